@@ -1,0 +1,1 @@
+"""The Scrapy project: boards in, blobs and a ledger out; runs alone with `scrapy crawl`."""

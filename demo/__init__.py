@@ -1,0 +1,1 @@
+"""The demo board and the painter of its characters; used by the demo and the tests only."""

@@ -1,0 +1,1 @@
+"""Generator families, training, sampling and metrics; runs alone with torch."""

@@ -1,0 +1,1 @@
+"""The code location: definitions, jobs and the command line."""

@@ -1,0 +1,1 @@
+"""Draws with the champion; its functions also serve the command line."""
