@@ -1,0 +1,29 @@
+"""The executor that the crop shards are mapped over, as a Dagster resource."""
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+
+class ComputeResource(dg.ConfigurableResource[Any]):
+    """Hands out a `concurrent.futures.Executor`: a pool of processes on this machine."""
+
+    workers: int = Field(2, ge=1, le=256, description="Processes of the pool.")
+
+    @contextlib.contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Yields the executor; after an error what has not begun is dropped, so that it ends soon."""
+        # spawn: the asset's process has threads (Dagster's, gRPC's), which a fork would break.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.workers, mp_context=context)
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
