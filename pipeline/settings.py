@@ -89,17 +89,20 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
     where = _absolute(home or values.get("home", "var"))
-    settings = Settings(home=where, workers=workers, executor=executor)
-    for field in ("sites_file", "board_url", "contact", "tracking_uri"):
-        if field in values:
-            settings = replace(settings, **{field: values[field]})
-    if "sites" in values:
-        sites = tuple(name.strip() for name in values["sites"].split(",") if name.strip())
-        settings = replace(settings, sites=sites)
-    if not settings.tracking_uri:
-        database = settings.local_home / "mlflow" / "mlflow.db"
-        settings = replace(settings, tracking_uri=f"sqlite:///{database}")
-    return settings
+    settings = Settings(
+        home=where,
+        sites=tuple(filter(None, map(str.strip, values.get("sites", "demo").split(",")))),
+        sites_file=values.get("sites_file", ""),
+        board_url=values.get("board_url", f"http://127.0.0.1:{BOARD_PORT}"),
+        contact=values.get("contact", ""),
+        workers=workers,
+        executor=executor,
+        tracking_uri=values.get("tracking_uri", ""),
+    )
+    if settings.tracking_uri:
+        return settings
+    database = settings.local_home / "mlflow" / "mlflow.db"
+    return replace(settings, tracking_uri=f"sqlite:///{database}")
 
 
 def _absolute(home: str) -> str:

@@ -17,7 +17,7 @@ class ComputeResource(dg.ConfigurableResource[Any]):
 
     @contextlib.contextmanager
     def executor(self) -> Iterator[Executor]:
-        """Yields the executor; after an error what has not begun is dropped, so that it ends soon."""
+        """Yields the executor; after an error what has not begun is dropped."""
         # spawn: the asset's process has threads (Dagster's, gRPC's), which a fork would break.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.workers, mp_context=context)
