@@ -23,9 +23,7 @@ def labels(
 ) -> dg.MaterializeResult:
     """The labels: curated appearance tags on 5 % to 50 % of the crops, the most frequent 23."""
     opened = store.open()
-    settings = LabelSettings(
-        min_frac=config.min_frac, max_frac=config.max_frac, count=config.count
-    )
+    settings = LabelSettings(min_frac=config.min_frac, max_frac=config.max_frac, count=config.count)
     with plain_failures():
         made = choose_labels(opened, settings)
     if made.warning:
