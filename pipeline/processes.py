@@ -41,7 +41,7 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_child_begins,  # noqa: PLW1509  # a few system calls, no locks
+                preexec_fn=_child_begins,
             )
 
     def check_alive(self) -> None:
