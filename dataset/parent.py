@@ -10,6 +10,9 @@ import time
 _PR_SET_PDEATHSIG = 1
 _LOOK_EVERY_S = 1.0
 
+# Loaded here and not after a fork, where the loader's lock may be held for ever.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
 
 def end_with_parent() -> None:
     """Has this process get SIGTERM when its parent ends; call it first thing in a child.
@@ -17,9 +20,8 @@ def end_with_parent() -> None:
     Linux tells us by itself (prctl(2), PR_SET_PDEATHSIG); elsewhere a thread looks once a second.
     """
     parent = os.getppid()
-    if sys.platform == "linux":
-        # Called in freshly forked children too, so nothing here takes a lock or starts a thread.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died between the two calls
             os.kill(os.getpid(), signal.SIGTERM)
         return
