@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,16 @@ from dataset.errors import RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 RUN_KEY = "omokage.run_key"
 SQLITE = "sqlite:///"
+DESCRIPTION = (
+    "Draws anime faces from labels. The input has a column `labels` with names such as "
+    "`blonde_hair,blue_eyes`; the parameters are seed, psi and n. The version that applications "
+    "use bears the alias `champion`."
+)
+EVALUATED = ("fd_efficientnet_lite0", "sigma")
 
 
 class TrackingResource(dg.ConfigurableResource[Any]):
@@ -77,6 +84,66 @@ class TrackingResource(dg.ConfigurableResource[Any]):
                 run_name=name,
             )
             return str(run.info.run_id)
+
+    @contextlib.contextmanager
+    def open_run(self, run_id: str) -> Iterator[None]:
+        """Marks a run as running while the block works, then finished, failed or killed."""
+        client = self.client()
+        client.update_run(run_id, status="RUNNING")
+        try:
+            yield
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            client.set_terminated(run_id, "KILLED")
+            raise
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id, "FINISHED")
+
+    def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
+        """Puts an evaluation's numbers onto the generator's run, at the images that it has seen."""
+        client = self.client()
+        with self._explained():
+            for name in EVALUATED:
+                client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
+            client.set_tag(run_id, "omokage.protocol", made["protocol"])
+
+    def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
+        """Returns the model's versions that bear all these tags, the newest first."""
+        client = self.client()
+        with self._explained():
+            found = client.search_model_versions(f"name='{self.model}'")
+        bearing = [v for v in found if all(v.tags.get(k) == value for k, value in tags.items())]
+        return sorted(bearing, key=lambda version: int(version.version), reverse=True)
+
+    def register(self, uri: str, *, run_id: str, tags: dict[str, str]) -> "ModelVersion":
+        """Makes a logged model the next version of the registered model, with its tags at once."""
+        client = self.client()
+        with self._explained():
+            if not client.search_registered_models(f"name='{self.model}'"):
+                client.create_registered_model(self.model, description=DESCRIPTION)
+            return client.create_model_version(self.model, uri, run_id=run_id, tags=tags)
+
+    def holder(self, alias: str) -> "ModelVersion | None":
+        """Returns the version that bears the alias; None if none does."""
+        client = self.client()
+        with self._explained():
+            models = client.search_registered_models(f"name='{self.model}'")
+            if not models or alias not in models[0].aliases:
+                return None
+            return client.get_model_version(self.model, str(models[0].aliases[alias]))
+
+    def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
+        """Puts tags onto a version."""
+        client = self.client()
+        with self._explained():
+            for tag, value in tags.items():
+                client.set_model_version_tag(self.model, version, tag, value)
+
+    def set_alias(self, alias: str, version: str) -> None:
+        """Moves an alias to a version."""
+        with self._explained():
+            self.client().set_registered_model_alias(self.model, alias, version)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
