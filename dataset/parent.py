@@ -1,34 +1,32 @@
-"""Ends a child process when its parent dies, however it dies."""
+"""Lets a child process end when the process that started it has gone."""
 
-import ctypes
 import os
 import signal
 import sys
 import threading
 import time
 
-_PR_SET_PDEATHSIG = 1
-_LOOK_EVERY_S = 1.0
-
-# Loaded here and not after a fork, where the loader's lock may be held for ever.
-_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+CHECK_EVERY_S = 0.5
+GRACE_S = 60.0
 
 
-def end_with_parent() -> None:
-    """Has this process get SIGTERM when its parent ends; call it first thing in a child.
+def end_with_parent(parent_pid: int | None = None) -> None:
+    """Sends this process SIGTERM when its parent dies, and ends it for good GRACE_S later.
 
-    Linux tells us by itself (prctl(2), PR_SET_PDEATHSIG); elsewhere a thread looks once a second.
+    parent_pid: the parent as it knows itself, so that one that died before this call is noticed;
+    None takes the parent of this moment. Starts one daemon thread that watches `os.getppid()`.
+
+    The kernel's PR_SET_PDEATHSIG is not used on purpose: it fires when the *thread* that started
+    the child ends, so a child started from a pool's worker thread would be stopped in mid-work.
     """
-    parent = os.getppid()
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died between the two calls
-            os.kill(os.getpid(), signal.SIGTERM)
-        return
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    parent = os.getppid() if parent_pid is None else parent_pid
+    threading.Thread(target=_watch, args=(parent,), name="end-with-parent", daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_S)
+def _watch(parent_pid: int) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(CHECK_EVERY_S)
+    print(f"the parent process {parent_pid} has gone: stopping", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)
+    os._exit(128 + signal.SIGTERM)

@@ -1,10 +1,12 @@
 """Servers as child processes: ports checked first, started in groups, all ended by one Ctrl-C."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset.errors import OmokageError, UsageError
-from dataset.parent import end_with_parent
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_S = 15.0
 LAST_LINES = 15
+
+# Loaded here and not after a fork, where the loader's lock may be held for ever.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass
@@ -73,7 +78,8 @@ def _child_begins() -> None:
     # A shell that starts us in the background hands ignored signals down; servers must hear them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    end_with_parent()
+    if _LIBC is not None:  # they are others' programs: only the kernel can tell them we are gone
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
