@@ -1,0 +1,83 @@
+"""What this room's commands share: exit codes, Pipes, signals, the last line of JSON."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from dataset.errors import OmokageError
+from dataset.parent import end_with_parent
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Stopped(Exception):  # noqa: N818  # being stopped is no fault
+    """A signal asked the work to end, and what was done so far is saved."""
+
+    def __init__(self, signum: int, text: str) -> None:
+        super().__init__(text)
+        self.signum = signum
+
+
+def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int | None) -> int:
+    """Runs `work`, tells its outcome, and returns the exit code.
+
+    work takes a function that passes a JSON object on to the orchestrator (nothing happens if there
+    is none) and returns a summary, which is printed as the last line of stdout. An OmokageError
+    becomes one line on stderr and its exit code; Stopped becomes 128 + the signal's number.
+    die_with_parent: the parent's process id, 0 for the present parent, None to outlive it.
+    """
+    if die_with_parent is not None:
+        end_with_parent(die_with_parent or None)
+    with _reporting() as report:
+        try:
+            summary = work(report)
+        except OmokageError as error:
+            report({"error": str(error), "exit_code": error.exit_code})
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except Stopped as stopped:
+            report({"stopped": str(stopped)})
+            print(stopped, file=sys.stderr)
+            return 128 + stopped.signum
+        report({"summary": summary})
+    print(json.dumps(summary, sort_keys=True), flush=True)
+    return 0
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], int]]:
+    """Yields a function that gives the SIGINT or SIGTERM that came since, or 0.
+
+    A second signal of the kind ends the process at once, as if nothing had been caught.
+    """
+    caught = 0
+
+    def remember(signum: int, _frame: FrameType | None) -> None:
+        nonlocal caught
+        caught = signum
+        signal.signal(signum, signal.SIG_DFL)
+
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    for which in before:
+        signal.signal(which, remember)
+    try:
+        yield lambda: caught
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+@contextlib.contextmanager
+def _reporting() -> Iterator[Report]:
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield lambda _payload: None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as context:
+        yield context.report_custom_message

@@ -1,0 +1,100 @@
+"""What a generator is: enough to build it again, and all that a user of it must know."""
+
+import dataclasses
+import json
+from typing import Any, Self
+
+from dataset.errors import TrainingError, listed, nearest
+
+Z_DISTS = ("normal", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorSpec:
+    """Size, latent, labels in order, and what the family can do; `spec.json` beside the weights.
+
+    Attributes:
+        family: name in `models.families`.
+        resolution_px: side of the square pictures.
+        z_dim: numbers in a latent.
+        z_dist: "normal" for N(0, 1), "uniform" for U(0, 1).
+        labels: label names; column i of a label tensor means labels[i].
+        width: multiplier of the family's channel counts, 1 = as in its table.
+        can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
+
+    """
+
+    family: str
+    resolution_px: int
+    z_dim: int
+    z_dist: str
+    labels: tuple[str, ...]
+    width: float = 1.0
+    can_w: bool = False
+    can_mixing: bool = False
+    can_noise: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Any, *, where: str) -> Self:
+        """Reads `to_json`'s value; raises TrainingError naming `where` and every wrong field."""
+        if not isinstance(value, dict):
+            raise TrainingError(f"{where}: a JSON object is wanted, not {type(value).__name__}")
+        faults = _faults(value, cls)
+        if faults:
+            raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
+        return cls(**{**value, "labels": tuple(value["labels"]), "width": float(value["width"])})
+
+
+def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
+    names = [field.name for field in dataclasses.fields(cls)]
+    faults = [
+        f'"{name}" is unknown{nearest(str(name), names)}' for name in value if name not in names
+    ]
+    for name in names:
+        if name not in value:
+            faults.append(f"{name} is missing")
+        elif not _fits(name, value[name]):
+            faults.append(f"{name} is {value[name]!r}, {_WANTED[name][1]} wanted")
+    return faults
+
+
+def _fits(name: str, found: Any) -> bool:
+    test, _ = _WANTED[name]
+    return bool(test(found))
+
+
+def _is_count(found: Any) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= 65_536
+
+
+def _is_labels(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and all(isinstance(label, str) and label for label in found)
+        and len(set(found)) == len(found)
+    )
+
+
+def _is_width(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 < found <= 16
+
+
+def _is_bool(found: Any) -> bool:
+    return isinstance(found, bool)
+
+
+_WANTED: dict[str, tuple[Any, str]] = {
+    "family": (lambda found: isinstance(found, str), "a name"),
+    "resolution_px": (_is_count, "a whole number from 1"),
+    "z_dim": (_is_count, "a whole number from 1"),
+    "z_dist": (lambda found: found in Z_DISTS, f"one of {', '.join(Z_DISTS)}"),
+    "labels": (_is_labels, "a list of different names"),
+    "width": (_is_width, "a number above 0 and up to 16"),
+    "can_w": (_is_bool, "true or false"),
+    "can_mixing": (_is_bool, "true or false"),
+    "can_noise": (_is_bool, "true or false"),
+}
