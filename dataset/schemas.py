@@ -1,0 +1,127 @@
+"""The declared columns of every table, and the only two functions that read and write them."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataset.errors import SchemaError, listed
+from dataset.store import Store
+
+_TAGS = pa.list_(pa.field("item", pa.string()))
+_TIME = pa.timestamp("us", tz="UTC")
+
+
+def _required(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"description": meaning})
+
+
+def _optional(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, kind, nullable=True, metadata={"description": meaning})
+
+
+POSTS = pa.schema(
+    [
+        _required("board", pa.string(), "site name in the registry"),
+        _required("post_id", pa.int64(), "the board's own number of the post"),
+        _optional("md5", pa.string(), "the board's md5, verified on arrival; absent if withheld"),
+        _optional("sha256", pa.string(), "name of the blob; absent if nothing was stored"),
+        _optional("ext", pa.string(), "extension of the blob"),
+        _optional("width", pa.int32(), "width of the original, pixels"),
+        _optional("height", pa.int32(), "height of the original, pixels"),
+        _required("rating", pa.string(), "general, sensitive, questionable or explicit"),
+        _required("tags_general", _TAGS, "general tags; all tags on boards without kinds"),
+        _required("tags_character", _TAGS, "character tags"),
+        _required("tags_copyright", _TAGS, "tags of works"),
+        _required("tags_artist", _TAGS, "artist tags"),
+        _required("tags_meta", _TAGS, "meta tags"),
+        _optional("source", pa.string(), "where the board says it is from; never fetched"),
+        _optional("score", pa.int32(), "the board's score"),
+        _optional("created_at", _TIME, "when it was posted"),
+        _optional("updated_at", _TIME, "when its record last changed"),
+        _required("fetched_at", _TIME, "when we last read its record"),
+        _optional("drop_reason", pa.string(), "why it is not used; absent if it is"),
+    ],
+    metadata={"table": "posts"},
+)
+
+FACES = pa.schema(
+    [
+        _required("face_id", pa.string(), "first 16 digits of the blob's sha256, dash, number"),
+        _required("board", pa.string(), "board of the post that brought the blob first"),
+        _required("post_id", pa.int64(), "number of that post"),
+        _required("sha256", pa.string(), "the blob"),
+        _required("x", pa.int32(), "bounding box, left, pixels of the upright picture"),
+        _required("y", pa.int32(), "bounding box, top"),
+        _required("w", pa.int32(), "bounding box, width"),
+        _required("h", pa.int32(), "bounding box, height"),
+        _required("square_x", pa.int32(), "cropped square, left"),
+        _required("square_y", pa.int32(), "cropped square, top"),
+        _required("side", pa.int32(), "cropped square, side"),
+        _required("pad_frac", pa.float32(), "part of the square outside the picture, 0-1"),
+        _required("sharpness", pa.float32(), "variance of the Laplacian of the grey crop"),
+        _required("phash", pa.string(), "64-bit perceptual hash, 16 hex digits"),
+        _optional("crop", pa.string(), "path of the crop under the home; absent if dropped"),
+        _optional("crop_sha256", pa.string(), "sha256 of the crop's pixels (RGB, row by row)"),
+        _optional("drop_reason", pa.string(), "why it is not used; absent if it is"),
+    ],
+    metadata={"table": "faces"},
+)
+
+
+def manifest_schema(labels: list[str]) -> pa.Schema:
+    """Returns the manifest's columns: crop, split, provenance, and a bool for each label."""
+    fixed = [
+        _required("face_id", pa.string(), "the face"),
+        _required("crop", pa.string(), "path of the crop under the home"),
+        _required("crop_sha256", pa.string(), "sha256 of the crop's pixels"),
+        _required("split", pa.string(), "train or eval, by the blob's sha256"),
+        _required("board", pa.string(), "board of the post"),
+        _required("post_id", pa.int64(), "number of the post"),
+        _required("sha256", pa.string(), "the blob"),
+    ]
+    bools = [_required(label, pa.bool_(), f"has the label {label}") for label in labels]
+    return pa.schema(fixed + bools, metadata={"table": "manifest"})
+
+
+def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
+    """Returns a sentence for every column that is missing, unknown or of another type."""
+    faults = []
+    for field in declared:
+        if field.name not in found.names:
+            faults.append(f"{field.name} is missing, {field.type} wanted")
+        elif found.field(field.name).type != field.type:
+            faults.append(f"{field.name} is {found.field(field.name).type}, {field.type} wanted")
+    faults.extend(f"{name} is unknown" for name in found.names if name not in declared.names)
+    return faults
+
+
+def check_table(table: pa.Table, declared: pa.Schema, *, where: str) -> None:
+    """Raises SchemaError, naming file and columns, unless `table` is exactly as declared."""
+    faults = faults_of(table.schema, declared)
+    for field in declared:
+        if not faults and not field.nullable and table.column(field.name).null_count:
+            faults.append(f"{field.name} has {table.column(field.name).null_count} empty cells")
+    if faults:
+        raise SchemaError(f"{where} is not a {_name(declared)} table:\n{listed(faults)}")
+
+
+def write_table(store: Store, path: str, table: pa.Table, *, declared: pa.Schema) -> None:
+    """Writes a Parquet table atomically, after checking it against its declared schema."""
+    check_table(table, declared, where=store.url(path))
+    ordered = table.select(declared.names).cast(declared)
+    with store.writing(path) as file:
+        pq.write_table(ordered, file, compression="zstd")
+
+
+def read_table(store: Store, path: str, *, declared: pa.Schema) -> pa.Table:
+    """Reads a Parquet table; raises SchemaError if it is not one or has other columns."""
+    with store.open(path) as file:
+        try:
+            table = pq.read_table(file)
+        except pa.ArrowInvalid as error:
+            raise SchemaError(f"{store.url(path)} is not a Parquet file: {error}") from error
+    check_table(table, declared, where=store.url(path))
+    return table.select(declared.names)
+
+
+def _name(schema: pa.Schema) -> str:
+    return str((schema.metadata or {}).get(b"table", b"declared").decode())

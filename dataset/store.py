@@ -1,0 +1,175 @@
+"""The store: every file of the chain under one root, through fsspec, written atomically.
+
+A local root gets temporary name, fsync and rename; an object store shows an object only when it is
+whole, so a plain put has the same effect there.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from dataset.errors import StoreError
+
+_REMEDY = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "it is read-only; set OMOKAGE_HOME to a folder that can be written",
+    errno.EACCES: "it may not be written; set OMOKAGE_HOME to a folder that can be written",
+    errno.EPERM: "it may not be written; set OMOKAGE_HOME to a folder that can be written",
+    errno.ENOTDIR: "a part of the path is a file; set OMOKAGE_HOME to a folder",
+}
+
+
+class Store:
+    """Files by relative path under `root` (a folder or any fsspec URL such as `s3://bucket/home`).
+
+    Raises StoreError, naming the path and the remedy, when the root cannot be read or written.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.fspath(root).rstrip("/") or "/"
+        self._fs, self._base = fsspec.core.url_to_fs(self.root)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return (Store, (self.root,))
+
+    def url(self, path: str) -> str:
+        """Returns the full address of `path`, as printed for people and put into metadata."""
+        return f"{self._base}/{path}" if self.is_local else f"{self.root}/{path}"
+
+    def local(self, path: str) -> Path:
+        """Returns `path` as a local file path (SQLite, memory maps) or raises StoreError."""
+        if not self.is_local:
+            raise StoreError(
+                f"{self.url(path)}: a local folder is needed here, not an object store"
+            )
+        return Path(self._base) / path
+
+    def make_folder(self, path: str) -> Path:
+        """Makes the local folder `path` under the root and returns it."""
+        folder = self.local(path)
+        with self._explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def exists(self, path: str) -> bool:
+        """Tells whether a file or folder is there."""
+        return bool(self._fs.exists(self._full(path)))
+
+    def open(self, path: str) -> IO[bytes]:
+        """Opens a file for reading, seekable; raises StoreError naming a missing one."""
+        with self._explained(path):
+            opened: IO[bytes] = self._fs.open(self._full(path), "rb")
+            return opened
+
+    def read_bytes(self, path: str) -> bytes:
+        """Reads a whole file; raises StoreError naming a missing one."""
+        with self.open(path) as file:
+            return file.read()
+
+    def read_json(self, path: str) -> Any:
+        """Reads a JSON file; raises StoreError naming the line that does not parse."""
+        try:
+            return json.loads(self.read_bytes(path))
+        except ValueError as error:
+            raise StoreError(f"{self.url(path)} is not JSON: {error}") from error
+
+    def write_bytes(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Writes a file atomically; `durable=False` leaves out the fsync (a rebuildable file)."""
+        with self.writing(path, durable=durable) as file:
+            file.write(content)
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Writes `value` as JSON with sorted keys, atomically."""
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+        self.write_bytes(path, f"{text}\n".encode())
+
+    @contextlib.contextmanager
+    def writing(self, path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
+        """Yields a binary file that becomes `path` only when the block ends without an error."""
+        if not self.is_local:
+            with (
+                self._explained(path),
+                self._fs.transaction,
+                self._fs.open(self._full(path), "wb") as file,
+            ):
+                yield file
+            return
+        target = self.local(path)
+        with self._explained(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
+        try:
+            with self._explained(path), os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            with self._explained(path):
+                Path(temporary).chmod(0o644)
+                Path(temporary).replace(target)
+                if durable:
+                    sync_folder(target.parent)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def remove(self, path: str) -> None:
+        """Removes a file or a whole folder; a missing one is fine."""
+        with self._explained(path):
+            if self.exists(path):
+                self._fs.rm(self._full(path), recursive=True)
+
+    def files(self, folder: str) -> list[str]:
+        """Lists all files below `folder` by path under the root, sorted; [] if it is not there."""
+        with self._explained(folder):
+            found: list[str] = self._fs.find(self._full(folder)) if self.exists(folder) else []
+        start = len(self._base) + 1
+        names = (name[start:] for name in found)
+        return sorted(name for name in names if not Path(name).name.startswith(".tmp-"))
+
+    def check_writable(self) -> None:
+        """Writes and removes a small file; raises StoreError if the root cannot be written."""
+        self.write_bytes(".write-check", b"")
+        self.remove(".write-check")
+
+    def _full(self, path: str) -> str:
+        return f"{self._base}/{path}"
+
+    @contextlib.contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url(path)} is not there") from error
+        except OSError as error:
+            remedy = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+            raise StoreError(f"{self.url(path)}: {remedy}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the renames in a local folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def digest_of(value: Any) -> str:
+    """Returns the sha256 (hex) of a JSON value written with sorted keys and no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
