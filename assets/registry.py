@@ -1,5 +1,6 @@
 """Registry: the generator as a version of the registered model, and the champion's alias."""
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 SHEET = "champion.png"
+SHEET_COLUMNS = 10
+HAIR_COLOUR = "hair_colour"
 
 
 @dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
@@ -45,6 +48,7 @@ def champion(
         if holder is not None:
             incumbent = _incumbent(context, store, child, holder=holder, measured=measured)
         decision = decide(candidate, incumbent)
+        champion_version = version.version if decision.moves or holder is None else holder.version
         _carry_out(tracking, version=version, holder=holder, decision=decision)
         sheet = _sheet(opened, current["folder"], measured["manifest"])
     context.log.info(decision.reason)
@@ -52,7 +56,7 @@ def champion(
         metadata={
             "model": f"models:/{tracking.model}@{CHAMPION}",
             "version": int(version.version),
-            "champion_version": int(version.version if decision.moves else incumbent_version),
+            "champion_version": int(champion_version),
             "promoted": decision.moves,
             "reason": decision.reason,
             "reused": not is_new,
@@ -137,7 +141,7 @@ def _carry_out(
     holder: "ModelVersion | None",
     decision: Decision,
 ) -> None:
-    """Writes the decision onto the version and moves the aliases; doing it twice changes nothing."""
+    """Tags the version with the decision and moves the aliases; twice changes nothing."""
     tracking.tag_version(version.version, {"omokage.decision": decision.reason})
     if decision.moves:
         if holder is not None:
@@ -147,8 +151,18 @@ def _carry_out(
         tracking.set_alias(CHALLENGER, version.version)
 
 
-def _sheet(store: Store, folder: str, manifest: str) -> Image.Image:
-    """Draws the table of hair colours by seeds and lays it at the home's top."""
+def _sheet(store: Store, folder: str, manifest_digest: str) -> Image.Image:
+    """Draws hair colours by seeds and lays the table at the home's top, for people."""
     from models.sampling import load_generator  # imports torch
+    from models.tables import swap_table
 
+    manifest = load_manifest(store, manifest_digest)
     network = load_generator(store.url(f"{folder}/generator"))
+    rows = label_matrix(read_split(store, manifest, "eval"), network.spec.labels)
+    hair = [name for name in network.spec.labels if vocabulary().groups.get(name) == HAIR_COLOUR]
+    swapped = hair or list(network.spec.labels[:8])
+    table = swap_table(network, rows, swapped, seeds=range(SHEET_COLUMNS))
+    buffer = io.BytesIO()
+    table.save(buffer, "PNG")
+    store.write_bytes(SHEET, buffer.getvalue())
+    return table
