@@ -5,58 +5,74 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 Advance = Callable[[int], None]
 
 LINE_EVERY_S = 5.0
+VARIABLE = "OMOKAGE_PROGRESS"
 
 
 @contextlib.contextmanager
 def progress(label: str, total: int, *, unit: str) -> Iterator[Advance]:
     """Yields a function that takes the number of finished `unit`s since its last call.
 
-    Talks on stderr: a tqdm bar if that is a terminal and tqdm is installed, else lines such as
-    `faces 512/2,000 pictures, 41/s`. OMOKAGE_PROGRESS=off silences it.
+    Talks on the stream of `progress_stream`: a tqdm bar if that is a terminal and tqdm is
+    installed, else lines such as `faces 512/2,000 pictures, 41/s`. `total` 0 means unknown.
     """
-    if os.environ.get("OMOKAGE_PROGRESS") == "off":
-        yield lambda _count: None
-        return
-    bar = _bar(label, total, unit) if sys.stderr.isatty() else None
-    if bar is not None:
-        with bar:
-            yield bar.update
-        return
-    lines = _Lines(label, total, unit)
-    yield lines.advance
-    lines.end()
+    with progress_stream() as stream:
+        if stream is None:
+            yield lambda _count: None
+            return
+        bar = _bar(label, total, unit, stream=stream) if stream.isatty() else None
+        if bar is not None:
+            with bar:
+                yield bar.update
+            return
+        lines = _Lines(label, total, unit, stream=stream)
+        yield lines.advance
+        lines.say()
 
 
-def _bar(label: str, total: int, unit: str):  # type: ignore[no-untyped-def]  # tqdm may be absent
+@contextlib.contextmanager
+def progress_stream() -> Iterator[TextIO | None]:
+    """Yields where progress is shown: stderr; None for OMOKAGE_PROGRESS=off; a descriptor for fd:N.
+
+    fd:N is how the terminal is handed past Dagster's capture of stderr, and on to child processes.
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted == "off":
+        yield None
+    elif wanted.startswith("fd:"):
+        with os.fdopen(os.dup(int(wanted.removeprefix("fd:"))), "w") as stream:
+            yield stream
+    else:
+        yield sys.stderr
+
+
+def _bar(label: str, total: int, unit: str, *, stream: TextIO):  # type: ignore[no-untyped-def]
     try:
-        from tqdm import tqdm
+        from tqdm import tqdm  # absent on a machine that only trains
     except ImportError:
         return None
-    return tqdm(total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
+    return tqdm(total=total or None, desc=label, unit=f" {unit}", dynamic_ncols=True, file=stream)
 
 
 class _Lines:
     """A line each LINE_EVERY_S seconds, and one at the end."""
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
-        self._label, self._total, self._unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str, *, stream: TextIO) -> None:
+        self._label, self._total, self._unit, self._stream = label, total, unit, stream
         self._done = 0
         self._started = self._said = time.monotonic()
 
     def advance(self, count: int) -> None:
         self._done += count
         if time.monotonic() - self._said >= LINE_EVERY_S:
-            self._say()
+            self.say()
 
-    def end(self) -> None:
-        self._say()
-
-    def _say(self) -> None:
+    def say(self) -> None:
         self._said = time.monotonic()
         rate = self._done / max(self._said - self._started, 1e-9)
         count = f"{self._done:,}/{self._total:,}" if self._total else f"{self._done:,}"
-        print(f"{self._label} {count} {self._unit}, {rate:,.0f}/s", file=sys.stderr, flush=True)
+        print(f"{self._label} {count} {self._unit}, {rate:,.0f}/s", file=self._stream, flush=True)

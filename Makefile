@@ -1,0 +1,47 @@
+# make install   .venv with everything            make demo   the whole chain, once, offline
+# make up        Dagster UI, MLflow UI, board     make test   installs what is missing, runs the tests
+#
+# make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
+# make demo OMOKAGE_HOME=/data/omokage            another folder for everything
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+PICTURES ?=
+CROPPED  ?=
+ARGS     ?=
+
+DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(CROPPED)),--cropped) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up test lint clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; set PYTHON= to a Python 3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: install
+	@$(BIN)/omokage demo $(DEMO_OPTIONS)
+
+up: install
+	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,75 @@
+"""Faces: square crops of the blobs, in 16 shards by the sha256's first hex digit."""
+
+import dagster as dg
+import pyarrow.compute as pc
+from PIL import Image
+from pydantic import Field
+
+from assets.faults import plain_failures
+from assets.previews import contact_sheet, inline
+from assets.resources import ComputeResource, StoreResource
+from assets.tables import OWNERS, column_schema, reasons
+from dataset.faces import FaceSettings, crop_shards
+from dataset.schemas import FACES, read_table
+from dataset.store import Store
+
+PREVIEWED = 60
+
+
+class FaceConfig(dg.Config):
+    """How faces are found and cut out."""
+
+    min_side_px: int = Field(64, ge=24, description="Squares with a shorter side are dropped.")
+    crop_px: int = Field(128, ge=64, description="Side of the stored crops; never enlarged to it.")
+    cropped: bool = Field(False, description="The pictures are faces already: take them whole.")
+
+
+@dg.asset(
+    deps=["posts"],
+    group_name="dataset",
+    kinds={"opencv", "parquet"},
+    owners=OWNERS,
+    metadata={"dagster/column_schema": column_schema(FACES)},
+)
+def faces(
+    config: FaceConfig, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """Faces found by the LBP cascade on all kept pictures: box grown 1.5x, squared, cut out.
+
+    Shards whose pictures and settings are unchanged are used again as they are.
+    """
+    opened = store.open()
+    settings = FaceSettings(
+        min_side_px=config.min_side_px, crop_px=config.crop_px, cropped=config.cropped
+    )
+    with plain_failures(), compute.executor() as executor:
+        made = crop_shards(opened, settings, executor)
+        preview = inline(_sheet(opened, made.path))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": made.rows,
+            "pictures": made.pictures,
+            "pictures_without_face": made.pictures_without_face,
+            "unreadable_pictures": len(made.unreadable),
+            "kept": made.kept,
+            "dropped": reasons(made.dropped),
+            "shards_reused": made.shards_reused,
+            "reused": made.shards_reused == made.shards,
+            "path": dg.MetadataValue.path(opened.url(made.path)),
+            "digest": made.digest,
+            "preview": preview,
+        },
+        data_version=dg.DataVersion(made.digest),
+    )
+
+
+def _sheet(store: Store, path: str) -> Image.Image:
+    """Lays out a few crops, evenly taken from the whole table."""
+    table = read_table(store, path, declared=FACES)
+    crops = table.filter(pc.is_null(table["drop_reason"]))["crop"].to_pylist()
+    shown = crops[:: max(1, len(crops) // PREVIEWED)][:PREVIEWED]
+    pictures = []
+    for crop in shown:
+        with store.open(crop) as file:
+            pictures.append(Image.open(file).convert("RGB"))
+    return contact_sheet(pictures, columns=12, cell_px=64)

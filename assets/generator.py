@@ -1,0 +1,101 @@
+"""Generator: a network trained on the manifest, in a child process on the best device there is."""
+
+from typing import Any
+
+import dagster as dg
+from PIL import Image
+from pydantic import Field
+
+from assets.faults import plain_failures
+from assets.previews import inline
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.tables import OWNERS
+from dataset.manifest import load_manifest
+from dataset.store import Store
+
+FOLDER = "generators"
+CURRENT = f"{FOLDER}/current.json"  # the one that the stages below look at
+
+
+class GeneratorConfig(dg.Config):
+    """What is trained, and for how long."""
+
+    preset: str = Field("demo", description="Settings to begin with; models/config.py lists them.")
+    overrides: dict[str, str] = Field(
+        {}, description='Settings to change, such as {"total_kimg": "200", "batch": "64"}.'
+    )
+
+
+def generator_id(manifest_digest: str, config_digest: str) -> str:
+    """Returns the name of a generator: what it learnt from, and how."""
+    return f"{manifest_digest[:12]}-{config_digest[:12]}"
+
+
+@dg.asset(
+    deps=["manifest"], group_name="training", kinds={"pytorch", "mlflow"}, owners=OWNERS, pool="gpu"
+)
+def generator(
+    context: dg.AssetExecutionContext,
+    config: GeneratorConfig,
+    store: StoreResource,
+    child: ChildProcess,
+    tracking: TrackingResource,
+) -> dg.MaterializeResult:
+    """A label-conditioned generator, trained in a subprocess that checkpoints and resumes.
+
+    The same manifest with the same settings is not trained again.
+    """
+    from models.config import preset  # imports torch, which the code location need not load
+
+    opened = store.open()
+    with plain_failures():
+        overrides = [f"{key}={value}" for key, value in config.overrides.items()]
+        settings = preset(config.preset, overrides)
+        manifest = load_manifest(opened, None)
+        name = generator_id(manifest.digest, settings.digest)
+        run_id = tracking.run_for(
+            name,
+            name=f"{settings.family} {name}",
+            tags={
+                "omokage.manifest": manifest.digest,
+                "omokage.config": settings.digest,
+                "omokage.dagster_run": context.run_id,
+            },
+        )
+    folder = f"{FOLDER}/{name}"
+    arguments = ["-m", "models.train", "--home", store.root, "--manifest", manifest.digest]
+    arguments += ["--out", folder, "--preset", config.preset, "--die-with-parent"]
+    arguments += [part for text in overrides for part in ("--set", text)]
+    with tracking.open_run(run_id):
+        made = child.run(context, arguments, environment={"MLFLOW_RUN_ID": run_id})
+    opened.write_json(
+        CURRENT,
+        {
+            "folder": folder,
+            "id": name,
+            "images_seen": made["images_seen"],
+            "manifest": manifest.digest,
+            "mlflow_run": run_id,
+        },
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "family": settings.family,
+            "images_seen": made["images_seen"],
+            "seconds": made["seconds"],
+            "device": made["device"],
+            "reused": made["already_trained"],
+            "path": dg.MetadataValue.path(opened.url(folder)),
+            "digest": name,
+            "manifest": manifest.digest,
+            "config": dg.MetadataValue.json(made["config"]),
+            "mlflow_run": run_id,
+            "preview": _grid(opened, made),
+        },
+        data_version=dg.DataVersion(name),
+    )
+
+
+def _grid(store: Store, made: dict[str, Any]) -> dg.MarkdownMetadataValue:
+    with store.open(made["samples"]) as file:
+        return inline(Image.open(file))

@@ -1,0 +1,65 @@
+"""Posts: the one table of all enabled boards' posts, made from the crawl's ledger."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import pyarrow.compute as pc
+from PIL import Image
+
+from assets.faults import plain_failures
+from assets.previews import contact_sheet, inline
+from assets.resources import StoreResource
+from assets.tables import OWNERS, column_schema, reasons
+from crawlers.export import export_posts
+from dataset.blobs import blob_path
+from dataset.decode import decode
+from dataset.schemas import POSTS, read_table
+from dataset.store import Store
+
+PREVIEWED = 24
+
+
+def posts_asset(sites: Sequence[str]) -> dg.AssetsDefinition:
+    """Returns the asset `posts`, fed by the crawl of each of `sites`."""
+
+    @dg.asset(
+        name="posts",
+        deps=[dg.AssetKey(["crawl", site]) for site in sites],
+        group_name="dataset",
+        kinds={"parquet"},
+        owners=OWNERS,
+        description=(
+            "One row for each post of a board, kept or dropped and why. The takedown list is "
+            "applied again at every build."
+        ),
+        metadata={"dagster/column_schema": column_schema(POSTS)},
+    )
+    def posts(store: StoreResource) -> dg.MaterializeResult:
+        opened = store.open()
+        with plain_failures():
+            made = export_posts(opened, sites)
+            preview = inline(_sheet(opened, made.path))
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": made.rows,
+                "kept": made.kept,
+                "refused": reasons(made.refused),
+                "path": dg.MetadataValue.path(opened.url(made.path)),
+                "digest": made.digest,
+                "preview": preview,
+            },
+            data_version=dg.DataVersion(made.digest),
+        )
+
+    return posts
+
+
+def _sheet(store: Store, path: str) -> Image.Image:
+    """Lays out a few kept pictures, evenly taken from the whole table."""
+    table = read_table(store, path, declared=POSTS)
+    kept = table.filter(pc.is_null(table["drop_reason"])).select(["sha256", "ext"]).to_pylist()
+    pictures = []
+    for row in kept[:: max(1, len(kept) // PREVIEWED)][:PREVIEWED]:
+        blob = blob_path(row["sha256"], row["ext"])
+        pictures.append(Image.fromarray(decode(store.read_bytes(blob), where=blob)))
+    return contact_sheet(pictures or [Image.new("RGB", (96, 96))], columns=8)

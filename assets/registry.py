@@ -1,0 +1,168 @@
+"""Registry: the generator as a version of the registered model, and the champion's alias."""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from PIL import Image
+
+from assets.evaluation import evaluate
+from assets.faults import plain_failures
+from assets.generator import CURRENT
+from assets.previews import inline
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.tables import OWNERS
+from dataset.errors import RegistryError
+from dataset.store import Store
+from models.promotion import Decision, Measured, decide
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+SHEET = "champion.png"
+SHEET_COLUMNS = 10
+HAIR_COLOUR = "hair_colour"
+
+
+@dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
+def champion(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    child: ChildProcess,
+    tracking: TrackingResource,
+) -> dg.MaterializeResult:
+    """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
+
+    Every generator becomes a version. The alias moves only if its distance beats the champion's on
+    the same manifest by the same protocol; an older champion is measured again for that.
+    """
+    opened = store.open()
+    with plain_failures():
+        current = opened.read_json(CURRENT)
+        measured = opened.read_json(current["evaluation"])
+        version, is_new = _registered(context, opened, tracking, current=current, measured=measured)
+        candidate = _measured(str(version.version), measured)
+        holder = tracking.holder(CHAMPION)
+        incumbent = None
+        if holder is not None:
+            incumbent = _incumbent(context, store, child, holder=holder, measured=measured)
+        decision = decide(candidate, incumbent)
+        champion_version = version.version if decision.moves or holder is None else holder.version
+        _carry_out(tracking, version=version, holder=holder, decision=decision)
+        sheet = _sheet(opened, current["folder"], measured["manifest"])
+    context.log.info(decision.reason)
+    return dg.MaterializeResult(
+        metadata={
+            "model": f"models:/{tracking.model}@{CHAMPION}",
+            "version": int(version.version),
+            "champion_version": int(champion_version),
+            "promoted": decision.moves,
+            "reason": decision.reason,
+            "reused": not is_new,
+            "fd_efficientnet_lite0": candidate.distance,
+            "manifest": candidate.manifest,
+            "mlflow_run": current["mlflow_run"],
+            "digest": current["id"],
+            "preview": inline(sheet),
+        },
+        data_version=dg.DataVersion(f"{current['id']}-{version.version}"),
+    )
+
+
+def _registered(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    tracking: TrackingResource,
+    *,
+    current: dict[str, Any],
+    measured: dict[str, Any],
+) -> tuple["ModelVersion", bool]:
+    """Returns the version of this generator, and whether it was registered just now."""
+    known = tracking.versions({"omokage.generator": current["id"]})
+    if known:
+        return known[0], False
+    from models.registered.log import log_generator  # imports torch
+
+    folder = store.url(current["folder"] + "/generator")
+    uri = log_generator(folder, run_id=current["mlflow_run"], tracking_uri=tracking.uri)
+    tags = {
+        "omokage.generator": current["id"],
+        "omokage.folder": current["folder"],
+        "omokage.manifest": current["manifest"],
+        "omokage.protocol": measured["protocol"],
+        "omokage.fd_efficientnet_lite0": f"{measured['fd_efficientnet_lite0']:.4f}",
+        "omokage.dagster_run": context.run_id,
+    }
+    return tracking.register(uri, run_id=current["mlflow_run"], tags=tags), True
+
+
+def _incumbent(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    child: ChildProcess,
+    *,
+    holder: "ModelVersion",
+    measured: dict[str, Any],
+) -> Measured:
+    """Measures the champion by the candidate's protocol on its manifest, or finds that number."""
+    folder = holder.tags.get("omokage.folder", "")
+    if not folder or not store.open().exists(folder):
+        raise RegistryError(
+            f"champion version {holder.version} cannot be measured again: its folder "
+            f"{folder or '(no tag omokage.folder)'} is not under {store.root}. Put it back, or "
+            f"take the alias {CHAMPION} away in MLflow to let the next generator have it."
+        )
+    again = evaluate(
+        context,
+        child,
+        home=store.root,
+        generator=folder,
+        manifest=measured["manifest"],
+        fakes=measured["fakes"],
+    )
+    return _measured(str(holder.version), again)
+
+
+def _measured(version: str, evaluation: dict[str, Any]) -> Measured:
+    return Measured(
+        version=version,
+        distance=evaluation["fd_efficientnet_lite0"],
+        sigma=evaluation["sigma"],
+        manifest=evaluation["manifest"],
+        protocol=evaluation["protocol"],
+    )
+
+
+def _carry_out(
+    tracking: TrackingResource,
+    *,
+    version: "ModelVersion",
+    holder: "ModelVersion | None",
+    decision: Decision,
+) -> None:
+    """Tags the version with the decision and moves the aliases; twice changes nothing."""
+    tracking.tag_version(version.version, {"omokage.decision": decision.reason})
+    if decision.moves:
+        if holder is not None:
+            tracking.set_alias(PREVIOUS, holder.version)
+        tracking.set_alias(CHAMPION, version.version)
+    elif holder is not None and holder.version != version.version:
+        tracking.set_alias(CHALLENGER, version.version)
+
+
+def _sheet(store: Store, folder: str, manifest_digest: str) -> Image.Image:
+    """Draws hair colours by seeds and lays the table at the home's top, for people."""
+    from models.sampling import load_generator  # imports torch
+    from models.tables import swap_table
+
+    manifest = load_manifest(store, manifest_digest)
+    network = load_generator(store.url(f"{folder}/generator"))
+    rows = label_matrix(read_split(store, manifest, "eval"), network.spec.labels)
+    hair = [name for name in network.spec.labels if vocabulary().groups.get(name) == HAIR_COLOUR]
+    swapped = hair or list(network.spec.labels[:8])
+    table = swap_table(network, rows, swapped, seeds=range(SHEET_COLUMNS))
+    buffer = io.BytesIO()
+    table.save(buffer, "PNG")
+    store.write_bytes(SHEET, buffer.getvalue())
+    return table

@@ -1,0 +1,125 @@
+"""Long stages as child processes: in a group of their own, listened to, and ended for sure."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+POLL_S = 0.2
+
+
+class ChildProcess(dg.ConfigurableResource[Any]):
+    """Runs `python -m …` under Dagster Pipes and returns the summary that it reports.
+
+    The child sends custom messages: {"progress": {…}} while it works, {"summary": {…}} at the end,
+    {"error": text} when it cannot go on. When the run is cancelled the whole process group gets
+    SIGINT, then SIGTERM, then SIGKILL.
+    """
+
+    environment: dict[str, str] = Field({}, description="Variables added to the child's own.")
+    patience_s: float = Field(20.0, gt=0, description="Wait after SIGINT, and after SIGTERM.")
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Runs `python ARGUMENTS…` to its end and returns its summary.
+
+        Raises dagster.Failure with the child's own words if it ends with another code than 0.
+        """
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            variables = {**os.environ, **self.environment, **(environment or {})}
+            child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
+            try:
+                _listen(context, session, child)
+            except BaseException:
+                _end(child, self.patience_s)
+                raise
+        messages = [m for m in session.get_custom_messages() if isinstance(m, dict)]
+        return _summary(messages, arguments, child.returncode)
+
+
+def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
+    # A group of its own: a Ctrl-C in the terminal reaches the child through us, once, and
+    # whatever the child starts ends with it. stdout is for machines; ours goes to stderr.
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=variables,
+        stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _has_descriptor() -> bool:
+    try:
+        sys.stderr.fileno()
+    except (OSError, ValueError):  # a captured stream has none
+        return False
+    return True
+
+
+def _listen(
+    context: dg.AssetExecutionContext, session: Any, child: subprocess.Popen[bytes]
+) -> None:
+    """Waits for the child; passes each progress message on as an asset observation at once."""
+    heard = 0
+    while child.poll() is None:
+        time.sleep(POLL_S)
+        messages = session.get_custom_messages()
+        for progress in _progress_of(messages[heard:]):
+            context.log_event(dg.AssetObservation(context.asset_key, metadata=progress))
+        heard = len(messages)
+
+
+def _progress_of(messages: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    for message in messages:
+        if isinstance(message, dict) and "progress" in message:
+            yield message["progress"]
+
+
+def _end(child: subprocess.Popen[bytes], patience_s: float) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            child.wait(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _summary(
+    messages: list[dict[str, Any]], arguments: Sequence[str], returncode: int
+) -> dict[str, Any]:
+    summaries = [m["summary"] for m in messages if "summary" in m]
+    errors = [m["error"] for m in messages if "error" in m]
+    if returncode == 0 and summaries:
+        return dict(summaries[-1])
+    command = f"python {' '.join(arguments)}"
+    if errors:
+        raise dg.Failure(description=errors[-1], metadata={"command": command})
+    likely = (
+        "it was killed, perhaps for want of memory"
+        if returncode == -signal.SIGKILL
+        else "its own output above says why"
+    )
+    raise dg.Failure(
+        description=f"`{command}` ended with code {returncode} and no summary: {likely}. "
+        "Run the job again: it goes on where this stopped.",
+        metadata={"command": command},
+    )

@@ -1,0 +1,80 @@
+"""Puts the code location together: assets for the enabled sites, checks, jobs, resources.
+
+Belongs here: what depends on the settings. Does not belong here: what a stage does (assets/), or
+how (the floor below).
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.checks import table_checks
+from assets.crawl import crawl_asset
+from assets.evaluation import evaluation
+from assets.faces import faces
+from assets.generator import generator
+from assets.labels import labels
+from assets.manifest import manifest
+from assets.posts import posts_asset
+from assets.registry import champion
+from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
+from crawlers.sites import Site, load_sites
+from dataset.errors import ConfigError, nearest
+from pipeline.jobs import JOBS
+from pipeline.settings import Settings, read_settings
+from pipeline.stage_lines import stage_lines
+
+
+def build_defs(
+    *, settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Returns the definitions for `settings` (default: read from the environment).
+
+    Raises ConfigError for an unknown site or setting.
+    """
+    chosen = settings or read_settings()
+    os.environ.update(chosen.environment())  # libraries (MLflow) and child processes read it
+    sites = enabled_sites(chosen)
+    crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
+    posts = posts_asset([site.name for site in sites])
+    assets = [*crawls, posts, faces, labels, manifest, generator, evaluation, champion]
+    return dg.Definitions(
+        assets=assets,
+        asset_checks=table_checks(),
+        jobs=JOBS,
+        resources={**resources(chosen), **(resource_overrides or {})},
+        executor=dg.in_process_executor
+        if chosen.executor == "in_process"
+        else dg.multiprocess_executor,
+        loggers={
+            "console": dg.colored_console_logger,
+            "stages": stage_lines(frozenset(asset.op.name for asset in assets)),
+        },
+    )
+
+
+def resources(settings: Settings) -> dict[str, Any]:
+    """Returns the resources of all stages for these settings."""
+    artifacts = ""
+    if settings.tracking_uri.startswith("sqlite:///"):  # no server that would name a place
+        artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
+    return {
+        "store": StoreResource(root=settings.home),
+        "compute": ComputeResource(workers=settings.workers),
+        "child": ChildProcess(environment=settings.environment()),
+        "tracking": TrackingResource(uri=settings.tracking_uri, artifacts=artifacts),
+    }
+
+
+def enabled_sites(settings: Settings) -> list[Site]:
+    """Returns the sites that OMOKAGE_SITES names; raises ConfigError for an unknown one."""
+    known = load_sites(settings.sites_file or None)
+    for name in settings.sites:
+        if name not in known:
+            hint = nearest(name, known) or f": known are {', '.join(sorted(known))}"
+            raise ConfigError(f'OMOKAGE_SITES names "{name}", which is not in the registry{hint}')
+    if not settings.sites:
+        raise ConfigError(f"OMOKAGE_SITES is empty; one of {', '.join(sorted(known))} wanted")
+    return [known[name] for name in settings.sites]

@@ -1,0 +1,184 @@
+"""The command line `omokage`: the demo, the servers, a crawl, the state of a home, samples."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from dataset.errors import OmokageError
+from pipeline.board import POSTS
+from pipeline.settings import BOARD_PORT, Settings, read_settings
+
+INTERRUPTED = 130
+
+home_option = click.option(
+    "--home",
+    default="",
+    metavar="PATH",
+    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
+)
+pictures_option = click.option(
+    "--pictures",
+    default="",
+    metavar="PATH",
+    help="Serve this folder or zip with a tags.csv instead of drawn characters.",
+)
+posts_option = click.option(
+    "--posts",
+    default=POSTS,
+    show_default=True,
+    type=click.IntRange(40, 1_000_000),
+    help="How many posts the demo board draws.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="omokage")
+def cli() -> None:
+    """Turns booru crawls into anime-avatar generators, tracked and promoted in MLflow."""
+
+
+@cli.command()
+@home_option
+@pictures_option
+@click.option("--cropped", is_flag=True, help="The pictures are faces already: take them whole.")
+@posts_option
+@click.option(
+    "--config",
+    "config_file",
+    default="",
+    metavar="FILE",
+    help="YAML of stage: {key: value}, laid over the demo's own settings.",
+)
+def demo(home: str, pictures: str, cropped: bool, posts: int, config_file: str) -> None:
+    """Run the whole chain once, against a board on this machine.
+
+    Example: omokage demo --pictures faces.zip --cropped
+    """
+    from pipeline.demo import run_demo  # Dagster is slow to import
+
+    run_demo(
+        demo_settings(home, pictures),
+        pictures=pictures,
+        cropped=cropped,
+        posts=posts,
+        config_file=config_file,
+    )
+
+
+@cli.command()
+@home_option
+@pictures_option
+@posts_option
+@click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
+@click.option("--board-port", default=BOARD_PORT, show_default=True, help="Port of the demo board.")
+def up(
+    home: str, pictures: str, posts: int, dagster_port: int, mlflow_port: int, board_port: int
+) -> None:
+    """Start Dagster's UI and daemon, MLflow's server and the demo board; Ctrl-C ends all."""
+    from pipeline.up import run_up
+
+    run_up(
+        demo_settings(home, pictures),
+        dagster_port=dagster_port,
+        mlflow_port=mlflow_port,
+        board_port=board_port,
+        pictures=pictures,
+        posts=posts,
+    )
+
+
+@cli.command()
+@home_option
+@click.option("--site", required=True, metavar="NAME", help="A site of the registry.")
+@click.option("--tags", default="", metavar="WORDS", help="Search words in the board's language.")
+@click.option("--limit", default=0, type=click.IntRange(0), help="Posts to look at; 0: all.")
+@click.option("--sites", "sites_file", default="", metavar="FILE", help="A site registry of yours.")
+def crawl(home: str, site: str, tags: str, limit: int, sites_file: str) -> None:
+    """Crawl one board: new posts into the ledger, their pictures among the blobs.
+
+    Example: OMOKAGE_CONTACT=you@example.org omokage crawl --site safebooru_donmai --tags 1girl
+    """
+    from crawlers.run import run_crawl
+
+    settings = read_settings(home=home)
+    run_crawl(
+        home=settings.home,
+        site=site,
+        tags=tags,
+        limit=limit,
+        sites_file=sites_file or settings.sites_file,
+    )
+
+
+@cli.command()
+@home_option
+def status(home: str) -> None:
+    """Say how far the chain has come, and who is champion."""
+    from pipeline.status import status_lines
+
+    click.echo("\n".join(status_lines(read_settings(home=home))))
+
+
+@cli.command()
+@home_option
+@click.option("--labels", default="", metavar="A,B", help="Label names (default: as they come).")
+@click.option("--n", default=16, show_default=True, type=click.IntRange(1, 1024), help="Pictures.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="First seed.")
+@click.option(
+    "--psi",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 2),
+    help="Truncation: 1 is full variety, 0 the mean face.",
+)
+@click.option("--columns", default=8, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--out", default="sample.png", show_default=True, metavar="FILE", help="PNG to write."
+)
+def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, out: str) -> None:
+    """Draw a grid with the champion.
+
+    Example: omokage sample --labels blonde_hair,blue_eyes --n 16 --out blonde.png
+    """
+    from studio.draw import draw_grid
+
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    settings = read_settings(home=home)
+    grid = draw_grid(settings.tracking_uri, names, n=n, seed=seed, psi=psi, columns=columns)
+    target = Path(out)
+    try:
+        grid.save(target, "PNG")
+    except OSError as error:
+        raise click.BadParameter(
+            f"{target} cannot be written: {error}", param_hint="--out"
+        ) from error
+    click.echo(f"{target}: {n} pictures, seeds {seed} to {seed + n - 1}")
+
+
+def demo_settings(home: str, pictures: str) -> Settings:
+    """Returns the settings of a demo: each collection of pictures has a home of its own."""
+    settings = read_settings(home=home)
+    if pictures and not home and settings.home == str(Path("var").resolve()):
+        return read_settings(home=f"var-{Path(pictures).stem}")
+    return settings
+
+
+def main() -> None:
+    """Runs the command line; a fault of the user's is a line and an exit code, no traceback."""
+    try:
+        cli.main(standalone_mode=False)
+    except OmokageError as error:
+        click.echo(f"omokage: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("omokage: stopped. The same command goes on where this ended.", err=True)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The demo: starts the board, runs the whole chain in this process, and says where things are."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dagster as dg
+
+from dataset.errors import OmokageError, UsageError
+from dataset.progress import VARIABLE as PROGRESS
+from pipeline.board import (
+    board_server,
+    board_url,
+    check_same_collection,
+    wait_for_board,
+)
+from pipeline.build import build_defs
+from pipeline.instance import open_instance, prepare_home
+from pipeline.processes import free_port, running
+from pipeline.run_config import demo_run_config
+from pipeline.settings import Settings
+from pipeline.status import champion_lines
+
+SITE = "demo"
+
+
+def run_demo(
+    settings: Settings, *, pictures: str, cropped: bool, posts: int, config_file: str
+) -> None:
+    """Runs the chain on the drawn characters, or on a user's `pictures`; raises OmokageError.
+
+    What an earlier run finished and nothing has changed since is used again.
+    """
+    if pictures and not Path(pictures).exists():
+        raise UsageError(f"--pictures: {pictures} is not there; a folder or a zip file wanted")
+    run_config = demo_run_config(cropped=cropped, config_file=config_file)
+    began = time.monotonic()
+    store = prepare_home(settings)
+    check_same_collection(store, pictures)
+    port = free_port()
+    board = board_server(store, pictures=pictures, posts=posts, port=port)
+    here = replace(settings, sites=(SITE,), board_url=board_url(port))
+    with shown_progress(), running([board]):
+        total = wait_for_board(board, here.board_url)
+        print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
+        _materialise(here, run_config)
+    took = time.monotonic() - began
+    print("\n".join(_farewell(here, took)))
+
+
+def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
+    defs = build_defs(settings=settings)
+    job = defs.resolve_job_def("everything")
+    with open_instance() as instance, interruptible():
+        result = job.execute_in_process(
+            run_config=run_config, instance=instance, raise_on_error=False
+        )
+    if not result.success:
+        raise OmokageError(failure_text(result))
+
+
+def failure_text(result: dg.ExecuteInProcessResult) -> str:
+    """Returns why a run failed, in the words of the stage that failed."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            known = data.user_failure_data
+            if known is not None and known.description:
+                return f"{event.step_key}: {known.description}"
+            error = data.error
+            cause = error.cause if error and error.cause else error
+            said = cause.message.strip() if cause else "no message"
+            return (
+                f"{event.step_key}: {said}\nThe whole traceback is in the Dagster UI, "
+                f"run {result.run_id}."
+            )
+    return f"run {result.run_id} did not succeed; the Dagster UI shows its events"
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[None]:
+    """Hands the terminal to the stages: Dagster captures their stderr for its own logs."""
+    if os.environ.get(PROGRESS):
+        yield
+        return
+    handle = os.dup(sys.stderr.fileno())
+    os.set_inheritable(handle, True)
+    os.environ[PROGRESS] = f"fd:{handle}"
+    try:
+        yield
+    finally:
+        del os.environ[PROGRESS]
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Has SIGTERM interrupt the run as Ctrl-C does, so that the stages save and end."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _farewell(settings: Settings, took_s: float) -> list[str]:
+    home = "" if settings.home == str(Path("var").resolve()) else f" --home {settings.home}"
+    up = "make up" if not home else f"omokage up{home}"
+    return [
+        "",
+        f"Done in {took_s / 60:.1f} minutes.",
+        *champion_lines(settings),
+        f"  everything lies in  {settings.home}",
+        "",
+        f"See it all: `{up}` opens the Dagster UI at http://127.0.0.1:3000 and the MLflow UI at "
+        "http://127.0.0.1:5000",
+        f"Draw more:  `omokage sample --labels blonde_hair,blue_eyes --n 16{home}`",
+    ]

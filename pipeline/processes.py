@@ -1,0 +1,129 @@
+"""Servers as child processes: ports checked first, started in groups, all ended by one Ctrl-C."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dataset.errors import OmokageError, UsageError
+
+LOOPBACK = "127.0.0.1"
+PATIENCE_S = 15.0
+LAST_LINES = 15
+
+# Loaded here and not after a fork, where the loader's lock may be held for ever.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass
+class Server:
+    """A program to run: its name for people, its command, its log file."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it in a group of its own, its output in its log file."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_child_begins,
+            )
+
+    def check_alive(self) -> None:
+        """Raises OmokageError with the last lines of its log if it has ended."""
+        if self.process is not None and self.process.poll() is not None:
+            tail = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+            said = "\n".join(f"  {line}" for line in tail)
+            raise OmokageError(
+                f"{self.name} ended with code {self.process.returncode}. Its last lines in "
+                f"{self.log}:\n{said}"
+            )
+
+    def stop(self) -> None:
+        """Ends it and all that it started: SIGINT, then SIGTERM, then SIGKILL to the group."""
+        if self.process is None:
+            return
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE_S)
+                break
+        # What it started may outlive it for a moment; the group's name stays ours until then.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _child_begins() -> None:
+    # A shell that starts us in the background hands ignored signals down; servers must hear them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if _LIBC is not None:  # they are others' programs: only the kernel can tell them we are gone
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def running(servers: Sequence[Server]) -> Iterator[None]:
+    """Starts the servers in order; whatever happens, all are ended, the last one first."""
+    try:
+        for server in servers:
+            server.start()
+        yield
+    finally:
+        for server in reversed(servers):
+            server.stop()
+
+
+def check_port_free(port: int, *, name: str, option: str) -> None:
+    """Raises UsageError, naming the option to change, if something listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise UsageError(
+                f"port {port} on {LOOPBACK} is taken, so {name} cannot start; end the program "
+                f"that uses it, or choose another port with {option}"
+            ) from error
+
+
+def free_port() -> int:
+    """Returns a port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_answering(server: Server, url: str, *, timeout_s: float) -> None:
+    """Returns when `url` answers; raises OmokageError if the server ends or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        server.check_alive()
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.25)
+    raise OmokageError(
+        f"{server.name} did not answer at {url} within {timeout_s:.0f} s; see {server.log}"
+    )

@@ -1,0 +1,129 @@
+"""Settings from the environment: read once, checked wholly, and handed on to child processes."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from dataset.errors import ConfigError, listed, nearest
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The folder with workspace.yaml, dagster.yaml and mlflow/."""
+
+BOARD_PORT = 4650
+EXECUTORS = ("in_process", "multiprocess")
+
+# Variables of ours that other rooms read by themselves.
+ELSEWHERE = {
+    "OMOKAGE_PROGRESS": "off silences the progress lines",
+    "OMOKAGE_REAL_DATA": "folder of real pictures for the tests",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things lie and how they run; each field has an environment variable (see VARIABLES)."""
+
+    home: str
+    sites: tuple[str, ...] = ("demo",)
+    sites_file: str = ""
+    board_url: str = f"http://127.0.0.1:{BOARD_PORT}"
+    contact: str = ""
+    workers: int = 2
+    executor: str = "in_process"
+    tracking_uri: str = ""
+
+    @property
+    def local_home(self) -> Path:
+        """Folder of what must be local: Dagster's and MLflow's own files."""
+        return Path(self.home) if "://" not in self.home else Path("var").resolve()
+
+    def environment(self) -> dict[str, str]:
+        """Returns the variables that give a child process these very settings."""
+        own = {
+            VARIABLES["home"]: self.home,
+            VARIABLES["sites"]: ",".join(self.sites),
+            VARIABLES["sites_file"]: self.sites_file,
+            VARIABLES["board_url"]: self.board_url,
+            VARIABLES["contact"]: self.contact,
+            VARIABLES["workers"]: str(self.workers),
+            VARIABLES["executor"]: self.executor,
+            VARIABLES["tracking_uri"]: self.tracking_uri,
+        }
+        quiet = {
+            "DAGSTER_HOME": str(self.local_home / "dagster"),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "GIT_PYTHON_REFRESH": "quiet",
+        }
+        return {name: value for name, value in own.items() if value} | quiet
+
+
+VARIABLES = {
+    "home": "OMOKAGE_HOME",
+    "sites": "OMOKAGE_SITES",
+    "sites_file": "OMOKAGE_SITES_FILE",
+    "board_url": "OMOKAGE_BOARD_URL",
+    "contact": "OMOKAGE_CONTACT",
+    "workers": "OMOKAGE_WORKERS",
+    "executor": "OMOKAGE_EXECUTOR",
+    "tracking_uri": "MLFLOW_TRACKING_URI",
+}
+
+
+def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "") -> Settings:
+    """Reads the settings; `home` (an option of the command line) wins over OMOKAGE_HOME.
+
+    Raises ConfigError with every fault at once: an unknown OMOKAGE_ variable (and the nearest
+    right name), a number that is none, an unknown executor.
+    """
+    given = os.environ if environment is None else environment
+    faults = _unknown(given)
+    values = {field: given[name].strip() for field, name in VARIABLES.items() if given.get(name)}
+    workers, fault = _workers(values.get("workers"))
+    faults += fault
+    executor = values.get("executor", EXECUTORS[0])
+    if executor not in EXECUTORS:
+        faults.append(f'OMOKAGE_EXECUTOR is "{executor}"; one of {", ".join(EXECUTORS)} wanted')
+    if faults:
+        raise ConfigError(f"the environment has faults:\n{listed(faults)}")
+    where = _absolute(home or values.get("home", "var"))
+    settings = Settings(
+        home=where,
+        sites=tuple(filter(None, map(str.strip, values.get("sites", "demo").split(",")))),
+        sites_file=values.get("sites_file", ""),
+        board_url=values.get("board_url", f"http://127.0.0.1:{BOARD_PORT}"),
+        contact=values.get("contact", ""),
+        workers=workers,
+        executor=executor,
+        tracking_uri=values.get("tracking_uri", ""),
+    )
+    if settings.tracking_uri:
+        return settings
+    database = settings.local_home / "mlflow" / "mlflow.db"
+    return replace(settings, tracking_uri=f"sqlite:///{database}")
+
+
+def _absolute(home: str) -> str:
+    return home if "://" in home else str(Path(home).expanduser().resolve())
+
+
+def _unknown(given: Mapping[str, str]) -> list[str]:
+    known = [*VARIABLES.values(), *ELSEWHERE]
+    return [
+        f"{name} is not a setting{nearest(name, known) or ': known are ' + ', '.join(known)}"
+        for name in sorted(given)
+        if name.startswith("OMOKAGE_") and name not in known
+    ]
+
+
+def _workers(text: str | None) -> tuple[int, list[str]]:
+    if text is None:
+        return os.cpu_count() or 1, []
+    if text.isdecimal() and 1 <= int(text) <= 256:
+        return int(text), []
+    return 1, [f'OMOKAGE_WORKERS is "{text}"; a whole number from 1 to 256 wanted']
+
+
+assert set(VARIABLES) == {field.name for field in fields(Settings)}

@@ -1,0 +1,56 @@
+"""What a home holds: how far the chain has come, and who is champion."""
+
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+
+from assets.registry import CHAMPION, SHEET
+from dataset.store import Store
+from pipeline.build import resources
+from pipeline.settings import Settings
+
+
+def status_lines(settings: Settings) -> list[str]:
+    """Returns a line a stage: what there is, or the command that makes it."""
+    store = Store(settings.home)
+    lines = [f"home       {settings.home}"]
+    lines += [f"{name:<11}{text}" for name, text in _stages(store)]
+    return lines + champion_lines(settings)
+
+
+def _stages(store: Store) -> Iterator[tuple[str, str]]:
+    for table in ("posts", "faces"):
+        path = f"{table}.parquet"
+        yield table, f"{_rows(store, path):,} rows" if store.exists(path) else "none yet: make demo"
+    if store.exists("labels.json"):
+        labels = store.read_json("labels.json")["labels"]
+        yield "labels", f"{len(labels)}: {', '.join(labels)}"
+    if store.exists("manifest/current.json"):
+        yield "manifest", store.read_json("manifest/current.json")["digest"]
+    if store.exists("generators/current.json"):
+        current = store.read_json("generators/current.json")
+        yield "generator", f"{current['id']}, {current['images_seen'] / 1000:,.0f} kimg"
+        if "evaluation" in current:
+            result = store.read_json(current["evaluation"])
+            yield "evaluation", f"fd_efficientnet_lite0 {result['fd_efficientnet_lite0']:.2f}"
+
+
+def _rows(store: Store, path: str) -> int:
+    with store.open(path) as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
+def champion_lines(settings: Settings) -> list[str]:
+    """Returns who is champion and where its sample grid lies."""
+    tracking = resources(settings)["tracking"]
+    if settings.tracking_uri.startswith("sqlite:///") and not tracking.database_exists():
+        return ["champion   none yet: make demo"]
+    holder = tracking.holder(CHAMPION)
+    if holder is None:
+        return ["champion   none yet: make demo"]
+    distance = holder.tags.get("omokage.fd_efficientnet_lite0", "unknown")
+    return [
+        f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}, "
+        f"fd_efficientnet_lite0 {distance}",
+        f"its grid   {Store(settings.home).url(SHEET)}",
+    ]

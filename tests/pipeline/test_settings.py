@@ -1,0 +1,50 @@
+"""Settings are read from the environment wholly, or refused with every fault named."""
+
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import ConfigError
+from pipeline.settings import read_settings
+
+
+def test_defaults_lie_in_var_under_the_working_folder() -> None:
+    settings = read_settings({})
+    assert settings.home == str(Path("var").resolve())
+    assert settings.tracking_uri == f"sqlite:///{settings.home}/mlflow/mlflow.db"
+    assert settings.sites == ("demo",)
+
+
+def test_the_option_wins_over_the_variable(tmp_path: Path) -> None:
+    settings = read_settings({"OMOKAGE_HOME": "/elsewhere"}, home=str(tmp_path))
+    assert settings.home == str(tmp_path)
+
+
+def test_an_object_store_stays_an_address_and_keeps_a_local_folder() -> None:
+    settings = read_settings({"OMOKAGE_HOME": "s3://bucket/omokage"})
+    assert settings.home == "s3://bucket/omokage"
+    assert settings.local_home.is_absolute()
+
+
+def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
+    given = {
+        "OMOKAGE_HOME": str(tmp_path),
+        "OMOKAGE_SITES": "konachan, yandere",
+        "OMOKAGE_WORKERS": "3",
+        "OMOKAGE_EXECUTOR": "multiprocess",
+        "OMOKAGE_CONTACT": "me@example.org",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
+    }
+    settings = read_settings(given)
+    assert settings.sites == ("konachan", "yandere")
+    assert read_settings(settings.environment()) == settings
+
+
+def test_every_fault_is_named_at_once_with_the_nearest_right_name() -> None:
+    given = {"OMOKAGE_HOEM": "x", "OMOKAGE_WORKERS": "many", "OMOKAGE_EXECUTOR": "thread"}
+    with pytest.raises(ConfigError) as caught:
+        read_settings(given)
+    text = str(caught.value)
+    assert 'OMOKAGE_HOEM is not a setting; did you mean "OMOKAGE_HOME"?' in text
+    assert 'OMOKAGE_WORKERS is "many"; a whole number from 1 to 256 wanted' in text
+    assert 'OMOKAGE_EXECUTOR is "thread"; one of in_process, multiprocess wanted' in text

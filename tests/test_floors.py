@@ -1,0 +1,60 @@
+"""Imports only ever go down the floors of the house."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each room with the rooms that it may import. dataset is the ground of its floor: crawlers and
+# models stand on it, never on each other.
+MAY_IMPORT = {
+    "pipeline": {"assets", "studio", "crawlers", "dataset", "models", "demo"},
+    "assets": {"crawlers", "dataset", "models"},
+    "studio": {"dataset", "models"},
+    "crawlers": {"dataset"},
+    "models": {"dataset"},
+    "dataset": set(),
+    "demo": set(),
+}
+ELSEWHERE = {"benchmarks", "tests"}
+
+# Libraries that a room must do without, so that it runs alone where they are not installed.
+NEVER = {
+    "studio": {"dagster", "scrapy"},
+    "crawlers": {"dagster", "mlflow", "torch"},
+    "models": {"click", "dagster", "pydantic", "scrapy"},
+    "dataset": {"dagster", "mlflow", "scrapy", "torch"},
+    "demo": {"dagster", "mlflow", "scrapy", "torch"},
+}
+
+
+def imported(file: Path) -> Iterator[tuple[str, int]]:
+    """Yields the top-level name and line of every import of a file, nested ones too."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} is relative: name the room"
+            yield (node.module or "").split(".")[0], node.lineno
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_only_go_down(room: str) -> None:
+    files = sorted((ROOT / room).rglob("*.py"))
+    assert files, f"{room}/ holds no Python"
+    forbidden = ({*MAY_IMPORT, *ELSEWHERE} - MAY_IMPORT[room] - {room}) | NEVER.get(room, set())
+    found = [
+        f"{file.relative_to(ROOT)}:{line} imports {name}"
+        for file in files
+        for name, line in imported(file)
+        if name in forbidden
+    ]
+    assert found == []
+
+
+def test_every_package_is_a_room_with_a_floor() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages - ELSEWHERE == set(MAY_IMPORT)
