@@ -68,7 +68,10 @@ def find(collection: Collection, path: str) -> Wanted | None:
         else:
             entry = collection.by_name_hash(named["name_hash"])
         ext = entry.ext if entry and shape is None else _ext_of_shape(shape)
-        if entry is None or entry.withheld or found["ext"] != ext:
+        if entry is None or found["ext"] != ext:
+            return None
+        # Of a banned post only Moebooru's thumbnail is public, as of any deleted post there.
+        if entry.withheld and shape != "preview300":
             return None
         return Wanted(entry, shape, ext)
     return None
