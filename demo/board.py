@@ -234,6 +234,8 @@ async def _media(request: web.Request) -> web.Response:
     try:
         if wanted.shape is None:
             body = await asyncio.to_thread(board.collection.read, wanted.entry)
+        elif wanted.shape == media.FILM:
+            body = await asyncio.to_thread(board.collection.read_film, wanted.entry)
         else:
             body = await asyncio.to_thread(board.derived.get, wanted.entry, wanted.shape)
     except (OSError, KeyError, zipfile.BadZipFile) as error:

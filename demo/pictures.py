@@ -180,7 +180,7 @@ def _read_table(path: Path, table: str, bodies: Bodies, files: dict[str, _Found]
         reader.fieldnames = columns
         rows = _read_rows(reader, table, _Finder(path, table, files))
     except csv.Error as error:
-        raise CollectionError(f"{table}, line {reader.line_num}: {error}") from error
+        raise CollectionError(f"{table}, line {reader.reader.line_num}: {error}") from error
     if not rows:
         raise CollectionError(f"{table}: no row; name at least one picture")
     return rows
