@@ -8,15 +8,17 @@ from PIL import Image, ImageDraw, ImageFilter
 from demo.painter.canvas import SUPERSAMPLE
 from demo.painter.colours import RGB, WHITE, mix
 
+# Mid-tones, all darker than skin: the face is to be the brightest large thing in a picture, which
+# suits the eye and the cascade alike (it looks at equalised grey).
 SOFT: tuple[tuple[RGB, RGB], ...] = (
-    ((255, 240, 228), (250, 206, 212)),
-    ((232, 244, 255), (190, 214, 246)),
-    ((240, 234, 255), (206, 196, 240)),
-    ((236, 250, 238), (192, 228, 212)),
-    ((255, 250, 226), (250, 222, 178)),
-    ((250, 234, 244), (216, 208, 246)),
-    ((230, 248, 250), (250, 226, 236)),
-    ((224, 230, 240), (176, 188, 212)),
+    ((250, 206, 200), (236, 152, 164)),
+    ((190, 218, 246), (120, 166, 226)),
+    ((216, 202, 244), (160, 142, 214)),
+    ((196, 230, 208), (122, 190, 172)),
+    ((250, 224, 170), (240, 178, 118)),
+    ((240, 200, 226), (178, 158, 222)),
+    ((186, 228, 232), (104, 178, 196)),
+    ((196, 204, 222), (124, 136, 170)),
 )
 
 
@@ -50,7 +52,7 @@ def backdrop(kind: str, size: tuple[int, int], palette: int, rng: Random) -> Ima
 
 
 def _simple(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
-    image = Image.new("RGB", size, mix(pale, full, 0.5))
+    image = Image.new("RGB", size, mix(pale, full, 0.55))
     w, h = size
     if rng.random() < 0.6:  # a large quiet figure behind the head
         r = 0.42 * w
@@ -64,7 +66,7 @@ def _white(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Im
 
 
 def _gradient(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
-    return vertical(size, [(0.0, full), (0.55, pale), (1.0, mix(pale, WHITE, 0.5))])
+    return vertical(size, [(0.0, full), (0.7, pale), (1.0, mix(pale, WHITE, 0.25))])
 
 
 def _sky(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
@@ -177,7 +179,7 @@ def _room(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Ima
 
 def _pattern(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
     w, h = size
-    image = Image.new("RGB", size, pale)
+    image = Image.new("RGB", size, mix(pale, full, 0.35))
     step = rng.uniform(0.09, 0.15) * w
     draw = ImageDraw.Draw(image)
     kind = rng.choice(("dots", "stripes", "checks"))
@@ -186,7 +188,7 @@ def _pattern(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.
             x = k * step - h
             draw.polygon(
                 [(x, 0), (x + step * 0.45, 0), (x + h + step * 0.45, h), (x + h, h)],
-                fill=mix(pale, full, 0.7),
+                fill=mix(pale, full, 0.8),
             )
     else:
         for row in range(int(h / step) + 2):

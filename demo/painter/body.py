@@ -1,5 +1,7 @@
 """Shoulders, arms and clothes."""
 
+import numpy as np
+
 from demo.painter.canvas import Pen
 from demo.painter.colours import Tone, mix, skin_tone, tone
 from demo.painter.curves import Points, bezier, ellipse, points, spline
@@ -63,7 +65,8 @@ def _trunk(pen: Pen, right: Points, cloth: Tone) -> None:
 
 
 def _neckline(depth: float, wide: float) -> Points:
-    half = spline([(wide, 1.36), (wide * 0.8, 1.36 + depth * 0.4), (0.0, 1.4 + depth)], 6)
+    top = float(np.interp(wide, (0.3, 0.48, 0.95), (1.3, 1.5, 1.64)))
+    half = spline([(wide, top), (wide * 0.72, top + (1.4 + depth - top) * 0.55), (0.0, 1.4 + depth)], 6)
     return points([*half, *(half[::-1] * (-1, 1))])
 
 

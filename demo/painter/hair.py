@@ -30,7 +30,7 @@ def paint_lock(
     """One lock with its shadow side, its inner strand and its contour; lit is -1 or 1."""
     pen.fill(piece.outline, colours.shade if dim else colours.base)
     dark = colours.deep if dim else colours.shade
-    pen.shade(piece.strip(-0.98 * lit, -0.25 * lit, (max(0.25, span[0]), 1.0)), dark)
+    pen.shade(piece.wedge(-0.98 * lit, -0.2 * lit, (max(0.15, span[0]), 1.0)), dark)
     pen.ink(piece.edge(0.3 * lit)[6:-4], dark, 0.8, start=0.0, end=0.0)
     _lines(pen, piece, colours.ink, span)
 
@@ -40,7 +40,7 @@ def paint_back(pen: Pen, who: Character) -> None:
     rng, colours = Random(who.jitter), tone(who.hair_rgb)
     tied = who.style in {"twintails", "ponytail", "braid"}
     fall = 1.0 if tied else FALL[who.length]
-    wide = 1.05 if tied else (1.26 if fall < 2 else 1.42)
+    wide = 1.17 if tied else (1.26 if fall < 2 else 1.42)
     skull = spline(
         [
             (-wide, fall * 0.55),
@@ -64,7 +64,7 @@ def paint_back(pen: Pen, who: Character) -> None:
         curl = -0.22 * u if fall < 2 else 0.1 * u + rng.uniform(-0.12, 0.12)
         piece = lock(
             [
-                (u * 0.95, -0.75),
+                (u * 0.8, -0.9),
                 (u * (wide + 0.12), -0.1 + 0.12 * fall),
                 (u * (wide + 0.1) + wave, fall * 0.66),
                 (u * wide * 1.02 + curl, tip_y),
@@ -272,7 +272,7 @@ def paint_front(pen: Pen, who: Character) -> None:
     pen.fill([*dome, *lower], colours.base)
     for piece in fringe:
         pen.fill(piece.outline, colours.base)
-        pen.shade(piece.strip(-0.98 * who.side, -0.15 * who.side, (0.5, 1.0)), colours.shade)
+        pen.shade(piece.wedge(-0.98 * who.side, -0.05 * who.side, (0.42, 1.0)), colours.shade)
         pen.ink(piece.edge(0.35 * who.side)[9:-3], colours.shade, 0.8, start=0, end=0)
         _gleam(pen, piece, colours, rng, 0.5)
         pen.shade(piece.zigzag(0.5, 0.02, [1.0, 0.5, 1.2, 0.6, 1.0]), colours.glint)

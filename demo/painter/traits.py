@@ -72,9 +72,9 @@ OUTFITS = {
 MOUTHS = {"smile": 34, "open_mouth": 24, "closed_mouth": 20, "grin": 8, ":o": 7, "frown": 7}
 BACKDROPS = {
     "simple": 16,
-    "white": 8,
+    "white": 6,
     "gradient": 14,
-    "sky": 14,
+    "sky": 16,
     "bokeh": 12,
     "night": 9,
     "petals": 10,
@@ -255,14 +255,14 @@ def sample_character(rng: Random) -> Character:
         trim=_one(rng, CLOTH),
         accent=_one(rng, ACCENT),
         mouth=pick(rng, MOUTHS),
-        eyes_shut=rng.choices(("open", "one", "both"), weights=(96, 3, 1))[0],
+        eyes_shut=rng.choices(("open", "one", "both"), weights=(97.5, 1.8, 0.7))[0],
         blush=rng.random(),
         eye_height=rng.uniform(0.94, 1.08),
         eye_slant=rng.uniform(-0.035, 0.05),
         brow=rng.uniform(-0.06, 0.05),
         jaw=rng.uniform(0.68, 0.78),
         chin=rng.uniform(0.97, 1.06),
-        turn=rng.uniform(-1.0, 1.0),
+        turn=rng.uniform(-1.0, 0.7),
         tilt=max(-8.0, min(8.0, rng.gauss(0.0, 3.4))),
         side=rng.choice((-1, 1)),
         jitter=rng.getrandbits(32),
@@ -293,12 +293,12 @@ def headroom(character: Character) -> float:
 
 
 def _staged(rng: Random, who: Character) -> tuple[int, int, tuple[Placement, ...]]:
-    half = 55.0 * (150.0 / 55.0) ** rng.random() ** 0.9
+    half = 70.0 * (160.0 / 70.0) ** rng.random()
     above = headroom(who) * rng.uniform(0.98, 1.25)
-    below = rng.uniform(2.4, 4.4) if half > 95 else rng.uniform(3.2, 5.6)
+    below = rng.uniform(2.2, 3.3) if half > 95 else rng.uniform(2.8, 4.6)
     height = int(max(500, min(900, half * (above + below))))
     half = min(half, height / (above + 1.9))
-    across = rng.uniform(3.9, 5.6)
+    across = rng.uniform(3.7, 5.0)
     width = int(max(500, min(900, half * across)))
     if rng.random() < 0.85:
         width = min(width, height)
