@@ -1,4 +1,4 @@
-"""Backdrops behind characters, painted at half the final size and enlarged: they lie out of focus."""
+"""Backdrops behind characters, painted at the final size: only figures need supersampling."""
 
 from random import Random
 
@@ -45,10 +45,9 @@ def dots(
 
 def backdrop(kind: str, size: tuple[int, int], palette: int, rng: Random) -> Image.Image:
     """The backdrop at the canvas's size for a final picture of the given size."""
-    small = (max(2, size[0] // 2), max(2, size[1] // 2))
     pale, full = SOFT[palette % len(SOFT)]
-    image = _KINDS[kind](small, pale, full, rng)
-    return image.resize((size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE), Image.Resampling.BILINEAR)
+    image = _KINDS[kind](size, pale, full, rng)
+    return image.resize((size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE), Image.Resampling.NEAREST)
 
 
 def _simple(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
@@ -111,7 +110,7 @@ def _night(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Im
     image = vertical(size, [(0.0, (24, 26, 66)), (0.6, (70, 62, 130)), (1.0, (186, 120, 160))])
     dots(
         image,
-        [(rng.uniform(0, w), rng.uniform(0, h * 0.8), rng.uniform(0.6, 1.3)) for _ in range(90)],
+        [(rng.uniform(0, w), rng.uniform(0, h * 0.8), rng.uniform(0.8, 2.2)) for _ in range(110)],
         (255, 252, 236),
         0.8,
     )
@@ -148,7 +147,7 @@ def _petals(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.I
             [(x - r, y + lean), (x, y - r * 0.7), (x + r, y - lean), (x, y + r * 0.7)],
             fill=(255, 176, 202),
         )
-    return image.filter(ImageFilter.GaussianBlur(0.8))
+    return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
 def _room(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
@@ -174,7 +173,7 @@ def _room(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Ima
         ]
         draw.polygon(drape, fill=mix(full, WHITE, 0.25))
     draw.rectangle((0, h * 0.78, w, h), fill=mix(wall, (140, 96, 70), 0.45))
-    return image.filter(ImageFilter.GaussianBlur(1.6))
+    return image.filter(ImageFilter.GaussianBlur(2.2))
 
 
 def _pattern(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:

@@ -25,6 +25,7 @@ def paint_figure(canvas: Canvas, placed: Placement) -> Face:
     hair.paint_back(tilted, who)
     head.paint_neck(pen, who)
     paint_body(pen, who)
+    hair.paint_front_strands(tilted, who)
     hair.paint_tails(tilted, who)
     head.paint_ears(tilted, who)
     head.paint_face(tilted, who)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from demo.painter.colours import ACCENT, CLOTH, EYES, HAIR, RGB, SKIN, shifted
+from demo.painter.colours import ACCENT, CLOTH, EYES, HAIR, RGB, SCHOOL, SKIN, shifted
 
 T = TypeVar("T")
 
@@ -72,8 +72,8 @@ OUTFITS = {
 MOUTHS = {"smile": 34, "open_mouth": 24, "closed_mouth": 20, "grin": 8, ":o": 7, "frown": 7}
 BACKDROPS = {
     "simple": 16,
-    "white": 6,
-    "gradient": 14,
+    "white": 3,
+    "gradient": 17,
     "sky": 16,
     "bokeh": 12,
     "night": 9,
@@ -235,7 +235,8 @@ def sample_character(rng: Random) -> Character:
     length = pick(rng, LENGTHS)
     hat, ears = pick(rng, HATS), pick(rng, EARS)
     ornament = pick(rng, ORNAMENTS)
-    cloth = _one(rng, CLOTH)
+    outfit = pick(rng, OUTFITS)
+    cloth = _one(rng, SCHOOL if outfit == "serafuku" else CLOTH)
     return Character(
         hair_colour=hair,
         hair_rgb=_jittered(rng, HAIR[hair], 0.012),
@@ -249,18 +250,18 @@ def sample_character(rng: Random) -> Character:
         ears="none" if hat != "none" else ears,
         hat=hat,
         ornament="none" if hat != "none" and ornament in {"hairband", "hair_bow"} else ornament,
-        glasses=rng.random() < 0.045,
-        outfit=pick(rng, OUTFITS),
+        glasses=rng.random() < 0.035,
+        outfit=outfit,
         cloth=cloth,
         trim=_one(rng, CLOTH),
         accent=_one(rng, ACCENT),
         mouth=pick(rng, MOUTHS),
         eyes_shut=rng.choices(("open", "one", "both"), weights=(97.5, 1.8, 0.7))[0],
         blush=rng.random(),
-        eye_height=rng.uniform(0.94, 1.08),
+        eye_height=rng.uniform(0.92, 1.03),
         eye_slant=rng.uniform(-0.035, 0.05),
-        brow=rng.uniform(-0.06, 0.05),
-        jaw=rng.uniform(0.68, 0.78),
+        brow=rng.uniform(-0.06, 0.025),
+        jaw=rng.uniform(0.65, 0.75),
         chin=rng.uniform(0.97, 1.06),
         turn=rng.uniform(-1.0, 0.7),
         tilt=max(-8.0, min(8.0, rng.gauss(0.0, 3.4))),
