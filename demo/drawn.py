@@ -210,7 +210,8 @@ def _read_index(path: Path, home: Path) -> dict[str, dict[str, Any]]:
         write_atomically(path, text.encode())
     for line in text.splitlines():
         row = json.loads(line)
-        if sizes.get(row["body"]) == row["size_bytes"]:
+        beside = {row["poster"], row["film"]} - {None}
+        if sizes.get(row["body"]) == row["size_bytes"] and beside <= sizes.keys():
             rows[row["key"]] = row
     return rows
 

@@ -69,7 +69,7 @@ def posts(collection: Collection, params: Mapping[str, str], cdn: str) -> list[R
 
 
 def _paginate(found: list[Entry], page: str, limit: int) -> list[Entry]:
-    sequential = re.fullmatch(r"([ab])(\d+)", page.lower())
+    sequential = re.fullmatch(r"([ab])([0-9]{1,18})", page.lower())
     if not sequential:
         number = max(as_int(page, 1), 1)
         if number > MAX_PAGE:

@@ -1,4 +1,4 @@
-"""The board that the tests of this folder share: 60 drawn posts, drawn once and kept."""
+"""The board that the tests of this folder share: 70 drawn posts, drawn once and kept."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ GetJson = Callable[[str], Any]
 
 
 @pytest.fixture(scope="session")
-def board(request: pytest.FixtureRequest) -> Iterator[RunningBoard]:
-    cache = request.config.cache
-    assert cache is not None, "pytest's cache keeps the drawn pictures"
-    with start_board(cache.mkdir("demo_board"), count=BOARD_POSTS) as running:
+def board(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBoard]:
+    # pytest's cache keeps the pictures for the next run, where it is not turned off.
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    folder = cache.mkdir("demo_board") if cache else tmp_path_factory.mktemp("demo_board")
+    with start_board(folder, count=BOARD_POSTS) as running:
         yield running
 
 

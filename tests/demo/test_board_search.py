@@ -148,6 +148,29 @@ def test_any_text_is_a_search(text: str) -> None:
         assert found_ids(collection, text, grammar) in ([1], [])
 
 
+@given(
+    params=st.dictionaries(
+        st.sampled_from(["tags", "limit", "page", "pid", "id", "only", "type", "search[name]"]),
+        st.text(max_size=20) | st.integers().map(str) | st.just("9" * 5000),
+    )
+)
+def test_any_parameters_are_answered_or_refused(params: dict[str, str]) -> None:
+    collection = made_collection(made_entry(1), made_entry(2))
+    for posts in (
+        lambda: danbooru.posts(collection, params, CDN),
+        lambda: moebooru.posts(collection, params, CDN, size_of=lambda *_: 0),
+        lambda: gelbooru02.find(collection, params)[0],
+    ):
+        try:
+            answer = posts()
+        except RefusedError as refused:
+            assert refused.status in (410, 422, 500)  # noqa: PT017 - an answer as good as any
+        else:
+            assert len(answer) <= 2
+    assert len(danbooru.tags(collection, params)) <= 1
+    assert len(moebooru.tags(collection, params)) <= 1
+
+
 def test_danbooru_counts_two_words_and_no_free_metatags(mixed: Collection) -> None:
     free = "rating:g id:>0 status:any filetype:jpg score:>-9 limit:5"
     assert danbooru.posts(mixed, {"tags": f"1girl blue_eyes {free}"}, CDN)

@@ -273,6 +273,25 @@ def test_own_pictures_are_served_as_they_are(folder: Path, tmp_path: Path) -> No
                 assert answer.read() == (folder / entry.body).read_bytes()
 
 
+def test_files_damaged_in_every_way_are_left_out_and_named(tmp_path: Path) -> None:
+    default = Path(__file__).parents[2] / ".." / "shared" / "data"
+    faults = Path(os.environ.get("OMOKAGE_REAL_DATA", default)) / "media_faults"
+    if not faults.is_dir():
+        pytest.skip(f"no {faults}; set OMOKAGE_REAL_DATA")
+    archive = tmp_path / "own.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        names = sorted(path.name for path in faults.iterdir() if path.is_file())
+        made.writestr("tags.csv", "\n".join(["file", *names]))
+        for name in names:
+            made.write(faults / name, name)
+    collection = pictures_collection(archive, tmp_path / "cache")
+    left_out = {warning.split()[0] for warning in collection.warnings}
+    assert {entry.body for entry in collection} | left_out == set(names)
+    assert {"png__empty.png", "ugoira__ugoira.zip", "webp__truncated.webp"} <= left_out
+    (mislabelled,) = [entry for entry in collection if entry.body == "png__jpg.png"]
+    assert mislabelled.ext == "jpg"
+
+
 def test_8057_faces_are_found_in_seconds_the_second_time(tmp_path: Path) -> None:
     default = Path(__file__).parents[2] / ".." / "shared" / "data"
     archive = Path(os.environ.get("OMOKAGE_REAL_DATA", default)) / "faces_labelled.zip"
