@@ -4,6 +4,7 @@ from demo.painter import adornments, eyes, hair, head
 from demo.painter.body import paint_body
 from demo.painter.canvas import SUPERSAMPLE, Canvas, Pen
 from demo.painter.colours import skin_tone
+from demo.painter.curves import Points
 from demo.painter.drawing import Face
 from demo.painter.traits import Placement
 
@@ -54,7 +55,7 @@ def _crown(pen: Pen, placed: Placement) -> None:
         adornments.paint_glasses(pen, who)
 
 
-def _box(pen: Pen, outline: head.Points, canvas: Canvas) -> Face:
+def _box(pen: Pen, outline: Points, canvas: Canvas) -> Face:
     px = pen.px(outline) / SUPERSAMPLE
     width, height = canvas.image.width // SUPERSAMPLE, canvas.image.height // SUPERSAMPLE
     left, top = (max(0, int(v)) for v in px.min(axis=0))

@@ -1,4 +1,4 @@
-"""Who is drawn: the traits of a character and a picture, how they are drawn by lot, and their tags."""
+"""Who is drawn: the traits of characters and pictures, chosen by lot, and their tags."""
 
 from dataclasses import dataclass
 from random import Random
@@ -72,8 +72,8 @@ OUTFITS = {
 MOUTHS = {"smile": 34, "open_mouth": 24, "closed_mouth": 20, "grin": 8, ":o": 7, "frown": 7}
 BACKDROPS = {
     "simple": 16,
-    "white": 3,
-    "gradient": 17,
+    "white": 2,
+    "gradient": 18,
     "sky": 16,
     "bokeh": 12,
     "night": 9,
@@ -177,7 +177,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a character stands: its face's centre and half-width, in pixels of the final picture."""
+    """Where a character stands: its face's centre and half-width, in final pixels."""
 
     character: Character
     x: float
@@ -250,7 +250,7 @@ def sample_character(rng: Random) -> Character:
         ears="none" if hat != "none" else ears,
         hat=hat,
         ornament="none" if hat != "none" and ornament in {"hairband", "hair_bow"} else ornament,
-        glasses=rng.random() < 0.035,
+        glasses=rng.random() < 0.03,
         outfit=outfit,
         cloth=cloth,
         trim=_one(rng, CLOTH),
