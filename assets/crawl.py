@@ -12,8 +12,10 @@ from crawlers.sites import Site
 class CrawlConfig(dg.Config):
     """What to ask the board for."""
 
-    tags: str = Field("", description="Search words in the board's own language, such as `1girl`.")
-    limit: int = Field(0, ge=0, description="Stop after this many posts seen; 0: no limit.")
+    tags: str = Field(
+        default="", description="Search words in the board's own language, such as `1girl`."
+    )
+    limit: int = Field(default=0, ge=0, description="Stop after this many posts seen; 0: no limit.")
 
 
 def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:

@@ -15,10 +15,16 @@ from dataset.manifest import load_manifest
 from dataset.store import Store
 
 
+METRIC = "fd_efficientnet_lite0"
+RESULT = "evaluation.json"
+
+
 class EvaluationConfig(dg.Config):
     """The protocol's size."""
 
-    fakes: int = Field(1000, ge=64, le=100_000, description="Pictures drawn for the distance.")
+    fakes: int = Field(
+        default=1000, ge=64, le=100_000, description="Pictures drawn for the distance."
+    )
 
 
 @dg.asset(
@@ -44,6 +50,7 @@ def evaluation(
     with plain_failures():
         manifest = load_manifest(opened, None)
         current = opened.read_json(CURRENT)
+    folder = evaluation_folder(current["folder"], manifest.digest, config.fakes)
     made = evaluate(
         context,
         child,
@@ -52,23 +59,23 @@ def evaluation(
         manifest=manifest.digest,
         fakes=config.fakes,
     )
-    opened.write_json(CURRENT, current | {"evaluation": f"{made['folder']}/{RESULT}"})
+    opened.write_json(CURRENT, current | {"evaluation": f"{folder}/{RESULT}"})
     with plain_failures():
         tracking.log_evaluation(current["mlflow_run"], made, step=current["images_seen"])
     return dg.MaterializeResult(
         metadata={
-            "fd_efficientnet_lite0": made["fd_efficientnet_lite0"],
+            METRIC: made[METRIC],
             "sigma": made["sigma"],
+            "distance_of_training_reals": made["real_fd"],
+            "hair_colour_hits": made["hair_colour_hits"],
             "fakes": made["fakes"],
             "reference_rows": made["reference_rows"],
-            "seconds": made["seconds"],
             "reused": made["reused"],
-            "protocol": made["protocol"],
-            "manifest": made["manifest"],
-            "path": dg.MetadataValue.path(opened.url(made["folder"])),
-            "digest": made["protocol"],
-            "fakes_preview": _picture(opened, made["fakes_grid"]),
-            "reals_preview": _picture(opened, made["reals_grid"]),
+            "manifest": made["manifest_digest"],
+            "path": dg.MetadataValue.path(opened.url(f"{folder}/{RESULT}")),
+            "digest": made["protocol_digest"],
+            "fakes_preview": _picture(opened, f"{folder}/fakes.png"),
+            "reals_preview": _picture(opened, f"{folder}/reals.png"),
         }
     )
 
@@ -83,11 +90,16 @@ def evaluate(
     fakes: int,
 ) -> dict[str, Any]:
     """Measures one generator against one manifest in a child process; returns its summary."""
-    folder = f"{generator}/evaluation/{manifest[:12]}-{fakes}"
-    arguments = ["-m", "models.evaluate", "--home", home, "--generator", generator]
-    arguments += ["--manifest", manifest, "--fakes", str(fakes), "--out", folder]
+    arguments = ["-m", "models.evaluate", "--home", home, "--generator", f"{generator}/generator"]
+    arguments += ["--manifest", manifest, "--fakes", str(fakes)]
+    arguments += ["--out", evaluation_folder(generator, manifest, fakes)]
     arguments += ["--die-with-parent"]
     return child.run(context, arguments)
+
+
+def evaluation_folder(generator: str, manifest: str, fakes: int) -> str:
+    """Returns where the evaluation of a generator on a manifest lies."""
+    return f"{generator}/evaluation/{manifest[:12]}-{fakes}"
 
 
 def _picture(store: Store, path: str) -> dg.MarkdownMetadataValue:

@@ -19,9 +19,15 @@ PREVIEWED = 60
 class FaceConfig(dg.Config):
     """How faces are found and cut out."""
 
-    min_side_px: int = Field(64, ge=24, description="Squares with a shorter side are dropped.")
-    crop_px: int = Field(128, ge=64, description="Side of the stored crops; never enlarged to it.")
-    cropped: bool = Field(False, description="The pictures are faces already: take them whole.")
+    min_side_px: int = Field(
+        default=64, ge=24, description="Squares with a shorter side are dropped."
+    )
+    crop_px: int = Field(
+        default=128, ge=64, description="Side of the stored crops; never enlarged to it."
+    )
+    cropped: bool = Field(
+        default=False, description="The pictures are faces already: take them whole."
+    )
 
 
 @dg.asset(

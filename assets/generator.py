@@ -1,6 +1,6 @@
 """Generator: a network trained on the manifest, in a child process on the best device there is."""
 
-from typing import Any
+import dataclasses
 
 import dagster as dg
 from PIL import Image
@@ -20,9 +20,11 @@ CURRENT = f"{FOLDER}/current.json"  # the one that the stages below look at
 class GeneratorConfig(dg.Config):
     """What is trained, and for how long."""
 
-    preset: str = Field("demo", description="Settings to begin with; models/config.py lists them.")
+    preset: str = Field(
+        default="demo", description="Settings to begin with; models/config.py lists them."
+    )
     overrides: dict[str, str] = Field(
-        {}, description='Settings to change, such as {"total_kimg": "200", "batch": "64"}.'
+        default={}, description='Settings to change, such as {"total_kimg": "200", "batch": "64"}.'
     )
 
 
@@ -82,20 +84,20 @@ def generator(
         metadata={
             "family": settings.family,
             "images_seen": made["images_seen"],
-            "seconds": made["seconds"],
             "device": made["device"],
             "reused": made["already_trained"],
             "path": dg.MetadataValue.path(opened.url(folder)),
             "digest": name,
             "manifest": manifest.digest,
-            "config": dg.MetadataValue.json(made["config"]),
+            "config": dg.MetadataValue.json(dataclasses.asdict(settings)),
             "mlflow_run": run_id,
-            "preview": _grid(opened, made),
+            "preview": _last_samples(opened, folder),
         },
         data_version=dg.DataVersion(name),
     )
 
 
-def _grid(store: Store, made: dict[str, Any]) -> dg.MarkdownMetadataValue:
-    with store.open(made["samples"]) as file:
+def _last_samples(store: Store, folder: str) -> dg.MarkdownMetadataValue:
+    """Shows the newest grid of the fixed-seed samples that training draws as it goes."""
+    with store.open(store.files(f"{folder}/samples")[-1]) as file:
         return inline(Image.open(file))

@@ -12,9 +12,11 @@ from dataset.labels import LabelSettings, LabelsFile, choose_labels
 class LabelConfig(dg.Config):
     """Which appearance tags become labels."""
 
-    min_frac: float = Field(0.05, ge=0, le=1, description="Rarer tags are cut (part of the crops).")
-    max_frac: float = Field(0.5, ge=0, le=1, description="More frequent tags are cut.")
-    count: int = Field(23, ge=1, le=512, description="How many labels at most.")
+    min_frac: float = Field(
+        default=0.05, ge=0, le=1, description="Rarer tags are cut (part of the crops)."
+    )
+    max_frac: float = Field(default=0.5, ge=0, le=1, description="More frequent tags are cut.")
+    count: int = Field(default=23, ge=1, le=512, description="How many labels at most.")
 
 
 @dg.asset(deps=["posts", "faces"], group_name="dataset", kinds={"json"}, owners=OWNERS)

@@ -14,7 +14,7 @@ class ManifestConfig(dg.Config):
     """How the crops are split."""
 
     eval_frac: float = Field(
-        0.1, gt=0, lt=1, description="Part of the pictures that training never sees."
+        default=0.1, gt=0, lt=1, description="Part of the pictures that training never sees."
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from PIL import Image
 
-from assets.evaluation import evaluate
+from assets.evaluation import METRIC, evaluate
 from assets.faults import plain_failures
 from assets.generator import CURRENT
 from assets.previews import inline
@@ -50,7 +50,7 @@ def champion(
         decision = decide(candidate, incumbent)
         champion_version = version.version if decision.moves or holder is None else holder.version
         _carry_out(tracking, version=version, holder=holder, decision=decision)
-        sheet = _sheet(opened, current["folder"], measured["manifest"])
+        sheet = _sheet(opened, current["folder"], measured["manifest_digest"])
     context.log.info(decision.reason)
     return dg.MaterializeResult(
         metadata={
@@ -60,7 +60,7 @@ def champion(
             "promoted": decision.moves,
             "reason": decision.reason,
             "reused": not is_new,
-            "fd_efficientnet_lite0": candidate.distance,
+            METRIC: candidate.distance,
             "manifest": candidate.manifest,
             "mlflow_run": current["mlflow_run"],
             "digest": current["id"],
@@ -85,13 +85,14 @@ def _registered(
     from models.registered.log import log_generator  # imports torch
 
     folder = store.url(current["folder"] + "/generator")
-    uri = log_generator(folder, run_id=current["mlflow_run"], tracking_uri=tracking.uri)
+    tracking.client()  # sets the address that MLflow's own functions use
+    uri = log_generator(folder, run_id=current["mlflow_run"])
     tags = {
         "omokage.generator": current["id"],
         "omokage.folder": current["folder"],
         "omokage.manifest": current["manifest"],
-        "omokage.protocol": measured["protocol"],
-        "omokage.fd_efficientnet_lite0": f"{measured['fd_efficientnet_lite0']:.4f}",
+        "omokage.protocol": measured["protocol_digest"],
+        f"omokage.{METRIC}": f"{measured[METRIC]:.4f}",
         "omokage.dagster_run": context.run_id,
     }
     return tracking.register(uri, run_id=current["mlflow_run"], tags=tags), True
@@ -118,7 +119,7 @@ def _incumbent(
         child,
         home=store.root,
         generator=folder,
-        manifest=measured["manifest"],
+        manifest=measured["manifest_digest"],
         fakes=measured["fakes"],
     )
     return _measured(str(holder.version), again)
@@ -127,10 +128,10 @@ def _incumbent(
 def _measured(version: str, evaluation: dict[str, Any]) -> Measured:
     return Measured(
         version=version,
-        distance=evaluation["fd_efficientnet_lite0"],
+        distance=evaluation[METRIC],
         sigma=evaluation["sigma"],
-        manifest=evaluation["manifest"],
-        protocol=evaluation["protocol"],
+        manifest=evaluation["manifest_digest"],
+        protocol=evaluation["protocol_digest"],
     )
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from demo import media, pages
 from demo.collection import Collection, CollectionError, md5_of
 from demo.derived import DerivedPictures
-from demo.dialects import RefusedError, danbooru, gelbooru02, moebooru
+from demo.dialects import RefusedError, as_int, danbooru, gelbooru02, moebooru
 from demo.drawn import drawn_collection
 from demo.pictures import pictures_collection
 
@@ -83,11 +83,11 @@ def create_app(board: Board, middlewares: Sequence[Middleware] = ()) -> web.Appl
             web.get("/", _index),
             web.get("/health", _health),
             web.get("/robots.txt", _robots),
-            web.get(r"/posts/{post_id:\d+}", _post_page),
-            web.get(r"/danbooru/posts/{post_id:\d+}", _to_post_page),
-            web.get(r"/moebooru/post/show/{post_id:\d+}", _to_post_page),
+            web.get(r"/posts/{post_id:[0-9]{1,18}}", _post_page),
+            web.get(r"/danbooru/posts/{post_id:[0-9]{1,18}}", _to_post_page),
+            web.get(r"/moebooru/post/show/{post_id:[0-9]{1,18}}", _to_post_page),
             web.get("/danbooru/posts.json", _danbooru_posts),
-            web.get(r"/danbooru/posts/{post_id:\d+}.json", _danbooru_post),
+            web.get(r"/danbooru/posts/{post_id:[0-9]{1,18}}.json", _danbooru_post),
             web.get("/danbooru/tags.json", _danbooru_tags),
             web.get("/danbooru/counts/posts.json", _danbooru_count),
             web.get("/moebooru/post.json", _moebooru_posts),
@@ -124,8 +124,7 @@ async def _robots(_: web.Request) -> web.Response:
 
 
 async def _index(request: web.Request) -> web.Response:
-    page = request.query.get("page", "1")
-    number = max(int(page), 1) if page.isdecimal() else 1
+    number = max(as_int(request.query.get("page"), 1), 1)
     text = pages.index(request.app[BOARD].collection, request.query.get("tags", ""), number)
     return web.Response(text=text, content_type="text/html")
 
@@ -216,8 +215,8 @@ async def _gelbooru(request: web.Request) -> web.Response:
 
 def _check_dapi(request: web.Request) -> None:
     query = request.query
-    if query.get("page") == "post" and query.get("s") == "view" and query.get("id", "").isdecimal():
-        raise web.HTTPFound(f"/posts/{query['id']}")
+    if query.get("page") == "post" and query.get("s") == "view":
+        raise web.HTTPFound(f"/posts/{as_int(query.get('id'), 0)}")
     if query.get("page") != "dapi" or query.get("s") not in ("post", "tag"):
         raise web.HTTPNotFound(text="Only page=dapi with s=post or s=tag is served here.\n")
 
@@ -234,6 +233,8 @@ async def _media(request: web.Request) -> web.Response:
     try:
         if wanted.shape is None:
             body = await asyncio.to_thread(board.collection.read, wanted.entry)
+        elif wanted.shape == media.FILM:
+            body = await asyncio.to_thread(board.collection.read_film, wanted.entry)
         else:
             body = await asyncio.to_thread(board.derived.get, wanted.entry, wanted.shape)
     except (OSError, KeyError, zipfile.BadZipFile) as error:

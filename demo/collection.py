@@ -58,6 +58,7 @@ class Entry:
     banned: bool = False
     duration_s: float | None = None  # of an animation
     poster: str | None = None  # body to make thumbnails of, where `body` is no readable picture
+    film: str | None = None  # body of the webm that Danbooru makes of an ugoira
     faces: tuple[tuple[int, int, int, int], ...] = ()  # x, y, w, h in px, where drawn
     refusal: str | None = None
 
@@ -154,6 +155,12 @@ class Collection:
     def read_picture(self, entry: Entry) -> bytes:
         """Bytes of a readable still picture of the entry, for thumbnails."""
         return self._bodies.read(entry.poster or entry.body)
+
+    def read_film(self, entry: Entry) -> bytes:
+        """The webm made of an ugoira; KeyError where the entry has none."""
+        if entry.film is None:
+            raise KeyError(f"post {entry.post_id} has no film")
+        return self._bodies.read(entry.film)
 
     def _count_tags(self) -> dict[str, Tag]:
         kinds: dict[str, str] = {}

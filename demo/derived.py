@@ -26,10 +26,15 @@ class Shape:
         """Width and height in px of an entry's derived picture; never larger than the original."""
         width, height = entry.width, entry.height
         if self.max_width and width > self.max_width:
-            width, height = self.max_width, round(height * self.max_width / width)
+            width, height = self.max_width, _scaled(height, self.max_width, width)
         if self.max_height and height > self.max_height:
-            width, height = round(width * self.max_height / height), self.max_height
+            width, height = _scaled(width, self.max_height, height), self.max_height
         return max(width, 1), max(height, 1)
+
+
+def _scaled(side: int, to: int, of: int) -> int:
+    # Half a pixel rounds up, as on the boards; round() would take the even side.
+    return (2 * side * to + of) // (2 * of)
 
 
 SHAPES = {

@@ -39,7 +39,7 @@ from demo.refusals import REFUSALS, SPOILERS, Refusal, ext_of
 OnProgress = Callable[[int, int], None]
 
 # Raise it when the same painter's pictures are written differently: the cache then starts anew.
-_WRITING_VERSION = 1
+_WRITING_VERSION = 2
 INDEX = "index.jsonl"
 _FIRST_ID = 1_000_000
 _POSTER_SIDE_PX = 720
@@ -210,7 +210,8 @@ def _read_index(path: Path, home: Path) -> dict[str, dict[str, Any]]:
         write_atomically(path, text.encode())
     for line in text.splitlines():
         row = json.loads(line)
-        if sizes.get(row["body"]) == row["size_bytes"]:
+        beside = {row["poster"], row["film"]} - {None}
+        if sizes.get(row["body"]) == row["size_bytes"] and beside <= sizes.keys():
             rows[row["key"]] = row
     return rows
 
@@ -268,6 +269,10 @@ def paint(plan: Plan, home: Path) -> dict[str, Any]:
         body = SPOILERS[plan.spoil](body)
     name = f"{plan.key}.{ext_of(plan.encoding)}"
     write_atomically(home / name, body)
+    film = None
+    if plan.encoding == "zip":
+        film = f"{plan.key}.film.webm"
+        write_atomically(home / film, encode_animation(drawing.image, "webm")[0])
     faces = drawing.faces if duration_s is None else ()
     return {
         "key": plan.key,
@@ -279,6 +284,7 @@ def paint(plan: Plan, home: Path) -> dict[str, Any]:
         "duration_s": duration_s,
         "tags": list(drawing.tags),
         "faces": [[round(side) for side in (face.x, face.y, face.w, face.h)] for face in faces],
+        "film": film,
         "poster": _write_poster(plan, drawing.image, home),
     }
 
@@ -327,6 +333,7 @@ def _entry(
         banned=kind.banned,
         duration_s=row["duration_s"],
         poster=row["poster"],
+        film=row["film"],
         faces=tuple((x, y, w, h) for x, y, w, h in row["faces"]),
         refusal=refusal.name if refusal else None,
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +83,31 @@ def _encode_with_opencv(frames: list[Image.Image], ext: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"animation.{ext}"
         fourcc = cv2.VideoWriter.fourcc(*codec)
-        writer = cv2.VideoWriter(str(path), fourcc, ANIMATION_FPS, frames[0].size)
+        with _quiet_stderr():
+            writer = cv2.VideoWriter(str(path), fourcc, ANIMATION_FPS, frames[0].size)
         if not writer.isOpened():
             raise OSError(f"OpenCV has no {codec} encoder to write {ext} with")
         for frame in frames:
             writer.write(np.asarray(frame)[:, :, ::-1])
         writer.release()
         return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drops what libraries write to file descriptor 2.
+
+    OpenCV complains there of a tag that webm files do not have, and writes a good file.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _encode_ugoira(frames: list[Image.Image]) -> bytes:

@@ -21,9 +21,12 @@ _SHARD = r"[0-9a-f]{2}/[0-9a-f]{2}"
 _MD5 = r"(?P<md5>[0-9a-f]{32})"
 _NAME_HASH = r"(?P<name_hash>[0-9a-f]{40})"
 _EXT = r"\.(?P<ext>[a-z0-9]+)"
+FILM = "film"
+_EXT_OF_SHAPE = {FILM: "webm", "720x720": "webp"}
 # Shape (None = the original) by path, as Danbooru, Moebooru, Gelbooru lay out their files.
 _PATHS: tuple[tuple[str | None, re.Pattern[str]], ...] = (
     (None, re.compile(rf"original/{_SHARD}/{_MD5}{_EXT}")),
+    (FILM, re.compile(rf"sample/{_SHARD}/sample-{_MD5}\.(?P<ext>webm)")),
     ("sample850", re.compile(rf"sample/{_SHARD}/sample-{_MD5}{_EXT}")),
     ("180x180", re.compile(rf"180x180/{_SHARD}/{_MD5}{_EXT}")),
     ("360x360", re.compile(rf"360x360/{_SHARD}/{_MD5}{_EXT}")),
@@ -44,7 +47,7 @@ _PATHS: tuple[tuple[str | None, re.Pattern[str]], ...] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """A picture that a path names: the entry, and the shape or None for the original file."""
+    """A picture that a path names: the entry, and its shape, FILM, or None for the original."""
 
     entry: Entry
     shape: str | None
@@ -67,12 +70,13 @@ def find(collection: Collection, path: str) -> Wanted | None:
             entry = collection.by_md5(named["md5"])
         else:
             entry = collection.by_name_hash(named["name_hash"])
-        ext = entry.ext if entry and shape is None else _ext_of_shape(shape)
-        if entry is None or entry.withheld or found["ext"] != ext:
+        if entry is None or (shape == FILM and entry.film is None):
+            return None
+        ext = entry.ext if shape is None else _EXT_OF_SHAPE.get(shape, "jpg")
+        if found["ext"] != ext:
+            return None
+        # Of a banned post only Moebooru's thumbnail is public, as of any deleted post there.
+        if entry.withheld and shape != "preview300":
             return None
         return Wanted(entry, shape, ext)
     return None
-
-
-def _ext_of_shape(shape: str | None) -> str:
-    return "webp" if shape == "720x720" else "jpg"

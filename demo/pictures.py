@@ -8,8 +8,10 @@ import hashlib
 import io
 import json
 import random
+import struct
 import warnings
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -41,6 +43,19 @@ MAX_PIXELS = 100_000_000
 _SHOWN_FAULTS = 10
 _FIRST_ID = 1_000_000
 _EXTS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
+# What zipfile and Pillow's decoders raise on files that are damaged or not what they seem.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
 _RATING_NAMES = {**{name: letter for letter, name in RATINGS.items()}, "safe": "g"} | {
     letter: letter for letter in RATINGS
 }
@@ -169,7 +184,7 @@ def _read_table(path: Path, table: str, bodies: Bodies, files: dict[str, _Found]
         raise CollectionError(
             f"{table}: not UTF-8 at byte {error.start}; save it as UTF-8"
         ) from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError) as error:
         raise CollectionError(f"{path}: {table} cannot be read: {error}") from error
     reader = csv.DictReader(text, strict=True)
     try:
@@ -180,7 +195,7 @@ def _read_table(path: Path, table: str, bodies: Bodies, files: dict[str, _Found]
         reader.fieldnames = columns
         rows = _read_rows(reader, table, _Finder(path, table, files))
     except csv.Error as error:
-        raise CollectionError(f"{table}, line {reader.line_num}: {error}") from error
+        raise CollectionError(f"{table}, line {reader.reader.line_num}: {error}") from error
     if not rows:
         raise CollectionError(f"{table}: no row; name at least one picture")
     return rows
@@ -313,13 +328,7 @@ def _look_at(bodies: Bodies, found: _Found) -> dict[str, Any]:
             # The limit on pixels below is ours and stricter than the one that Pillow warns at.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return {"fault": None, "md5": md5_of(body), **_decode(body)}
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        zipfile.BadZipFile,
-        Image.DecompressionBombError,
-    ) as error:
+    except _UNREADABLE as error:
         return {"fault": f"{type(error).__name__}: {error}"}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping
 
 from demo.collection import Collection, Entry
 
-_NUMBER = r"-?\d{1,18}"
+_NUMBER = r"-?[0-9]{1,18}"
 _LOOKS_LIKE_METATAG = re.compile(r"[a-z_]{2,}:\S+")
 
 
@@ -151,7 +151,7 @@ def _with_metatag(
     word, name, value = parts
     if name == grammar.order_word and value in grammar.orders:
         return dataclasses.replace(query, order=grammar.orders[value])
-    if name == "limit" and value.isdecimal():
+    if name == "limit" and re.fullmatch(r"[0-9]{1,18}", value):
         return dataclasses.replace(query, limit=int(value))
     if name == grammar.status_word and value in grammar.statuses:
         status_test = grammar.statuses[value]

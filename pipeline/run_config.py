@@ -64,7 +64,7 @@ def stage_options() -> dict[str, list[str]]:
     from assets.labels import LabelConfig
     from assets.manifest import ManifestConfig
 
-    stages = {
+    stages: dict[str, type[Any]] = {
         "faces": FaceConfig,
         "labels": LabelConfig,
         "manifest": ManifestConfig,

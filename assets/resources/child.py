@@ -22,8 +22,12 @@ class ChildProcess(dg.ConfigurableResource[Any]):
     SIGINT, then SIGTERM, then SIGKILL.
     """
 
-    environment: dict[str, str] = Field({}, description="Variables added to the child's own.")
-    patience_s: float = Field(20.0, gt=0, description="Wait after SIGINT, and after SIGTERM.")
+    environment: dict[str, str] = Field(
+        default={}, description="Variables added to the child's own."
+    )
+    patience_s: float = Field(
+        default=20.0, gt=0, description="Wait after SIGINT, and after SIGTERM."
+    )
 
     def run(
         self,

@@ -16,7 +16,7 @@ from dataset.parent import end_with_parent
 class ComputeResource(dg.ConfigurableResource[Any]):
     """Hands out a `concurrent.futures.Executor`: a pool of processes on this machine."""
 
-    workers: int = Field(2, ge=1, le=256, description="Processes of the pool.")
+    workers: int = Field(default=2, ge=1, le=256, description="Processes of the pool.")
 
     @contextlib.contextmanager
     def executor(self) -> Iterator[Executor]:

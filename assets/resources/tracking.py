@@ -22,7 +22,7 @@ DESCRIPTION = (
     "`blonde_hair,blue_eyes`; the parameters are seed, psi and n. The version that applications "
     "use bears the alias `champion`."
 )
-EVALUATED = ("fd_efficientnet_lite0", "sigma")
+EVALUATED = ("fd_efficientnet_lite0", "sigma", "real_fd", "hair_colour_hits")
 
 
 class TrackingResource(dg.ConfigurableResource[Any]):
@@ -34,10 +34,14 @@ class TrackingResource(dg.ConfigurableResource[Any]):
 
     uri: str = Field(description="Tracking URI: sqlite:///… or the address of a server.")
     artifacts: str = Field(
-        "", description="Artifact root of a new experiment; empty: the server's."
+        default="", description="Artifact root of a new experiment; empty: the server's."
     )
-    experiment: str = Field("avatar-generators", description="Name of the experiment.")
-    model: str = Field("avatar-generator", description="Name of the registered model.")
+    experiment: str = Field(default="avatar-generators", description="Name of the experiment.")
+    model: str = Field(default="avatar-generator", description="Name of the registered model.")
+
+    def database_exists(self) -> bool:
+        """Tells whether there is anything to ask: a server, or a database file made before."""
+        return not self.uri.startswith(SQLITE) or Path(self.uri.removeprefix(SQLITE)).exists()
 
     def client(self) -> "MlflowClient":
         """Returns a client on this server, after making the database on first use.
@@ -105,8 +109,9 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         client = self.client()
         with self._explained():
             for name in EVALUATED:
-                client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
-            client.set_tag(run_id, "omokage.protocol", made["protocol"])
+                if made[name] is not None:  # a set without hair labels has no hair hits
+                    client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
+            client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
 
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,8 @@ def status_word(entry: Entry) -> str:
 
 def as_int(text: str | None, default: int) -> int:
     """A parameter as the boards read numbers: what is no number counts as not given."""
-    if text is None or not text.strip().lstrip("-").isdecimal():
+    # 18 digits are more than any id has, and few enough for int().
+    if text is None or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", text):
         return default
     return int(text)
 

@@ -69,7 +69,7 @@ def posts(collection: Collection, params: Mapping[str, str], cdn: str) -> list[R
 
 
 def _paginate(found: list[Entry], page: str, limit: int) -> list[Entry]:
-    sequential = re.fullmatch(r"([ab])(\d+)", page.lower())
+    sequential = re.fullmatch(r"([ab])([0-9]{1,18})", page.lower())
     if not sequential:
         number = max(as_int(page, 1), 1)
         if number > MAX_PAGE:
@@ -159,7 +159,7 @@ def post(entry: Entry, cdn: str) -> Record:
 
 def _has_sample(entry: Entry) -> bool:
     largest = SHAPES["sample850"].max_width or 0
-    return entry.duration_s is None and entry.width > largest
+    return bool(entry.film) or (entry.duration_s is None and entry.width > largest)
 
 
 def _media_asset(entry: Entry, cdn: str) -> Record:
@@ -203,14 +203,16 @@ def _variants(entry: Entry, cdn: str) -> list[Record]:
 
 def _variant(entry: Entry, cdn: str, name: str) -> Record:
     shape = SHAPES["sample850" if name == "sample" else name]
-    width, height = shape.size_of(entry)
+    width, height, ext = *shape.size_of(entry), shape.ext
+    if name == "sample" and entry.film:
+        width, height, ext = entry.width, entry.height, "webm"
     prefix = "sample-" if name == "sample" else ""
     return {
         "type": name,
-        "url": f"{cdn}/{name}/{shard(entry.md5)}/{prefix}{entry.md5}.{shape.ext}",
+        "url": f"{cdn}/{name}/{shard(entry.md5)}/{prefix}{entry.md5}.{ext}",
         "width": width,
         "height": height,
-        "file_ext": shape.ext,
+        "file_ext": ext,
     }
 
 

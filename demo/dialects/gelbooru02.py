@@ -38,7 +38,7 @@ GRAMMAR = Grammar(
 
 def check_key(params: Mapping[str, str]) -> None:
     """gelbooru.com answers nobody without a key; raises RefusedError 401."""
-    if not params.get("api_key") or not params.get("user_id", "").isdecimal():
+    if not params.get("api_key") or as_int(params.get("user_id"), -1) < 0:
         raise RefusedError(401, [])
 
 
@@ -46,8 +46,9 @@ def find(collection: Collection, params: Mapping[str, str]) -> tuple[list[Entry]
     """The posts of the page that `tags`, `pid` and `limit` ask for, and the answer's attributes."""
     query = parse_query(params.get("tags", ""), GRAMMAR, collection.tags)
     found = search(collection, query)
-    if params.get("id", "").isdecimal():
-        found = [entry for entry in found if entry.post_id == int(params["id"])]
+    if params.get("id"):
+        wanted = as_int(params["id"], -1)
+        found = [entry for entry in found if entry.post_id == wanted]
     limit = max(0, min(as_int(params.get("limit"), MAX_LIMIT), MAX_LIMIT))
     number = max(as_int(params.get("pid"), 0), 0)
     attributes = {"limit": limit, "offset": number * limit, "count": len(found)}
@@ -208,8 +209,9 @@ def find_tags(collection: Collection, params: Mapping[str, str]) -> tuple[list[T
     if params.get("name_pattern"):
         part = params["name_pattern"].strip("%").lower()
         found = [tag for tag in found if part in tag.name]
-    if params.get("id", "").isdecimal():
-        found = [tag for tag in found if tag.tag_id == int(params["id"])]
+    if params.get("id"):
+        wanted = as_int(params["id"], -1)
+        found = [tag for tag in found if tag.tag_id == wanted]
     limit = max(0, min(as_int(params.get("limit"), MAX_LIMIT), MAX_LIMIT))
     first = max(as_int(params.get("pid"), 0), 0) * limit
     return found[first : first + limit], {"limit": limit, "offset": first, "count": len(found)}

@@ -143,8 +143,9 @@ def tags(collection: Collection, params: Mapping[str, str]) -> list[Record]:
     found = sorted(collection.tags.values(), key=lambda tag: tag.name)
     if params.get("name"):
         found = [tag for tag in found if params["name"].lower() in tag.name]
-    if params.get("type", "").isdecimal():
-        found = [tag for tag in found if TYPES[tag.kind] == int(params["type"])]
+    if params.get("type"):
+        wanted = as_int(params["type"], -1)
+        found = [tag for tag in found if TYPES[tag.kind] == wanted]
     if params.get("order") == "count":
         found.sort(key=lambda tag: -tag.post_count)
     limit = as_int(params.get("limit"), 50)

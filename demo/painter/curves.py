@@ -122,6 +122,14 @@ class Lock:
         a, b = int(span[0] * (n - 1)), int(np.ceil(span[1] * (n - 1))) + 1
         return np.concatenate([self.edge(u0)[a:b], self.edge(u1)[a:b][::-1]])
 
+    def wedge(self, u0: float, u1: float, span: tuple[float, float]) -> Points:
+        """Like strip, but it grows from nothing at u0 to its full breadth over half its length."""
+        n = len(self.spine)
+        a, b = int(span[0] * (n - 1)), int(np.ceil(span[1] * (n - 1))) + 1
+        grown = np.clip(np.linspace(0.0, 2.0, b - a), 0.0, 1.0)[:, None]
+        inner = self.spine[a:b] + self.side[a:b] * (u0 + (u1 - u0) * grown)
+        return np.concatenate([self.edge(u0)[a:b], inner[::-1]])
+
     def at(self, u: float, t: float) -> Points:
         """One point [2], at u across and t along."""
         x = t * (len(self.spine) - 1)

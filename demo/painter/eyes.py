@@ -7,7 +7,7 @@ from demo.painter.colours import LASH, WHITE, RGB, mix, shifted, tone
 from demo.painter.curves import Points, bezier, ellipse, points, spline, tapered
 from demo.painter.traits import Character
 
-EYE_X, EYE_Y = 0.47, 0.2  # where the cascade was found to want them
+EYE_X, EYE_Y = 0.485, 0.195  # where the cascade was found to want them
 EYE_A, EYE_B = 0.285, 0.31  # half-width and half-height
 
 

@@ -1,0 +1,85 @@
+"""Boxes and squares: from a found face to a crop; knows nothing of files or boards."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dataset.decode import Picture
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels: left, top, width, height."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square in pixels; `pad_frac` (0-1) is the part of its area outside the picture."""
+
+    x: int
+    y: int
+    side: int
+    pad_frac: float
+
+
+def square_around(box: Box, *, expand: float = 1.5, width: int, height: int) -> Square:
+    """Returns the square about the box's centre, `expand` times its longer side.
+
+    Near a border it is shifted inside the picture of `width` by `height` pixels. Along an axis on
+    which it is longer than the picture it holds the whole picture, and `pad_frac` tells how much
+    of the square has to be made up.
+    """
+    side = max(1, round(max(box.w, box.h) * expand))
+    inside = min(side, width) * min(side, height)
+    return Square(
+        x=_start(box.x + box.w / 2, side, width),
+        y=_start(box.y + box.h / 2, side, height),
+        side=side,
+        pad_frac=1.0 - inside / (side * side),
+    )
+
+
+def centre_square(*, width: int, height: int) -> Square:
+    """Returns the largest square in the middle of a picture of `width` by `height` pixels."""
+    side = min(width, height)
+    return Square(x=(width - side) // 2, y=(height - side) // 2, side=side, pad_frac=0.0)
+
+
+def cut(image: Picture, square: Square, *, side_px: int) -> Picture:
+    """Cuts `square` out of an RGB picture [H, W, 3] and resizes it to [side_px, side_px, 3].
+
+    What lies outside the picture is its reflection.
+    """
+    height, width = image.shape[:2]
+    left, top = max(0, -square.x), max(0, -square.y)
+    right = max(0, square.x + square.side - width)
+    bottom = max(0, square.y + square.side - height)
+    piece = image[
+        max(0, square.y) : min(height, square.y + square.side),
+        max(0, square.x) : min(width, square.x + square.side),
+    ]
+    if left or top or right or bottom:
+        mirrored = cv2.copyMakeBorder(piece, top, bottom, left, right, cv2.BORDER_REFLECT_101)
+        return resized(np.asarray(mirrored, np.uint8), side_px)
+    return resized(piece, side_px)
+
+
+def resized(square: Picture, side_px: int) -> Picture:
+    """Resizes a square picture [S, S, 3]: by area down, by Lanczos up."""
+    side = square.shape[0]
+    if side == side_px:
+        return np.ascontiguousarray(square)
+    how = cv2.INTER_AREA if side > side_px else cv2.INTER_LANCZOS4
+    return np.asarray(cv2.resize(square, (side_px, side_px), interpolation=how), np.uint8)
+
+
+def _start(centre: float, side: int, length: int) -> int:
+    """Where a span of `side` about `centre` starts once it is moved inside 0..length."""
+    low, high = sorted((0, length - side))  # longer than the picture: it must hold all of it
+    return min(max(round(centre - side / 2), low), high)
