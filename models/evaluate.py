@@ -124,8 +124,8 @@ def identity_of(
     return {
         "generator_sha256": weights,
         "config_digest": facts["config_digest"],
-        "manifest": manifest_digest,
-        "protocol": protocol.digest,
+        "manifest_digest": manifest_digest,
+        "protocol_digest": protocol.digest,
     }
 
 
@@ -191,7 +191,7 @@ def evaluate(
         "real_hair_colour_hits": _finite(hits(real_tones, real_hair, means)),
         "fakes": protocol.fakes,
         "reference_rows": reference.rows,
-        "protocol_settings": dataclasses.asdict(protocol),
+        "protocol": dataclasses.asdict(protocol),
         "folder": out,
         "fakes_grid": f"{out}/{FAKES}",
         "reals_grid": f"{out}/{REALS}",
@@ -227,7 +227,7 @@ def _cached_statistics(
 ) -> Statistics:
     names = ("extractor", "extractor_sha256", "input_px", "resizer", "reference")
     key = {name: getattr(protocol, name) for name in names}
-    key |= {"manifest": identity["manifest"], "side_px": int(reals.images.shape[2])}
+    key |= {"manifest": identity["manifest_digest"], "side_px": int(reals.images.shape[2])}
     path = f"cache/statistics/{digest_of(key)}.npz"
     if store.exists(path):
         with store.open(path) as file, np.load(file, allow_pickle=False) as held:

@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 from models.labels import Rows
 
-COLOURS = frozenset(
-    "aqua black blonde blue brown dark_blue dark_green gray green grey light_blue light_brown "
-    "orange pink purple red silver white yellow".split()  # noqa: SIM905
-)
+COLOURS = """
+    aqua black blonde blue brown dark_blue dark_green gray green grey light_blue light_brown
+    orange pink purple red silver white yellow
+"""
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
 
 
 def hair_labels(labels: Sequence[str]) -> list[int]:
     """Returns the columns of the labels that name a hair colour."""
-    names = {f"{colour}_hair" for colour in COLOURS}
+    names = {f"{colour}_hair" for colour in COLOURS.split()}
     return [column for column, label in enumerate(labels) if label in names]
 
 

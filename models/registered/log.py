@@ -44,7 +44,9 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
     with tempfile.TemporaryDirectory(prefix="omokage-model-") as temporary:
         made = export_generator(folder, Path(temporary))
         try:
-            client = mlflow.MlflowClient(tracking_uri or None)
+            if tracking_uri:
+                mlflow.set_tracking_uri(tracking_uri)
+            client = mlflow.MlflowClient()
             run = client.get_run(run_id)
             # Model.log by itself would put it into the default experiment.
             model = client.create_logged_model(
