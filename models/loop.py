@@ -25,11 +25,13 @@ from models.checkpoints import TrainState
 from models.config import TrainConfig
 from models.entry import Report, Stopped
 from models.families import family_of
+from models.labels import names_of, typical_labels
 from models.losses import ADVERSARIAL, label_loss, positive_weights, r1_penalty
-from models.sampling import SPEC, WEIGHTS, grid, sample_sheet
+from models.sampling import SPEC, TYPICAL, WEIGHTS, grid, sample_sheet
 from models.ticks import TickLog, terminal_bar
 from models.tracking import Tracker
 
+TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
 TRAIN = "train.json"  # written last: where it stands, the training is finished
 
 
@@ -62,10 +64,11 @@ def train(
     Raises TrainingError if a loss is not finite, if `out` holds a training of other settings or
     data, or if its checkpoint is damaged; Stopped, after saving, when a signal came.
     """
+    started = time.monotonic()
     done = _already_trained(store, out, config, data)
     if done is not None:
         print(f"already trained: {store.url(out)}/generator", file=sys.stderr)
-        return {**done, "already_trained": True}
+        return {**done, "already_trained": True, "seconds": 0.0}
 
     # Build, and go on from the last checkpoint
     device = _set_up(config)
@@ -109,8 +112,10 @@ def train(
     # Leave the generator
     facts = _facts(config, data, device) | {"metrics": metrics}
     facts["images_seen"] = state.step * config.batch
-    _save_generator(store, f"{out}/generator", state=state, facts=facts)
-    return _summary(out, facts) | {"already_trained": False}
+    facts["samples"] = _samples_path(out, facts["images_seen"])
+    _save_generator(store, f"{out}/generator", data=data, state=state, facts=facts)
+    seconds = round(time.monotonic() - started, 2)
+    return _summary(out, facts) | {"already_trained": False, "seconds": seconds}
 
 
 def train_step(
@@ -288,7 +293,8 @@ def _already_trained(
 
 
 def _summary(out: str, facts: dict[str, Any]) -> dict[str, Any]:
-    names = ("family", "images_seen", "config_digest", "manifest_digest", "device", "metrics")
+    names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
+    names += ["metrics", "samples"]
     return {"generator": f"{out}/generator"} | {name: facts[name] for name in names}
 
 
@@ -330,12 +336,20 @@ def _save_samples(
     pictures = sample_sheet(state.ema, np.asarray(data.labels), seed=config.seed)
     sheet = io.BytesIO()
     grid(pictures, 8).save(sheet, "PNG")
-    path = f"{out}/samples/{state.step * config.batch:010d}.png"
+    path = _samples_path(out, state.step * config.batch)
     store.write_bytes(path, sheet.getvalue(), durable=False)
 
 
-def _save_generator(store: Store, folder: str, *, state: TrainState, facts: dict[str, Any]) -> None:
+def _samples_path(out: str, images: int) -> str:
+    return f"{out}/samples/{images:010d}.png"
+
+
+def _save_generator(
+    store: Store, folder: str, *, data: TrainingSet, state: TrainState, facts: dict[str, Any]
+) -> None:
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.ema.state_dict().items()}
     store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
     store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
+    typical = typical_labels(np.asarray(data.labels), TYPICAL_ROWS, facts["seed"])
+    store.write_json(f"{folder}/{TYPICAL}", [names_of(row, data.label_names) for row in typical])
     store.write_json(f"{folder}/{TRAIN}", facts)

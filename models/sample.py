@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dataset.store import Store
 from models.entry import run_entry
-from models.labels import label_row, split_names
-from models.sampling import draw, grid, load_generator
+from models.labels import split_names
+from models.sampling import asked_labels, draw, grid, load_generator, typical_rows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,9 +20,11 @@ def main(argv: list[str] | None = None) -> int:
 def sample(options: argparse.Namespace) -> dict[str, object]:
     """Draws and writes the grid; returns what was drawn."""
     generator = load_generator(options.generator)
-    row = label_row(split_names(options.labels), generator.spec.labels)
+    known = generator.spec.labels
     seeds = range(options.seed, options.seed + options.n)
-    pictures = draw(generator, row[None].repeat(options.n, axis=0), seeds, psi=options.psi)
+    typical = typical_rows(options.generator, known)
+    labels = asked_labels(split_names(options.labels), seeds, known=known, typical=typical)
+    pictures = draw(generator, labels, seeds, psi=options.psi)
     sheet = io.BytesIO()
     grid(pictures, min(options.n, options.columns)).save(sheet, "PNG")
     out = Path(options.out).absolute()
@@ -40,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--generator", required=True, metavar="DIR", help="folder of a generator")
-    add("--labels", default="", metavar="A,B", help="labels to ask for (default: none)")
+    add("--labels", default="", metavar="A,B", help="labels to ask for (default: as they come)")
     add("--n", type=_count, default=16, metavar="N", help="number of pictures (default: 16)")
     add("--seed", type=int, default=0, metavar="S", help="picture i uses seed S+i (default: 0)")
     add(

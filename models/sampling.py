@@ -19,6 +19,7 @@ from models.spec import GeneratorSpec
 
 WEIGHTS = "generator.safetensors"
 SPEC = "spec.json"
+TYPICAL = "typical_labels.json"
 CHUNK = 64  # pictures a pass; part of the drawing, since rounding may depend on it
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
@@ -43,6 +44,30 @@ def load_generator(folder: str, *, device: str | torch.device = "cpu") -> Genera
         )
     network.load_state_dict(tensors, assign=True)
     return network.to(device).eval().requires_grad_(False)
+
+
+def typical_rows(folder: str, known: Sequence[str]) -> Rows:
+    """Reads the real label rows [M,L] that a generator folder keeps for drawing without wishes.
+
+    Raises TrainingError naming the file if it holds no rows of known labels.
+    """
+    store = Store(folder)
+    found = store.read_json(TYPICAL)
+    if not isinstance(found, list) or not found:
+        raise TrainingError(f"{store.url(TYPICAL)}: a list of lists of labels is wanted")
+    return label_rows(found, known)
+
+
+def asked_labels(
+    names: Sequence[str], seeds: Sequence[int], *, known: Sequence[str], typical: Rows
+) -> Rows:
+    """Returns the label rows [N,L] of N seeds: `names` each time; no names, the seed's typical row.
+
+    Raises UsageError naming unknown labels.
+    """
+    if not names:
+        return typical[[seed % len(typical) for seed in seeds]]
+    return label_rows([names] * len(seeds), known)
 
 
 def read_tensors(store: Store, path: str) -> dict[str, Tensor]:
@@ -150,10 +175,11 @@ def label_table(
     table = grid(pictures, len(seeds))
     if titles is None:
         titles = [" ".join(names).replace("_", " ") for names in row_labels]
-    return _titled(table, titles, row_px=generator.spec.resolution_px) if titles else table
+    return titled(table, titles, row_px=generator.spec.resolution_px) if titles else table
 
 
-def _titled(table: Image.Image, titles: Sequence[str], *, row_px: int) -> Image.Image:
+def titled(table: Image.Image, titles: Sequence[str], *, row_px: int) -> Image.Image:
+    """Returns the table with a title at the left of each of its rows, which are row_px high."""
     margin = 8 + max(round(ImageDraw.Draw(table).textlength(title)) for title in titles)
     sheet = Image.new("RGB", (margin + table.width, table.height), "white")
     sheet.paste(table, (margin, 0))

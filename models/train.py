@@ -6,6 +6,7 @@ import sys
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
+from models.batches import local_store
 from models.config import PRESETS, preset
 from models.entry import Report, run_entry, stop_signals
 from models.loop import TrainingSet, train
@@ -23,7 +24,9 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
     config = preset(options.preset, options.set)
     store = Store(options.home)
     manifest = load_manifest(store, options.manifest)
-    packed = pack(store, manifest, "train", resolution_px=config.resolution_px)
+    packed = pack(
+        store, manifest, "train", resolution_px=config.resolution_px, into=local_store(store)
+    )
     data = TrainingSet(packed.images, packed.labels, tuple(manifest.labels), manifest.digest)
     with stop_signals() as stop_signal:
         return train(

@@ -26,7 +26,9 @@ class Statistics:
 def statistics(features: Array) -> Statistics:
     """Returns the statistics of features [N,F]; raises TrainingError if N < 2 or not finite."""
     if len(features) < 2:
-        raise TrainingError(f"a distance needs 2 pictures or more on each side, not {len(features)}")
+        raise TrainingError(
+            f"a distance needs 2 pictures or more on each side, not {len(features)}"
+        )
     if not np.isfinite(features).all():
         raise TrainingError("the extractor gave features that are not finite")
     covariance = np.atleast_2d(np.cov(features, rowvar=False))

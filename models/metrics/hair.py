@@ -11,33 +11,35 @@ import numpy.typing as npt
 
 from models.labels import Rows
 
-COLOURS = (
-    "aqua black blonde blue brown dark_blue dark_green gray grey green light_blue light_brown "
-    "orange pink platinum_blonde purple red silver white yellow"
-).split()
+COLOURS = """
+    aqua black blonde blue brown dark_blue dark_green gray green grey light_blue light_brown
+    orange pink purple red silver white yellow
+"""
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
 
 
 def hair_labels(labels: Sequence[str]) -> list[int]:
     """Returns the columns of the labels that name a hair colour."""
-    names = {f"{colour}_hair" for colour in COLOURS}
+    names = {f"{colour}_hair" for colour in COLOURS.split()}
     return [column for column, label in enumerate(labels) if label in names]
 
 
 def hair_tones(pictures: Pictures) -> npt.NDArray[np.float64]:
     """Returns the median Lab colour [N,3] of the band where a face crop shows its hair.
 
-    The band is the crop's upper sixth to third and its middle half: above the eyes, inside the head.
+    The band is the crop's upper sixth to third and its middle half: above the eyes, in the head.
     """
     _, height, width, _ = pictures.shape
     band = pictures[:, height // 6 : height // 3, width // 4 : width - width // 4]
     lab = [cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2LAB) for picture in band]
-    return np.median(np.stack(lab).reshape(len(lab), -1, 3), axis=1).astype(np.float64)
+    pixels = np.stack(lab).reshape(len(lab), -1, 3).astype(np.float64)
+    tones: npt.NDArray[np.float64] = np.median(pixels, axis=1)
+    return tones
 
 
 def tones_by_label(tones: npt.NDArray[np.float64], rows: Rows) -> npt.NDArray[np.float64]:
-    """Returns the mean tone [K,3] of the reals of each of K hair labels (rows [N,K]); nan if none."""
+    """Returns the reals' mean tone [K,3] for each of K hair labels (rows [N,K]); nan if none."""
     means = [
         tones[rows[:, column] > 0].mean(axis=0) if rows[:, column].any() else [np.nan] * 3
         for column in range(rows.shape[1])

@@ -1,7 +1,8 @@
-"""The registered model's code: MLflow carries this one file along and runs it; it imports none of ours.
+"""The registered model's code, one file that MLflow carries along; it imports nothing of ours.
 
 `predict` takes a column "labels" of texts such as "blonde_hair,blue_eyes", a row a request, and
-returns uint8 pictures [rows * n, H, W, 3]: picture k of all has the latent of seed + k.
+returns uint8 pictures [rows * n, H, W, 3]: picture k of all has the latent of seed + k. An
+empty text asks for labels as they come: picture k has the real label row of number seed + k.
 """
 
 import ast
@@ -13,18 +14,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 CHUNK = 64  # pictures a pass; the trainer's own sampler uses the same, so the bytes are the same
 DEFAULTS: dict[str, Any] = {"seed": 0, "psi": 1.0, "n": 1}
 MOST_PICTURES = 10_000
 
 
-class AvatarGenerator(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class AvatarGenerator(PythonModel):
     """Draws faces with asked-for labels."""
 
     def load_context(self, context: Any) -> None:
@@ -32,6 +33,8 @@ class AvatarGenerator(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self._spec = json.loads(Path(context.artifacts["spec"]).read_text())
         self._program = torch.export.load(context.artifacts["program"]).module()
         self._known: list[str] = self._spec["labels"]
+        typical = json.loads(Path(context.artifacts["typical"]).read_text())
+        self._typical = self._rows(typical, where="typical labels, row")
         _raise_for_unknown_params()
 
     def predict(
@@ -44,8 +47,12 @@ class AvatarGenerator(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         given = {**DEFAULTS, **(params or {})}
         _check_params(given, rows=len(model_input))
         n, seed, psi = int(given["n"]), int(given["seed"]), torch.tensor(float(given["psi"]))
-        rows = self._label_rows(model_input)
-        labels = torch.from_numpy(rows.repeat(n, axis=0))
+        names = _names(model_input)
+        rows = self._rows(names, where="row").repeat(n, axis=0)
+        for k in range(len(rows)):
+            if not names[k // n]:
+                rows[k] = self._typical[(seed + k) % len(self._typical)]
+        labels = torch.from_numpy(rows)
         pictures = []
         for start in range(0, len(labels), CHUNK):
             asked = labels[start : start + CHUNK]
@@ -64,28 +71,33 @@ class AvatarGenerator(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         ]
         return torch.stack(rows)
 
-    def _label_rows(self, model_input: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
-        if "labels" not in model_input.columns:
-            raise ValueError(
-                f'the input has the columns {list(model_input.columns)}; one "labels" is wanted, '
-                'with texts such as "blonde_hair,blue_eyes"'
-            )
-        if model_input.empty:
-            raise ValueError("the input has no rows; one row a request is wanted")
-        rows = np.zeros((len(model_input), len(self._known)), dtype=np.float32)
-        for number, text in enumerate(model_input["labels"]):
-            if not isinstance(text, str):
-                raise ValueError(f"row {number}: labels is {text!r}, a text is wanted")
-            for name in (part.strip().replace(" ", "_") for part in text.split(",")):
-                if not name:
-                    continue
+    def _rows(self, asked: list[list[str]], *, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+        rows = np.zeros((len(asked), len(self._known)), dtype=np.float32)
+        for number, names in enumerate(asked):
+            for name in names:
                 if name not in self._known:
                     raise ValueError(
-                        f'row {number}: unknown label "{name}"{_nearest(name, self._known)}. '
+                        f'{where} {number}: unknown label "{name}"{_nearest(name, self._known)}. '
                         f"Labels: {', '.join(self._known)}."
                     )
                 rows[number, self._known.index(name)] = 1
         return rows
+
+
+def _names(model_input: pd.DataFrame) -> list[list[str]]:
+    if "labels" not in model_input.columns:
+        raise ValueError(
+            f'the input has the columns {list(model_input.columns)}; one "labels" is wanted, '
+            'with texts such as "blonde_hair,blue_eyes"'
+        )
+    texts = list(model_input["labels"])
+    if not texts:
+        raise ValueError("the input has no rows; one row a request is wanted")
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"row {number}: labels is {text!r}, a text is wanted")
+    parts = [[part.strip().replace(" ", "_") for part in text.split(",")] for text in texts]
+    return [[name for name in names if name] for names in parts]
 
 
 def _check_params(given: dict[str, Any], *, rows: int) -> None:
@@ -118,7 +130,7 @@ class _UnknownParams(logging.Filter):
     with exactly our parameters, becomes an error.
     """
 
-    pattern = re.compile(r"Unrecognized params (\[.*?\]) are ignored.*?Supported params are: (\{.*?\})")
+    pattern = re.compile(r"Unrecognized params (\[.*?\]) are .*Supported params are: (\{.*?\})")
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Raises ValueError for our unknown parameters; lets every other record through."""

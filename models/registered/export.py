@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.labels import names_of
 from models.networks import GeneratorNet
-from models.sampling import SPEC, load_generator
+from models.sampling import SPEC, TYPICAL, load_generator, typical_rows
 
 PROGRAM = "generator.pt2"
+FILES = {"program": PROGRAM, "spec": SPEC, "typical": TYPICAL}  # by their names in the model
 
 
 class _Program(nn.Module):
@@ -25,7 +27,7 @@ class _Program(nn.Module):
 
 
 def export_generator(folder: str, out: Path) -> Path:
-    """Writes `generator.pt2` and `spec.json` into the folder `out` and returns it.
+    """Writes the program, `spec.json` and `typical_labels.json` into `out` and returns that.
 
     The program takes z [N,Z], labels [N,L] and psi [] and gives [N,3,R,R] in [-1,1], for any N.
     Raises TrainingError or StoreError if `folder` holds no whole generator.
@@ -41,4 +43,6 @@ def export_generator(folder: str, out: Path) -> Path:
     )
     torch.export.save(program, out / PROGRAM)
     (out / SPEC).write_text(json.dumps(spec.to_json(), indent=2, sort_keys=True) + "\n")
+    typical = [names_of(row, spec.labels) for row in typical_rows(folder, spec.labels)]
+    (out / TYPICAL).write_text(json.dumps(typical) + "\n")
     return out

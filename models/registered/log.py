@@ -6,20 +6,18 @@ import tempfile
 from pathlib import Path
 
 from dataset.errors import RegistryError
-from models.registered.export import PROGRAM, export_generator
-from models.sampling import SPEC, load_generator
+from models.registered.export import FILES, export_generator
+from models.sampling import load_generator
 
 CODE = Path(__file__).with_name("avatar_generator.py")
 NAME = "generator"
 
 
-def log_generator(
-    folder: str, *, run_id: str, name: str = NAME, metadata: dict[str, str] | None = None
-) -> str:
+def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str = NAME) -> str:
     """Logs the generator of `folder` (path or URL) to the run and returns the model's URI.
 
-    MLFLOW_TRACKING_URI, or mlflow.set_tracking_uri, says where. metadata: texts kept with the
-    model, such as the manifest digest. Raises RegistryError if MLflow refuses or is out of reach.
+    tracking_uri: the server, by default MLflow's own setting. The model lands in the run's
+    experiment; the run is left as it is, running or ended. Raises RegistryError if MLflow refuses.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -46,18 +44,25 @@ def log_generator(
     with tempfile.TemporaryDirectory(prefix="omokage-model-") as temporary:
         made = export_generator(folder, Path(temporary))
         try:
+            if tracking_uri:
+                mlflow.set_tracking_uri(tracking_uri)
+            client = mlflow.MlflowClient()
+            run = client.get_run(run_id)
+            # Model.log by itself would put it into the default experiment.
+            model = client.create_logged_model(
+                run.info.experiment_id, name=name, source_run_id=run_id, params=run.data.params
+            )
             # pyfunc.log_model would take the active run, or start and end one of its own.
             logged = Model.log(
                 artifact_path=None,
-                name=name,
                 flavor=mlflow.pyfunc,
                 run_id=run_id,
                 python_model=str(CODE),
-                artifacts={"program": str(made / PROGRAM), "spec": str(made / SPEC)},
+                artifacts={name: str(made / file) for name, file in FILES.items()},
                 signature=signature,
                 input_example=pd.DataFrame({"labels": [",".join(spec.labels[:1])] * 2}),
                 pip_requirements=[_pinned(package) for package in ("mlflow", "torch", "numpy")],
-                metadata=metadata,
+                model_id=model.model_id,
             )
         except MlflowException as error:
             raise RegistryError(f"MLflow did not take the generator {folder}: {error}") from error
