@@ -1,0 +1,49 @@
+"""Writes into the ledger what became of each post, and counts it."""
+
+from typing import Self
+
+from scrapy.crawler import Crawler
+
+from crawlers.spiders.board import BoardSpider
+from crawlers.verdict import Verdict
+
+
+class RecorderPipeline:
+    """The end of the pipelines: every post gets its state here."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Makes the pipeline."""
+        return cls(crawler)
+
+    def process_item(self, item: Verdict) -> Verdict:
+        """Settles the post, or leaves it pending if its picture could not be fetched."""
+        spider = self._crawler.spider
+        assert isinstance(spider, BoardSpider)
+        spider.settled()
+        if item.put_off == "stopping":
+            return item  # as it was: pending
+        if item.put_off is not None:
+            if spider.ledger.postpone(item.post, item.put_off):
+                self._count("put_off")
+            else:
+                item.reason = "unavailable"
+                self._count_drop(item.reason)
+        elif item.media is not None:
+            spider.ledger.keep(item.post, item.media)
+            self._count("kept")
+        else:
+            assert item.reason is not None
+            spider.ledger.refuse(item.post, item.reason)
+            self._count_drop(item.reason)
+        return item
+
+    def _count_drop(self, reason: str) -> None:
+        self._count(f"drop/{reason}")
+
+    def _count(self, name: str) -> None:
+        assert self._crawler.stats is not None
+        self._crawler.stats.inc_value(f"omokage/{name}")
