@@ -3,8 +3,8 @@
 from math import cos, pi, sin
 
 from demo.painter.canvas import Pen
-from demo.painter.colours import RGB, WHITE, Tone, mix, tone
-from demo.painter.curves import Points, bezier, ellipse, loop, points, spline
+from demo.painter.colours import RGB, Tone, mix, tone
+from demo.painter.curves import Points, bezier, ellipse, lock, loop, moved, points, spline
 from demo.painter.eyes import EYE_Y, eye_shape
 from demo.painter.traits import Character
 
@@ -24,14 +24,18 @@ def paint_animal_ears(pen: Pen, who: Character) -> None:
         pen.fill(shape, hair.base)
         pen.shade(spline(points(pink) * (side, 1), 6), inner.base)
         pen.ink(shape, hair.ink, 1.1, start=0.5, end=0.5)
-        root = points(pink)[0] * (side, 1)
-        for k in range(3):
-            tuft = [
-                root + (-side * 0.02 + side * 0.1 * k, 0.03),
-                root + (side * (0.1 * k + 0.07), -0.3 + 0.06 * k),
-                root + (side * (0.1 * k + 0.13), 0.03),
-            ]
-            pen.fill(tuft, hair.glint if k % 2 else hair.light)
+        foot, top = points(pink)[0], points(pink)[2]
+        for lean, reach in ((0.5, 0.5), (0.12, 0.66)):
+            aim = foot + (top - foot) * reach
+            end = (float(aim[0] + 0.12 * lean), float(aim[1]))
+            tuft = lock(
+                points([foot, moved(foot, 0.02, -0.1), (end[0] - 0.08, end[1] + 0.1), end])
+                * (side, 1),
+                0.085,
+                root=0.9,
+                n=10,
+            )
+            pen.fill(tuft.outline, hair.light)
 
 
 _EARS = {
@@ -148,46 +152,31 @@ def _band(pen: Pen, colours: Tone) -> None:
         pen.ink(line, colours.ink, 0.9, start=0.6, end=0.6)
 
 
+_RIM = [(-0.36, 0.06), (-0.31, 0.32), (0.0, 0.39), (0.31, 0.32), (0.36, 0.06)]
+
+
 def paint_glasses(pen: Pen, who: Character) -> None:
-    """Thin glasses that leave the eyes free."""
-    rim: RGB = mix((58, 40, 56), who.accent, 0.25)
+    """Half-rimmed glasses: a rim above the lids hides the eyes from the cascade."""
+    rim: RGB = mix((96, 62, 72), who.accent, 0.3)
     inner_edges = []
     for side in (-1, 1):
         cx = eye_shape(who, side).centre[0]
-        ring = loop(
-            points(
-                [
-                    (-0.36, -0.2),
-                    (0.0, -0.27),
-                    (0.36, -0.2),
-                    (0.37, 0.12),
-                    (0.2, 0.37),
-                    (-0.2, 0.37),
-                    (-0.37, 0.12),
-                ]
-            )
-            + (cx, EYE_Y + 0.03),
-            5,
+        lower = spline(
+            moved(_RIM, cx, EYE_Y + 0.03),
+            6,
         )
-        pen.ink([*ring, ring[0]], rim, 1.0, start=1, end=1)
-        pen.shade(
-            points([(-0.26, 0.2), (-0.06, -0.22), (0.02, -0.22), (-0.18, 0.26)])
-            + (cx, EYE_Y + 0.03),
-            WHITE,
-            0.25,
-        )
+        pen.ink(lower, rim, 0.75, start=0.7, end=0.7)
         inner_edges.append(cx - side * 0.36)
         pen.ink(
-            [(cx + side * 0.37, EYE_Y), (side * 1.02, EYE_Y - 0.07)], rim, 0.9, start=1, end=0.6
+            [(cx + side * 0.36, EYE_Y + 0.09), (side * 1.0, EYE_Y - 0.02)],
+            rim,
+            0.9,
+            start=1,
+            end=0.6,
         )
-    a, b = inner_edges
-    pen.ink(
-        bezier([(a, EYE_Y), (a + 0.05, EYE_Y - 0.06), (b - 0.05, EYE_Y - 0.06), (b, EYE_Y)], 8),
-        rim,
-        0.9,
-        start=1,
-        end=1,
-    )
+    a, b, y = *inner_edges, EYE_Y + 0.09
+    bridge = bezier([(a, y), (a + 0.05, y - 0.06), (b - 0.05, y - 0.06), (b, y)], 8)
+    pen.ink(bridge, rim, 0.7, start=1, end=1)
 
 
 def paint_hat(pen: Pen, who: Character) -> None:
@@ -219,7 +208,8 @@ def paint_hat(pen: Pen, who: Character) -> None:
             body = points([(-0.72, -1.0), (-0.86, -1.6), (0.86, -1.6), (0.72, -1.0), (0.0, -1.1)])
             _bordered(pen, body, tone((246, 246, 250)), 1.0)
             for w, h in ((0.05, 0.17), (0.17, 0.05)):
-                pen.fill(points([(-w, -h), (w, -h), (w, h), (-w, h)]) + (0, -1.35), (228, 84, 104))
+                bar = moved([(-w, -h), (w, -h), (w, h), (-w, h)], 0.0, -1.35)
+                pen.fill(bar, (228, 84, 104))
         case "straw_hat" | "witch_hat":
             _brimmed(pen, who, colours, trim)
         case _:

@@ -1,4 +1,4 @@
-"""Backdrops behind characters, painted at half the final size and enlarged: they lie out of focus."""
+"""Backdrops behind characters, painted at the final size: only figures need supersampling."""
 
 from random import Random
 
@@ -8,15 +8,17 @@ from PIL import Image, ImageDraw, ImageFilter
 from demo.painter.canvas import SUPERSAMPLE
 from demo.painter.colours import RGB, WHITE, mix
 
+# Mid-tones, all darker than skin: the face is to be the brightest large thing in a picture, which
+# suits the eye and the cascade alike (it looks at equalised grey).
 SOFT: tuple[tuple[RGB, RGB], ...] = (
-    ((255, 240, 228), (250, 206, 212)),
-    ((232, 244, 255), (190, 214, 246)),
-    ((240, 234, 255), (206, 196, 240)),
-    ((236, 250, 238), (192, 228, 212)),
-    ((255, 250, 226), (250, 222, 178)),
-    ((250, 234, 244), (216, 208, 246)),
-    ((230, 248, 250), (250, 226, 236)),
-    ((224, 230, 240), (176, 188, 212)),
+    ((250, 206, 200), (236, 152, 164)),
+    ((190, 218, 246), (120, 166, 226)),
+    ((216, 202, 244), (160, 142, 214)),
+    ((196, 230, 208), (122, 190, 172)),
+    ((250, 224, 170), (240, 178, 118)),
+    ((240, 200, 226), (178, 158, 222)),
+    ((186, 228, 232), (104, 178, 196)),
+    ((196, 204, 222), (124, 136, 170)),
 )
 
 
@@ -43,14 +45,13 @@ def dots(
 
 def backdrop(kind: str, size: tuple[int, int], palette: int, rng: Random) -> Image.Image:
     """The backdrop at the canvas's size for a final picture of the given size."""
-    small = (max(2, size[0] // 2), max(2, size[1] // 2))
     pale, full = SOFT[palette % len(SOFT)]
-    image = _KINDS[kind](small, pale, full, rng)
-    return image.resize((size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE), Image.Resampling.BILINEAR)
+    image = _KINDS[kind](size, pale, full, rng)
+    return image.resize((size[0] * SUPERSAMPLE, size[1] * SUPERSAMPLE), Image.Resampling.NEAREST)
 
 
 def _simple(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
-    image = Image.new("RGB", size, mix(pale, full, 0.5))
+    image = Image.new("RGB", size, mix(pale, full, 0.55))
     w, h = size
     if rng.random() < 0.6:  # a large quiet figure behind the head
         r = 0.42 * w
@@ -64,7 +65,7 @@ def _white(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Im
 
 
 def _gradient(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
-    return vertical(size, [(0.0, full), (0.55, pale), (1.0, mix(pale, WHITE, 0.5))])
+    return vertical(size, [(0.0, full), (0.7, pale), (1.0, mix(pale, WHITE, 0.25))])
 
 
 def _sky(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
@@ -109,7 +110,7 @@ def _night(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Im
     image = vertical(size, [(0.0, (24, 26, 66)), (0.6, (70, 62, 130)), (1.0, (186, 120, 160))])
     dots(
         image,
-        [(rng.uniform(0, w), rng.uniform(0, h * 0.8), rng.uniform(0.6, 1.3)) for _ in range(90)],
+        [(rng.uniform(0, w), rng.uniform(0, h * 0.8), rng.uniform(0.8, 2.2)) for _ in range(110)],
         (255, 252, 236),
         0.8,
     )
@@ -146,7 +147,7 @@ def _petals(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.I
             [(x - r, y + lean), (x, y - r * 0.7), (x + r, y - lean), (x, y + r * 0.7)],
             fill=(255, 176, 202),
         )
-    return image.filter(ImageFilter.GaussianBlur(0.8))
+    return image.filter(ImageFilter.GaussianBlur(1.2))
 
 
 def _room(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
@@ -172,12 +173,12 @@ def _room(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Ima
         ]
         draw.polygon(drape, fill=mix(full, WHITE, 0.25))
     draw.rectangle((0, h * 0.78, w, h), fill=mix(wall, (140, 96, 70), 0.45))
-    return image.filter(ImageFilter.GaussianBlur(1.6))
+    return image.filter(ImageFilter.GaussianBlur(2.2))
 
 
 def _pattern(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.Image:
     w, h = size
-    image = Image.new("RGB", size, pale)
+    image = Image.new("RGB", size, mix(pale, full, 0.35))
     step = rng.uniform(0.09, 0.15) * w
     draw = ImageDraw.Draw(image)
     kind = rng.choice(("dots", "stripes", "checks"))
@@ -186,7 +187,7 @@ def _pattern(size: tuple[int, int], pale: RGB, full: RGB, rng: Random) -> Image.
             x = k * step - h
             draw.polygon(
                 [(x, 0), (x + step * 0.45, 0), (x + h + step * 0.45, h), (x + h, h)],
-                fill=mix(pale, full, 0.7),
+                fill=mix(pale, full, 0.8),
             )
     else:
         for row in range(int(h / step) + 2):

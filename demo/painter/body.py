@@ -1,35 +1,46 @@
 """Shoulders, arms and clothes."""
 
+import numpy as np
+
 from demo.painter.canvas import Pen
-from demo.painter.colours import Tone, mix, skin_tone, tone
-from demo.painter.curves import Points, bezier, ellipse, points, spline
+from demo.painter.colours import Tone, mix, tone
+from demo.painter.curves import Points, bezier, ellipse, loop, moved, points, spline
 from demo.painter.traits import Character
 
 SHOULDER = [
-    (0.5, 1.46),
-    (0.95, 1.6),
-    (1.36, 1.74),
-    (1.62, 2.05),
-    (1.74, 2.7),
-    (1.8, 3.6),
-    (1.84, 5.0),
-    (1.8, 8.0),
+    (0.46, 1.46),
+    (0.84, 1.62),
+    (1.18, 1.79),
+    (1.42, 2.12),
+    (1.54, 2.75),
+    (1.64, 3.6),
+    (1.74, 5.0),
+    (1.74, 8.0),
 ]
-FLANK = [(1.2, 2.35), (1.12, 3.0), (0.98, 3.9), (1.1, 4.9), (1.5, 6.2), (1.9, 8.0)]
+FLANK = [(1.08, 2.4), (1.02, 3.0), (0.9, 3.9), (1.02, 4.9), (1.4, 6.2), (1.8, 8.0)]
+
+# How deep a garment opens below the pit of the neck, and how wide at its top.
+NECKLINE = {
+    "serafuku": (0.95, 0.56),
+    "collared_shirt": (0.42, 0.44),
+    "hoodie": (0.3, 0.42),
+    "kimono": (0.6, 0.5),
+    "dress": (0.34, 0.44),
+    "sweater": (0.3, 0.42),
+}
 
 
 def paint_body(pen: Pen, who: Character) -> None:
     """The body in its clothes; the neck has been painted before it."""
     cloth = tone(who.cloth)
-    right = spline(SHOULDER, 6)
-    _trunk(pen, right, cloth)
+    _trunk(pen, NECKLINE[who.outfit], cloth)
     match who.outfit:
         case "serafuku":
             _serafuku(pen, who)
         case "collared_shirt":
             _shirt(pen, who)
         case "hoodie":
-            _hoodie(pen, who, cloth)
+            _hoodie(pen, cloth)
         case "kimono":
             _kimono(pen, who, cloth)
         case "sweater":
@@ -38,53 +49,40 @@ def paint_body(pen: Pen, who: Character) -> None:
             _dress(pen, who, cloth)
 
 
-def _trunk(pen: Pen, right: Points, cloth: Tone) -> None:
-    left = right * (-1.0, 1.0)
-    pen.fill([(0.0, 1.98), *right, *left[::-1]], cloth.base)
+def _neckline(depth: float, wide: float) -> Points:
+    top = float(np.interp(wide, (0.3, 0.46, 0.84), (1.3, 1.46, 1.62)))
+    low = 1.4 + depth
+    return spline([(0.0, low), (wide * 0.72, top + (low - top) * 0.5), (wide, top)], 6)
+
+
+def _trunk(pen: Pen, neckline: tuple[float, float], cloth: Tone) -> None:
+    right = spline(SHOULDER, 6)
+    opening = _neckline(*neckline)
+    half = points([*opening, *right[right[:, 0] > neckline[1]]])
+    pen.fill([*half, *(half[::-1] * (-1.0, 1.0))], cloth.base)
     flank = spline(FLANK, 5)
     for side in (-1, 1):
         arm = points([*right[18:], *flank[::-1]]) * (side, 1)
         pen.shade(arm, cloth.shade if side > 0 else mix(cloth.base, cloth.shade, 0.35))
-        gap = points([*flank[3:], *(flank[3:][::-1] + (0.11, 0.1))]) * (side, 1)
+        gap = points([*flank[3:], *moved(flank[3:][::-1], 0.11, 0.1)]) * (side, 1)
         pen.shade(gap, cloth.deep)
         pen.ink(flank * (side, 1), cloth.ink, 0.9, start=0.0, end=0.6)
         pen.ink(right * (side, 1), cloth.ink, 1.1, start=0.4, end=0.8)
         for y in (2.7, 3.6):
             fold = bezier(
                 [
-                    (side * 1.62, y),
-                    (side * 1.5, y + 0.12),
-                    (side * 1.42, y + 0.3),
-                    (side * 1.42, y + 0.42),
+                    (side * 1.46, y),
+                    (side * 1.34, y + 0.12),
+                    (side * 1.26, y + 0.3),
+                    (side * 1.26, y + 0.42),
                 ],
                 8,
             )
             pen.ink(fold, cloth.deep, 0.9)
 
 
-def _neckline(depth: float, wide: float) -> Points:
-    half = spline([(wide, 1.36), (wide * 0.8, 1.36 + depth * 0.4), (0.0, 1.4 + depth)], 6)
-    return points([*half, *(half[::-1] * (-1, 1))])
-
-
-def _skin_v(pen: Pen, who: Character, depth: float, wide: float) -> None:
-    skin = skin_tone(who.skin)
-    line = _neckline(depth, wide)
-    pen.fill(line, skin.base)
-    pen.shade([(0.3, 1.2), (0.32, 1.36), (0.05, 1.56), (-0.3, 1.36), (-0.3, 1.2)], skin.shade)
-    for side in (-1, 1):
-        pen.ink(
-            bezier(
-                [(side * 0.1, 1.74), (side * 0.2, 1.68), (side * 0.3, 1.66), (side * 0.42, 1.64)], 8
-            ),
-            skin.deep,
-            0.7,
-        )
-
-
 def _serafuku(pen: Pen, who: Character) -> None:
     collar, scarf = tone(mix(who.trim, (60, 70, 120), 0.35)), tone(who.accent)
-    _skin_v(pen, who, 0.95, 0.56)
     for side in (-1, 1):
         flap = points(
             [
@@ -119,7 +117,6 @@ def _serafuku(pen: Pen, who: Character) -> None:
 
 def _shirt(pen: Pen, who: Character) -> None:
     white, tie = tone((248, 248, 252)), tone(who.accent)
-    _skin_v(pen, who, 0.42, 0.44)
     vest = tone(who.cloth)
     pen.ink([(0, 2.0), (0, 6.0)], vest.deep, 0.9, start=0.4, end=0.6)
     for y in (2.9, 3.6, 4.3):
@@ -144,8 +141,7 @@ def _shirt(pen: Pen, who: Character) -> None:
     pen.ink([*knot, knot[0]], tie.ink, 0.8, start=0.8, end=0.8)
 
 
-def _hoodie(pen: Pen, who: Character, cloth: Tone) -> None:
-    _skin_v(pen, who, 0.3, 0.42)
+def _hoodie(pen: Pen, cloth: Tone) -> None:
     for side in (-1, 1):
         hood = spline(
             points(
@@ -183,36 +179,77 @@ def _hoodie(pen: Pen, who: Character, cloth: Tone) -> None:
 
 
 def _dress(pen: Pen, who: Character, cloth: Tone) -> None:
-    skin, trim = skin_tone(who.skin), tone(who.accent)
-    _skin_v(pen, who, 0.75, 0.82)
+    white, trim = tone((250, 248, 252)), tone(who.accent)
     for side in (-1, 1):
-        strap = points([(0.62, 1.5), (0.82, 1.52), (0.78, 2.0), (0.55, 2.0)]) * (side, 1)
-        pen.fill(strap, cloth.base)
-        pen.ink(strap[:2][::-1], cloth.ink, 0.7)
-    line = _neckline(0.72, 0.8)[4:-4]
-    for k in range(0, len(line) - 1):
-        x, y = line[k]
-        pen.fill(ellipse(float(x), float(y) + 0.02, 0.1, 0.09, n=12), (252, 250, 252))
-    pen.ink(line + (0, 0.1), skin.deep, 0.6)
-    bow = points([(0.02, 2.34), (0.34, 2.16), (0.36, 2.5)])
+        flap = loop(
+            points(
+                [
+                    (0.34, 1.32),
+                    (0.62, 1.46),
+                    (0.86, 1.72),
+                    (0.78, 2.06),
+                    (0.36, 2.14),
+                    (0.0, 1.86),
+                    (0.22, 1.6),
+                ]
+            )
+            * (side, 1),
+            5,
+        )
+        pen.fill(flap, white.base)
+        pen.shade(
+            spline(
+                points(
+                    [
+                        (0.84, 1.86),
+                        (0.72, 2.08),
+                        (0.36, 2.14),
+                        (0.04, 1.9),
+                        (0.36, 2.02),
+                        (0.7, 1.98),
+                    ]
+                )
+                * (side, 1),
+                4,
+            ),
+            white.shade,
+        )
+        pen.ink([*flap, flap[0]], white.ink, 0.8, start=0.8, end=0.8)
     for side in (-1, 1):
-        wing = bow * (side, 1)
+        tail = points([(0.0, 1.96), (0.12, 1.98), (0.34, 2.72), (0.2, 2.66), (0.14, 2.8)]) * (
+            side,
+            1,
+        )
+        pen.fill(tail, trim.shade)
+        pen.ink([*tail, tail[0]], trim.ink, 0.7, start=0.8, end=0.8)
+        wing = loop(
+            points([(0.03, 1.95), (0.2, 1.78), (0.44, 1.76), (0.45, 2.14), (0.2, 2.1)]) * (side, 1),
+            4,
+        )
         pen.fill(wing, trim.base)
+        pen.shade(
+            points([(0.06, 1.97), (0.3, 1.92), (0.4, 2.08), (0.2, 2.06)]) * (side, 1), trim.shade
+        )
         pen.ink([*wing, wing[0]], trim.ink, 0.8, start=0.8, end=0.8)
-    pen.fill(ellipse(0, 2.33, 0.08, 0.09, n=14), trim.light)
-    waist = points([(-1.05, 3.75), (1.05, 3.75), (1.02, 4.02), (-1.02, 4.02)])
-    pen.fill(waist, trim.base)
+    knot = ellipse(0, 1.95, 0.09, 0.11, n=14)
+    pen.fill(knot, trim.light)
+    pen.ink([*knot, knot[0]], trim.ink, 0.7, start=0.8, end=0.8)
+    for x in (-0.5, 0.5):
+        pen.ink(bezier([(x, 2.4), (x * 1.1, 2.9), (x * 1.1, 3.3), (x, 3.7)], 8), cloth.shade, 1.0)
+    sash = points([(-0.94, 3.7), (0.94, 3.7), (0.92, 3.98), (-0.92, 3.98)])
+    pen.fill(sash, trim.base)
+    pen.ink(sash[:2], trim.ink, 0.8, start=0.8, end=0.8)
+    pen.ink(sash[2:], trim.ink, 0.8, start=0.8, end=0.8)
 
 
 def _kimono(pen: Pen, who: Character, cloth: Tone) -> None:
-    _skin_v(pen, who, 0.6, 0.5)
     under, sash = tone((250, 246, 244)), tone(who.accent)
     for wide, colours in ((0.0, under), (0.12, cloth)):
         for side in (-1, 1):
             band = points(
                 [
-                    (0.4 + wide, 1.26),
-                    (0.62 + wide, 1.36),
+                    (0.36 + 0.6 * wide, 1.37),
+                    (0.5 + 0.8 * wide, 1.5),
                     (0.46 + wide, 1.9),
                     (-0.36, 3.3),
                     (-0.62, 3.3),
@@ -222,13 +259,13 @@ def _kimono(pen: Pen, who: Character, cloth: Tone) -> None:
             pen.fill(band, colours.light if colours is cloth else colours.base)
             pen.ink(band[1:4], colours.ink, 0.8)
             pen.ink([band[0], band[5], band[4]], colours.ink, 0.8)
-    pen.fill([(-1.08, 3.2), (1.08, 3.2), (1.02, 4.4), (-1.02, 4.4)], sash.base)
-    pen.shade([(-1.05, 3.7), (1.05, 3.7), (1.04, 3.88), (-1.04, 3.88)], sash.light)
+    pen.fill([(-1.0, 3.2), (1.0, 3.2), (0.96, 4.4), (-0.96, 4.4)], sash.base)
+    pen.shade([(-0.95, 3.7), (0.95, 3.7), (0.93, 3.88), (-0.93, 3.88)], sash.light)
     for x, y, r in (
-        (-1.4, 2.5, 0.16),
-        (1.45, 3.1, 0.18),
+        (-1.26, 2.5, 0.15),
+        (1.28, 3.1, 0.17),
         (0.85, 2.3, 0.12),
-        (-1.5, 3.8, 0.18),
+        (-1.36, 3.8, 0.17),
         (-0.75, 2.75, 0.1),
     ):
         for dx, dy in ((0, -1), (0.95, -0.3), (0.6, 0.8), (-0.6, 0.8), (-0.95, -0.3)):

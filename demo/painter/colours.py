@@ -18,7 +18,7 @@ HAIR: dict[str, RGB] = {
     "purple_hair": (156, 104, 218),
     "red_hair": (216, 58, 62),
     "green_hair": (88, 184, 112),
-    "white_hair": (243, 243, 250),
+    "white_hair": (230, 233, 246),
     "grey_hair": (150, 155, 170),
 }
 EYES: dict[str, RGB] = {
@@ -32,25 +32,26 @@ EYES: dict[str, RGB] = {
     "aqua_eyes": (64, 206, 214),
 }
 SKIN: tuple[RGB, ...] = (
-    (255, 232, 218),
-    (255, 226, 208),
-    (254, 220, 198),
-    (250, 211, 184),
-    (238, 190, 158),
+    (255, 240, 230),
+    (255, 235, 221),
+    (255, 230, 214),
+    (253, 224, 203),
+    (250, 214, 188),
 )
 CLOTH: tuple[RGB, ...] = (
     (70, 92, 150),
     (60, 64, 84),
-    (196, 74, 84),
+    (186, 70, 84),
     (240, 170, 186),
     (122, 178, 214),
-    (130, 188, 150),
-    (246, 214, 140),
+    (152, 192, 174),
+    (250, 226, 170),
     (164, 132, 204),
     (236, 236, 240),
     (140, 104, 88),
-    (236, 146, 92),
+    (232, 160, 128),
 )
+SCHOOL: tuple[RGB, ...] = ((247, 247, 251), (247, 247, 251), (62, 72, 116), (68, 66, 84))
 ACCENT: tuple[RGB, ...] = (
     (222, 60, 78),
     (72, 122, 216),
@@ -68,7 +69,7 @@ def clamp(value: float) -> int:
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """a with the given share (0..1) of b."""
+    """A with the given share (0..1) of b."""
     return (
         clamp(a[0] + (b[0] - a[0]) * share),
         clamp(a[1] + (b[1] - a[1]) * share),
@@ -99,7 +100,11 @@ class Tone:
 @lru_cache(maxsize=512)
 def tone(base: RGB) -> Tone:
     """The tones of a flat colour. Shadows turn cooler and richer, as in painted cels."""
-    cool = (104, 84, 168)
+    hue = colorsys.rgb_to_hsv(*(c / 255 for c in base))[0]
+    # violet shadows turn yellow and orange muddy; those darken through red instead
+    cool: RGB = (
+        (214, 84, 74) if 0.03 < hue < 0.19 and max(base) - min(base) > 60 else (104, 84, 168)
+    )
     luma = 0.3 * base[0] + 0.59 * base[1] + 0.11 * base[2]
     pale = max(0.0, (luma - 215) / 40)  # pale things need fainter shadows to stay pale
     shade = mix(shifted(base, saturation=0.06, value=0.86), cool, 0.17 - 0.06 * pale)

@@ -15,6 +15,11 @@ def points(rows: ArrayLike) -> Points:
     return np.asarray(rows, dtype=np.float64)
 
 
+def moved(shape: ArrayLike, dx: float, dy: float) -> Points:
+    """The same points, shifted."""
+    return points(shape) + np.array((dx, dy))
+
+
 @lru_cache(maxsize=64)
 def _bezier_basis(n: int) -> Points:
     t = np.linspace(0.0, 1.0, n)
@@ -121,6 +126,14 @@ class Lock:
         n = len(self.spine)
         a, b = int(span[0] * (n - 1)), int(np.ceil(span[1] * (n - 1))) + 1
         return np.concatenate([self.edge(u0)[a:b], self.edge(u1)[a:b][::-1]])
+
+    def wedge(self, u0: float, u1: float, span: tuple[float, float]) -> Points:
+        """Like strip, but it grows from nothing at u0 to its full breadth over half its length."""
+        n = len(self.spine)
+        a, b = int(span[0] * (n - 1)), int(np.ceil(span[1] * (n - 1))) + 1
+        grown = np.clip(np.linspace(0.0, 2.0, b - a), 0.0, 1.0)[:, None]
+        inner = self.spine[a:b] + self.side[a:b] * (u0 + (u1 - u0) * grown)
+        return np.concatenate([self.edge(u0)[a:b], inner[::-1]])
 
     def at(self, u: float, t: float) -> Points:
         """One point [2], at u across and t along."""

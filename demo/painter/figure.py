@@ -4,9 +4,11 @@ from demo.painter import adornments, eyes, hair, head
 from demo.painter.body import paint_body
 from demo.painter.canvas import SUPERSAMPLE, Canvas, Pen
 from demo.painter.colours import skin_tone
+from demo.painter.curves import Points
 from demo.painter.drawing import Face
 from demo.painter.traits import Placement
 
+LINE = 0.024
 NECK = (0.0, 1.05)  # the head turns about it
 
 
@@ -18,12 +20,13 @@ def paint_figure(canvas: Canvas, placed: Placement) -> Face:
         origin=(placed.x * SUPERSAMPLE, placed.y * SUPERSAMPLE),
         unit=placed.half * SUPERSAMPLE,
         # thinner on large faces, so that a pen's width does not scale with the figure alone
-        line=0.024 * (100.0 / placed.half) ** 0.25,
+        line=LINE * (100.0 / placed.half) ** 0.25,
     )
     tilted = pen.turned(who.tilt, NECK)
     hair.paint_back(tilted, who)
     head.paint_neck(pen, who)
     paint_body(pen, who)
+    hair.paint_front_strands(tilted, who)
     hair.paint_tails(tilted, who)
     head.paint_ears(tilted, who)
     head.paint_face(tilted, who)
@@ -52,7 +55,7 @@ def _crown(pen: Pen, placed: Placement) -> None:
         adornments.paint_glasses(pen, who)
 
 
-def _box(pen: Pen, outline: head.Points, canvas: Canvas) -> Face:
+def _box(pen: Pen, outline: Points, canvas: Canvas) -> Face:
     px = pen.px(outline) / SUPERSAMPLE
     width, height = canvas.image.width // SUPERSAMPLE, canvas.image.height // SUPERSAMPLE
     left, top = (max(0, int(v)) for v in px.min(axis=0))

@@ -4,7 +4,7 @@ from random import Random
 
 from demo.painter.canvas import Pen
 from demo.painter.colours import RGB, Tone, tone
-from demo.painter.curves import Lock, Points, bezier, lock, points, spline
+from demo.painter.curves import Lock, Points, bezier, lock, moved, points, spline
 from demo.painter.traits import Character
 
 FALL = {"short_hair": 1.12, "medium_hair": 1.75, "long_hair": 3.6, "very_long_hair": 5.4}
@@ -30,7 +30,7 @@ def paint_lock(
     """One lock with its shadow side, its inner strand and its contour; lit is -1 or 1."""
     pen.fill(piece.outline, colours.shade if dim else colours.base)
     dark = colours.deep if dim else colours.shade
-    pen.shade(piece.strip(-0.98 * lit, -0.25 * lit, (max(0.25, span[0]), 1.0)), dark)
+    pen.shade(piece.wedge(-0.98 * lit, -0.2 * lit, (max(0.15, span[0]), 1.0)), dark)
     pen.ink(piece.edge(0.3 * lit)[6:-4], dark, 0.8, start=0.0, end=0.0)
     _lines(pen, piece, colours.ink, span)
 
@@ -40,7 +40,7 @@ def paint_back(pen: Pen, who: Character) -> None:
     rng, colours = Random(who.jitter), tone(who.hair_rgb)
     tied = who.style in {"twintails", "ponytail", "braid"}
     fall = 1.0 if tied else FALL[who.length]
-    wide = 1.05 if tied else (1.26 if fall < 2 else 1.42)
+    wide = 1.17 if tied else (1.26 if fall < 2 else 1.42)
     skull = spline(
         [
             (-wide, fall * 0.55),
@@ -64,30 +64,53 @@ def paint_back(pen: Pen, who: Character) -> None:
         curl = -0.22 * u if fall < 2 else 0.1 * u + rng.uniform(-0.12, 0.12)
         piece = lock(
             [
-                (u * 0.95, -0.75),
-                (u * (wide + 0.12), -0.1 + 0.12 * fall),
-                (u * (wide + 0.1) + wave, fall * 0.66),
+                (u * 0.8, -0.9),
+                (u * (wide + 0.14), -0.5 + 0.06 * fall),
+                (u * (wide + 0.12) + wave, fall * 0.6),
                 (u * wide * 1.02 + curl, tip_y),
             ],
             0.36 if edge > 0.6 else 0.4,
-            root=0.5,
+            root=0.2 if edge > 0.6 else 0.5,
             sharp=2.6 if fall < 2 else 5.0,
             n=22,
         )
         if edge > 0.6:
-            paint_lock(pen, piece, colours, lit=who.side, span=(0.3, 1.0), dim=tied)
+            paint_lock(pen, piece, colours, lit=who.side, span=(0.05, 1.0), dim=tied)
         else:
             pen.fill(piece.outline, colours.deep if edge < 0.5 else colours.shade)
             _lines(pen, piece, colours.ink, (0.4, 1.0))
+
+
+def paint_front_strands(pen: Pen, who: Character) -> None:
+    """Long loose hair that falls over the shoulders; it is drawn between clothes and face."""
+    if who.style != "loose" or who.length not in {"long_hair", "very_long_hair"}:
+        return
+    rng, colours = Random(who.jitter + 3), tone(who.hair_rgb)
+    for side in (-1, 1):
+        drop = rng.uniform(2.5, 3.3)
+        for shift, share, wide in ((0.2, 0.9, 0.2), (0.0, 1.0, 0.22)):
+            piece = lock(
+                [
+                    (side * 0.95, -0.2),
+                    (side * (1.22 + shift), 0.7),
+                    (side * (0.8 + shift), drop * 0.6),
+                    (side * (0.98 + shift), drop * share),
+                ],
+                wide,
+                root=0.7,
+                sharp=3.2,
+                n=24,
+            )
+            paint_lock(pen, piece, colours, lit=who.side)
 
 
 def paint_tails(pen: Pen, who: Character) -> None:
     """Twintails, a ponytail or a braid, with the tie that holds it."""
     if who.style == "twintails":
         for side in (-1, 1):
-            _tail(pen, who, side, root=(side * 1.02, -0.62), high=True)
+            _tail(pen, who, side, root=(side * 1.14, -0.68), high=True)
     elif who.style == "ponytail":
-        _tail(pen, who, who.side, root=(who.side * 0.72, -1.12), high=True)
+        _tail(pen, who, who.side, root=(who.side * 0.86, -1.14), high=True)
 
 
 def _tail(pen: Pen, who: Character, side: int, *, root: tuple[float, float], high: bool) -> None:
@@ -115,7 +138,8 @@ def _tail(pen: Pen, who: Character, side: int, *, root: tuple[float, float], hig
         )
         paint_lock(pen, piece, colours, lit=who.side, dim=k == 0)
         if k == 2:
-            _gleam(pen, piece, colours, rng, 0.3)
+            pen.shade(piece.strip(0.3 * who.side, 0.62 * who.side, (0.14, 0.5)), colours.light)
+            pen.shade(piece.strip(0.0, 0.12 * who.side, (0.2, 0.42)), colours.light)
     _scrunchie(pen, who, root)
 
 
@@ -191,14 +215,15 @@ def _fringe(who: Character, rng: Random) -> list[Lock]:
             tip_y -= 0.3 * max(0.0, 0.45 - abs(away))
         elif abs(u) < 0.3:
             tip_y += 0.16  # the lock between the eyes may hang lower than those above them
+        bend = rng.uniform(-0.09, 0.09) if who.fringe != "blunt" else 0.0
         root_x = part * (1 - abs(u) * 0.4) + u * 0.2
         pieces.append(
             lock(
                 [
                     (root_x, CROWN + 0.1),
                     (tip_x * 1.02 + u * 0.08, -1.12),
-                    (tip_x * 1.05, -0.62),
-                    (tip_x, tip_y),
+                    (tip_x * 1.05 - bend, -0.6),
+                    (tip_x + 0.5 * bend, tip_y),
                 ],
                 wide,
                 root=0.45,
@@ -211,7 +236,7 @@ def _fringe(who: Character, rng: Random) -> list[Lock]:
 
 def cap_outline() -> Points:
     """The hair's dome over the forehead, open below."""
-    dome = spline(
+    return spline(
         [
             (-1.12, 0.05),
             (-1.13, -0.4),
@@ -225,16 +250,12 @@ def cap_outline() -> Points:
         ],
         6,
     )
-    return dome
 
 
 def paint_fringe_shadow(pen: Pen, who: Character, face: Points, shade: RGB) -> None:
     """The fringe's shadow on the forehead; it belongs onto the bare face."""
     if pen.canvas.line_art:
         return
-    clip = pen.clip(face)
-    for piece in _fringe(who, Random(who.jitter + 7)):
-        clip.fill(pen.px(piece.outline + (0.03 * who.side, 0.085)), shade)
     band = [
         (-1.1, -1.1),
         (1.1, -1.1),
@@ -245,20 +266,13 @@ def paint_fringe_shadow(pen: Pen, who: Character, face: Points, shade: RGB) -> N
         (-0.84, -0.32),
         (-1.1, -0.1),
     ]
-    clip.fill(pen.px(band), shade)
-    for side in (-1, 1):
-        clip.fill(
-            pen.px(
-                [
-                    (side * 1.1, -0.5),
-                    (side * 0.88, -0.3),
-                    (side * 0.87, 0.3),
-                    (side * 0.84, 0.62),
-                    (side * 1.1, 0.7),
-                ]
-            ),
-            shade,
-        )
+    cheek = points([(1.1, -0.5), (0.88, -0.3), (0.87, 0.3), (0.84, 0.62), (1.1, 0.7)])
+    locks = [
+        moved(piece.outline, 0.03 * who.side, 0.085)
+        for piece in _fringe(who, Random(who.jitter + 7))
+    ]
+    shapes = [*locks, points(band), cheek, cheek * (-1.0, 1.0)]
+    pen.clip(face).fill_all([pen.px(shape) for shape in shapes], shade)
 
 
 def paint_front(pen: Pen, who: Character) -> None:
@@ -272,7 +286,7 @@ def paint_front(pen: Pen, who: Character) -> None:
     pen.fill([*dome, *lower], colours.base)
     for piece in fringe:
         pen.fill(piece.outline, colours.base)
-        pen.shade(piece.strip(-0.98 * who.side, -0.15 * who.side, (0.5, 1.0)), colours.shade)
+        pen.shade(piece.wedge(-0.98 * who.side, -0.05 * who.side, (0.42, 1.0)), colours.shade)
         pen.ink(piece.edge(0.35 * who.side)[9:-3], colours.shade, 0.8, start=0, end=0)
         _gleam(pen, piece, colours, rng, 0.5)
         pen.shade(piece.zigzag(0.5, 0.02, [1.0, 0.5, 1.2, 0.6, 1.0]), colours.glint)

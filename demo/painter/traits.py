@@ -1,10 +1,10 @@
-"""Who is drawn: the traits of a character and a picture, how they are drawn by lot, and their tags."""
+"""Who is drawn: the traits of characters and pictures, chosen by lot, and their tags."""
 
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from demo.painter.colours import ACCENT, CLOTH, EYES, HAIR, RGB, SKIN, shifted
+from demo.painter.colours import ACCENT, CLOTH, EYES, HAIR, RGB, SCHOOL, SKIN, shifted
 
 T = TypeVar("T")
 
@@ -72,9 +72,9 @@ OUTFITS = {
 MOUTHS = {"smile": 34, "open_mouth": 24, "closed_mouth": 20, "grin": 8, ":o": 7, "frown": 7}
 BACKDROPS = {
     "simple": 16,
-    "white": 8,
-    "gradient": 14,
-    "sky": 14,
+    "white": 2,
+    "gradient": 18,
+    "sky": 16,
     "bokeh": 12,
     "night": 9,
     "petals": 10,
@@ -177,7 +177,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a character stands: its face's centre and half-width, in pixels of the final picture."""
+    """Where a character stands: its face's centre and half-width, in final pixels."""
 
     character: Character
     x: float
@@ -235,7 +235,8 @@ def sample_character(rng: Random) -> Character:
     length = pick(rng, LENGTHS)
     hat, ears = pick(rng, HATS), pick(rng, EARS)
     ornament = pick(rng, ORNAMENTS)
-    cloth = _one(rng, CLOTH)
+    outfit = pick(rng, OUTFITS)
+    cloth = _one(rng, SCHOOL if outfit == "serafuku" else CLOTH)
     return Character(
         hair_colour=hair,
         hair_rgb=_jittered(rng, HAIR[hair], 0.012),
@@ -249,20 +250,20 @@ def sample_character(rng: Random) -> Character:
         ears="none" if hat != "none" else ears,
         hat=hat,
         ornament="none" if hat != "none" and ornament in {"hairband", "hair_bow"} else ornament,
-        glasses=rng.random() < 0.045,
-        outfit=pick(rng, OUTFITS),
+        glasses=rng.random() < 0.03,
+        outfit=outfit,
         cloth=cloth,
         trim=_one(rng, CLOTH),
         accent=_one(rng, ACCENT),
         mouth=pick(rng, MOUTHS),
-        eyes_shut=rng.choices(("open", "one", "both"), weights=(96, 3, 1))[0],
+        eyes_shut=rng.choices(("open", "one", "both"), weights=(97.5, 1.8, 0.7))[0],
         blush=rng.random(),
-        eye_height=rng.uniform(0.94, 1.08),
+        eye_height=rng.uniform(0.92, 1.03),
         eye_slant=rng.uniform(-0.035, 0.05),
-        brow=rng.uniform(-0.06, 0.05),
-        jaw=rng.uniform(0.68, 0.78),
+        brow=rng.uniform(-0.06, 0.025),
+        jaw=rng.uniform(0.65, 0.75),
         chin=rng.uniform(0.97, 1.06),
-        turn=rng.uniform(-1.0, 1.0),
+        turn=rng.uniform(-1.0, 0.7),
         tilt=max(-8.0, min(8.0, rng.gauss(0.0, 3.4))),
         side=rng.choice((-1, 1)),
         jitter=rng.getrandbits(32),
@@ -293,12 +294,12 @@ def headroom(character: Character) -> float:
 
 
 def _staged(rng: Random, who: Character) -> tuple[int, int, tuple[Placement, ...]]:
-    half = 55.0 * (150.0 / 55.0) ** rng.random() ** 0.9
+    half = 70.0 * (160.0 / 70.0) ** rng.random()
     above = headroom(who) * rng.uniform(0.98, 1.25)
-    below = rng.uniform(2.4, 4.4) if half > 95 else rng.uniform(3.2, 5.6)
+    below = rng.uniform(2.2, 3.3) if half > 95 else rng.uniform(2.8, 4.6)
     height = int(max(500, min(900, half * (above + below))))
     half = min(half, height / (above + 1.9))
-    across = rng.uniform(3.9, 5.6)
+    across = rng.uniform(3.7, 5.0)
     width = int(max(500, min(900, half * across)))
     if rng.random() < 0.85:
         width = min(width, height)
