@@ -1,0 +1,70 @@
+"""A real demo board on a free loopback port, for the tests of every room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from aiohttp.typedefs import Middleware
+
+from demo.board import Board, start
+from demo.collection import Collection
+from demo.drawn import drawn_collection
+from demo.pictures import pictures_collection
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningBoard:
+    """Where a board answers, and what it serves."""
+
+    url: str
+    collection: Collection
+
+
+@contextlib.contextmanager
+def start_board(
+    folder: Path,
+    *,
+    count: int | None = None,
+    pictures: Path | None = None,
+    seed: int = 0,
+    middlewares: Sequence[Middleware] = (),
+) -> Iterator[RunningBoard]:
+    """Serves `count` drawn posts, or the user's `pictures`, until the block ends.
+
+    `folder` keeps what is drawn: hand in the same one to draw only once. `middlewares` see every
+    request before the board does.
+    """
+    if pictures is not None:
+        collection = pictures_collection(pictures, folder)
+    else:
+        collection = drawn_collection(folder, count or 60, seed, workers=1)
+    with serve_collection(collection, middlewares=middlewares) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serve_collection(
+    collection: Collection, *, middlewares: Sequence[Middleware] = ()
+) -> Iterator[RunningBoard]:
+    """Serves a collection from a thread of its own until the block ends."""
+    board = Board()
+    board.open(collection)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="demo board", daemon=True)
+    thread.start()
+    try:
+        starting = start(board, "127.0.0.1", 0, middlewares=middlewares)
+        runner, url = asyncio.run_coroutine_threadsafe(starting, loop).result(timeout=30)
+        try:
+            yield RunningBoard(url, collection)
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=30)
+        loop.close()
