@@ -18,6 +18,7 @@ from crawlers.sites import Site
 from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
+from dataset.policy import Takedowns
 from dataset.store import Store
 
 FILE = "ledger.sqlite"
@@ -228,6 +229,34 @@ class Ledger:
                     "WHERE site = ? AND post_id = ?",
                     (reason, post.board, post.post_id),
                 )
+
+    def covered(self, takedowns: Takedowns) -> list[tuple[Post, str | None, str | None]]:
+        """Returns the posts of all sites on the takedown list, each with its blob, if it has one.
+
+        Only those that are not yet refused for it.
+        """
+        sites = [site for (site,) in self._db.execute("SELECT site FROM sites")]
+        return [
+            (row.post, row.media.sha256 if row.media else None, row.media and row.media.ext)
+            for row in (self.rows(sites) if takedowns else ())
+            if not (row.state == "refused" and row.reason == "takedown")
+            and takedowns.cover(row.post)
+        ]
+
+    def take_down_blob(self, sha256: str) -> None:
+        """Refuses, as taken down, every post of any site that has this blob."""
+        self._db.execute(
+            "UPDATE posts SET state = 'refused', reason = 'takedown', sha256 = NULL, ext = NULL, "
+            "width = NULL, height = NULL, size_bytes = NULL, settled_at = ? WHERE sha256 = ?",
+            (_now(), sha256),
+        )
+
+    def sites_of_reason(self, reason: str) -> list[str]:
+        """Returns the site of every post that is refused for `reason`."""
+        rows = self._db.execute(
+            "SELECT site FROM posts WHERE state = 'refused' AND reason = ?", (reason,)
+        )
+        return [site for (site,) in rows]
 
     def count(self, site: str) -> dict[str, int]:
         """Returns how many posts of a site are pending, kept and refused."""

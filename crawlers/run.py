@@ -111,8 +111,8 @@ class Crawl:
         faults = stats.get("omokage/faults", 0)
         if faults:
             raise CrawlError(
-                f"{faults} posts or pages of {self.site.name} could not be handled; the lines above "
-                "say why. The next crawl tries them again"
+                f"{faults} posts or pages of {self.site.name} could not be handled; the lines "
+                "above say why. The next crawl tries them again"
             )
 
     @contextlib.contextmanager
@@ -127,7 +127,7 @@ class Crawl:
                 signal.signal(number, lambda *_: os._exit(INTERRUPTED))
             spider = crawler.spider
             if isinstance(spider, BoardSpider):
-                reactor.callFromThread(spider.stop)  # type: ignore[attr-defined]
+                reactor.callFromThread(spider.stop)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -135,52 +135,37 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "str": str,
-    "int": int,
-    "float": (int, float),
-    "bool": bool,
-    "tuple[str, ...]": list,
-    "Mapping[str, str]": dict,
-}
+_TEXT, _WHOLE, _NUMBER, _SWITCH = "text", "a whole number", "a number", "true or false"
+_TEXTS, _TABLE = "a list of texts", "a table of texts"
 _WANTED = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "tuple[str, ...]": "a list of texts",
-    "Mapping[str, str]": "a table of texts",
+    "family": _TEXT,
+    "api": _TEXT,
+    "media_hosts": _TEXTS,
+    "page_size": _WHOLE,
+    "safe_ratings": _TEXTS,
+    "search": _TEXT,
+    "interval_s": _NUMBER,
+    "media_interval_s": _NUMBER,
+    "media_at_once": _WHOLE,
+    "credentials": _TABLE,
+    "credentials_wanted": _SWITCH,
+    "robots_exempt": _TEXTS,
+    "robots_why": _TEXT,
+    "excluded_tags": _TEXTS,
+    "empty_answers": _WHOLE,
 }
-_FIELDS = {field.name: field for field in dataclasses.fields(Site) if field.name != "name"}
-
-
-def _type_name(key: str) -> str:
-    kind = _FIELDS[key].type
-    return (
-        kind.__name__ if isinstance(kind, type) and kind.__module__ == "builtins" else _long(kind)
-    )
-
-
-def _long(kind: Any) -> str:
-    text = str(kind).replace("collections.abc.", "").replace("typing.", "")
-    return "tuple[str, ...]" if text.startswith("tuple") else text
+_REQUIRED = ("family", "api", "media_hosts", "page_size", "safe_ratings")
 
 
 def _faults_of(name: str, row: Mapping[str, Any]) -> list[str]:
     """Returns a sentence for every unknown, missing, ill-typed or forbidden value of a site."""
     faults = []
     for key, value in row.items():
-        if key not in _FIELDS:
-            faults.append(f'[{name}] "{key}" is not a key of a site{nearest(key, _FIELDS)}')
-        elif not _is_of_kind(value, _type_name(key)):
-            faults.append(f"[{name}] {key} is {_kind(value)}, {_WANTED[_type_name(key)]} wanted")
-    for key, field in _FIELDS.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if key not in row and not optional:
-            faults.append(f"[{name}] {key} is missing")
+        if key not in _WANTED:
+            faults.append(f'[{name}] "{key}" is not a key of a site{nearest(key, _WANTED)}')
+        elif not _is_of_kind(value, _WANTED[key]):
+            faults.append(f"[{name}] {key} is {_kind(value)}, {_WANTED[key]} wanted")
+    faults += [f"[{name}] {key} is missing" for key in _REQUIRED if key not in row]
     return faults or _forbidden(_site(name, row))
 
 
@@ -221,29 +206,27 @@ def _forbidden(site: Site) -> list[str]:
 
 
 def _site(name: str, row: Mapping[str, Any]) -> Site:
-    values = {
-        key: tuple(value)
-        if isinstance(value, list)
-        else MappingProxyType(dict(value))
-        if isinstance(value, dict)
-        else value
-        for key, value in row.items()
-    }
+    values = {key: _frozen(value) for key, value in row.items()}
     board = os.environ.get("OMOKAGE_BOARD_URL") or DEFAULT_BOARD_URL
-    values["api"] = values["api"].replace("${OMOKAGE_BOARD_URL}", board.rstrip("/")).rstrip("/")
-    return Site(name=name, **values)
+    api = row["api"].replace("${OMOKAGE_BOARD_URL}", board.rstrip("/")).rstrip("/")
+    return Site(**{**values, "name": name, "api": api})
 
 
-def _is_of_kind(value: Any, kind: str) -> bool:
-    if isinstance(value, bool) and kind != "bool":
-        return False
-    if not isinstance(value, _KINDS[kind]):
-        return False
+def _frozen(value: Any) -> Any:
     if isinstance(value, list):
-        return all(isinstance(one, str) for one in value)
-    if isinstance(value, dict):
-        return all(isinstance(one, str) for one in value.values())
-    return True
+        return tuple(value)
+    return MappingProxyType(value) if isinstance(value, dict) else value
+
+
+def _is_of_kind(value: Any, wanted: str) -> bool:
+    if wanted == _TEXTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if wanted == _TABLE:
+        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    if wanted == _SWITCH or isinstance(value, bool):
+        return wanted == _SWITCH and isinstance(value, bool)
+    kinds: dict[str, tuple[type, ...]] = {_TEXT: (str,), _WHOLE: (int,), _NUMBER: (int, float)}
+    return isinstance(value, kinds[wanted])
 
 
 def _kind(value: Any) -> str:

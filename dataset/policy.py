@@ -76,6 +76,9 @@ class Takedowns:
     posts: frozenset[tuple[str, int]] = frozenset()
     artists: frozenset[str] = frozenset()
 
+    def __bool__(self) -> bool:
+        return bool(self.md5s or self.posts or self.artists)
+
     def cover(self, post: PostFields) -> bool:
         """Tells whether a post is on the list; artists count among all tags on flat boards."""
         return (

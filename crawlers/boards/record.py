@@ -12,7 +12,7 @@ from dataset.errors import CrawlError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # 1 and 0 are equal to True and False, and found as them.
-_FLAGS = {True: True, False: False, None: False, "true": True, "false": False}
+_FLAGS: dict[object, bool] = {True: True, False: False, None: False, "true": True, "false": False}
 
 
 class Record:

@@ -2,7 +2,7 @@
 
 import asyncio
 from io import BytesIO
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from scrapy.crawler import Crawler
 from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
@@ -54,7 +54,7 @@ class BlobInfo(FileInfo):
     reason: str | None
 
 
-class NotNow(Exception):
+class FetchError(Exception):
     """The picture could not be fetched this time; the next crawl tries again."""
 
 
@@ -102,7 +102,7 @@ class BlobsPipeline(FilesPipeline):
     ) -> FileInfo:
         """Checks and stores what came, in a thread: decoding would hold up the reactor."""
         if response.status in PASSING:
-            raise NotNow(f"status {response.status}")
+            raise FetchError(f"status {response.status}")
         if response.status != 200:
             gone = response.status in (404, 410, 451)
             return _refused(request.url, "gone" if gone else f"status_{response.status}")
@@ -117,7 +117,7 @@ class BlobsPipeline(FilesPipeline):
 
     def media_failed(
         self, failure: Failure, request: Request, info: MediaPipeline.SpiderInfo
-    ) -> Failure:
+    ) -> NoReturn:
         """Hands the failure on to `item_completed`."""
         failure.raiseException()
 
@@ -157,7 +157,7 @@ def _judge_failure(item: Verdict, failure: Failure) -> None:
         item.reason = "too_large"
     elif isinstance(error, IgnoreRequest):
         item.reason = "robots"
-    elif isinstance(error, (NotNow, *BROKEN_LINE)):
+    elif isinstance(error, (FetchError, *BROKEN_LINE)):
         item.put_off = str(error) or type(error).__name__
     else:
         failure.raiseException()

@@ -125,10 +125,10 @@ class BoardSpider(scrapy.Spider):
 
     def page_failed(self, failure: Failure) -> None:
         """Stops the crawl: an API request got no answer at all."""
-        if self.stopping and failure.check(IgnoreRequest):
+        if self.stopping and isinstance(failure.value, IgnoreRequest):
             return
         url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
-        why = failure.getErrorMessage().strip().rstrip(".") or failure.type.__name__
+        why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
         self.stop(
             CrawlError(
                 f"{self.site.name} cannot be reached at {url or self.site.api}: {why}. Is the "
@@ -155,11 +155,9 @@ class BoardSpider(scrapy.Spider):
         """Tells the spider that a post has reached the end of the pipelines."""
         self.in_flight -= 1
 
-    @staticmethod
-    def close(spider: scrapy.Spider, reason: str) -> None:
-        """Closes the ledger with the crawl."""
-        if isinstance(spider, BoardSpider):
-            spider.ledger.close()
+    def closed(self, _reason: str) -> None:
+        """Closes the ledger; Scrapy calls it when the last post is through."""
+        self.ledger.close()
 
     def _noted(self, response: Response, ask: Ask, limit: int) -> list[Verdict]:
         if response.status != 200:
