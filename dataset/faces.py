@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from dataset.cropping import FaceSettings
 from dataset.digests import content_digest
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
-from dataset.likeness import similar_pairs, thumb_distance
+from dataset.likeness import THUMB_BYTES, similar_pairs, thumb_distance
 from dataset.progress import progress
 from dataset.schemas import FACES, POSTS, read_table, write_table
 from dataset.shards import (
@@ -317,4 +317,4 @@ def _thumbs(store: Store, faces: pa.Table) -> npt.NDArray[np.uint8]:
         shard = shard.filter(pc.is_in(shard["face_id"], value_set=wanted))
         found.update(zip(shard["face_id"].to_pylist(), shard["thumb"].to_pylist(), strict=True))
     joined = b"".join(found[face_id] for face_id in wanted.to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(len(wanted), -1 if len(wanted) else 0)
+    return np.frombuffer(joined, np.uint8).reshape(len(wanted), THUMB_BYTES)
