@@ -24,11 +24,9 @@ from pipeline.board import (
 from pipeline.build import build_defs
 from pipeline.instance import open_instance, prepare_home
 from pipeline.processes import free_port, running
-from pipeline.run_config import demo_run_config
+from pipeline.run_config import DEMO_SITE, demo_run_config
 from pipeline.settings import Settings
 from pipeline.status import champion_lines
-
-SITE = "demo"
 
 
 def run_demo(
@@ -46,7 +44,7 @@ def run_demo(
     check_same_collection(store, pictures)
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
-    here = replace(settings, sites=(SITE,), board_url=board_url(port))
+    here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
     with shown_progress(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)

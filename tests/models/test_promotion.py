@@ -41,8 +41,14 @@ def test_the_champion_does_not_challenge_itself() -> None:
     assert not decide(INCUMBENT, INCUMBENT).moves
 
 
-@pytest.mark.parametrize("field", ["manifest", "protocol"])
-def test_numbers_of_unequal_terms_are_not_compared(field: str) -> None:
-    other = dataclasses.replace(challenger(1.0), **{field: "other"})
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(challenger(1.0), manifest="other"),
+        dataclasses.replace(challenger(1.0), protocol="other"),
+    ],
+    ids=["manifest", "protocol"],
+)
+def test_numbers_of_unequal_terms_are_not_compared(other: Measured) -> None:
     with pytest.raises(ValueError, match="different"):
         decide(other, INCUMBENT)
