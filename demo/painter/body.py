@@ -82,7 +82,7 @@ def _trunk(pen: Pen, neckline: tuple[float, float], cloth: Tone) -> None:
 
 
 def _serafuku(pen: Pen, who: Character) -> None:
-    collar, scarf = tone(mix(who.trim, (60, 70, 120), 0.35)), tone(who.accent)
+    collar, scarf = tone(mix(who.trim, (48, 62, 124), 0.62)), tone(who.accent)
     for side in (-1, 1):
         flap = points(
             [

@@ -17,7 +17,7 @@ def points(rows: ArrayLike) -> Points:
 
 def moved(shape: ArrayLike, dx: float, dy: float) -> Points:
     """The same points, shifted."""
-    return points(shape) + np.array((dx, dy))
+    return np.add(points(shape), (dx, dy), dtype=np.float64)
 
 
 @lru_cache(maxsize=64)
