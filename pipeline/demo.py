@@ -65,21 +65,24 @@ def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
-    """Returns why a run failed, in the words of the stage that failed."""
+    """Returns why a run failed, in the words of the check or the stage that failed."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.blocking:
+            return f"{check.check_name}: {check.description}"
     for event in result.all_events:
         if event.is_step_failure:
-            data = event.step_failure_data
-            known = data.user_failure_data
-            if known is not None and known.description:
-                return f"{event.step_key}: {known.description}"
-            error = data.error
-            cause = error.cause if error and error.cause else error
-            said = cause.message.strip() if cause else "no message"
-            return (
-                f"{event.step_key}: {said}\nThe whole traceback is in the Dagster UI, "
-                f"run {result.run_id}."
-            )
+            return f"{event.step_key}: {_words_of(event, result.run_id)}"
     return f"run {result.run_id} did not succeed; the Dagster UI shows its events"
+
+
+def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
+    data = event.step_failure_data
+    told = data.user_failure_data.description if data.user_failure_data else None
+    if told:
+        return told
+    error = data.error.cause if data.error and data.error.cause else data.error
+    said = error.message.strip() if error else "no message"
+    return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."
 
 
 @contextlib.contextmanager

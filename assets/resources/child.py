@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dataset.progress import handed_descriptors
+
 POLL_S = 0.2
 
 
@@ -63,6 +65,7 @@ def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Po
         [sys.executable, *arguments],
         env=variables,
         stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
+        pass_fds=handed_descriptors(),
         start_new_session=True,
     )
 

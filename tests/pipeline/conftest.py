@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-POSTS = 440
+POSTS = 480
 SMOKE = """\
 generator: {preset: smoke}
 evaluation: {fakes: 64}
