@@ -131,11 +131,11 @@ def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> list[str]:
 
     Returns the site of every post that is taken down, now or before.
     """
-    for post, sha256, ext in ledger.covered(takedowns):
-        if sha256 is not None:
-            store.remove(blob_path(sha256, ext or ""))
-            ledger.take_down_blob(sha256)
-        ledger.refuse(post, TAKEDOWN)
+    for row in ledger.covered(takedowns):
+        if row.media is not None:
+            store.remove(blob_path(row.media.sha256, row.media.ext))
+            ledger.take_down_blob(row.media.sha256)
+        ledger.refuse(row.post, TAKEDOWN)
     return ledger.sites_of_reason(TAKEDOWN)
 
 

@@ -59,7 +59,7 @@ CREATE TABLE posts (
     PRIMARY KEY (site, post_id)
 );
 CREATE INDEX posts_by_state ON posts (site, state, post_id);
-CREATE INDEX posts_by_md5 ON posts (md5) WHERE state = 'kept';
+CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
 """
 
@@ -120,7 +120,7 @@ class Ledger:
         with self._transaction():
             known = self._one("SELECT identity FROM sites WHERE site = ?", site.name)
             if known is None:
-                self._db.execute("INSERT INTO sites VALUES (?, ?)", (site.name, site.identity))
+                self._do("INSERT INTO sites VALUES (?, ?)", (site.name, site.identity))
             elif known[0] != site.identity:
                 raise CrawlError(
                     f"{self.path} holds posts of {known[0]} under the name {site.name}, which now "
@@ -143,7 +143,7 @@ class Ledger:
         """
         with self._transaction():
             to_settle = [post for post in posts if self._note(site, post)]
-            self._db.execute(
+            self._do(
                 "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?)",
                 (site, query, window.low, window.high, int(window.bottomed), _now()),
             )
@@ -153,7 +153,7 @@ class Ledger:
         """Yields, each once, the posts that wait to be settled; they may be settled meanwhile."""
         last = 0
         while True:
-            rows = self._db.execute(
+            rows = self._do(
                 "SELECT post_id, record FROM posts WHERE site = ? AND state = 'pending' "
                 "AND post_id > ? ORDER BY post_id LIMIT ?",
                 (site, last, BATCH),
@@ -178,7 +178,7 @@ class Ledger:
         Returns False, and refuses it as `unavailable`, after the last of MAX_ATTEMPTS.
         """
         with self._transaction():
-            self._db.execute(
+            self._do(
                 "UPDATE posts SET attempts = attempts + 1, reason = ? "
                 "WHERE site = ? AND post_id = ?",
                 (reason, post.board, post.post_id),
@@ -207,7 +207,7 @@ class Ledger:
         for site in sorted(set(sites)):
             last = 0
             while True:
-                found = self._db.execute(
+                found = self._do(
                     "SELECT post_id, record, state, reason, sha256, ext, width, height, size_bytes "
                     "FROM posts WHERE site = ? AND post_id > ? ORDER BY post_id LIMIT ?",
                     (site, last, BATCH),
@@ -223,29 +223,32 @@ class Ledger:
         """Makes posts pending again, with all their attempts before them."""
         with self._transaction():
             for post in posts:
-                self._db.execute(
+                self._do(
                     "UPDATE posts SET state = 'pending', reason = ?, attempts = 0, sha256 = NULL, "
                     "ext = NULL, width = NULL, height = NULL, size_bytes = NULL, settled_at = NULL "
                     "WHERE site = ? AND post_id = ?",
                     (reason, post.board, post.post_id),
                 )
 
-    def covered(self, takedowns: Takedowns) -> list[tuple[Post, str | None, str | None]]:
-        """Returns the posts of all sites on the takedown list, each with its blob, if it has one.
-
-        Only those that are not yet refused for it.
-        """
-        sites = [site for (site,) in self._db.execute("SELECT site FROM sites")]
+    def covered(self, takedowns: Takedowns) -> list[Row]:
+        """Returns the posts of all sites on the takedown list, but those refused for it before."""
+        if not takedowns:
+            return []
+        sites = [site for (site,) in self._rows("SELECT site FROM sites")]
         return [
-            (row.post, row.media.sha256 if row.media else None, row.media and row.media.ext)
-            for row in (self.rows(sites) if takedowns else ())
-            if not (row.state == "refused" and row.reason == "takedown")
-            and takedowns.cover(row.post)
+            row
+            for row in self.rows(sites)
+            if row.reason != "takedown" and takedowns.cover(row.post)
         ]
+
+    def is_taken_down(self, md5: str | None) -> bool:
+        """Tells whether these very bytes were taken down with a post of any board."""
+        found = self._one("SELECT 1 FROM posts WHERE md5 = ? AND reason = 'takedown' LIMIT 1", md5)
+        return found is not None
 
     def take_down_blob(self, sha256: str) -> None:
         """Refuses, as taken down, every post of any site that has this blob."""
-        self._db.execute(
+        self._do(
             "UPDATE posts SET state = 'refused', reason = 'takedown', sha256 = NULL, ext = NULL, "
             "width = NULL, height = NULL, size_bytes = NULL, settled_at = ? WHERE sha256 = ?",
             (_now(), sha256),
@@ -253,16 +256,12 @@ class Ledger:
 
     def sites_of_reason(self, reason: str) -> list[str]:
         """Returns the site of every post that is refused for `reason`."""
-        rows = self._db.execute(
-            "SELECT site FROM posts WHERE state = 'refused' AND reason = ?", (reason,)
-        )
+        rows = self._do("SELECT site FROM posts WHERE state = 'refused' AND reason = ?", (reason,))
         return [site for (site,) in rows]
 
     def count(self, site: str) -> dict[str, int]:
         """Returns how many posts of a site are pending, kept and refused."""
-        rows = self._db.execute(
-            "SELECT state, COUNT(*) FROM posts WHERE site = ? GROUP BY state", (site,)
-        )
+        rows = self._do("SELECT state, COUNT(*) FROM posts WHERE site = ? GROUP BY state", (site,))
         return {"pending": 0, "kept": 0, "refused": 0} | dict(rows.fetchall())
 
     def _note(self, site: str, post: Post) -> bool:
@@ -272,7 +271,7 @@ class Ledger:
         )
         if known and known[1] != "pending" and same_picture_and_words(json.loads(known[0]), record):
             return False
-        self._db.execute(
+        self._do(
             "INSERT INTO posts (site, post_id, state, md5, record, noted_at) "
             "VALUES (?, ?, 'pending', ?, ?, ?) ON CONFLICT (site, post_id) DO UPDATE SET "
             "state = 'pending', reason = NULL, md5 = excluded.md5, record = excluded.record",
@@ -284,7 +283,7 @@ class Ledger:
         blob: Sequence[Any] = (None, None, None, None, None)
         if media is not None:
             blob = (media.sha256, media.ext, media.width, media.height, media.size_bytes)
-        self._db.execute(
+        self._do(
             "UPDATE posts SET state = ?, reason = ?, sha256 = ?, ext = ?, width = ?, height = ?, "
             "size_bytes = ?, settled_at = ? WHERE site = ? AND post_id = ?",
             (state, reason, *blob, _now(), post.board, post.post_id),
@@ -294,8 +293,8 @@ class Ledger:
         with self._transaction():
             if not self._one("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"):
                 for statement in _TABLES.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO schema_version VALUES (?)", (VERSION,))
+                    self._do(statement)
+                self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
             row = self._one("SELECT version FROM schema_version")
         if row is None or row[0] != VERSION:
             found = row[0] if row else "none"
@@ -305,8 +304,17 @@ class Ledger:
             )
 
     def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+        row: tuple[Any, ...] | None = self._do(query, values).fetchone()
         return row
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._do(query, values).fetchall()
+
+    def _do(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.Error as error:  # the disk is full, or another crawl holds the file
+            raise StoreError(f"{self.path}: {error}; run the same command again later") from error
 
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)

@@ -126,8 +126,9 @@ class Crawl:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(INTERRUPTED))
             spider = crawler.spider
-            if isinstance(spider, BoardSpider):
-                reactor.callFromThread(spider.stop)
+            if not isinstance(spider, BoardSpider):
+                os._exit(INTERRUPTED)  # nothing has begun
+            reactor.callFromThread(spider.stop)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

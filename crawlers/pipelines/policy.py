@@ -27,6 +27,8 @@ class PolicyPipeline:
         assert isinstance(spider, BoardSpider)
         excluded = spider.site.excluded_tags
         item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
+        if item.reason is None and spider.ledger.is_taken_down(item.post.md5):
+            item.reason = "takedown"
         if item.reason is None and not matches(spider.words, item.post):
             item.reason = "not_asked_for"
         return item

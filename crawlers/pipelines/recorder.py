@@ -4,8 +4,10 @@ from typing import Self
 
 from scrapy.crawler import Crawler
 
+from crawlers.ledger import Ledger
 from crawlers.spiders.board import BoardSpider
 from crawlers.verdict import Verdict
+from dataset.errors import OmokageError
 
 
 class RecorderPipeline:
@@ -24,22 +26,28 @@ class RecorderPipeline:
         spider = self._crawler.spider
         assert isinstance(spider, BoardSpider)
         spider.settled()
+        try:
+            self._record(spider.ledger, item)
+        except OmokageError as error:  # the ledger cannot be written: nothing can go on
+            spider.stop(error)
+        return item
+
+    def _record(self, ledger: Ledger, item: Verdict) -> None:
         if item.put_off == "stopping":
-            return item  # as it was: pending
+            return  # as it was: pending
         if item.put_off is not None:
-            if spider.ledger.postpone(item.post, item.put_off):
+            if ledger.postpone(item.post, item.put_off):
                 self._count("put_off")
             else:
                 item.reason = "unavailable"
                 self._count_drop(item.reason)
         elif item.media is not None:
-            spider.ledger.keep(item.post, item.media)
+            ledger.keep(item.post, item.media)
             self._count("kept")
         else:
             assert item.reason is not None
-            spider.ledger.refuse(item.post, item.reason)
+            ledger.refuse(item.post, item.reason)
             self._count_drop(item.reason)
-        return item
 
     def _count_drop(self, reason: str) -> None:
         self._count(f"drop/{reason}")
