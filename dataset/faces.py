@@ -120,7 +120,7 @@ def _rejects(store: Store) -> set[str]:
     """The face_ids of the hand-made reject list: one a line, as an id or as a crop's file name."""
     if not store.exists(REJECTS_PATH):
         return set()
-    lines = store.read_bytes(REJECTS_PATH).decode().splitlines()
+    lines = store.read_bytes(REJECTS_PATH).decode(errors="replace").splitlines()
     stripped = {number: line.split("#")[0].strip() for number, line in enumerate(lines, start=1)}
     ids = {number: re.sub(r"^.*/|\.png$", "", text) for number, text in stripped.items() if text}
     faults = [
