@@ -102,7 +102,8 @@ def _face(
     picture = Image.new("RGB", (big, big), tuple(rng.integers(120, 255, 3).tolist()))
     draw = ImageDraw.Draw(picture)
     for _ in range(6):
-        x, y, r = [*rng.uniform(0, big, 2).tolist(), rng.uniform(0.05, 0.2) * big]
+        x, y = rng.uniform(0, big, 2).tolist()
+        r = float(rng.uniform(0.05, 0.2) * big)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(90, 255, 3).tolist()))
     cx, cy = (big * (0.5 + rng.uniform(-0.08, 0.08, 2))).tolist()
     w, h = big * 0.21, big * 0.25

@@ -34,7 +34,8 @@ def test_every_mode_becomes_rgb(form: str, modes: str) -> None:
         if mode == "I;16":
             picture = Image.fromarray(np.full((30, 40), 65535, np.uint16))
         made = decode(coded(picture, form), where="x")
-        assert (made.shape, made.dtype) == ((30, 40, 3), np.uint8)
+        assert made.shape == (30, 40, 3)
+        assert made.dtype == np.uint8
         assert made.min() >= 253, mode
 
 

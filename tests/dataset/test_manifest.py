@@ -219,3 +219,20 @@ def test_foreign_pack_is_refused(ready: Home) -> None:
     np.save(path, np.zeros((1, 3, 32, 32), np.uint8))
     with pytest.raises(OmokageError, match=r"eval-32\.npy is uint8 \[1, 3, 32, 32\]; uint8 \["):
         pack(ready.store, made, "eval", resolution_px=32)
+
+
+def test_all_stages_work_on_an_object_store(tmp_path: Path) -> None:
+    home = Home(Store(f"memory://{tmp_path.name}"))
+    for seed in range(COUNT):
+        home.add(png(portrait(seed)), tags=portrait_tags(seed))
+    home.write()
+    for reused in (0, 16):
+        with ThreadPoolExecutor(1) as executor:
+            assert crop_shards(home.store, FaceSettings(), executor).shards_reused == reused
+    choose_labels(home.store, LabelSettings())
+    made = build(home)
+    assert load_manifest(home.store, None) == made
+    with pytest.raises(StoreError, match="a local folder is needed here"):
+        pack(home.store, made, "train", resolution_px=32)
+    packed = pack(home.store, made, "train", resolution_px=32, into=Store(str(tmp_path)))
+    assert len(packed.images) == made.train_rows
