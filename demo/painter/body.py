@@ -160,7 +160,7 @@ def _hoodie(pen: Pen, cloth: Tone) -> None:
             * (side, 1),
             5,
         )
-        pen.fill(hood, cloth.light)
+        pen.fill(hood, cloth.base)  # a paler hood reads as a second face to the cascade
         pen.shade(
             spline(
                 points([(0.94, 1.92), (0.4, 2.16), (0.0, 2.12), (0.5, 1.98), (0.94, 1.6)])
