@@ -81,7 +81,7 @@ def paint_ornament(pen: Pen, who: Character) -> None:
         case "hair_flower":
             _flower(pen, at, colours)
         case "hair_bow":
-            _bow(pen, (0.0, -1.34), 0.62, colours)
+            _bow(pen, (who.side * -0.56, -1.2), 0.56, colours)
         case "hair_ribbon":
             for side in (-1, 1):
                 _bow(pen, (side * 0.98, -0.78), 0.34, colours)

@@ -160,7 +160,7 @@ def _hoodie(pen: Pen, cloth: Tone) -> None:
             * (side, 1),
             5,
         )
-        pen.fill(hood, cloth.light)
+        pen.fill(hood, cloth.base)  # a paler hood reads as a second face to the cascade
         pen.shade(
             spline(
                 points([(0.94, 1.92), (0.4, 2.16), (0.0, 2.12), (0.5, 1.98), (0.94, 1.6)])
@@ -173,8 +173,8 @@ def _hoodie(pen: Pen, cloth: Tone) -> None:
         cord = bezier(
             [(side * 0.22, 2.05), (side * 0.27, 2.3), (side * 0.2, 2.6), (side * 0.25, 2.85)], 8
         )
-        pen.ink(cord, (250, 248, 240), 1.5, start=1, end=1)
-        pen.fill(ellipse(side * 0.25, 2.88, 0.05, 0.07, n=12), (236, 230, 220))
+        pen.ink(cord, cloth.deep, 1.3, start=1, end=1)
+        pen.fill(ellipse(side * 0.25, 2.88, 0.05, 0.07, n=12), cloth.deep)
     pen.ink([(0, 2.12), (0, 6.5)], cloth.deep, 1.0, start=0.6, end=0.6)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from demo.painter.canvas import Pen
+from demo.painter.canvas import GRAPHITE, Pen
 from demo.painter.colours import LASH, RGB, WHITE, mix, shifted, tone
 from demo.painter.curves import Points, bezier, ellipse, moved, points, spline, tapered
 from demo.painter.traits import Character
@@ -120,12 +120,12 @@ def _lashes(pen: Pen, shape: EyeShape, colour: RGB, who: Character) -> None:
     out = shape.upper[-1]
     wing = points([*shape.upper, (out[0] + side * 0.055, out[1] - 0.035)])
     body = tapered(pen.px(wing), 0.105 * pen.unit, 0.34, end=0.3)
-    pen.canvas.fill(body, colour if not pen.canvas.line_art else (66, 64, 70))
+    pen.canvas.fill(body, colour if not pen.canvas.line_art else GRAPHITE)
     for back, reach, lift in ((3, 0.1, 0.01), (1, 0.085, -0.045)):
         base = shape.upper[-1 - back]
         tip = moved(base, side * reach, -0.03 - lift)
         nib = [moved(base, -side * 0.04, -0.03), tip, moved(base, side * 0.03, 0.05)]
-        pen.canvas.fill(pen.px(nib), colour if not pen.canvas.line_art else (66, 64, 70))
+        pen.canvas.fill(pen.px(nib), colour if not pen.canvas.line_art else GRAPHITE)
     crease = moved(shape.upper[4:16], 0.0, -0.095)
     pen.ink(crease, mix(colour, who.skin, 0.35), 0.65, start=0.0, end=0.3)
     pen.ink(shape.lower[1:12], mix(colour, who.skin, 0.12), 0.95, start=0.9, end=0.0)

@@ -313,13 +313,13 @@ def _side_locks(pen: Pen, who: Character, rng: Random, colours: Tone) -> None:
         for shift, share, wide in ((0.16, 0.86, 0.17), (0.0, 1.0, 0.19)):
             piece = lock(
                 [
-                    (side * 0.7, -1.0),
+                    (side * 0.6, -0.88),
                     (side * (1.16 + shift), -0.55),
                     (side * (1.02 + shift), 0.25),
                     (side * (0.86 + shift * 0.8), drop * share),
                 ],
                 wide,
-                root=0.8,
+                root=0.5,
                 sharp=2.4,
                 n=22,
             )
