@@ -4,9 +4,14 @@ import dagster as dg
 from pydantic import Field
 
 from assets.faults import plain_failures
+from assets.previews import blob_sheet, inline
 from assets.resources import ChildProcess, StoreResource
 from assets.tables import OWNERS, reasons
+from crawlers.ledger import Ledger
 from crawlers.sites import Site
+from dataset.store import Store
+
+PREVIEWED = 16
 
 
 class CrawlConfig(dg.Config):
@@ -57,7 +62,15 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "seconds": made["seconds"],
                 "posts_per_second": round(made["seen"] / max(made["seconds"], 1e-3), 1),
                 "reused": made["seen"] == 0,
+                "preview": _newest(store.open(), site.name),
             }
         )
 
     return crawl
+
+
+def _newest(store: Store, site: str) -> dg.MarkdownMetadataValue:
+    """Shows the newest pictures that the ledger has of a site."""
+    with Ledger.of(store) as ledger:
+        blobs = ledger.newest_kept(site, PREVIEWED)
+    return inline(blob_sheet(store, [(blob.sha256, blob.ext) for blob in blobs], columns=8))

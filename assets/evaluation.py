@@ -10,6 +10,7 @@ from assets.faults import plain_failures
 from assets.generator import CURRENT
 from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
 from dataset.manifest import load_manifest
 from dataset.store import Store
@@ -45,6 +46,7 @@ def evaluation(
     The offline extractor is EfficientNet-Lite0, so the number is named `fd_efficientnet_lite0`; it
     is not an FID.
     """
+    watch = Stopwatch()
     opened = store.open()
     with plain_failures():
         manifest = load_manifest(opened, None)
@@ -71,6 +73,7 @@ def evaluation(
             "reference_rows": made["reference_rows"],
             "reused": made["reused"],
             "manifest": made["manifest_digest"],
+            "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(f"{folder}/{RESULT}")),
             "digest": made["protocol_digest"],
             "fakes_preview": _picture(opened, f"{folder}/fakes.png"),

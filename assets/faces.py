@@ -8,6 +8,7 @@ from pydantic import Field
 from assets.faults import plain_failures
 from assets.previews import contact_sheet, inline
 from assets.resources import ComputeResource, StoreResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema, reasons
 from dataset.faces import FaceSettings, crop_shards
 from dataset.schemas import FACES, read_table
@@ -44,6 +45,7 @@ def faces(
 
     Shards whose pictures and settings are unchanged are used again as they are.
     """
+    watch = Stopwatch()
     opened = store.open()
     settings = FaceSettings(
         min_side_px=config.min_side_px, crop_px=config.crop_px, cropped=config.cropped
@@ -61,6 +63,7 @@ def faces(
             "dropped": reasons(made.dropped),
             "shards_reused": made.shards_reused,
             "reused": made.shards_reused == made.shards,
+            "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.path)),
             "digest": made.digest,
             "preview": preview,

@@ -9,6 +9,7 @@ from pydantic import Field
 from assets.faults import plain_failures
 from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
 from dataset.manifest import load_manifest
 from dataset.store import Store
@@ -47,6 +48,7 @@ def generator(
 
     The same manifest with the same settings is not trained again.
     """
+    watch = Stopwatch()
     from models.config import preset  # imports torch, which the code location need not load
 
     opened = store.open()
@@ -86,6 +88,7 @@ def generator(
             "images_seen": made["images_seen"],
             "device": made["device"],
             "reused": made["already_trained"],
+            "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(folder)),
             "digest": name,
             "manifest": manifest.digest,

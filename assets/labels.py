@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.faults import plain_failures
 from assets.resources import StoreResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
 from dataset.labels import LabelSettings, LabelsFile, choose_labels
 
@@ -24,6 +25,7 @@ def labels(
     context: dg.AssetExecutionContext, config: LabelConfig, store: StoreResource
 ) -> dg.MaterializeResult:
     """The labels: curated appearance tags on 5 % to 50 % of the crops, the most frequent 23."""
+    watch = Stopwatch()
     opened = store.open()
     settings = LabelSettings(min_frac=config.min_frac, max_frac=config.max_frac, count=config.count)
     with plain_failures():
@@ -36,6 +38,7 @@ def labels(
             "chosen": _chosen(made),
             "cut": dg.MetadataValue.json(made.cut),
             "warning": made.warning or "none",
+            "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.path)),
             "digest": made.digest,
         },

@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.faults import plain_failures
 from assets.resources import StoreResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema
 from dataset.manifest import build_manifest
 from dataset.schemas import manifest_schema
@@ -21,6 +22,7 @@ class ManifestConfig(dg.Config):
 @dg.asset(deps=["posts", "faces", "labels"], group_name="dataset", kinds={"parquet"}, owners=OWNERS)
 def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResult:
     """The training set: crops, splits and labels. Same content, same digest, no new training."""
+    watch = Stopwatch()
     opened = store.open()
     with plain_failures():
         made = build_manifest(opened, eval_frac=config.eval_frac)
@@ -31,6 +33,7 @@ def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResu
             "train_rows": made.train_rows,
             "eval_rows": made.eval_rows,
             "labels": len(made.labels),
+            "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.folder)),
             "digest": made.digest,
         },

@@ -7,12 +7,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from assets.faults import plain_failures
-from assets.previews import contact_sheet, inline
+from assets.previews import blob_sheet, inline
 from assets.resources import StoreResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema, reasons
 from crawlers.export import export_posts
-from dataset.blobs import blob_path
-from dataset.decode import decode
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 
@@ -35,6 +34,7 @@ def posts_asset(sites: Sequence[str]) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": column_schema(POSTS)},
     )
     def posts(store: StoreResource) -> dg.MaterializeResult:
+        watch = Stopwatch()
         opened = store.open()
         with plain_failures():
             made = export_posts(opened, sites)
@@ -44,6 +44,7 @@ def posts_asset(sites: Sequence[str]) -> dg.AssetsDefinition:
                 "dagster/row_count": made.rows,
                 "kept": made.kept,
                 "refused": reasons(made.refused),
+                "seconds": watch.seconds,
                 "path": dg.MetadataValue.path(opened.url(made.path)),
                 "digest": made.digest,
                 "preview": preview,
@@ -58,8 +59,5 @@ def _sheet(store: Store, path: str) -> Image.Image:
     """Lays out a few kept pictures, evenly taken from the whole table."""
     table = read_table(store, path, declared=POSTS)
     kept = table.filter(pc.is_null(table["drop_reason"])).select(["sha256", "ext"]).to_pylist()
-    pictures = []
-    for row in kept[:: max(1, len(kept) // PREVIEWED)][:PREVIEWED]:
-        blob = blob_path(row["sha256"], row["ext"])
-        pictures.append(Image.fromarray(decode(store.read_bytes(blob), where=blob)))
-    return contact_sheet(pictures or [Image.new("RGB", (96, 96))], columns=8)
+    shown = kept[:: max(1, len(kept) // PREVIEWED)][:PREVIEWED]
+    return blob_sheet(store, [(row["sha256"], row["ext"]) for row in shown], columns=8)

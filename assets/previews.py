@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import dagster as dg
 from PIL import Image
 
+from dataset.blobs import blob_path
+from dataset.decode import decode
+from dataset.store import Store
+
 MAX_BYTES = 100_000  # inline pictures cost four times their size in the instance's database
 PAPER = (250, 249, 246)
 
@@ -27,6 +31,15 @@ def contact_sheet(
         top = gap_px + row * step + (cell_px - fitted.height) // 2
         sheet.paste(fitted, (left, top))
     return sheet
+
+
+def blob_sheet(store: Store, blobs: Sequence[tuple[str, str]], *, columns: int) -> Image.Image:
+    """Lays out the blobs of these sha256s and extensions; an empty cell if there are none."""
+    pictures = []
+    for sha256, ext in blobs:
+        path = blob_path(sha256, ext)
+        pictures.append(Image.fromarray(decode(store.read_bytes(path), where=path)))
+    return contact_sheet(pictures or [Image.new("RGB", (96, 96), PAPER)], columns=columns)
 
 
 def inline(picture: Image.Image) -> dg.MarkdownMetadataValue:

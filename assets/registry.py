@@ -11,6 +11,7 @@ from assets.faults import plain_failures
 from assets.generator import CURRENT
 from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
 from dataset.errors import RegistryError
 from dataset.labels import appearance
@@ -42,6 +43,7 @@ def champion(
     Every generator becomes a version. The alias moves only if its distance beats the champion's on
     the same manifest by the same protocol; an older champion is measured again for that.
     """
+    watch = Stopwatch()
     opened = store.open()
     with plain_failures():
         current = opened.read_json(CURRENT)
@@ -69,6 +71,7 @@ def champion(
             "promoted": decision.moves,
             "reason": decision.reason,
             "reused": not is_new,
+            "seconds": watch.seconds,
             METRIC: candidate.distance,
             "manifest": candidate.manifest,
             "mlflow_run": current["mlflow_run"],

@@ -202,6 +202,15 @@ class Ledger:
         )
         return Media(*row) if row else None
 
+    def newest_kept(self, site: str, count: int) -> list[Media]:
+        """Returns the blobs of the newest `count` kept posts of a site."""
+        rows = self._db.execute(
+            "SELECT sha256, ext, width, height, size_bytes FROM posts "
+            "WHERE site = ? AND state = 'kept' ORDER BY post_id DESC LIMIT ?",
+            (site, count),
+        )
+        return [Media(*row) for row in rows]
+
     def rows(self, sites: Sequence[str]) -> Iterator[Row]:
         """Yields all posts of `sites`, by site and post number; they may be changed meanwhile."""
         for site in sorted(set(sites)):

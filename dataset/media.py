@@ -28,7 +28,7 @@ class Media:
     size_bytes: int
 
 
-class MediaRefused(Exception):  # noqa: N818 - a verdict, not a fault of ours
+class MediaRefused(Exception):
     """A file that may not become a blob.
 
     reason: empty, too_large, wrong_md5, not_a_picture, mislabelled, too_many_pixels, animated or

@@ -2,13 +2,11 @@
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import dagster as dg
@@ -23,7 +21,7 @@ from pipeline.board import (
 )
 from pipeline.build import build_defs
 from pipeline.instance import open_instance, prepare_home
-from pipeline.processes import free_port, running
+from pipeline.processes import free_port, interruptible, running
 from pipeline.run_config import DEMO_SITE, demo_run_config
 from pipeline.settings import Settings
 from pipeline.status import champion_lines
@@ -45,7 +43,7 @@ def run_demo(
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
     here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
-    with shown_progress(), running([board]):
+    with interruptible(), shown_progress(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
         _materialise(here, run_config)
@@ -56,7 +54,7 @@ def run_demo(
 def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
     defs = build_defs(settings=settings)
     job = defs.resolve_job_def("everything")
-    with open_instance() as instance, interruptible():
+    with open_instance() as instance:
         result = job.execute_in_process(
             run_config=run_config, instance=instance, raise_on_error=False
         )
@@ -99,20 +97,6 @@ def shown_progress() -> Iterator[None]:
     finally:
         del os.environ[PROGRESS]
         os.close(handle)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Has SIGTERM interrupt the run as Ctrl-C does, so that the stages save and end."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _farewell(settings: Settings, took_s: float) -> list[str]:

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from dataset.errors import OmokageError, UsageError
 
@@ -80,6 +81,24 @@ def _child_begins() -> None:
         signal.signal(number, signal.SIG_DFL)
     if _LIBC is not None:  # they are others' programs: only the kernel can tell them we are gone
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Has SIGINT and SIGTERM raise KeyboardInterrupt in the block, so that all is ended in order.
+
+    A shell that starts us in the background has SIGINT ignored; here it is heard again.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

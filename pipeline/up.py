@@ -9,6 +9,7 @@ from pipeline.processes import (
     LOOPBACK,
     Server,
     check_port_free,
+    interruptible,
     running,
     wait_until_answering,
 )
@@ -44,7 +45,7 @@ def run_up(
         "demo board": (board, board_url(board_port)),
     }
     servers = [mlflow, board, dagster]
-    with running(servers):
+    with interruptible(), running(servers):
         for name, (server, url) in pages.items():
             path = "/health" if server is board else "/"
             wait_until_answering(server, url + path, timeout_s=180)

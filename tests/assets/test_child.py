@@ -88,7 +88,7 @@ def test_an_interrupt_ends_the_child_and_what_it_started(
 import dagster as dg
 from assets.resources import ChildProcess
 from tests.assets.test_child import LONG, asset_running
-from pipeline.demo import interruptible
+from pipeline.processes import interruptible
 with interruptible():
     dg.materialize(
         [asset_running(LONG, {str(pids)!r})],
