@@ -14,7 +14,6 @@ from assets.tables import OWNERS
 from dataset.manifest import load_manifest
 from dataset.store import Store
 
-
 METRIC = "fd_efficientnet_lite0"
 RESULT = "evaluation.json"
 

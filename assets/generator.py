@@ -61,7 +61,7 @@ def generator(
             tags={
                 "omokage.manifest": manifest.digest,
                 "omokage.config": settings.digest,
-                "omokage.dagster_run": context.run_id,
+                "omokage.dagster_run": context.run.run_id,
             },
         )
     folder = f"{FOLDER}/{name}"

@@ -13,6 +13,9 @@ from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from assets.tables import OWNERS
 from dataset.errors import RegistryError
+from dataset.labels import appearance
+from dataset.manifest import load_manifest
+from dataset.packed import pack
 from dataset.store import Store
 from models.promotion import Decision, Measured, decide
 
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-SHEET = "champion.png"
+SHEET = "champion.png"  # at the home's top, for people
+LABELS_SHEET = "labels.png"
 SHEET_COLUMNS = 10
+SHEET_ROWS = 10
 HAIR_COLOUR = "hair_colour"
 
 
@@ -50,7 +55,11 @@ def champion(
         decision = decide(candidate, incumbent)
         champion_version = version.version if decision.moves or holder is None else holder.version
         _carry_out(tracking, version=version, holder=holder, decision=decision)
-        sheet = _sheet(opened, current["folder"], measured["manifest_digest"])
+        sheet = _sheet(opened, current)
+        opened.write_bytes(f"{current['folder']}/{LABELS_SHEET}", sheet)
+        if champion_version == version.version:
+            opened.write_bytes(SHEET, sheet)
+        tracking.log_picture(current["mlflow_run"], LABELS_SHEET, sheet)
     context.log.info(decision.reason)
     return dg.MaterializeResult(
         metadata={
@@ -64,7 +73,7 @@ def champion(
             "manifest": candidate.manifest,
             "mlflow_run": current["mlflow_run"],
             "digest": current["id"],
-            "preview": inline(sheet),
+            "preview": inline(Image.open(io.BytesIO(sheet))),
         },
         data_version=dg.DataVersion(f"{current['id']}-{version.version}"),
     )
@@ -93,7 +102,7 @@ def _registered(
         "omokage.manifest": current["manifest"],
         "omokage.protocol": measured["protocol_digest"],
         f"omokage.{METRIC}": f"{measured[METRIC]:.4f}",
-        "omokage.dagster_run": context.run_id,
+        "omokage.dagster_run": context.run.run_id,
     }
     return tracking.register(uri, run_id=current["mlflow_run"], tags=tags), True
 
@@ -152,18 +161,22 @@ def _carry_out(
         tracking.set_alias(CHALLENGER, version.version)
 
 
-def _sheet(store: Store, folder: str, manifest_digest: str) -> Image.Image:
-    """Draws hair colours by seeds and lays the table at the home's top, for people."""
+def _sheet(store: Store, current: dict[str, Any]) -> bytes:
+    """Draws the same characters with one hair colour after the other; returns the PNG's bytes."""
     from models.sampling import load_generator  # imports torch
     from models.tables import swap_table
 
-    manifest = load_manifest(store, manifest_digest)
-    network = load_generator(store.url(f"{folder}/generator"))
-    rows = label_matrix(read_split(store, manifest, "eval"), network.spec.labels)
-    hair = [name for name in network.spec.labels if vocabulary().groups.get(name) == HAIR_COLOUR]
-    swapped = hair or list(network.spec.labels[:8])
-    table = swap_table(network, rows, swapped, seeds=range(SHEET_COLUMNS))
+    network = load_generator(store.url(f"{current['folder']}/generator"))
+    manifest = load_manifest(store, current["manifest"])
+    reals = pack(store, manifest, "eval", resolution_px=network.spec.resolution_px)
+    groups = appearance().groups
+    hair = [name for name in manifest.labels if groups.get(name) == HAIR_COLOUR]
+    table = swap_table(
+        network,
+        reals.labels.astype("float32"),
+        hair or manifest.labels[:SHEET_ROWS],
+        seeds=range(SHEET_COLUMNS),
+    )
     buffer = io.BytesIO()
     table.save(buffer, "PNG")
-    store.write_bytes(SHEET, buffer.getvalue())
-    return table
+    return buffer.getvalue()

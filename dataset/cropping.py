@@ -28,8 +28,8 @@ class FaceSettings:
     min_sharpness: float = (
         30.0  # variance of the Laplacian; 1 in 1,000 real 96 px faces is below 50
     )
-    phash_distance: int = 8  # bits of 64 in which near-duplicates may differ ...
-    thumb_rms_max: float = 12.0  # ... and mean difference of their colours (0-255): both must hold
+    phash_distance: int = 10  # bits of 64 in which near-duplicates may differ ...
+    thumb_rms_max: float = 15.0  # ... and mean difference of their colours (0-255): both must hold
     cropped: bool = False  # the pictures are faces already: taken whole, nothing is searched
 
     def __post_init__(self) -> None:

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from dataset.cropping import FaceSettings
 from dataset.digests import content_digest
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
-from dataset.likeness import similar_pairs, thumb_distance
-from dataset.progress import progress
+from dataset.likeness import THUMB_BYTES, similar_pairs, thumb_distance
+from dataset.progress import Advance, progress
 from dataset.schemas import FACES, POSTS, read_table, write_table
 from dataset.shards import (
     DIGITS,
@@ -120,7 +120,7 @@ def _rejects(store: Store) -> set[str]:
     """The face_ids of the hand-made reject list: one a line, as an id or as a crop's file name."""
     if not store.exists(REJECTS_PATH):
         return set()
-    lines = store.read_bytes(REJECTS_PATH).decode().splitlines()
+    lines = store.read_bytes(REJECTS_PATH).decode(errors="replace").splitlines()
     stripped = {number: line.split("#")[0].strip() for number, line in enumerate(lines, start=1)}
     ids = {number: re.sub(r"^.*/|\.png$", "", text) for number, text in stripped.items() if text}
     faults = [
@@ -146,11 +146,13 @@ def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
 
 def _crop(store: Store, plans: list[Plan], settings: FaceSettings, executor: Executor) -> None:
     """Crops what the plans leave to do, committing each shard as soon as it is whole."""
+    for plan in plans:
+        if not plan.whole and not plan.todo:  # pictures have only gone
+            commit_shard(store, plan, settings, [])
     total = sum(len(plan.todo) for plan in plans)
+    if not total:
+        return
     with progress("faces", total, unit="pictures") as advance:
-        for plan in plans:
-            if not plan.whole and not plan.todo:  # pictures have only gone
-                commit_shard(store, plan, settings, [])
         tasks = {
             executor.submit(crop_batch, store, settings, batch): (plan, len(batch))
             for plan in plans
@@ -179,7 +181,7 @@ def _gather(
     store: Store,
     settings: FaceSettings,
     tasks: dict[Future[list[dict[str, Any]]], tuple[Plan, int]],
-    advance: Any,
+    advance: Advance,
 ) -> dict[str, BaseException]:
     """Commits each shard after its last batch; returns the first error of each that failed."""
     waiting = Counter(plan.digit for plan, _ in tasks.values())
@@ -317,4 +319,4 @@ def _thumbs(store: Store, faces: pa.Table) -> npt.NDArray[np.uint8]:
         shard = shard.filter(pc.is_in(shard["face_id"], value_set=wanted))
         found.update(zip(shard["face_id"].to_pylist(), shard["thumb"].to_pylist(), strict=True))
     joined = b"".join(found[face_id] for face_id in wanted.to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(len(wanted), -1 if len(wanted) else 0)
+    return np.frombuffer(joined, np.uint8).reshape(len(wanted), THUMB_BYTES)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from dataset.decode import Picture
 
@@ -57,17 +58,12 @@ def cut(image: Picture, square: Square, *, side_px: int) -> Picture:
     What lies outside the picture is its reflection.
     """
     height, width = image.shape[:2]
-    left, top = max(0, -square.x), max(0, -square.y)
-    right = max(0, square.x + square.side - width)
-    bottom = max(0, square.y + square.side - height)
-    piece = image[
-        max(0, square.y) : min(height, square.y + square.side),
-        max(0, square.x) : min(width, square.x + square.side),
-    ]
-    if left or top or right or bottom:
-        mirrored = cv2.copyMakeBorder(piece, top, bottom, left, right, cv2.BORDER_REFLECT_101)
-        return resized(np.asarray(mirrored, np.uint8), side_px)
-    return resized(piece, side_px)
+    right, bottom = square.x + square.side, square.y + square.side
+    if square.x >= 0 and square.y >= 0 and right <= width and bottom <= height:
+        return resized(image[square.y : bottom, square.x : right], side_px)
+    rows = _reflected(np.arange(square.y, bottom), height)
+    columns = _reflected(np.arange(square.x, right), width)
+    return resized(image[rows[:, None], columns], side_px)
 
 
 def resized(square: Picture, side_px: int) -> Picture:
@@ -83,3 +79,10 @@ def _start(centre: float, side: int, length: int) -> int:
     """Where a span of `side` about `centre` starts once it is moved inside 0..length."""
     low, high = sorted((0, length - side))  # longer than the picture: it must hold all of it
     return min(max(round(centre - side / 2), low), high)
+
+
+def _reflected(places: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """Folds places outside 0..length-1 back inside; the border itself is not repeated."""
+    period = max(1, 2 * (length - 1))
+    folded = places % period
+    return np.minimum(folded, period - folded) if length > 1 else np.zeros_like(places)

@@ -43,11 +43,17 @@ def progress_stream() -> Iterator[TextIO | None]:
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "off":
         yield None
-    elif wanted.startswith("fd:"):
-        with os.fdopen(os.dup(int(wanted.removeprefix("fd:"))), "w") as stream:
+    elif descriptors := handed_descriptors():
+        with os.fdopen(os.dup(descriptors[0]), "w") as stream:
             yield stream
     else:
         yield sys.stderr
+
+
+def handed_descriptors() -> tuple[int, ...]:
+    """Returns the descriptor of OMOKAGE_PROGRESS=fd:N, which a child process must inherit."""
+    wanted = os.environ.get(VARIABLE, "")
+    return (int(wanted.removeprefix("fd:")),) if wanted.startswith("fd:") else ()
 
 
 def _bar(label: str, total: int, unit: str, *, stream: TextIO):  # type: ignore[no-untyped-def]

@@ -413,7 +413,7 @@ def _parser() -> argparse.ArgumentParser:
         "--count",
         type=_positive,
         metavar="N",
-        help=f"posts to draw (default: {DEFAULT_COUNT}; 10 in 11 are ordinary ones)",
+        help=f"posts to draw (default: {DEFAULT_COUNT}; some 9 in 10 are ordinary ones)",
     )
     parser.add_argument(
         "--seed", type=int, metavar="S", help="another seed draws other pictures (default: 0)"

@@ -42,6 +42,8 @@ OnProgress = Callable[[int, int], None]
 _WRITING_VERSION = 2
 INDEX = "index.jsonl"
 _FIRST_ID = 1_000_000
+_ONE_IN = 13  # of 2,200 posts 2,000 are ordinary
+_POST_EVERY_S = YEAR_S / 2400
 _POSTER_SIDE_PX = 720
 _ARTISTS = tuple(f"omokage_painter_{number:02}" for number in range(1, 41))
 _GIVEN = ("aki", "haru", "hina", "kaho", "mio", "nagi", "rei", "rin", "sayo", "suzu", "yuki")
@@ -76,8 +78,9 @@ def drawn_collection(
 ) -> Collection:
     """Paints (or finds already painted) `count` posts and makes their records.
 
-    The same painter, count and seed give the same collection. 10 in 11 posts are ordinary;
-    the others are the kinds of `demo.refusals`, each at least once where `count` allows it.
+    The same painter, count and seed give the same collection, and a larger count the same posts
+    and newer ones. Some 9 in 10 are ordinary; the others are the kinds of `demo.refusals`, each
+    of them among the first 58 posts.
     `workers` is the number of painting processes (default: the machine's cores, at most 8);
     with 1 it paints in this process. `on_progress` is called with how many files stand and how
     many there will be; what it raises ends the painting. Interrupted, the painting goes on where
@@ -102,7 +105,7 @@ def drawn_collection(
     )
     ids = _post_ids(count, seed)
     entries = [
-        _entry(painted[plan.key], ids[index], assigned[index], f"{seed}:{index}", index / count)
+        _entry(painted[plan.key], ids[index], assigned[index], rng_name=f"{seed}:{index}")
         for index, plan in enumerate(plans)
     ]
     return Collection(entries, FolderBodies(home))
@@ -122,12 +125,30 @@ def painter_digest() -> str:
 
 
 def _assign(count: int, seed: int) -> list[Refusal | None]:
-    """Which posts are ordinary (None) and which are of a kind to refuse."""
-    others = max(count // 11, min(len(REFUSALS), count // 2))
-    kinds: list[Refusal | None] = [REFUSALS[n % len(REFUSALS)] for n in range(others)]
-    kinds += [None] * (count - others)
-    random.Random(f"{seed}:kinds").shuffle(kinds)
+    """Which posts are ordinary (None) and which are of a kind to refuse.
+
+    What a post is does not hang on `count`: a collection drawn larger keeps its older posts.
+    """
+    kinds: list[Refusal | None] = [None] * count
+    for number, index in enumerate(_refused_indices(count, seed)):
+        order = list(REFUSALS)
+        random.Random(f"{seed}:kinds:{number // len(order)}").shuffle(order)
+        kinds[index] = order[number % len(order)]
     return kinds
+
+
+def _refused_indices(count: int, seed: int) -> Iterator[int]:
+    """One post in each of the first pairs, until every kind was there; then one in each 13."""
+    rng = random.Random(f"{seed}:places")
+    start, width = 0, 2
+    while start < count:
+        # The very first post is ordinary: a duplicate needs an older one to copy.
+        index = start + (rng.randrange(width) if start else 1)
+        if index < count:
+            yield index
+        start += width
+        if start == 2 * len(REFUSALS):
+            width = _ONE_IN
 
 
 def _plan(index: int, refusal: Refusal | None, assigned: list[Refusal | None], seed: int) -> Plan:
@@ -135,7 +156,7 @@ def _plan(index: int, refusal: Refusal | None, assigned: list[Refusal | None], s
     if refusal is None:
         return Plan("character", base + index, _still_encoding(seed, index), None)
     if refusal.duplicate:
-        model = _ordinary_near(index, assigned)
+        model = _ordinary_before(index, assigned)
         encoding = _still_encoding(seed, model)
         if refusal.duplicate == "reencoded":
             encoding = "webp" if encoding == "jpg" else "jpg"
@@ -148,9 +169,8 @@ def _still_encoding(seed: int, index: int) -> str:
     return random.Random(f"{seed}:{index}:encoding").choices(STILLS, weights=(80, 15, 5))[0]
 
 
-def _ordinary_near(index: int, assigned: list[Refusal | None]) -> int:
-    ordinary = [other for other, refusal in enumerate(assigned) if refusal is None]
-    return min(ordinary, key=lambda other: (abs(other - index), other))
+def _ordinary_before(index: int, assigned: list[Refusal | None]) -> int:
+    return max(other for other in range(index) if assigned[other] is None)
 
 
 def _post_ids(count: int, seed: int) -> list[int]:
@@ -301,13 +321,12 @@ def _write_poster(plan: Plan, picture: Image.Image, home: Path) -> str | None:
     return name
 
 
-def _entry(
-    row: dict[str, Any], post_id: int, refusal: Refusal | None, rng_name: str, age: float
-) -> Entry:
-    """The record of one painted file; `age` is 0 for the oldest post and below 1 for the newest."""
+def _entry(row: dict[str, Any], post_id: int, refusal: Refusal | None, *, rng_name: str) -> Entry:
+    """The record of one painted file."""
     rng = random.Random(rng_name)
     kind = refusal or Refusal("ordinary", "crop")
-    created_at = round(EPOCH_S - YEAR_S * (1 - age), 3)
+    # Ids grow by 2 a post, on average.
+    created_at = round(EPOCH_S - YEAR_S + (post_id - _FIRST_ID) / 2 * _POST_EVERY_S, 3)
     artist = rng.choice(_ARTISTS)
     uploader_id = rng.randint(1, 30)
     md5 = md5_of(row["md5"].encode()) if kind.wrong_md5 else row["md5"]
@@ -322,7 +341,7 @@ def _entry(
         rating=kind.rating,
         tags=_tags(row, kind, artist, rng),
         created_at=created_at,
-        updated_at=round(min(created_at + rng.uniform(60, 30 * 86400), EPOCH_S), 3),
+        updated_at=round(created_at + rng.uniform(60, 30 * 86400), 3),
         score=rng.randint(-2, 60),
         fav_count=rng.randint(0, 80),
         source=rng.choice(_SOURCES).format(rng.randint(10_000, 99_999), artist=artist),

@@ -5,6 +5,7 @@ how (the floor below).
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,10 @@ from dataset.errors import ConfigError, nearest
 from pipeline.jobs import JOBS
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
+
+# Dagster's own code uses what it calls beta or preview; a user can do nothing about that.
+for category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=category)
 
 
 def build_defs(

@@ -100,16 +100,12 @@ def crawl(home: str, site: str, tags: str, limit: int, sites_file: str) -> None:
 
     Example: OMOKAGE_CONTACT=you@example.org omokage crawl --site safebooru_donmai --tags 1girl
     """
-    from crawlers.run import run_crawl
+    from crawlers.run import main as run_crawl
 
     settings = read_settings(home=home)
-    run_crawl(
-        home=settings.home,
-        site=site,
-        tags=tags,
-        limit=limit,
-        sites_file=sites_file or settings.sites_file,
-    )
+    registry = sites_file or settings.sites_file
+    arguments = ["--site", site, "--tags", tags, "--limit", str(limit), "--home", settings.home]
+    sys.exit(run_crawl([*arguments, *(["--sites", registry] if registry else [])]))
 
 
 @cli.command()

@@ -24,11 +24,9 @@ from pipeline.board import (
 from pipeline.build import build_defs
 from pipeline.instance import open_instance, prepare_home
 from pipeline.processes import free_port, running
-from pipeline.run_config import demo_run_config
+from pipeline.run_config import DEMO_SITE, demo_run_config
 from pipeline.settings import Settings
 from pipeline.status import champion_lines
-
-SITE = "demo"
 
 
 def run_demo(
@@ -46,7 +44,7 @@ def run_demo(
     check_same_collection(store, pictures)
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
-    here = replace(settings, sites=(SITE,), board_url=board_url(port))
+    here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
     with shown_progress(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
@@ -67,21 +65,24 @@ def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
-    """Returns why a run failed, in the words of the stage that failed."""
+    """Returns why a run failed, in the words of the check or the stage that failed."""
+    for check in result.get_asset_check_evaluations():
+        if not check.passed and check.blocking:
+            return f"{check.check_name}: {check.description}"
     for event in result.all_events:
         if event.is_step_failure:
-            data = event.step_failure_data
-            known = data.user_failure_data
-            if known is not None and known.description:
-                return f"{event.step_key}: {known.description}"
-            error = data.error
-            cause = error.cause if error and error.cause else error
-            said = cause.message.strip() if cause else "no message"
-            return (
-                f"{event.step_key}: {said}\nThe whole traceback is in the Dagster UI, "
-                f"run {result.run_id}."
-            )
+            return f"{event.step_key}: {_words_of(event, result.run_id)}"
     return f"run {result.run_id} did not succeed; the Dagster UI shows its events"
+
+
+def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
+    data = event.step_failure_data
+    told = data.user_failure_data.description if data.user_failure_data else None
+    if told:
+        return told
+    error = data.error.cause if data.error and data.error.cause else data.error
+    said = error.message.strip() if error else "no message"
+    return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import yaml
 
 from dataset.errors import ConfigError, listed, nearest
 
+DEMO_SITE = "demo"
+
 
 def demo_run_config(*, cropped: bool, config_file: str) -> dict[str, Any]:
     """Returns the demo's run configuration, with the user's YAML file laid over it.
@@ -17,9 +19,14 @@ def demo_run_config(*, cropped: bool, config_file: str) -> dict[str, Any]:
     if config_file:
         config = _laid_over(config, read_config(config_file))
     return {
-        "ops": {stage: {"config": values} for stage, values in config.items() if values},
+        "ops": {op_of(stage): {"config": values} for stage, values in config.items() if values},
         "loggers": {"stages": {"config": {}}},
     }
+
+
+def op_of(stage: str) -> str:
+    """Returns the name under which Dagster's run configuration knows a stage of the demo."""
+    return f"crawl__{DEMO_SITE}" if stage == "crawl" else stage
 
 
 def read_config(path: str) -> dict[str, dict[str, Any]]:
@@ -58,6 +65,7 @@ def _faults(read: dict[str, Any]) -> list[str]:
 
 def stage_options() -> dict[str, list[str]]:
     """Returns the configuration keys of each stage."""
+    from assets.crawl import CrawlConfig
     from assets.evaluation import EvaluationConfig
     from assets.faces import FaceConfig
     from assets.generator import GeneratorConfig
@@ -65,6 +73,7 @@ def stage_options() -> dict[str, list[str]]:
     from assets.manifest import ManifestConfig
 
     stages: dict[str, type[Any]] = {
+        "crawl": CrawlConfig,
         "faces": FaceConfig,
         "labels": LabelConfig,
         "manifest": ManifestConfig,

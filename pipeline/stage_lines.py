@@ -59,7 +59,7 @@ def facts(event: DagsterEvent) -> str:
 def stage_lines(steps: frozenset[str]) -> dg.LoggerDefinition:
     """Returns a logger for the asset steps of these names; it talks where progress is shown."""
 
-    @dg.logger(description="One line when a stage begins and one when it ends.")
+    @dg.logger({}, description="One line when a stage begins and one when it ends.")
     def stages(_context: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("omokage.stages", logging.DEBUG)
         logger.addHandler(StageLines(steps))

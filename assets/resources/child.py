@@ -11,6 +11,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dataset.progress import handed_descriptors
+
 POLL_S = 0.2
 
 
@@ -58,21 +60,14 @@ class ChildProcess(dg.ConfigurableResource[Any]):
 
 def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
     # A group of its own: a Ctrl-C in the terminal reaches the child through us, once, and
-    # whatever the child starts ends with it. stdout is for machines; ours goes to stderr.
+    # whatever the child starts ends with it. Its stdout repeats the summary, for scripts.
     return subprocess.Popen(
         [sys.executable, *arguments],
         env=variables,
-        stdout=sys.stderr.fileno() if _has_descriptor() else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=handed_descriptors(),
         start_new_session=True,
     )
-
-
-def _has_descriptor() -> bool:
-    try:
-        sys.stderr.fileno()
-    except (OSError, ValueError):  # a captured stream has none
-        return False
-    return True
 
 
 def _listen(

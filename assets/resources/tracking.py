@@ -1,6 +1,7 @@
 """MLflow as a Dagster resource: finds a run by its key, and never relies on the working folder."""
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -112,6 +113,13 @@ class TrackingResource(dg.ConfigurableResource[Any]):
                 if made[name] is not None:  # a set without hair labels has no hair hits
                     client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
             client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
+
+    def log_picture(self, run_id: str, name: str, png: bytes) -> None:
+        """Puts a PNG among the run's artifacts."""
+        with tempfile.TemporaryDirectory() as folder, self._explained():
+            path = Path(folder) / name
+            path.write_bytes(png)
+            self.client().log_artifact(run_id, str(path))
 
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""

@@ -4,7 +4,7 @@ from math import cos, pi, sin
 
 from demo.painter.canvas import Pen
 from demo.painter.colours import RGB, Tone, mix, tone
-from demo.painter.curves import Points, bezier, ellipse, lock, loop, points, spline
+from demo.painter.curves import Points, bezier, ellipse, lock, loop, moved, points, spline
 from demo.painter.eyes import EYE_Y, eye_shape
 from demo.painter.traits import Character
 
@@ -29,7 +29,8 @@ def paint_animal_ears(pen: Pen, who: Character) -> None:
             aim = foot + (top - foot) * reach
             end = (float(aim[0] + 0.12 * lean), float(aim[1]))
             tuft = lock(
-                points([foot, foot + (0.02, -0.1), (end[0] - 0.08, end[1] + 0.1), end]) * (side, 1),
+                points([foot, moved(foot, 0.02, -0.1), (end[0] - 0.08, end[1] + 0.1), end])
+                * (side, 1),
                 0.085,
                 root=0.9,
                 n=10,
@@ -80,7 +81,7 @@ def paint_ornament(pen: Pen, who: Character) -> None:
         case "hair_flower":
             _flower(pen, at, colours)
         case "hair_bow":
-            _bow(pen, (0.0, -1.34), 0.62, colours)
+            _bow(pen, (who.side * -0.56, -1.2), 0.56, colours)
         case "hair_ribbon":
             for side in (-1, 1):
                 _bow(pen, (side * 0.98, -0.78), 0.34, colours)
@@ -151,18 +152,20 @@ def _band(pen: Pen, colours: Tone) -> None:
         pen.ink(line, colours.ink, 0.9, start=0.6, end=0.6)
 
 
+_RIM = [(-0.36, 0.06), (-0.31, 0.32), (0.0, 0.39), (0.31, 0.32), (0.36, 0.06)]
+
+
 def paint_glasses(pen: Pen, who: Character) -> None:
-    """Half-rimmed glasses that leave the upper lids free: a full rim hides the eyes from a cascade."""
+    """Half-rimmed glasses: a rim above the lids hides the eyes from the cascade."""
     rim: RGB = mix((96, 62, 72), who.accent, 0.3)
     inner_edges = []
     for side in (-1, 1):
         cx = eye_shape(who, side).centre[0]
         lower = spline(
-            points([(-0.36, 0.06), (-0.31, 0.32), (0.0, 0.39), (0.31, 0.32), (0.36, 0.06)])
-            + (cx, EYE_Y + 0.03),
+            moved(_RIM, cx, EYE_Y + 0.03),
             6,
         )
-        pen.ink(lower, rim, 1.0, start=0.7, end=0.7)
+        pen.ink(lower, rim, 0.75, start=0.7, end=0.7)
         inner_edges.append(cx - side * 0.36)
         pen.ink(
             [(cx + side * 0.36, EYE_Y + 0.09), (side * 1.0, EYE_Y - 0.02)],
@@ -173,7 +176,7 @@ def paint_glasses(pen: Pen, who: Character) -> None:
         )
     a, b, y = *inner_edges, EYE_Y + 0.09
     bridge = bezier([(a, y), (a + 0.05, y - 0.06), (b - 0.05, y - 0.06), (b, y)], 8)
-    pen.ink(bridge, rim, 0.9, start=1, end=1)
+    pen.ink(bridge, rim, 0.7, start=1, end=1)
 
 
 def paint_hat(pen: Pen, who: Character) -> None:
@@ -205,7 +208,8 @@ def paint_hat(pen: Pen, who: Character) -> None:
             body = points([(-0.72, -1.0), (-0.86, -1.6), (0.86, -1.6), (0.72, -1.0), (0.0, -1.1)])
             _bordered(pen, body, tone((246, 246, 250)), 1.0)
             for w, h in ((0.05, 0.17), (0.17, 0.05)):
-                pen.fill(points([(-w, -h), (w, -h), (w, h), (-w, h)]) + (0, -1.35), (228, 84, 104))
+                bar = moved([(-w, -h), (w, -h), (w, h), (-w, h)], 0.0, -1.35)
+                pen.fill(bar, (228, 84, 104))
         case "straw_hat" | "witch_hat":
             _brimmed(pen, who, colours, trim)
         case _:

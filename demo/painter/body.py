@@ -4,7 +4,7 @@ import numpy as np
 
 from demo.painter.canvas import Pen
 from demo.painter.colours import Tone, mix, tone
-from demo.painter.curves import Points, bezier, ellipse, loop, points, spline
+from demo.painter.curves import Points, bezier, ellipse, loop, moved, points, spline
 from demo.painter.traits import Character
 
 SHOULDER = [
@@ -64,7 +64,7 @@ def _trunk(pen: Pen, neckline: tuple[float, float], cloth: Tone) -> None:
     for side in (-1, 1):
         arm = points([*right[18:], *flank[::-1]]) * (side, 1)
         pen.shade(arm, cloth.shade if side > 0 else mix(cloth.base, cloth.shade, 0.35))
-        gap = points([*flank[3:], *(flank[3:][::-1] + (0.11, 0.1))]) * (side, 1)
+        gap = points([*flank[3:], *moved(flank[3:][::-1], 0.11, 0.1)]) * (side, 1)
         pen.shade(gap, cloth.deep)
         pen.ink(flank * (side, 1), cloth.ink, 0.9, start=0.0, end=0.6)
         pen.ink(right * (side, 1), cloth.ink, 1.1, start=0.4, end=0.8)
@@ -82,7 +82,7 @@ def _trunk(pen: Pen, neckline: tuple[float, float], cloth: Tone) -> None:
 
 
 def _serafuku(pen: Pen, who: Character) -> None:
-    collar, scarf = tone(mix(who.trim, (60, 70, 120), 0.35)), tone(who.accent)
+    collar, scarf = tone(mix(who.trim, (48, 62, 124), 0.62)), tone(who.accent)
     for side in (-1, 1):
         flap = points(
             [
@@ -160,7 +160,7 @@ def _hoodie(pen: Pen, cloth: Tone) -> None:
             * (side, 1),
             5,
         )
-        pen.fill(hood, cloth.light)
+        pen.fill(hood, cloth.base)  # a paler hood reads as a second face to the cascade
         pen.shade(
             spline(
                 points([(0.94, 1.92), (0.4, 2.16), (0.0, 2.12), (0.5, 1.98), (0.94, 1.6)])
@@ -173,8 +173,8 @@ def _hoodie(pen: Pen, cloth: Tone) -> None:
         cord = bezier(
             [(side * 0.22, 2.05), (side * 0.27, 2.3), (side * 0.2, 2.6), (side * 0.25, 2.85)], 8
         )
-        pen.ink(cord, (250, 248, 240), 1.5, start=1, end=1)
-        pen.fill(ellipse(side * 0.25, 2.88, 0.05, 0.07, n=12), (236, 230, 220))
+        pen.ink(cord, cloth.deep, 1.3, start=1, end=1)
+        pen.fill(ellipse(side * 0.25, 2.88, 0.05, 0.07, n=12), cloth.deep)
     pen.ink([(0, 2.12), (0, 6.5)], cloth.deep, 1.0, start=0.6, end=0.6)
 
 
@@ -248,8 +248,8 @@ def _kimono(pen: Pen, who: Character, cloth: Tone) -> None:
         for side in (-1, 1):
             band = points(
                 [
-                    (0.4 + wide, 1.26),
-                    (0.62 + wide, 1.36),
+                    (0.36 + 0.6 * wide, 1.37),
+                    (0.5 + 0.8 * wide, 1.5),
                     (0.46 + wide, 1.9),
                     (-0.36, 3.3),
                     (-0.62, 3.3),
@@ -262,10 +262,10 @@ def _kimono(pen: Pen, who: Character, cloth: Tone) -> None:
     pen.fill([(-1.0, 3.2), (1.0, 3.2), (0.96, 4.4), (-0.96, 4.4)], sash.base)
     pen.shade([(-0.95, 3.7), (0.95, 3.7), (0.93, 3.88), (-0.93, 3.88)], sash.light)
     for x, y, r in (
-        (-1.4, 2.5, 0.16),
-        (1.45, 3.1, 0.18),
+        (-1.26, 2.5, 0.15),
+        (1.28, 3.1, 0.17),
         (0.85, 2.3, 0.12),
-        (-1.5, 3.8, 0.18),
+        (-1.36, 3.8, 0.17),
         (-0.75, 2.75, 0.1),
     ):
         for dx, dy in ((0, -1), (0.95, -0.3), (0.6, 0.8), (-0.6, 0.8), (-0.95, -0.3)):

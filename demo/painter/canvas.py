@@ -12,6 +12,9 @@ from demo.painter.curves import Points, points, tapered
 
 SUPERSAMPLE = 3  # lines at 2 look stepped; 3 costs a third more time
 
+PAPER: RGB = (252, 251, 247)
+GRAPHITE: RGB = (66, 64, 70)
+
 Box = tuple[int, int, int, int]
 
 
@@ -65,7 +68,7 @@ def _spot() -> Image.Image:
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     fall = np.clip(1.0 - np.sqrt(x * x + y * y), 0.0, 1.0)
     smooth = fall * fall * (3.0 - 2.0 * fall)
-    return Image.fromarray((smooth * 255).astype(np.uint8), mode=None)
+    return Image.fromarray((smooth * 255).astype(np.uint8))
 
 
 _SPOT = _spot()
@@ -81,14 +84,31 @@ class Clip:
 
     def fill(self, outline: Points, colour: RGB, opacity: float = 1.0) -> None:
         """Fills the part of the outline that lies inside the clip."""
-        if self._box is None or self._mask is None:
+        self.fill_all([outline], colour, opacity)
+
+    def fill_all(self, outlines: list[Points], colour: RGB, opacity: float = 1.0) -> None:
+        """Fills what any of the outlines has inside the clip; where they overlap, only once."""
+        bounds = self._canvas.bounds(np.concatenate(outlines))
+        if self._box is None or self._mask is None or bounds is None:
             return
-        shape = _mask(outline, self._box, round(255 * opacity))
-        both = ImageChops.darker(shape, self._mask)
-        self._canvas.image.paste(colour, self._box, both)
+        box = (
+            max(bounds[0], self._box[0]),
+            max(bounds[1], self._box[1]),
+            min(bounds[2], self._box[2]),
+            min(bounds[3], self._box[3]),
+        )
+        if box[0] >= box[2] or box[1] >= box[3]:
+            return
+        shape = Image.new("L", (box[2] - box[0], box[3] - box[1]), 0)
+        draw = ImageDraw.Draw(shape)
+        for outline in outlines:
+            draw.polygon((outline - box[:2]).ravel().tolist(), fill=round(255 * opacity))
+        left, top = self._box[:2]
+        here = self._mask.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
+        self._canvas.image.paste(colour, box, ImageChops.darker(shape, here))
 
     def gradient(self, stops: list[tuple[float, RGB]], outline: Points) -> None:
-        """Fills the outline inside the clip from top to bottom; stops are (share of height, colour)."""
+        """Fills the outline inside the clip from top to bottom; stops are (share, colour)."""
         bounds = self._canvas.bounds(outline)
         if self._box is None or self._mask is None or bounds is None:
             return
@@ -165,7 +185,3 @@ class Pen:
     def clip(self, outline: ArrayLike) -> Clip:
         """A clip in this pen's canvas; what is painted through it takes canvas pixels."""
         return Clip(self.canvas, self.px(outline))
-
-
-PAPER: RGB = (252, 251, 247)
-GRAPHITE: RGB = (66, 64, 70)

@@ -18,7 +18,7 @@ HAIR: dict[str, RGB] = {
     "purple_hair": (156, 104, 218),
     "red_hair": (216, 58, 62),
     "green_hair": (88, 184, 112),
-    "white_hair": (243, 243, 250),
+    "white_hair": (230, 233, 246),
     "grey_hair": (150, 155, 170),
 }
 EYES: dict[str, RGB] = {
@@ -69,7 +69,7 @@ def clamp(value: float) -> int:
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:
-    """a with the given share (0..1) of b."""
+    """A with the given share (0..1) of b."""
     return (
         clamp(a[0] + (b[0] - a[0]) * share),
         clamp(a[1] + (b[1] - a[1]) * share),

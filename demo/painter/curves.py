@@ -15,6 +15,11 @@ def points(rows: ArrayLike) -> Points:
     return np.asarray(rows, dtype=np.float64)
 
 
+def moved(shape: ArrayLike, dx: float, dy: float) -> Points:
+    """The same points, shifted."""
+    return np.add(points(shape), (dx, dy), dtype=np.float64)
+
+
 @lru_cache(maxsize=64)
 def _bezier_basis(n: int) -> Points:
     t = np.linspace(0.0, 1.0, n)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from demo.painter.canvas import Pen
-from demo.painter.colours import LASH, WHITE, RGB, mix, shifted, tone
-from demo.painter.curves import Points, bezier, ellipse, points, spline, tapered
+from demo.painter.canvas import GRAPHITE, Pen
+from demo.painter.colours import LASH, RGB, WHITE, mix, shifted, tone
+from demo.painter.curves import Points, bezier, ellipse, moved, points, spline, tapered
 from demo.painter.traits import Character
 
 EYE_X, EYE_Y = 0.485, 0.195  # where the cascade was found to want them
@@ -81,7 +81,7 @@ def _open(pen: Pen, shape: EyeShape, who: Character) -> None:
 
 def _iris_place(shape: EyeShape) -> tuple[float, float, float, float]:
     cx, cy = shape.centre
-    return cx - shape.side * 0.012, cy + 0.015, shape.a * 0.69, shape.b * 0.9
+    return cx - shape.side * 0.012, cy + 0.015, shape.a * 0.73, shape.b * 0.93
 
 
 def _line_iris(pen: Pen, shape: EyeShape) -> None:
@@ -105,9 +105,9 @@ def _iris(pen: Pen, shape: EyeShape, white: Points, colour: RGB) -> None:
     )
     # a pale crescent in the iris's lower part makes it look like glass
     clip.fill(pen.px(ellipse(x, y + ry * 0.5, rx * 0.62, ry * 0.36)), mix(bright, WHITE, 0.35), 0.6)
-    clip.fill(pen.px(ellipse(x, y - ry * 0.06, rx * 0.5, ry * 0.5)), mix(rim, (20, 8, 30), 0.4))
+    clip.fill(pen.px(ellipse(x, y - ry * 0.06, rx * 0.43, ry * 0.44)), mix(rim, (20, 8, 30), 0.4))
     clip.fill(pen.px(ellipse(x, y + ry * 0.22, rx * 0.26, ry * 0.16)), colour, 0.55)
-    lid = points([*shape.upper, *(shape.upper[::-1] + (0.0, 0.085))])
+    lid = points([*shape.upper, *moved(shape.upper[::-1], 0.0, 0.085)])
     clip.fill(pen.px(lid), mix(rim, (70, 60, 110), 0.4), 0.5)
     light = -1  # both eyes mirror one lamp, up on the left
     clip.fill(pen.px(ellipse(x + light * rx * 0.42, y - ry * 0.42, rx * 0.36, ry * 0.3)), WHITE)
@@ -116,17 +116,17 @@ def _iris(pen: Pen, shape: EyeShape, white: Points, colour: RGB) -> None:
 
 
 def _lashes(pen: Pen, shape: EyeShape, colour: RGB, who: Character) -> None:
-    side, (cx, cy) = shape.side, shape.centre
+    side = shape.side
     out = shape.upper[-1]
     wing = points([*shape.upper, (out[0] + side * 0.055, out[1] - 0.035)])
     body = tapered(pen.px(wing), 0.105 * pen.unit, 0.34, end=0.3)
-    pen.canvas.fill(body, colour if not pen.canvas.line_art else (66, 64, 70))
+    pen.canvas.fill(body, colour if not pen.canvas.line_art else GRAPHITE)
     for back, reach, lift in ((3, 0.1, 0.01), (1, 0.085, -0.045)):
         base = shape.upper[-1 - back]
-        tip = base + (side * reach, -0.03 + lift * -1.0)
-        nib = [base + (-side * 0.04, -0.03), tip, base + (side * 0.03, 0.05)]
-        pen.canvas.fill(pen.px(nib), colour if not pen.canvas.line_art else (66, 64, 70))
-    crease = shape.upper[4:16] + (0.0, -0.095)
+        tip = moved(base, side * reach, -0.03 - lift)
+        nib = [moved(base, -side * 0.04, -0.03), tip, moved(base, side * 0.03, 0.05)]
+        pen.canvas.fill(pen.px(nib), colour if not pen.canvas.line_art else GRAPHITE)
+    crease = moved(shape.upper[4:16], 0.0, -0.095)
     pen.ink(crease, mix(colour, who.skin, 0.35), 0.65, start=0.0, end=0.3)
     pen.ink(shape.lower[1:12], mix(colour, who.skin, 0.12), 0.95, start=0.9, end=0.0)
 
@@ -149,8 +149,8 @@ def _shut(pen: Pen, shape: EyeShape, who: Character) -> None:
     pen.ink(lid, colour, 3.0, start=0.25, end=0.3)
     for k, reach in ((-2, 0.075), (-5, 0.06)):
         base = lid[k]
-        pen.ink([base, base + (side * reach, 0.045)], colour, 1.4, start=1.0, end=0.0)
-    pen.ink(lid[4:15] + (0.0, -0.16), mix(colour, who.skin, 0.45), 0.65, start=0.0, end=0.2)
+        pen.ink([base, moved(base, side * reach, 0.045)], colour, 1.4, start=1.0, end=0.0)
+    pen.ink(moved(lid[4:15], 0.0, -0.16), mix(colour, who.skin, 0.45), 0.65, start=0.0, end=0.2)
 
 
 def paint_brows(pen: Pen, who: Character) -> None:

@@ -1,9 +1,10 @@
-"""One whole character, layer upon layer from the back hair to the glasses."""
+"""One whole character, layer upon layer from the back hair to the hat."""
 
 from demo.painter import adornments, eyes, hair, head
 from demo.painter.body import paint_body
 from demo.painter.canvas import SUPERSAMPLE, Canvas, Pen
 from demo.painter.colours import skin_tone
+from demo.painter.curves import Points
 from demo.painter.drawing import Face
 from demo.painter.traits import Placement
 
@@ -32,6 +33,8 @@ def paint_figure(canvas: Canvas, placed: Placement) -> Face:
     outline = head.face_outline(who)
     hair.paint_fringe_shadow(tilted, who, outline, skin_tone(who.skin).shade)
     eyes.paint_eyes(tilted, who)
+    if who.glasses:
+        adornments.paint_glasses(tilted, who)
     if who.style == "braid":
         hair.paint_braid(tilted, who)
     hair.paint_front(tilted, who)
@@ -50,11 +53,9 @@ def _crown(pen: Pen, placed: Placement) -> None:
         adornments.paint_hat(pen, who)
     if who.ornament != "none":
         adornments.paint_ornament(pen, who)
-    if who.glasses:
-        adornments.paint_glasses(pen, who)
 
 
-def _box(pen: Pen, outline: head.Points, canvas: Canvas) -> Face:
+def _box(pen: Pen, outline: Points, canvas: Canvas) -> Face:
     px = pen.px(outline) / SUPERSAMPLE
     width, height = canvas.image.width // SUPERSAMPLE, canvas.image.height // SUPERSAMPLE
     left, top = (max(0, int(v)) for v in px.min(axis=0))

@@ -4,7 +4,7 @@ from random import Random
 
 from demo.painter.canvas import Pen
 from demo.painter.colours import RGB, Tone, tone
-from demo.painter.curves import Lock, Points, bezier, lock, points, spline
+from demo.painter.curves import Lock, Points, bezier, lock, moved, points, spline
 from demo.painter.traits import Character
 
 FALL = {"short_hair": 1.12, "medium_hair": 1.75, "long_hair": 3.6, "very_long_hair": 5.4}
@@ -75,7 +75,7 @@ def paint_back(pen: Pen, who: Character) -> None:
             n=22,
         )
         if edge > 0.6:
-            paint_lock(pen, piece, colours, lit=who.side, span=(0.3, 1.0), dim=tied)
+            paint_lock(pen, piece, colours, lit=who.side, span=(0.05, 1.0), dim=tied)
         else:
             pen.fill(piece.outline, colours.deep if edge < 0.5 else colours.shade)
             _lines(pen, piece, colours.ink, (0.4, 1.0))
@@ -236,7 +236,7 @@ def _fringe(who: Character, rng: Random) -> list[Lock]:
 
 def cap_outline() -> Points:
     """The hair's dome over the forehead, open below."""
-    dome = spline(
+    return spline(
         [
             (-1.12, 0.05),
             (-1.13, -0.4),
@@ -250,16 +250,12 @@ def cap_outline() -> Points:
         ],
         6,
     )
-    return dome
 
 
 def paint_fringe_shadow(pen: Pen, who: Character, face: Points, shade: RGB) -> None:
     """The fringe's shadow on the forehead; it belongs onto the bare face."""
     if pen.canvas.line_art:
         return
-    clip = pen.clip(face)
-    for piece in _fringe(who, Random(who.jitter + 7)):
-        clip.fill(pen.px(piece.outline + (0.03 * who.side, 0.085)), shade)
     band = [
         (-1.1, -1.1),
         (1.1, -1.1),
@@ -270,20 +266,13 @@ def paint_fringe_shadow(pen: Pen, who: Character, face: Points, shade: RGB) -> N
         (-0.84, -0.32),
         (-1.1, -0.1),
     ]
-    clip.fill(pen.px(band), shade)
-    for side in (-1, 1):
-        clip.fill(
-            pen.px(
-                [
-                    (side * 1.1, -0.5),
-                    (side * 0.88, -0.3),
-                    (side * 0.87, 0.3),
-                    (side * 0.84, 0.62),
-                    (side * 1.1, 0.7),
-                ]
-            ),
-            shade,
-        )
+    cheek = points([(1.1, -0.5), (0.88, -0.3), (0.87, 0.3), (0.84, 0.62), (1.1, 0.7)])
+    locks = [
+        moved(piece.outline, 0.03 * who.side, 0.085)
+        for piece in _fringe(who, Random(who.jitter + 7))
+    ]
+    shapes = [*locks, points(band), cheek, cheek * (-1.0, 1.0)]
+    pen.clip(face).fill_all([pen.px(shape) for shape in shapes], shade)
 
 
 def paint_front(pen: Pen, who: Character) -> None:
@@ -324,13 +313,13 @@ def _side_locks(pen: Pen, who: Character, rng: Random, colours: Tone) -> None:
         for shift, share, wide in ((0.16, 0.86, 0.17), (0.0, 1.0, 0.19)):
             piece = lock(
                 [
-                    (side * 0.7, -1.0),
+                    (side * 0.6, -0.88),
                     (side * (1.16 + shift), -0.55),
                     (side * (1.02 + shift), 0.25),
                     (side * (0.86 + shift * 0.8), drop * share),
                 ],
                 wide,
-                root=0.8,
+                root=0.5,
                 sharp=2.4,
                 n=22,
             )

@@ -2,7 +2,7 @@
 
 from demo.painter.canvas import Pen
 from demo.painter.colours import RGB, Tone, mix, skin_tone
-from demo.painter.curves import Points, bezier, ellipse, loop, mirrored, points, spline
+from demo.painter.curves import Points, bezier, ellipse, loop, mirrored, moved, points, spline
 from demo.painter.traits import Character
 
 LIP: RGB = (150, 62, 70)
@@ -149,6 +149,6 @@ def _open_mouth(pen: Pen, at: tuple[float, float], ink: RGB, *, grin: bool) -> N
     if not grin and not pen.canvas.line_art:
         clip = pen.clip(shape)
         clip.fill(pen.px(ellipse(x, y + drop * 0.72, w * 0.62, drop * 0.42)), (238, 128, 128))
-        clip.fill(pen.px([*upper, *(upper[::-1] + (0, 0.035))]), (255, 250, 248))
+        clip.fill(pen.px([*upper, *moved(upper[::-1], 0.0, 0.035)]), (255, 250, 248))
     pen.ink(upper, ink, 0.85, start=0.7, end=0.7)
     pen.ink(lower, ink, 0.8, start=0.5, end=0.5)

@@ -12,11 +12,11 @@ from demo.painter.figure import paint_figure
 from demo.painter.traits import (
     EYE_COLOURS,
     HAIR_COLOURS,
+    MOUTHS,
     Character,
     Placement,
-    sample_character,
     pick,
-    MOUTHS,
+    sample_character,
 )
 
 PANEL = (440, 250)

@@ -1,4 +1,4 @@
-"""Who is drawn: the traits of a character and a picture, how they are drawn by lot, and their tags."""
+"""Who is drawn: the traits of characters and pictures, chosen by lot, and their tags."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,19 +8,19 @@ from demo.painter.colours import ACCENT, CLOTH, EYES, HAIR, RGB, SCHOOL, SKIN, s
 
 T = TypeVar("T")
 
-# Weights are shares of 100. Every hair and eye colour that is to become a label stays well above
-# the 5 % that a label needs; pink and aqua eyes stay below it, as rare tags do on real boards.
+# Weights are shares of 100. Ten hair colours, six eye colours and seven other traits that are
+# to become labels stay well between 5 and 50 %; the rest are rarer, as most tags of boards are.
 HAIR_COLOURS = {
-    "blonde_hair": 13,
-    "brown_hair": 12,
-    "black_hair": 12,
+    "blonde_hair": 12,
+    "brown_hair": 11,
+    "black_hair": 11,
     "blue_hair": 11,
     "pink_hair": 10,
     "purple_hair": 9,
     "white_hair": 9,
-    "red_hair": 8,
-    "green_hair": 8,
-    "grey_hair": 8,
+    "red_hair": 9,
+    "green_hair": 9,
+    "grey_hair": 9,
 }
 EYE_COLOURS = {
     "blue_eyes": 22,
@@ -32,22 +32,22 @@ EYE_COLOURS = {
     "pink_eyes": 3,
     "aqua_eyes": 3,
 }
-LENGTHS = {"short_hair": 44, "medium_hair": 10, "long_hair": 42, "very_long_hair": 4}
+LENGTHS = {"short_hair": 46, "medium_hair": 9, "long_hair": 41, "very_long_hair": 4}
 STYLES = {
     "short_hair": {"loose": 84, "twintails": 8, "ponytail": 6, "braid": 2},
     "medium_hair": {"loose": 70, "twintails": 16, "ponytail": 14},
     "long_hair": {"loose": 48, "twintails": 24, "ponytail": 22, "braid": 6},
     "very_long_hair": {"loose": 65, "twintails": 35},
 }
-FRINGES = {"locks": 60, "swept": 20, "parted": 11, "blunt": 9}
+FRINGES = {"locks": 66, "swept": 26, "parted": 4, "blunt": 4}
 EARS = {"none": 87, "cat_ears": 5, "fox_ears": 4, "rabbit_ears": 4}
-HATS = {"none": 95, "beret": 2, "straw_hat": 1, "witch_hat": 1, "nurse_cap": 1}
+HATS = {"none": 96, "beret": 1, "straw_hat": 1, "witch_hat": 1, "nurse_cap": 1}
 ORNAMENTS = {
     "none": 68,
     "hairclip": 5,
-    "hair_flower": 5,
-    "star_hair_ornament": 4,
-    "heart_hair_ornament": 4,
+    "hair_flower": 4,
+    "star_hair_ornament": 5,
+    "heart_hair_ornament": 3,
     "x_hair_ornament": 3,
     "hair_bow": 4,
     "hair_ribbon": 3,
@@ -72,8 +72,8 @@ OUTFITS = {
 MOUTHS = {"smile": 34, "open_mouth": 24, "closed_mouth": 20, "grin": 8, ":o": 7, "frown": 7}
 BACKDROPS = {
     "simple": 16,
-    "white": 3,
-    "gradient": 17,
+    "white": 2,
+    "gradient": 18,
     "sky": 16,
     "bokeh": 12,
     "night": 9,
@@ -177,7 +177,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a character stands: its face's centre and half-width, in pixels of the final picture."""
+    """Where a character stands: its face's centre and half-width, in final pixels."""
 
     character: Character
     x: float
@@ -229,10 +229,10 @@ def _jittered(rng: Random, base: RGB, hue: float) -> RGB:
     )
 
 
-def sample_character(rng: Random) -> Character:
-    """One character by lot; nothing is drawn."""
+def sample_character(rng: Random, length: str | None = None) -> Character:
+    """One character by lot, of a given hair length if one is named; nothing is drawn."""
     hair, eyes = pick(rng, HAIR_COLOURS), pick(rng, EYE_COLOURS)
-    length = pick(rng, LENGTHS)
+    length = length or pick(rng, LENGTHS)
     hat, ears = pick(rng, HATS), pick(rng, EARS)
     ornament = pick(rng, ORNAMENTS)
     outfit = pick(rng, OUTFITS)
@@ -250,7 +250,7 @@ def sample_character(rng: Random) -> Character:
         ears="none" if hat != "none" else ears,
         hat=hat,
         ornament="none" if hat != "none" and ornament in {"hairband", "hair_bow"} else ornament,
-        glasses=rng.random() < 0.035,
+        glasses=rng.random() < 0.03,
         outfit=outfit,
         cloth=cloth,
         trim=_one(rng, CLOTH),
@@ -273,7 +273,10 @@ def sample_character(rng: Random) -> Character:
 def sample_picture(rng: Random) -> Picture:
     """A picture by lot: its size, its backdrop and who stands where; nothing is drawn."""
     two = rng.random() < 1 / 15
-    characters = [sample_character(rng) for _ in range(2 if two else 1)]
+    characters = [sample_character(rng)]
+    if two:
+        # of one length: a pair with both lengths would lift either tag towards the 50 % limit
+        characters.append(sample_character(rng, characters[0].length))
     width, height, placements = (
         _staged_pair(rng, characters) if two else _staged(rng, characters[0])
     )

@@ -1,8 +1,10 @@
 """A small home written by hand: blobs and posts as the crawler would leave them."""
 
 import datetime
+import functools
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +70,7 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+@functools.cache
 def portrait(seed: int, *, side: int = 240) -> Image.Image:
     """Draws a plain face that the cascade finds; hair, eyes, place and backdrop by `seed`."""
     rng = np.random.default_rng(seed)
@@ -99,7 +102,8 @@ def _face(
     picture = Image.new("RGB", (big, big), tuple(rng.integers(120, 255, 3).tolist()))
     draw = ImageDraw.Draw(picture)
     for _ in range(6):
-        x, y, r = rng.uniform(0, big, 2).tolist() + [rng.uniform(0.05, 0.2) * big]
+        x, y = rng.uniform(0, big, 2).tolist()
+        r = float(rng.uniform(0.05, 0.2) * big)
         draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(rng.integers(90, 255, 3).tolist()))
     cx, cy = (big * (0.5 + rng.uniform(-0.08, 0.08, 2))).tolist()
     w, h = big * 0.21, big * 0.25
@@ -122,7 +126,7 @@ def _face(
     oval(0, 0.72, 0.12, 0.03, (190, 80, 80))
     locks = np.linspace(-1.05, 1.05, int(rng.integers(5, 8)))
     points = [(cx + x * w, cy - h * 0.75) for x in locks]
-    for (x0, y0), (x1, _) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, _) in itertools.pairwise(points):
         draw.polygon([(x0, y0), (x1, y0), ((x0 + x1) / 2, cy - h * rng.uniform(0.15, 0.3))], hair)
     draw.pieslice((cx - w, cy - h * 1.05, cx + w, cy - h * 0.2), 180, 360, fill=hair)
     return picture.resize((side, side), Image.Resampling.LANCZOS)

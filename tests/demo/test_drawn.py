@@ -69,8 +69,21 @@ def test_a_damaged_file_is_painted_again(tmp_path: Path) -> None:
 
 def test_2200_posts_hold_2000_ordinary_ones_and_every_kind_to_refuse() -> None:
     assigned = drawn._assign(2200, 0)
-    assert assigned.count(None) >= 2000
+    assert 2000 <= assigned.count(None) <= 2020
     assert {refusal.name for refusal in assigned if refusal} == {kind.name for kind in REFUSALS}
+
+
+def test_a_collection_drawn_larger_keeps_its_older_posts(tmp_path: Path) -> None:
+    small = drawn_collection(tmp_path, 13, workers=1)
+    large = drawn_collection(tmp_path, 20, workers=1)
+    assert large.entries[:13] == small.entries
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_kind_to_refuse_is_among_the_first_58_posts(seed: int) -> None:
+    first = drawn._assign(58, seed)
+    assert sorted(kind.name for kind in first if kind) == sorted(kind.name for kind in REFUSALS)
+    assert first == drawn._assign(500, seed)[:58]
 
 
 def test_a_collection_without_posts_is_refused(tmp_path: Path) -> None:

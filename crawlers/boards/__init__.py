@@ -1,0 +1,38 @@
+"""The boards' dialects: addresses to ask and parsers of the answers, pure functions a family."""
+
+from typing import Protocol
+
+from crawlers.boards import danbooru, gelbooru02, moebooru
+from crawlers.post import Post
+from crawlers.sites import Site
+from crawlers.window import Ask
+
+
+class Board(Protocol):
+    """What every dialect can do; each module of this folder is one."""
+
+    # Whether a page comes out of a search ordered by id, so that its order can be checked.
+    ORDERED_PAGES: bool
+
+    def page_url(self, site: Site, words: str, ask: Ask, *, limit: int) -> str:
+        """Returns the address of a page of at most `limit` posts of the search `words`."""
+        ...
+
+    def count_url(self, site: Site, words: str) -> str | None:
+        """Returns the address that tells how many posts a search has; None if there is none."""
+        ...
+
+    def parse(self, body: bytes, site: Site) -> list[Post]:
+        """Reads a page; raises CrawlError, naming post and field, if it is not one."""
+        ...
+
+    def parse_count(self, body: bytes) -> int | None:
+        """Reads the answer of `count_url`; None if the board does not know."""
+        ...
+
+
+BOARDS: dict[str, Board] = {
+    "danbooru": danbooru,
+    "moebooru": moebooru,
+    "gelbooru02": gelbooru02,
+}

@@ -1,0 +1,83 @@
+"""The dialect of Danbooru: /posts.json, paged by id (page=a<id> and page=b<id>)."""
+
+import json
+from urllib.parse import urlencode
+
+from crawlers.boards.record import Record, load_json, now
+from crawlers.post import Post
+from crawlers.sites import Site
+from crawlers.window import Ask
+from dataset.errors import CrawlError
+
+# Both page=a<id> and page=b<id> take the ids next to <id> and list them descending, whatever
+# order the search asks for: there is no order to check.
+ORDERED_PAGES = False
+
+RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
+
+
+def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
+    """Returns the address of a page of posts."""
+    # b with an id beyond all others is the newest page: unlike page=1 it is always by id.
+    page = f"a{ask.edge}" if ask.side == "above" else f"b{ask.edge or 2**31 - 1}"
+    return f"{site.api}/posts.json?{urlencode({'limit': limit, 'tags': words, 'page': page})}"
+
+
+def count_url(site: Site, words: str) -> str | None:
+    """Returns the address that tells how many posts a search has."""
+    return f"{site.api}/counts/posts.json?{urlencode({'tags': words})}"
+
+
+def parse(body: bytes, site: Site) -> list[Post]:
+    """Reads an answer of /posts.json."""
+    rows = load_json(body, site)
+    if not isinstance(rows, list):
+        raise CrawlError(f"{site.name}: the answer is no list of posts but {type(rows).__name__}")
+    return [_post(Record(site, row), site) for row in rows]
+
+
+def parse_count(body: bytes) -> int | None:
+    """Reads an answer of /counts/posts.json; the count is null where the search took too long."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return None  # it is for the progress bar only
+    counts = answer.get("counts") if isinstance(answer, dict) else None
+    found = counts.get("posts") if isinstance(counts, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def _post(record: Record, site: Site) -> Post:
+    kinds = {
+        kind: record.tags(f"tag_string_{kind}")
+        for kind in ("character", "copyright", "artist", "meta")
+    }
+    # An answer cut short by `only=` or a mirror may lack the kinds: all tags count as general.
+    others = frozenset().union(*kinds.values())
+    general = record.tags("tag_string_general") or tuple(
+        tag for tag in record.tags("tag_string") if tag not in others
+    )
+    return Post(
+        board=site.name,
+        post_id=record.post_id,
+        md5=record.md5("md5"),
+        ext=record.text("file_ext"),
+        width=record.integer("image_width"),
+        height=record.integer("image_height"),
+        rating=record.rating("rating", RATINGS),
+        tags_general=general,
+        tags_character=kinds["character"],
+        tags_copyright=kinds["copyright"],
+        tags_artist=kinds["artist"],
+        tags_meta=kinds["meta"],
+        source=record.text("source"),
+        score=record.integer("score"),
+        created_at=record.iso_time("created_at"),
+        updated_at=record.iso_time("updated_at"),
+        fetched_at=now(),
+        file_url=record.url("file_url"),
+        deleted=record.flag("is_deleted"),
+        banned=record.flag("is_banned"),
+        pending=record.flag("is_pending"),
+        flagged=record.flag("is_flagged"),
+    )

@@ -1,0 +1,102 @@
+"""The dialect of Gelbooru 0.2: index.php?page=dapi, paged by id within a sorted search.
+
+safebooru.org answers with a bare list and calls the md5 `hash`; gelbooru.com wraps the list, leaves
+`post` out where nothing is found, and escapes HTML in tags.
+"""
+
+import datetime as dt
+import html
+from urllib.parse import urlencode
+
+from crawlers.boards.record import Record, ext_of, load_json, now
+from crawlers.post import Post
+from crawlers.sites import Site
+from crawlers.window import Ask
+from dataset.errors import CrawlError
+
+ORDERED_PAGES = True
+
+RATINGS = {
+    "general": "general",
+    "safe": "general",
+    "sensitive": "sensitive",
+    "questionable": "questionable",
+    "explicit": "explicit",
+}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
+    """Returns the address of a page of posts."""
+    where = {
+        "newest": "sort:id:desc",
+        "above": f"sort:id:asc id:>{ask.edge}",
+        "below": f"sort:id:desc id:<{ask.edge}",
+    }[ask.side]
+    fixed = {"page": "dapi", "s": "post", "q": "index", "json": 1}
+    query = urlencode({**fixed, "limit": limit, "tags": f"{words} {where}".strip()})
+    return f"{site.api}/index.php?{query}"
+
+
+def count_url(site: Site, words: str) -> str | None:
+    """Returns None: only some answers tell how many posts a search has."""
+    return None
+
+
+def parse_count(body: bytes) -> int | None:
+    """Returns None: there is nothing to read."""
+    return None
+
+
+def parse(body: bytes, site: Site) -> list[Post]:
+    """Reads an answer with json=1; nothing at all is an empty page."""
+    if not body.strip():
+        return []
+    answer = load_json(body, site)
+    rows = answer.get("post", []) if isinstance(answer, dict) else answer
+    if isinstance(rows, dict):  # a single post
+        rows = [rows]
+    if not isinstance(rows, list):
+        raise CrawlError(f"{site.name}: the answer is no list of posts but {type(rows).__name__}")
+    return [_post(Record(site, row), site) for row in rows]
+
+
+def _post(record: Record, site: Site) -> Post:
+    status = record.text("status") or "active"
+    file_url = record.url("file_url")
+    tags = html.unescape(" ".join(record.tags("tags"))).split()
+    source = record.text("source")
+    return Post(
+        board=site.name,
+        post_id=record.post_id,
+        md5=record.md5("md5", "hash"),
+        ext=ext_of(record.text("image")) or ext_of(file_url),
+        width=record.integer("width"),
+        height=record.integer("height"),
+        rating=record.rating("rating", RATINGS),
+        tags_general=tuple(sorted(set(tags))),
+        tags_character=(),
+        tags_copyright=(),
+        tags_artist=(),
+        tags_meta=(),
+        source=html.unescape(source) if source else None,
+        score=record.integer("score"),
+        created_at=_written_time(record.text("created_at")),
+        updated_at=record.unix_time("change"),
+        fetched_at=now(),
+        file_url=file_url,
+        deleted=status == "deleted",
+        pending=status == "pending",
+        flagged=status == "flagged",
+    )
+
+
+def _written_time(text: str | None) -> dt.datetime | None:
+    """Reads `Sat Sep 26 03:51:09 -0500 2026` whatever the machine's language; else None."""
+    try:
+        _day, month, day, clock, zone, year = (text or "").split()
+        number = _MONTHS.index(month) + 1
+        moment = dt.datetime.fromisoformat(f"{year}-{number:02}-{int(day):02}T{clock}{zone}")
+    except ValueError:
+        return None  # the time of posting is not worth losing the post for
+    return moment.astimezone(dt.UTC)

@@ -1,0 +1,170 @@
+"""The posts table: one row for each post in the ledger, with the takedown list applied again."""
+
+import collections
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crawlers.ledger import FILE, Ledger, Row
+from crawlers.post import Post
+from dataset.blobs import blob_path
+from dataset.errors import EmptyStageError, listed
+from dataset.media import Media
+from dataset.policy import Takedowns, drop_reason, read_takedowns
+from dataset.schemas import POSTS, check_table
+from dataset.store import Store
+
+PATH = "posts.parquet"
+BATCH = 2_000
+NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
+TAKEDOWN = "takedown"
+
+
+@dataclasses.dataclass(frozen=True)
+class PostsTable:
+    """The table that was made: `refused` counts the drop reasons and what was taken down."""
+
+    path: str
+    rows: int
+    kept: int
+    digest: str  # over all content but fetched_at
+    refused: dict[str, int]
+    requeued: int = 0  # kept posts whose blob was missing or cut short: the next crawl fetches them
+
+
+def export_posts(store: Store, sites: Sequence[str]) -> PostsTable:
+    """Builds `posts.parquet` from the ledger: the posts of `sites` by (board, post_id).
+
+    The policy and the takedown list are applied again: what is on the list loses its row here and
+    its blob. A kept post whose blob is gone is queued for the next crawl.
+
+    Raises EmptyStageError if there is no post to keep.
+    """
+    if not store.exists(FILE):
+        raise EmptyStageError(f"{store.url(FILE)} is not there: crawl a site first")
+    takedowns = read_takedowns(store)
+    with Ledger.of(store) as ledger:
+        removed = _take_down(ledger, store, takedowns)
+        build = _Build(store)
+        with build.writing() as write:
+            for row in ledger.rows(sites):
+                write(row, takedowns)
+        ledger.requeue(build.lost, "blob_missing")
+    refused = collections.Counter(build.refused)
+    refused.update({TAKEDOWN: sum(1 for site in removed if site in sites)})
+    counts = {reason: count for reason, count in sorted(refused.items()) if count}
+    if not build.kept:
+        raise EmptyStageError(_nothing(sites, build.rows, counts))
+    return PostsTable(
+        path=PATH,
+        rows=build.rows,
+        kept=build.kept,
+        digest=build.digest.hexdigest(),
+        refused=counts,
+        requeued=len(build.lost),
+    )
+
+
+class _Build:
+    """Collects rows into batches, writes them, counts and digests them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._batch: list[dict[str, Any]] = []
+        self.rows = 0
+        self.kept = 0
+        self.refused: collections.Counter[str] = collections.Counter()
+        self.lost: list[Post] = []
+        self.digest = hashlib.sha256()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Any]:
+        """Yields the function that adds a row; the table is there when the block has ended."""
+        with (
+            self._store.writing(PATH) as file,
+            pq.ParquetWriter(file, POSTS, compression="zstd") as writer,
+        ):
+
+            def write(row: Row, takedowns: Takedowns) -> None:
+                self._add(row, takedowns)
+                if len(self._batch) >= BATCH:
+                    self._flush(writer)
+
+            yield write
+            self._flush(writer)
+
+    def _add(self, row: Row, takedowns: Takedowns) -> None:
+        if row.reason == TAKEDOWN and row.state == "refused":
+            return
+        media, reason = row.media, row.reason
+        if row.state == "pending":
+            reason = NOT_FETCHED
+        elif media is not None and not _is_whole(self._store, media):
+            self.lost.append(row.post)
+            media, reason = None, NOT_FETCHED
+        elif media is not None:
+            reason = drop_reason(row.post, takedowns)  # stricter by now, perhaps
+        values = _values(row.post, media, reason)
+        self._batch.append(values)
+        self.digest.update(_digested(values))
+        self.rows += 1
+        if reason is None:
+            self.kept += 1
+        else:
+            self.refused[reason] += 1
+
+    def _flush(self, writer: pq.ParquetWriter) -> None:
+        table = pa.Table.from_pylist(self._batch, schema=POSTS)
+        check_table(table, POSTS, where=self._store.url(PATH))
+        writer.write_table(table)
+        self._batch.clear()
+
+
+def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> list[str]:
+    """Removes the blobs on the takedown list, whoever else posted the same bytes; marks the rows.
+
+    Returns the site of every post that is taken down, now or before.
+    """
+    for row in ledger.covered(takedowns):
+        if row.media is not None:
+            store.remove(blob_path(row.media.sha256, row.media.ext))
+            ledger.take_down_blob(row.media.sha256)
+        ledger.refuse(row.post, TAKEDOWN)
+    return ledger.sites_of_reason(TAKEDOWN)
+
+
+def _is_whole(store: Store, media: Media) -> bool:
+    """Tells whether a blob is there with all its bytes; their digest was checked on arrival."""
+    path = blob_path(media.sha256, media.ext)
+    if not store.is_local:
+        return store.exists(path)
+    file = store.local(path)
+    return file.is_file() and file.stat().st_size == media.size_bytes
+
+
+def _values(post: Post, media: Media | None, reason: str | None) -> dict[str, Any]:
+    values = {name: getattr(post, name) for name in POSTS.names if hasattr(post, name)}
+    values.update(sha256=None, drop_reason=reason)
+    if media is not None:
+        values.update(sha256=media.sha256, ext=media.ext, width=media.width, height=media.height)
+    return values
+
+
+def _digested(values: dict[str, Any]) -> bytes:
+    content = {key: value for key, value in values.items() if key != "fetched_at"}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+    return f"{text}\n".encode()
+
+
+def _nothing(sites: Sequence[str], rows: int, refused: dict[str, int]) -> str:
+    where = ", ".join(sites)
+    if not rows:
+        return f"the ledger has no post of {where}: crawl it first"
+    reasons = listed([f"{reason}: {count:,}" for reason, count in refused.items()])
+    return f"none of the {rows:,} posts of {where} may be used:\n{reasons}"

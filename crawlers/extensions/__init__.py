@@ -1,0 +1,1 @@
+"""What watches a crawl without a say in it: the traffic counter and the progress bar."""

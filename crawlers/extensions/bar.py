@@ -1,0 +1,39 @@
+"""Shows how far the crawl is."""
+
+import contextlib
+from typing import Self
+
+from scrapy import signals
+from scrapy.crawler import Crawler
+
+from crawlers.spiders.board import BoardSpider
+from dataset.progress import Advance, progress
+
+
+class ProgressBar:
+    """A bar that appears with the first settled post: a crawl with nothing new shows none."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._stack = contextlib.ExitStack()
+        self._advance: Advance | None = None
+        crawler.signals.connect(self.settled, signal=signals.item_scraped)
+        crawler.signals.connect(self.close, signal=signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Makes the extension."""
+        return cls(crawler)
+
+    def settled(self) -> None:
+        """Moves the bar by one post."""
+        if self._advance is None:
+            spider = self._crawler.spider
+            assert isinstance(spider, BoardSpider)
+            bar = progress(f"crawl {spider.site.name}", spider.expected, unit="posts")
+            self._advance = self._stack.enter_context(bar)
+        self._advance(1)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._stack.close()

@@ -1,0 +1,1 @@
+"""The item pipelines, one concern a file: policy, blobs, recorder."""

@@ -1,0 +1,174 @@
+"""Downloads pictures, checks them, and stores them under the sha256 of their bytes."""
+
+import asyncio
+from io import BytesIO
+from typing import Any, NoReturn, Self
+
+from scrapy.crawler import Crawler
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
+from scrapy.http import Request, Response
+from scrapy.http.request import NO_CALLBACK
+from scrapy.pipelines.files import FilesPipeline
+from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
+from twisted.python.failure import Failure
+
+from crawlers.answers import PASSING
+from crawlers.middlewares.hosts import HostNotAllowed
+from crawlers.middlewares.patience import BROKEN_LINE
+from crawlers.middlewares.stop import Stopping
+from crawlers.spiders.board import BoardSpider
+from crawlers.verdict import Verdict
+from dataset.blobs import blob_path
+from dataset.errors import OmokageError
+from dataset.media import Media, MediaRefused, check_media
+from dataset.store import Store
+
+
+class BlobStore:
+    """Scrapy's interface of a files store over ours: whole files only, named by content."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def stat_file(self, path: str, info: MediaPipeline.SpiderInfo) -> dict[str, Any]:
+        """Tells whether a blob is there; a blob never grows old."""
+        return {"checksum": path} if self._store.exists(path) else {}
+
+    def persist_file(
+        self,
+        path: str,
+        buf: BytesIO,
+        info: MediaPipeline.SpiderInfo,
+        meta: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Writes a blob by temporary name, fsync and rename, unless it is there already."""
+        if not self._store.exists(path):
+            self._store.write_bytes(path, buf.getvalue())
+
+
+class BlobInfo(FileInfo):
+    """What became of a download: a picture, or the reason why it is none."""
+
+    media: Media | None
+    reason: str | None
+
+
+class FetchError(Exception):
+    """The picture could not be fetched this time; the next crawl tries again."""
+
+
+class BlobsPipeline(FilesPipeline):
+    """Scrapy's files pipeline with our store, our names and our gate."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        MediaPipeline.__init__(self, crawler=crawler)
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Makes the pipeline; its store is the spider's."""
+        return cls(crawler)
+
+    def open_spider(self, spider: Any = None) -> None:
+        """Takes the store of the home that is crawled into."""
+        super().open_spider()
+        self.store: Any = BlobStore(self._spider.store)
+
+    def get_media_requests(self, item: Verdict, info: MediaPipeline.SpiderInfo) -> list[Request]:
+        """Returns the request for the picture of a post that is not refused."""
+        if item.reason is not None:
+            return []
+        assert item.post.file_url is not None  # the policy refuses a post without one
+        meta = {"kind": "media", "download_slot": "media"}
+        return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
+
+    def media_to_download(
+        self, request: Request, info: MediaPipeline.SpiderInfo, *, item: Any = None
+    ) -> Any:
+        """Returns the blob of a picture that some board's post has brought already."""
+        known = self._spider.ledger.blob_of(item.post.md5)
+        if known is None or not self._spider.store.exists(blob_path(known.sha256, known.ext)):
+            return None
+        return _kept(request.url, item.post.md5, known, status="uptodate")
+
+    async def media_downloaded(
+        self,
+        response: Response,
+        request: Request,
+        info: MediaPipeline.SpiderInfo,
+        *,
+        item: Any = None,
+    ) -> FileInfo:
+        """Checks and stores what came, in a thread: decoding would hold up the reactor."""
+        if response.status in PASSING:
+            raise FetchError(f"status {response.status}")
+        if response.status != 200:
+            gone = response.status in (404, 410, 451)
+            return _refused(request.url, "gone" if gone else f"status_{response.status}")
+        try:
+            media = await asyncio.to_thread(self._store_blob, response.body, item, info)
+        except MediaRefused as refused:
+            return _refused(request.url, refused.reason, checksum=item.post.md5)
+        except OmokageError as error:  # the store is full or read-only
+            self._spider.stop(error)
+            raise Stopping(str(error)) from error
+        return _kept(request.url, item.post.md5, media, status="downloaded")
+
+    def media_failed(
+        self, failure: Failure, request: Request, info: MediaPipeline.SpiderInfo
+    ) -> NoReturn:
+        """Hands the failure on to `item_completed`."""
+        failure.raiseException()
+
+    def item_completed(
+        self, results: list[FileInfoOrError], item: Any, info: MediaPipeline.SpiderInfo
+    ) -> Any:
+        """Writes what became of the download onto the verdict."""
+        for _succeeded, result in results:
+            if isinstance(result, Failure):
+                _judge_failure(item, result)
+            elif result["checksum"] not in (None, item.post.md5):
+                item.reason = "wrong_md5"  # two posts, one address, two md5s
+            else:
+                item.media, item.reason = result["media"], result["reason"]  # type: ignore[typeddict-item]
+        return item
+
+    def _store_blob(self, content: bytes, item: Verdict, info: MediaPipeline.SpiderInfo) -> Media:
+        assert item.post.md5 is not None
+        media = check_media(content, md5=item.post.md5, ext=item.post.ext)
+        self.store.persist_file(blob_path(media.sha256, media.ext), BytesIO(content), info)
+        return media
+
+    @property
+    def _spider(self) -> BoardSpider:
+        spider = self._crawler.spider
+        assert isinstance(spider, BoardSpider)
+        return spider
+
+
+def _judge_failure(item: Verdict, failure: Failure) -> None:
+    error = failure.value
+    if isinstance(error, Stopping):
+        item.put_off = "stopping"
+    elif isinstance(error, HostNotAllowed):
+        item.reason = "host"
+    elif isinstance(error, DownloadCancelledError):
+        item.reason = "too_large"
+    elif isinstance(error, IgnoreRequest):
+        item.reason = "robots"
+    elif isinstance(error, (FetchError, *BROKEN_LINE)):
+        item.put_off = str(error) or type(error).__name__
+    else:
+        failure.raiseException()
+
+
+def _kept(url: str, md5: str, media: Media, *, status: str) -> BlobInfo:
+    path = blob_path(media.sha256, media.ext)
+    return BlobInfo(url=url, path=path, checksum=md5, status=status, media=media, reason=None)
+
+
+def _refused(url: str, reason: str, *, checksum: str | None = None) -> BlobInfo:
+    return BlobInfo(
+        url=url, path="", checksum=checksum, status="refused", media=None, reason=reason
+    )

@@ -1,0 +1,34 @@
+"""Refuses what may not be stored before anything of it is downloaded."""
+
+from typing import Self
+
+from scrapy.crawler import Crawler
+
+from crawlers.query import matches
+from crawlers.spiders.board import BoardSpider
+from crawlers.verdict import Verdict
+from dataset.policy import drop_reason
+
+
+class PolicyPipeline:
+    """Applies the policy and checks the search again on our side."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Makes the pipeline."""
+        return cls(crawler)
+
+    def process_item(self, item: Verdict) -> Verdict:
+        """Gives a post that may not be stored its reason."""
+        spider = self._crawler.spider
+        assert isinstance(spider, BoardSpider)
+        excluded = spider.site.excluded_tags
+        item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
+        if item.reason is None and spider.ledger.is_taken_down(item.post.md5):
+            item.reason = "takedown"
+        if item.reason is None and not matches(spider.words, item.post):
+            item.reason = "not_asked_for"
+        return item

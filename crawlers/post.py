@@ -1,0 +1,71 @@
+"""A post: what a board's record says of one picture, in the same shape for every board."""
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
+_TAG_FIELDS = tuple(f"tags_{kind}" for kind in TAG_KINDS)
+_TIMES = ("created_at", "updated_at", "fetched_at")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Post:
+    """One record of a board; times are UTC, sizes pixels, `rating` is spelt out.
+
+    `rating`: general, sensitive, questionable or explicit. `md5` and `file_url` are None where the
+    board withholds the picture.
+    """
+
+    board: str
+    post_id: int
+    md5: str | None
+    ext: str | None
+    width: int | None
+    height: int | None
+    rating: str
+    tags_general: tuple[str, ...]
+    tags_character: tuple[str, ...]
+    tags_copyright: tuple[str, ...]
+    tags_artist: tuple[str, ...]
+    tags_meta: tuple[str, ...]
+    source: str | None
+    score: int | None
+    created_at: dt.datetime | None
+    updated_at: dt.datetime | None
+    fetched_at: dt.datetime
+    file_url: str | None
+    deleted: bool = False
+    banned: bool = False
+    pending: bool = False
+    flagged: bool = False
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """All tags of all kinds."""
+        return frozenset().union(*(getattr(self, name) for name in _TAG_FIELDS))
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the post as JSON values; `from_record` is its inverse."""
+        record = dataclasses.asdict(self)
+        for name in _TAG_FIELDS:
+            record[name] = list(record[name])
+        for name in _TIMES:
+            record[name] = record[name].isoformat() if record[name] else None
+        return record
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Post":
+        """Reads what `to_record` gave."""
+        values = dict(record)
+        for name in _TAG_FIELDS:
+            values[name] = tuple(values[name])
+        for name in _TIMES:
+            values[name] = dt.datetime.fromisoformat(values[name]) if values[name] else None
+        return cls(**values)
+
+
+def same_picture_and_words(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tells whether two records of a post differ in nothing that a decision rests on."""
+    passing = {"score", "fetched_at", "updated_at"}
+    return all(one[key] == other.get(key) for key in one if key not in passing)

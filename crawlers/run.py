@@ -1,0 +1,224 @@
+"""Crawls one site in this process: `python -m crawlers.run --site demo`.
+
+Talks to people on stderr; the last line of stdout is the summary as JSON. Started by Dagster (under
+its Pipes) it reports the same summary, or its error, there. Exit codes are those of
+`dataset.errors`; 130 after SIGINT or SIGTERM.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from scrapy.crawler import AsyncCrawlerProcess, Crawler
+from scrapy.settings import Settings
+
+from crawlers import settings as project_settings
+from crawlers.sites import site_named
+from crawlers.spiders.board import BoardSpider
+from dataset.errors import CrawlError, OmokageError
+from dataset.parent import end_with_parent
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Crawls and returns the exit code."""
+    options = _options(arguments)
+    if options.die_with_parent:
+        end_with_parent()
+    with _pipes() as report:
+        try:
+            crawl = Crawl(options)
+            crawl.run()
+        except OmokageError as error:
+            print(f"crawl: {error}", file=sys.stderr)
+            report({"error": str(error)})
+            return error.exit_code
+        _say(crawl)
+        print(json.dumps(crawl.summary), flush=True)
+        if crawl.interrupted:
+            report({"error": "the crawl was stopped; the next one goes on from there"})
+            return INTERRUPTED
+        report({"summary": crawl.summary})
+    return 0
+
+
+class Crawl:
+    """One crawl from its options to its summary; `run` may be called once a process."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.site = site_named(options.site, options.sites or None)
+        self.interrupted = False
+        self.summary: dict[str, Any] = {}
+        self.put_off = 0
+        self.home = ""
+
+    def run(self) -> None:
+        """Crawls; raises OmokageError if the crawl could not be done, and fills the summary."""
+        process = AsyncCrawlerProcess(_scrapy_settings(self._options.verbose))
+        _be_quiet(self._options.verbose)
+        crawler = process.create_crawler(self.site.family)
+        started = time.monotonic()
+        options = self._options
+        task = process.crawl(
+            crawler,
+            site=options.site,
+            tags=options.tags,
+            limit=options.limit,
+            home=options.home,
+            sites=options.sites,
+        )
+        with self._stop_on_signals(crawler):
+            process.start(install_signal_handlers=False)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        spider = crawler.spider
+        assert isinstance(spider, BoardSpider)
+        self.home = spider.store.root
+        self._summarise(crawler, time.monotonic() - started)
+        if spider.failure is not None:
+            raise spider.failure
+
+    def _summarise(self, crawler: Crawler, seconds: float) -> None:
+        stats = crawler.stats.get_stats() if crawler.stats else {}
+        prefix = "omokage/drop/"
+        refused = {
+            key.removeprefix(prefix): count
+            for key, count in sorted(stats.items())
+            if key.startswith(prefix)
+        }
+        kept, self.put_off = stats.get("omokage/kept", 0), stats.get("omokage/put_off", 0)
+        self.summary = {
+            "site": self.site.name,
+            "seen": kept + sum(refused.values()) + self.put_off,
+            "kept": kept,
+            "refused": refused,
+            "put_off": self.put_off,
+            "bytes": stats.get("omokage/bytes", 0),
+            "seconds": round(seconds, 2),
+            "api_requests": stats.get("omokage/api_requests", 0),
+            "media_requests": stats.get("omokage/media_requests", 0),
+        }
+        faults = stats.get("omokage/faults", 0)
+        if faults:
+            raise CrawlError(
+                f"{faults} posts or pages of {self.site.name} could not be handled; the lines "
+                "above say why. The next crawl tries them again"
+            )
+
+    @contextlib.contextmanager
+    def _stop_on_signals(self, crawler: Crawler) -> Iterator[None]:
+        """The first SIGINT or SIGTERM stops cleanly; after it they end the process at once."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            from twisted.internet import reactor
+
+            self.interrupted = True
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: os._exit(INTERRUPTED))
+            spider = crawler.spider
+            if not isinstance(spider, BoardSpider):
+                os._exit(INTERRUPTED)  # nothing has begun
+            reactor.callFromThread(spider.stop)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m crawlers.run",
+        description="Crawls one site of the registry; goes on where the last crawl stopped.",
+        epilog='example: python -m crawlers.run --site demo --tags "1girl solo" --limit 500',
+    )
+    parser.add_argument("--site", required=True, help="name of a site in the registry, as demo")
+    parser.add_argument(
+        "--tags", default="", metavar="WORDS", help="search words in the board's own language"
+    )
+    parser.add_argument(
+        "--limit", type=_count, default=0, metavar="N", help="new posts to take (default: 0, all)"
+    )
+    parser.add_argument(
+        "--home",
+        default="",
+        metavar="DIR",
+        help="where all is stored (default: OMOKAGE_HOME, ./var)",
+    )
+    parser.add_argument(
+        "--sites", default="", metavar="FILE", help="a site registry of your own, TOML"
+    )
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started this ends"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show Scrapy's own log")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number, 0 or more')
+    return int(text)
+
+
+def _scrapy_settings(verbose: bool) -> Settings:
+    settings = Settings()
+    settings.setmodule(project_settings, priority="project")
+    if verbose:
+        settings.set("LOG_LEVEL", "DEBUG", priority="cmdline")
+    return settings
+
+
+def _be_quiet(verbose: bool) -> None:
+    if not verbose:
+        # A download that failed is counted, named and told in our own words.
+        logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
+        logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _pipes() -> Iterator[Any]:
+    """Yields a function that reports a dict to Dagster, or does nothing without Dagster."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+        yield lambda _message: None
+        return
+    from dagster_pipes import open_dagster_pipes
+
+    with open_dagster_pipes() as context:
+        yield context.report_custom_message
+
+
+def _say(crawl: Crawl) -> None:
+    """Tells the summary in words, on stderr."""
+    made = crawl.summary
+    rate = made["seen"] / max(made["seconds"], 1e-3)
+    lines = [
+        f"crawl {made['site']}: {made['seen']:,} posts seen, {made['kept']:,} kept, "
+        f"{sum(made['refused'].values()):,} refused; {made['bytes'] / 1e6:,.1f} MB in "
+        f"{made['seconds']:,.1f} s ({rate:,.0f} posts/s), {made['api_requests']:,} API and "
+        f"{made['media_requests']:,} media requests"
+    ]
+    ranked = sorted(made["refused"].items(), key=lambda pair: (-pair[1], pair[0]))
+    if ranked:
+        lines.append("  refused: " + ", ".join(f"{reason} {count:,}" for reason, count in ranked))
+    if crawl.put_off:
+        lines.append(f"  {crawl.put_off:,} pictures could not be fetched now; run again later")
+    if crawl.interrupted:
+        lines.append("  stopped; run the same command again: it goes on where this stopped")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

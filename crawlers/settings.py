@@ -1,0 +1,98 @@
+"""Scrapy's settings: what holds for every crawl, and what a site of the registry adds."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from crawlers.sites import Site
+from dataset.errors import CrawlError
+from dataset.media import MAX_BYTES
+
+BOT_NAME = "omokage"
+SPIDER_MODULES = ["crawlers.spiders"]
+NEWSPIDER_MODULE = "crawlers.spiders"
+
+ROBOTSTXT_OBEY = True
+COOKIES_ENABLED = False
+TELNETCONSOLE_ENABLED = False
+REFERER_ENABLED = False
+LOG_LEVEL = "ERROR"
+LOG_FORMAT = "crawl: %(levelname)s %(name)s: %(message)s"
+
+DOWNLOAD_TIMEOUT = 60
+DOWNLOAD_MAXSIZE = MAX_BYTES
+DOWNLOAD_WARNSIZE = 0
+MEDIA_ALLOW_REDIRECTS = True
+REDIRECT_MAX_TIMES = 3
+RETRY_TIMES = 4  # waits of about 0.5, 1, 2 and 4 s, or what Retry-After asks for
+CONCURRENT_ITEMS = 100
+
+DOWNLOADER_MIDDLEWARES = {
+    "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
+    "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    "crawlers.middlewares.stop.StopMiddleware": 40,
+    "crawlers.middlewares.hosts.HostsMiddleware": 50,
+    "crawlers.middlewares.robots.RobotsMiddleware": 100,
+    "crawlers.middlewares.patience.PatienceMiddleware": 550,
+}
+ITEM_PIPELINES = {
+    "crawlers.pipelines.policy.PolicyPipeline": 100,
+    "crawlers.pipelines.blobs.BlobsPipeline": 200,
+    "crawlers.pipelines.recorder.RecorderPipeline": 300,
+}
+EXTENSIONS = {
+    "crawlers.extensions.traffic.Traffic": 100,
+    "crawlers.extensions.faults.Faults": 150,
+    "crawlers.extensions.bar.ProgressBar": 200,
+}
+
+
+def site_settings(site: Site) -> dict[str, Any]:
+    """Returns what a site adds to the settings: our name, its pace, no proxy on loopback.
+
+    Raises CrawlError if a real board would be asked without a contact or without credentials that
+    it wants.
+    """
+    _check_credentials(site)
+    return {
+        "USER_AGENT": user_agent(site),
+        "HTTPPROXY_ENABLED": not site.is_loopback,
+        "CONCURRENT_REQUESTS": site.media_at_once + 2,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": site.media_at_once,
+        "DOWNLOAD_DELAY": site.interval_s,
+        "DOWNLOAD_DELAY_JITTER": 0.0,  # jitter would ask sooner than the interval, too
+        "DOWNLOAD_SLOTS": {
+            "api": {"concurrency": 1, "delay": site.interval_s, "jitter": 0.0},
+            "media": {
+                "concurrency": site.media_at_once,
+                "delay": site.media_interval_s,
+                "jitter": 0.0,
+            },
+        },
+    }
+
+
+def user_agent(site: Site) -> str:
+    """Returns our honest name with a way to reach the person who crawls."""
+    contact = " ".join(os.environ.get("OMOKAGE_CONTACT", "").split())
+    if not contact and not site.is_loopback:
+        raise CrawlError(
+            f"{site.name} is a real board, and its keepers must be able to reach you: set "
+            "OMOKAGE_CONTACT to an e-mail address or a page of yours"
+        )
+    if not contact.isascii():
+        raise CrawlError("OMOKAGE_CONTACT has letters that a request cannot carry; ASCII wanted")
+    return f"Omokage/{_version()} (+{contact or 'demo on this machine'})"
+
+
+def _version() -> str:
+    try:
+        return version("omokage")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"
+
+
+def _check_credentials(site: Site) -> None:
+    missing = [name for name in site.credentials.values() if not os.environ.get(name)]
+    if site.credentials_wanted and missing:
+        raise CrawlError(f"{site.name} answers nobody without a key: set {' and '.join(missing)}")

@@ -1,0 +1,239 @@
+"""The site registry: which boards can be crawled, in what dialect, how fast, and from where."""
+
+import dataclasses
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from dataset.errors import ConfigError, listed, nearest
+
+DEFAULT_BOARD_URL = "http://127.0.0.1:4650"
+BUILT_IN = Path(__file__).with_name("sites.toml")
+
+# The words of each family that mean safe. On Danbooru "s" has meant sensitive since 2022.
+SAFE_WORDS = {
+    "danbooru": frozenset({"g"}),
+    "moebooru": frozenset({"s"}),
+    "gelbooru02": frozenset({"general", "safe"}),
+}
+LEAST_INTERVAL_S = 1.0  # between two API requests, outside loopback
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A board as a row of data; `sites.toml` says what each field means."""
+
+    name: str
+    family: str
+    api: str
+    media_hosts: tuple[str, ...]
+    page_size: int
+    safe_ratings: tuple[str, ...]
+    search: str = ""
+    interval_s: float = 1.0
+    media_interval_s: float = 0.5
+    media_at_once: int = 2
+    credentials: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    credentials_wanted: bool = False
+    robots_exempt: tuple[str, ...] = ()
+    robots_why: str = ""
+    excluded_tags: tuple[str, ...] = ()
+    empty_answers: int = 1
+
+    @cached_property
+    def api_host(self) -> str:
+        """Host of the API, without port."""
+        return urlsplit(self.api).hostname or ""
+
+    @cached_property
+    def is_loopback(self) -> bool:
+        """Whether the board is on this very machine; only then plain http is allowed."""
+        return is_loopback(self.api_host)
+
+    @property
+    def identity(self) -> str:
+        """What the ledger holds under this name: another board may not take it over."""
+        return f"{self.family}@{'loopback' if self.is_loopback else self.api_host}"
+
+    def allows(self, url: str) -> bool:
+        """Tells whether `url` may be asked: https, or http on loopback; API or media hosts only."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme != "https" and not (
+            parts.scheme == "http" and self.is_loopback and is_loopback(host)
+        ):
+            return False
+        return host == self.api_host or any(_host_matches(host, one) for one in self.media_hosts)
+
+    def is_exempt_from_robots(self, url: str) -> bool:
+        """Tells whether `url` is one of the API paths that the registry names."""
+        api, asked = urlsplit(self.api), urlsplit(url)
+        if asked.netloc != api.netloc:
+            return False
+        return asked.path in {f"{api.path}{path}" for path in self.robots_exempt}
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether a host is this machine: localhost or an address of the loopback network."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_sites(path: str | os.PathLike[str] | None = None) -> dict[str, Site]:
+    """Returns the sites of the built-in registry, changed and added to by the TOML file `path`.
+
+    Raises ConfigError with every fault of the file: site, key, what is there, what is wanted.
+    """
+    rows = _read(BUILT_IN)
+    where = BUILT_IN
+    if path is not None:
+        where = Path(path)
+        for name, row in _read(where).items():
+            rows[name] = {**rows.get(name, {}), **row}
+    faults: list[str] = []
+    sites = {}
+    for name, row in rows.items():
+        found = _faults_of(name, row)
+        faults += found
+        if not found:
+            sites[name] = _site(name, row)
+    if faults:
+        raise ConfigError(f"{where} is not a site registry:\n{listed(faults)}")
+    return sites
+
+
+def site_named(name: str, path: str | os.PathLike[str] | None = None) -> Site:
+    """Returns one site; raises ConfigError, with the nearest right name, for an unknown one."""
+    sites = load_sites(path)
+    if name not in sites:
+        hint = nearest(name, sites) or f"; known are {', '.join(sites)}"
+        raise ConfigError(f'"{name}" is not a site of the registry{hint}')
+    return sites[name]
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        rows = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from error
+    for name, row in rows.items():
+        if not isinstance(row, dict):
+            raise ConfigError(f"{path}: {name} is {_kind(row)}, a table [{name}] of a site wanted")
+    return rows
+
+
+_TEXT, _WHOLE, _NUMBER, _SWITCH = "text", "a whole number", "a number", "true or false"
+_TEXTS, _TABLE = "a list of texts", "a table of texts"
+_WANTED = {
+    "family": _TEXT,
+    "api": _TEXT,
+    "media_hosts": _TEXTS,
+    "page_size": _WHOLE,
+    "safe_ratings": _TEXTS,
+    "search": _TEXT,
+    "interval_s": _NUMBER,
+    "media_interval_s": _NUMBER,
+    "media_at_once": _WHOLE,
+    "credentials": _TABLE,
+    "credentials_wanted": _SWITCH,
+    "robots_exempt": _TEXTS,
+    "robots_why": _TEXT,
+    "excluded_tags": _TEXTS,
+    "empty_answers": _WHOLE,
+}
+_REQUIRED = ("family", "api", "media_hosts", "page_size", "safe_ratings")
+
+
+def _faults_of(name: str, row: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence for every unknown, missing, ill-typed or forbidden value of a site."""
+    faults = []
+    for key, value in row.items():
+        if key not in _WANTED:
+            faults.append(f'[{name}] "{key}" is not a key of a site{nearest(key, _WANTED)}')
+        elif not _is_of_kind(value, _WANTED[key]):
+            faults.append(f"[{name}] {key} is {_kind(value)}, {_WANTED[key]} wanted")
+    faults += [f"[{name}] {key} is missing" for key in _REQUIRED if key not in row]
+    return faults or _forbidden(_site(name, row))
+
+
+def _forbidden(site: Site) -> list[str]:
+    where = f"[{site.name}]"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", site.name):
+        return [f"{where} is no name: small letters, digits and _ wanted"]
+    if site.family not in SAFE_WORDS:
+        return [
+            f'{where} family is "{site.family}"; one of {", ".join(SAFE_WORDS)} wanted'
+            f"{nearest(site.family, SAFE_WORDS)}"
+        ]
+    faults = []
+    for word in site.safe_ratings:
+        if word not in SAFE_WORDS[site.family]:
+            safe = ", ".join(sorted(SAFE_WORDS[site.family]))
+            faults.append(
+                f'{where} safe_ratings has "{word}"; on {site.family} only {safe} is safe'
+            )
+    scheme = urlsplit(site.api).scheme
+    if not site.api_host or scheme not in ("https", "http"):
+        faults.append(
+            f'{where} api is "{site.api}"; an address such as https://board.example wanted'
+        )
+    elif scheme == "http" and not site.is_loopback:
+        faults.append(f'{where} api is "{site.api}"; https wanted, http is for loopback only')
+    if not site.is_loopback and site.interval_s < LEAST_INTERVAL_S:
+        faults.append(
+            f"{where} interval_s is {site.interval_s:g}; at least {LEAST_INTERVAL_S:g} wanted"
+        )
+    for key, least in (("page_size", 1), ("media_at_once", 1), ("empty_answers", 1)):
+        if getattr(site, key) < least:
+            faults.append(f"{where} {key} is {getattr(site, key)}; at least {least} wanted")
+    for key in ("interval_s", "media_interval_s"):
+        if getattr(site, key) < 0:
+            faults.append(f"{where} {key} is {getattr(site, key):g}; 0 or more wanted")
+    return faults
+
+
+def _site(name: str, row: Mapping[str, Any]) -> Site:
+    values = {key: _frozen(value) for key, value in row.items()}
+    board = os.environ.get("OMOKAGE_BOARD_URL") or DEFAULT_BOARD_URL
+    api = row["api"].replace("${OMOKAGE_BOARD_URL}", board.rstrip("/")).rstrip("/")
+    return Site(**{**values, "name": name, "api": api})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return MappingProxyType(value) if isinstance(value, dict) else value
+
+
+def _is_of_kind(value: Any, wanted: str) -> bool:
+    if wanted == _TEXTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if wanted == _TABLE:
+        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+    if wanted == _SWITCH or isinstance(value, bool):
+        return wanted == _SWITCH and isinstance(value, bool)
+    kinds: dict[str, tuple[type, ...]] = {_TEXT: (str,), _WHOLE: (int,), _NUMBER: (int, float)}
+    return isinstance(value, kinds[wanted])
+
+
+def _kind(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def _host_matches(host: str, pattern: str) -> bool:
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:])
+    return host == pattern

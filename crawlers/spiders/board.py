@@ -1,0 +1,222 @@
+"""What the spiders of all families share: arguments, the way through the pages, and the stop."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, ClassVar, Self
+from urllib.parse import urlencode
+
+import scrapy
+from scrapy.crawler import Crawler
+from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Request, Response
+from twisted.python.failure import Failure
+
+from crawlers.answers import refusal
+from crawlers.boards import BOARDS, Board
+from crawlers.ledger import Ledger
+from crawlers.settings import site_settings
+from crawlers.sites import Site, site_named
+from crawlers.verdict import Verdict
+from crawlers.window import Ask, Window, check_order, take
+from dataset.errors import CrawlError, OmokageError, UsageError
+from dataset.policy import Takedowns, read_takedowns
+from dataset.store import Store
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_HOME = "./var"
+IN_FLIGHT = 200  # posts from the ledger that may be on their way at once
+
+
+class BoardSpider(scrapy.Spider):
+    """Walks the pages of one search on one site and yields a Verdict for every post.
+
+    Arguments: site; tags (search words); limit (posts to take, 0: all); home (default:
+    OMOKAGE_HOME, ./var); sites (a registry file of one's own).
+    """
+
+    family: ClassVar[str]
+
+    def __init__(self, *, site: Site, store: Store, words: str, limit: int) -> None:
+        super().__init__(name=self.name)
+        self.site = site
+        self.store = store
+        self.words = " ".join(words.split())
+        self.query = " ".join(f"{site.search} {self.words}".split())
+        self.limit = limit
+        self.board: Board = BOARDS[self.family]
+        self.ledger = Ledger.of(store)
+        self.ledger.admit(site)
+        self.takedowns: Takedowns = read_takedowns(store)
+        self.expected = 0  # posts that this crawl will see, as far as is known; 0: unknown
+        self.in_flight = 0
+        self.failure: OmokageError | None = None
+        self.stopping = False
+        self._window = Window()
+        self._caught_up = False
+        self._taken = 0
+        self._empty_answers = 0
+
+    @classmethod
+    def from_crawler(
+        cls,
+        crawler: Crawler,
+        *_args: Any,
+        site: str = "",
+        tags: str = "",
+        limit: str | int = 0,
+        home: str = "",
+        sites: str = "",
+        **_kwargs: Any,
+    ) -> Self:
+        """Makes the spider from its arguments and sets the crawl's settings for its site."""
+        if not site:
+            raise UsageError("which site? Give -a site=demo, or another of the registry")
+        chosen = site_named(site, sites or None)
+        if chosen.family != cls.family:
+            raise UsageError(f"{site} is a {chosen.family} board: scrapy crawl {chosen.family}")
+        if not str(limit).isdecimal():
+            raise UsageError(f"limit is {limit}; a whole number, 0 for no limit, wanted")
+        crawler.settings.setdict(site_settings(chosen), priority="spider")
+        store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
+        spider = cls(site=chosen, store=store, words=tags, limit=int(limit))
+        spider._set_crawler(crawler)
+        return spider
+
+    async def start(self) -> AsyncIterator[Any]:
+        """Settles first what an earlier crawl left pending, then asks for pages."""
+        self._window = self.ledger.window(self.site.name, self.query)
+        for post in self.ledger.pending(self.site.name):
+            while self.in_flight >= IN_FLIGHT and not self.stopping:
+                await asyncio.sleep(0.02)
+            if self.stopping:
+                return
+            yield self._on_its_way(Verdict(post))
+        url = self.board.count_url(self.site, self.query)
+        if url and self._window.high is None:
+            yield self._request(url, self.parse_count, errback=self.count_failed)
+            return
+        for request in self._next_page():
+            yield request
+
+    def parse_count(self, response: Response) -> Iterator[Request]:
+        """Learns how many posts there are, for the progress bar, and asks for the first page."""
+        count = self.board.parse_count(response.body) if response.status == 200 else None
+        self.expected = min(count or 0, self.limit) if self.limit else count or 0
+        yield from self._next_page()
+
+    def count_failed(self, failure: Failure) -> Iterator[Request]:
+        """Goes on without a count unless the board is out of reach altogether."""
+        self.page_failed(failure)
+        yield from ()
+
+    def parse_page(self, response: Response, ask: Ask, limit: int) -> Iterator[Any]:
+        """Writes a page into the ledger, yields its posts, then asks for the next page."""
+        try:
+            verdicts = self._noted(response, ask, limit)
+        except OmokageError as error:
+            self.stop(error)
+            return
+        yield from verdicts
+        # Last, so that the next page is asked for only when most of this one's posts are settled.
+        yield from self._next_page()
+
+    def page_failed(self, failure: Failure) -> None:
+        """Stops the crawl: an API request got no answer at all."""
+        if self.stopping and isinstance(failure.value, IgnoreRequest):
+            return
+        url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
+        why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
+        self.stop(
+            CrawlError(
+                f"{self.site.name} cannot be reached at {url or self.site.api}: {why}. Is the "
+                "board running, and is the network there?"
+            )
+        )
+
+    def stop(self, failure: OmokageError | None = None) -> None:
+        """Ends the crawl now: what is on its way stays pending; `failure` is why, None: asked to.
+
+        Only the first failure counts.
+        """
+        if self.failure is None:
+            self.failure = failure
+        if not self.stopping:
+            self.stopping = True
+            engine = self.crawler.engine
+            if engine is not None:
+                self._closing = asyncio.ensure_future(
+                    engine.close_spider_async(reason="failed" if failure else "stopped")
+                )
+
+    def settled(self) -> None:
+        """Tells the spider that a post has reached the end of the pipelines."""
+        self.in_flight -= 1
+
+    def closed(self, _reason: str) -> None:
+        """Closes the ledger; Scrapy calls it when the last post is through."""
+        self.ledger.close()
+
+    def _noted(self, response: Response, ask: Ask, limit: int) -> list[Verdict]:
+        if response.status != 200:
+            shown = str(response.meta["shown_url"])
+            raise refusal(self.site, shown, status=response.status, body=response.body)
+        posts = self.board.parse(response.body, self.site)
+        if self.board.ORDERED_PAGES and len(posts) >= limit > 1:
+            check_order(ask, posts)
+        taken = take(ask, posts, room=self.limit - self._taken if self.limit else None)
+        self._taken += len(taken)
+        self._empty_answers = 0 if posts else self._empty_answers + 1
+        if not posts and self._empty_answers < self.site.empty_answers:
+            return []  # an empty page is not yet the end: the same is asked again
+        self._empty_answers = 0
+        self._window = self._window.after(ask, [post.post_id for post in taken])
+        self._caught_up |= ask.side == "newest" or (ask.side == "above" and not posts)
+        to_settle = self.ledger.note_page(
+            self.site.name, self.query, posts=taken, window=self._window
+        )
+        return [self._on_its_way(Verdict(post)) for post in to_settle]
+
+    def _next_page(self) -> Iterator[Request]:
+        ask = self._window.ask(caught_up=self._caught_up)
+        room = self.limit - self._taken if self.limit else self.site.page_size
+        if ask is None or room <= 0 or self.stopping:
+            return
+        # Never a page of one: its order could not be checked.
+        limit = max(2, min(room, self.site.page_size))
+        url = self.board.page_url(self.site, self.query, ask, limit=limit)
+        arguments = {"ask": ask, "limit": limit}
+        yield self._request(url, self.parse_page, errback=self.page_failed, arguments=arguments)
+
+    def _request(
+        self, url: str, callback: Any, *, errback: Any, arguments: dict[str, Any] | None = None
+    ) -> Request:
+        return Request(
+            self._with_credentials(url),
+            callback=callback,
+            errback=errback,
+            cb_kwargs=arguments or {},
+            dont_filter=True,
+            # Every status comes to parse_page, which knows what it means.
+            meta={
+                "kind": "api",
+                "download_slot": "api",
+                "shown_url": url,
+                "handle_httpstatus_list": [*range(400, 600)],
+            },
+        )
+
+    def _with_credentials(self, url: str) -> str:
+        values = {
+            parameter: os.environ.get(variable, "")
+            for parameter, variable in self.site.credentials.items()
+        }
+        if not values or not all(values.values()):
+            return url
+        return f"{url}&{urlencode(values)}"
+
+    def _on_its_way(self, verdict: Verdict) -> Verdict:
+        self.in_flight += 1
+        return verdict

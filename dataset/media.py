@@ -1,0 +1,103 @@
+"""The gate of every downloaded file: nothing becomes a blob that is not a whole still picture."""
+
+import dataclasses
+import hashlib
+import io
+import warnings
+
+from PIL import Image, UnidentifiedImageError, features
+
+MAX_BYTES = 30_000_000
+MAX_PIXELS = 40_000_000
+
+_FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF"}
+_SAME_EXT = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
+
+# Pillow only warns about pictures of 90 to 180 megapixels; ours are refused at 40.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Media:
+    """A picture that passed the gate: its name among the blobs, its size in pixels and bytes."""
+
+    sha256: str
+    ext: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+class MediaRefused(Exception):  # noqa: N818 - a verdict, not a fault of ours
+    """A file that may not become a blob.
+
+    reason: empty, too_large, wrong_md5, not_a_picture, mislabelled, too_many_pixels, animated or
+    corrupt; detail: what was found.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def check_media(content: bytes, *, md5: str, ext: str | None) -> Media:
+    """Returns what a downloaded file is; raises MediaRefused unless it is a whole still picture.
+
+    md5: the board's (hex); ext: what the board calls the file (None: not said). The checks go from
+    cheap to dear, and the number of pixels is checked before any is decoded.
+    """
+    if not content:
+        raise MediaRefused("empty", "0 bytes")
+    if len(content) > MAX_BYTES:
+        raise MediaRefused("too_large", f"{len(content):,} bytes, at most {MAX_BYTES:,}")
+    found_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found_md5 != md5:
+        raise MediaRefused("wrong_md5", f"{found_md5}, the board says {md5}")
+    found_ext = sniff(content)
+    if found_ext is None:
+        raise MediaRefused("not_a_picture", f"begins with {content[:12]!r}")
+    said_ext = _SAME_EXT.get(ext or found_ext, ext or found_ext)
+    if found_ext != said_ext:
+        # A name that lies about its bytes hints at a tampered or a broken upload.
+        raise MediaRefused("mislabelled", f"{found_ext} bytes under the name .{said_ext}")
+    width, height = _decode(content, found_ext)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Media(sha256, found_ext, width, height, len(content))
+
+
+def sniff(content: bytes) -> str | None:
+    """Returns the extension that the first bytes tell (jpg png gif webp avif); None otherwise."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if content.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "webp"
+    if content[4:12] in (b"ftypavif", b"ftypavis") and features.check("avif"):
+        return "avif"
+    return None
+
+
+def _decode(content: bytes, ext: str) -> tuple[int, int]:
+    """Decodes every pixel; returns width and height."""
+    try:
+        with Image.open(io.BytesIO(content), formats=[_FORMATS[ext]]) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise MediaRefused(
+                    "too_many_pixels", f"{width}x{height}, at most {MAX_PIXELS / 1e6:.0f} MP"
+                )
+            if getattr(picture, "n_frames", 1) > 1:
+                raise MediaRefused("animated", f"{getattr(picture, 'n_frames', 1)} frames")
+            picture.load()
+    except Image.DecompressionBombError as error:
+        raise MediaRefused("too_many_pixels", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise MediaRefused("corrupt", f"the header of the {ext} cannot be read") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+        # What Pillow's decoders raise on broken data.
+        raise MediaRefused("corrupt", f"{ext}: {error}") from error
+    return width, height

@@ -1,0 +1,118 @@
+"""Child processes report through Pipes, fail with their own words, and end with the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from assets.resources import ChildProcess
+
+REPORTING = """
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes() as pipes:
+    pipes.report_custom_message({"progress": {"kimg": 1.5}})
+    pipes.report_custom_message({"summary": {"seen": 3}})
+"""
+FAILING = """
+import sys
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes() as pipes:
+    pipes.report_custom_message({"error": "posts.json, line 3: no id"})
+sys.exit(6)
+"""
+LONG = """
+import os, subprocess, sys, time
+from pathlib import Path
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes():
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(sys.argv[1]).write_text(f"{os.getpid()} {grandchild.pid}")
+    time.sleep(60)
+"""
+
+
+def asset_running(code: str, *arguments: str) -> dg.AssetsDefinition:
+    @dg.asset
+    def stage(context: dg.AssetExecutionContext, child: ChildProcess) -> dg.MaterializeResult:
+        summary = child.run(context, ["-c", code, *arguments])
+        return dg.MaterializeResult(metadata={"seen": summary["seen"]})
+
+    return stage
+
+
+def test_progress_becomes_observations_and_the_summary_comes_back() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [asset_running(REPORTING)], resources={"child": ChildProcess()}, instance=instance
+        )
+    (made,) = result.asset_materializations_for_node("stage")
+    (seen,) = result.get_asset_observation_events()
+    assert made.metadata["seen"].value == 3
+    assert seen.asset_observation_data.asset_observation.metadata["kimg"].value == 1.5
+
+
+def test_a_failure_is_told_in_the_childs_own_words() -> None:
+    result = dg.materialize(
+        [asset_running(FAILING)], resources={"child": ChildProcess()}, raise_on_error=False
+    )
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    told = failure.step_failure_data.user_failure_data
+    assert told is not None
+    assert told.description == "posts.json, line 3: no id"
+
+
+def test_an_end_without_a_word_names_command_and_code() -> None:
+    result = dg.materialize(
+        [asset_running("raise SystemExit(9)")],
+        resources={"child": ChildProcess()},
+        raise_on_error=False,
+    )
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    told = failure.step_failure_data.user_failure_data
+    assert told is not None
+    assert "ended with code 9" in str(told.description)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_child_and_what_it_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    pids = tmp_path / "pids"
+    code = f"""
+import dagster as dg
+from assets.resources import ChildProcess
+from tests.assets.test_child import LONG, asset_running
+from pipeline.demo import interruptible
+with interruptible():
+    dg.materialize(
+        [asset_running(LONG, {str(pids)!r})],
+        resources={{"child": ChildProcess(patience_s=2.0)}},
+    )
+"""
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    started = [int(pid) for pid in waited_for(pids).split()]
+    os.kill(run.pid, number)
+    assert run.wait(20) != 0
+    assert all(gone(pid) for pid in started)
+
+
+def waited_for(path: Path) -> str:
+    for _ in range(400):
+        if path.exists() and " " in path.read_text():
+            return path.read_text()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+def gone(pid: int) -> bool:
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False

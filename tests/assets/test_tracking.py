@@ -1,0 +1,74 @@
+"""MLflow runs are found again by key; versions and aliases are kept in a real SQLite registry."""
+
+from pathlib import Path
+
+import pytest
+
+from assets.resources import TrackingResource
+from dataset.errors import RegistryError
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingResource:
+    home = tmp_path_factory.mktemp("mlflow")
+    return TrackingResource(
+        uri=f"sqlite:///{home / 'mlflow.db'}", artifacts=(home / "artifacts").as_uri()
+    )
+
+
+def test_the_same_key_gives_the_same_run(tracking: TrackingResource) -> None:
+    first = tracking.run_for("key-1", name="one", tags={"a": "1"})
+    again = tracking.run_for("key-1", name="one", tags={"a": "2"})
+    other = tracking.run_for("key-2", name="two", tags={})
+    assert again == first != other
+    assert tracking.client().get_run(first).data.tags["a"] == "2"
+
+
+def test_a_run_ends_as_its_work_did(tracking: TrackingResource) -> None:
+    run_id = tracking.run_for("key-3", name="three", tags={})
+    with tracking.open_run(run_id):
+        assert tracking.client().get_run(run_id).info.status == "RUNNING"
+    assert tracking.client().get_run(run_id).info.status == "FINISHED"
+    with pytest.raises(RuntimeError), tracking.open_run(run_id):
+        raise RuntimeError
+    assert tracking.client().get_run(run_id).info.status == "FAILED"
+    with pytest.raises(KeyboardInterrupt), tracking.open_run(run_id):
+        raise KeyboardInterrupt
+    assert tracking.client().get_run(run_id).info.status == "KILLED"
+
+
+def test_pictures_lie_where_the_artifact_root_says(
+    tracking: TrackingResource, tmp_path: Path
+) -> None:
+    run_id = tracking.run_for("key-4", name="four", tags={})
+    tracking.log_picture(run_id, "labels.png", b"picture")
+    artifacts = tracking.client().get_run(run_id).info.artifact_uri
+    assert artifacts.startswith(tracking.artifacts)
+    assert (Path(artifacts.removeprefix("file://")) / "labels.png").read_bytes() == b"picture"
+
+
+def test_an_evaluation_without_hair_labels_logs_the_rest(tracking: TrackingResource) -> None:
+    run_id = tracking.run_for("key-5", name="five", tags={})
+    made = {
+        "fd_efficientnet_lite0": 12.5,
+        "sigma": 0.1,
+        "real_fd": 3.0,
+        "hair_colour_hits": None,
+        "protocol_digest": "p",
+    }
+    tracking.log_evaluation(run_id, made, step=4000)
+    metrics = tracking.client().get_run(run_id).data.metrics
+    assert metrics["eval/fd_efficientnet_lite0"] == 12.5
+    assert "eval/hair_colour_hits" not in metrics
+
+
+def test_no_alias_is_held_before_a_version_is_registered(tracking: TrackingResource) -> None:
+    assert tracking.holder("champion") is None
+    assert tracking.versions({}) == []
+
+
+def test_a_server_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = TrackingResource(uri="http://127.0.0.1:9")
+    with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 .*MLFLOW_TRACKING_URI"):
+        away.run_for("key", name="x", tags={})
