@@ -15,7 +15,7 @@ from dataset.parent import end_with_parent
 Report = Callable[[dict[str, Any]], None]
 
 
-class Stopped(Exception):  # noqa: N818  # being stopped is no fault
+class Stopped(Exception):  # being stopped is no fault
     """A signal asked the work to end, and what was done so far is saved."""
 
     def __init__(self, signum: int, text: str) -> None:

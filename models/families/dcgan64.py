@@ -126,7 +126,6 @@ class Discriminator(DiscriminatorNet):
         self.auxiliary = nn.Linear(third * 9, labels)
         for layer in (self.conv1, self.conv2, self.conv3):
             nn.init.kaiming_normal_(layer.weight, SLOPE)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges pictures: x [N,3,64,64] in [-1,1], labels [N,L] -> realness [N], logits [N,L]."""

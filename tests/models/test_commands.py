@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dagster_pipes import PipesContextData, encode_param
 
 from models import evaluate, sample, train
 
@@ -14,25 +15,39 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": ""}
 TRAIN = ["models.train", "--preset", "smoke", "--set", "device=cpu"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *arguments],
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
+def pipes(context: Path, messages: Path) -> dict[str, str]:
+    """The environment that a Dagster Pipes client would give, by way of files."""
+    context.write_text(json.dumps(dict.fromkeys(PipesContextData.__annotations__) | {"extras": {}}))
+    return {
+        "DAGSTER_PIPES_CONTEXT": encode_param({"path": str(context)}),
+        "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(messages)}),
+    }
+
+
 def test_train_sample_and_evaluate_work_from_the_command_line(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--home", str(home)]
-    done = run(*TRAIN, *where, "--out", "runs/cli")
+    messages = tmp_path / "messages"
+    done = run(*TRAIN, *where, "--out", "runs/cli", **pipes(tmp_path / "context", messages))
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert (summary["images_seen"], summary["already_trained"]) == (160, False)
     assert "kimg 0.04  d " in done.stderr
+    sent = [json.loads(line) for line in messages.read_text().splitlines()]
+    payloads = [m["params"]["payload"] for m in sent if m["method"] == "report_custom_message"]
+    assert [one["progress"]["images_seen"] for one in payloads[:-1]] == [40, 80, 120, 160]
+    assert payloads[-1] == {"summary": summary}
 
     sheet = tmp_path / "grid.png"
     generator = ["--generator", str(home / "runs/cli/generator")]
