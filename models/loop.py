@@ -129,11 +129,9 @@ def train_step(
     reals = translated(reals, config.translate_px, rng)
 
     # D: reals against fakes, and the reals' labels
-    with torch.no_grad():
-        fakes, asked = _fakes(state, config, batches)
-    fakes = translated(fakes, config.translate_px, rng)
+    fakes, asked = _fakes(state, config, batches)  # drawn once, for D and for G
     real_logits, real_labels = D(reals, labels)
-    fake_logits, _ = D(fakes, asked)
+    fake_logits, _ = D(translated(fakes.detach(), config.translate_px, rng), asked)
     d_adversarial = loss.d(real_logits, fake_logits)
     d_labels = label_loss(real_labels, labels, positive_weight)
     d_total = d_adversarial + config.d_label_weight * d_labels
@@ -143,7 +141,6 @@ def train_step(
 
     # G: fakes that D takes for reals and that show the asked-for labels
     D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    fakes, asked = _fakes(state, config, batches)
     fake_logits, fake_labels = D(translated(fakes, config.translate_px, rng), asked)
     g_adversarial = loss.g(real_logits.detach(), fake_logits)
     g_labels = label_loss(fake_labels, asked, positive_weight)

@@ -16,7 +16,7 @@ scale and shift are linear in them, so that colour reaches every layer; and in D
 Parameters at width 1, L labels:
     G: L·64+64  (embedding)  +  164·4608+4608  (dense)
        + 512·256·9 + 256·128·25 + 128·3·16+3  (convs)
-       + 2·(L+1)·(512+256+128)  (norms)                        = 2,768,579 + 1,856·L
+       + 2·(L+1)·(512+256+128)  (norms)                        = 2,767,171 + 1,856·L
     D: 3·64·25+64 + 64·128·25+128 + 128·256·25+256  (convs)  +  2304+1  (dense)
        + L·256  (projection)  + L·2305  (auxiliary)              = 1,031,553 + 2,561·L
 
@@ -124,6 +124,8 @@ class Discriminator(DiscriminatorNet):
         self.dense = nn.Linear(third * 9, 1)
         self.project = nn.Linear(labels, third, bias=False)
         self.auxiliary = nn.Linear(third * 9, labels)
+        for layer in (self.conv1, self.conv2, self.conv3):
+            nn.init.kaiming_normal_(layer.weight, SLOPE)
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges pictures: x [N,3,64,64] in [-1,1], labels [N,L] -> realness [N], logits [N,L]."""

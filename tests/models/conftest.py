@@ -1,0 +1,107 @@
+"""A tiny training set of plain drawn heads, the same as arrays and as a home with a manifest."""
+
+import dataclasses
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from dataset.cropping import pixels_sha256
+from dataset.manifest import CURRENT_PATH, Manifest
+from dataset.schemas import manifest_schema, write_table
+from dataset.store import Store
+from models.loop import TrainingSet
+
+LABELS = ("blonde_hair", "blue_hair", "brown_hair", "blue_eyes", "red_eyes")
+HAIR = {"blonde_hair": "#f0d070", "blue_hair": "#4060d0", "brown_hair": "#704020"}
+EYES = {"blue_eyes": "#3050e0", "red_eyes": "#d02030"}
+MANIFEST_DIGEST = "ab" * 32
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    yield
+    torch.set_num_threads(before)
+
+
+def head(number: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Draws head `number` at 64 px and says its labels."""
+    hair, eyes = list(HAIR)[number % 3], list(EYES)[number // 3 % 2]
+    picture = Image.new("RGB", (64, 64), "#c0e0c0")
+    pen = ImageDraw.Draw(picture)
+    shift = number % 5 - 2
+    pen.ellipse((8 + shift, 2, 56 + shift, 60), fill=HAIR[hair])
+    pen.ellipse((16 + shift, 22, 48 + shift, 58), fill="#ffe0d0")
+    for x in (22, 36):
+        pen.ellipse((x + shift, 34, x + 7 + shift, 44), fill=EYES[eyes])
+    return np.asarray(picture), [hair, eyes]
+
+
+def training_set(count: int = 48) -> TrainingSet:
+    """The first `count` heads as arrays."""
+    heads = [head(number) for number in range(count)]
+    images = np.stack([pixels.transpose(2, 0, 1) for pixels, _ in heads])
+    labels = np.array([[name in names for name in LABELS] for _, names in heads], dtype=np.uint8)
+    return TrainingSet(images, labels, LABELS, MANIFEST_DIGEST)
+
+
+@pytest.fixture(scope="session")
+def reals() -> TrainingSet:
+    return training_set()
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose manifest has 40 heads in train and 24 in eval."""
+    root = tmp_path_factory.mktemp("home")
+    store = Store(root)
+    folder = f"manifest/{MANIFEST_DIGEST}"
+    schema = manifest_schema(list(LABELS))
+    rows = {"train": 40, "eval": 24}
+    first = 0
+    for split, count in rows.items():
+        columns: dict[str, list[object]] = {name: [] for name in schema.names}
+        for number in range(first, first + count):
+            pixels, names = head(number)
+            content = io.BytesIO()
+            Image.fromarray(pixels).save(content, "PNG")
+            path = f"crops/{number}.png"
+            store.write_bytes(path, content.getvalue(), durable=False)
+            sha256 = pixels_sha256(pixels)
+            values = {
+                "face_id": f"{number:04d}",
+                "crop": path,
+                "crop_sha256": sha256,
+                "split": split,
+                "board": "drawn",
+                "post_id": number,
+                "sha256": sha256,
+            }
+            for name, value in {**values, **{label: label in names for label in LABELS}}.items():
+                columns[name].append(value)
+        write_table(store, f"{folder}/{split}.parquet", pa.table(columns, schema), declared=schema)
+        first += count
+    manifest = Manifest(
+        digest=MANIFEST_DIGEST,
+        folder=folder,
+        labels=list(LABELS),
+        train_rows=rows["train"],
+        eval_rows=rows["eval"],
+        crop_px=64,
+        eval_frac=0.375,
+        counts=dict.fromkeys(LABELS, 20),
+        made_from={},
+    )
+    store.write_json(f"{folder}/manifest.json", dataclasses.asdict(manifest))
+    store.write_json(CURRENT_PATH, {"digest": MANIFEST_DIGEST})
+    return root

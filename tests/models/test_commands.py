@@ -1,0 +1,158 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from dagster_pipes import PipesContextData, encode_param
+
+from models import evaluate, sample, train
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": ""}
+TRAIN = ["models.train", "--preset", "smoke", "--set", "device=cpu"]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def pipes(context: Path, messages: Path) -> dict[str, str]:
+    """The environment that a Dagster Pipes client would give, by way of files."""
+    context.write_text(json.dumps(dict.fromkeys(PipesContextData.__annotations__) | {"extras": {}}))
+    return {
+        "DAGSTER_PIPES_CONTEXT": encode_param({"path": str(context)}),
+        "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(messages)}),
+    }
+
+
+def test_train_sample_and_evaluate_work_from_the_command_line(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--home", str(home)]
+    messages = tmp_path / "messages"
+    done = run(*TRAIN, *where, "--out", "runs/cli", **pipes(tmp_path / "context", messages))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["images_seen"], summary["already_trained"]) == (160, False)
+    assert "kimg 0.04  d " in done.stderr
+    sent = [json.loads(line) for line in messages.read_text().splitlines()]
+    payloads = [m["params"]["payload"] for m in sent if m["method"] == "report_custom_message"]
+    assert [one["progress"]["images_seen"] for one in payloads[:-1]] == [40, 80, 120, 160]
+    assert payloads[-1] == {"summary": summary}
+
+    sheet = tmp_path / "grid.png"
+    generator = ["--generator", str(home / "runs/cli/generator")]
+    capsys.readouterr()
+    assert sample.main([*generator, "--labels", "blond hair", "--out", str(sheet)]) == 2
+    assert 'did you mean "blonde_hair"?' in capsys.readouterr().err
+    assert not sheet.exists()
+    assert sample.main([*generator, "--labels", "blonde hair", "--out", str(sheet)]) == 0
+    assert sheet.exists()
+
+    asked = [*where, "--generator", "runs/cli", "--out", "runs/cli/evaluation"]
+    asked += ["--fakes", "12", "--repeats", "2"]
+    capsys.readouterr()
+    assert evaluate.main(asked) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    stored = json.loads((home / "runs/cli/evaluation/evaluation.json").read_text())
+    assert told["fd_efficientnet_lite0"] == stored["fd_efficientnet_lite0"] > stored["real_fd"]
+    assert stored["sigma"] >= 0
+    assert stored["reference_rows"] == 24
+    assert stored["real_hair_colour_hits"] == 1.0
+    assert {p.name for p in (home / "runs/cli/evaluation").iterdir()} == {
+        "evaluation.json",
+        "fakes.png",
+        "reals.png",
+    }
+    assert evaluate.main(asked) == 0
+    again = capsys.readouterr()
+    assert "already evaluated" in again.err
+    assert json.loads(again.out.splitlines()[-1])["reused"] is True
+
+
+def test_a_terminated_training_saves_and_the_same_command_goes_on(home: Path) -> None:
+    command = [sys.executable, "-m", *TRAIN, "--home", str(home), "--out", "runs/stopped"]
+    command += ["--set", "total_kimg=400", "--set", "snapshot_kimg=400"]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("kimg"):
+            break
+    child.send_signal(signal.SIGTERM)
+    told = child.communicate(timeout=30)[1]
+    assert child.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on from there" in told
+    assert list((home / "runs/stopped/checkpoints").glob("*/state.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["--set", "bach=3"], 3, '"bach" is unknown; did you mean "batch"?'),
+        (["--manifest", "0" * 64], 1, "is not there"),
+    ],
+)
+def test_a_fault_is_one_message_and_an_exit_code(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    told: str,
+) -> None:
+    where = ["--home", str(home), "--out", "runs/fault"]
+    assert train.main([*TRAIN[1:], *where, *arguments]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert told in err
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen(sys.argv[1:], stderr=subprocess.DEVNULL)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_training_ends_when_its_parent_is_killed(home: Path) -> None:
+    command = [sys.executable, "-m", *TRAIN, "--home", str(home), "--out", "runs/orphan"]
+    command += ["--set", "total_kimg=400", "--set", "snapshot_kimg=400", "--die-with-parent"]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, *command],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    wait_for(lambda: (home / "runs/orphan/progress.jsonl").exists())
+    parent.kill()
+    parent.communicate()
+    wait_for(lambda: not is_running(child))
+    assert list((home / "runs/orphan/checkpoints").glob("*/state.json"))
+
+
+def wait_for(condition: object, *, timeout_s: float = 30) -> None:
+    assert callable(condition)
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    """Tells whether a process runs; one that has ended but is not yet reaped does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,67 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.errors import ConfigError
+from models.evaluate import Protocol
+from models.extractors import chunks, efficientnet_lite0, extractor, resized
+from models.metrics.frechet import frechet_distance, statistics
+from models.metrics.hair import hair_labels, hair_tones, hits, tones_by_label
+from tests.models.conftest import LABELS, head
+
+HEADS = np.stack([head(number)[0] for number in range(30)])
+ROWS = np.array(
+    [[label in head(number)[1] for label in LABELS] for number in range(30)], dtype=np.float32
+)
+
+
+def test_offline_features_answer_damage_monotonically() -> None:
+    network = efficientnet_lite0()
+    reference = network(chunks(HEADS))
+    assert reference.shape == (30, 1280)
+    rng = np.random.default_rng(0)
+    distances = []
+    for noise in (4.0, 16.0, 48.0):
+        damaged = (HEADS + rng.normal(scale=noise, size=HEADS.shape)).clip(0, 255).astype(np.uint8)
+        found = statistics(network(chunks(damaged)))
+        distances.append(frechet_distance(found, statistics(reference)))
+    assert distances == sorted(distances)
+    assert len(network.sha256) == 64
+
+
+def test_an_unknown_extractor_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match='did you mean "efficientnet_lite0"'):
+        extractor("efficientnet_lite")
+
+
+def test_the_resizer_keeps_flat_pictures_flat_and_range() -> None:
+    flat = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
+    assert torch.allclose(resized(flat, 128), torch.ones(1, 3, 128, 128))
+
+
+def test_protocol_digest_changes_with_every_setting() -> None:
+    protocol = Protocol(extractor="a", extractor_sha256="b", input_px=128)
+    values: dict[str, Any] = dataclasses.asdict(protocol)
+    changed = [
+        Protocol(**{**values, name: "x" if isinstance(value, str) else value + 1})
+        for name, value in values.items()
+    ]
+    assert len({one.digest for one in [protocol, *changed]}) == len(changed) + 1
+
+
+def test_hair_colours_of_the_reals_are_told_from_their_tones() -> None:
+    hair = hair_labels(LABELS)
+    assert [LABELS[column] for column in hair] == ["blonde_hair", "blue_hair", "brown_hair"]
+    tones = hair_tones(HEADS)
+    means = tones_by_label(tones, ROWS[:, hair])
+    assert hits(tones, ROWS[:, hair], means) == 1.0
+    wrong = np.roll(ROWS[:, hair], 1, axis=1)
+    assert hits(tones, wrong, means) == 0.0
+
+
+def test_pictures_without_a_hair_label_do_not_count() -> None:
+    tones = np.zeros((2, 3))
+    assert np.isnan(hits(tones, np.zeros((2, 1), dtype=np.float32), np.zeros((1, 3))))

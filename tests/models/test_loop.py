@@ -1,0 +1,192 @@
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+from dataset.errors import TrainingError
+from dataset.store import Store
+from models import checkpoints
+from models.batches import Batches
+from models.entry import Stopped
+from models.loop import TrainingSet, update_average
+from models.losses import ADVERSARIAL, AdversarialLoss, ns_d
+from tests.models.training import SMOKE, trained
+
+FORTY_STEPS = dataclasses.replace(SMOKE, total_kimg=0.32, snapshot_kimg=0.16)
+
+
+def tensors(home: Path, out: str, images: int) -> dict[str, torch.Tensor]:
+    path = home / out / "checkpoints" / f"{images:010d}" / "state.safetensors"
+    return safetensors.torch.load(path.read_bytes())
+
+
+def test_forty_steps_equal_twenty_a_stop_and_twenty_bit_for_bit(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals, FORTY_STEPS, out="straight")
+    steps = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        trained(
+            tmp_path,
+            reals,
+            FORTY_STEPS,
+            out="halved",
+            stop_signal=lambda: signal.SIGTERM if next(steps) == 20 else 0,
+        )
+    trained(tmp_path, reals, FORTY_STEPS, out="halved")
+    straight, halved = (tensors(tmp_path, out, 320) for out in ("straight", "halved"))
+    assert straight.keys() == halved.keys()
+    assert [name for name in straight if not torch.equal(straight[name], halved[name])] == []
+    assert {name.split(".")[0] for name in straight} == {"G", "D", "ema", "opt_g", "opt_d", "rng"}
+
+
+def test_a_stop_between_snapshots_is_saved_and_gone_on_from(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    steps = iter(range(1, 1000))
+    with pytest.raises(Stopped, match="stopped at 56 pictures") as caught:
+        trained(tmp_path, reals, stop_signal=lambda: signal.SIGINT if next(steps) == 7 else 0)
+    assert caught.value.signum == signal.SIGINT
+    places = checkpoints.finished(Store(tmp_path), "run/checkpoints")
+    assert places == ["run/checkpoints/0000000056"]
+    assert trained(tmp_path, reals)["images_seen"] == 160
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    other = dataclasses.replace(SMOKE, seed=1)
+    for out, config in (("one", SMOKE), ("two", SMOKE), ("other", other)):
+        trained(tmp_path, reals, config, out=out)
+    one, two, third = (
+        (tmp_path / out / "generator" / "generator.safetensors").read_bytes()
+        for out in ("one", "two", "other")
+    )
+    assert one == two
+    assert one != third
+
+
+def test_a_finished_training_returns_at_once(
+    tmp_path: Path, reals: TrainingSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trained(tmp_path, reals)
+    before = (tmp_path / "run/generator/generator.safetensors").stat().st_mtime_ns
+    again = trained(tmp_path, reals)
+    assert (first["already_trained"], again["already_trained"]) == (False, True)
+    assert "already trained" in capsys.readouterr().err
+    assert (tmp_path / "run/generator/generator.safetensors").stat().st_mtime_ns == before
+    timeless = {"already_trained", "seconds"}
+    assert {k: v for k, v in first.items() if k not in timeless} == {
+        k: v for k, v in again.items() if k not in timeless
+    }
+
+
+def test_a_longer_training_goes_on_from_a_finished_one(
+    tmp_path: Path, reals: TrainingSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path, reals)
+    longer = trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
+    assert longer["images_seen"] == 200
+    assert "going on from 160 pictures" in capsys.readouterr().err
+
+
+def test_a_folder_of_other_settings_or_data_is_refused(tmp_path: Path, reals: TrainingSet) -> None:
+    trained(tmp_path, reals)
+    with pytest.raises(TrainingError, match=r"lr_g was 0\.0002, now 0\.5"):
+        trained(tmp_path, reals, dataclasses.replace(SMOKE, lr_g=0.5))
+    with pytest.raises(TrainingError, match="the manifest was abab"):
+        trained(tmp_path, dataclasses.replace(reals, manifest_digest="cd" * 32))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = AdversarialLoss(ns_d, lambda _real, fake: fake.sum() * torch.nan)
+    monkeypatch.setitem(ADVERSARIAL, "ns", broken)
+    with pytest.raises(TrainingError, match="step 1: the loss g is nan"):
+        trained(tmp_path, reals)
+    assert not list((tmp_path / "run").glob("generator/*"))
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged: its sha256 is"),
+        (lambda content: content[:-1] + b"\xff", "is damaged: its sha256 is"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_remedy(
+    tmp_path: Path, reals: TrainingSet, damage: Any, told: str
+) -> None:
+    trained(tmp_path, reals)
+    path = tmp_path / "run/checkpoints/0000000160/state.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TrainingError, match=told) as caught:
+        trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
+    assert "0000000160/state.safetensors" in str(caught.value)
+    assert "Remove that folder" in str(caught.value)
+
+
+def test_a_checkpoint_cut_off_in_mid_write_does_not_count(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals)
+    (tmp_path / "run/checkpoints/0000000160/state.json").unlink()
+    longer = trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
+    assert longer["images_seen"] == 200
+
+
+def test_a_training_leaves_progress_samples_and_facts(tmp_path: Path, reals: TrainingSet) -> None:
+    told: list[dict[str, Any]] = []
+    summary = trained(tmp_path, reals, report=told.append)
+    lines = (tmp_path / "run/progress.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["images_seen"] for row in rows] == [40, 80, 120, 160]
+    assert all({"d", "g", "d_labels", "g_labels", "r1", "pictures_per_s"} <= set(r) for r in rows)
+    assert [one["progress"]["images_seen"] for one in told] == [40, 80, 120, 160]
+    with Image.open(tmp_path / summary["samples"]) as sheet:
+        assert sheet.size == (8 * 64, 4 * 64)
+    facts = json.loads((tmp_path / "run/generator/train.json").read_text())
+    assert facts["config"] == dataclasses.asdict(SMOKE)
+    assert facts["config_digest"] == SMOKE.digest
+    assert facts["manifest_digest"] == reals.manifest_digest
+    assert facts["torch"] == torch.__version__
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, reals: TrainingSet) -> None:
+    trained(tmp_path, reals, dataclasses.replace(SMOKE, snapshot_kimg=0.04, keep_checkpoints=2))
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["0000000120", "0000000160"]
+
+
+def test_every_picture_comes_once_a_pass(reals: TrainingSet) -> None:
+    batches = Batches(
+        reals.images, reals.labels, batch=8, seed=3, device=torch.device("cpu")
+    )  # 48 pictures: 6 steps a pass
+    one = np.concatenate([batches.order(step) for step in range(6)])
+    two = np.concatenate([batches.order(step) for step in range(6, 12)])
+    assert sorted(one) == sorted(two) == list(range(48))
+    assert list(one) != list(two)
+    assert list(batches.order(2)) == list(one[16:24])  # needs nothing that came before
+    images, labels = batches.at(0)
+    assert images.shape == (8, 3, 64, 64)
+    assert -1 <= images.min() < images.max() <= 1
+    assert np.array_equal(labels.numpy(), reals.labels[one[:8]])
+
+
+def test_average_moves_by_half_in_its_half_life() -> None:
+    ema, G = nn.Linear(1, 1), nn.Linear(1, 1)
+    nn.init.zeros_(ema.weight)
+    nn.init.ones_(G.weight)
+    for _ in range(10):
+        update_average(ema, G, step=100_000, half_life_steps=10)
+    assert ema.weight.item() == pytest.approx(0.5)

@@ -1,0 +1,101 @@
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.labels import label_rows
+from models.loop import TrainingSet
+from models.registered.log import log_generator
+from models.sampling import asked_labels, draw, load_generator, typical_rows
+from tests.models.conftest import LABELS
+from tests.models.training import trained
+
+# Runs with -S: no .pth file is read, so the editable install of this repository is out of reach.
+ELSEWHERE = """
+import json, sys
+sys.path.append(sys.argv[1])
+import mlflow, numpy, pandas
+mlflow.set_tracking_uri(sys.argv[2])
+model = mlflow.pyfunc.load_model(sys.argv[3])
+faces = model.predict(
+    pandas.DataFrame({"labels": ["blonde_hair, blue_eyes", "brown hair"]}),
+    params={"seed": 5, "psi": 0.7, "n": 33},
+)
+free = model.predict(pandas.DataFrame({"labels": [""]}), params={"n": 3})
+numpy.savez(sys.argv[4], faces=faces, free=free)
+refused = []
+for labels, params in json.loads(sys.argv[5]):
+    try:
+        model.predict(pandas.DataFrame({"labels": [labels]}), params=params)
+        refused.append("")
+    except Exception as error:
+        refused.append(f"{type(error).__name__}: {error}")
+ours = {"models", "dataset", "assets", "crawlers", "pipeline", "studio", "demo"}
+print(json.dumps({"refused": refused, "ours": sorted(ours & set(sys.modules))}))
+"""
+
+WRONG = [
+    ("blond_hair", {}, 'row 0: unknown label "blond_hair"; did you mean "blonde_hair"?'),
+    ("", {"sead": 1}, 'unknown parameter "sead"; did you mean "seed"?'),
+    ("", {"psi": 2.5}, "psi is 2.5; 0 (the mean face) to 2 wanted"),
+    ("", {"n": 0}, "n is 0 for 1 rows; 1 to 10000 pictures wanted"),
+    ("", {"seed": -1}, "seed is -1; a whole number from 0 wanted"),
+]
+
+
+def test_registered_model_draws_the_same_bytes_without_this_repository(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("DO_NOT_TRACK", "true")
+    monkeypatch.chdir(tmp_path)
+    import mlflow
+
+    trained(tmp_path, reals)
+    folder = str(tmp_path / "run/generator")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("faces", artifact_location=str(tmp_path / "artifacts"))
+    run_id = client.create_run(experiment).info.run_id
+    before = mlflow.get_tracking_uri()
+    try:
+        model_uri = log_generator(folder, run_id=run_id, tracking_uri=uri)
+    finally:
+        mlflow.set_tracking_uri(before)
+
+    run = client.get_run(run_id)
+    assert run.info.status == "RUNNING"  # logging a model does not end its run
+    assert client.search_logged_models([experiment])[0].source_run_id == run_id
+    assert list(tmp_path.glob("artifacts/**/generator.pt2"))
+    assert not list(tmp_path.glob("artifacts/**/*.pkl"))
+
+    drawn = tmp_path / "drawn.npz"
+    wrong = json.dumps([row[:2] for row in WRONG])
+    arguments = [sysconfig.get_paths()["purelib"], uri, model_uri, str(drawn), wrong]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", ELSEWHERE, *arguments],
+        cwd="/",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_CONFIGURE_LOGGING": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["ours"] == []
+    for refused, (_, _, wanted) in zip(told["refused"], WRONG, strict=True):
+        assert wanted in refused
+
+    generator = load_generator(folder)
+    asked = label_rows([["blonde_hair", "blue_eyes"], ["brown_hair"]], LABELS).repeat(33, axis=0)
+    with np.load(drawn) as found:
+        assert found["faces"].shape == (66, 64, 64, 3)
+        assert np.array_equal(found["faces"], draw(generator, asked, range(5, 71), psi=0.7))
+        typical = typical_rows(folder, LABELS)
+        free = asked_labels([], range(3), known=LABELS, typical=typical)
+        assert np.array_equal(found["free"], draw(generator, free, range(3)))

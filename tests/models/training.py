@@ -1,0 +1,34 @@
+"""Runs a training in this process, for the tests."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dataset.store import Store
+from models.config import PRESETS, TrainConfig
+from models.loop import TrainingSet, train
+from models.tracking import NoTracker
+
+SMOKE = dataclasses.replace(PRESETS["smoke"], threads=1, device="cpu")
+
+
+def trained(
+    home: Path,
+    data: TrainingSet,
+    config: TrainConfig = SMOKE,
+    *,
+    out: str = "run",
+    report: Callable[[dict[str, Any]], None] = lambda _payload: None,
+    stop_signal: Callable[[], int] = lambda: 0,
+) -> dict[str, Any]:
+    """Trains below `home` and returns the summary."""
+    return train(
+        Store(home),
+        out,
+        config,
+        data=data,
+        report=report,
+        tracker=NoTracker(),
+        stop_signal=stop_signal,
+    )
