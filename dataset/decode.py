@@ -33,7 +33,7 @@ _DAMAGE = (
 )
 
 
-class UnreadablePicture(OmokageError):  # noqa: N818 - what it is, not what went wrong in us
+class UnreadablePicture(OmokageError):
     """A file that is no picture, a damaged one, one too large, or an animation."""
 
 
