@@ -1,0 +1,199 @@
+"""The chain from end to end: against the board, twice, and killed in the middle of each stage."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+
+from dataset.schemas import FACES, POSTS, read_table
+from dataset.store import Store
+from tests.pipeline.conftest import Demo, clean_environment, run
+
+pytestmark = pytest.mark.xdist_group("chain")  # one worker, since they share one demo
+
+STAGES = (
+    "crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation", "champion",
+)  # fmt: skip
+LOAD_ELSEWHERE = """
+import sys
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/avatar-generator@champion")
+asked = pd.DataFrame({"labels": ["blonde_hair,blue_eyes"]})
+pictures = model.predict(asked, params={"seed": 7, "n": 4})
+ours = {"assets", "crawlers", "dataset", "demo", "models", "pipeline", "studio"}
+assert not ours & set(sys.modules), ours & set(sys.modules)
+pictures.tofile(sys.argv[2])
+print(pictures.shape, pictures.dtype)
+"""
+
+
+def tracking_uri(home: Path) -> str:
+    return f"sqlite:///{home}/mlflow/mlflow.db"
+
+
+def test_every_stage_is_run_and_the_first_generator_is_champion(demo: Demo) -> None:
+    for stage in STAGES:
+        assert re.search(rf"^✔ {stage} ", demo.output, re.MULTILINE), demo.output
+    assert "models:/avatar-generator@champion is version 1" in demo.output
+    with Image.open(demo.home / "champion.png") as sheet:
+        assert sheet.width > sheet.height / 2 > 64
+
+
+def test_what_must_be_refused_is_refused_and_nothing_else(demo: Demo) -> None:
+    posts = read_table(Store(demo.home), "posts.parquet", declared=POSTS)
+    kept = posts.filter(pc.is_null(posts["drop_reason"]))
+    assert set(kept["rating"].to_pylist()) == {"general"}
+    assert kept.num_rows >= 0.85 * posts.num_rows
+    reasons = {reason for reason in posts["drop_reason"].to_pylist() if reason}
+    assert {"rating", "wrong_md5", "mislabelled", "tag_lineart", "banned"} <= reasons
+
+
+def test_most_drawn_faces_are_found(demo: Demo) -> None:
+    posts = read_table(Store(demo.home), "posts.parquet", declared=POSTS)
+    faces = read_table(Store(demo.home), "faces.parquet", declared=FACES)
+    solo = {
+        row["sha256"]
+        for row in posts.select(["sha256", "drop_reason", "tags_general"]).to_pylist()
+        if row["drop_reason"] is None and "solo" in row["tags_general"]
+    }
+    found = solo & set(faces["sha256"].to_pylist())
+    assert len(found) >= 0.95 * len(solo)
+
+
+def test_there_are_the_23_labels(demo: Demo) -> None:
+    labels = json.loads((demo.home / "labels.json").read_text())["labels"]
+    assert len(labels) == 23
+    assert {"blonde_hair", "blue_eyes", "twintails", "short_hair"} <= set(labels)
+
+
+def test_a_second_run_uses_what_is_unchanged_and_says_so(demo: Demo) -> None:
+    before = digests(demo.home)
+    ended = run(demo.demo_command())
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    for stage in ("crawl/demo", "faces", "generator", "evaluation", "champion"):
+        assert re.search(rf"^✔ {stage} .*reused: nothing had changed", said, re.MULTILINE), said
+    assert digests(demo.home) == before
+    assert "is version 1" in said
+
+
+def test_status_tells_how_far_the_chain_has_come(demo: Demo) -> None:
+    told = demo.run("status").stdout
+    assert re.search(r"^labels +23: ", told, re.MULTILINE)
+    assert "models:/avatar-generator@champion is version 1" in told
+
+
+def test_sample_draws_the_same_bytes_for_the_same_seed(demo: Demo, tmp_path: Path) -> None:
+    grids = []
+    for name in ("one.png", "two.png"):
+        out = tmp_path / name
+        asked = ("--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7")
+        ended = demo.run("sample", *asked, "--out", str(out))
+        assert ended.returncode == 0, ended.stderr
+        grids.append(out.read_bytes())
+    assert grids[0] == grids[1]
+    with Image.open(tmp_path / "one.png") as grid:
+        assert grid.size == (4 * 64, 64)
+
+
+def test_an_unknown_label_is_refused_with_the_nearest_name(demo: Demo, tmp_path: Path) -> None:
+    ended = demo.run("sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png"))
+    assert ended.returncode == 2
+    assert 'did you mean "blonde_hair"?' in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_the_champion_loads_without_this_repository(demo: Demo, tmp_path: Path) -> None:
+    """With mlflow and torch alone on the path, elsewhere, it draws what `sample` draws."""
+    bare = bare_python(tmp_path)
+    ended = subprocess.run(
+        [bare, "-c", LOAD_ELSEWHERE, tracking_uri(demo.home), str(tmp_path / "pictures")],
+        cwd="/",
+        env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip().endswith("(4, 64, 64, 3) uint8")
+    elsewhere = np.fromfile(tmp_path / "pictures", np.uint8).reshape(4, 64, 64, 3)
+    out = tmp_path / "here.png"
+    demo.run(
+        "sample", "--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7", "--out", str(out)
+    )
+    with Image.open(out) as grid:
+        here = np.asarray(grid).reshape(64, 4, 64, 3).swapaxes(0, 1)
+    assert np.array_equal(elsewhere, here)
+
+
+def bare_python(folder: Path) -> str:
+    """Makes an environment that sees the installed packages, but not our editable checkout."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    # A path in sys.path, unlike one in a .pth file's reach, has its own .pth files left alone.
+    (site / "packages.pth").write_text(next(p for p in sys.path if p.endswith("site-packages")))
+    return str(folder / "venv" / "bin" / "python")
+
+
+def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_set(
+    demo: Demo, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(demo.home / "board", home / "board")  # the drawing itself is another's test
+    for stage in STAGES:
+        kill_in(stage, demo.demo_command(home))
+    ended = run(demo.demo_command(home))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert digests(home) == digests(demo.home)
+    assert sorted(crops(home)) == sorted(crops(demo.home))
+
+
+def kill_in(stage: str, command: list[str]) -> None:
+    """Starts the demo and kills it, without a word, shortly after the stage has begun."""
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, bufsize=1,
+        env=clean_environment(),
+    )  # fmt: skip
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith(f"▶ {stage}"):
+            time.sleep(0.6)
+            break
+    else:
+        raise AssertionError(f"{stage} never began:\n{''.join(said)}")
+    os.kill(process.pid, signal.SIGKILL)
+    process.stderr.close()
+    process.wait()
+
+
+def digests(home: Path) -> dict[str, object]:
+    """What the chain has made, by content: posts, faces, labels, manifest and generator."""
+    store = Store(home)
+    posts = read_table(store, "posts.parquet", declared=POSTS).drop(["fetched_at"])
+    faces = read_table(store, "faces.parquet", declared=FACES)
+    return {
+        "posts": posts.to_pylist(),
+        "faces": faces.sort_by("face_id").to_pylist(),
+        "labels": store.read_json("labels.json")["digest"],
+        "manifest": store.read_json("manifest/current.json")["digest"],
+        "generator": store.read_json("generators/current.json")["id"],
+    }
+
+
+def crops(home: Path) -> list[tuple[str, bytes]]:
+    return [(name, (home / name).read_bytes()) for name in Store(home).files("crops")]
