@@ -11,6 +11,7 @@ class Verdict:
     """A post on its way: refused for `reason`, kept as `media`, or put off for `put_off`."""
 
     post: Post
+    query: str  # the search that brought it
     reason: str | None = None
     media: Media | None = None
     put_off: str | None = None  # why the picture could not be fetched this time

@@ -25,7 +25,6 @@ class RecorderPipeline:
         """Settles the post, or leaves it pending if its picture could not be fetched."""
         spider = self._crawler.spider
         assert isinstance(spider, BoardSpider)
-        spider.settled()
         try:
             self._record(spider.ledger, item)
         except OmokageError as error:  # the ledger cannot be written: nothing can go on

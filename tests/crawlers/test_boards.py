@@ -148,8 +148,24 @@ def test_a_rating_that_is_not_known_to_be_safe_is_not_general(word: str) -> None
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["id", "md5", "hash", "rating", "tags", "tag_string", "file_url", "image", "created_at"]
-            + ["is_deleted", "status", "score", "width", "change", "source", "is_held"]
+            [
+                "id",
+                "md5",
+                "hash",
+                "rating",
+                "tags",
+                "tag_string",
+                "file_url",
+                "image",
+                "created_at",
+                "is_deleted",
+                "status",
+                "score",
+                "width",
+                "change",
+                "source",
+                "is_held",
+            ]
         ),
         st.none()
         | st.booleans()

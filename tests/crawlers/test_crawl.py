@@ -339,8 +339,8 @@ def test_under_dagster_the_summary_or_the_error_is_reported(
 def test_scrapy_crawl_works_alone(board: RunningBoard, crawl_of: CrawlOfUrl) -> None:
     crawl = crawl_of(board.url)
     done = subprocess.run(
-        [sys.executable, "-m", "scrapy", "crawl", "danbooru", "-a", "site=demo"]
-        + ["-a", "limit=5", "-a", f"home={crawl.home}"],
+        f"{sys.executable} -m scrapy crawl danbooru -a site=demo -a limit=5 "
+        f"-a home={crawl.home}".split(),
         cwd=REPOSITORY,
         env={**os.environ, "OMOKAGE_BOARD_URL": board.url, "OMOKAGE_PROGRESS": "off"},
         capture_output=True,

@@ -31,10 +31,14 @@ def test_a_noted_page_is_pending_until_each_post_is_settled(
     assert ledger.note_page("demo", "q", posts=posts, window=window) == posts
     assert ledger.window("demo", "q") == window
     assert ledger.window("demo", "another") == Window()
-    assert [post.post_id for post in ledger.pending("demo")] == [1, 2, 3]
+    assert [post.post_id for post in ledger.pending("demo", "q")] == [1, 2, 3]
+    assert [post.post_id for post in ledger.pending("demo", "q", first=2, below=3)] == [2]
+    assert ledger.pending_queries("demo") == ["q"]
+    assert ledger.highest_pending("demo", "q", below=3) == 2
+    assert ledger.highest_pending("demo", "another") is None
     ledger.keep(posts[0], MEDIA)
     ledger.refuse(posts[1], "rating")
-    assert list(ledger.pending("demo")) == [posts[2]]
+    assert ledger.pending("demo", "q") == [posts[2]]
     rows = {row.post.post_id: (row.state, row.reason, row.media) for row in ledger.rows(["demo"])}
     assert rows == {
         1: ("pending", None, None),
@@ -63,7 +67,7 @@ def test_a_post_seen_again_is_settled_again_only_if_it_changed(
     ledger.keep(make_post(2), MEDIA)
     again = [make_post(1, score=99), make_post(2, deleted=True)]
     assert ledger.note_page("demo", "other", posts=again, window=window) == [again[1]]
-    assert [post.post_id for post in ledger.pending("demo")] == [2]
+    assert [post.post_id for post in ledger.pending("demo", "other")] == [2]
 
 
 def test_a_picture_that_cannot_be_fetched_is_tried_some_times_then_given_up(
@@ -90,11 +94,11 @@ def test_more_posts_than_a_batch_come_in_order(ledger: Ledger, make_post: MakePo
     posts = [make_post(n) for n in range(1, 1203)]
     ledger.note_page("demo", "q", posts=posts, window=Window(1, 1202))
     seen = []
-    for post in ledger.pending("demo"):
-        ledger.refuse(post, "rating")  # settled while they are read
-        seen.append(post.post_id)
+    for row in ledger.rows(["demo"]):
+        ledger.refuse(row.post, "rating")  # settled while they are read
+        seen.append(row.post.post_id)
     assert seen == list(range(1, 1203))
-    assert [row.post.post_id for row in ledger.rows(["demo"])] == seen
+    assert ledger.count("demo") == {"pending": 0, "kept": 0, "refused": 1202}
 
 
 def test_a_name_stands_for_one_board_for_ever(
@@ -104,7 +108,9 @@ def test_a_name_stands_for_one_board_for_ever(
     registry.write_text('[konachan]\napi = "https://konachan.com"\n')
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         ledger.admit(load_sites()["konachan"])
-        with pytest.raises(CrawlError, match="holds posts of moebooru@konachan.net under the name"):
+        with pytest.raises(
+            CrawlError, match=r"holds posts of moebooru@konachan\.net under the name"
+        ):
             ledger.admit(load_sites(registry)["konachan"])
         ledger.admit(load_sites()["demo"])
         monkeypatch.setenv("OMOKAGE_BOARD_URL", "http://127.0.0.1:5123")

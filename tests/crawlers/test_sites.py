@@ -73,7 +73,7 @@ def test_a_wrong_registry_is_refused_with_its_place(tmp_path: Path, text: str, s
 
 
 def test_an_unknown_site_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match='"konachn" is not a site .*did you mean "konachan"'):
+    with pytest.raises(ConfigError, match=r'"konachn" is not a site .*did you mean "konachan"\?'):
         site_named("konachn")
 
 

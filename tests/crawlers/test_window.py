@@ -53,20 +53,20 @@ def test_the_newest_come_first_then_what_is_new_then_what_is_older() -> None:
     assert seen == [5, 2, 1]
 
 
-def test_a_limit_takes_the_posts_next_to_the_window(make_post: MakePost) -> None:
+def test_posts_are_visited_from_the_window_outwards(make_post: MakePost) -> None:
     posts = [make_post(n) for n in (9, 8, 7)]
-    assert [post.post_id for post in take(Ask("above", 6), posts, room=2)] == [7, 8]
-    assert [post.post_id for post in take(Ask("below", 10), posts, room=2)] == [9, 8]
+    assert [post.post_id for post in take(Ask("above", 6), posts)] == [7, 8, 9]
+    assert [post.post_id for post in take(Ask("below", 10), posts)] == [9, 8, 7]
 
 
 def test_posts_that_were_not_asked_for_are_left_out(make_post: MakePost) -> None:
     posts = [make_post(n) for n in (3, 2, 1)]
-    assert [post.post_id for post in take(Ask("above", 2), posts, room=None)] == [3]
+    assert [post.post_id for post in take(Ask("above", 2), posts)] == [3]
 
 
 def test_a_board_that_ignores_the_search_by_id_stops_the_crawl(make_post: MakePost) -> None:
     with pytest.raises(CrawlError, match="ignores the search by id"):
-        take(Ask("below", 2), [make_post(5), make_post(4)], room=None)
+        take(Ask("below", 2), [make_post(5), make_post(4)])
 
 
 def test_a_page_in_another_order_stops_the_crawl(make_post: MakePost) -> None:
