@@ -5,6 +5,8 @@ import dataclasses
 from crawlers.post import Post
 from dataset.media import Media
 
+STOPPING = "stopping"  # put off because the crawl is being stopped: the post stays as it was
+
 
 @dataclasses.dataclass(slots=True)
 class Verdict:

@@ -9,6 +9,7 @@ from scrapy.http import Request, Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.pipelines.files import FilesPipeline
 from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
+from scrapy.utils.datatypes import LocalCache
 from twisted.python.failure import Failure
 
 from crawlers.answers import PASSING
@@ -16,7 +17,7 @@ from crawlers.middlewares.hosts import HostNotAllowed
 from crawlers.middlewares.patience import BROKEN_LINE
 from crawlers.middlewares.stop import Stopping
 from crawlers.spiders.board import BoardSpider
-from crawlers.verdict import Verdict
+from crawlers.verdict import STOPPING, Verdict
 from dataset.blobs import blob_path
 from dataset.errors import OmokageError
 from dataset.media import Media, MediaRefused, check_media, has_blob
@@ -51,6 +52,8 @@ class BlobsPipeline(FilesPipeline):
     def open_spider(self, spider: Any = None) -> None:
         """Makes as many places as pictures may be fetched at once."""
         super().open_spider()
+        # Scrapy remembers every download of a crawl: a crawl of millions would fill the memory.
+        self.spiderinfo.downloaded = LocalCache(limit=1_000)
         self._places = asyncio.Semaphore(self._spider.site.media_at_once)
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
@@ -138,7 +141,7 @@ class BlobsPipeline(FilesPipeline):
 def _judge_failure(item: Verdict, failure: Failure) -> None:
     error = failure.value
     if isinstance(error, Stopping):
-        item.put_off = "stopping"
+        item.put_off = STOPPING
     elif isinstance(error, HostNotAllowed):
         item.reason = "host"
     elif isinstance(error, DownloadCancelledError):

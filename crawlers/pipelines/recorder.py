@@ -6,7 +6,7 @@ from scrapy.crawler import Crawler
 
 from crawlers.ledger import Ledger
 from crawlers.spiders.board import BoardSpider
-from crawlers.verdict import Verdict
+from crawlers.verdict import STOPPING, Verdict
 from dataset.errors import OmokageError
 
 
@@ -32,7 +32,7 @@ class RecorderPipeline:
         return item
 
     def _record(self, ledger: Ledger, item: Verdict) -> None:
-        if item.put_off == "stopping":
+        if item.put_off == STOPPING:
             return  # as it was: pending
         if item.put_off is not None:
             if ledger.postpone(item.post, item.put_off):
