@@ -15,7 +15,7 @@ from crawlers.ledger import FILE, Ledger, Row
 from crawlers.post import Post
 from dataset.blobs import blob_path
 from dataset.errors import EmptyStageError, listed
-from dataset.media import Media
+from dataset.media import Media, has_blob
 from dataset.policy import Takedowns, drop_reason, read_takedowns
 from dataset.schemas import POSTS, check_table
 from dataset.store import Store
@@ -105,7 +105,7 @@ class _Build:
         media, reason = row.media, row.reason
         if row.state == "pending":
             reason = NOT_FETCHED
-        elif media is not None and not _is_whole(self._store, media):
+        elif media is not None and not has_blob(self._store, media):
             self.lost.append(row.post)
             media, reason = None, NOT_FETCHED
         elif media is not None:
@@ -137,15 +137,6 @@ def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> list[str]:
             ledger.take_down_blob(row.media.sha256)
         ledger.refuse(row.post, TAKEDOWN)
     return ledger.sites_of_reason(TAKEDOWN)
-
-
-def _is_whole(store: Store, media: Media) -> bool:
-    """Tells whether a blob is there with all its bytes; their digest was checked on arrival."""
-    path = blob_path(media.sha256, media.ext)
-    if not store.is_local:
-        return store.exists(path)
-    file = store.local(path)
-    return file.is_file() and file.stat().st_size == media.size_bytes
 
 
 def _values(post: Post, media: Media | None, reason: str | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ FILE = "ledger.sqlite"
 VERSION = 1
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
 BATCH = 500
+_BEYOND = 2**63 - 1
 
 _TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
@@ -44,6 +45,7 @@ CREATE TABLE windows (
 CREATE TABLE posts (
     site TEXT NOT NULL,
     post_id INTEGER NOT NULL,
+    query TEXT NOT NULL,               -- the search that brought it last
     state TEXT NOT NULL CHECK (state IN ('pending', 'kept', 'refused')),
     reason TEXT,                       -- why it was refused, or why it still waits
     attempts INTEGER NOT NULL DEFAULT 0,
@@ -58,7 +60,7 @@ CREATE TABLE posts (
     settled_at TEXT,
     PRIMARY KEY (site, post_id)
 );
-CREATE INDEX posts_by_state ON posts (site, state, post_id);
+CREATE INDEX posts_by_state ON posts (site, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
 """
@@ -142,27 +144,54 @@ class Ledger:
         Returns the posts that are to be settled: new ones, and known ones whose record changed.
         """
         with self._transaction():
-            to_settle = [post for post in posts if self._note(site, post)]
+            to_settle = [post for post in posts if self._note(site, query, post)]
             self._do(
                 "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?)",
                 (site, query, window.low, window.high, int(window.bottomed), _now()),
             )
         return to_settle
 
-    def pending(self, site: str) -> Iterator[Post]:
-        """Yields, each once, the posts that wait to be settled; they may be settled meanwhile."""
-        last = 0
-        while True:
-            rows = self._do(
-                "SELECT post_id, record FROM posts WHERE site = ? AND state = 'pending' "
-                "AND post_id > ? ORDER BY post_id LIMIT ?",
-                (site, last, BATCH),
-            ).fetchall()
-            if not rows:
-                return
-            for post_id, record in rows:
-                last = post_id
-                yield Post.from_record(json.loads(record))
+    def pending_queries(self, site: str) -> list[str]:
+        """Returns the searches that have posts waiting to be settled."""
+        rows = self._rows(
+            "SELECT DISTINCT query FROM posts WHERE site = ? AND state = 'pending' ORDER BY query",
+            site,
+        )
+        return [query for (query,) in rows]
+
+    def highest_pending(self, site: str, query: str, *, below: int | None = None) -> int | None:
+        """Returns the greatest number of a post of a search that waits, less than `below`."""
+        row = self._one(
+            "SELECT MAX(post_id) FROM posts WHERE site = ? AND query = ? AND state = 'pending' "
+            "AND post_id < ?",
+            site,
+            query,
+            _BEYOND if below is None else below,
+        )
+        return row[0] if row else None
+
+    def pending(
+        self, site: str, query: str, *, first: int = 0, below: int | None = None
+    ) -> list[Post]:
+        """Returns the posts of a search that wait to be settled, from `first` up to `below`."""
+        rows = self._rows(
+            "SELECT record FROM posts WHERE site = ? AND query = ? AND state = 'pending' "
+            "AND post_id >= ? AND post_id < ? ORDER BY post_id",
+            site,
+            query,
+            first,
+            _BEYOND if below is None else below,
+        )
+        return [Post.from_record(json.loads(record)) for (record,) in rows]
+
+    def renew(self, posts: Iterable[Post]) -> None:
+        """Writes down the present records of posts that wait."""
+        with self._transaction():
+            for post in posts:
+                self._do(
+                    "UPDATE posts SET md5 = ?, record = ? WHERE site = ? AND post_id = ?",
+                    (post.md5, _json(post.to_record()), post.board, post.post_id),
+                )
 
     def keep(self, post: Post, media: Media) -> None:
         """Settles a post: its picture is among the blobs."""
@@ -273,7 +302,7 @@ class Ledger:
         rows = self._do("SELECT state, COUNT(*) FROM posts WHERE site = ? GROUP BY state", (site,))
         return {"pending": 0, "kept": 0, "refused": 0} | dict(rows.fetchall())
 
-    def _note(self, site: str, post: Post) -> bool:
+    def _note(self, site: str, query: str, post: Post) -> bool:
         record = post.to_record()
         known = self._one(
             "SELECT record, state FROM posts WHERE site = ? AND post_id = ?", site, post.post_id
@@ -281,10 +310,11 @@ class Ledger:
         if known and known[1] != "pending" and same_picture_and_words(json.loads(known[0]), record):
             return False
         self._do(
-            "INSERT INTO posts (site, post_id, state, md5, record, noted_at) "
-            "VALUES (?, ?, 'pending', ?, ?, ?) ON CONFLICT (site, post_id) DO UPDATE SET "
-            "state = 'pending', reason = NULL, md5 = excluded.md5, record = excluded.record",
-            (site, post.post_id, post.md5, json.dumps(record, ensure_ascii=False), _now()),
+            "INSERT INTO posts (site, post_id, query, state, md5, record, noted_at) "
+            "VALUES (?, ?, ?, 'pending', ?, ?, ?) ON CONFLICT (site, post_id) DO UPDATE SET "
+            "query = excluded.query, state = 'pending', reason = NULL, md5 = excluded.md5, "
+            "record = excluded.record",
+            (site, post.post_id, query, post.md5, _json(record), _now()),
         )
         return True
 
@@ -345,6 +375,10 @@ class _Transaction:
         trace: TracebackType | None,
     ) -> None:
         self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _json(record: dict[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _now() -> str:

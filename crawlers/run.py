@@ -183,7 +183,8 @@ def _scrapy_settings(verbose: bool) -> Settings:
 
 def _be_quiet(verbose: bool) -> None:
     if not verbose:
-        # A download that failed is counted, named and told in our own words.
+        # What failed is counted and told in our own words.
+        logging.getLogger("crawlers.spiders.board").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
 

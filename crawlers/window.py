@@ -57,8 +57,8 @@ class Window:
         return dataclasses.replace(self, low=min(taken), high=max(taken))
 
 
-def take(ask: Ask, posts: Sequence[Post], *, room: int | None) -> list[Post]:
-    """Returns the posts of a page next to the window, at most `room`, in the order to visit.
+def take(ask: Ask, posts: Sequence[Post]) -> list[Post]:
+    """Returns the posts of a page that were asked for, those next to the window first.
 
     Raises CrawlError if the board did not heed which posts were asked for: words that a board
     does not know are ignored without a sound, and going on would miss posts or never end.
@@ -70,7 +70,7 @@ def take(ask: Ask, posts: Sequence[Post], *, room: int | None) -> list[Post]:
             f"{ask.edge:,} were asked for: it ignores the search by id"
         )
     ordered = sorted(wanted, reverse=ask.side != "above")
-    return [wanted[post_id] for post_id in ordered[:room]]
+    return [wanted[post_id] for post_id in ordered]
 
 
 def check_order(ask: Ask, posts: Sequence[Post]) -> None:

@@ -7,6 +7,9 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError, features
 
+from dataset.blobs import blob_path
+from dataset.store import Store
+
 MAX_BYTES = 30_000_000
 MAX_PIXELS = 40_000_000
 
@@ -64,6 +67,18 @@ def check_media(content: bytes, *, md5: str, ext: str | None) -> Media:
     width, height = _decode(content, found_ext)
     sha256 = hashlib.sha256(content).hexdigest()
     return Media(sha256, found_ext, width, height, len(content))
+
+
+def has_blob(store: Store, media: Media) -> bool:
+    """Tells whether the blob of a picture is there with all its bytes.
+
+    Their digest was checked when it was stored; on an object store an object is always whole.
+    """
+    path = blob_path(media.sha256, media.ext)
+    if not store.is_local:
+        return store.exists(path)
+    file = store.local(path)
+    return file.is_file() and file.stat().st_size == media.size_bytes
 
 
 def sniff(content: bytes) -> str | None:

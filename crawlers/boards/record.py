@@ -40,7 +40,8 @@ class Record:
             return None
         if not isinstance(value, str):
             raise self._fault(key, "text")
-        return value
+        # JSON can hold half a surrogate pair, which neither SQLite nor Parquet can.
+        return value.encode("utf-8", "replace").decode()
 
     def tags(self, key: str) -> tuple[str, ...]:
         """Returns the tags of a text with blanks between them, sorted and without doubles."""

@@ -7,6 +7,7 @@ from scrapy import signals
 from scrapy.crawler import Crawler
 
 from crawlers.spiders.board import BoardSpider
+from crawlers.verdict import STOPPING, Verdict
 from dataset.progress import Advance, progress
 
 
@@ -25,8 +26,10 @@ class ProgressBar:
         """Makes the extension."""
         return cls(crawler)
 
-    def settled(self) -> None:
+    def settled(self, item: Verdict) -> None:
         """Moves the bar by one post."""
+        if item.put_off == STOPPING:
+            return
         if self._advance is None:
             spider = self._crawler.spider
             assert isinstance(spider, BoardSpider)

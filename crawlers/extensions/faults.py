@@ -5,8 +5,6 @@ from typing import Self
 from scrapy import signals
 from scrapy.crawler import Crawler
 
-from crawlers.spiders.board import BoardSpider
-
 
 class Faults:
     """Counts into the stat omokage/faults what Scrapy only logs."""
@@ -23,12 +21,12 @@ class Faults:
 
     def item_failed(self) -> None:
         """Counts a post that never reached the recorder."""
-        spider = self._crawler.spider
-        assert isinstance(spider, BoardSpider)
-        spider.settled()
-        self.spider_failed()
+        self._count()
 
     def spider_failed(self) -> None:
-        """Counts a page or a post."""
+        """Counts a page that could not be read to its end."""
+        self._count()
+
+    def _count(self) -> None:
         if self._crawler.stats is not None:
             self._crawler.stats.inc_value("omokage/faults")

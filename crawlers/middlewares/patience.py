@@ -43,6 +43,7 @@ class PatienceMiddleware:
 
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
+        self._answered = False
         self._not_before: dict[str, float] = {}  # slot -> moment of time.monotonic()
 
     @classmethod
@@ -57,6 +58,7 @@ class PatienceMiddleware:
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Asks again after a status that passes."""
+        self._answered = True
         if response.status not in PASSING or not request.meta.get("kind"):
             return response
         header = response.headers.get("Retry-After")
@@ -75,7 +77,14 @@ class PatienceMiddleware:
         assert isinstance(spider, BoardSpider)
         if spider.stopping or (asked_s or 0.0) > LONGEST_WAIT_S:
             return None
-        again = get_retry_request(request, spider=spider, reason=reason, give_up_log_level="DEBUG")
+        again = get_retry_request(
+            request,
+            spider=spider,
+            reason=reason,
+            # A board that has never answered is not there: say so soon.
+            max_retry_times=None if self._answered else 1,
+            give_up_log_level="DEBUG",
+        )
         if again is None:
             return None
         wait_s = asked_s if asked_s is not None else backoff_s(again.meta["retry_times"])

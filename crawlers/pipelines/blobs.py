@@ -1,7 +1,6 @@
 """Downloads pictures, checks them, and stores them under the sha256 of their bytes."""
 
 import asyncio
-from io import BytesIO
 from typing import Any, NoReturn, Self
 
 from scrapy.crawler import Crawler
@@ -10,6 +9,7 @@ from scrapy.http import Request, Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.pipelines.files import FilesPipeline
 from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
+from scrapy.utils.datatypes import LocalCache
 from twisted.python.failure import Failure
 
 from crawlers.answers import PASSING
@@ -17,34 +17,10 @@ from crawlers.middlewares.hosts import HostNotAllowed
 from crawlers.middlewares.patience import BROKEN_LINE
 from crawlers.middlewares.stop import Stopping
 from crawlers.spiders.board import BoardSpider
-from crawlers.verdict import Verdict
+from crawlers.verdict import STOPPING, Verdict
 from dataset.blobs import blob_path
 from dataset.errors import OmokageError
-from dataset.media import Media, MediaRefused, check_media
-from dataset.store import Store
-
-
-class BlobStore:
-    """Scrapy's interface of a files store over ours: whole files only, named by content."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def stat_file(self, path: str, info: MediaPipeline.SpiderInfo) -> dict[str, Any]:
-        """Tells whether a blob is there; a blob never grows old."""
-        return {"checksum": path} if self._store.exists(path) else {}
-
-    def persist_file(
-        self,
-        path: str,
-        buf: BytesIO,
-        info: MediaPipeline.SpiderInfo,
-        meta: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        """Writes a blob by temporary name, fsync and rename, unless it is there already."""
-        if not self._store.exists(path):
-            self._store.write_bytes(path, buf.getvalue())
+from dataset.media import Media, MediaRefused, check_media, has_blob
 
 
 class BlobInfo(FileInfo):
@@ -59,7 +35,10 @@ class FetchError(Exception):
 
 
 class BlobsPipeline(FilesPipeline):
-    """Scrapy's files pipeline with our store, our names and our gate."""
+    """Scrapy's files pipeline with our store, our names and our gate.
+
+    Scrapy's own store is not atomic, names files by address and fetches them again after 90 days.
+    """
 
     def __init__(self, crawler: Crawler) -> None:
         MediaPipeline.__init__(self, crawler=crawler)
@@ -67,18 +46,29 @@ class BlobsPipeline(FilesPipeline):
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the pipeline; its store is the spider's."""
+        """Makes the pipeline."""
         return cls(crawler)
 
     def open_spider(self, spider: Any = None) -> None:
-        """Takes the store of the home that is crawled into."""
+        """Makes as many places as pictures may be fetched at once."""
         super().open_spider()
-        self.store: Any = BlobStore(self._spider.store)
+        # Scrapy remembers every download of a crawl: a crawl of millions would fill the memory.
+        self.spiderinfo.downloaded = LocalCache(limit=1_000)
+        self._places = asyncio.Semaphore(self._spider.site.media_at_once)
+
+    async def process_item(self, item: Any, spider: Any = None) -> Any:
+        """Fetches the picture of a post, so many at once as the site allows.
+
+        Requests beyond that would queue behind the middlewares, where neither a stop nor a wait
+        that the board asks for could hold them back.
+        """
+        if item.reason is not None:
+            return item
+        async with self._places:
+            return await super().process_item(item)
 
     def get_media_requests(self, item: Verdict, info: MediaPipeline.SpiderInfo) -> list[Request]:
-        """Returns the request for the picture of a post that is not refused."""
-        if item.reason is not None:
-            return []
+        """Returns the request for the picture of a post."""
         assert item.post.file_url is not None  # the policy refuses a post without one
         meta = {"kind": "media", "download_slot": "media"}
         return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
@@ -88,7 +78,7 @@ class BlobsPipeline(FilesPipeline):
     ) -> Any:
         """Returns the blob of a picture that some board's post has brought already."""
         known = self._spider.ledger.blob_of(item.post.md5)
-        if known is None or not self._spider.store.exists(blob_path(known.sha256, known.ext)):
+        if known is None or not has_blob(self._spider.store, known):
             return None
         return _kept(request.url, item.post.md5, known, status="uptodate")
 
@@ -107,7 +97,7 @@ class BlobsPipeline(FilesPipeline):
             gone = response.status in (404, 410, 451)
             return _refused(request.url, "gone" if gone else f"status_{response.status}")
         try:
-            media = await asyncio.to_thread(self._store_blob, response.body, item, info)
+            media = await asyncio.to_thread(self._store_blob, response.body, item)
         except MediaRefused as refused:
             return _refused(request.url, refused.reason, checksum=item.post.md5)
         except OmokageError as error:  # the store is full or read-only
@@ -134,10 +124,11 @@ class BlobsPipeline(FilesPipeline):
                 item.media, item.reason = result["media"], result["reason"]  # type: ignore[typeddict-item]
         return item
 
-    def _store_blob(self, content: bytes, item: Verdict, info: MediaPipeline.SpiderInfo) -> Media:
+    def _store_blob(self, content: bytes, item: Verdict) -> Media:
         assert item.post.md5 is not None
         media = check_media(content, md5=item.post.md5, ext=item.post.ext)
-        self.store.persist_file(blob_path(media.sha256, media.ext), BytesIO(content), info)
+        if not has_blob(self._spider.store, media):  # or it is cut short: written anew
+            self._spider.store.write_bytes(blob_path(media.sha256, media.ext), content)
         return media
 
     @property
@@ -150,7 +141,7 @@ class BlobsPipeline(FilesPipeline):
 def _judge_failure(item: Verdict, failure: Failure) -> None:
     error = failure.value
     if isinstance(error, Stopping):
-        item.put_off = "stopping"
+        item.put_off = STOPPING
     elif isinstance(error, HostNotAllowed):
         item.reason = "host"
     elif isinstance(error, DownloadCancelledError):

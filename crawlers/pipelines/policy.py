@@ -29,6 +29,6 @@ class PolicyPipeline:
         item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
         if item.reason is None and spider.ledger.is_taken_down(item.post.md5):
             item.reason = "takedown"
-        if item.reason is None and not matches(spider.words, item.post):
+        if item.reason is None and not matches(item.query, item.post):
             item.reason = "not_asked_for"
         return item

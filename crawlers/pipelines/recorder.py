@@ -6,7 +6,7 @@ from scrapy.crawler import Crawler
 
 from crawlers.ledger import Ledger
 from crawlers.spiders.board import BoardSpider
-from crawlers.verdict import Verdict
+from crawlers.verdict import STOPPING, Verdict
 from dataset.errors import OmokageError
 
 
@@ -25,7 +25,6 @@ class RecorderPipeline:
         """Settles the post, or leaves it pending if its picture could not be fetched."""
         spider = self._crawler.spider
         assert isinstance(spider, BoardSpider)
-        spider.settled()
         try:
             self._record(spider.ledger, item)
         except OmokageError as error:  # the ledger cannot be written: nothing can go on
@@ -33,7 +32,7 @@ class RecorderPipeline:
         return item
 
     def _record(self, ledger: Ledger, item: Verdict) -> None:
-        if item.put_off == "stopping":
+        if item.put_off == STOPPING:
             return  # as it was: pending
         if item.put_off is not None:
             if ledger.postpone(item.post, item.put_off):

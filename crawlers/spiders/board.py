@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from crawlers.answers import refusal
 from crawlers.boards import BOARDS, Board
 from crawlers.ledger import Ledger
+from crawlers.post import Post
 from crawlers.settings import site_settings
 from crawlers.sites import Site, site_named
 from crawlers.verdict import Verdict
@@ -27,7 +28,6 @@ from dataset.store import Store
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
-IN_FLIGHT = 200  # posts from the ledger that may be on their way at once
 
 
 class BoardSpider(scrapy.Spider):
@@ -51,13 +51,13 @@ class BoardSpider(scrapy.Spider):
         self.ledger.admit(site)
         self.takedowns: Takedowns = read_takedowns(store)
         self.expected = 0  # posts that this crawl will see, as far as is known; 0: unknown
-        self.in_flight = 0
         self.failure: OmokageError | None = None
         self.stopping = False
         self._window = Window()
         self._caught_up = False
         self._taken = 0
-        self._empty_answers = 0
+        self._empty_answers = 0  # in a row
+        self._unsettled: list[str] = []  # searches with posts that wait from earlier crawls
 
     @classmethod
     def from_crawler(
@@ -85,20 +85,11 @@ class BoardSpider(scrapy.Spider):
         spider._set_crawler(crawler)
         return spider
 
-    async def start(self) -> AsyncIterator[Any]:
-        """Settles first what an earlier crawl left pending, then asks for pages."""
+    async def start(self) -> AsyncIterator[Request]:
+        """Asks again for what an earlier crawl left pending, then for what is new."""
         self._window = self.ledger.window(self.site.name, self.query)
-        for post in self.ledger.pending(self.site.name):
-            while self.in_flight >= IN_FLIGHT and not self.stopping:
-                await asyncio.sleep(0.02)
-            if self.stopping:
-                return
-            yield self._on_its_way(Verdict(post))
-        url = self.board.count_url(self.site, self.query)
-        if url and self._window.high is None:
-            yield self._request(url, self.parse_count, errback=self.count_failed)
-            return
-        for request in self._next_page():
+        self._unsettled = self.ledger.pending_queries(self.site.name)
+        for request in self._next_unsettled():
             yield request
 
     def parse_count(self, response: Response) -> Iterator[Request]:
@@ -106,11 +97,6 @@ class BoardSpider(scrapy.Spider):
         count = self.board.parse_count(response.body) if response.status == 200 else None
         self.expected = min(count or 0, self.limit) if self.limit else count or 0
         yield from self._next_page()
-
-    def count_failed(self, failure: Failure) -> Iterator[Request]:
-        """Goes on without a count unless the board is out of reach altogether."""
-        self.page_failed(failure)
-        yield from ()
 
     def parse_page(self, response: Response, ask: Ask, limit: int) -> Iterator[Any]:
         """Writes a page into the ledger, yields its posts, then asks for the next page."""
@@ -122,6 +108,32 @@ class BoardSpider(scrapy.Spider):
         yield from verdicts
         # Last, so that the next page is asked for only when most of this one's posts are settled.
         yield from self._next_page()
+
+    def parse_unsettled(self, response: Response, query: str, ask: Ask) -> Iterator[Any]:
+        """Yields the pending posts of a page by their present records, then asks for the next."""
+        try:
+            posts = self._read(response, ask, self.site.page_size)
+            if not posts and self._is_not_the_end():
+                yield self._ask_unsettled(query, ask.edge)
+                return
+            bottom = min((post.post_id for post in posts), default=0)
+            waiting = self.ledger.pending(self.site.name, query, first=bottom, below=ask.edge)
+            present = {post.post_id: post for post in posts}
+            self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
+            following = self.ledger.highest_pending(self.site.name, query, below=bottom)
+        except OmokageError as error:
+            self.stop(error)
+            return
+        for post in waiting:
+            if post.post_id in present:
+                yield Verdict(present[post.post_id], query)
+            else:
+                yield Verdict(post, query, put_off="the board does not list it")
+        if following is None:
+            self._unsettled = self._unsettled[1:]
+            yield from self._next_unsettled()
+        else:
+            yield self._ask_unsettled(query, following + 1)
 
     def page_failed(self, failure: Failure) -> None:
         """Stops the crawl: an API request got no answer at all."""
@@ -151,33 +163,72 @@ class BoardSpider(scrapy.Spider):
                     engine.close_spider_async(reason="failed" if failure else "stopped")
                 )
 
-    def settled(self) -> None:
-        """Tells the spider that a post has reached the end of the pipelines."""
-        self.in_flight -= 1
-
     def closed(self, _reason: str) -> None:
-        """Closes the ledger; Scrapy calls it when the last post is through."""
+        """Closes the ledger, and says why the crawl failed; Scrapy calls it at the very end."""
+        if self.failure is not None:
+            logger.error("%s", self.failure)
         self.ledger.close()
 
     def _noted(self, response: Response, ask: Ask, limit: int) -> list[Verdict]:
+        """Writes a page into the ledger; returns the posts that are to be settled."""
+        room = self.limit - self._taken if self.limit else None
+        taken = self._read(response, ask, limit)[:room]
+        if not taken and self._is_not_the_end():
+            return []
+        self._taken += len(taken)
+        self._window = self._window.after(ask, [post.post_id for post in taken])
+        self._caught_up |= ask.side == "newest" or (ask.side == "above" and not taken)
+        to_settle = self.ledger.note_page(
+            self.site.name, self.query, posts=taken, window=self._window
+        )
+        return [Verdict(post, self.query) for post in to_settle]
+
+    def _read(self, response: Response, ask: Ask, limit: int) -> list[Post]:
+        """Returns the posts of an answer in the order to visit, or raises CrawlError."""
         if response.status != 200:
             shown = str(response.meta["shown_url"])
             raise refusal(self.site, shown, status=response.status, body=response.body)
         posts = self.board.parse(response.body, self.site)
         if self.board.ORDERED_PAGES and len(posts) >= limit > 1:
             check_order(ask, posts)
-        taken = take(ask, posts, room=self.limit - self._taken if self.limit else None)
-        self._taken += len(taken)
-        self._empty_answers = 0 if posts else self._empty_answers + 1
-        if not posts and self._empty_answers < self.site.empty_answers:
-            return []  # an empty page is not yet the end: the same is asked again
-        self._empty_answers = 0
-        self._window = self._window.after(ask, [post.post_id for post in taken])
-        self._caught_up |= ask.side == "newest" or (ask.side == "above" and not posts)
-        to_settle = self.ledger.note_page(
-            self.site.name, self.query, posts=taken, window=self._window
+        if posts:
+            self._empty_answers = 0
+        return take(ask, posts)
+
+    def _is_not_the_end(self) -> bool:
+        """Tells, after an empty page, whether the same page has to be asked for again."""
+        self._empty_answers = (self._empty_answers + 1) % self.site.empty_answers
+        return self._empty_answers > 0
+
+    def _next_unsettled(self) -> Iterator[Request]:
+        """Asks for the page of the next post that waits; when none does, for what is new."""
+        if self.stopping:
+            return
+        for query in self._unsettled:
+            highest = self.ledger.highest_pending(self.site.name, query)
+            if highest is not None:
+                self._unsettled = self._unsettled[self._unsettled.index(query) :]
+                yield self._ask_unsettled(query, highest + 1)
+                return
+        yield from self._first_page()
+
+    def _ask_unsettled(self, query: str, edge: int) -> Request:
+        ask = Ask("below", edge)
+        url = self.board.page_url(self.site, query, ask, limit=self.site.page_size)
+        return self._request(
+            url,
+            self.parse_unsettled,
+            errback=self.page_failed,
+            arguments={"query": query, "ask": ask},
         )
-        return [self._on_its_way(Verdict(post)) for post in to_settle]
+
+    def _first_page(self) -> Iterator[Request]:
+        """Asks how many posts there are, if this is the first crawl of the search, then goes on."""
+        url = self.board.count_url(self.site, self.query)
+        if url and self._window.high is None:
+            yield self._request(url, self.parse_count, errback=self.page_failed)
+        else:
+            yield from self._next_page()
 
     def _next_page(self) -> Iterator[Request]:
         ask = self._window.ask(caught_up=self._caught_up)
@@ -216,7 +267,3 @@ class BoardSpider(scrapy.Spider):
         if not values or not all(values.values()):
             return url
         return f"{url}&{urlencode(values)}"
-
-    def _on_its_way(self, verdict: Verdict) -> Verdict:
-        self.in_flight += 1
-        return verdict

@@ -1,0 +1,123 @@
+"""What the crawl's tests share: made posts, a site row, recorded answers, and a running crawl."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawlers.post import Post
+from crawlers.sites import Site, load_sites
+from tests.board_fixture import RunningBoard, start_board
+
+REPOSITORY = Path(__file__).parents[2]
+MakePost = Callable[..., Post]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real material, or a skip."""
+    folder = Path(os.environ.get("OMOKAGE_REAL_DATA", REPOSITORY / ".." / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real material in {folder}; set OMOKAGE_REAL_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sites() -> dict[str, Site]:
+    return load_sites()
+
+
+@pytest.fixture
+def make_post() -> MakePost:
+    def make(post_id: int = 1, **changes: Any) -> Post:
+        moment = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
+        fields: dict[str, Any] = {
+            "board": "demo",
+            "post_id": post_id,
+            "md5": f"{post_id:032x}",
+            "ext": "png",
+            "width": 8,
+            "height": 8,
+            "rating": "general",
+            "tags_general": ("1girl", "solo"),
+            "tags_character": (),
+            "tags_copyright": (),
+            "tags_artist": ("someone",),
+            "tags_meta": (),
+            "source": None,
+            "score": 1,
+            "created_at": moment,
+            "updated_at": moment,
+            "fetched_at": moment,
+            "file_url": f"http://127.0.0.1/media/{post_id}.png",
+        }
+        return Post(**(fields | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def board(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningBoard]:
+    """The demo board with 70 drawn posts, among them every kind that must be refused."""
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    folder = cache.mkdir("demo_board") if cache else tmp_path_factory.mktemp("demo_board")
+    with start_board(folder, count=70) as running:
+        yield running
+
+
+class CrawlOf:
+    """Starts crawls of a running board as the child processes that they are."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.home = folder / "home"
+        self._registry = folder / "sites.toml"
+        # Small pages, so that there are several.
+        self._registry.write_text("[demo]\npage_size = 20\n", encoding="utf-8")
+        self._variables = {
+            **{name: value for name, value in os.environ.items() if "OMOKAGE" not in name},
+            "OMOKAGE_BOARD_URL": url,
+            "OMOKAGE_PROGRESS": "off",
+        }
+
+    def start(self, *options: str, site: str = "demo", **variables: str) -> subprocess.Popen[str]:
+        """Starts a crawl and returns at once."""
+        fixed = ["--site", site, "--home", str(self.home), "--sites", str(self._registry)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "crawlers.run", *fixed, *options],
+            cwd=REPOSITORY,
+            env={**self._variables, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, *options: str, site: str = "demo") -> dict[str, Any]:
+        """Crawls to the end and returns the summary."""
+        child = self.start(*options, site=site)
+        out, err = child.communicate(timeout=60)
+        assert child.returncode == 0, err
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return summary
+
+    def failing(self, *options: str, site: str = "demo", **variables: str) -> tuple[int, str]:
+        """Crawls to a failure and returns the exit code and what was said."""
+        child = self.start(*options, site=site, **variables)
+        _out, err = child.communicate(timeout=60)
+        assert child.returncode != 0
+        return child.returncode, err
+
+
+@pytest.fixture
+def crawl_of(tmp_path: Path) -> Callable[[str], CrawlOf]:
+    def make(url: str) -> CrawlOf:
+        return CrawlOf(url, tmp_path)
+
+    return make

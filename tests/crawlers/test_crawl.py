@@ -1,0 +1,403 @@
+"""Whole crawls of a running demo board, as the child processes that they are."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from crawlers.export import export_posts
+from crawlers.ledger import Ledger
+from dataset.blobs import blob_path
+from dataset.errors import EmptyStageError
+from dataset.policy import EXCLUDED_TAGS
+from dataset.schemas import POSTS, read_table
+from dataset.store import Store
+from demo.collection import Entry
+from tests.board_fixture import RunningBoard, serve_collection
+from tests.crawlers.conftest import REPOSITORY, CrawlOf
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CrawlOfUrl = Callable[[str], CrawlOf]
+
+# The reason that each kind of the board's refusals must get; the others are downloaded.
+REASONS: dict[str | None, str | None] = {
+    "rating_sensitive": "rating",
+    "rating_questionable": "rating",
+    "rating_explicit": "rating",
+    "deleted": "deleted",
+    "banned": "banned",
+    "pending": "pending",
+    "flagged": "flagged",
+    "comic": "tag_comic",
+    "4koma": "tag_4koma",
+    "sketch": "tag_sketch",
+    "lineart": "tag_lineart",
+    "greyscale": "tag_greyscale",
+    "photo": "tag_photo_(medium)",
+    "ai_generated": "tag_ai-generated",
+    "animated_gif": "tag_animated",
+    "animated_webp": "tag_animated",
+    "video_mp4": "tag_animated",
+    "video_webm": "tag_animated",
+    "ugoira": "tag_animated",
+    "untagged_gif": "animated",
+    "truncated_jpg": "corrupt",
+    "truncated_png": "corrupt",
+    "empty": "empty",
+    "png_named_jpg": "mislabelled",
+    "html_named_png": "not_a_picture",
+    "wrong_md5": "wrong_md5",
+    "no_face": None,
+    "exact_duplicate": None,
+    "reencoded_duplicate": None,
+    None: None,
+}
+
+
+def wanted_reason(entry: Entry) -> str | None:
+    """The reason of the post's kind; where several tags exclude a post, the first one's name."""
+    reason = REASONS[entry.refusal]
+    if reason is not None and reason.startswith("tag_"):
+        return f"tag_{min(EXCLUDED_TAGS.intersection(entry.all_tags))}"
+    return reason
+
+
+def reasons_of(home: Path) -> dict[int, str | None]:
+    with Ledger.of(Store(home)) as ledger:
+        return {row.post.post_id: row.reason for row in ledger.rows(["demo"])}
+
+
+def states_of(home: Path) -> Counter[str]:
+    with Ledger.of(Store(home)) as ledger:
+        return Counter(row.state for row in ledger.rows(["demo"]))
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.02)
+
+
+def test_just_the_right_posts_are_kept_and_a_second_crawl_fetches_nothing(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    crawl = crawl_of(board.url)
+    made = crawl("--tags", "status:any")
+    found = reasons_of(crawl.home)
+    wanted = {entry.post_id: wanted_reason(entry) for entry in board.collection}
+    assert found == wanted
+    assert set(REASONS) == {entry.refusal for entry in board.collection}
+    refused = Counter(reason for reason in wanted.values() if reason)
+    assert made["refused"] == dict(sorted(refused.items()))
+    assert made["kept"] == sum(1 for reason in wanted.values() if reason is None)
+    assert made["seen"] == len(wanted)
+
+    store = Store(crawl.home)
+    made_table = export_posts(store, ["demo"])
+    table = read_table(store, made_table.path, declared=POSTS).to_pylist()
+    assert [(row["post_id"], row["drop_reason"]) for row in table] == sorted(wanted.items())
+    stored = {blob_path(row["sha256"], row["ext"]) for row in table if row["sha256"]}
+    assert stored == set(store.files("blobs"))
+    assert all((row["sha256"] is None) is (row["drop_reason"] is not None) for row in table)
+    assert (made_table.kept, made_table.refused) == (made["kept"], made["refused"])
+
+    second = crawl("--tags", "status:any")
+    assert (second["seen"], second["media_requests"], second["bytes"]) == (0, 0, 0)
+    assert second["api_requests"] == 1
+    assert export_posts(store, ["demo"]).digest == made_table.digest
+
+
+def test_a_crawl_killed_twice_ends_with_the_same_table(
+    board: RunningBoard, crawl_of: CrawlOfUrl, tmp_path: Path
+) -> None:
+    asked: Counter[str] = Counter()
+
+    @web.middleware
+    async def slowly(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked[request.path] += 1
+        if request.path.startswith("/media"):
+            await asyncio.sleep(0.15)
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[slowly]) as slow:
+        crawl = crawl_of(slow.url)
+        for kept in (3, 22):
+            child = crawl.start("--tags", "status:any")
+            wait_for(lambda: (crawl.home / "ledger.sqlite").exists())
+            wait_for(lambda least=kept: states_of(crawl.home)["kept"] >= least)  # type: ignore[misc]
+            child.kill()
+            child.communicate()
+        assert 22 <= states_of(crawl.home)["kept"] < 40
+        crawl("--tags", "status:any")
+    assert states_of(crawl.home)["pending"] == 0
+    whole = CrawlOf(board.url, tmp_path)
+    whole.home = tmp_path / "uninterrupted"
+    whole("--tags", "status:any")
+    tables = [export_posts(Store(home), ["demo"]) for home in (crawl.home, whole.home)]
+    assert tables[0].digest == tables[1].digest
+    assert tables[0].requeued == 0
+    # Only what was on its way when the crawl was killed may have been asked for again.
+    assert max(n for path, n in asked.items() if path.startswith("/media")) <= 3
+    leftovers = [path for path in crawl.home.rglob("*") if path.name.startswith(".tmp-")]
+    assert len(leftovers) <= 2 * 16
+
+
+def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    @web.middleware
+    async def slowly(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/media"):
+            await asyncio.sleep(0.3)
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[slowly]) as slow:
+        crawl = crawl_of(slow.url)
+        child = crawl.start()
+        wait_for(lambda: (crawl.home / "ledger.sqlite").exists())
+        wait_for(lambda: states_of(crawl.home)["kept"] >= 2)
+        child.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert time.monotonic() - started < 5
+    assert "stopped; run the same command again" in err
+    assert "Traceback" not in err
+    first = json.loads(out)
+    second = crawl_of(board.url)()
+    assert first["kept"] + second["kept"] == states_of(crawl.home)["kept"]
+    assert states_of(crawl.home)["pending"] == 0
+
+
+def test_a_limit_counts_new_posts_and_the_next_crawl_goes_on(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    crawl = crawl_of(board.url)
+    newest = sorted((e.post_id for e in board.collection if e.status != "deleted"), reverse=True)
+    assert crawl("--limit", "25")["seen"] == 25
+    assert sorted(reasons_of(crawl.home), reverse=True) == newest[:25]
+    assert crawl("--limit", "10")["seen"] == 10
+    assert sorted(reasons_of(crawl.home), reverse=True) == newest[:35]
+
+
+@pytest.mark.parametrize("site", ["demo_moebooru", "demo_gelbooru"])
+def test_the_other_dialects_lead_to_the_same_pictures(
+    board: RunningBoard, crawl_of: CrawlOfUrl, site: str
+) -> None:
+    made = crawl_of(board.url)(site=site)
+    kept = [entry for entry in board.collection if REASONS[entry.refusal] is None]
+    assert made["kept"] == len(kept)
+
+
+def test_a_board_out_of_reach_is_named(crawl_of: CrawlOfUrl) -> None:
+    crawl = crawl_of("http://127.0.0.1:9")
+    code, err = crawl.failing(OMOKAGE_PROGRESS="off")
+    assert code == 6
+    assert err.startswith(
+        "crawl: demo cannot be reached at http://127.0.0.1:9/danbooru/counts/posts.json"
+    )
+    assert len(err.splitlines()) == 1
+
+
+def test_a_403_from_the_media_host_stops_the_site_at_once(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    asked: list[str] = []
+
+    @web.middleware
+    async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked.append(request.path)
+        if request.path.startswith("/media"):
+            raise web.HTTPForbidden
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[refusing]) as strict:
+        crawl = crawl_of(strict.url)
+        code, err = crawl.failing()
+    assert code == 6
+    assert err.startswith("crawl: demo answers 403 to http://127.0.0.1")
+    assert "a block is not worked around" in err
+    assert len(err.splitlines()) == 1
+    assert sum(1 for path in asked if path.startswith("/media")) <= 16  # what was on its way
+    assert states_of(crawl.home)["kept"] == 0
+    assert states_of(crawl.home)["pending"] > 0
+
+
+def test_passing_errors_are_waited_out_and_our_name_is_honest(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    asked: Counter[str] = Counter()
+    names: set[str | None] = set()
+
+    @web.middleware
+    async def troubled(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asked[request.path] += 1
+        names.add(request.headers.get("User-Agent"))
+        if asked[request.path] == 1 and request.path.endswith("/danbooru/posts.json"):
+            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"})
+        if asked[request.path] == 1 and request.path.startswith("/media"):
+            raise web.HTTPBadGateway
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[troubled]) as shaky:
+        crawl = crawl_of(shaky.url)
+        started = time.monotonic()
+        made = crawl("--tags", "1girl", "--limit", "20")
+        assert time.monotonic() - started > 1.0
+    assert made["seen"] == 20
+    assert made["put_off"] == 0
+    (name,) = names
+    assert name is not None
+    assert name.startswith("Omokage/")
+
+
+def test_a_redirect_to_another_host_is_not_followed(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    @web.middleware
+    async def redirecting(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/media/original"):
+            raise web.HTTPFound("http://pictures.invalid/x.png")
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[redirecting]) as sly:
+        made = crawl_of(sly.url)("--limit", "10")
+    assert made["kept"] == 0
+    assert made["refused"]["host"] > 0
+    assert made["put_off"] == 0
+
+
+def test_a_board_in_lasting_trouble_ends_the_crawl_with_its_words(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    @web.middleware
+    async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.endswith("posts.json") and "counts" not in request.path:
+            return web.json_response({"message": "Only 2 tags."}, status=422)
+        return await handler(request)
+
+    with serve_collection(board.collection, middlewares=[limited]) as strict:
+        code, err = crawl_of(strict.url).failing("--tags", "a b c")
+    assert code == 6
+    assert 'demo answers 422 and says "Only 2 tags."' in err
+
+
+def test_a_real_board_is_not_asked_without_a_contact(crawl_of: CrawlOfUrl) -> None:
+    crawl = crawl_of("http://127.0.0.1:9")
+    code, err = crawl.failing(site="konachan")
+    assert code == 6
+    assert err.splitlines() == [
+        "crawl: konachan is a real board, and its keepers must be able to reach you: set "
+        "OMOKAGE_CONTACT to an e-mail address or a page of yours"
+    ]
+    assert not crawl.home.exists()
+
+
+def encoded(value: dict[str, Any]) -> str:
+    return base64.b64encode(zlib.compress(json.dumps(value).encode())).decode()
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_under_dagster_the_summary_or_the_error_is_reported(
+    board: RunningBoard, crawl_of: CrawlOfUrl, tmp_path: Path, reachable: bool
+) -> None:
+    crawl = crawl_of(board.url if reachable else "http://127.0.0.1:9")
+    context, messages = tmp_path / "context.json", tmp_path / "messages.jsonl"
+    context.write_text(json.dumps({"asset_keys": ["crawl/demo"], "run_id": "r", "extras": {}}))
+    messages.touch()
+    child = crawl.start(
+        "--limit",
+        "3",
+        "--die-with-parent",
+        DAGSTER_PIPES_CONTEXT=encoded({"path": str(context)}),
+        DAGSTER_PIPES_MESSAGES=encoded({"path": str(messages)}),
+    )
+    _out, err = child.communicate(timeout=60)
+    told = [json.loads(line) for line in messages.read_text().splitlines()]
+    custom = [m["params"]["payload"] for m in told if m["method"] == "report_custom_message"]
+    if reachable:
+        assert child.returncode == 0, err
+        assert custom[-1]["summary"]["seen"] == 3
+    else:
+        assert child.returncode == 6
+        assert "cannot be reached" in custom[-1]["error"]
+
+
+def test_scrapy_crawl_works_alone(board: RunningBoard, crawl_of: CrawlOfUrl) -> None:
+    crawl = crawl_of(board.url)
+    done = subprocess.run(
+        f"{sys.executable} -m scrapy crawl danbooru -a site=demo -a limit=5 "
+        f"-a home={crawl.home}".split(),
+        cwd=REPOSITORY,
+        env={**os.environ, "OMOKAGE_BOARD_URL": board.url, "OMOKAGE_PROGRESS": "off"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert sum(states_of(crawl.home).values()) == 5
+
+
+def test_what_is_taken_down_loses_row_and_blob_and_does_not_come_back(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    crawl = crawl_of(board.url)
+    crawl()
+    store = Store(crawl.home)
+    before = export_posts(store, ["demo"])
+    rows = read_table(store, before.path, declared=POSTS).to_pylist()
+    shared = Counter(row["sha256"] for row in rows if row["sha256"])
+    duplicate = next(row for row in rows if row["sha256"] and shared[row["sha256"]] == 2)
+    store.write_bytes("takedown.txt", f"post demo/{duplicate['post_id']}\n".encode())
+
+    after = export_posts(store, ["demo"])
+    left = read_table(store, after.path, declared=POSTS).to_pylist()
+    assert after.rows == before.rows - 2  # the same bytes were posted twice
+    assert after.refused["takedown"] == 2
+    assert duplicate["sha256"] not in {row["sha256"] for row in left}
+    assert not store.exists(blob_path(duplicate["sha256"], duplicate["ext"]))
+    assert crawl()["media_requests"] == 0
+    assert export_posts(store, ["demo"]) == after
+
+
+def test_a_lost_or_shortened_blob_is_fetched_again(
+    board: RunningBoard, crawl_of: CrawlOfUrl
+) -> None:
+    crawl = crawl_of(board.url)
+    crawl()
+    store = Store(crawl.home)
+    before = export_posts(store, ["demo"])
+    blobs = store.files("blobs")
+    store.remove(blobs[0])
+    store.local(blobs[1]).write_bytes(b"cut")
+
+    found = export_posts(store, ["demo"])
+    assert found.requeued >= 2
+    assert found.refused["not_fetched"] == found.requeued
+    again = crawl()
+    assert (again["media_requests"], again["kept"]) == (2, found.requeued)
+    assert export_posts(store, ["demo"]).digest == before.digest
+
+
+def test_an_empty_ledger_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(EmptyStageError, match="crawl a site first"):
+        export_posts(store, ["demo"])
+    Ledger.of(store).close()
+    with pytest.raises(EmptyStageError, match="the ledger has no post of demo: crawl it first"):
+        export_posts(store, ["demo"])

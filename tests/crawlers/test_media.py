@@ -1,0 +1,127 @@
+"""The gate: which files become blobs, and why the others do not."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image, features
+
+from dataset.media import MAX_BYTES, MediaRefused, check_media, sniff
+
+VERDICTS = {
+    "apng__broken.png": "animated",
+    "apng__iend_missing.png": "animated",
+    "apng__misaligned_chunks.png": "corrupt",
+    "apng__normal.png": "animated",
+    "avif__paris_icc_exif_xmp.avif": "403x302 avif",
+    "dupes__countergirl-baseline.jpg": "45x100 jpg",
+    "dupes__countergirl-grey.png": "45x100 png",
+    "dupes__countergirl-no-exif.jpg": "45x100 jpg",
+    "dupes__countergirl-no-exif.png": "45x100 png",
+    "dupes__countergirl-progressive.jpg": "45x100 jpg",
+    "dupes__countergirl-whitebg-noalpha.png": "45x100 png",
+    "dupes__countergirl.gif": "45x100 gif",
+    "dupes__countergirl.png": "45x100 png",
+    "gif__corrupt-static.gif": "corrupt",
+    "gif__test-animated-86x52.gif": "animated",
+    "gif__test-corrupt.gif": "corrupt",
+    "gif__test-static-32x32.gif": "32x32 gif",
+    "jpg__test-blank.jpg": "corrupt",  # cut after 1,024 bytes
+    "jpg__test-cmyk-no-profile.jpg": "197x256 jpg",
+    "jpg__test-corrupt.jpg": "corrupt",
+    "jpg__test-exif-small.jpg": "corrupt",  # cut after 40,000 bytes
+    "jpg__test-grey-no-profile.jpg": "535x290 jpg",
+    "jpg__test-rotation-90cw.jpg": "128x96 jpg",  # as stored; EXIF turns it when it is decoded
+    "jpg__test-weird-profile.jpg": "154x192 jpg",
+    "jpg__test.jpg": "500x335 jpg",
+    "png__alpha.png": "85x62 png",
+    "png__empty.png": "empty",
+    "png__jpg.png": "mislabelled",
+    "png__test-corrupt.png": "corrupt",
+    "ugoira__invalid_ugoira.zip": "not_a_picture",
+    "ugoira__ugoira.zip": "not_a_picture",
+    "webp__nyancat.webp": "animated",
+    "webp__test.webp": "128x128 webp",
+    "webp__truncated.webp": "corrupt",
+}
+
+
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def verdict(content: bytes, ext: str | None) -> str:
+    try:
+        media = check_media(content, md5=md5_of(content), ext=ext)
+    except MediaRefused as refused:
+        return refused.reason
+    assert media.sha256 == hashlib.sha256(content).hexdigest()
+    assert media.size_bytes == len(content)
+    return f"{media.width}x{media.height} {media.ext}"
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_every_known_faulty_file_has_its_verdict(real_data: Path) -> None:
+    files = sorted((real_data / "media_faults").iterdir())
+    found = {file.name: verdict(file.read_bytes(), file.suffix[1:]) for file in files}
+    wanted = dict(VERDICTS)
+    if not features.check("avif"):
+        wanted["avif__paris_icc_exif_xmp.avif"] = "not_a_picture"
+    assert found == wanted
+
+
+def test_a_file_with_another_md5_is_refused_before_it_is_looked_at() -> None:
+    with pytest.raises(MediaRefused) as caught:
+        check_media(b"<html>", md5="0" * 32, ext="png")
+    assert caught.value.reason == "wrong_md5"
+
+
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    assert verdict(png(8000, 5000), "png") == "8000x5000 png"
+    assert verdict(png(8001, 5000), "png") == "too_many_pixels"
+
+
+def test_a_header_that_claims_a_monstrous_size_is_refused() -> None:
+    content = bytearray(png(8, 8))
+    content[16:24] = (100_000).to_bytes(4, "big") * 2
+    assert verdict(bytes(content), "png") in ("too_many_pixels", "corrupt")
+
+
+def test_a_file_of_more_than_30_mb_is_refused() -> None:
+    assert verdict(png(8, 8) + bytes(MAX_BYTES), "png") == "too_large"
+
+
+def test_a_picture_cut_anywhere_is_refused() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    content = file.getvalue()
+    whole = verdict(content, "png")
+    assert whole == "64x64 png"
+    for size in range(1, len(content) - 16, 97):
+        assert verdict(content[:size], "png") in ("corrupt", "not_a_picture"), size
+
+
+@pytest.mark.parametrize(
+    ("ext", "wanted"), [("jpeg", "8x8 jpg"), ("jpg", "8x8 jpg"), (None, "8x8 jpg")]
+)
+def test_jpeg_and_jpg_are_the_same(ext: str | None, wanted: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG")
+    assert verdict(file.getvalue(), ext) == wanted
+
+
+def test_videos_and_text_have_no_picture_format() -> None:
+    for start in (
+        b"\x00\x00\x00\x18ftypmp42",
+        b"\x1aE\xdf\xa3",
+        b"RIFF\0\0\0\0WAVE",
+        b"BM",
+        b"<svg",
+    ):
+        assert sniff(start + bytes(20)) is None
