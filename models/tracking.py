@@ -41,7 +41,8 @@ class MlflowTracker:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        self._run_id, self._client, self._error = run_id, MlflowClient(), MlflowException
+        self._client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        self._run_id, self._error = run_id, MlflowException
         self._lost = 0
         try:
             self._client.get_run(run_id)
