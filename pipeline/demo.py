@@ -20,7 +20,7 @@ from pipeline.board import (
     wait_for_board,
 )
 from pipeline.build import build_defs
-from pipeline.instance import open_instance, prepare_home
+from pipeline.instance import DEMO_TAGS, alone_in, demo_instance, prepare_home
 from pipeline.processes import free_port, interruptible, running
 from pipeline.run_config import DEMO_SITE, demo_run_config
 from pipeline.settings import Settings
@@ -43,7 +43,7 @@ def run_demo(
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
     here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
-    with interruptible(), shown_progress(), running([board]):
+    with alone_in(store), interruptible(), shown_progress(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
         _materialise(here, run_config)
@@ -54,9 +54,9 @@ def run_demo(
 def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
     defs = build_defs(settings=settings)
     job = defs.resolve_job_def("everything")
-    with open_instance() as instance:
+    with demo_instance() as instance:
         result = job.execute_in_process(
-            run_config=run_config, instance=instance, raise_on_error=False
+            run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
         )
     if not result.success:
         raise OmokageError(failure_text(result))

@@ -1,12 +1,18 @@
-"""Our Dagster instance: its folder and configuration, laid under the home."""
+"""Our Dagster instance: its folder and configuration under the home, and what a kill left behind."""
 
+import contextlib
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 
 import dagster as dg
 
+from dataset.errors import UsageError
 from dataset.store import Store
 from pipeline.settings import PROJECT, Settings
+
+DEMO_TAGS = {"omokage/demo": "true"}
 
 
 def prepare_home(settings: Settings) -> Store:
@@ -22,6 +28,32 @@ def prepare_home(settings: Settings) -> Store:
     return store
 
 
-def open_instance() -> dg.DagsterInstance:
-    """Returns the instance of the prepared home."""
-    return dg.DagsterInstance.get()
+@contextlib.contextmanager
+def alone_in(home: Store) -> Iterator[None]:
+    """Keeps a second demo out of a home; raises UsageError if one is at work there."""
+    path = home.local("demo.lock")
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another demo is at work in {home.root}; wait for it, end it, or choose another "
+                "folder with --home"
+            ) from error
+        yield
+
+
+@contextlib.contextmanager
+def demo_instance() -> Iterator[dg.DagsterInstance]:
+    """Yields the instance of the prepared home, after ending the runs of demos that were killed.
+
+    A killed run would stay "started" for ever and keep its slot of the pool "gpu", for which the
+    next one would wait in vain. Only one demo is at work in a home, so such runs are dead.
+    """
+    with dg.DagsterInstance.get() as instance:
+        unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
+        dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
+        for run in instance.get_runs(dead):
+            instance.report_run_failed(run, "The demo was killed; the next one went on from there.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        yield instance
