@@ -1,4 +1,4 @@
-"""Our Dagster instance: its folder and configuration under the home, and what a kill left behind."""
+"""Our Dagster instance: its place under the home, and what a killed demo left behind in it."""
 
 import contextlib
 import fcntl
