@@ -2,7 +2,10 @@
 
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
+from dataset.errors import ConfigError
 from pipeline.board import board_server, board_url, check_same_collection
 from pipeline.instance import prepare_home
 from pipeline.processes import (
@@ -16,6 +19,7 @@ from pipeline.processes import (
 from pipeline.settings import PROJECT, Settings
 
 LOOK_EVERY_S = 1.0
+START_S = 180.0
 
 
 def run_up(
@@ -27,34 +31,51 @@ def run_up(
     pictures: str,
     posts: int,
 ) -> None:
-    """Starts all servers and keeps them until Ctrl-C or until one ends; raises OmokageError."""
-    for port, name, option in (
-        (dagster_port, "the Dagster UI", "--dagster-port"),
-        (mlflow_port, "the MLflow server", "--mlflow-port"),
-        (board_port, "the demo board", "--board-port"),
-    ):
-        check_port_free(port, name=name, option=option)
+    """Starts all servers and keeps them until Ctrl-C or until one ends; raises OmokageError.
+
+    With a tracking server of one's own (MLFLOW_TRACKING_URI=http://…) none is started.
+    """
     store = prepare_home(settings)
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
-    mlflow = mlflow_server(settings, port=mlflow_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))
-    pages = {
-        "Dagster UI": (dagster, f"http://{LOOPBACK}:{dagster_port}"),
-        "MLflow UI": (mlflow, f"http://{LOOPBACK}:{mlflow_port}"),
-        "demo board": (board, board_url(board_port)),
-    }
-    servers = [mlflow, board, dagster]
-    with interruptible(), running(servers):
-        for name, (server, url) in pages.items():
-            path = "/health" if server is board else "/"
-            wait_until_answering(server, url + path, timeout_s=180)
-            print(f"{name:<12}{url}", flush=True)
+    pages = [
+        Page("demo board", board, board_port, "--board-port", path="/health"),
+        Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
+    ]
+    if settings.tracking_uri.startswith("http"):
+        print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
+    else:
+        # First, since its database must be laid out before anything else opens it.
+        mlflow = mlflow_server(settings, port=mlflow_port)
+        pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
+    for page in pages:
+        check_port_free(page.port, name=page.server.name, option=page.option)
+    with interruptible(), running([page.server for page in pages]):
+        for page in pages:
+            wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
+            print(f"{page.name:<12}{page.url}", flush=True)
         print("Ctrl-C ends all of them.", flush=True)
         while True:
-            for server in servers:
-                server.check_alive()
+            for page in pages:
+                page.server.check_alive()
             time.sleep(LOOK_EVERY_S)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a person opens: its name, who serves it, where, and the option that moves it."""
+
+    name: str
+    server: Server
+    port: int
+    option: str
+    path: str = "/"
+
+    @property
+    def url(self) -> str:
+        """The address to open."""
+        return f"http://{LOOPBACK}:{self.port}"
 
 
 def mlflow_server(settings: Settings, *, port: int) -> Server:
@@ -63,7 +84,24 @@ def mlflow_server(settings: Settings, *, port: int) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
     command += ["--backend-store-uri", settings.tracking_uri]
     command += ["--artifacts-destination", artifacts.as_uri(), "--workers", "1"]
-    return Server("the MLflow server", command, settings.local_home / "logs" / "mlflow.log")
+    log = settings.local_home / "logs" / "mlflow.log"
+    return Server(
+        "the MLflow server", command, log, read_environment(PROJECT / "mlflow/server.env")
+    )
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Reads a file of NAME=value lines; raises ConfigError naming a line that is neither."""
+    values = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ConfigError(f'{path}, line {number}: NAME=value wanted, "{text}" found')
+        values[name] = value
+    return values
 
 
 def dagster_server(settings: Settings, *, port: int, board: str) -> Server:

@@ -1,0 +1,140 @@
+"""The graph as it is meant to be: keys, dependencies, groups, kinds, checks and jobs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.resources import StoreResource
+from dataset.errors import ConfigError
+from pipeline.build import build_defs
+from pipeline.settings import read_settings
+from tests.pipeline.conftest import clean_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# key: (what it depends on, group, kinds, pool)
+GRAPH = {
+    "crawl/demo": ([], "crawl", ["scrapy", "sqlite"], None),
+    "posts": (["crawl/demo"], "dataset", ["parquet"], None),
+    "faces": (["posts"], "dataset", ["opencv", "parquet"], None),
+    "labels": (["faces", "posts"], "dataset", ["json"], None),
+    "manifest": (["faces", "labels", "posts"], "dataset", ["parquet"], None),
+    "generator": (["manifest"], "training", ["mlflow", "pytorch"], "gpu"),
+    "evaluation": (["generator", "manifest"], "evaluation", ["mlflow", "pytorch"], "gpu"),
+    "champion": (["evaluation", "generator"], "registry", ["mlflow"], None),
+}
+# asset: its checks; True blocks what is below
+CHECKS = {
+    "posts": {"posts_schema": True, "posts_kept": True, "posts_are_safe": True},
+    "faces": {"faces_schema": True, "faces_kept": True},
+    "labels": {"labels_wanted": False},
+    "manifest": {"manifest_rows": True},
+}
+JOBS = {
+    "everything": list(GRAPH),
+    "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "manifest"],
+    "train_and_judge": ["generator", "evaluation", "champion"],
+}
+
+
+@pytest.fixture
+def defs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)  # build_defs sets them; this takes them back afterwards
+    return build_defs(settings=settings)
+
+
+def test_the_graph_is_as_pinned(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    found = {}
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        found[key.to_user_string()] = (
+            sorted(parent.to_user_string() for parent in node.parent_keys),
+            node.group_name,
+            sorted(node.kinds or ()),
+            next(iter(node.pools or ()), None),
+        )
+    assert found == GRAPH
+
+
+def test_every_asset_says_what_it_is_and_whose(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
+        assert node.description, key
+        assert list(node.owners) == ["team:avatars"], key
+
+
+def test_tables_declare_their_columns(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    for name in ("posts", "faces"):
+        schema = graph.get(dg.AssetKey(name)).metadata["dagster/column_schema"]
+        assert "drop_reason" in [column.name for column in schema.columns]
+        assert all(column.description for column in schema.columns)
+
+
+def test_the_checks_are_as_pinned(defs: dg.Definitions) -> None:
+    found: dict[str, dict[str, bool]] = {}
+    for definition in defs.asset_checks or []:
+        assert isinstance(definition, dg.AssetChecksDefinition)
+        for spec in definition.check_specs:
+            found.setdefault(spec.asset_key.to_user_string(), {})[spec.name] = spec.blocking
+            assert spec.description, spec.name
+    assert found == CHECKS
+
+
+def test_the_jobs_are_as_pinned(defs: dg.Definitions) -> None:
+    found = {}
+    for job in defs.jobs or []:
+        resolved = defs.resolve_job_def(job.name)
+        keys = resolved.asset_layer.executable_asset_keys
+        found[job.name] = sorted(key.to_user_string() for key in keys)
+        assert job.description
+    assert found == {name: sorted(keys) for name, keys in JOBS.items()}
+
+
+def test_several_sites_feed_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings(
+        {"OMOKAGE_HOME": str(tmp_path), "OMOKAGE_SITES": "demo,konachan,safebooru_donmai"}
+    )
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    graph = build_defs(settings=settings).resolve_asset_graph()
+    parents = {key.to_user_string() for key in graph.get(dg.AssetKey("posts")).parent_keys}
+    assert parents == {"crawl/demo", "crawl/konachan", "crawl/safebooru_donmai"}
+
+
+def test_an_unknown_site_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path), "OMOKAGE_SITES": "konachn"})
+    with pytest.raises(ConfigError, match=r'"konachn".*did you mean "konachan"'):
+        build_defs(settings=settings)
+
+
+def test_resources_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path / "one")})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    other = StoreResource(root=str(tmp_path / "other"))
+    built = build_defs(settings=settings, resource_overrides={"store": other})
+    assert built.resources is not None
+    assert built.resources["store"] is other
+
+
+@pytest.mark.parametrize("options", [[], ["--workspace", "workspace.yaml"]], ids=["root", "file"])
+def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> None:
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), "definitions", "validate", *options],
+        cwd=ROOT,
+        env=clean_environment() | {"OMOKAGE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Validation successful for code location omokage" in ended.stdout + ended.stderr
