@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -101,14 +102,25 @@ def shown_progress() -> Iterator[None]:
 
 def _farewell(settings: Settings, took_s: float) -> list[str]:
     home = "" if settings.home == str(Path("var").resolve()) else f" --home {settings.home}"
-    up = "make up" if not home else f"omokage up{home}"
+    omokage = _as_typed(Path(sys.argv[0]))
     return [
         "",
         f"Done in {took_s / 60:.1f} minutes.",
         *champion_lines(settings),
-        f"  everything lies in  {settings.home}",
+        f"everything {settings.home}",
         "",
-        f"See it all: `{up}` opens the Dagster UI at http://127.0.0.1:3000 and the MLflow UI at "
+        f"See it all:  {omokage} up{home}",
+        "             opens the Dagster UI at http://127.0.0.1:3000 and the MLflow UI at "
         "http://127.0.0.1:5000",
-        f"Draw more:  `omokage sample --labels blonde_hair,blue_eyes --n 16{home}`",
+        f"Draw more:   {omokage} sample --labels blonde_hair,blue_eyes --n 16{home}",
     ]
+
+
+def _as_typed(program: Path) -> str:
+    """Returns how a person would type the program that runs: omokage, or its path from here."""
+    if program.suffix == ".py":
+        return "python -m pipeline.cli"
+    if shutil.which(program.name) == str(program):
+        return program.name
+    here = Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)

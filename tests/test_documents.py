@@ -1,0 +1,73 @@
+"""What the documents promise is there: commands, make targets, files, settings, links."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ELSEWHERE, VARIABLES
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+
+OMOKAGE = sorted(
+    set(re.findall(r"\bomokage (demo|up|crawl|status|sample|[a-z]+)\b(?= --|`|\s+#|$)", TEXT))
+)
+MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
+TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
+OPTIONS = sorted(set(re.findall(r"\bomokage ([a-z]+)\b([^`\n#]*)", TEXT)))
+
+
+def test_the_documents_name_commands() -> None:
+    assert {"status", "sample", "crawl", "demo"} <= set(OMOKAGE)
+    assert {"demo", "test", "up", "lint"} <= set(TARGETS)
+    assert MODULES
+
+
+@pytest.mark.parametrize("command", OMOKAGE)
+def test_each_command_explains_itself_and_has_the_options_named(command: str) -> None:
+    told = helped(["pipeline.cli", command])
+    for name, rest in OPTIONS:
+        if name == command:
+            for option in re.findall(r"--[a-z-]+", rest):
+                assert option in told, f"omokage {command} has no {option}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_module_explains_itself(module: str) -> None:
+    assert "usage" in helped([module]).lower()
+
+
+def helped(command: list[str]) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", *command, "--help"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_make_target_is_there(target: str) -> None:
+    ended = subprocess.run(
+        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_every_setting_is_in_the_readme_and_no_other() -> None:
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"\b(?:OMOKAGE|MLFLOW)_[A-Z_]+\b", readme))
+    known = {*VARIABLES.values(), *ELSEWHERE}
+    assert set(VARIABLES.values()) <= named
+    assert named <= known
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
+    missing = [target for target in targets if not (document.parent / target).exists()]
+    assert missing == []
