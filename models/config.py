@@ -70,13 +70,13 @@ class TrainConfig:
 
 
 PRESETS: dict[str, TrainConfig] = {
-    # A few minutes on a laptop's two cores. What counts there is the number of steps and a D that
+    # A few minutes on two cores, no GPU. What counts there is the number of steps and a D that
     # keeps up: G at a quarter of its width costs a sixteenth, and D at half its width left grain.
     "demo": TrainConfig(
         g_width=0.25,
         d_width=0.75,
         batch=32,
-        total_kimg=100.0,  # 3 minutes on two idle cores: 443 pictures a second
+        total_kimg=100.0,  # 4 minutes on two idle cores: 443 pictures a second
         lr_g=5e-4,
         lr_d=1e-3,
         r1_gamma=0.3,

@@ -16,6 +16,7 @@ import torch
 from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
+from dataset.progress import Advance, progress
 from dataset.store import Store, digest_of
 from models.batches import local_store
 from models.entry import Report, run_entry
@@ -164,17 +165,18 @@ def evaluate(
     real_tones, real_hair = _tones(reals, hair)
     means = tones_by_label(real_tones, real_hair)
     first: Pictures | None = None
-    for repeat in range(protocol.repeats):
-        start = protocol.seed + repeat * protocol.fakes
-        labels = typical_labels(reals.labels, protocol.fakes, start)
-        fakes = draw(generator, labels, range(start, start + protocol.fakes), psi=protocol.psi)
-        first = fakes if first is None else first
-        found = statistics(network(chunks(fakes), device=device))
-        distances.append(frechet_distance(found, reference))
-        judged.append(hits(hair_tones(fakes), labels[:, hair], means))
-        done = {"done": repeat + 1, "of": protocol.repeats, metric: distances[-1]}
-        report({"progress": done})
-        print(f"{metric} {distances[-1]:.1f}  set {repeat + 1}/{protocol.repeats}", file=sys.stderr)
+    with progress("judge", protocol.repeats * protocol.fakes, unit="pictures") as advance:
+        for repeat in range(protocol.repeats):
+            start = protocol.seed + repeat * protocol.fakes
+            labels = typical_labels(reals.labels, protocol.fakes, start)
+            seeds = range(start, start + protocol.fakes)
+            fakes = draw(generator, labels, seeds, psi=protocol.psi)
+            first = fakes if first is None else first
+            found = statistics(network(_counted(chunks(fakes), advance), device=device))
+            distances.append(frechet_distance(found, reference))
+            judged.append(hits(hair_tones(fakes), labels[:, hair], means))
+            done = {"done": repeat + 1, "of": protocol.repeats, metric: distances[-1]}
+            report({"progress": done})
 
     assert first is not None  # repeats >= 1
     _write_grid(store, f"{out}/{FAKES}", first[:SHOWN])
@@ -198,6 +200,13 @@ def evaluate(
     }
     store.write_json(path, result)
     return result | {"reused": False, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _counted(some: Iterator[Pictures], advance: Advance) -> Iterator[Pictures]:
+    """Passes chunks of pictures on, and their number to the bar once each has been used."""
+    for chunk in some:
+        yield chunk
+        advance(len(chunk))
 
 
 def _reals(

@@ -2,12 +2,10 @@
 
 import contextlib
 import json
-import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dataset.progress import Advance, progress
+from dataset.progress import Advance, progress, progress_stream
 from dataset.store import Store
 from models.entry import Report
 from models.tracking import Tracker
@@ -33,8 +31,9 @@ class TickLog:
         self._lines.append(json.dumps(metrics, sort_keys=True))
         content = "".join(f"{line}\n" for line in self._lines).encode()
         self._store.write_bytes(self._path, content, durable=False)
-        if not sys.stderr.isatty() and os.environ.get("OMOKAGE_PROGRESS") != "off":
-            print(tick_line(metrics), file=sys.stderr, flush=True)
+        with progress_stream() as stream:
+            if stream is not None and not stream.isatty():  # a terminal has the bar
+                print(tick_line(metrics), file=stream, flush=True)
         self._report({"progress": {**metrics, "of_images": of_images}})
         self._tracker.metrics(metrics)
 
@@ -50,7 +49,9 @@ def tick_line(metrics: dict[str, float]) -> str:
 @contextlib.contextmanager
 def terminal_bar(total_images: int, images_seen: int) -> Iterator[Advance]:
     """Yields a function that moves a bar on by some pictures; silent without a terminal."""
-    if not sys.stderr.isatty():
+    with progress_stream() as stream:
+        in_terminal = stream is not None and stream.isatty()
+    if not in_terminal:
         silent: Callable[[int], None] = lambda _count: None  # noqa: E731
         yield silent
         return

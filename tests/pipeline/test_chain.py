@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from mlflow import MlflowClient
 from PIL import Image
 
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.xdist_group("chain")  # one worker, since they share one demo
 
@@ -146,6 +149,33 @@ def bare_python(folder: Path) -> str:
     # A path in sys.path, unlike one in a .pth file's reach, has its own .pth files left alone.
     (site / "packages.pth").write_text(next(p for p in sys.path if p.endswith("site-packages")))
     return str(folder / "venv" / "bin" / "python")
+
+
+def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for part in ("manifest", "crops"):
+        shutil.copytree(demo.home / part, home / part)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    programs = str(Path(sys.executable).parent)
+    ended = subprocess.run(
+        [
+            sys.executable, "-m", "mlflow", "run", "mlflow", "-e", "train",
+            "--env-manager", "local", "-P", f"home={home}", "-P", "preset=smoke",
+        ],
+        cwd=ROOT,
+        env=clean_environment()
+        | {"MLFLOW_TRACKING_URI": uri, "PATH": f"{programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert (home / "generators/project/generator/generator.safetensors").exists()
+    (run_made,) = MlflowClient(tracking_uri=uri).search_runs(["0"])
+    assert run_made.info.status == "FINISHED"
+    assert run_made.data.params["preset"] == "smoke"
+    assert any(name.startswith("train/") for name in run_made.data.metrics)
 
 
 def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_set(
