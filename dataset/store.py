@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ _REMEDY = {
     errno.EPERM: "it may not be written; set OMOKAGE_HOME to a folder that can be written",
     errno.ENOTDIR: "a part of the path is a file; set OMOKAGE_HOME to a folder",
 }
+
+SPOOL_BYTES = 64 * 2**20  # what is gathered in memory for an object store; beyond, on disk
 
 
 class Store:
@@ -101,12 +104,12 @@ class Store:
     def writing(self, path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
         """Yields a binary file that becomes `path` only when the block ends without an error."""
         if not self.is_local:
-            with (
-                self._explained(path),
-                self._fs.transaction,
-                self._fs.open(self._full(path), "wb") as file,
-            ):
+            # Gathered first: an object store shows what was written so far even after an error.
+            with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
                 yield file
+                file.seek(0)
+                with self._explained(path), self._fs.open(self._full(path), "wb") as target_file:
+                    shutil.copyfileobj(file, target_file)
             return
         target = self.local(path)
         with self._explained(path):

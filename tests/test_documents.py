@@ -13,12 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
-OMOKAGE = sorted(
-    set(re.findall(r"\bomokage (demo|up|crawl|status|sample|[a-z]+)\b(?= --|`|\s+#|$)", TEXT))
-)
+COMMANDS = re.findall(r"bin/omokage ([a-z]+)\b([^`\n#]*)", TEXT)
+OMOKAGE = sorted({name for name, _ in COMMANDS})
 MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
 TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
-OPTIONS = sorted(set(re.findall(r"\bomokage ([a-z]+)\b([^`\n#]*)", TEXT)))
 
 
 def test_the_documents_name_commands() -> None:
@@ -30,7 +28,7 @@ def test_the_documents_name_commands() -> None:
 @pytest.mark.parametrize("command", OMOKAGE)
 def test_each_command_explains_itself_and_has_the_options_named(command: str) -> None:
     told = helped(["pipeline.cli", command])
-    for name, rest in OPTIONS:
+    for name, rest in COMMANDS:
         if name == command:
             for option in re.findall(r"--[a-z-]+", rest):
                 assert option in told, f"omokage {command} has no {option}"

@@ -1,0 +1,99 @@
+"""The store writes whole files or none, here and on an object store, and explains what fails."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataset.errors import StoreError
+from dataset.store import Store, digest_of
+
+
+@pytest.fixture(params=["folder", "object store"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    name = request.node.name.replace("[", "-").strip("]").replace(" ", "-")
+    return Store(tmp_path if request.param == "folder" else f"memory://{name}")
+
+
+def test_what_is_written_is_read_and_listed_by_its_path(store: Store) -> None:
+    store.write_bytes("b/two.bin", b"2")
+    store.write_json("a/one.json", {"ä": 1})
+    assert store.read_bytes("b/two.bin") == b"2"
+    assert store.read_json("a/one.json") == {"ä": 1}
+    assert store.files("") == ["a/one.json", "b/two.bin"]
+    assert store.files("a") == ["a/one.json"]
+    assert store.files("nowhere") == []
+
+
+def test_an_error_while_writing_leaves_what_was_there(store: Store) -> None:
+    store.write_bytes("file", b"before")
+
+    def interrupted() -> None:
+        with store.writing("file") as file:
+            file.write(b"half of the new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
+    assert store.read_bytes("file") == b"before"
+    assert store.files("") == ["file"]
+
+
+def test_nothing_is_seen_of_a_file_before_it_is_whole(store: Store) -> None:
+    with store.writing("file") as file:
+        file.write(b"x" * 100_000)
+        assert not store.exists("file")
+    assert len(store.read_bytes("file")) == 100_000
+
+
+def test_removing_takes_folders_too_and_minds_no_absence(store: Store) -> None:
+    store.write_bytes("folder/one", b"")
+    store.remove("folder")
+    store.remove("folder")
+    assert not store.exists("folder/one")
+
+
+def test_a_missing_file_is_named(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"nowhere\.json is not there"):
+        store.read_json("nowhere.json")
+
+
+def test_a_file_that_is_not_json_is_named_with_its_line(store: Store) -> None:
+    store.write_bytes("bad.json", b'{"a": 1,\n"b" 2}')
+    with pytest.raises(StoreError, match=r"bad\.json is not JSON: .*line 2"):
+        store.read_json("bad.json")
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space and run the same command again"),
+        (errno.EROFS, "it is read-only; set OMOKAGE_HOME to a folder that can be written"),
+    ],
+)
+def test_a_full_or_read_only_disk_is_explained_and_leaves_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    def failing(_handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(StoreError, match=told):
+        Store(tmp_path).write_bytes("file", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_object_store_has_no_local_paths() -> None:
+    with pytest.raises(StoreError, match="a local folder is needed"):
+        Store("memory://home").local("ledger.sqlite")
+
+
+@pytest.mark.parametrize("change", [lambda v: v, lambda v: dict(reversed(v.items()))])
+def test_a_digest_minds_content_and_not_order(
+    change: Callable[[dict[str, object]], dict[str, object]],
+) -> None:
+    value: dict[str, object] = {"a": [1, 2], "b": "ü"}
+    assert digest_of(change(value)) == digest_of(value)
+    assert digest_of({**value, "a": [2, 1]}) != digest_of(value)
