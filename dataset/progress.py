@@ -20,40 +20,23 @@ def progress(label: str, total: int, *, unit: str) -> Iterator[Advance]:
     Talks on the stream of `progress_stream`: a tqdm bar if that is a terminal and tqdm is
     installed, else lines such as `faces 512/2,000 pictures, 41/s`. `total` 0 means unknown.
     """
-    with progress_stream() as stream:
-        if stream is None:
-            yield lambda _count: None
-            return
-        bar = _bar(label, total, unit, stream=stream) if stream.isatty() else None
-        if bar is not None:
-            with bar:
-                yield bar.update
-            return
-        lines = _Lines(label, total, unit, stream=stream)
-        yield lines.advance
-        lines.say()
+    stream = progress_stream()
+    if stream is None:
+        yield lambda _count: None
+        return
+    bar = _bar(label, total, unit, stream=stream) if stream.isatty() else None
+    if bar is not None:
+        with bar:
+            yield bar.update
+        return
+    lines = _Lines(label, total, unit, stream=stream)
+    yield lines.advance
+    lines.say()
 
 
-@contextlib.contextmanager
-def progress_stream() -> Iterator[TextIO | None]:
-    """Yields where progress is shown: stderr; None for OMOKAGE_PROGRESS=off; a descriptor for fd:N.
-
-    fd:N is how the terminal is handed past Dagster's capture of stderr, and on to child processes.
-    """
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted == "off":
-        yield None
-    elif descriptors := handed_descriptors():
-        with os.fdopen(os.dup(descriptors[0]), "w") as stream:
-            yield stream
-    else:
-        yield sys.stderr
-
-
-def handed_descriptors() -> tuple[int, ...]:
-    """Returns the descriptor of OMOKAGE_PROGRESS=fd:N, which a child process must inherit."""
-    wanted = os.environ.get(VARIABLE, "")
-    return (int(wanted.removeprefix("fd:")),) if wanted.startswith("fd:") else ()
+def progress_stream() -> TextIO | None:
+    """Returns where progress is shown: stderr, or None for OMOKAGE_PROGRESS=off."""
+    return None if os.environ.get(VARIABLE) == "off" else sys.stderr
 
 
 def _bar(label: str, total: int, unit: str, *, stream: TextIO):  # type: ignore[no-untyped-def]

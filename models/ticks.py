@@ -31,9 +31,9 @@ class TickLog:
         self._lines.append(json.dumps(metrics, sort_keys=True))
         content = "".join(f"{line}\n" for line in self._lines).encode()
         self._store.write_bytes(self._path, content, durable=False)
-        with progress_stream() as stream:
-            if stream is not None and not stream.isatty():  # a terminal has the bar
-                print(tick_line(metrics), file=stream, flush=True)
+        stream = progress_stream()
+        if stream is not None and not stream.isatty():  # a terminal has the bar
+            print(tick_line(metrics), file=stream, flush=True)
         self._report({"progress": {**metrics, "of_images": of_images}})
         self._tracker.metrics(metrics)
 
@@ -49,9 +49,8 @@ def tick_line(metrics: dict[str, float]) -> str:
 @contextlib.contextmanager
 def terminal_bar(total_images: int, images_seen: int) -> Iterator[Advance]:
     """Yields a function that moves a bar on by some pictures; silent without a terminal."""
-    with progress_stream() as stream:
-        in_terminal = stream is not None and stream.isatty()
-    if not in_terminal:
+    stream = progress_stream()
+    if stream is None or not stream.isatty():
         silent: Callable[[int], None] = lambda _count: None  # noqa: E731
         yield silent
         return

@@ -1,11 +1,8 @@
 """The demo: starts the board, runs the whole chain in this process, and says where things are."""
 
-import contextlib
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,6 @@ from typing import Any
 import dagster as dg
 
 from dataset.errors import OmokageError, UsageError
-from dataset.progress import VARIABLE as PROGRESS
 from pipeline.board import (
     board_server,
     board_url,
@@ -21,7 +17,13 @@ from pipeline.board import (
     wait_for_board,
 )
 from pipeline.build import build_defs
-from pipeline.instance import DEMO_TAGS, alone_in, demo_instance, prepare_home
+from pipeline.instance import (
+    DEMO_TAGS,
+    alone_in,
+    demo_instance,
+    explained_databases,
+    prepare_home,
+)
 from pipeline.processes import free_port, interruptible, running
 from pipeline.run_config import DEMO_SITE, demo_run_config
 from pipeline.settings import Settings
@@ -44,7 +46,7 @@ def run_demo(
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
     here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
-    with alone_in(store), interruptible(), shown_progress(), running([board]):
+    with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
         _materialise(here, run_config)
@@ -55,12 +57,19 @@ def run_demo(
 def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
     defs = build_defs(settings=settings)
     job = defs.resolve_job_def("everything")
-    with demo_instance() as instance:
+    with explained_databases(settings), demo_instance() as instance:
         result = job.execute_in_process(
             run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
         )
+    if any(map(_was_interrupted, result.all_events)):
+        raise KeyboardInterrupt
     if not result.success:
         raise OmokageError(failure_text(result))
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
@@ -82,22 +91,6 @@ def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
     error = data.error.cause if data.error and data.error.cause else data.error
     said = error.message.strip() if error else "no message"
     return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."
-
-
-@contextlib.contextmanager
-def shown_progress() -> Iterator[None]:
-    """Hands the terminal to the stages: Dagster captures their stderr for its own logs."""
-    if os.environ.get(PROGRESS):
-        yield
-        return
-    handle = os.dup(sys.stderr.fileno())
-    os.set_inheritable(handle, True)
-    os.environ[PROGRESS] = f"fd:{handle}"
-    try:
-        yield
-    finally:
-        del os.environ[PROGRESS]
-        os.close(handle)
 
 
 def _farewell(settings: Settings, took_s: float) -> list[str]:

@@ -7,11 +7,20 @@ import shutil
 from collections.abc import Iterator
 
 import dagster as dg
+from sqlalchemy.exc import DatabaseError, OperationalError
 
-from dataset.errors import UsageError
+from dataset.errors import StoreError, UsageError
 from dataset.store import Store
 from pipeline.settings import PROJECT, Settings
 
+# The demo's stages talk in its own terminal; captured, they would see none and show no bars.
+DEMO_CONFIG = "demo.yaml"
+UNCAPTURED = """
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+FULL_MB = 2.0
 DEMO_TAGS = {"omokage/demo": "true"}
 
 
@@ -24,7 +33,9 @@ def prepare_home(settings: Settings) -> Store:
     store.check_writable()
     os.environ.update(settings.environment())
     folder = Store(settings.local_home).make_folder("dagster")
-    shutil.copyfile(PROJECT / "dagster.yaml", folder / "dagster.yaml")
+    config = (PROJECT / "dagster.yaml").read_text()
+    (folder / "dagster.yaml").write_text(config)
+    (folder / DEMO_CONFIG).write_text(config + UNCAPTURED)
     return store
 
 
@@ -50,10 +61,25 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
     A killed run would stay "started" for ever and keep its slot of the pool "gpu", for which the
     next one would wait in vain. Only one demo is at work in a home, so such runs are dead.
     """
-    with dg.DagsterInstance.get() as instance:
+    folder = os.environ["DAGSTER_HOME"]
+    with dg.DagsterInstance.from_config(folder, config_filename=DEMO_CONFIG) as instance:
         unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
         dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
         for run in instance.get_runs(dead):
             instance.report_run_failed(run, "The demo was killed; the next one went on from there.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         yield instance
+
+
+@contextlib.contextmanager
+def explained_databases(settings: Settings) -> Iterator[None]:
+    """Raises StoreError, saying what to do, when Dagster's or MLflow's database fails."""
+    try:
+        yield
+    except (OperationalError, DatabaseError) as error:
+        free_mb = shutil.disk_usage(settings.local_home).free / 1e6
+        remedy = "the disk is full; free some space and run the same command again"
+        raise StoreError(
+            f"a database under {settings.local_home} failed ({error.orig}): "
+            + (remedy if free_mb < FULL_MB else f"there are {free_mb:,.0f} MB free; try again")
+        ) from error

@@ -37,9 +37,9 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it in a group of its own, its output in its log file."""
+        """Starts it in a group of its own, its output in its log file, which begins anew."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command,
                 env={**os.environ, **self.environment},
@@ -51,14 +51,20 @@ class Server:
             )
 
     def check_alive(self) -> None:
-        """Raises OmokageError with the last lines of its log if it has ended."""
-        if self.process is not None and self.process.poll() is not None:
-            tail = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-            said = "\n".join(f"  {line}" for line in tail)
-            raise OmokageError(
-                f"{self.name} ended with code {self.process.returncode}. Its last lines in "
-                f"{self.log}:\n{said}"
-            )
+        """Raises an error with the last lines of its log if it has ended.
+
+        UsageError with the program's own words if it ended for a mistake of the user's.
+        """
+        if self.process is None or self.process.poll() is None:
+            return
+        lines = self.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        if self.process.returncode == UsageError.exit_code:
+            raise UsageError("\n".join(lines))
+        said = "\n".join(f"  {line}" for line in lines)
+        raise OmokageError(
+            f"{self.name} ended with code {self.process.returncode}. Its last lines in "
+            f"{self.log}:\n{said}"
+        )
 
     def stop(self) -> None:
         """Ends it and all that it started: SIGINT, then SIGTERM, then SIGKILL to the group."""

@@ -1,7 +1,6 @@
 """A Dagster logger that says one line when a stage begins and one when it ends."""
 
 import logging
-import os
 import time
 
 import dagster as dg
@@ -69,8 +68,6 @@ def stage_lines(steps: frozenset[str]) -> dg.LoggerDefinition:
 
 
 def _say(line: str) -> None:
-    if os.environ.get("OMOKAGE_PROGRESS") == "off":
-        return
-    with progress_stream() as stream:
-        if stream is not None:
-            print(line, file=stream, flush=True)
+    stream = progress_stream()
+    if stream is not None:
+        print(line, file=stream, flush=True)

@@ -11,8 +11,6 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from dataset.progress import handed_descriptors
-
 POLL_S = 0.2
 
 
@@ -65,7 +63,6 @@ def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Po
         [sys.executable, *arguments],
         env=variables,
         stdout=subprocess.DEVNULL,
-        pass_fds=handed_descriptors(),
         start_new_session=True,
     )
 

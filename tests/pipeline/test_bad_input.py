@@ -17,8 +17,6 @@ from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
 from tests.pipeline.test_chain import digests
 
-pytestmark = pytest.mark.xdist_group("chain")
-
 
 def picture(seed: int, side: int = 96) -> bytes:
     """Smooth coloured noise: a readable picture on which there is no face."""
@@ -165,18 +163,19 @@ def test_a_taken_port_is_a_clear_message(demo: Demo, tmp_path: Path) -> None:
 
 
 def test_a_second_demo_in_the_same_home_is_refused(demo: Demo) -> None:
-    with subprocess.Popen(
+    first = subprocess.Popen(
         demo.demo_command(), stderr=subprocess.PIPE, text=True, env=clean_environment()
-    ) as first:
-        assert first.stderr is not None
-        for line in first.stderr:
-            if line.startswith("▶"):
-                break
-        second = run(demo.demo_command())
-        first.stderr.read()
+    )
+    assert first.stderr is not None
+    for line in first.stderr:
+        if line.startswith("▶"):
+            break
+    second = run(demo.demo_command())
+    first.send_signal(signal.SIGINT)
+    first.stderr.read()
     assert second.returncode == 2
     assert "another demo is at work in" in second.stderr
-    assert first.returncode == 0
+    assert first.wait(60) == 130
 
 
 def test_ctrl_c_saves_and_the_next_run_goes_on(demo: Demo, tmp_path: Path) -> None:

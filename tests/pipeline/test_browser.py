@@ -16,7 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 from pipeline.processes import free_port
 from tests.pipeline.conftest import POSTS, Demo, clean_environment
 
-pytestmark = [pytest.mark.xdist_group("chain"), pytest.mark.browser]
+pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
@@ -88,7 +88,7 @@ def test_a_materialisation_shows_counts_digest_and_duration(
     servers: Servers, page: Page, stage: str
 ) -> None:
     page.goto(f"{servers.dagster}/assets/{stage}?view=events")
-    page.get_by_text("Metadata", exact=True).first.wait_for()
+    page.get_by_text("Materialized in run").first.wait_for()
     shown = page.inner_text("body")
     if stage not in ("labels", "generator", "evaluation"):
         assert re.search(r"row_count|kept", shown)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -21,8 +20,6 @@ from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
 
 ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = pytest.mark.xdist_group("chain")  # one worker, since they share one demo
 
 STAGES = (
     "crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation", "champion",
