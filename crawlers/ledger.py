@@ -6,12 +6,14 @@ does nothing twice: the next one first settles what is pending, then goes on fro
 """
 
 import datetime as dt
+import fcntl
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from crawlers.post import Post, same_picture_and_words
 from crawlers.sites import Site
@@ -25,6 +27,7 @@ FILE = "ledger.sqlite"
 VERSION = 1
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
 BATCH = 500
+PATIENCE_S = 30.0
 _BEYOND = 2**63 - 1
 
 _TABLES = """
@@ -83,6 +86,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._hold: IO[str] | None = None
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -113,6 +117,30 @@ class Ledger:
     def close(self) -> None:
         """Closes the file; a crawl that only ends without this loses nothing."""
         self._db.close()
+        if self._hold is not None:
+            self._hold.close()
+
+    def hold(self, site: str, *, patience_s: float = PATIENCE_S) -> None:
+        """Makes this the only crawl of a site until the ledger is closed or the process ends.
+
+        A crawl whose parent was killed needs a moment to end; it is waited for. Raises CrawlError
+        if another is still at work after `patience_s`.
+        """
+        hold = self.path.with_name(f"{self.path.stem}.{site}.lock").open("a")
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() < until:
+                    time.sleep(0.1)
+                    continue
+                hold.close()
+                raise CrawlError(
+                    f"another crawl of {site} is at work on {self.path}; wait for it or end it"
+                ) from error
+            self._hold = hold
+            return
 
     def admit(self, site: Site) -> None:
         """Writes down which board a site's name stands for.
@@ -209,7 +237,7 @@ class Ledger:
         with self._transaction():
             self._do(
                 "UPDATE posts SET attempts = attempts + 1, reason = ? "
-                "WHERE site = ? AND post_id = ?",
+                "WHERE site = ? AND post_id = ? AND state = 'pending'",
                 (reason, post.board, post.post_id),
             )
             row = self._one(

@@ -48,6 +48,7 @@ class BoardSpider(scrapy.Spider):
         self.limit = limit
         self.board: Board = BOARDS[self.family]
         self.ledger = Ledger.of(store)
+        self.ledger.hold(site.name)
         self.ledger.admit(site)
         self.takedowns: Takedowns = read_takedowns(store)
         self.expected = 0  # posts that this crawl will see, as far as is known; 0: unknown

@@ -126,3 +126,25 @@ def test_a_file_that_is_no_ledger_of_this_version_is_refused_by_name(tmp_path: P
     path.write_bytes(b"not a database at all, but long enough to be looked at as one")
     with pytest.raises(StoreError, match="cannot be used as the ledger"):
         Ledger(path)
+
+
+def test_a_late_failure_does_not_touch_a_post_that_another_crawl_has_settled(
+    ledger: Ledger, make_post: MakePost
+) -> None:
+    post = make_post(1)
+    ledger.note_page("demo", "q", posts=[post], window=Window(1, 1))
+    ledger.refuse(post, "animated")
+    for _ in range(MAX_ATTEMPTS):
+        ledger.postpone(post, "Connection was refused")
+    (row,) = ledger.rows(["demo"])
+    assert (row.state, row.reason) == ("refused", "animated")
+
+
+def test_one_crawl_of_a_site_is_at_work_at_a_time(ledger: Ledger) -> None:
+    ledger.hold("demo")
+    with Ledger(ledger.path) as second:
+        second.hold("konachan")
+        with pytest.raises(CrawlError, match="another crawl of demo is at work"):
+            second.hold("demo", patience_s=0.2)
+        ledger.close()
+        second.hold("demo", patience_s=0.2)

@@ -1,5 +1,6 @@
 """The servers as a person meets them: the Dagster and MLflow UIs in a headless Chromium."""
 
+import contextlib
 import re
 import shutil
 import signal
@@ -124,8 +125,9 @@ def trainer_of(pid: int) -> psutil.Process:
     """Waits until the run has come to training; returns the trainer's process."""
     for _ in range(300):
         for process in psutil.Process(pid).children(recursive=True):
-            if "models.train" in " ".join(process.cmdline()):
-                return process
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "models.train" in " ".join(process.cmdline()):
+                    return process
         time.sleep(0.3)
     raise AssertionError("the run never came to training")
 
