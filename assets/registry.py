@@ -13,7 +13,7 @@ from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
-from dataset.errors import RegistryError
+from dataset.errors import EmptyStageError, RegistryError
 from dataset.labels import appearance
 from dataset.manifest import load_manifest
 from dataset.packed import pack
@@ -48,6 +48,10 @@ def champion(
     opened = store.open()
     with plain_failures():
         current = opened.read_json(CURRENT)
+        if "evaluation" not in current:
+            raise EmptyStageError(
+                f"generator {current['id']} has not been judged; materialise evaluation first"
+            )
         measured = opened.read_json(current["evaluation"])
         version, is_new = _registered(context, opened, tracking, current=current, measured=measured)
         candidate = _measured(str(version.version), measured)
@@ -156,12 +160,14 @@ def _carry_out(
     decision: Decision,
 ) -> None:
     """Tags the version with the decision and moves the aliases; twice changes nothing."""
+    if holder is not None and holder.version == version.version:
+        return  # it was decided before, and why stands on the version
     tracking.tag_version(version.version, {"omokage.decision": decision.reason})
     if decision.moves:
         if holder is not None:
             tracking.set_alias(PREVIOUS, holder.version)
         tracking.set_alias(CHAMPION, version.version)
-    elif holder is not None and holder.version != version.version:
+    else:
         tracking.set_alias(CHALLENGER, version.version)
 
 

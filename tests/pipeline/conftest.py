@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-POSTS = 480
+POST_COUNT = 480
 SMOKE = """\
 generator: {preset: smoke}
 evaluation: {fakes: 64}
@@ -31,7 +31,7 @@ class Demo:
 
     def demo_command(self, home: Path | None = None) -> list[str]:
         return self.command(
-            "demo", "--home", str(home or self.home), "--posts", str(POSTS),
+            "demo", "--home", str(home or self.home), "--posts", str(POST_COUNT),
             "--config", str(self.config),
         )  # fmt: skip
 

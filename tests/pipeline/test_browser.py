@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline.processes import free_port
-from tests.pipeline.conftest import POSTS, Demo, clean_environment
+from tests.pipeline.conftest import POST_COUNT, Demo, clean_environment
 
 pytestmark = pytest.mark.browser
 
@@ -39,7 +39,7 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     ports = {name: free_port() for name in ("dagster", "mlflow", "board")}
     options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     process = subprocess.Popen(
-        demo.command("up", "--home", str(home), "--posts", str(POSTS), *options),
+        demo.command("up", "--home", str(home), "--posts", str(POST_COUNT), *options),
         stdout=subprocess.PIPE,
         text=True,
         env=clean_environment(),
