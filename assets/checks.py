@@ -8,12 +8,9 @@ import pyarrow.compute as pc
 
 from assets.resources import StoreResource
 from dataset.errors import OmokageError
+from dataset.labels import LABELS_PATH
 from dataset.manifest import load_manifest, read_split
-from dataset.schemas import FACES, POSTS, read_table
-
-POSTS_PATH = "posts.parquet"
-FACES_PATH = "faces.parquet"
-LABELS_PATH = "labels.json"
+from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, read_table
 
 MIN_KEPT_FRAC = 0.2
 WANTED_LABELS = 23

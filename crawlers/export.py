@@ -17,10 +17,9 @@ from dataset.blobs import blob_path
 from dataset.errors import EmptyStageError, listed
 from dataset.media import Media, has_blob
 from dataset.policy import Takedowns, drop_reason, read_takedowns
-from dataset.schemas import POSTS, check_table
+from dataset.schemas import POSTS, POSTS_PATH, check_table
 from dataset.store import Store
 
-PATH = "posts.parquet"
 BATCH = 2_000
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
 TAKEDOWN = "takedown"
@@ -62,7 +61,7 @@ def export_posts(store: Store, sites: Sequence[str]) -> PostsTable:
     if not build.kept:
         raise EmptyStageError(_nothing(sites, build.rows, counts))
     return PostsTable(
-        path=PATH,
+        path=POSTS_PATH,
         rows=build.rows,
         kept=build.kept,
         digest=build.digest.hexdigest(),
@@ -87,7 +86,7 @@ class _Build:
     def writing(self) -> Iterator[Any]:
         """Yields the function that adds a row; the table is there when the block has ended."""
         with (
-            self._store.writing(PATH) as file,
+            self._store.writing(POSTS_PATH) as file,
             pq.ParquetWriter(file, POSTS, compression="zstd") as writer,
         ):
 
@@ -121,7 +120,7 @@ class _Build:
 
     def _flush(self, writer: pq.ParquetWriter) -> None:
         table = pa.Table.from_pylist(self._batch, schema=POSTS)
-        check_table(table, POSTS, where=self._store.url(PATH))
+        check_table(table, POSTS, where=self._store.url(POSTS_PATH))
         writer.write_table(table)
         self._batch.clear()
 

@@ -18,7 +18,7 @@ from dataset.digests import content_digest
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
 from dataset.likeness import THUMB_BYTES, similar_pairs, thumb_distance
 from dataset.progress import Advance, progress
-from dataset.schemas import FACES, POSTS, read_table, write_table
+from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, read_table, write_table
 from dataset.shards import (
     DIGITS,
     NO_FACE,
@@ -34,8 +34,6 @@ from dataset.store import Store
 
 __all__ = ["FaceSettings", "FacesTable", "crop_shards"]
 
-FACES_PATH = "faces.parquet"
-POSTS_PATH = "posts.parquet"
 REJECTS_PATH = "rejects.txt"
 SOLO = "solo"
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel

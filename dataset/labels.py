@@ -15,12 +15,10 @@ import pyarrow.compute as pc
 
 from dataset.digests import content_digest
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
-from dataset.schemas import FACES, POSTS, manifest_schema, read_table
+from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, manifest_schema, read_table
 from dataset.store import Store, digest_of
 
-FACES_PATH = "faces.parquet"
 LABELS_PATH = "labels.json"
-POSTS_PATH = "posts.parquet"
 _SHOWN_TAGS = 20
 
 

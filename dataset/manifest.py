@@ -12,11 +12,10 @@ from PIL import Image
 from dataset.digests import content_digest
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError
 from dataset.labels import kept_faces, label_matrix, read_labels, tags_of_faces
-from dataset.schemas import POSTS, manifest_schema, read_table, write_table
+from dataset.schemas import POSTS, POSTS_PATH, manifest_schema, read_table, write_table
 from dataset.store import Store, digest_of
 
 CURRENT_PATH = "manifest/current.json"
-POSTS_PATH = "posts.parquet"
 SPLITS = ("train", "eval")
 _NOT_CONTENT = ["fetched_at"]  # of posts: it changes with every crawl
 

@@ -6,6 +6,9 @@ import pyarrow.parquet as pq
 from dataset.errors import SchemaError, listed
 from dataset.store import Store
 
+POSTS_PATH = "posts.parquet"  # of each table, under the home
+FACES_PATH = "faces.parquet"
+
 _TAGS = pa.list_(pa.field("item", pa.string()))
 _TIME = pa.timestamp("us", tz="UTC")
 

@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 
+from assets.generator import CURRENT as GENERATOR_PATH
 from assets.registry import CHAMPION, SHEET
+from dataset.labels import LABELS_PATH
+from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
+from dataset.schemas import FACES_PATH, POSTS_PATH
 from dataset.store import Store
 from pipeline.build import resources
 from pipeline.settings import Settings
@@ -19,16 +23,15 @@ def status_lines(settings: Settings) -> list[str]:
 
 
 def _stages(store: Store) -> Iterator[tuple[str, str]]:
-    for table in ("posts", "faces"):
-        path = f"{table}.parquet"
+    for table, path in (("posts", POSTS_PATH), ("faces", FACES_PATH)):
         yield table, f"{_rows(store, path):,} rows" if store.exists(path) else "none yet: make demo"
-    if store.exists("labels.json"):
-        labels = store.read_json("labels.json")["labels"]
+    if store.exists(LABELS_PATH):
+        labels = store.read_json(LABELS_PATH)["labels"]
         yield "labels", f"{len(labels)}: {', '.join(labels)}"
-    if store.exists("manifest/current.json"):
-        yield "manifest", store.read_json("manifest/current.json")["digest"]
-    if store.exists("generators/current.json"):
-        current = store.read_json("generators/current.json")
+    if store.exists(MANIFEST_PATH):
+        yield "manifest", store.read_json(MANIFEST_PATH)["digest"]
+    if store.exists(GENERATOR_PATH):
+        current = store.read_json(GENERATOR_PATH)
         yield "generator", f"{current['id']}, {current['images_seen'] / 1000:,.0f} kimg"
         if "evaluation" in current:
             result = store.read_json(current["evaluation"])
