@@ -27,7 +27,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; set PYTHON= to a Python 3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless-opencv
 	@touch $(STAMP)
+
+# opencv-python draws windows too and wants the system's libGL; a bare machine has none. Nobody opens
+# a window here, so the same version without windows takes its place.
+.PHONY: headless-opencv
+headless-opencv:
+	version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall "opencv-python-headless==$$version"
+	$(BIN)/python -c 'import cv2'
 
 demo: install
 	@$(BIN)/omokage demo $(DEMO_OPTIONS)
