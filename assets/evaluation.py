@@ -95,7 +95,6 @@ def evaluate(
     arguments = ["-m", "models.evaluate", "--home", home, "--generator", f"{generator}/generator"]
     arguments += ["--manifest", manifest, "--fakes", str(fakes)]
     arguments += ["--out", evaluation_folder(generator, manifest, fakes)]
-    arguments += ["--die-with-parent"]
     return child.run(context, arguments)
 
 

@@ -68,7 +68,7 @@ def generator(
         )
     folder = f"{FOLDER}/{name}"
     arguments = ["-m", "models.train", "--home", store.root, "--manifest", manifest.digest]
-    arguments += ["--out", folder, "--preset", config.preset, "--die-with-parent"]
+    arguments += ["--out", folder, "--preset", config.preset]
     arguments += [part for text in overrides for part in ("--set", text)]
     with tracking.open_run(run_id):
         made = child.run(context, arguments, environment={"MLFLOW_RUN_ID": run_id})

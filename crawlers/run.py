@@ -32,8 +32,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Crawls and returns the exit code."""
     options = _options(arguments)
-    if options.die_with_parent:
-        end_with_parent()
+    if options.die_with_parent is not None:
+        end_with_parent(options.die_with_parent or None)
     with _pipes() as report:
         try:
             crawl = Crawl(options)
@@ -161,7 +161,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--sites", default="", metavar="FILE", help="a site registry of your own, TOML"
     )
     parser.add_argument(
-        "--die-with-parent", action="store_true", help="end when the process that started this ends"
+        "--die-with-parent",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PID",
+        help="end when the process that started this one has gone",
     )
     parser.add_argument("--verbose", action="store_true", help="show Scrapy's own log")
     return parser.parse_args(arguments)

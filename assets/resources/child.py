@@ -60,7 +60,8 @@ def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Po
     # A group of its own: a Ctrl-C in the terminal reaches the child through us, once, and
     # whatever the child starts ends with it. Its stdout repeats the summary, for scripts.
     return subprocess.Popen(
-        [sys.executable, *arguments],
+        # Our number, since a parent that dies while the child still imports would not be missed.
+        [sys.executable, *arguments, "--die-with-parent", str(os.getpid())],
         env=variables,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

@@ -35,4 +35,5 @@ class ComputeResource(dg.ConfigurableResource[Any]):
 def _worker_begins() -> None:
     # A Ctrl-C in the terminal reaches the whole group; the parent alone decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
+    parent = multiprocessing.parent_process()
+    end_with_parent(parent.pid if parent is not None else None)

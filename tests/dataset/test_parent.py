@@ -1,0 +1,36 @@
+"""A child ends when its parent has gone, even if that was before the child could look."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+WAITING = "import sys, time; from dataset.parent import end_with_parent; {call}; time.sleep(30)"
+STARTING = f"""
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {WAITING.format(call="end_with_parent()")!r}])
+print(child.pid, flush=True)
+time.sleep(30)
+"""
+
+
+def test_a_parent_that_had_gone_before_is_noticed_by_its_number() -> None:
+    call = f"end_with_parent({os.getppid()})"  # not the one that starts it: ours
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITING.format(call=call)], timeout=15, check=False
+    )
+    assert ended.returncode == -signal.SIGTERM
+
+
+def test_a_killed_parent_takes_the_child_along() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", STARTING], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(1.0)
+    parent.kill()
+    parent.wait(10)
+    _, alive = psutil.wait_procs([child], timeout=10)
+    assert alive == []
