@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -27,6 +28,7 @@ from dataset.errors import CrawlError, OmokageError
 from dataset.parent import end_with_parent
 
 INTERRUPTED = 130
+STOP_WITHIN_S = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,15 +122,20 @@ class Crawl:
         """The first SIGINT or SIGTERM stops cleanly; after it they end the process at once."""
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            from twisted.internet import reactor
-
             self.interrupted = True
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(INTERRUPTED))
-            spider = crawler.spider
-            if not isinstance(spider, BoardSpider):
-                os._exit(INTERRUPTED)  # nothing has begun
-            reactor.callFromThread(spider.stop)
+            # Whatever hangs: the ledger bears an end at any moment.
+            deadline = threading.Timer(STOP_WITHIN_S, os._exit, (INTERRUPTED,))
+            deadline.daemon = True
+            deadline.start()
+            _reactor().callFromThread(ask)
+
+        def ask() -> None:
+            if isinstance(crawler.spider, BoardSpider):
+                crawler.spider.stop()
+            else:  # the signal came while the crawl was still being set up
+                _reactor().callLater(0.05, ask)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -136,6 +143,12 @@ class Crawl:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor  # only once Scrapy has chosen which
+
+    return reactor
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

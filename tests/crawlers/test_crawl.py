@@ -401,3 +401,16 @@ def test_an_empty_ledger_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
     Ledger.of(store).close()
     with pytest.raises(EmptyStageError, match="the ledger has no post of demo: crawl it first"):
         export_posts(store, ["demo"])
+
+
+def test_a_crawl_whose_parent_has_gone_before_it_could_begin_ends_soon(tmp_path: Path) -> None:
+    orphan = subprocess.Popen(
+        # 1 is not its parent: as if that had died
+        f"{sys.executable} -m crawlers.run --site demo --home {tmp_path} --die-with-parent 1".split(),
+        env={**os.environ, "OMOKAGE_BOARD_URL": "http://127.0.0.1:9"},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    assert orphan.wait(15) in (130, -signal.SIGTERM)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.hold("demo", patience_s=0.0)
