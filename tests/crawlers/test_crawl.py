@@ -406,7 +406,8 @@ def test_an_empty_ledger_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
 def test_a_crawl_whose_parent_has_gone_before_it_could_begin_ends_soon(tmp_path: Path) -> None:
     orphan = subprocess.Popen(
         # 1 is not its parent: as if that had died
-        f"{sys.executable} -m crawlers.run --site demo --home {tmp_path} --die-with-parent 1".split(),
+        f"{sys.executable} -m crawlers.run --site demo --home {tmp_path} "
+        "--die-with-parent 1".split(),
         env={**os.environ, "OMOKAGE_BOARD_URL": "http://127.0.0.1:9"},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
