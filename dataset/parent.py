@@ -1,5 +1,6 @@
 """Lets a child process end when the process that started it has gone."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -26,7 +27,8 @@ def end_with_parent(parent_pid: int | None = None) -> None:
 def _watch(parent_pid: int) -> None:
     while os.getppid() == parent_pid:
         time.sleep(CHECK_EVERY_S)
-    print(f"the parent process {parent_pid} has gone: stopping", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # who read our stderr may have gone with the parent
+        print(f"the parent process {parent_pid} has gone: stopping", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(128 + signal.SIGTERM)

@@ -34,3 +34,17 @@ def test_a_killed_parent_takes_the_child_along() -> None:
     parent.wait(10)
     _, alive = psutil.wait_procs([child], timeout=10)
     assert alive == []
+
+
+def test_nobody_reading_stderr_any_more_does_not_keep_it_alive() -> None:
+    call = "sys.stdin.read(); end_with_parent(1)"  # 1 is not its parent: as if that had died
+    child = subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(call=call)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    assert child.stderr is not None
+    child.stderr.close()
+    child.stdin.close()
+    assert child.wait(15) == -signal.SIGTERM
