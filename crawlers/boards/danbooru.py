@@ -58,7 +58,7 @@ def _post(record: Record, site: Site) -> Post:
         tag for tag in record.tags("tag_string") if tag not in others
     )
     return Post(
-        board=site.name,
+        board=site.board,
         post_id=record.post_id,
         md5=record.md5("md5"),
         ext=record.text("file_ext"),

@@ -67,7 +67,7 @@ def _post(record: Record, site: Site) -> Post:
     tags = html.unescape(" ".join(record.tags("tags"))).split()
     source = record.text("source")
     return Post(
-        board=site.name,
+        board=site.board,
         post_id=record.post_id,
         md5=record.md5("md5", "hash"),
         ext=ext_of(record.text("image")) or ext_of(file_url),

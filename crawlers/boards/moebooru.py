@@ -46,7 +46,7 @@ def _post(record: Record, site: Site) -> Post:
     status = record.text("status") or "active"
     file_url = record.url("file_url")
     return Post(
-        board=site.name,
+        board=site.board,
         post_id=record.post_id,
         md5=record.md5("md5"),
         ext=record.text("file_ext") or ext_of(file_url),
