@@ -8,11 +8,11 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, load_json, now
+from crawlers.boards.answer import records_of
+from crawlers.boards.record import Record, ext_of, now
 from crawlers.post import Post
 from crawlers.sites import Site
 from crawlers.window import Ask
-from dataset.errors import CrawlError
 
 ORDERED_PAGES = True
 
@@ -22,7 +22,12 @@ RATINGS = {
     "sensitive": "sensitive",
     "questionable": "questionable",
     "explicit": "explicit",
+    # Letters are of before 2022, when "s" was safe: it cannot be told from sensitive now.
+    "s": "sensitive",
+    "q": "questionable",
+    "e": "explicit",
 }
+_SIGNS = ("md5", "hash", "rating", "tags", "file_url")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -49,16 +54,10 @@ def parse_count(body: bytes) -> int | None:
 
 
 def parse(body: bytes, site: Site) -> list[Post]:
-    """Reads an answer with json=1; nothing at all is an empty page."""
+    """Reads an answer with json=1 or without (XML); nothing at all is an empty page."""
     if not body.strip():
         return []
-    answer = load_json(body, site)
-    rows = answer.get("post", []) if isinstance(answer, dict) else answer
-    if isinstance(rows, dict):  # a single post
-        rows = [rows]
-    if not isinstance(rows, list):
-        raise CrawlError(f"{site.name}: the answer is no list of posts but {type(rows).__name__}")
-    return [_post(Record(site, row), site) for row in rows]
+    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
 
 
 def _post(record: Record, site: Site) -> Post:
@@ -97,6 +96,6 @@ def _written_time(text: str | None) -> dt.datetime | None:
         _day, month, day, clock, zone, year = (text or "").split()
         number = _MONTHS.index(month) + 1
         moment = dt.datetime.fromisoformat(f"{year}-{number:02}-{int(day):02}T{clock}{zone}")
-    except ValueError:
+        return moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         return None  # the time of posting is not worth losing the post for
-    return moment.astimezone(dt.UTC)
