@@ -62,7 +62,7 @@ def parse(body: bytes, site: Site) -> list[Post]:
 
 def _post(record: Record, site: Site) -> Post:
     status = record.text("status") or "active"
-    file_url = record.url("file_url")
+    file_url = record.url("file_url") or _conventional_url(record, site)
     tags = html.unescape(" ".join(record.tags("tags"))).split()
     source = record.text("source")
     return Post(
@@ -88,6 +88,12 @@ def _post(record: Record, site: Site) -> Post:
         pending=status == "pending",
         flagged=status == "flagged",
     )
+
+
+def _conventional_url(record: Record, site: Site) -> str | None:
+    """Returns where Gelbooru 0.2 keeps an original; older answers leave the address to be known."""
+    folder, name = record.name("directory"), record.name("image")
+    return f"{site.api}/images/{folder}/{name}" if folder and name else None
 
 
 def _written_time(text: str | None) -> dt.datetime | None:

@@ -51,6 +51,13 @@ class Record:
         # JSON can hold half a surrogate pair, which neither SQLite nor Parquet can.
         return value.encode("utf-8", "replace").decode()
 
+    def name(self, key: str) -> str | None:
+        """Returns a plain name or path, also a number; None where absent, or where it is more."""
+        value = self._values.get(key)
+        text = str(value) if isinstance(value, str | int) else ""
+        plain = re.fullmatch(r"[0-9A-Za-z_-]+([./][0-9A-Za-z_-]+)*", text)
+        return text if plain else None
+
     def tags(self, key: str) -> tuple[str, ...]:
         """Returns the tags of a text with blanks between them, sorted and without doubles."""
         return tuple(sorted(set((self.text(key) or "").split())))

@@ -83,9 +83,7 @@ class Executioner:
         return await handler(request)
 
 
-def storm(
-    folder: Path, *, kills: int, seed: int, family: str, say: Callable[[str], None]
-) -> Storm:
+def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[str], None]) -> Storm:
     """Crawls once undisturbed and once with `kills` kills, and compares what is left."""
     rng = random.Random(f"{family}:{seed}")
     collection = mixed_collection(max(LEAST_POSTS, kills * POSTS_A_KILL))
