@@ -47,7 +47,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         with plain_failures():
             store.open().check_writable()
         arguments = ["-m", "crawlers.run", "--site", site.name, "--home", store.root]
-        arguments += ["--tags", config.tags]
+        arguments += [f"--tags={config.tags}"]  # one word: a search may begin with a dash
         arguments += ["--limit", str(config.limit)] if config.limit else []
         arguments += ["--sites", sites_file] if sites_file else []
         made = child.run(context, arguments)

@@ -148,6 +148,14 @@ class BoardSpider(scrapy.Spider):
         if self.stopping and isinstance(failure.value, IgnoreRequest):
             return
         url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
+        if isinstance(failure.value, IgnoreRequest) and "robots.txt" in str(failure.value):
+            self.stop(
+                CrawlError(
+                    f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
+                    "allow the use of this API path, name it in robots_exempt of the site registry"
+                )
+            )
+            return
         why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
         self.stop(
             CrawlError(
