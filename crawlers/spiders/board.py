@@ -54,7 +54,7 @@ class BoardSpider(scrapy.Spider):
         self.ledger.hold(site.board)
         self.ledger.admit(site)
         self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
-        self.expected = 0  # posts that this crawl will see, as far as is known; 0: unknown
+        self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
         self.failure: OmokageError | None = None
         self.stopping = False
         self._window = Window()
