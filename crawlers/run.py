@@ -1,8 +1,8 @@
 """Crawls one site in this process: `python -m crawlers.run --site demo`.
 
-Talks to people on stderr; the last line of stdout, unless it is a terminal, is the summary as JSON. Started by Dagster (under
-its Pipes) it reports the same summary, or its error, there. Exit codes are those of
-`dataset.errors`; 130 after SIGINT or SIGTERM.
+Talks to people on stderr; the last line of stdout, unless it is a terminal, is the summary as
+JSON. Started by Dagster (under its Pipes) it reports the same summary, or its error, there. Exit
+codes are those of `dataset.errors`; 130 after SIGINT or SIGTERM.
 """
 
 import argparse

@@ -21,9 +21,9 @@ def test_a_terminal_shows_a_bar_and_the_summary_and_no_json(
     variables = {name: text for name, text in os.environ.items() if "OMOKAGE" not in name}
     with serve_collection(mixed_collection(40)) as board:
         ours, theirs = pty.openpty()  # of a size that is not known
+        command = f"{sys.executable} -m pipeline.cli crawl --site demo --home {tmp_path}/home"
         child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "crawl", "--site", "demo"]
-            + ["--home", str(tmp_path / "home"), *dash],
+            [*command.split(), *dash],
             cwd=REPOSITORY,
             env=variables | {"OMOKAGE_BOARD_URL": board.url},
             stdout=theirs,
