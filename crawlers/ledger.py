@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from crawlers.post import Post, same_picture_and_words
 from crawlers.sites import Site
+from crawlers.waits import Wait
 from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
@@ -66,6 +67,14 @@ CREATE TABLE posts (
 CREATE INDEX posts_by_state ON posts (site, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
+"""
+# Apart from the others, so that a ledger that is older than this table gets it too.
+_WAITS_TABLE = """
+CREATE TABLE IF NOT EXISTS waits (
+    host TEXT PRIMARY KEY,
+    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    asked_s REAL NOT NULL              -- what its Retry-After said
+) WITHOUT ROWID
 """
 
 
@@ -330,6 +339,23 @@ class Ledger:
         rows = self._do("SELECT state, COUNT(*) FROM posts WHERE site = ? GROUP BY state", (site,))
         return {"pending": 0, "kept": 0, "refused": 0} | dict(rows.fetchall())
 
+    def note_wait(self, wait: Wait) -> None:
+        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        self._do(
+            "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
+            "not_before = excluded.not_before, asked_s = excluded.asked_s "
+            "WHERE excluded.not_before > not_before",
+            (wait.host, _moment(wait.not_before), wait.asked_s),
+        )
+
+    def waits(self, now: dt.datetime) -> list[Wait]:
+        """Returns the waits of all hosts that are not over at `now`, and forgets the others."""
+        self._do("DELETE FROM waits WHERE not_before <= ?", (_moment(now),))
+        return [
+            Wait(host, dt.datetime.fromisoformat(moment), asked_s)
+            for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
+        ]
+
     def _note(self, site: str, query: str, post: Post) -> bool:
         record = post.to_record()
         known = self._one(
@@ -362,6 +388,7 @@ class Ledger:
                 for statement in _TABLES.split(";\n"):
                     self._do(statement)
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
+            self._do(_WAITS_TABLE)
             row = self._one("SELECT version FROM schema_version")
         if row is None or row[0] != VERSION:
             found = row[0] if row else "none"
@@ -407,6 +434,11 @@ class _Transaction:
 
 def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False)
+
+
+def _moment(moment: dt.datetime) -> str:
+    """Writes a moment of UTC so that texts compare as moments do."""
+    return moment.isoformat(timespec="microseconds")
 
 
 def _now() -> str:

@@ -15,5 +15,6 @@ class RobotsMiddleware(RobotsTxtMiddleware):
         crawling = self.crawler.spider
         assert isinstance(crawling, BoardSpider)
         if crawling.site.is_exempt_from_robots(request.url):
+            await self.robot_parser(request)  # for its Crawl-delay, which holds for the API too
             return
         await super().process_request(request)

@@ -17,6 +17,7 @@ from crawlers.answers import refusal
 from crawlers.boards import BOARDS, Board
 from crawlers.ledger import Ledger
 from crawlers.post import Post
+from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, site_named
 from crawlers.verdict import Verdict
@@ -154,7 +155,8 @@ class BoardSpider(scrapy.Spider):
 
         Only the first failure counts.
         """
-        if self.failure is None:
+        if self.failure is None and failure is not None:
+            failure.args = (Secrets(self.site).hidden(str(failure)),)
             self.failure = failure
         if not self.stopping:
             self.stopping = True
