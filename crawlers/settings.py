@@ -31,6 +31,7 @@ DOWNLOAD_MAXSIZE = MAX_BYTES
 DOWNLOAD_WARNSIZE = 0
 MEDIA_ALLOW_REDIRECTS = True
 REDIRECT_MAX_TIMES = 3
+FIRST_WAIT_S = 0.5  # before an answer that failed is asked for again; doubles each time
 RETRY_TIMES = 4  # waits of about 0.5, 1, 2 and 4 s, or what Retry-After asks for
 BREAKER_FAILURES = 8  # in a row (5xx, timeouts, broken lines): the host is then left alone,
 BREAKER_OPEN_S = 30.0  # so long at first, twice as long after each probe that fails,
@@ -40,10 +41,14 @@ CONCURRENT_ITEMS = 100
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
+    "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "crawlers.middlewares.stop.StopMiddleware": 40,
     "crawlers.middlewares.hosts.HostsMiddleware": 50,
     "crawlers.middlewares.robots.RobotsMiddleware": 100,
     "crawlers.middlewares.patience.PatienceMiddleware": 550,
+    "crawlers.middlewares.encoding.EncodingMiddleware": 590,
+    "crawlers.middlewares.redirects.RedirectsMiddleware": 600,
     "crawlers.middlewares.pace.PaceMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {

@@ -159,9 +159,7 @@ class Faults:
         self._in_a_row[key] += 1
         return kind, chance
 
-    def _refusal(
-        self, kind: str, request: web.Request, chance: random.Random
-    ) -> web.HTTPException:
+    def _refusal(self, kind: str, request: web.Request, chance: random.Random) -> web.HTTPException:
         if kind == "redirect":
             if chance.random() < 0.5:
                 return web.HTTPFound(_marked(request, _LOOP, request.path))

@@ -1,7 +1,6 @@
 """Asks again after errors that pass (5xx, 429, a broken line), RETRY_TIMES at most."""
 
 import asyncio
-import random
 import time
 
 from scrapy.crawler import Crawler
@@ -18,10 +17,10 @@ from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.web.client import ResponseFailed
 
 from crawlers.answers import PASSING
+from crawlers.backoff import backoff_s
 from crawlers.pace import host_of
 from crawlers.part import CrawlPart
 
-FIRST_WAIT_S = 0.5
 TICK_S = 0.25  # how long a stop may go unheard by a request that waits
 
 BROKEN_LINE = (
@@ -43,6 +42,7 @@ class PatienceMiddleware(CrawlPart):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._answered: set[str] = set()  # hosts
+        self._first_wait_s = crawler.settings.getfloat("FIRST_WAIT_S")
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Asks again after a status that passes."""
@@ -69,7 +69,8 @@ class PatienceMiddleware(CrawlPart):
             give_up_log_level="DEBUG",
         )
         if again is not None:
-            await self._sleep(backoff_s(again.meta["retry_times"]))
+            times = again.meta["retry_times"]
+            await self._sleep(backoff_s(times, first_s=self._first_wait_s))
         return again
 
     async def _sleep(self, seconds: float) -> None:
@@ -77,8 +78,3 @@ class PatienceMiddleware(CrawlPart):
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.spider.stopping:
             await asyncio.sleep(min(left, TICK_S))
-
-
-def backoff_s(times: int) -> float:
-    """Returns the wait before the `times`-th repetition: doubling, with a jitter of 25 %."""
-    return FIRST_WAIT_S * 2.0 ** (times - 1) * random.uniform(0.75, 1.25)
