@@ -33,10 +33,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
-# So many empty answers in a row, at least, mean that there is nothing: at the beginning of a search,
+# So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
-# and at its end, where believing them wrongly would lose posts for good. There each of the last
-# three had to hold a post that was there before: that it has gone is rarer than a faulty answer.
+# and so many that it has none below: to believe that wrongly would lose them for good. Each answer
+# but the first had to hold a post that was there before; that it has gone is rarer than a fault.
 LAST_EMPTY_ANSWERS = 4
 
 
