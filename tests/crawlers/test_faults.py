@@ -26,16 +26,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 POSTS_COUNT = 1_000
 RATES = {
-    "throttle": 0.02,
-    "error": 0.04,
-    "reset": 0.04,
-    "cut": 0.04,
-    "html": 0.03,
+    "throttle": 0.015,
+    "error": 0.03,
+    "reset": 0.03,
+    "cut": 0.03,
+    "html": 0.025,
     "empty": 0.3,  # of few requests: the pages of the API
-    "redirect": 0.03,
-    "slow": 0.03,
-    "wrong_md5": 0.03,
-    "bomb": 0.03,
+    "redirect": 0.025,
+    "slow": 0.02,
+    "wrong_md5": 0.025,
+    "bomb": 0.02,
 }
 # The same waits as always, only shorter.
 QUICK = """
@@ -80,7 +80,7 @@ def crawl_to_the_end(crawl: CrawlOf, site: str, *, most: int = 5) -> list[dict[s
 def test_a_thousand_posts_and_two_hundred_faults_leave_no_trace(
     posts: Collection, tmp_path: Path, site: str
 ) -> None:
-    faults = Faults(FaultPlan(RATES, seed=7, retry_after_s=0, slow_s=0.1))
+    faults = Faults(FaultPlan(RATES, seed=7, retry_after_s=0, slow_s=0.05))
     with serve_collection(posts, middlewares=[faults.middleware]) as failing:
         crawl = QuickCrawlOf(failing.url, tmp_path)
         made = crawl_to_the_end(crawl, site)
