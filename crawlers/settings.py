@@ -40,10 +40,12 @@ CONCURRENT_ITEMS = 100
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "crawlers.middlewares.stop.StopMiddleware": 40,
     "crawlers.middlewares.hosts.HostsMiddleware": 50,
     "crawlers.middlewares.robots.RobotsMiddleware": 100,
     "crawlers.middlewares.patience.PatienceMiddleware": 550,
+    "crawlers.middlewares.redirects.RedirectsMiddleware": 600,
     "crawlers.middlewares.pace.PaceMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {

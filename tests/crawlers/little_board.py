@@ -179,7 +179,9 @@ class Crawler:
     def _run(self, *arguments: str) -> Crawled:
         log = self.folder / "watch.log"
         log.write_text("")
-        clean = {k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()}
+        clean = {
+            k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()
+        }
         done = subprocess.run(
             [sys.executable, "-c", WATCHED, *arguments],
             cwd=REPOSITORY,
