@@ -1,7 +1,6 @@
 """Tricks that would lead the crawl off the site's hosts; none makes a single connection."""
 
 import contextlib
-import ipaddress
 import socket
 import threading
 from collections.abc import Iterator
@@ -136,11 +135,13 @@ def test_no_redirect_of_a_picture_leads_off_the_hosts(tmp_path: Path, traps: lis
         assert len(targets) == NUMBER
         crawl = Crawler(tmp_path, url=board.url)
         done = crawl.run()
-    assert done.code in (0, 6), done.err
+    assert done.code == 0, done.err
     assert_only_the_board_was_met(done.connects, board, traps)
     assert set(done.names) <= {"127.0.0.1"}
     left = {kinds[(n - 1) % NUMBER]: reason for n, reason in reasons_of(crawl.home).items()}
-    assert set(left.values()) <= {"host", "status_302"}, repr({k: v for k, v in left.items() if v != "host"})
+    assert set(left.values()) <= {"host", "status_302"}, repr(
+        {k: v for k, v in left.items() if v != "host"}
+    )
     assert left["another port"] == "host"
 
 
@@ -164,7 +165,9 @@ def test_no_address_that_the_api_names_leads_off_the_hosts(
     assert set(done.names) <= {"127.0.0.1"}
     reasons = reasons_of(crawl.home)
     assert reasons.pop(board.count) is None
-    assert set(reasons.values()) == {"host"}, repr({plain[k - 1]: v for k, v in reasons.items() if v != "host"})
+    assert set(reasons.values()) == {"host"}, repr(
+        {plain[k - 1]: v for k, v in reasons.items() if v != "host"}
+    )
     assert all(path.startswith(("/danbooru", "/robots", "/media")) for path in board.paths)
 
 
@@ -270,7 +273,6 @@ def test_a_name_that_stands_for_an_address_inside_is_not_connected_to(
 )
 def test_a_public_name_stands_for_public_addresses_only(name: str, address: str, may: bool) -> None:
     assert may_stand_for(name, address) is may
-    assert ipaddress.ip_address(address) if address != "nonsense" else True
 
 
 def test_the_users_own_proxy_may_lie_inside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.answers import BLOCKED, PASSING, THROTTLED, is_trouble
+from crawlers.answers import BLOCKED, PASSING, THROTTLED, is_trouble, refusal
 from crawlers.ledger import Ledger
 from crawlers.settings import user_agent
 from crawlers.sites import load_sites
@@ -163,24 +163,34 @@ def test_a_host_that_recovers_is_crawled_to_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "times_asked", "said"),
+    ("status", "asked_again", "said"),
     [
-        (401, 1, "it wants credentials"),
-        (403, 1, "a block is not worked around"),
-        (404, 1, "there is no API at this address"),
-        (410, 1, "the page is too deep"),
-        (421, 2, "we are throttled"),
-        (422, 1, "it does not take this search"),
-        (429, 2, "we are throttled"),
-        (451, 1, "withheld for legal reasons"),
-        (500, 2, "the board is in trouble"),
-        (501, 2, "the board is in trouble"),
-        (503, 2, "the board is in trouble"),
-        (599, 2, "the board is in trouble"),
+        (401, False, "it wants credentials"),
+        (403, False, "a block is not worked around"),
+        (404, False, "there is no API at this address"),
+        (410, False, "the page is too deep"),
+        (421, True, "we are throttled"),
+        (422, False, "it does not take this search"),
+        (429, True, "we are throttled"),
+        (451, False, "withheld for legal reasons"),
+        (500, True, "the board is in trouble"),
+        (501, True, "the board is in trouble"),
+        (503, True, "the board is in trouble"),
+        (599, True, "the board is in trouble"),
     ],
 )
-def test_each_status_of_the_api_is_asked_again_or_told(
-    tmp_path: Path, status: int, times_asked: int, said: str
+def test_each_status_has_its_words_and_is_asked_again_or_not(
+    status: int, asked_again: bool, said: str
+) -> None:
+    error = refusal(load_sites()["konachan"], "https://konachan.net/post.json", status=status)
+    assert str(error).startswith(f"konachan answers {status} to https://konachan.net/post.json: ")
+    assert said in str(error)
+    assert (status in PASSING) is asked_again
+
+
+@pytest.mark.parametrize(("status", "times_asked"), [(410, 1), (451, 1), (429, 2), (501, 2)])
+def test_the_api_is_asked_again_after_what_passes_only(
+    tmp_path: Path, status: int, times_asked: int
 ) -> None:
     def answer(request: web.Request) -> web.StreamResponse | None:
         if request.path == "/danbooru/posts.json":
@@ -191,35 +201,33 @@ def test_each_status_of_the_api_is_asked_again_or_told(
         done = Crawler(tmp_path, url=board.url).scrapy(RETRY_TIMES=1)
     assert board.paths.count("/danbooru/posts.json") == times_asked
     assert f'demo answers {status} and says "No, really."' in done.err
-    assert said in done.err
 
 
-@pytest.mark.parametrize(
-    ("status", "state", "reason"),
-    [
-        (404, "refused", "gone"),
-        (410, "refused", "gone"),
-        (451, "refused", "gone"),
-        (422, "refused", "status_422"),
-        (429, "pending", "status 429"),
-        (421, "pending", "status 421"),
-        (503, "pending", "status 503"),
-        (401, "pending", None),
-        (403, "pending", None),
-    ],
-)
-def test_each_status_of_a_picture_settles_or_postpones_its_post(
-    tmp_path: Path, status: int, state: str, reason: str | None
-) -> None:
+def test_each_status_of_a_picture_settles_or_postpones_its_post(tmp_path: Path) -> None:
+    wanted = {
+        404: ("refused", "gone"),
+        410: ("refused", "gone"),
+        451: ("refused", "gone"),
+        422: ("refused", "status_422"),
+        418: ("refused", "status_418"),
+        408: ("pending", "status 408"),
+        421: ("pending", "status 421"),
+        429: ("pending", "status 429"),
+        503: ("pending", "status 503"),
+    }
+    statuses = dict(enumerate(wanted, start=1))
+
     def answer(request: web.Request) -> web.StreamResponse | None:
-        return web.Response(status=status) if request.path.startswith("/media") else None
+        if not request.path.startswith("/media"):
+            return None
+        return web.Response(status=statuses[int(request.path[len("/media/") : -len(".png")])])
 
-    with serving(LittleBoard(count=1, answer=answer)) as board:
+    with serving(LittleBoard(count=len(wanted), answer=answer)) as board:
         crawl = Crawler(tmp_path, url=board.url)
-        crawl.scrapy(RETRY_TIMES=1)
+        crawl.scrapy(RETRY_TIMES=0)
     with Ledger.of(Store(crawl.home)) as ledger:
-        (row,) = ledger.rows(["demo"])
-    assert (row.state, row.reason) == (state, reason)
+        found = {statuses[row.post.post_id]: row[1:3] for row in ledger.rows(["demo"])}
+    assert found == wanted
 
 
 def test_no_status_means_two_things() -> None:
@@ -287,3 +295,30 @@ def test_a_crawl_delay_of_an_hour_ends_the_crawl_with_its_reason(tmp_path: Path)
     assert done.code == 6
     assert "asks for 3600 s between two requests" in done.err
     assert board.paths == ["/robots.txt"]
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_robots_txt_in_trouble_allows_nothing_until_it_can_be_read(
+    tmp_path: Path, lasting: bool
+) -> None:
+    asked = itertools.count()
+
+    def trouble(request: web.Request) -> web.StreamResponse | None:
+        if request.path == "/robots.txt" and (next(asked) < 2 or lasting):
+            return web.Response(status=502)
+        return None
+
+    with serving(LittleBoard(answer=trouble)) as board:
+        crawl = Crawler(tmp_path, url=board.url)
+        crawl.scrapy(RETRY_TIMES=1)
+    media = [path for path in board.paths if path.startswith("/media")]
+    with Ledger.of(Store(crawl.home)) as ledger:
+        rows = list(ledger.rows(["demo"]))
+    if lasting:
+        assert media == []
+        host = board.url.removeprefix("http://")
+        found = {(row.state, row.reason) for row in rows}
+        assert found == {("pending", f"robots.txt of {host} answers 502")}
+    else:
+        assert len(media) == 3
+        assert {row.state for row in rows} == {"kept"}
