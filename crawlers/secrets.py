@@ -31,7 +31,7 @@ class Secrets:
         spelt = {way(value) for value in values for way in (str, quote, quote_plus)}
         found = [re.escape(value) for value in spelt if len(value) >= LEAST_LETTERS]
         found.sort(key=len, reverse=True)
-        self._named = re.compile(rf"\b({names})=[^&\s\"'<>#]*") if names else None
+        self._named = re.compile(rf"\b({names})=[^&\s\"'<>#:,]*") if names else None
         self._values = re.compile("|".join(found)) if found else None
 
     def hidden(self, text: str) -> str:

@@ -66,7 +66,7 @@ class Site:
         return f"{self.family}@{'loopback' if self.is_loopback else self.api_host}"
 
     def allows(self, url: str) -> bool:
-        """Tells whether `url` may be asked: https, or http on loopback; API or media hosts only.
+        """Tells whether `url` may be asked: by the API's scheme, on API or media hosts only.
 
         And only at their ports: the API's own for its host and on loopback, the one that an entry
         of `media_hosts` names ("host:port"), else 443.
@@ -255,13 +255,18 @@ def _kind(value: Any) -> str:
 
 
 def _asked(url: str, site: Site) -> tuple[str, int] | None:
-    """Returns host and port of a plain address of a scheme that the site may use, else None."""
+    """Returns host and port of a plain address of the site's scheme, else None.
+
+    The scheme is https, and http only where a board on this machine speaks it.
+    """
     if not _PLAIN.fullmatch(url):
         return None
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError:  # a port out of range, or half an IPv6 address
+        return None
+    if parts.scheme != urlsplit(site.api).scheme:
         return None
     if parts.scheme == "http" and not (site.is_loopback and is_loopback(host)):
         return None

@@ -83,10 +83,14 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
             return await super().process_item(item)
 
     def get_media_requests(self, item: Verdict, info: MediaPipeline.SpiderInfo) -> list[Request]:
-        """Returns the request for the picture of a post."""
+        """Returns the request for the picture of a post; none for an address that is no address."""
         assert item.post.file_url is not None  # the policy refuses a post without one
         meta = {"kind": "media", "download_slot": "media"}
-        return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
+        try:
+            return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
+        except ValueError:  # a port beyond all ports, half an IPv6 address
+            item.reason = "host"
+            return []
 
     async def media_to_download(  # type: ignore[override]  # Scrapy awaits what it returns
         self, request: Request, info: MediaPipeline.SpiderInfo, *, item: Any = None
