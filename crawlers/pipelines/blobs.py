@@ -36,7 +36,8 @@ class Look:
     """What one answer about a picture says: it is `media`, refused, or not to be had now.
 
     doubtful: another answer may say otherwise; told_by: what is the same in an answer that comes
-    again (None: this one is never believed, however often it comes).
+    again (None: this one is never believed, however often it comes); of_body: it is about the
+    bytes that came, and so about the md5 of this one post.
     """
 
     media: Media | None = None
@@ -44,6 +45,7 @@ class Look:
     put_off: str | None = None
     doubtful: bool = False
     told_by: str | None = None
+    of_body: bool = False
 
 
 class BlobInfo(FileInfo):
@@ -101,7 +103,7 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
         """
         known = self.spider.ledger.blob_of(item.post.md5)
         if known is not None and has_blob(self.spider.store, known):
-            return _info(request, item.post, Look(media=known), status="uptodate")
+            return _info(request, item.post, Look(media=known, of_body=True), status="uptodate")
         return _info(request, item.post, await self._fetch(request, item.post), status="downloaded")
 
     def item_completed(
@@ -112,7 +114,7 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
             if isinstance(result, Failure):
                 result.raiseException()
             look: Look = result["look"]  # type: ignore[typeddict-item]
-            if result["checksum"] == item.post.md5:
+            if result["checksum"] in (None, item.post.md5):
                 item.media, item.reason, item.put_off = look.media, look.reason, look.put_off
             elif look.media is not None:
                 item.reason = "wrong_md5"  # two posts, one address, two md5s
@@ -128,7 +130,8 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
             if not look.doubtful or belief.believes(look.told_by):
                 return look
             if belief.is_spent:
-                return Look(put_off=look.put_off or f"{look.reason}, and not the same each time")
+                why = look.put_off or f"{look.reason}, and not the same each time"
+                return Look(put_off=why, of_body=look.of_body)
             self.stats.inc_value("omokage/asked_again")
             await self.spider.pause(backoff_s(belief.looks, first_s=self._first_wait_s))
 
@@ -171,7 +174,7 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
             return _judge_refused(content, refused, post.md5)
         if not has_blob(self.spider.store, media):  # or it is cut short: written anew
             self.spider.store.write_bytes(blob_path(media.sha256, media.ext), content)
-        return Look(media=media)
+        return Look(media=media, of_body=True)
 
 
 def _judge_status(status: int) -> Look:
@@ -190,14 +193,15 @@ def _judge_refused(content: bytes, refused: MediaRefused, md5: str) -> Look:
     """
     found_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found_md5 == md5:
-        return Look(reason=refused.reason)
+        return Look(reason=refused.reason, of_body=True)
     try:
         other = check_media(content, md5=found_md5, ext=None)
     except MediaRefused as worse:
-        return Look(put_off=f"not its picture came but {worse}", doubtful=True)
-    return Look(reason="wrong_md5", doubtful=True, told_by=other.sha256)
+        return Look(put_off=f"not its picture came but {worse}", doubtful=True, of_body=True)
+    return Look(reason="wrong_md5", doubtful=True, told_by=other.sha256, of_body=True)
 
 
 def _info(request: Request, post: Post, look: Look, *, status: str) -> BlobInfo:
     path = blob_path(look.media.sha256, look.media.ext) if look.media else ""
-    return BlobInfo(url=request.url, path=path, checksum=post.md5, status=status, look=look)
+    checksum = post.md5 if look.of_body else None
+    return BlobInfo(url=request.url, path=path, checksum=checksum, status=status, look=look)
