@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple
 from crawlers.migrations import migrate
 from crawlers.post import Post, same_picture_and_words
 from crawlers.sites import Site
+from crawlers.waits import Wait
 from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
@@ -80,6 +81,14 @@ CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pen
 _NO_BLOB = "sha256 = NULL, ext = NULL, width = NULL, height = NULL, size_bytes = NULL"
 _THIS = "board = ? AND post_id = ?"
 _TAKEN = "state = 'refused' AND reason = 'takedown'"
+# Apart from the others, so that a ledger that is older than this table gets it too.
+_WAITS_TABLE = """
+CREATE TABLE IF NOT EXISTS waits (
+    host TEXT PRIMARY KEY,
+    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    asked_s REAL NOT NULL              -- what its Retry-After said
+) WITHOUT ROWID
+"""
 
 
 class Row(NamedTuple):
@@ -391,6 +400,23 @@ class Ledger:
         counts = "SELECT state, COUNT(*) FROM posts WHERE board = ? GROUP BY state"
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
+    def note_wait(self, wait: Wait) -> None:
+        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        self._do(
+            "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
+            "not_before = excluded.not_before, asked_s = excluded.asked_s "
+            "WHERE excluded.not_before > not_before",
+            (wait.host, _moment(wait.not_before), wait.asked_s),
+        )
+
+    def waits(self, now: dt.datetime) -> list[Wait]:
+        """Returns the waits of all hosts that are not over at `now`, and forgets the others."""
+        self._do("DELETE FROM waits WHERE not_before <= ?", (_moment(now),))
+        return [
+            Wait(host, dt.datetime.fromisoformat(moment), asked_s)
+            for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
+        ]
+
     def _note(self, board: str, query: str, post: Post) -> bool:
         record = post.to_record()
         known = self._one(
@@ -434,6 +460,7 @@ class Ledger:
                 for statement in _TABLES.split(";\n"):
                     self._do(statement)
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
+            self._do(_WAITS_TABLE)
             row = self._one("SELECT version FROM schema_version")
             if row is not None and migrate(self._db, row[0]) != row[0]:
                 row = self._one("SELECT version FROM schema_version")
@@ -493,6 +520,11 @@ def _key(post: Post) -> tuple[str, int]:
 
 def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False)
+
+
+def _moment(moment: dt.datetime) -> str:
+    """Writes a moment of UTC so that texts compare as moments do."""
+    return moment.isoformat(timespec="microseconds")
 
 
 def _utc() -> dt.datetime:
