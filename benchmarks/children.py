@@ -25,9 +25,7 @@ class Cost:
     peak_mb: float
 
 
-def run(
-    command: Sequence[str], *, log: Path, variables: Mapping[str, str] | None = None
-) -> Cost:
+def run(command: Sequence[str], *, log: Path, variables: Mapping[str, str] | None = None) -> Cost:
     """Runs a program to its end, start-up included; its output goes to `log`.
 
     Raises BenchmarkError with the end of that output if the exit code is not 0.
@@ -56,9 +54,10 @@ def run(
 
 
 @contextlib.contextmanager
-def board(*, posts: int, width: int, height: int) -> Iterator[str]:
+def board(*, posts: int, width: int, height: int, answer_ms: float = 0.0) -> Iterator[str]:
     """Yields the address of a loopback board that runs until the block ends."""
     options = ["--posts", str(posts), "--width", str(width), "--height", str(height)]
+    options += ["--answer-ms", str(answer_ms)]
     child = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.board", *options],
         cwd=REPOSITORY,

@@ -1,7 +1,8 @@
 """Posts a second and peak memory of our crawl, beside gallery-dl's on the same posts.
 
 `python -m benchmarks.crawl` serves made posts from a loopback board in a process of its own, with no
-interval between requests, and lets both programs fetch all of them into fresh folders, by turns.
+interval between requests, and lets both programs fetch all of them into fresh folders, by turns:
+once with a board that answers after some milliseconds, once with one that answers at once (bare).
 Both must end with the very same files, by md5, and both write each post's metadata. Rates count the
 whole run of a program, start-up included; the last line on stdout is JSON.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.children import BenchmarkError, Cost, board, run
+from benchmarks.pictures import mean_bytes
 
 SMALL_PX = 64  # pictures of the memory runs: there it is the number of posts that counts
 WORDS = "rating:g solo"
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="crawl-", dir=folder) as scratch:
-            result = _speed(options, Path(scratch)) | _memory(options, Path(scratch))
+            result = _measure(options, Path(scratch))
     except BenchmarkError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
@@ -58,45 +60,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _speed(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Returns everything that the last line says."""
+    width, height = options.size
+    made: dict[str, Any] = {
+        "benchmark": "crawl",
+        "unit": "posts/s",
+        "posts": options.posts,
+        "picture": f"{width}x{height} jpg, {mean_bytes(width, height) / 1000:.0f} kB",
+        "runs": options.runs,
+        "device": f"cpu x{len(os.sched_getaffinity(0))}",
+        "gallery_dl_version": _version("gallery-dl"),
+        "gallery_dl_settings": "no sleeps, no .part files, metadata written",
+        "answer_ms": options.answer_ms,
+    }
+    made |= _speed(options, scratch, answer_ms=options.answer_ms)
+    if options.answer_ms:
+        # Nothing to wait for: what is left is CPU, where we check each picture and they do not.
+        bare = _speed(options, scratch, answer_ms=0.0)
+        made |= {f"bare_{key}": bare[key] for key in ("value", "gallery_dl", "ratio", "cpu_s")}
+    return made | _memory(options, scratch)
+
+
+def _speed(options: argparse.Namespace, scratch: Path, *, answer_ms: float) -> dict[str, Any]:
     """Runs both programs by turns; returns medians."""
     ours: list[Cost] = []
     theirs: list[Cost] = []
     width, height = options.size
-    with board(posts=options.posts, width=width, height=height) as url:
+    posts = options.posts
+    with board(posts=posts, width=width, height=height, answer_ms=answer_ms) as url:
         for number in range(1, options.runs + 1):
-            _say(f"run {number} of {options.runs}: {options.posts:,} posts of {width}x{height} px")
-            ours.append(_omokage(url, scratch / "ours", posts=options.posts))
-            if not options.alone:
-                theirs.append(_gallery_dl(url, scratch / "theirs"))
-                _check_same(scratch / "ours" / "blobs", scratch / "theirs", posts=options.posts)
-            size_bytes = sum(f.stat().st_size for f in _pictures(scratch / "ours" / "blobs"))
+            _say(
+                f"run {number} of {options.runs}: {posts:,} posts of {width}x{height} px, answered "
+                f"after {answer_ms:g} ms"
+            )
+            ours.append(_omokage(url, scratch / "ours", posts=posts))
+            theirs.append(_gallery_dl(url, scratch / "theirs"))
+            _check_same(scratch / "ours" / "blobs", scratch / "theirs", posts=posts)
             shutil.rmtree(scratch / "ours")
-            shutil.rmtree(scratch / "theirs", ignore_errors=True)
-    value = options.posts / statistics.median(cost.seconds for cost in ours)
-    made: dict[str, Any] = {
-        "benchmark": "crawl",
-        "value": round(value, 1),
-        "unit": "posts/s",
-        "stdev": round(_stdev([options.posts / cost.seconds for cost in ours]), 1),
-        "posts": options.posts,
-        "picture": f"{width}x{height} jpg of {size_bytes / options.posts / 1000:.0f} kB",
-        "runs": options.runs,
-        "peak_mb": round(max(cost.peak_mb for cost in ours), 1),
+            shutil.rmtree(scratch / "theirs")
+    rate, other = _rate(posts, ours), _rate(posts, theirs)
+    return {
+        "value": round(rate, 1),
+        "stdev": round(_stdev([posts / cost.seconds for cost in ours]), 1),
+        "gallery_dl": round(other, 1),
+        "ratio": round(rate / other, 2),
         "cpu_s": round(statistics.median(cost.cpu_s for cost in ours), 2),
-        "device": f"cpu x{len(os.sched_getaffinity(0))}",
+        "gallery_dl_cpu_s": round(statistics.median(cost.cpu_s for cost in theirs), 2),
+        "peak_mb": round(max(cost.peak_mb for cost in ours), 1),
+        "gallery_dl_peak_mb": round(max(cost.peak_mb for cost in theirs), 1),
     }
-    if theirs:
-        rate = options.posts / statistics.median(cost.seconds for cost in theirs)
-        made |= {
-            "gallery_dl": round(rate, 1),
-            "gallery_dl_version": _version("gallery-dl"),
-            "gallery_dl_peak_mb": round(max(cost.peak_mb for cost in theirs), 1),
-            "gallery_dl_cpu_s": round(statistics.median(cost.cpu_s for cost in theirs), 2),
-            "gallery_dl_settings": "no sleeps, no .part files, metadata written",
-            "ratio": round(value / rate, 2),
-        }
-    return made
 
 
 def _memory(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -168,6 +181,10 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in folder.rglob("*.jpg") if file.is_file()]
 
 
+def _rate(posts: int, costs: Sequence[Cost]) -> float:
+    return posts / statistics.median(cost.seconds for cost in costs)
+
+
 def _stdev(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -200,7 +217,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=_size,
         default=(600, 800),
         metavar="WxH",
-        help="pixels of a picture (default: 600x800, some 110 kB)",
+        help="pixels of a picture (default: 600x800)",
     )
     parser.add_argument(
         "--memory-posts",
@@ -209,7 +226,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N,N",
         help="crawls whose peak memory is compared (default: 1000,20000; none: empty)",
     )
-    parser.add_argument("--alone", action="store_true", help="leave gallery-dl out")
+    parser.add_argument(
+        "--answer-ms",
+        type=_milliseconds,
+        default=20.0,
+        metavar="MS",
+        help="what the board lets pass before each answer, as a real one some hundred kilometres "
+        "away does; above 0, a second comparison with 0 follows (default: 20)",
+    )
     parser.add_argument(
         "--folder",
         default="var/benchmarks",
@@ -223,6 +247,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f'"{text}" is not a whole number above 0')
     return int(text)
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 10_000.0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number from 0 to 10000')
+    return value
 
 
 def _numbers(text: str) -> list[int]:

@@ -9,11 +9,27 @@ from PIL import Image
 from demo.collection import EPOCH_S, Collection, Entry, by_kind, md5_of
 
 VARIETIES = 24  # pictures that differ; the rest repeat their pixels under another comment
-_QUALITY = 90
+_QUALITY = 85
 _TAGS = by_kind(
     general=(
-        *("1girl", "solo", "long_hair", "blue_eyes", "smile", "hair_ornament", "ribbon", "upper_body"),
-        *("looking_at_viewer", "blush", "closed_mouth", "white_shirt", "bangs", "simple_background"),
+        *(
+            "1girl",
+            "solo",
+            "long_hair",
+            "blue_eyes",
+            "smile",
+            "hair_ornament",
+            "ribbon",
+            "upper_body",
+        ),
+        *(
+            "looking_at_viewer",
+            "blush",
+            "closed_mouth",
+            "white_shirt",
+            "bangs",
+            "simple_background",
+        ),
     ),
     artist=("benchmark",),
     copyright=("original",),
@@ -33,6 +49,11 @@ class Pictures:
     def read(self, name: str) -> bytes:
         """Returns the file of the post whose number is `name`."""
         return _with_comment(self._bases[int(name) % VARIETIES], f"post {name}")
+
+
+def mean_bytes(width: int, height: int) -> float:
+    """Returns the size of an average picture, without its comment."""
+    return sum(len(_jpeg(width, height, seed)) for seed in range(VARIETIES)) / VARIETIES
 
 
 def made_collection(posts: int, width: int, height: int) -> Collection:
@@ -64,7 +85,7 @@ def _jpeg(width: int, height: int, seed: int) -> bytes:
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (height // 32 + 2, width // 32 + 2, 3), dtype=np.uint8)
     soft = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    grain = random.normal(0.0, 5.0, (height, width, 1))
+    grain = random.normal(0.0, 4.0, (height, width, 1))
     grained = np.clip(np.asarray(soft, np.float32) + grain, 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(grained).save(file, "JPEG", quality=_QUALITY)

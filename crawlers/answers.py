@@ -5,6 +5,8 @@ import email.utils
 import json
 import re
 
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
+
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
@@ -22,6 +24,15 @@ _MEANINGS = {
     429: "we are throttled, and still were after several waits: run again later",
     451: "the search is withheld for legal reasons",
 }
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Tells whether a download was broken off because its body outgrew its limit.
+
+    Scrapy says so by one error on the line and by another once the body is being decompressed.
+    """
+    grown = isinstance(error, IgnoreRequest) and isinstance(error.__cause__, ValueError)
+    return grown or isinstance(error, DownloadCancelledError)
 
 
 def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlError:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, NoReturn, Self
 
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
+from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request, Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.pipelines.files import FilesPipeline
@@ -12,7 +12,7 @@ from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
 from scrapy.utils.datatypes import LocalCache
 from twisted.python.failure import Failure
 
-from crawlers.answers import PASSING
+from crawlers.answers import PASSING, is_too_large
 from crawlers.middlewares.hosts import HostNotAllowed
 from crawlers.middlewares.patience import BROKEN_LINE
 from crawlers.middlewares.stop import Stopping
@@ -20,7 +20,10 @@ from crawlers.spiders.board import BoardSpider
 from crawlers.verdict import STOPPING, Verdict
 from dataset.blobs import blob_path
 from dataset.errors import OmokageError
-from dataset.media import Media, MediaRefused, check_media, has_blob
+from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob
+from dataset.memory import give_back_large_blocks
+
+BODIES_BYTES = 64_000_000  # what all pictures that are fetched beside each other may hold
 
 
 class BlobInfo(FileInfo):
@@ -50,11 +53,15 @@ class BlobsPipeline(FilesPipeline):
         return cls(crawler)
 
     def open_spider(self, spider: Any = None) -> None:
-        """Makes as many places as pictures may be fetched at once."""
+        """Makes as many places as pictures may be fetched at once, and bounds what they hold."""
         super().open_spider()
         # Scrapy remembers every download of a crawl: a crawl of millions would fill the memory.
         self.spiderinfo.downloaded = LocalCache(limit=1_000)
-        self._places = asyncio.Semaphore(self._spider.site.media_at_once)
+        give_back_large_blocks()
+        at_once = self._spider.site.media_at_once
+        self._places = asyncio.Semaphore(at_once)
+        self._alone = asyncio.Lock()
+        self._body_bytes = min(MAX_BYTES, BODIES_BYTES // at_once)
 
     async def process_item(self, item: Any, spider: Any = None) -> Any:
         """Fetches the picture of a post, so many at once as the site allows.
@@ -65,13 +72,28 @@ class BlobsPipeline(FilesPipeline):
         if item.reason is not None:
             return item
         async with self._places:
+            item = await super().process_item(item)
+        if item.reason != "too_large" or self._body_bytes == MAX_BYTES:
+            return item
+        # Too large to be held beside others, perhaps not by itself: the large ones go one by one.
+        item.reason, item.alone = None, True
+        async with self._alone:
+            (request,) = self.get_media_requests(item, self.spiderinfo)
+            fingerprint = self._crawler.request_fingerprinter.fingerprint(request)
+            self.spiderinfo.downloaded.pop(fingerprint, None)  # it was too large only for then
             return await super().process_item(item)
 
     def get_media_requests(self, item: Verdict, info: MediaPipeline.SpiderInfo) -> list[Request]:
         """Returns the request for the picture of a post."""
         assert item.post.file_url is not None  # the policy refuses a post without one
-        meta = {"kind": "media", "download_slot": "media"}
-        return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
+        meta = {
+            "kind": "media",
+            "download_slot": "media",
+            "download_maxsize": MAX_BYTES if item.alone else self._body_bytes,
+        }
+        # A picture is compressed already, and its size then says what has to be held.
+        plain = {"Accept-Encoding": "identity"}
+        return [Request(item.post.file_url, headers=plain, callback=NO_CALLBACK, meta=meta)]
 
     def media_to_download(
         self, request: Request, info: MediaPipeline.SpiderInfo, *, item: Any = None
@@ -144,7 +166,7 @@ def _judge_failure(item: Verdict, failure: Failure) -> None:
         item.put_off = STOPPING
     elif isinstance(error, HostNotAllowed):
         item.reason = "host"
-    elif isinstance(error, DownloadCancelledError):
+    elif is_too_large(error):
         item.reason = "too_large"
     elif isinstance(error, IgnoreRequest):
         item.reason = "robots"

@@ -13,7 +13,7 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
-from crawlers.answers import refusal
+from crawlers.answers import is_too_large, refusal
 from crawlers.boards import BOARDS, Board
 from crawlers.ledger import Ledger
 from crawlers.post import Post
@@ -28,6 +28,8 @@ from dataset.store import Store
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
+# A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
+MAX_ANSWER_BYTES = 8_000_000
 
 
 class BoardSpider(scrapy.Spider):
@@ -141,6 +143,15 @@ class BoardSpider(scrapy.Spider):
         if self.stopping and isinstance(failure.value, IgnoreRequest):
             return
         url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
+        if is_too_large(failure.value):
+            self.stop(
+                CrawlError(
+                    f"{self.site.name} answers {url or self.site.api} with more than "
+                    f"{MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes; is `api` right "
+                    "in the site registry?"
+                )
+            )
+            return
         why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
         self.stop(
             CrawlError(
@@ -255,6 +266,7 @@ class BoardSpider(scrapy.Spider):
             meta={
                 "kind": "api",
                 "download_slot": "api",
+                "download_maxsize": MAX_ANSWER_BYTES,
                 "shown_url": url,
                 "handle_httpstatus_list": [*range(400, 600)],
             },
