@@ -1,7 +1,7 @@
 """Posts a second and peak memory of our crawl, beside gallery-dl's on the same posts.
 
-`python -m benchmarks.crawl` serves made posts from a loopback board in a process of its own, with no
-interval between requests, and lets both programs fetch all of them into fresh folders, by turns:
+`python -m benchmarks.crawl` serves made posts from a loopback board in a process of its own, with
+no interval between requests, and lets both programs fetch all of them into fresh folders, by turns:
 once with a board that answers after some milliseconds, once with one that answers at once (bare).
 Both must end with the very same files, by md5, and both write each post's metadata. Rates count the
 whole run of a program, start-up included; the last line on stdout is JSON.

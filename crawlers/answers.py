@@ -26,7 +26,7 @@ _MEANINGS = {
 }
 
 
-def is_too_large(error: BaseException) -> bool:
+def is_too_large(error: BaseException | None) -> bool:
     """Tells whether a download was broken off because its body outgrew its limit.
 
     Scrapy says so by one error on the line and by another once the body is being decompressed.

@@ -16,8 +16,8 @@ MAX_PIXELS = 40_000_000
 DECODING_BYTES = 256_000_000  # what all pictures that are being decoded may take at once
 
 _FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF"}
-# Measured at 40 MP. Pillow decodes WebP and AVIF as animations, of which several frames are held: so
-# a WebP may have 16 MP, an AVIF 21.
+# Measured at 40 MP. Pillow decodes WebP and AVIF as animations, of which several frames are held:
+# so a WebP may have 16 MP, an AVIF 21.
 _BYTES_A_PIXEL = {"png": 4, "gif": 4, "webp": 16, "avif": 12}
 _SAME_EXT = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
 

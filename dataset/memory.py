@@ -1,4 +1,4 @@
-"""Keeps memory within bounds: a budget that threads share, and large blocks that go back at once."""
+"""Keeps memory within bounds: a budget that threads share, large blocks given back."""
 
 import contextlib
 import ctypes

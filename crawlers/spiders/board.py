@@ -147,8 +147,8 @@ class BoardSpider(scrapy.Spider):
             self.stop(
                 CrawlError(
                     f"{self.site.name} answers {url or self.site.api} with more than "
-                    f"{MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes; is `api` right "
-                    "in the site registry?"
+                    f"{MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes; is `api` "
+                    "right in the site registry?"
                 )
             )
             return

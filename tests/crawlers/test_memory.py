@@ -1,4 +1,4 @@
-"""What would fill the memory is refused, the crawl goes on, and stays under 500 MB all the while."""
+"""What would fill the memory is refused; the crawl goes on, under 500 MB all the while."""
 
 import io
 import struct
@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import brotli
+import brotli  # type: ignore[import-untyped]
 import pytest
 from aiohttp import web
 from PIL import Image
