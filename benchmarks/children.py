@@ -1,4 +1,7 @@
-"""Runs programs as child processes and tells what they cost: wall clock, CPU, peak memory."""
+"""Runs programs as child processes and tells what they cost: wall clock, CPU, peak memory.
+
+Imports nothing large: the peak that the kernel tells of a child begins with its parent's.
+"""
 
 import contextlib
 import dataclasses

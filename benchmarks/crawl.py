@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.children import BenchmarkError, Cost, board, run
-from benchmarks.pictures import mean_bytes
 
 SMALL_PX = 64  # pictures of the memory runs: there it is the number of posts that counts
 WORDS = "rating:g solo"
@@ -67,7 +66,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         "benchmark": "crawl",
         "unit": "posts/s",
         "posts": options.posts,
-        "picture": f"{width}x{height} jpg, {mean_bytes(width, height) / 1000:.0f} kB",
+        "picture": f"{width}x{height} jpg",
         "runs": options.runs,
         "device": f"cpu x{len(os.sched_getaffinity(0))}",
         "gallery_dl_version": _version("gallery-dl"),
@@ -96,7 +95,8 @@ def _speed(options: argparse.Namespace, scratch: Path, *, answer_ms: float) -> d
             )
             ours.append(_omokage(url, scratch / "ours", posts=posts))
             theirs.append(_gallery_dl(url, scratch / "theirs"))
-            _check_same(scratch / "ours" / "blobs", scratch / "theirs", posts=posts)
+            check_same(scratch / "ours" / "blobs", scratch / "theirs", posts=posts)
+            size_bytes = sum(file.stat().st_size for file in _pictures(scratch / "theirs"))
             shutil.rmtree(scratch / "ours")
             shutil.rmtree(scratch / "theirs")
     rate, other = _rate(posts, ours), _rate(posts, theirs)
@@ -108,6 +108,7 @@ def _speed(options: argparse.Namespace, scratch: Path, *, answer_ms: float) -> d
         "cpu_s": round(statistics.median(cost.cpu_s for cost in ours), 2),
         "gallery_dl_cpu_s": round(statistics.median(cost.cpu_s for cost in theirs), 2),
         "peak_mb": round(max(cost.peak_mb for cost in ours), 1),
+        "picture_kb": round(size_bytes / posts / 1000, 1),
         "gallery_dl_peak_mb": round(max(cost.peak_mb for cost in theirs), 1),
     }
 
@@ -159,7 +160,7 @@ def _gallery_dl(url: str, folder: Path) -> Cost:
     return cost
 
 
-def _check_same(ours: Path, theirs: Path, *, posts: int) -> None:
+def check_same(ours: Path, theirs: Path, *, posts: int) -> None:
     """Raises BenchmarkError unless both folders hold the same `posts` files with metadata."""
     one, other = _md5s(ours), _md5s(theirs)
     records = len(list(theirs.glob("*.json")))

@@ -51,11 +51,6 @@ class Pictures:
         return _with_comment(self._bases[int(name) % VARIETIES], f"post {name}")
 
 
-def mean_bytes(width: int, height: int) -> float:
-    """Returns the size of an average picture, without its comment."""
-    return sum(len(_jpeg(width, height, seed)) for seed in range(VARIETIES)) / VARIETIES
-
-
 def made_collection(posts: int, width: int, height: int) -> Collection:
     """Returns `posts` ordinary posts (safe, solo, none refused) of `width` x `height` px."""
     pictures = Pictures(width, height)
