@@ -16,18 +16,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_a_tiny_run_ends_with_one_line_of_json(tmp_path: Path) -> None:
-    options = [
-        "--posts",
-        "12",
-        "--runs",
-        "1",
-        "--size",
-        "64x64",
-        "--memory-posts",
-        "5,10",
-        "--answer-ms",
-        "1",
-    ]
+    few = ["--posts", "12", "--runs", "1", "--size", "64x64", "--answer-ms", "1"]
+    options = [*few, "--memory-posts", "5,10"]
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.crawl", *options, "--folder", str(tmp_path)],
         cwd=REPOSITORY,
