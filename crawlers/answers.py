@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Iterable
 
+from scrapy.exceptions import DownloadCancelledError
+
+from crawlers.broken import TooLarge
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
@@ -25,6 +28,11 @@ _MEANINGS = {
     429: "we are throttled, and still were after several waits: run again later",
     451: "the search is withheld for legal reasons",
 }
+
+
+def is_too_large(error: BaseException | None) -> bool:
+    """Tells whether a download was broken off because its body outgrew its limit."""
+    return isinstance(error, (DownloadCancelledError, TooLarge))
 
 
 def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlError:

@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,7 @@ MAX_REVISITS = 4
 REVISIT_AFTER = dt.timedelta(days=3)
 BATCH = 500
 PATIENCE_S = 30.0
+FREE_BYTES = 2**20  # with less the disk counts as full
 _BEYOND = 2**63 - 1
 
 _TABLES = """
@@ -116,13 +118,17 @@ class Ledger:
         self._held: list[IO[str]] = []
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
             # the posts would be pending again.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be used as the ledger: {error}") from error
+            self._db.close()
+            raise self._unusable(error) from error
 
     @classmethod
     def of(cls, store: Store) -> "Ledger":
@@ -482,7 +488,18 @@ class Ledger:
         try:
             return self._db.execute(query, values)
         except sqlite3.Error as error:  # the disk is full, or another crawl holds the file
-            raise StoreError(f"{self.path}: {error}; run the same command again later") from error
+            raise StoreError(f"{self.path}: {self._why(error)}") from error
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path} cannot be used as the ledger: {self._why(error)}")
+
+    def _why(self, error: sqlite3.Error) -> str:
+        """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
+        name = getattr(error, "sqlite_errorname", "")
+        no_room = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_room):
+            return "the disk is full; free some space and run the same command again"
+        return f"{error}; run the same command again later"
 
     def _now(self) -> str:
         return self._clock().isoformat(timespec="milliseconds")

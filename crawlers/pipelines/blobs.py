@@ -26,7 +26,10 @@ from crawlers.post import Post
 from crawlers.verdict import STOPPING, Verdict
 from dataset.blobs import blob_path
 from dataset.errors import OmokageError
-from dataset.media import Media, MediaRefused, check_media, has_blob
+from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob
+from dataset.memory import give_back_large_blocks
+
+BODIES_BYTES = 64_000_000  # what all pictures that are fetched beside each other may hold
 
 GONE = frozenset({404, 410, 451})
 
@@ -65,11 +68,15 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
         MediaPipeline.__init__(self, crawler=crawler)
 
     def open_spider(self, spider: Any = None) -> None:
-        """Makes as many places as pictures may be fetched at once."""
+        """Makes as many places as pictures may be fetched at once, and bounds what they hold."""
         super().open_spider()
         # Scrapy remembers every download of a crawl: a crawl of millions would fill the memory.
         self.spiderinfo.downloaded = LocalCache(limit=1_000)
-        self._places = asyncio.Semaphore(self.spider.site.media_at_once)
+        give_back_large_blocks()
+        at_once = self.spider.site.media_at_once
+        self._places = asyncio.Semaphore(at_once)
+        self._alone = asyncio.Lock()
+        self._body_bytes = min(MAX_BYTES, BODIES_BYTES // at_once)
         # The media host's own interval stands between two looks, too.
         self._first_wait_s = self._crawler.settings.getfloat("FIRST_WAIT_S") / 4
 
@@ -82,14 +89,29 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
         if item.reason is not None:
             return item
         async with self._places:
+            item = await super().process_item(item)
+        if item.reason != "too_large" or self._body_bytes == MAX_BYTES:
+            return item
+        # Too large to be held beside others, perhaps not by itself: the large ones go one by one.
+        item.reason, item.alone = None, True
+        async with self._alone:
+            (request,) = self.get_media_requests(item, self.spiderinfo)
+            fingerprint = self._crawler.request_fingerprinter.fingerprint(request)
+            self.spiderinfo.downloaded.pop(fingerprint, None)  # it was too large only for then
             return await super().process_item(item)
 
     def get_media_requests(self, item: Verdict, info: MediaPipeline.SpiderInfo) -> list[Request]:
         """Returns the request for the picture of a post; none for an address that is no address."""
         assert item.post.file_url is not None  # the policy refuses a post without one
-        meta = {"kind": "media", "download_slot": "media"}
+        meta = {
+            "kind": "media",
+            "download_slot": "media",
+            "download_maxsize": MAX_BYTES if item.alone else self._body_bytes,
+        }
+        # A picture is compressed already, and its size then says what has to be held.
+        plain = {"Accept-Encoding": "identity"}
         try:
-            return [Request(item.post.file_url, callback=NO_CALLBACK, meta=meta)]
+            return [Request(item.post.file_url, headers=plain, callback=NO_CALLBACK, meta=meta)]
         except ValueError:  # a port beyond all ports, half an IPv6 address
             item.reason = "host"
             return []
@@ -147,7 +169,9 @@ class BlobsPipeline(CrawlPart, FilesPipeline):
             ours = self.spider.site.allows(request.url)  # then it is a redirect that leads away
             return Look(reason="host", doubtful=ours, told_by=str(error))
         except (DownloadCancelledError, TooLarge):
-            return Look(reason="too_large", doubtful=True, told_by="too_large")
+            # Too large beside others is no verdict yet: it is asked for again, alone.
+            last = request.meta["download_maxsize"] == MAX_BYTES
+            return Look(reason="too_large", doubtful=last, told_by="too_large")
         except BrokenAnswer as error:
             return Look(put_off=str(error), doubtful=True)
         except IgnoreRequest:

@@ -14,7 +14,7 @@ from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
-from crawlers.answers import refusal
+from crawlers.answers import is_too_large, refusal
 from crawlers.backoff import backoff_s
 from crawlers.boards import BOARDS, Board
 from crawlers.broken import BrokenAnswer
@@ -33,6 +33,8 @@ from dataset.store import Store
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
+# A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
+MAX_ANSWER_BYTES = 8_000_000
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
@@ -180,6 +182,8 @@ class BoardSpider(scrapy.Spider):
         request: Request = failure.request  # type: ignore[attr-defined]  # Scrapy sets it
         url = str(request.meta["shown_url"])
         why = str(error).strip().rstrip(".") or type(error).__name__
+        if is_too_large(error):
+            why = f"it has more than {MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes"
         if isinstance(error, (BrokenAnswer, DownloadCancelledError)):
             unusable = f"{self.site.name} gives no answer that can be used to {url}: {why}"
             async for again in self._ask_again(request, CrawlError(unusable)):
@@ -371,6 +375,7 @@ class BoardSpider(scrapy.Spider):
             meta={
                 "kind": "api",
                 "download_slot": "api",
+                "download_maxsize": MAX_ANSWER_BYTES,
                 "shown_url": url,
                 "handle_httpstatus_list": [*range(400, 600)],
             },
