@@ -189,7 +189,7 @@ class BoardSpider(scrapy.Spider):
             async for again in self._ask_again(request, CrawlError(unusable)):
                 yield again
             return
-        if isinstance(error, IgnoreRequest) and "robots.txt" in why:
+        if isinstance(error, IgnoreRequest) and why.startswith("Forbidden by robots.txt"):
             self.stop(
                 CrawlError(
                     f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
