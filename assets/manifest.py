@@ -19,7 +19,12 @@ class ManifestConfig(dg.Config):
     )
 
 
-@dg.asset(deps=["posts", "faces", "labels"], group_name="dataset", kinds={"parquet"}, owners=OWNERS)
+@dg.asset(
+    deps=["posts", "faces", "labels", "machine_labels"],
+    group_name="dataset",
+    kinds={"parquet"},
+    owners=OWNERS,
+)
 def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResult:
     """The training set: crops, splits and labels. Same content, same digest, no new training."""
     watch = Stopwatch()

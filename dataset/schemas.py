@@ -8,6 +8,7 @@ from dataset.store import Store
 
 POSTS_PATH = "posts.parquet"  # of each table, under the home
 FACES_PATH = "faces.parquet"
+MACHINE_LABELS_PATH = "machine_labels.parquet"
 
 _TAGS = pa.list_(pa.field("item", pa.string()))
 _TIME = pa.timestamp("us", tz="UTC")
@@ -83,6 +84,17 @@ def manifest_schema(labels: list[str]) -> pa.Schema:
     ]
     bools = [_required(label, pa.bool_(), f"has the label {label}") for label in labels]
     return pa.schema(fixed + bools, metadata={"table": "manifest"})
+
+
+def machine_labels_schema(labels: list[str]) -> pa.Schema:
+    """Returns the columns of a tagger's output: the face, and a probability for each label."""
+    fixed = [
+        _required("face_id", pa.string(), "the face"),
+        _required("crop_sha256", pa.string(), "sha256 of the pixels that the tagger saw"),
+        _required("tagger", pa.string(), "digest of the tagger"),
+    ]
+    parts = [_required(label, pa.float32(), f"probability of {label}, 0-1") for label in labels]
+    return pa.schema(fixed + parts, metadata={"table": "machine_labels"})
 
 
 def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:

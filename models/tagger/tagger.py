@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from models.sampling import read_tensors, tensor_faults
 from models.tagger.augment import sided
 from models.tagger.calibration import Calibration, sigmoid
 from models.tagger.config import TaggerConfig
+from models.tagger.interface import Images, Probabilities, check_images
 from models.tagger.network import TaggerNet
 
 WEIGHTS = "tagger.safetensors"
@@ -27,28 +28,6 @@ CHUNK = 256  # pictures a pass
 _NETWORK = "network."
 _KIND = "omokage-tagger"
 _VERSION = 1
-
-Images = npt.NDArray[np.uint8]  # [N,S,S,3], RGB
-Probabilities = npt.NDArray[np.float32]  # [N,L], 0 to 1
-
-
-class LabelModel(Protocol):
-    """What gives labels their probabilities: our own tagger or a user's ONNX file."""
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The labels in the order of the columns."""
-
-    @property
-    def digest(self) -> str:
-        """The sha256 over all that decides its answers."""
-
-    @property
-    def input_px(self) -> int:
-        """The side that it sees pictures at."""
-
-    def probabilities(self, images: Images) -> Probabilities:
-        """Returns [N,L] for uint8 pictures [N,S,S,3]."""
 
 
 @dataclasses.dataclass
@@ -184,13 +163,6 @@ def scaled(images: Images, device: torch.device) -> Tensor:
     """Turns uint8 [N,R,R,3] into float32 [N,3,R,R] in [-1,1], channels last in memory."""
     planes = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
     return planes.float().div(127.5).sub(1)
-
-
-def check_images(images: Images) -> None:
-    """Raises TrainingError unless `images` are uint8 [N,S,S,3]."""
-    shape = images.shape
-    if images.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
-        raise TrainingError(f"pictures are {images.dtype} {list(shape)}; uint8 [N,S,S,3] wanted")
 
 
 def _digest(content: bytes, labels: Sequence[str], input_px: int) -> str:

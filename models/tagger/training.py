@@ -16,8 +16,9 @@ from models.losses import positive_weights
 from models.tagger.augment import sided, varied
 from models.tagger.calibration import fit, none_for
 from models.tagger.config import TaggerConfig
+from models.tagger.interface import Images, check_images
 from models.tagger.network import TaggerNet, begin_at_frequency
-from models.tagger.tagger import Images, Tagger, at_side, check_images, scaled
+from models.tagger.tagger import Tagger, at_side, scaled
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -108,7 +109,7 @@ def _fit_weights(
     # Weights above 1 for the rare: without them they learn late; calibration takes them back.
     weights = positive_weights(truths, at_most=_MOST_POSITIVE_WEIGHT).to(device)
     begin_at_frequency(network, truths.mean(dim=0))
-    network.to(memory_format=torch.channels_last).train()
+    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     total = config.steps(len(images))
     optimiser = _optimiser(network, config)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -130,7 +131,7 @@ def _fit_weights(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
-        ticks.step(loss.detach(), lr=schedule.get_last_lr()[0], last=step + 1 == total)
+        ticks.step(loss.detach(), lr=float(schedule.get_last_lr()[0]), last=step + 1 == total)
     return total * config.batch
 
 
