@@ -19,7 +19,7 @@ class TaggerConfig:
     input_px: int = 64  # side that every picture is resized to
     width: float = 1.0  # multiplier of the channels; 1 is 0.9 M parameters
     batch: int = 64  # pictures a step
-    total_kimg: float = 80.0  # thousands of pictures shown in all, at most
+    total_kimg: float = 150.0  # thousands of pictures shown in all, at most
     max_passes: float = 30.0  # a small set is shown no more often than this
     lr: float = 3e-3  # AdamW's largest step size; it rises over a tenth, then falls to 0
     weight_decay: float = 0.05

@@ -7,15 +7,16 @@ import pytest
 
 from dataset.errors import ConfigError, EmptyStageError, SchemaError
 from dataset.labels import (
+    Cut,
     LabelSettings,
     LabelsFile,
     appearance,
     choose_labels,
     label_matrix,
     read_labels,
-    read_vocabulary,
 )
 from dataset.schemas import FACES, write_table
+from dataset.vocabulary import read_vocabulary, sided
 from tests.dataset.home import Home
 
 
@@ -37,10 +38,10 @@ def face(sha256: str, post_id: int, *, drop_reason: str | None = None) -> dict[s
 
 
 def fill(home: Home, tags: list[list[str]]) -> None:
-    """A post and a kept face for each list of tags; no crops are needed here."""
+    """A solo post and a kept face for each list of tags; no crops are needed here."""
     faces = []
     for post_id, of_post in enumerate(tags, start=1):
-        sha256 = home.add(str(post_id).encode(), tags=of_post)
+        sha256 = home.add(str(post_id).encode(), tags=["solo", *of_post])
         faces.append(face(sha256, post_id))
     home.write()
     write_faces(home, faces)
@@ -55,8 +56,12 @@ def chosen(home: Home, **settings: Any) -> LabelsFile:
     return choose_labels(home.store, LabelSettings(**settings))
 
 
+def reasons(made: LabelsFile) -> dict[str, tuple[str, str]]:
+    return {tag: (cut.why, cut.text) for tag, cut in made.cut.items()}
+
+
 def test_tags_in_the_window_are_chosen_by_frequency_then_name(home: Home) -> None:
-    tags = [["solo", "smile"] for _ in range(20)]
+    tags = [["smile"] for _ in range(20)]
     for rows, tag in (
         (range(11), "long_hair"),
         (range(10), "blue_eyes"),
@@ -69,7 +74,13 @@ def test_tags_in_the_window_are_chosen_by_frequency_then_name(home: Home) -> Non
     fill(home, tags)
     made = chosen(home)
     assert made.labels == ["blue_eyes", "ahoge", "red_hair", "glasses"]
-    assert made.cut == {"long_hair": "on 55.0% of the crops, at most 50.0% wanted"}
+    assert reasons(made) == {
+        "long_hair": ("too_frequent", "on 55.0% of the crops, at most 50.0% wanted"),
+        "smile": (
+            "left_out",
+            "on 100.0% of the crops: an expression or a state of the face, not an appearance",
+        ),
+    }
     assert made.counts == {
         "long_hair": 11, "blue_eyes": 10, "ahoge": 7, "red_hair": 7, "glasses": 1
     }  # fmt: skip
@@ -83,7 +94,8 @@ def test_rarer_tags_are_cut_with_the_reason(home: Home) -> None:
     fill(home, [["red_hair"], *[["blue_hair"] if row < 9 else [] for row in range(24)]])
     made = chosen(home)
     assert made.labels == ["blue_hair"]
-    assert made.cut == {"red_hair": "on 4.0% of the crops, at least 5.0% wanted"}
+    text = "on 4.0% of the crops, at least 5.0% wanted"
+    assert made.cut == {"red_hair": Cut("too_rare", text, 1, [])}
 
 
 def test_no_more_labels_than_wanted(home: Home) -> None:
@@ -91,7 +103,12 @@ def test_no_more_labels_than_wanted(home: Home) -> None:
     made = chosen(home, count=2)
     assert made.labels == ["red_hair", "ahoge"]
     assert made.warning is None
-    assert made.cut == {"blue_eyes": "on 25.0% of the crops, 2 others are more frequent"}
+    assert reasons(made) == {
+        "blue_eyes": (
+            "not_among_the_most_frequent",
+            "on 25.0% of the crops, 2 others are more frequent",
+        )
+    }
 
 
 def test_aliases_and_implications_count(home: Home) -> None:
@@ -105,18 +122,18 @@ def test_aliases_and_implications_count(home: Home) -> None:
 def test_dropped_faces_do_not_count(home: Home) -> None:
     kept = home.add(b"1", tags=["red_hair"])
     dropped = home.add(b"2", tags=["blue_hair"])
-    other = home.add(b"3", tags=[])
+    other = home.add(b"3")
     home.write()
     write_faces(home, [face(kept, 1), face(dropped, 2, drop_reason="blurred"), face(other, 3)])
     assert chosen(home).counts == {"red_hair": 1}
 
 
 def test_no_label_at_all_names_the_tags_seen(home: Home) -> None:
-    fill(home, [["smile", "solo"], ["smile"]])
+    fill(home, [["smile", ":d"], ["smile"]])
     with pytest.raises(EmptyStageError) as caught:
         chosen(home)
     assert str(caught.value) == (
-        "No appearance tag is on any of the 2 crops. The most frequent tags: smile 2, solo 1."
+        "No appearance tag is on any of the 2 crops. The most frequent tags: smile 2, solo 2, :d 1."
     )
 
 

@@ -16,7 +16,7 @@ from models.tagger.tagger import FACTS, WEIGHTS, Tagger, load
 from models.tagger.training import train_tagger
 from tests.models.drawn_heads import HAIR, LABELS, drawn_heads
 
-SMALL = TaggerConfig(width=0.35, input_px=48, batch=32, total_kimg=12, device="cpu", threads=1)
+SMALL = TaggerConfig(width=0.35, input_px=48, batch=32, total_kimg=6.4, device="cpu", threads=1)
 TINY = dataclasses.replace(SMALL, width=0.1, input_px=32, total_kimg=0.2, batch=16)
 
 
