@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import EmptyStageError, OmokageError, UsageError
-from dataset.labels import appearance
 from dataset.parent import end_with_parent
 from dataset.progress import progress
 from dataset.store import Store, digest_of
+from dataset.vocabulary import appearance
 from models.entry import Report, Stopped, run_entry, stop_signals
 from models.tagger.config import TaggerConfig, overridden
 from models.tagger.faces import HomeFaces, faces_of

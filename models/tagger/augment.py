@@ -1,21 +1,12 @@
 """Small changes of a face that leave its labels as they are; hue is never touched."""
 
 import math
-import re
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.tagger.config import TaggerConfig
-
-_SIDED = re.compile(r"(^|_)(left|right)(_|$)")
-
-
-def sided(label_names: Sequence[str]) -> list[str]:
-    """Returns the labels that tell left from right: a mirrored picture would belie them."""
-    return [name for name in label_names if _SIDED.search(name)]
 
 
 def varied(images: Tensor, config: TaggerConfig, rng: torch.Generator, *, mirror: bool) -> Tensor:

@@ -15,8 +15,9 @@ from dataset.cropping import pixels_sha256
 from dataset.decode import Picture, decode
 from dataset.digests import content_digest
 from dataset.errors import OmokageError
+from dataset.facetags import kept_faces, posts_of_faces, tagged_posts
 from dataset.geometry import resized
-from dataset.labels import kept_faces, label_matrix, read_labels, tags_of_faces
+from dataset.labels import has_tags, label_matrix, read_labels
 from dataset.manifest import split_of
 from dataset.store import Store, digest_of
 from models.tagger.interface import Images
@@ -65,13 +66,22 @@ class HomeFaces:
 def faces_of(store: Store) -> HomeFaces:
     """Reads faces, posts and labels of a home; raises the errors of those tables."""
     labels, _ = read_labels(store)
-    faces = kept_faces(store).sort_by("face_id")
-    tags = tags_of_faces(store, faces)
-    has_tags = pc.greater(pc.list_value_length(tags), 0)
-    tagged = faces.filter(has_tags).select(_COLUMNS)
-    truths = label_matrix(tags.filter(has_tags), labels)
-    untagged = faces.filter(pc.invert(has_tags)).select(_COLUMNS)
-    return HomeFaces(tuple(labels), tagged, truths, untagged)
+    posts = posts_of_faces(store)
+    has = np.zeros((len(posts.faces), len(labels)), bool)  # [P,L], by post
+    tagged = np.zeros(len(posts.faces), bool)
+    for numbers, tags in tagged_posts(store, posts):
+        has[numbers], tagged[numbers] = label_matrix(tags, labels), has_tags(tags)
+    batches = list(kept_faces(store, (*_COLUMNS, "board", "post_id")))
+    of_post = np.concatenate([posts.find(batch) for batch in batches])
+    faces = pa.Table.from_batches(batches).select(_COLUMNS)
+    order = pc.sort_indices(faces["face_id"]).to_numpy()
+    learnt, asked = order[tagged[of_post[order]]], order[~tagged[of_post[order]]]
+    return HomeFaces(
+        tuple(labels),
+        tagged=faces.take(pa.array(learnt)),
+        truths=has[of_post[learnt]],
+        untagged=faces.take(pa.array(asked)),
+    )
 
 
 def part_of(sha256: str, frac: float) -> bool:

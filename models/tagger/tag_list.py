@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dataset.errors import UsageError, listed, nearest
-from dataset.labels import appearance
+from dataset.vocabulary import appearance
 
 _NAME = "name"
 _HEADERS = {_NAME, "tag", "tags", "label"}

@@ -15,8 +15,8 @@ from torch import Tensor
 from dataset.errors import TrainingError, listed
 from dataset.geometry import resized
 from dataset.store import Store, digest_of
+from dataset.vocabulary import sided
 from models.sampling import read_tensors, tensor_faults
-from models.tagger.augment import sided
 from models.tagger.calibration import Calibration, sigmoid
 from models.tagger.config import TaggerConfig
 from models.tagger.interface import Images, Probabilities, check_images

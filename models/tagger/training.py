@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.errors import TrainingError, listed
+from dataset.vocabulary import sided
 from models.losses import positive_weights
-from models.tagger.augment import sided, varied
+from models.tagger.augment import varied
 from models.tagger.calibration import fit, none_for
 from models.tagger.config import TaggerConfig
 from models.tagger.interface import Images, check_images
@@ -22,7 +23,7 @@ from models.tagger.tagger import Tagger, at_side, scaled
 
 Progress = Callable[[dict[str, Any]], None]
 
-SAY_EVERY_S = 5.0
+SAY_EVERY_S = 2.0
 WARM_UP = 0.1  # part of the steps in which the step size rises
 MIN_ROWS = 16
 _MOST_POSITIVE_WEIGHT = 4.0

@@ -16,7 +16,7 @@ from dataset.labels import (
     read_labels,
 )
 from dataset.schemas import FACES, write_table
-from dataset.vocabulary import read_vocabulary, sided
+from dataset.vocabulary import read_vocabulary
 from tests.dataset.home import Home
 
 

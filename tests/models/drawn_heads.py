@@ -39,7 +39,7 @@ def drawn_heads(
 def _head(
     rng: np.random.Generator, side: int, *, hair: int, eyes: int, ornament: bool
 ) -> npt.NDArray[np.uint8]:
-    big = np.empty((128, 128, 3), np.uint8)
+    big: npt.NDArray[np.uint8] = np.empty((128, 128, 3), np.uint8)
     big[:] = _colour(rng, (float(rng.random()), 0.3, 0.9))
     x, y = 64 + int(rng.integers(-8, 9)), 66 + int(rng.integers(-6, 7))
     strands = _colour(rng, list(HAIR.values())[hair])
@@ -50,19 +50,18 @@ def _head(
         cv2.ellipse(big, (at, y + 12), (8, 11), 0, 0, 360, iris, -1)
         cv2.circle(big, (at, y + 12), 3, (20, 16, 24), -1)
     if ornament:
-        at = (x + int(rng.choice([-26, 26])), y - 30)
-        cv2.circle(big, at, 10, (250, 250, 250), -1)
-        cv2.circle(big, at, 5, (220, 40, 60), -1)
-    noisy = cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
-    noisy += rng.normal(0, 6, noisy.shape).astype(np.float32)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+        place = (x + int(rng.choice([-26, 26])), y - 30)
+        cv2.circle(big, place, 10, (250, 250, 250), -1)
+        cv2.circle(big, place, 5, (220, 40, 60), -1)
+    noisy = np.asarray(cv2.resize(big, (side, side), interpolation=cv2.INTER_AREA), np.float64)
+    noise = rng.normal(0, 6, noisy.shape)
+    return np.clip(noisy + noise, 0, 255).astype(np.uint8)
 
 
-def _colour(rng: np.random.Generator, hsv: tuple[float, float, float]) -> tuple[int, int, int]:
+def _colour(rng: np.random.Generator, hsv: tuple[float, float, float]) -> list[int]:
     spread = rng.normal(0, 1, 3) * (0.012, 0.08, 0.08)
     hue, saturation, value = (np.array(hsv) + spread).tolist()
     rgb = colorsys.hsv_to_rgb(
         hue % 1, float(np.clip(saturation, 0, 1)), float(np.clip(value, 0, 1))
     )
-    red, green, blue = (round(255 * part) for part in rgb)
-    return red, green, blue
+    return [round(255 * part) for part in rgb]

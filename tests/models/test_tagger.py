@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError, StoreError, TrainingError
-from models.tagger.augment import sided, varied
+from models.tagger.augment import varied
 from models.tagger.config import TaggerConfig, overridden
 from models.tagger.network import TaggerNet
 from models.tagger.scores import score
@@ -148,9 +148,13 @@ def test_what_progress_raises_ends_the_training() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_labels_of_one_side_switch_mirroring_off() -> None:
-    names = ["blue_hair", "hair_over_left_eye", "right_side_up", "bright_eyes", "leftover_hair"]
-    assert sided(names) == ["hair_over_left_eye", "right_side_up"]
+def test_labels_of_one_side_switch_mirroring_off(tiny: Tagger) -> None:
+    names = ("blue_hair", "hair_over_left_eye", *LABELS[2:])
+    one_sided = dataclasses.replace(tiny, label_names=names)
+    images, _ = drawn_heads(4, seed=6)
+    mirrored = images[:, :, ::-1]
+    assert np.allclose(tiny.logits(images), tiny.logits(mirrored), atol=1e-5)
+    assert not np.allclose(one_sided.logits(images), one_sided.logits(mirrored), atol=1e-3)
 
 
 def test_variation_keeps_grey_grey_and_a_plain_colour_its_hue() -> None:
