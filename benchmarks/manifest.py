@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, ROWS_A_GROUP
+from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH, ROWS_A_GROUP
 from dataset.store import Store
 
 VARIETY = 10_000
@@ -61,12 +61,12 @@ def make_home(root: Path, rows: int, tags: int) -> None:
     vocabulary = pa.array([*PARTS, *names])
     blobs = [rng.bytes(32).hex() for _ in range(rows)]
     # Of posts the order is their number's, of faces their name's: as the stages before write them.
-    with store.writing(POSTS_PATH) as file, pq.ParquetWriter(file, POSTS) as writer:
+    with store.writing(POSTS_PATH) as file, pq.ParquetWriter(file, POSTS, compression="zstd") as writer:
         for first in range(0, rows, ROWS_A_POSTS_GROUP):
             part = blobs[first : first + ROWS_A_POSTS_GROUP]
             writer.write_table(_posts(rng, part, first, tags=tags, vocabulary=vocabulary))
     order = np.array(sorted(range(rows), key=blobs.__getitem__))
-    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, FACES) as writer:
+    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, FACES, **PARQUET) as writer:
         for first in range(0, rows, ROWS_A_GROUP):
             numbers = order[first : first + ROWS_A_GROUP]
             writer.write_table(_faces([blobs[number] for number in numbers], numbers))

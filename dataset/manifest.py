@@ -29,6 +29,7 @@ from dataset.schemas import (
     BOARD,
     FACES_PATH,
     MACHINE,
+    PARQUET,
     POSTS,
     ROWS_A_GROUP,
     manifest_schema,
@@ -354,7 +355,7 @@ def _write_tables(store: Store, made: Manifest, rows: _Rows) -> None:
         writers = {}
         for split in SPLITS:
             file = stack.enter_context(store.writing(f"{made.folder}/{split}.parquet"))
-            writer = pq.ParquetWriter(file, schema, compression="zstd")
+            writer = pq.ParquetWriter(file, schema, **PARQUET)
             writers[split] = stack.enter_context(writer)
         for part, _ in rows.parts():
             for split in SPLITS:

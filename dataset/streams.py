@@ -12,7 +12,7 @@ from dataset.errors import SchemaError
 from dataset.schemas import check_batch, check_schema
 from dataset.store import Store
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 1024  # a posts row is half a kilobyte, and is held in several forms at once
 _BUFFER_BYTES = 2**16  # read ahead by so much, not by whole columns of a row group
 _NO_NIBBLE = 255
 _NIBBLE = np.full(256, _NO_NIBBLE, np.uint8)
