@@ -61,7 +61,10 @@ def make_home(root: Path, rows: int, tags: int) -> None:
     vocabulary = pa.array([*PARTS, *names])
     blobs = [rng.bytes(32).hex() for _ in range(rows)]
     # Of posts the order is their number's, of faces their name's: as the stages before write them.
-    with store.writing(POSTS_PATH) as file, pq.ParquetWriter(file, POSTS, compression="zstd") as writer:
+    with (
+        store.writing(POSTS_PATH) as file,
+        pq.ParquetWriter(file, POSTS, compression="zstd") as writer,
+    ):
         for first in range(0, rows, ROWS_A_POSTS_GROUP):
             part = blobs[first : first + ROWS_A_POSTS_GROUP]
             writer.write_table(_posts(rng, part, first, tags=tags, vocabulary=vocabulary))
