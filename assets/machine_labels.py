@@ -24,7 +24,7 @@ class MachineLabelConfig(dg.Config):
     """Which tagger labels the faces without tags, and how ours is trained."""
 
     total_kimg: float = Field(
-        default=150.0, gt=0, description="Thousands of pictures shown to our own tagger."
+        default=130.0, gt=0, description="Thousands of pictures shown to our own tagger."
     )
     overrides: dict[str, str] = Field(
         default={}, description='Further settings of it, such as {"input_px": "96"}.'

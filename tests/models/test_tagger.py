@@ -14,7 +14,7 @@ from models.tagger.network import TaggerNet
 from models.tagger.scores import score
 from models.tagger.tagger import FACTS, WEIGHTS, Tagger, load
 from models.tagger.training import train_tagger
-from tests.models.drawn_heads import HAIR, LABELS, drawn_heads
+from tests.models.drawn_heads import EYES, HAIR, LABELS, drawn_heads
 
 SMALL = TaggerConfig(width=0.35, input_px=48, batch=32, total_kimg=6.4, device="cpu", threads=1)
 TINY = dataclasses.replace(SMALL, width=0.1, input_px=32, total_kimg=0.2, batch=16)
@@ -37,10 +37,11 @@ def test_it_learns_the_colours_of_drawn_heads_far_above_chance(tagger: Tagger) -
     found = score(
         tagger.probabilities(images), truths, LABELS, raw=tagger.raw_probabilities(images)
     )
-    for one in found.labels:
+    colours = [one for one in found.labels if one.label in {*HAIR, *EYES}]
+    assert len(colours) == 7
+    for one in colours:
         assert one.ap is not None
         assert one.ap > (one.frequency + 3) / 4, one
-    assert {one.label for one in found.labels} >= set(HAIR)
     assert found.mean_ece < 0.06
     assert tagger.facts["rows"] + tagger.facts["calibration_rows"] == 1200
     assert tagger.facts["parameters"] < 1_000_000
@@ -154,7 +155,7 @@ def test_labels_of_one_side_switch_mirroring_off(tiny: Tagger) -> None:
     images, _ = drawn_heads(4, seed=6)
     mirrored = images[:, :, ::-1]
     assert np.allclose(tiny.logits(images), tiny.logits(mirrored), atol=1e-5)
-    assert not np.allclose(one_sided.logits(images), one_sided.logits(mirrored), atol=1e-3)
+    assert not np.allclose(one_sided.logits(images), one_sided.logits(mirrored), atol=1e-5)
 
 
 def test_variation_keeps_grey_grey_and_a_plain_colour_its_hue() -> None:
