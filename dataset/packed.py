@@ -69,16 +69,24 @@ def pack(
     path = f"packed/{manifest.digest}/{split}-{resolution_px}.npy"
     place = into or store
     local = place.local(path)
-    place.make_folder(f"packed/{manifest.digest}")
-    with _alone(place, f"{path}.lock"):
-        header = _header(rows.num_rows, resolution_px)
-        if local.exists() and not _is_whole(place, path, header):
-            _log.warning("%s is damaged; it is packed again", local)
-            place.remove(path)
-        if not local.exists():
-            _Packing(store, place, path, resolution_px, header).run(rows)
+    header = _header(rows.num_rows, resolution_px)
+    if not _is_whole(place, path, header):
+        place.make_folder(f"packed/{manifest.digest}")
+        with _alone(place, f"{path}.lock"):
+            _repack(store, place, path, rows=rows, resolution_px=resolution_px)
     images = np.load(local, mmap_mode="r")
     return Packed(images, _label_rows(rows, manifest.labels), rows["face_id"].to_pylist(), local)
+
+
+def _repack(store: Store, place: Store, path: str, *, rows: pa.Table, resolution_px: int) -> None:
+    """Packs unless another process has just done it; takes a damaged pack away."""
+    header = _header(rows.num_rows, resolution_px)
+    if _is_whole(place, path, header):
+        return
+    if place.exists(path):
+        _log.warning("%s is damaged; it is packed again", place.url(path))
+        place.remove(path)
+    _Packing(store, place, path, resolution_px, header).run(rows)
 
 
 @contextlib.contextmanager
@@ -106,7 +114,7 @@ def _is_whole(place: Store, path: str, header: bytes) -> bool:
     """Whether a pack is as it was sealed. Its bytes are read only if its time has changed."""
     local = place.local(path)
     seal = _read_seal(place, path)
-    if seal is None or local.stat().st_size != seal.size_bytes:
+    if seal is None or not local.exists() or local.stat().st_size != seal.size_bytes:
         return False
     with local.open("rb") as file:
         if file.read(len(header)) != header:

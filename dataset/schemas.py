@@ -37,7 +37,7 @@ def _optional(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
 
 POSTS = pa.schema(
     [
-        _required("board", pa.string(), "site name in the registry"),
+        _required("board", pa.string(), "the board, as the site registry names it"),
         _required("post_id", pa.int64(), "the board's own number of the post"),
         _optional("md5", pa.string(), "the board's md5, verified on arrival; absent if withheld"),
         _optional("sha256", pa.string(), "name of the blob; absent if nothing was stored"),

@@ -44,7 +44,7 @@ def build_defs(
     os.environ.update(chosen.environment())  # libraries (MLflow) and child processes read it
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
-    posts = posts_asset([site.name for site in sites])
+    posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
     dataset = [posts, faces, labels, machine_labels, manifest]
     assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(

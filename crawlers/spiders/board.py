@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
@@ -18,11 +18,12 @@ from crawlers.boards import BOARDS, Board
 from crawlers.ledger import Ledger
 from crawlers.post import Post
 from crawlers.settings import site_settings
-from crawlers.sites import Site, site_named
+from crawlers.sites import Site, board_names, load_sites, site_named
+from crawlers.takedowns import board_takedowns
 from crawlers.verdict import Verdict
 from crawlers.window import Ask, Window, check_order, take
 from dataset.errors import CrawlError, OmokageError, UsageError
-from dataset.policy import Takedowns, read_takedowns
+from dataset.policy import Takedowns, drop_reason
 from dataset.store import Store
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ class BoardSpider(scrapy.Spider):
 
     family: ClassVar[str]
 
-    def __init__(self, *, site: Site, store: Store, words: str, limit: int) -> None:
+    def __init__(
+        self, *, site: Site, store: Store, words: str, limit: int, names: Mapping[str, str]
+    ) -> None:
         super().__init__(name=self.name)
         self.site = site
         self.store = store
@@ -48,10 +51,10 @@ class BoardSpider(scrapy.Spider):
         self.limit = limit
         self.board: Board = BOARDS[self.family]
         self.ledger = Ledger.of(store)
-        self.ledger.hold(site.name)
+        self.ledger.hold(site.board)
         self.ledger.admit(site)
-        self.takedowns: Takedowns = read_takedowns(store)
-        self.expected = 0  # posts that this crawl will see, as far as is known; 0: unknown
+        self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
+        self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
         self.failure: OmokageError | None = None
         self.stopping = False
         self._window = Window()
@@ -82,14 +85,16 @@ class BoardSpider(scrapy.Spider):
             raise UsageError(f"limit is {limit}; a whole number, 0 for no limit, wanted")
         crawler.settings.setdict(site_settings(chosen), priority="spider")
         store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
-        spider = cls(site=chosen, store=store, words=tags, limit=int(limit))
+        names = board_names(load_sites(sites or None))
+        spider = cls(site=chosen, store=store, words=tags, limit=int(limit), names=names)
         spider._set_crawler(crawler)
         return spider
 
     async def start(self) -> AsyncIterator[Request]:
         """Asks again for what an earlier crawl left pending, then for what is new."""
-        self._window = self.ledger.window(self.site.name, self.query)
-        self._unsettled = self.ledger.pending_queries(self.site.name)
+        self._window = self.ledger.window(self.site.board, self.query)
+        self.ledger.revisit(self.site.board)
+        self._unsettled = self.ledger.pending_queries(self.site.board)
         for request in self._next_unsettled():
             yield request
 
@@ -114,22 +119,24 @@ class BoardSpider(scrapy.Spider):
         """Yields the pending posts of a page by their present records, then asks for the next."""
         try:
             posts = self._read(response, ask, self.site.page_size)
-            if not posts and self._is_not_the_end():
+            if not posts and self._is_not_the_end(ask):
                 yield self._ask_unsettled(query, ask.edge)
                 return
             bottom = min((post.post_id for post in posts), default=0)
-            waiting = self.ledger.pending(self.site.name, query, first=bottom, below=ask.edge)
+            waiting = self.ledger.pending(self.site.board, query, first=bottom, below=ask.edge)
             present = {post.post_id: post for post in posts}
             self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
-            following = self.ledger.highest_pending(self.site.name, query, below=bottom)
+            following = self.ledger.highest_pending(self.site.board, query, below=bottom)
         except OmokageError as error:
             self.stop(error)
             return
         for post in waiting:
             if post.post_id in present:
                 yield Verdict(present[post.post_id], query)
-            else:
+            elif drop_reason(post, self.takedowns) is None:
                 yield Verdict(post, query, put_off="the board does not list it")
+            else:  # it was to be refused when it was last seen: no need to see it again
+                yield Verdict(post, query)
         if following is None:
             self._unsettled = self._unsettled[1:]
             yield from self._next_unsettled()
@@ -141,6 +148,14 @@ class BoardSpider(scrapy.Spider):
         if self.stopping and isinstance(failure.value, IgnoreRequest):
             return
         url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
+        if isinstance(failure.value, IgnoreRequest) and "robots.txt" in str(failure.value):
+            self.stop(
+                CrawlError(
+                    f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
+                    "allow the use of this API path, name it in robots_exempt of the site registry"
+                )
+            )
+            return
         why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
         self.stop(
             CrawlError(
@@ -174,13 +189,13 @@ class BoardSpider(scrapy.Spider):
         """Writes a page into the ledger; returns the posts that are to be settled."""
         room = self.limit - self._taken if self.limit else None
         taken = self._read(response, ask, limit)[:room]
-        if not taken and self._is_not_the_end():
+        if not taken and self._is_not_the_end(ask):
             return []
         self._taken += len(taken)
         self._window = self._window.after(ask, [post.post_id for post in taken])
         self._caught_up |= ask.side == "newest" or (ask.side == "above" and not taken)
         to_settle = self.ledger.note_page(
-            self.site.name, self.query, posts=taken, window=self._window
+            self.site.board, self.query, posts=taken, window=self._window
         )
         return [Verdict(post, self.query) for post in to_settle]
 
@@ -196,9 +211,13 @@ class BoardSpider(scrapy.Spider):
             self._empty_answers = 0
         return take(ask, posts)
 
-    def _is_not_the_end(self) -> bool:
-        """Tells, after an empty page, whether the same page has to be asked for again."""
-        self._empty_answers = (self._empty_answers + 1) % self.site.empty_answers
+    def _is_not_the_end(self, ask: Ask) -> bool:
+        """Tells, after an empty page, whether the same page has to be asked for again.
+
+        What is missed above, the next crawl finds; what is missed below is lost for good.
+        """
+        enough = self.site.empty_answers if ask.side != "above" else min(2, self.site.empty_answers)
+        self._empty_answers = (self._empty_answers + 1) % enough
         return self._empty_answers > 0
 
     def _next_unsettled(self) -> Iterator[Request]:
@@ -206,7 +225,7 @@ class BoardSpider(scrapy.Spider):
         if self.stopping:
             return
         for query in self._unsettled:
-            highest = self.ledger.highest_pending(self.site.name, query)
+            highest = self.ledger.highest_pending(self.site.board, query)
             if highest is not None:
                 self._unsettled = self._unsettled[self._unsettled.index(query) :]
                 yield self._ask_unsettled(query, highest + 1)

@@ -1,6 +1,5 @@
 """What the materialisations of labels and manifest tell, for a small home."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg

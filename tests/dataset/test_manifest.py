@@ -373,6 +373,22 @@ def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
             assert rows["face_id"].to_pylist() == sorted(rows["face_id"].to_pylist())
 
 
+def test_dropped_faces_stand_in_no_split(ready: Home) -> None:
+    """So a near-duplicate of a face in train cannot be judged in eval."""
+    faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
+    dropped = [row | {"drop_reason": "near_duplicate"} for row in faces[::7]]
+    table = pa.Table.from_pylist([*dropped, *(row for row in faces if faces.index(row) % 7)], FACES)
+    write_table(ready.store, "faces.parquet", table, declared=FACES)
+    made = build(ready)
+    ids = [
+        face_id
+        for split in ("train", "eval")
+        for face_id in read_split(ready.store, made, split)["face_id"].to_pylist()
+    ]
+    assert len(ids) == COUNT - len(dropped)
+    assert not set(ids) & {row["face_id"] for row in dropped}
+
+
 def test_one_picture_and_one_post_stand_in_one_split(ready: Home) -> None:
     faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
     second = [{**row, "face_id": row["face_id"][:-1] + "7"} for row in faces]

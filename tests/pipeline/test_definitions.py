@@ -29,7 +29,13 @@ GRAPH = {
 }
 # asset: its checks; True blocks what is below
 CHECKS = {
-    "posts": {"posts_schema": True, "posts_kept": True, "posts_are_safe": True},
+    "posts": {
+        "posts_schema": True,
+        "posts_kept": True,
+        "posts_are_safe": True,
+        "no_orphan_blobs": False,
+        "ledger_and_files_agree": True,
+    },
     "faces": {"faces_schema": True, "faces_kept": True},
     "labels": {"labels_wanted": False},
     "manifest": {"manifest_rows": True},
