@@ -9,7 +9,7 @@ from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema
 from dataset.machine import DEFAULT_THRESHOLD
 from dataset.manifest import Manifest, build_manifest
-from dataset.schemas import FACES, manifest_schema
+from dataset.schemas import FACES, MACHINE_LABELS_PATH, manifest_schema
 
 
 class ManifestConfig(dg.Config):
@@ -19,7 +19,7 @@ class ManifestConfig(dg.Config):
         default=0.1, gt=0, lt=1, description="Part of the pictures that training never sees."
     )
     machine_labels: str = Field(
-        default="",
+        default=MACHINE_LABELS_PATH,
         description="Table of a tagger's labels under the home, for posts without tags; "
         "empty: such posts are left out.",
     )
@@ -28,7 +28,12 @@ class ManifestConfig(dg.Config):
     )
 
 
-@dg.asset(deps=["posts", "faces", "labels"], group_name="dataset", kinds={"parquet"}, owners=OWNERS)
+@dg.asset(
+    deps=["posts", "faces", "labels", "machine_labels"],
+    group_name="dataset",
+    kinds={"parquet"},
+    owners=OWNERS,
+)
 def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResult:
     """The training set: crops, splits and labels. Same content, same digest, no new training."""
     watch = Stopwatch()
