@@ -6,8 +6,8 @@ decodes the whole picture; grey, equalised, detectMultiScale 1.1/5/24; 1.5x crop
 our own with `fast` and with `thorough`. The clock counts the processor's time of this one thread,
 so that what else the machine does weighs little. The last line on stdout is JSON.
 
-A picture folder may have `face_boxes.csv` (file,x,y,w,h,kind) and `images/`, `no_face/`; then faces
-that were found, missed and made up are counted as well: a face is found if a box's middle lies in it.
+A picture folder may have `face_boxes.csv` (file,x,y,w,h,kind) and `images/`, `no_face/`; then the
+found and the false faces are counted as well: a face is found if a box's middle lies in it.
 """
 
 import argparse
@@ -155,7 +155,8 @@ def plain_script() -> Program:
                 max(0, round(y - reach)) : round(y + reach),
                 max(0, round(x - reach)) : round(x + reach),
             ]
-            _png(cv2.resize(part, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA))
+            small = cv2.resize(part, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
+            _png(np.asarray(small, np.uint8))
         return boxes
 
     return crop
@@ -169,7 +170,7 @@ def _ours(settings: FaceSettings) -> Program:
             return []
         for face in faces:
             if face.crop is not None:
-                _png(cv2.cvtColor(face.crop, cv2.COLOR_RGB2BGR))
+                _png(np.asarray(cv2.cvtColor(face.crop, cv2.COLOR_RGB2BGR), np.uint8))
         return [_box_of(face) for face in faces]
 
     return crop
@@ -179,7 +180,7 @@ def _box_of(face: Face) -> Box:
     return Box(*(face.row[name] for name in "xywh"))
 
 
-def _png(picture: npt.NDArray[np.generic]) -> None:
+def _png(picture: npt.NDArray[np.uint8]) -> None:
     written, _ = cv2.imencode(".png", picture)
     if not written:
         raise RuntimeError("OpenCV could not write a PNG")

@@ -151,13 +151,11 @@ class LbpDetector:
     def _proposed(self, octaves: "_Octaves", reduced_by: float) -> list[Cluster]:
         """The places where at least one window of the coarse search lies."""
         views, least = self._search.proposing, max(self.min_face_px, LARGE_FACE_PX)
-        seen = self._searched(octaves, views, least / reduced_by)
+        places = clustered(self._searched(octaves, views, least / reduced_by))
         if self.min_face_px < least:
-            small = self._searched(
-                octaves, views[:1], self.min_face_px / reduced_by, least / reduced_by
-            )
-            seen = np.concatenate([seen, small])
-        return clustered(seen)
+            sides = (self.min_face_px / reduced_by, least / reduced_by)
+            places += clustered(self._searched(octaves, views[:1], *sides))
+        return places
 
     def _searched(
         self,
@@ -174,7 +172,7 @@ class LbpDetector:
             return no_windows()
         drawn = small[top:bottom, left:right]
         seen = [self._coarse(_shown(drawn, view), view, below_px * scale) for view in views]
-        return moved(np.concatenate(seen) + (left, top, 0), 0, 0, scale=scale)
+        return moved(np.concatenate(seen), left / scale, top / scale, scale=scale)
 
     def _coarse(self, shown: Grey, view: View, below_px: float) -> Windows:
         found = [no_windows()]
@@ -191,21 +189,21 @@ class LbpDetector:
         """Looks again, close up; `hits` of the returned are those of both searches."""
         close_up, left, top, scale = octaves.close_up(place)
         smallest, largest = (round(_CLOSE_UP_PX * factor) for factor in _CLOSE_UP_SIDES)
-        agreed, proposed = no_windows(), self._search.weight * place.hits
+        proposed = self._search.weight * place.hits
+        agreed = np.tile((place.x, place.y, place.side), (proposed, 1))
         for view in self._search.confirming:
             raw = self._windows(
                 _shown(close_up, view), step=_CLOSE_UP_STEP, smallest=smallest, largest=largest
             )
             if len(raw):
                 seen = mirrored(raw, close_up.shape[1]) if view.mirrored else raw
-                near = agreeing(
-                    moved(seen, 0, 0, scale=scale) + (left, top, 0), place.x, place.y, place.side
-                )
+                there = moved(seen, left, top, scale=scale)
+                near = agreeing(there, place.x, place.y, place.side)
                 agreed = np.concatenate([agreed, near])
-            if self._search.stops_early and proposed + len(agreed) >= self._search.hits:
+            if self._search.stops_early and len(agreed) >= self._search.hits:
                 break
-        face = mean_of(agreed) if len(agreed) else place
-        return Cluster(face.x, face.y, face.side, proposed + len(agreed))
+        # The mean of all windows as they are counted: steadier than that of either search.
+        return mean_of(agreed) if len(agreed) else Cluster(place.x, place.y, place.side, 0)
 
     def _windows(self, grey: Grey, *, step: float, smallest: int, largest: int) -> Windows:
         raw = self._cascade.detectMultiScale(

@@ -65,15 +65,10 @@ def mean_of(windows: Windows) -> Cluster:
 
 def mirrored(windows: Windows, width: float) -> Windows:
     """Maps windows of a picture turned left to right, `width` wide, back to the picture."""
-    return windows * (-1, 1, 1) + (width, 0, 0)
+    turned = windows * np.array([-1.0, 1.0, 1.0]) + np.array([width, 0.0, 0.0])
+    return np.asarray(turned, np.float64)
 
 
 def moved(windows: Windows, x: float, y: float, *, scale: float) -> Windows:
     """Maps windows of a part that was cut out at x, y and then resized by `scale` back."""
-    return windows / scale + (x, y, 0)
-
-
-def turned(windows: Windows, matrix: npt.NDArray[np.float64]) -> Windows:
-    """Moves the windows' centres by an affine `matrix` [2, 3]; their sides stay."""
-    centres = windows[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    return np.column_stack([centres, windows[:, 2]])
+    return np.asarray(windows / scale + np.array([x, y, 0.0]), np.float64)

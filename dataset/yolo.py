@@ -66,7 +66,7 @@ class OnnxDetector:
                 f"{path}: not an ONNX model that OpenCV can read: {_first_line(error)}"
             ) from error
 
-    def find(self, picture: Picture, *, reduced_by: float = 1.0) -> list[Found]:  # noqa: ARG002
+    def find(self, picture: Picture, *, reduced_by: float = 1.0) -> list[Found]:
         """Returns the faces on an RGB picture [H, W, 3], the largest first, in its own pixels."""
         height, width = picture.shape[:2]
         fitted, letterbox = letterboxed(picture, self._input_px)

@@ -1,4 +1,4 @@
-"""The command line `omokage`: the demo, the servers, a crawl, faces, the state of a home, samples."""
+"""The command line `omokage`: the demo, servers, a crawl, faces, the state of a home, samples."""
 
 import sys
 from pathlib import Path

@@ -100,22 +100,23 @@ def pictures_of(path: str) -> Iterator[Path]:
     if Path(path).is_file():
         yield Path(path)
         return
-    inside = Path(path).is_dir()
-    named = (
-        sorted(Path(path).rglob("*"))
-        if inside
-        else map(Path, sorted(glob.glob(path, recursive=True)))
-    )
+    named = [Path(path)] if Path(path).is_dir() else _matching(path)
+    inside = [sorted(one.rglob("*")) if one.is_dir() else [one] for one in named]
     found = [
         file
-        for one in named
-        for file in (sorted(one.rglob("*")) if one.is_dir() and not inside else [one])
+        for files in inside
+        for file in files
         if file.is_file() and file.suffix.lower() in SUFFIXES
     ]
     if not found:
         known = ", ".join(sorted(SUFFIXES))
         raise UsageError(f"{path}: no picture there; a file, a folder or a glob wanted ({known})")
     yield from found
+
+
+def _matching(pattern: str) -> list[Path]:
+    # Path.glob takes no absolute patterns
+    return [Path(one) for one in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
 
 
 def _tell(file: Path, settings: FaceSettings, advance: Advance, *, as_json: bool) -> bool:
