@@ -1,84 +1,313 @@
-"""Finds drawn faces with the LBP cascade that danbooru-utility carries."""
+"""Finds drawn faces with the LBP cascade that danbooru-utility carries: proposed, then confirmed.
+
+The cascade is quick where it says no, and unsure where it says yes: a face gives a few windows, and
+so may an ornament. So a coarse search over the whole picture only proposes places, and each place
+is then looked at again, close up and in several ways (blurred, mirrored, its red alone). What most
+of these find again is a face. The cascade's usual equalised histogram is left out: it costs recall.
+"""
 
 import importlib.resources
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from dataset.decode import Picture
-from dataset.geometry import Box
+from dataset.decode import REDUCTIONS, Picture
+from dataset.detection import Found, box_within, one_a_face
+from dataset.windows import (
+    Cluster,
+    Windows,
+    agreeing,
+    clustered,
+    mean_of,
+    mirrored,
+    moved,
+    no_windows,
+)
+
+Grey = npt.NDArray[np.uint8]  # [H, W]
 
 WINDOW_PX = 24  # the side of the cascade's own window: no smaller face can be found
-SCALE_FACTOR = 1.1
-MIN_NEIGHBOURS = 5
+LARGE_FACE_PX = 64  # smaller ones are rare, and most of what looks like one is none
+_CLOSE_UP_PX = 48  # a proposed face's side in its close-up: twice the window, so that many fit
+_CLOSE_UP_REACH = 2.0  # the close-up's side by the face's
+_CLOSE_UP_STEP = 1.1
+_CLOSE_UP_SIDES = (0.7, 1.5)  # the sides that are looked for there, by the proposed one
+_SMALL_DEMAND = 2  # times the hits for a face smaller than LARGE_FACE_PX
+_PLAIN = 8  # rows and columns that differ by no more (of 255) are a border without a drawing
+
+
+@dataclass(frozen=True)
+class View:
+    """One way in which the cascade is shown a picture."""
+
+    red: bool = False  # its red channel in place of grey: skin is bright, most lines stay dark
+    blurred: bool = False  # lightly: takes away paper grain, screens and the marks of JPEG
+    mirrored: bool = False  # the cascade is not symmetric
+
+
+PLAIN = View()
+
+
+@dataclass(frozen=True)
+class Search:
+    """How thoroughly faces are looked for.
+
+    A place counts as a face if `weight` x the windows that proposed it + the windows that agree
+    close up are at least `hits`.
+    """
+
+    step: float  # by which the coarse search's sides grow
+    proposing: tuple[View, ...]
+    confirming: tuple[View, ...]
+    weight: int
+    hits: int
+    goes_below: bool  # also looks for faces smaller than LARGE_FACE_PX, with the first view alone
+    stops_early: bool  # with the first views that suffice
+
+
+_CLOSE_UPS = (
+    PLAIN,
+    View(blurred=True, mirrored=True),
+    View(red=True, mirrored=True),
+    View(mirrored=True),
+)
+SEARCHES = {
+    "fast": Search(
+        step=1.25,
+        proposing=_CLOSE_UPS[:1],
+        confirming=_CLOSE_UPS,
+        weight=0,
+        hits=6,
+        goes_below=False,
+        stops_early=True,
+    ),
+    "thorough": Search(
+        step=1.1,
+        proposing=_CLOSE_UPS[:3],
+        confirming=_CLOSE_UPS,
+        weight=3,
+        hits=24,
+        goes_below=True,
+        stops_early=False,
+    ),
+}
 
 
 class LbpDetector:
-    """Finds faces at least `min_face_px` wide; not safe to share between threads.
+    """Finds faces at least `min_face_px` wide in one of the SEARCHES; not to be shared by threads.
 
-    The picture is first reduced so that a face of `min_face_px` just fills the cascade's window:
-    the time goes with the reduced area (1000x1400 on one core: minSize 24 gives 4.3 pictures/s,
-    96 gives 45), and what is lost is too small to be used.
+    The picture is first reduced so that the smallest face just fills the cascade's window: the time
+    goes with the reduced area, and what is lost is too small to be used.
     """
 
-    def __init__(self, min_face_px: int = WINDOW_PX) -> None:
+    def __init__(self, min_face_px: int = WINDOW_PX, mode: str = "thorough") -> None:
         if min_face_px < WINDOW_PX:
             raise ValueError(f"min_face_px is {min_face_px}; the cascade's window is {WINDOW_PX}")
+        if mode not in SEARCHES:
+            raise ValueError(f'mode is "{mode}"; {" or ".join(SEARCHES)} wanted')
         cv2.setNumThreads(1)  # one picture a process: the processes are the parallelism
         resource = importlib.resources.files("danbooru") / "lbpcascade_animeface.xml"
         with importlib.resources.as_file(resource) as path:
             self._cascade = cv2.CascadeClassifier(str(path))
-        self._reduction = WINDOW_PX / min_face_px
+        self._search = SEARCHES[mode]
+        least = WINDOW_PX if self._search.goes_below else LARGE_FACE_PX
+        self.min_face_px = max(min_face_px, least)
 
-    def find(self, picture: Picture) -> list[Box]:
-        """Returns the faces on an RGB picture [H, W, 3] in its own pixels, the largest first."""
+    @property
+    def reducible_by(self) -> int:
+        """How far a picture may come reduced (1, 2, 4 or 8) without a face being lost."""
+        return max(by for by in REDUCTIONS if by * WINDOW_PX <= self.min_face_px)
+
+    def find(self, picture: Picture, *, reduced_by: float = 1.0) -> list[Found]:
+        """Returns the faces on an RGB picture [H, W, 3], the largest first, in its own pixels.
+
+        A score of 0.5 is just enough: it is hits / (hits + the hits that are wanted).
+        """
         height, width = picture.shape[:2]
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        if self._reduction < 1:
-            size = (math.ceil(width * self._reduction), math.ceil(height * self._reduction))
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        found, hits = self._cascade.detectMultiScale2(
-            cv2.equalizeHist(grey),
-            scaleFactor=SCALE_FACTOR,
-            minNeighbors=MIN_NEIGHBOURS,
-            minSize=(WINDOW_PX, WINDOW_PX),
+        octaves = _Octaves(picture)
+        found = []
+        for place in self._proposed(octaves, reduced_by):
+            face = self._confirmed(octaves, place)
+            wanted = self._search.hits * (
+                _SMALL_DEMAND if face.side < LARGE_FACE_PX / reduced_by else 1
+            )
+            if face.hits >= wanted:
+                half = face.side / 2
+                box = box_within(
+                    face.x - half,
+                    face.y - half,
+                    face.x + half,
+                    face.y + half,
+                    width=width,
+                    height=height,
+                )
+                found.append(Found(box, face.hits / (face.hits + wanted)))
+        return one_a_face(found)
+
+    def _proposed(self, octaves: "_Octaves", reduced_by: float) -> list[Cluster]:
+        """The places where at least one window of the coarse search lies."""
+        views, least = self._search.proposing, max(self.min_face_px, LARGE_FACE_PX)
+        places = clustered(self._searched(octaves, views, least / reduced_by))
+        if self.min_face_px < least:
+            sides = (self.min_face_px / reduced_by, least / reduced_by)
+            places += clustered(self._searched(octaves, views[:1], *sides))
+        return places
+
+    def _searched(
+        self,
+        octaves: "_Octaves",
+        views: tuple[View, ...],
+        least_px: float,
+        below_px: float = math.inf,
+    ) -> Windows:
+        """The windows of sides from `least_px` to `below_px`, in any of the views."""
+        small = octaves.reduced(min(1.0, WINDOW_PX / least_px))
+        scale = small.shape[1] / octaves.width
+        top, bottom, left, right = _drawn_part(small)
+        if min(bottom - top, right - left) < WINDOW_PX:
+            return no_windows()
+        drawn = small[top:bottom, left:right]
+        seen = [self._coarse(_shown(drawn, view), view, below_px * scale) for view in views]
+        return moved(np.concatenate(seen), left / scale, top / scale, scale=scale)
+
+    def _coarse(self, shown: Grey, view: View, below_px: float) -> Windows:
+        found = [no_windows()]
+        for level in _pyramid(shown, self._search.step, below_px / WINDOW_PX):
+            # One size at a time: for larger windows the cascade would halve its stride, and take
+            # as long over the upper levels as over the lowest.
+            raw = self._windows(level, step=2.0, smallest=WINDOW_PX, largest=WINDOW_PX)
+            if len(raw):
+                found.append(moved(raw, 0, 0, scale=level.shape[1] / shown.shape[1]))
+        windows = np.concatenate(found)
+        return mirrored(windows, shown.shape[1]) if view.mirrored else windows
+
+    def _confirmed(self, octaves: "_Octaves", place: Cluster) -> Cluster:
+        """Looks again, close up; `hits` of the returned are those of both searches."""
+        close_up, left, top, scale = octaves.close_up(place)
+        smallest, largest = (round(_CLOSE_UP_PX * factor) for factor in _CLOSE_UP_SIDES)
+        proposed = self._search.weight * place.hits
+        agreed = np.tile((place.x, place.y, place.side), (proposed, 1))
+        for view in self._search.confirming:
+            raw = self._windows(
+                _shown(close_up, view), step=_CLOSE_UP_STEP, smallest=smallest, largest=largest
+            )
+            if len(raw):
+                seen = mirrored(raw, close_up.shape[1]) if view.mirrored else raw
+                there = moved(seen, left, top, scale=scale)
+                near = agreeing(there, place.x, place.y, place.side)
+                agreed = np.concatenate([agreed, near])
+            if self._search.stops_early and len(agreed) >= self._search.hits:
+                break
+        # The mean of all windows as they are counted: steadier than that of either search.
+        return mean_of(agreed) if len(agreed) else Cluster(place.x, place.y, place.side, 0)
+
+    def _windows(self, grey: Grey, *, step: float, smallest: int, largest: int) -> Windows:
+        raw = self._cascade.detectMultiScale(
+            grey,
+            scaleFactor=step,
+            minNeighbors=0,  # all windows: they are counted here
+            minSize=(smallest, smallest),
+            maxSize=(largest, largest),
         )
-        across, down = width / grey.shape[1], height / grey.shape[0]
-        scaled = np.reshape(found, (-1, 4)) * (across, down, across, down)
-        boxes = [_inside(row, width, height) for row in scaled.tolist()]
-        by_hits = sorted(zip(boxes, np.ravel(hits).tolist(), strict=True), key=_surest_first)
-        return sorted(_one_a_face([box for box, _ in by_hits]), key=_largest_first)
+        if not len(raw):
+            return no_windows()
+        corners = np.asarray(raw, np.float64)
+        side = corners[:, 2]
+        return np.column_stack([corners[:, 0] + side / 2, corners[:, 1] + side / 2, side])
 
 
-def _one_a_face(boxes: list[Box]) -> list[Box]:
-    """Leaves out each box whose middle is in an earlier one, or the other way round.
+class _Octaves:
+    """A picture and its halves, made when they are asked for."""
 
-    A large face may be found twice, the second time too low and too large: on 22 of 1,000 drawn
-    portraits, and on each of them the box with more hits was the right one.
+    def __init__(self, picture: Picture) -> None:
+        self._halves = [picture]
+        self.height, self.width = picture.shape[:2]
+
+    def reduced(self, scale: float) -> Picture:
+        """The whole picture at `scale` (0-1), its sides rounded."""
+        size = (max(1, round(self.width * scale)), max(1, round(self.height * scale)))
+        return _resized(self._at_least(scale), size)
+
+    def close_up(self, place: Cluster) -> tuple[Picture, int, int, float]:
+        """The picture about a place, resized so that its side is _CLOSE_UP_PX.
+
+        Returns it with its left and top in the picture and the scale.
+        """
+        source = self._at_least(_CLOSE_UP_PX / place.side)
+        across, down = source.shape[1] / self.width, source.shape[0] / self.height
+        reach = place.side * _CLOSE_UP_REACH / 2
+        left, right = _span(place.x, reach, across, source.shape[1])
+        top, bottom = _span(place.y, reach, down, source.shape[0])
+        scale = _CLOSE_UP_PX / (place.side * across)
+        size = (max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale)))
+        part = _resized(source[top:bottom, left:right], size)
+        return part, round(left / across), round(top / down), scale * across
+
+    def _at_least(self, scale: float) -> Picture:
+        """The smallest of the halves that has at least `scale` of the picture's sides."""
+        steps = max(0, math.floor(-math.log2(scale) + 1e-9))
+        while len(self._halves) <= steps:
+            last = self._halves[-1]
+            size = ((last.shape[1] + 1) // 2, (last.shape[0] + 1) // 2)
+            half = cv2.resize(last, size, interpolation=cv2.INTER_AREA)
+            self._halves.append(np.asarray(half, np.uint8))
+        return self._halves[steps]
+
+
+def _span(centre: float, reach: float, scale: float, length: int) -> tuple[int, int]:
+    """Where a span about `centre` begins and ends in a picture at `scale`, `length` long."""
+    start = min(max(round((centre - reach) * scale), 0), length - 1)
+    return start, min(max(round((centre + reach) * scale), start + 1), length)
+
+
+def _shown(picture: Picture, view: View) -> Grey:
+    grey = picture[:, :, 0] if view.red else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    if view.blurred:
+        grey = cv2.GaussianBlur(grey, (3, 3), 0.8)
+    if view.mirrored:
+        grey = cv2.flip(grey, 1)
+    return np.ascontiguousarray(grey)
+
+
+def _pyramid(grey: Grey, step: float, end: float) -> Iterator[Grey]:
+    """The picture, ever smaller by `step`, as long as a window fits and it is less than `end`.
+
+    Each is made from the last that was twice as large at least: made from the whole, the large
+    faces would be sampled so thinly that they are lost.
     """
-    kept: list[Box] = []
-    for box in boxes:
-        if not any(_holds(other, box) or _holds(box, other) for other in kept):
-            kept.append(box)
-    return kept
+    height, width = grey.shape
+    base, base_scale, scale = grey, 1.0, 1.0
+    while scale < end and min(height, width) / scale >= WINDOW_PX:
+        while scale / base_scale >= 2:
+            half = ((base.shape[1] + 1) // 2, (base.shape[0] + 1) // 2)
+            base = np.asarray(cv2.resize(base, half, interpolation=cv2.INTER_AREA), np.uint8)
+            base_scale *= 2
+        yield _resized(base, (round(width / scale), round(height / scale)))
+        scale *= step
 
 
-def _holds(box: Box, other: Box) -> bool:
-    """Tells whether the middle of `other` lies in `box`."""
-    x, y = other.x + other.w / 2, other.y + other.h / 2
-    return box.x <= x <= box.x + box.w and box.y <= y <= box.y + box.h
+def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
+    if picture.shape[1::-1] == size:
+        return picture
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _surest_first(found: tuple[Box, int]) -> tuple[int, int, int, int]:
-    box, hits = found  # hits: how many of the cascade's windows agreed
-    return (-hits, *_largest_first(box))
-
-
-def _largest_first(box: Box) -> tuple[int, int, int]:
-    return (-box.w * box.h, box.y, box.x)
-
-
-def _inside(row: list[float], width: int, height: int) -> Box:
-    x, y = round(row[0]), round(row[1])
-    return Box(x, y, min(round(row[2]), width - x), min(round(row[3]), height - y))
+def _drawn_part(picture: Picture) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of the picture without its plain borders."""
+    grey = picture[:, :, 1]
+    rows, columns = (
+        np.flatnonzero(
+            cv2.subtract(
+                cv2.reduce(grey, axis, cv2.REDUCE_MAX), cv2.reduce(grey, axis, cv2.REDUCE_MIN)
+            )
+            > _PLAIN
+        )
+        for axis in (1, 0)
+    )
+    if not len(rows) or not len(columns):
+        return 0, 0, 0, 0
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

@@ -6,14 +6,18 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from dataset.cascade import WINDOW_PX, LbpDetector
-from dataset.decode import Picture
+from dataset.cascade import SEARCHES, WINDOW_PX, LbpDetector
+from dataset.decode import Picture, Reduced, decode, decode_reduced
+from dataset.detection import Detector, scaled
 from dataset.errors import ConfigError, listed
 from dataset.geometry import Box, Square, centre_square, cut, square_around
 from dataset.likeness import MAX_DISTANCE, phash, sharpness, thumb
 from dataset.store import digest_of
+from dataset.yolo import OnnxDetector, model_sha256
 
-_VERSION = 1  # raise it when the same picture and settings give other crops than before
+DETECTORS = ("lbp", "onnx")
+
+_VERSION = 2  # raise it when the same picture and settings give other crops than before
 _OF_THE_MERGE = ("phash_distance", "thumb_rms_max")  # these change no crop
 
 
@@ -31,6 +35,12 @@ class FaceSettings:
     phash_distance: int = 10  # bits of 64 in which near-duplicates may differ ...
     thumb_rms_max: float = 15.0  # ... and mean difference of their colours (0-255): both must hold
     cropped: bool = False  # the pictures are faces already: taken whole, nothing is searched
+    detector: str = "lbp"  # or "onnx": a model of the user's own
+    mode: str = "thorough"  # of lbp; or "fast": several times as quick, no face below 64 px
+    onnx_path: str = ""  # the model's file, where every worker finds it
+    onnx_input_px: int = 640  # side of the square input that it was exported with
+    onnx_min_score: float = 0.3
+    onnx_max_iou: float = 0.5  # of two boxes that overlap more, the lower score is left out
 
     def __post_init__(self) -> None:
         faults = [
@@ -38,20 +48,36 @@ class FaceSettings:
             for name, (low, high) in _RANGES.items()
             if not low <= getattr(self, name) <= high
         ]
+        faults += [
+            f'{name} is "{getattr(self, name)}"; {" or ".join(known)} wanted'
+            for name, known in (("detector", DETECTORS), ("mode", tuple(SEARCHES)))
+            if getattr(self, name) not in known
+        ]
+        if self.detector == "onnx" and not self.onnx_path:
+            faults.append('onnx_path is ""; detector "onnx" wants the path of an ONNX file')
         if faults:
             raise ConfigError(f"face settings out of range:\n{listed(faults)}")
 
     @property
     def digest(self) -> str:
         """Digest of all settings."""
-        return digest_of({"version": _VERSION, **dataclasses.asdict(self)})
+        return digest_of({"version": _VERSION, **self._values()})
 
     @property
     def crop_digest(self) -> str:
         """Digest of the settings that decide how crops look: what a stored shard must share."""
-        values = dataclasses.asdict(self)
+        values = self._values()
         cutting = {name: value for name, value in values.items() if name not in _OF_THE_MERGE}
         return digest_of({"version": _VERSION, **cutting})
+
+    def _values(self) -> dict[str, Any]:
+        """The settings that count: a model by its content, and only those of the detector."""
+        values = dataclasses.asdict(self)
+        if self.detector == "onnx":
+            del values["mode"]
+            values["onnx_path"] = model_sha256(self.onnx_path)
+            return values
+        return {name: value for name, value in values.items() if not name.startswith("onnx_")}
 
     @property
     def min_face_px(self) -> int:
@@ -67,6 +93,9 @@ _RANGES = {
     "min_sharpness": (0, 1e6),
     "phash_distance": (0, MAX_DISTANCE),
     "thumb_rms_max": (0, 255),
+    "onnx_input_px": (32, 4096),
+    "onnx_min_score": (0, 1),
+    "onnx_max_iou": (0, 1),
 }
 
 
@@ -78,35 +107,76 @@ class Face:
     crop: Picture | None
 
 
+def faces_in(content: bytes, sha256: str, settings: FaceSettings, *, where: str) -> list[Face]:
+    """Finds and cuts out all faces of a coded picture, the largest first; see `faces_on`.
+
+    A JPEG is decoded at a fraction as far as the detector loses nothing by it, and whole only if a
+    crop needs more pixels than that gives. Raises UnreadablePicture, naming `where`.
+    """
+    by = 1 if settings.cropped else detector_of(settings).reducible_by
+    seen = decode_reduced(content, where=where, by=by)
+    squares = _squares(seen, settings)
+    if not seen.whole and not all(_suffices(seen, square, settings) for _, square in squares):
+        whole = decode(content, where=where)
+        seen = Reduced(whole, seen.width, seen.height)
+    return _faces(seen, squares, sha256, settings=settings)
+
+
 def faces_on(picture: Picture, sha256: str, settings: FaceSettings) -> list[Face]:
     """Finds and cuts out all faces of an RGB picture [H, W, 3], the largest first.
 
     A face that is too_small, padded or blurred bears its drop_reason and has no crop.
     """
-    height, width = picture.shape[:2]
+    seen = Reduced(picture, width=picture.shape[1], height=picture.shape[0])
+    return _faces(seen, _squares(seen, settings), sha256, settings=settings)
+
+
+def detector_of(settings: FaceSettings) -> Detector:
+    """Returns this thread's detector for the settings."""
+    held: dict[FaceSettings, Detector] = _of_thread.__dict__.setdefault("detectors", {})
+    if settings not in held:
+        held[settings] = _new_detector(settings)
+    return held[settings]
+
+
+def _squares(seen: Reduced, settings: FaceSettings) -> list[tuple[Box, Square]]:
+    """The faces' boxes and squares, in pixels of the whole picture."""
+    width, height = seen.width, seen.height
     if settings.cropped:
-        whole = Box(0, 0, width, height)
-        return [
-            _face(
-                picture,
-                whole,
-                centre_square(width=width, height=height),
-                0,
-                sha256=sha256,
-                settings=settings,
-            )
-        ]
-    boxes = _detector(settings.min_face_px).find(picture)
+        square = centre_square(width=width, height=height)
+        return [(Box(0, 0, width, height), square)]
+    down, across = height / seen.picture.shape[0], width / seen.picture.shape[1]
+    found = detector_of(settings).find(seen.picture, reduced_by=max(across, down))
+    boxes = [scaled(one.box, across, down, width=width, height=height) for one in found]
     return [
-        _face(
-            picture,
-            box,
-            square_around(box, expand=settings.expand, width=width, height=height),
-            number,
-            sha256=sha256,
-            settings=settings,
-        )
-        for number, box in enumerate(boxes)
+        (box, square_around(box, expand=settings.expand, width=width, height=height))
+        for box in boxes
+    ]
+
+
+def _suffices(seen: Reduced, square: Square, settings: FaceSettings) -> bool:
+    """Tells whether the square has as many pixels in the reduced picture as its crop will."""
+    return _reduced_to(seen, square).side >= min(square.side, settings.crop_px)
+
+
+def _reduced_to(seen: Reduced, square: Square) -> Square:
+    """The square in pixels of the reduced picture."""
+    height, width = seen.picture.shape[:2]
+    scale = width / seen.width if square.side <= seen.width else height / seen.height
+    return Square(
+        round(square.x * width / seen.width),
+        round(square.y * height / seen.height),
+        max(1, round(square.side * scale)),
+        square.pad_frac,
+    )
+
+
+def _faces(
+    seen: Reduced, squares: list[tuple[Box, Square]], sha256: str, *, settings: FaceSettings
+) -> list[Face]:
+    return [
+        _face(seen, box, square, number, sha256=sha256, settings=settings)
+        for number, (box, square) in enumerate(squares)
     ]
 
 
@@ -121,7 +191,7 @@ def pixels_sha256(crop: Picture) -> str:
 
 
 def _face(
-    picture: Picture,
+    seen: Reduced,
     box: Box,
     square: Square,
     number: int,
@@ -129,7 +199,8 @@ def _face(
     sha256: str,
     settings: FaceSettings,
 ) -> Face:
-    crop = cut(picture, square, side_px=min(square.side, settings.crop_px))
+    part = square if seen.whole else _reduced_to(seen, square)
+    crop = cut(seen.picture, part, side_px=min(square.side, settings.crop_px))
     sharp = sharpness(crop)
     reason = _drop_reason(square, sharp, settings)
     face_id = f"{sha256[:16]}-{number}"
@@ -164,11 +235,15 @@ def _drop_reason(square: Square, sharp: float, settings: FaceSettings) -> str | 
     return None
 
 
-_of_thread = threading.local()  # a cascade must not be shared between threads
+_of_thread = threading.local()  # a detector must not be shared between threads
 
 
-def _detector(min_face_px: int) -> LbpDetector:
-    held: dict[int, LbpDetector] = _of_thread.__dict__.setdefault("detectors", {})
-    if min_face_px not in held:
-        held[min_face_px] = LbpDetector(min_face_px)
-    return held[min_face_px]
+def _new_detector(settings: FaceSettings) -> Detector:
+    if settings.detector == "onnx":
+        return OnnxDetector(
+            settings.onnx_path,
+            input_px=settings.onnx_input_px,
+            min_score=settings.onnx_min_score,
+            max_iou=settings.onnx_max_iou,
+        )
+    return LbpDetector(settings.min_face_px, settings.mode)

@@ -3,11 +3,14 @@
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+import pyarrow as pa
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dataset.errors import OmokageError
 
@@ -15,7 +18,9 @@ Picture = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")  # no other decoder of Pillow is ever reached
 MAX_PIXELS = 40_000_000
+REDUCTIONS = (1, 2, 4, 8)  # the fractions at which a JPEG can be decoded
 _WHITE = (255, 255, 255, 255)
+_LYING = {5, 6, 7, 8}  # EXIF orientations that turn by a quarter: width and height change places
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are no animation
 
 # What Pillow's decoders raise on damaged input, depending on where the damage lies.
@@ -37,6 +42,20 @@ class UnreadablePicture(OmokageError):
     """A file that is no picture, a damaged one, one too large, or an animation."""
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """A picture decoded at a fraction of its size; `width` and `height` are those of the whole."""
+
+    picture: Picture
+    width: int
+    height: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the picture has all its pixels."""
+        return self.picture.shape[:2] == (self.height, self.width)
+
+
 def decode(content: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decodes one still picture to RGB uint8 [H, W, 3], upright.
 
@@ -44,14 +63,31 @@ def decode(content: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Pictu
     CMYK are converted. The size is checked before any pixel is decoded. Raises UnreadablePicture,
     naming `where` and the fault, for anything that is not one whole still picture.
     """
+    return decode_reduced(content, where=where, by=1, max_pixels=max_pixels).picture
+
+
+def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX_PIXELS) -> Reduced:
+    """Decodes as `decode` does; a JPEG at 1/`by` of its sides (1, 2, 4 or 8), rounded up.
+
+    A JPEG's own transform gives the smaller picture without the pixels of the whole being made:
+    at 1/2 in about two thirds of the time. Any other format is decoded whole.
+    """
+    if by not in REDUCTIONS:
+        raise ValueError(f"by is {by}; {', '.join(map(str, REDUCTIONS))} can be decoded")
     if not content:
         raise UnreadablePicture(f"{where}: the file is empty; a picture is wanted")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             _check_header(opened, where=where, max_pixels=max_pixels)
+            width, height = opened.size
+            if by > 1:
+                opened.draft(None, (max(1, width // by), max(1, height // by)))
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            return _rgb(upright)
+            if opened.getexif().get(ExifTags.Base.Orientation) in _LYING:
+                width, height = height, width
+            # In place: a picture that stands upright already is not copied.
+            ImageOps.exif_transpose(opened, in_place=True)
+            return Reduced(_rgb(opened), width, height)
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise UnreadablePicture(
@@ -78,8 +114,24 @@ def _rgb(picture: Image.Image) -> Picture:
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         grey = np.clip(np.asarray(picture).astype(np.int64) // 257, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+        return _without_fourth(picture)
     if picture.has_transparency_data:
         paper = Image.new("RGBA", picture.size, _WHITE)
-        picture = Image.alpha_composite(paper, picture.convert("RGBA"))
-    pixels: Any = np.array(picture.convert("RGB"), dtype=np.uint8)
-    return np.ascontiguousarray(pixels)
+        return _without_fourth(Image.alpha_composite(paper, picture.convert("RGBA")))
+    return _without_fourth(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _without_fourth(picture: Image.Image) -> Picture:
+    """The pixels of a picture of mode RGB or RGBA as [H, W, 3]; alpha is left out.
+
+    Pillow holds four bytes a pixel for both modes. Arrow's interface hands these out where they
+    lie: half the time of copying them out row by row (0.4 against 0.8 ms at 0.8 MP).
+    """
+    try:
+        flat = pa.array(picture).flatten()
+    except ValueError:  # a large picture lies in several blocks
+        pixels: Any = np.array(picture.convert("RGB"), dtype=np.uint8)
+        return np.ascontiguousarray(pixels)
+    held = flat.to_numpy(zero_copy_only=True).reshape(picture.height, picture.width, 4)
+    return np.asarray(cv2.cvtColor(held, cv2.COLOR_RGBA2RGB), np.uint8)

@@ -61,7 +61,13 @@ def cut(image: Picture, square: Square, *, side_px: int) -> Picture:
     right, bottom = square.x + square.side, square.y + square.side
     if square.x >= 0 and square.y >= 0 and right <= width and bottom <= height:
         return resized(image[square.y : bottom, square.x : right], side_px)
-    rows = _reflected(np.arange(square.y, bottom), height)
+    left, top = max(0, -square.x), max(0, -square.y)
+    inside = image[max(0, square.y) : bottom, max(0, square.x) : right]
+    outside = (top, max(0, bottom - height), left, max(0, right - width))
+    if max(outside[:2]) < inside.shape[0] and max(outside[2:]) < inside.shape[1]:
+        padded = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_REFLECT_101)
+        return resized(np.asarray(padded, np.uint8), side_px)
+    rows = _reflected(np.arange(square.y, bottom), height)  # folded more than once
     columns = _reflected(np.arange(square.x, right), width)
     return resized(image[rows[:, None], columns], side_px)
 

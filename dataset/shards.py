@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.blobs import blob_path
-from dataset.cropping import Face, FaceSettings, faces_on
-from dataset.decode import UnreadablePicture, decode
+from dataset.cropping import Face, FaceSettings, faces_in
+from dataset.decode import UnreadablePicture
 from dataset.errors import SchemaError, StoreError
 from dataset.schemas import FACES, read_table, write_table
 from dataset.store import Store, digest_of
@@ -142,10 +142,9 @@ def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, An
     if not store.exists(path):
         return [{"sha256": blob.sha256, "fault": f"{path} is not there; crawl again"}]
     try:
-        picture = decode(store.read_bytes(path), where=path)
+        found = faces_in(store.read_bytes(path), blob.sha256, settings, where=path)
     except UnreadablePicture as error:
         return [{"sha256": blob.sha256, "fault": str(error)}]
-    found = faces_on(picture, blob.sha256, settings)
     for face in found:
         _write(store, face)
     return [{"sha256": blob.sha256, **face.row} for face in found] or [

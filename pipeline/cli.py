@@ -1,4 +1,4 @@
-"""The command line `omokage`: the demo, the servers, a crawl, the state of a home, samples."""
+"""The command line `omokage`: the demo, servers, a crawl, faces, the state of a home, samples."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
+from pipeline.faces_cli import faces
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
@@ -152,6 +153,9 @@ def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, 
             f"{target} cannot be written: {error}", param_hint="--out"
         ) from error
     click.echo(f"{target}: {n} pictures, seeds {seed} to {seed + n - 1}")
+
+
+cli.add_command(faces)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

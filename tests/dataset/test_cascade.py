@@ -3,72 +3,170 @@
 import csv
 import itertools
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from dataset.cascade import LbpDetector
-from dataset.decode import decode
+from dataset.cascade import LARGE_FACE_PX, SEARCHES, LbpDetector
+from dataset.decode import Picture, decode
+from dataset.detection import one_a_face
 from dataset.geometry import Box
 from tests.dataset.home import portrait, scenery
 
 SMALLEST_PX = 42  # what the default settings ask for
+MODES = tuple(SEARCHES)
 
 
-def holds(row: dict[str, str], box: Box) -> bool:
-    x, y, w, h = (float(row[name]) for name in "xywh")
-    return x <= box.x + box.w / 2 <= x + w and y <= box.y + box.h / 2 <= y + h
+@dataclass(frozen=True)
+class Truth:
+    box: Box
+    kind: str
+
+    def holds(self, box: Box) -> bool:
+        x, y, own = box.x + box.w / 2, box.y + box.h / 2, self.box
+        return own.x <= x <= own.x + own.w and own.y <= y <= own.y + own.h
 
 
-def test_real_faces_are_found_no_worse_than_by_the_reference_settings(real_data: Path) -> None:
+@dataclass(frozen=True)
+class Real:
+    """The real illustrations, decoded once, and the faces that a person has marked on them."""
+
+    pictures: dict[str, Picture]
+    without_face: dict[str, Picture]
+    truth: dict[str, list[Truth]]
+
+
+@pytest.fixture(scope="module")
+def real(real_data: Path) -> Real:
     folder = real_data / "illustrations"
-    truth: dict[str, list[dict[str, str]]] = defaultdict(list)
+    truth: dict[str, list[Truth]] = defaultdict(list)
     with (folder / "face_boxes.csv").open() as file:
         for row in csv.DictReader(file):
-            truth[row["file"]].append(row)
-    detector = LbpDetector(SMALLEST_PX)
-    found = {"clear": 0, "other": 0}
-    false = 0
-    for path in sorted((folder / "images").iterdir()):
-        boxes = detector.find(decode(path.read_bytes(), where=path.name))
-        for row in truth[path.name]:
-            kind = "clear" if row["kind"] == "clear" else "other"
-            found[kind] += any(holds(row, box) for box in boxes)
-        for one, two in itertools.permutations(boxes, 2):
-            middle = (one.x + one.w / 2, one.y + one.h / 2)
-            inside = two.x <= middle[0] <= two.x + two.w and two.y <= middle[1] <= two.y + two.h
-            assert not inside, f"{path.name}: one face found twice"
-        false += sum(not any(holds(row, box) for row in truth[path.name]) for box in boxes)
-    # Reference (whole picture, minSize 24): 52 of 80 clear, 52 of 117 in all, 1 false of 53.
-    assert found["clear"] >= 57
-    assert sum(found.values()) >= 59
-    assert false <= 1
+            box = Box(*(round(float(row[name])) for name in "xywh"))
+            truth[row["file"]].append(Truth(box, row["kind"]))
+    return Real(_decoded(folder / "images"), _decoded(folder / "no_face"), truth)
 
 
-def test_real_pictures_without_a_face_give_none(real_data: Path) -> None:
-    detector = LbpDetector(SMALLEST_PX)
-    for path in sorted((real_data / "illustrations" / "no_face").iterdir()):
-        assert detector.find(decode(path.read_bytes(), where=path.name)) == [], path.name
+def _decoded(folder: Path) -> dict[str, Picture]:
+    paths = sorted(folder.iterdir())
+    return {path.name: decode(path.read_bytes(), where=path.name) for path in paths}
 
 
-def test_drawn_face_is_found_in_the_pictures_own_pixels() -> None:
-    small = np.array(portrait(3))
-    (box,) = LbpDetector(SMALLEST_PX).find(small)
-    assert (box.x + box.w / 2, box.y + box.h / 2) == pytest.approx((120, 125), abs=25)
-    (large,) = LbpDetector(2 * SMALLEST_PX).find(np.array(portrait(3, side=480)))
-    assert (large.x, large.y, large.w) == pytest.approx((2 * box.x, 2 * box.y, 2 * box.w), abs=12)
+def boxes(picture: Picture, mode: str) -> list[Box]:
+    return [found.box for found in LbpDetector(SMALLEST_PX, mode).find(picture)]
 
 
-def test_noise_gives_no_face() -> None:
-    assert LbpDetector(SMALLEST_PX).find(np.array(scenery(1))) == []
+# The usual settings (whole picture, equalised, 1.1/5/24): 52 of 80 clear, 52 of 117, 1 false of 53.
+@pytest.mark.parametrize(
+    ("mode", "clear", "of_all", "false_part"),
+    [("thorough", 0.82, 0.62, 0.03), ("fast", 0.72, 0.58, 0.04)],
+)
+def test_real_faces_are_found_and_little_else(
+    real: Real, mode: str, clear: float, of_all: float, false_part: float
+) -> None:
+    detector = LbpDetector(SMALLEST_PX, mode)
+    hits: dict[str, list[bool]] = defaultdict(list)
+    false = count = 0
+    for name, picture in real.pictures.items():
+        found = detector.find(picture)
+        assert one_a_face(found) == found, f"{name}: one face found twice"
+        count += len(found)
+        faces = real.truth[name]
+        false += sum(not any(face.holds(one.box) for face in faces) for one in found)
+        for face in faces:
+            hits[face.kind].append(any(face.holds(one.box) for one in found))
+    every = list(itertools.chain.from_iterable(hits.values()))
+    assert np.mean(hits["clear"]) >= clear
+    assert np.mean(every) >= of_all
+    assert false <= false_part * count, f"{false} of {count}"
 
 
-def test_picture_smaller_than_the_window_gives_no_face() -> None:
-    assert LbpDetector(SMALLEST_PX).find(np.zeros((8, 8, 3), np.uint8)) == []
-    assert LbpDetector(SMALLEST_PX).find(np.zeros((1, 1, 3), np.uint8)) == []
+@pytest.mark.parametrize("mode", MODES)
+def test_real_pictures_without_a_face_give_none(real: Real, mode: str) -> None:
+    detector = LbpDetector(SMALLEST_PX, mode)
+    found = {name: detector.find(picture) for name, picture in real.without_face.items()}
+    assert {name: faces for name, faces in found.items() if faces} == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_drawn_face_is_found_in_the_pictures_own_pixels(mode: str) -> None:
+    (small,) = boxes(np.array(portrait(3)), mode)
+    assert (small.x + small.w / 2, small.y + small.h / 2) == pytest.approx((120, 125), abs=25)
+    (large,) = boxes(np.array(portrait(3, side=480)), mode)
+    assert (large.x, large.y, large.w) == pytest.approx(
+        (2 * small.x, 2 * small.y, 2 * small.w), abs=16
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_face_is_found_on_its_mirror_image_too(mode: str) -> None:
+    picture = np.array(portrait(5))
+    (box,) = boxes(picture, mode)
+    (mirrored,) = boxes(np.ascontiguousarray(picture[:, ::-1]), mode)
+    right = picture.shape[1] - mirrored.x - mirrored.w
+    assert (right, mirrored.y, mirrored.w) == pytest.approx((box.x, box.y, box.w), abs=0.12 * box.w)
+
+
+def test_small_face_is_found_by_thorough_alone() -> None:
+    canvas = np.full((400, 400, 3), 200, np.uint8)
+    canvas[150:220, 150:220] = cv2.resize(
+        np.array(portrait(3)), (70, 70), interpolation=cv2.INTER_AREA
+    )
+    (box,) = boxes(canvas, "thorough")
+    assert box.w < LARGE_FACE_PX
+    assert boxes(canvas, "fast") == []
+
+
+def test_plain_borders_change_nothing() -> None:
+    picture = np.array(portrait(3))
+    (box,) = boxes(picture, "fast")
+    wide = cv2.copyMakeBorder(picture, 64, 128, 192, 64, cv2.BORDER_CONSTANT, value=(255,) * 3)
+    (moved,) = boxes(np.asarray(wide, np.uint8), "fast")
+    assert (moved.x - 192, moved.y - 64, moved.w) == pytest.approx((box.x, box.y, box.w), abs=6)
+
+
+def test_picture_that_comes_reduced_gives_boxes_in_its_own_pixels() -> None:
+    whole = np.array(portrait(3, side=480))
+    half = np.asarray(cv2.resize(whole, (240, 240), interpolation=cv2.INTER_AREA), np.uint8)
+    detector = LbpDetector(SMALLEST_PX, "fast")
+    (large,) = (found.box for found in detector.find(whole))
+    (small,) = (found.box for found in detector.find(half, reduced_by=2))
+    assert (2 * small.x, 2 * small.y, 2 * small.w) == pytest.approx(
+        (large.x, large.y, large.w), abs=8
+    )
+
+
+def test_a_picture_may_come_reduced_as_far_as_the_smallest_face_still_fills_the_window() -> None:
+    assert LbpDetector(42, "thorough").reducible_by == 1
+    assert LbpDetector(42, "fast").reducible_by == 2
+    assert LbpDetector(48, "thorough").reducible_by == 2
+    assert LbpDetector(192, "thorough").reducible_by == 8
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scores_lie_between_just_enough_and_certain(mode: str) -> None:
+    for found in LbpDetector(SMALLEST_PX, mode).find(np.array(portrait(3))):
+        assert 0.5 <= found.score < 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_noise_gives_no_face(mode: str) -> None:
+    assert boxes(np.array(scenery(1)), mode) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (1, 300), (300, 30)])
+def test_picture_smaller_than_the_window_gives_no_face(mode: str, size: tuple[int, int]) -> None:
+    assert boxes(np.zeros((*size, 3), np.uint8), mode) == []
+    noise = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    assert boxes(noise, mode) == []
 
 
 def test_face_smaller_than_the_window_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match="min_face_px is 20; the cascade's window is 24"):
         LbpDetector(20)
+    with pytest.raises(ValueError, match='mode is "quick"; fast or thorough wanted'):
+        LbpDetector(42, "quick")

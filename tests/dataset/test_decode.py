@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.decode import UnreadablePicture, decode
+from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_reduced
 
 RED = (220, 30, 40)
 
@@ -61,6 +61,107 @@ def test_exif_turns_the_picture_upright() -> None:
     made = decode(coded(picture, "JPEG", exif=exif, quality=95), where="x")
     assert made.shape == (40, 20, 3)
     assert made[20, 18, 1] < 100 < made[20, 2, 1]
+
+
+TURNED = [
+    None,
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_270,
+]  # how an upright picture was stored, for EXIF orientations 1 to 8
+
+
+@pytest.mark.parametrize("by", [1, 2])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(orientation: int, by: int) -> None:
+    upright = soft(64, 48)
+    turn = TURNED[orientation - 1]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if turn is None else upright.transpose(turn)
+    made = decode_reduced(coded(stored, "JPEG", exif=exif, quality=98), where="x", by=by)
+    assert (made.width, made.height) == (64, 48)
+    expected = np.asarray(upright.resize((64 // by, 48 // by), Image.Resampling.BOX), int)
+    assert np.abs(made.picture.astype(int) - expected).mean() < 3
+
+
+def soft(width: int, height: int) -> Image.Image:
+    """Soft colours, another one in each corner."""
+    corners = np.array([[RED, (30, 200, 60)], [(40, 60, 220), (240, 230, 90)]], np.uint8)
+    return Image.fromarray(corners).resize((width, height), Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("by", [2, 4, 8])
+@pytest.mark.parametrize("size", [(400, 304), (401, 299), (8, 8), (3, 5), (1, 1)])
+def test_reduced_jpeg_is_the_whole_resized(size: tuple[int, int], by: int) -> None:
+    content = coded(soft(*size), "JPEG", quality=95)
+    whole = decode(content, where="x")
+    made = decode_reduced(content, where="x", by=by)
+    assert (made.width, made.height) == size
+    height, width = made.picture.shape[:2]
+    assert made.whole == ((width, height) == size)
+    if min(size) < 16:
+        return  # less than two blocks of the JPEG: it may come less reduced than was asked
+    assert (width, height) == (-(-size[0] // by), -(-size[1] // by))
+    expected = Image.fromarray(whole).resize((width, height), Image.Resampling.BOX)
+    assert np.abs(made.picture.astype(int) - np.asarray(expected, int)).mean() < 3
+
+
+def test_reduced_cmyk_and_grey_jpegs_are_rgb() -> None:
+    for mode in ("CMYK", "L"):
+        content = coded(soft(64, 64).convert(mode), "JPEG", quality=95)
+        whole, made = decode(content, where="x"), decode_reduced(content, where="x", by=2)
+        assert made.picture.shape == (32, 32, 3)
+        assert np.abs(made.picture.mean(axis=(0, 1)) - whole.mean(axis=(0, 1))).max() < 3
+
+
+def test_other_formats_are_never_reduced() -> None:
+    made = decode_reduced(coded(soft(40, 30), "PNG"), where="x", by=4)
+    assert made.whole
+    assert made.picture.shape == (30, 40, 3)
+
+
+def test_only_powers_of_two_can_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="by is 3; 1, 2, 4, 8 can be decoded"):
+        decode_reduced(b"", where="x", by=3)
+
+
+def test_reduced_decoding_refuses_what_decoding_refuses() -> None:
+    content = coded(soft(300, 200), "JPEG")
+    with pytest.raises(UnreadablePicture, match="damaged or cut off"):
+        decode_reduced(content[: len(content) // 2], where="x", by=2)
+    with pytest.raises(UnreadablePicture, match="300x200 is 60,000 pixels"):
+        decode_reduced(content, where="x", by=8, max_pixels=50_000)
+
+
+def test_sixteen_bit_grey_keeps_its_tones() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, axis=0)
+    made = decode(coded(Image.fromarray(ramp), "PNG"), where="x")
+    assert np.abs(made[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
+def test_grey_with_alpha_is_laid_on_white() -> None:
+    made = decode(coded(Image.new("LA", (4, 4), (100, 0)), "PNG"), where="x")
+    assert (made == 255).all()
+    made = decode(coded(Image.new("LA", (4, 4), (100, 255)), "PNG"), where="x")
+    assert (made == 100).all()
+
+
+def test_opaque_rgba_is_its_rgb() -> None:
+    picture = soft(40, 30)
+    made = decode(coded(picture.convert("RGBA"), "PNG"), where="x")
+    np.testing.assert_array_equal(made, np.asarray(picture))
+    assert made.flags.writeable
+
+
+def test_large_picture_that_lies_in_several_blocks_is_the_same() -> None:
+    large = soft(2200, 2200)  # above 16 MiB
+    assert 2200 * 2200 < MAX_PIXELS
+    np.testing.assert_array_equal(decode(coded(large, "PNG"), where="x"), np.asarray(large))
 
 
 def test_too_many_pixels_are_refused_before_decoding() -> None:

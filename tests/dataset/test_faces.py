@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from dataset import shards
 from dataset.blobs import blob_path
-from dataset.cropping import faces_on, pixels_sha256
+from dataset.cropping import faces_in, pixels_sha256
 from dataset.decode import decode
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, FacesTable, crop_shards
@@ -163,12 +163,12 @@ def test_failed_shard_is_run_again_alone(
 ) -> None:
     blobs = fill(home)
 
-    def failing(picture: Any, sha256: str, settings: FaceSettings) -> Any:
+    def failing(content: bytes, sha256: str, settings: FaceSettings, *, where: str) -> Any:
         if sha256 == blobs[0]:
             raise StoreError("crops: the disk is full")
-        return faces_on(picture, sha256, settings)
+        return faces_in(content, sha256, settings, where=where)
 
-    monkeypatch.setattr(shards, "faces_on", failing)
+    monkeypatch.setattr(shards, "faces_in", failing)
     with pytest.raises(StoreError, match="the disk is full") as caught:
         crop_shards(home.store, SETTINGS, executor)
     digit = blobs[0][0]
