@@ -9,16 +9,18 @@ from typing import Any
 from dataset.cascade import SEARCHES, WINDOW_PX, LbpDetector
 from dataset.decode import Picture, Reduced, decode, decode_reduced
 from dataset.detection import Detector, scaled
+from dataset.duplicates import MAX_DISTANCE
 from dataset.errors import ConfigError, listed
 from dataset.geometry import Box, Square, centre_square, cut, square_around
-from dataset.likeness import MAX_DISTANCE, phash, sharpness, thumb
+from dataset.likeness import phash, reduced, sharpness, thumb
 from dataset.store import digest_of
 from dataset.yolo import OnnxDetector, model_sha256
 
 DETECTORS = ("lbp", "onnx")
 
-_VERSION = 2  # raise it when the same picture and settings give other crops than before
-_OF_THE_MERGE = ("phash_distance", "thumb_rms_max")  # these change no crop
+_VERSION = 3  # raise it when the same picture and settings give other crops than before
+# These change no crop.
+_OF_THE_MERGE = ("phash_distance", "thumb_rms_max", "picture_distance", "picture_rms_max")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class FaceSettings:
     )
     phash_distance: int = 10  # bits of 64 in which near-duplicates may differ ...
     thumb_rms_max: float = 15.0  # ... and mean difference of their colours (0-255): both must hold
+    picture_distance: int = 6  # the same for whole pictures, so that a copy is found ...
+    picture_rms_max: float = 8.0  # ... even where the face's box was found a little elsewhere
     cropped: bool = False  # the pictures are faces already: taken whole, nothing is searched
     detector: str = "lbp"  # or "onnx": a model of the user's own
     mode: str = "thorough"  # of lbp; or "fast": several times as quick, no face below 64 px
@@ -85,6 +89,8 @@ class FaceSettings:
         return max(WINDOW_PX, int(self.min_side_px / self.expand))
 
 
+_Place = tuple[Box, Square, float | None]  # with the detector's score
+
 _RANGES = {
     "min_side_px": (24, 4096),
     "crop_px": (24, 4096),
@@ -93,6 +99,8 @@ _RANGES = {
     "min_sharpness": (0, 1e6),
     "phash_distance": (0, MAX_DISTANCE),
     "thumb_rms_max": (0, 255),
+    "picture_distance": (0, MAX_DISTANCE),
+    "picture_rms_max": (0, 255),
     "onnx_input_px": (32, 4096),
     "onnx_min_score": (0, 1),
     "onnx_max_iou": (0, 1),
@@ -116,7 +124,7 @@ def faces_in(content: bytes, sha256: str, settings: FaceSettings, *, where: str)
     by = 1 if settings.cropped else detector_of(settings).reducible_by
     seen = decode_reduced(content, where=where, by=by)
     squares = _squares(seen, settings)
-    if not seen.whole and not all(_suffices(seen, square, settings) for _, square in squares):
+    if not seen.whole and not all(_suffices(seen, square, settings) for _, square, _ in squares):
         whole = decode(content, where=where)
         seen = Reduced(whole, seen.width, seen.height)
     return _faces(seen, squares, sha256, settings=settings)
@@ -139,18 +147,18 @@ def detector_of(settings: FaceSettings) -> Detector:
     return held[settings]
 
 
-def _squares(seen: Reduced, settings: FaceSettings) -> list[tuple[Box, Square]]:
-    """The faces' boxes and squares, in pixels of the whole picture."""
+def _squares(seen: Reduced, settings: FaceSettings) -> list[_Place]:
+    """The faces' boxes and squares, in pixels of the whole picture, and scores."""
     width, height = seen.width, seen.height
     if settings.cropped:
         square = centre_square(width=width, height=height)
-        return [(Box(0, 0, width, height), square)]
+        return [(Box(0, 0, width, height), square, None)]
     down, across = height / seen.picture.shape[0], width / seen.picture.shape[1]
     found = detector_of(settings).find(seen.picture, reduced_by=max(across, down))
     boxes = [scaled(one.box, across, down, width=width, height=height) for one in found]
     return [
-        (box, square_around(box, expand=settings.expand, width=width, height=height))
-        for box in boxes
+        (box, square_around(box, expand=settings.expand, width=width, height=height), one.score)
+        for box, one in zip(boxes, found, strict=True)
     ]
 
 
@@ -172,12 +180,29 @@ def _reduced_to(seen: Reduced, square: Square) -> Square:
 
 
 def _faces(
-    seen: Reduced, squares: list[tuple[Box, Square]], sha256: str, *, settings: FaceSettings
+    seen: Reduced, squares: list[_Place], sha256: str, *, settings: FaceSettings
 ) -> list[Face]:
-    return [
-        _face(seen, box, square, number, sha256=sha256, settings=settings)
-        for number, (box, square) in enumerate(squares)
+    faces = [
+        _face(seen, place, number, sha256=sha256, settings=settings)
+        for number, place in enumerate(squares)
     ]
+    cut_out = [face for face in faces if face.crop is not None]
+    if cut_out:
+        of_picture = _of_picture(seen)
+        for face in cut_out:
+            face.row.update(of_picture)
+    return faces
+
+
+def _of_picture(seen: Reduced) -> dict[str, Any]:
+    """What the whole picture is recognised by: its sides, hash and small copy."""
+    small = reduced(seen.picture)
+    return {
+        "picture_width": seen.width,
+        "picture_height": seen.height,
+        "picture_phash": f"{phash(small):016x}",
+        "picture_thumb": thumb(small),
+    }
 
 
 def crop_path(face_id: str) -> str:
@@ -191,14 +216,9 @@ def pixels_sha256(crop: Picture) -> str:
 
 
 def _face(
-    seen: Reduced,
-    box: Box,
-    square: Square,
-    number: int,
-    *,
-    sha256: str,
-    settings: FaceSettings,
+    seen: Reduced, place: _Place, number: int, *, sha256: str, settings: FaceSettings
 ) -> Face:
+    box, square, score = place
     part = square if seen.whole else _reduced_to(seen, square)
     crop = cut(seen.picture, part, side_px=min(square.side, settings.crop_px))
     sharp = sharpness(crop)
@@ -207,6 +227,7 @@ def _face(
     row: dict[str, Any] = {
         "face_id": face_id,
         **dataclasses.asdict(box),
+        "score": score,
         "square_x": square.x,
         "square_y": square.y,
         "side": square.side,

@@ -8,7 +8,8 @@ OmokageError                 1
 ├── CrawlError               6   a board refused us or the crawl could not go on
 ├── EmptyStageError          7   a stage that left nothing for the next one
 ├── TrainingError            8   training could not start or go on
-└── RegistryError            9   MLflow or its registry is out of reach or inconsistent
+├── RegistryError            9   MLflow or its registry is out of reach or inconsistent
+└── ComputeError            10   the workers died, or the cluster is out of reach
 """
 
 import difflib
@@ -67,6 +68,12 @@ class RegistryError(OmokageError):
     """MLflow or its registry is out of reach or inconsistent."""
 
     exit_code = 9
+
+
+class ComputeError(OmokageError):
+    """The workers that the crop shards run on died, or are out of reach."""
+
+    exit_code = 10
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

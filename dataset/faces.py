@@ -1,11 +1,13 @@
-"""Faces: finds, crops and judges the faces on all kept pictures; one table results."""
+"""Faces: finds, crops and judges the faces on all kept pictures; one table results.
 
-import re
+Memory does not grow with the pictures' number but for some 300 bytes each: tables are read and
+written by batches, the small copies that likeness is judged by lie in temporary files.
+"""
+
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, as_completed
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +16,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.cropping import FaceSettings
-from dataset.digests import content_digest
-from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
-from dataset.likeness import THUMB_BYTES, similar_pairs, thumb_distance
+from dataset.digests import RowsDigest
+from dataset.errors import EmptyStageError, SchemaError, listed
+from dataset.in_order import InOrder
+from dataset.merging import Judged, judge
 from dataset.progress import Advance, progress
-from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, read_table, write_table
-from dataset.shards import (
-    DIGITS,
-    NO_FACE,
-    SHARD,
-    Blob,
-    Plan,
-    commit_shard,
-    crop_batch,
-    plan_shard,
-    shard_path,
-)
+from dataset.rejects import read_rejects
+from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH, ROWS_A_GROUP
+from dataset.shards import DIGITS, SHARD, Plan, commit_shard, crop_batch, plan_shard, shard_path
 from dataset.store import Store
+from dataset.streams import batches
 
 __all__ = ["FaceSettings", "FacesTable", "crop_shards"]
 
-REJECTS_PATH = "rejects.txt"
 SOLO = "solo"
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
 
-Reasons = npt.NDArray[np.object_]  # [N], a text or None
+_OF_POSTS = ("sha256", "ext", "board", "post_id")
 
 
 @dataclass(frozen=True)
@@ -65,32 +59,40 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
     first of its posts by board and number. Each of the 16 shards is committed when its last picture
     is done and used again while its pictures and settings stand; if one fails, the others are
     finished first. The result does not depend on the executor. Raises EmptyStageError if no face
-    is left, ConfigError for a damaged rejects.txt.
+    is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go.
     """
     posts = _first_posts(store)
-    rejects = _rejects(store)
+    rejects = frozenset(read_rejects(store))
     plans = _plans(store, posts, settings)
     _crop(store, plans, settings, executor)
-    return _merge(store, posts, plans, rejects=rejects, settings=settings)
+    judged = judge(store, posts, rejects=rejects, settings=settings)
+    return _written(store, posts, plans, judged=judged)
 
 
 def _first_posts(store: Store) -> pa.Table:
     """One row a picture, sorted by sha256: ext, board, post_id, and whether it is tagged solo."""
-    table = read_table(store, POSTS_PATH, declared=POSTS)
-    usable = table.filter(pc.and_(pc.is_null(table["drop_reason"]), pc.is_valid(table["sha256"])))
-    if not usable.num_rows:
+    parts: list[pa.Table] = []
+    rows = 0
+    columns = (*_OF_POSTS, "tags_general", "drop_reason")
+    for batch in batches(store, POSTS_PATH, declared=POSTS, columns=columns):
+        rows += batch.num_rows
+        stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
+        usable = pa.Table.from_batches([batch.filter(stored)])
+        _check_blobs(store, usable)
+        parts.append(
+            usable.select(_OF_POSTS).append_column("solo", _has_tag(usable["tags_general"], SOLO))
+        )
+    if not sum(part.num_rows for part in parts):
         raise EmptyStageError(
-            f"{store.url(POSTS_PATH)}: none of {table.num_rows:,} posts has a stored picture "
+            f"{store.url(POSTS_PATH)}: none of {rows:,} posts has a stored picture "
             "that is not dropped. Crawl first; its drop_reason column says why posts were refused."
         )
-    _check_blobs(store, usable)
-    usable = usable.append_column("solo", _has_tag(usable["tags_general"], SOLO))
-    usable = usable.select(["sha256", "ext", "board", "post_id", "solo"])
-    ordered = usable.sort_by([(name, "ascending") for name in ("sha256", "board", "post_id")])
-    names = ordered["sha256"].to_numpy()
-    first = np.ones(len(names), bool)
-    first[1:] = names[1:] != names[:-1]
-    return ordered.filter(pa.array(first))
+    ordered = pa.concat_tables(parts).sort_by(
+        [(name, "ascending") for name in ("sha256", "board", "post_id")]
+    )
+    repeated = pc.equal(ordered["sha256"].slice(1), ordered["sha256"].slice(0, len(ordered) - 1))
+    first = pa.concat_arrays([pa.array([True]), pc.invert(repeated).combine_chunks()])
+    return ordered.filter(first).combine_chunks()
 
 
 def _check_blobs(store: Store, usable: pa.Table) -> None:
@@ -114,54 +116,35 @@ def _has_tag(tags: pa.ChunkedArray, tag: str) -> pa.Array:
     return pa.array(has)
 
 
-def _rejects(store: Store) -> set[str]:
-    """The face_ids of the hand-made reject list: one a line, as an id or as a crop's file name."""
-    if not store.exists(REJECTS_PATH):
-        return set()
-    lines = store.read_bytes(REJECTS_PATH).decode(errors="replace").splitlines()
-    stripped = {number: line.split("#")[0].strip() for number, line in enumerate(lines, start=1)}
-    ids = {number: re.sub(r"^.*/|\.png$", "", text) for number, text in stripped.items() if text}
-    faults = [
-        f'line {number}: "{text}" is no face_id'
-        for number, text in ids.items()
-        if not re.fullmatch(r"[0-9a-f]{16}-\d+", text)
-    ]
-    if faults:
-        raise ConfigError(
-            f"{store.url(REJECTS_PATH)}: one face_id a line wanted, such as "
-            f"0123456789abcdef-0 (the name of a file under crops/):\n{listed(faults)}"
-        )
-    return set(ids.values())
-
-
 def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
-    blobs: dict[str, list[Blob]] = {digit: [] for digit in DIGITS}
-    pairs = zip(posts["sha256"].to_pylist(), posts["ext"].to_pylist(), strict=True)
-    for sha256, ext in pairs:
-        blobs[sha256[0]].append(Blob(sha256, ext))
-    return [plan_shard(store, digit, blobs[digit], settings) for digit in DIGITS]
+    pictures = posts.select(["sha256", "ext"])
+    initials = pc.utf8_slice_codeunits(pictures["sha256"], 0, 1).to_numpy()
+    ends = np.searchsorted(initials.astype(str), [*DIGITS, "g"])
+    return [
+        plan_shard(store, digit, pictures.slice(ends[at], ends[at + 1] - ends[at]), settings)
+        for at, digit in enumerate(DIGITS)
+    ]
 
 
 def _crop(store: Store, plans: list[Plan], settings: FaceSettings, executor: Executor) -> None:
-    """Crops what the plans leave to do, committing each shard as soon as it is whole."""
-    for plan in plans:
-        if not plan.whole and not plan.todo:  # pictures have only gone
-            commit_shard(store, plan, settings, [])
-    total = sum(len(plan.todo) for plan in plans)
-    if not total:
-        return
-    with progress("faces", total, unit="pictures") as advance:
-        tasks = {
-            executor.submit(crop_batch, store, settings, batch): (plan, len(batch))
-            for plan in plans
-            for batch in _batches(plan)
-        }
-        try:
-            failed = _gather(store, settings, tasks, advance)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
+    """Crops what the plans leave to do, committing each shard as soon as it is whole.
+
+    A shard that fails does not keep the others from being finished; its error is raised then.
+    """
+    tasks = (
+        (plan.digit, (store, settings, batch)) for plan in plans for batch in plan.batches(BATCH)
+    )
+    work = InOrder[pa.Table](executor, crop_batch, tasks)
+    failed: dict[str, Exception] = {}
+    total = sum(plan.todo.num_rows for plan in plans)
+    try:
+        with progress("faces", total, unit="pictures") as advance:
+            for plan in plans:
+                if not plan.whole:
+                    _commit(store, plan, settings, work=work, advance=advance, failed=failed)
+    except BaseException:
+        work.cancel()
+        raise
     if failed:
         error = next(iter(failed.values()))
         error.add_note(
@@ -170,66 +153,89 @@ def _crop(store: Store, plans: list[Plan], settings: FaceSettings, executor: Exe
         raise error
 
 
-def _batches(plan: Plan) -> Iterator[tuple[Blob, ...]]:
-    for start in range(0, len(plan.todo), BATCH):
-        yield plan.todo[start : start + BATCH]
-
-
-def _gather(
+def _commit(
     store: Store,
+    plan: Plan,
     settings: FaceSettings,
-    tasks: dict[Future[list[dict[str, Any]]], tuple[Plan, int]],
+    *,
+    work: InOrder[pa.Table],
     advance: Advance,
-) -> dict[str, BaseException]:
-    """Commits each shard after its last batch; returns the first error of each that failed."""
-    waiting = Counter(plan.digit for plan, _ in tasks.values())
-    rows: dict[str, list[dict[str, Any]]] = {}
-    failed: dict[str, BaseException] = {}
-    for task in as_completed(list(tasks)):
-        plan, pictures = tasks[task]
-        waiting[plan.digit] -= 1
-        error = task.exception()
-        if error is not None:
-            failed.setdefault(plan.digit, error)
-            rows.pop(plan.digit, None)
-            continue
-        advance(pictures)
-        if plan.digit in failed:
-            continue
-        rows.setdefault(plan.digit, []).extend(task.result())
-        if not waiting[plan.digit]:
-            commit_shard(store, plan, settings, rows.pop(plan.digit))
-    return failed
+    failed: dict[str, Exception],
+) -> None:
+    try:
+        commit_shard(store, plan, settings, _advancing(work.of(plan.digit), advance))
+    except Exception as error:  # raised by _crop, when the other shards are finished
+        failed[plan.digit] = error
+        work.skip(plan.digit)
 
 
-def _merge(
-    store: Store, posts: pa.Table, plans: list[Plan], *, rejects: set[str], settings: FaceSettings
-) -> FacesTable:
-    """Joins shards and posts, drops what takes more than one picture to see, writes the table."""
-    shards = [read_table(store, plan.path, declared=SHARD).drop(["thumb"]) for plan in plans]
-    table = pa.concat_tables(shards)
-    without = pc.sum(pc.equal(table["fault"], NO_FACE)).as_py() or 0
-    unread = pc.fill_null(pc.not_equal(table["fault"], NO_FACE), fill_value=False)
-    unreadable = sorted(table.filter(unread)["fault"].to_pylist())
-    faces = _with_posts(table.filter(pc.is_valid(table["face_id"])), posts)
-    faces = _with_drops(store, faces, rejects=rejects, settings=settings).select(FACES.names)
-    write_table(store, FACES_PATH, faces, declared=FACES)
-    counts = Counter(faces["drop_reason"].to_pylist())
+def _advancing(parts: Iterator[pa.Table], advance: Advance) -> Iterator[pa.Table]:
+    for part in parts:
+        yield part
+        advance(pc.count_distinct(part["sha256"]).as_py())
+
+
+def _written(store: Store, posts: pa.Table, plans: list[Plan], *, judged: Judged) -> FacesTable:
+    """Writes the table: the shards' rows with their posts and final drop_reasons."""
+    digest = RowsDigest(FACES.names)
+    counts: Counter[str | None] = Counter()
+    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, FACES, **PARQUET) as writer:
+        for rows in _row_groups(_final_rows(store, posts, judged)):
+            digest.update(rows)
+            counts.update(rows["drop_reason"].to_pylist())
+            writer.write_table(rows)
     made = FacesTable(
         path=FACES_PATH,
-        rows=faces.num_rows,
+        rows=counts.total(),
         kept=counts.pop(None, 0),
-        dropped=dict(sorted(counts.items())),
+        dropped={str(reason): count for reason, count in sorted(counts.items())},
         pictures=posts.num_rows,
-        pictures_without_face=without,
-        pictures_reused=posts.num_rows - sum(len(plan.todo) for plan in plans),
-        unreadable=unreadable,
+        pictures_without_face=judged.pictures_without_face,
+        pictures_reused=posts.num_rows - sum(plan.todo.num_rows for plan in plans),
+        unreadable=sorted(judged.unreadable),
         shards=len(plans),
         shards_reused=sum(plan.whole for plan in plans),
-        digest=content_digest(faces),
+        digest=digest.hexdigest(),
     )
     _check_not_empty(made)
     return made
+
+
+def _final_rows(store: Store, posts: pa.Table, judged: Judged) -> Iterator[pa.Table]:
+    """All faces by batches, in the order of their face_ids, as they are to be written."""
+    columns = [name for name in FACES.names if name in SHARD.names]
+    first = 0
+    for digit in DIGITS:
+        for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
+            faces = pa.Table.from_batches([batch.filter(pc.is_valid(batch["face_id"]))])
+            rows = slice(first, first + faces.num_rows)
+            first += faces.num_rows
+            at = pa.array(judged.post_of[rows])
+            for name in ("board", "post_id"):
+                faces = faces.append_column(name, posts[name].take(at))
+            yield _with_reasons(faces, judged.reasons[rows])
+
+
+def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table:
+    """The faces with their final drop_reasons [N]; one that is dropped has no crop."""
+    texts = pa.array(reasons, pa.string())
+    for name in ("crop", "crop_sha256"):
+        emptied = pc.if_else(pc.is_valid(texts), pa.scalar(None, pa.string()), faces[name])
+        faces = faces.set_column(faces.schema.get_field_index(name), name, emptied)
+    faces = faces.set_column(faces.schema.get_field_index("drop_reason"), "drop_reason", texts)
+    return faces.select(FACES.names).cast(FACES)
+
+
+def _row_groups(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROWS_A_GROUP, as faces.parquet holds them."""
+    held = FACES.empty_table()
+    for part in parts:
+        held = pa.concat_tables([held, part])
+        if held.num_rows >= ROWS_A_GROUP:
+            yield held.slice(0, ROWS_A_GROUP).combine_chunks()
+            held = held.slice(ROWS_A_GROUP)
+    if held.num_rows:
+        yield held.combine_chunks()
 
 
 def _check_not_empty(made: FacesTable) -> None:
@@ -242,79 +248,3 @@ def _check_not_empty(made: FacesTable) -> None:
         f"face, {len(made.unreadable):,} unreadable{drops}.{first} Is this a board of portraits? "
         "If the pictures are faces already, set `cropped`."
     )
-
-
-def _with_posts(faces: pa.Table, posts: pa.Table) -> pa.Table:
-    rows = pc.index_in(faces["sha256"], value_set=posts["sha256"].combine_chunks())
-    for name in ("board", "post_id", "solo"):
-        faces = faces.append_column(name, posts[name].take(rows))
-    return faces
-
-
-def _with_drops(
-    store: Store, faces: pa.Table, *, rejects: set[str], settings: FaceSettings
-) -> pa.Table:
-    """Adds the drops that need the posts, the reject list, or all other faces."""
-    reasons: Reasons = np.array(faces["drop_reason"].to_pylist(), dtype=object)
-    _drop_rejected(faces, reasons, rejects)
-    _drop_several_on_solo(faces, reasons)
-    _drop_near_duplicates(store, faces, reasons, settings)
-    dropped = pa.array([reason is not None for reason in reasons], pa.bool_())
-    for name in ("crop", "crop_sha256"):
-        emptied = pc.if_else(dropped, pa.scalar(None, pa.string()), faces[name])
-        faces = _replaced(faces, name, emptied)
-    return _replaced(faces, "drop_reason", pa.array(reasons, pa.string()))
-
-
-def _replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, column)
-
-
-def _drop_rejected(faces: pa.Table, reasons: Reasons, rejects: set[str]) -> None:
-    ids = faces["face_id"].to_pylist()
-    for row, face_id in enumerate(ids):
-        if face_id in rejects and reasons[row] is None:
-            reasons[row] = "rejected"
-
-
-def _drop_several_on_solo(faces: pa.Table, reasons: Reasons) -> None:
-    """A solo picture has one face: of several, no one knows here which are false."""
-    left = np.flatnonzero([reason is None for reason in reasons])
-    _, group, count = np.unique(
-        faces["sha256"].to_numpy()[left], return_inverse=True, return_counts=True
-    )
-    solo = faces["solo"].to_numpy()[left].astype(bool)
-    reasons[left[solo & (count[group] > 1)]] = "several_faces_on_solo"
-
-
-def _drop_near_duplicates(
-    store: Store, faces: pa.Table, reasons: Reasons, settings: FaceSettings
-) -> None:
-    """Of faces that show the same, the one of the first post by board and number stays."""
-    keys = faces.select(["board", "post_id", "face_id"])
-    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]).to_numpy()
-    left = order[[reasons[row] is None for row in order]]
-    texts = faces["phash"].take(pa.array(left)).to_pylist()
-    hashes = np.array([int(text, 16) for text in texts], dtype=np.uint64)
-    pairs = similar_pairs(hashes, settings.phash_distance)
-    rows, inside = np.unique(pairs, return_inverse=True)
-    thumbs = _thumbs(store, faces.take(pa.array(left[rows])))
-    alike = thumb_distance(thumbs, inside.reshape(pairs.shape)) <= settings.thumb_rms_max
-    dropped: set[int] = set()
-    for earlier, later in sorted(pairs[alike].tolist(), key=lambda pair: (pair[1], pair[0])):
-        if earlier not in dropped:
-            dropped.add(later)
-    reasons[left[sorted(dropped)]] = "near_duplicate"
-
-
-def _thumbs(store: Store, faces: pa.Table) -> npt.NDArray[np.uint8]:
-    """The small colour copies of `faces`, in their order, read from the shards that hold them."""
-    wanted = faces["face_id"].combine_chunks()
-    found: dict[str, bytes] = {}
-    for digit in sorted({face_id[0] for face_id in wanted.to_pylist()}):
-        with store.open(shard_path(digit)) as file:
-            shard = pq.read_table(file, columns=["face_id", "thumb"])
-        shard = shard.filter(pc.is_in(shard["face_id"], value_set=wanted))
-        found.update(zip(shard["face_id"].to_pylist(), shard["thumb"].to_pylist(), strict=True))
-    joined = b"".join(found[face_id] for face_id in wanted.to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(len(wanted), THUMB_BYTES)

@@ -70,6 +70,7 @@ FACES = pa.schema(
         _required("y", pa.int32(), "bounding box, top"),
         _required("w", pa.int32(), "bounding box, width"),
         _required("h", pa.int32(), "bounding box, height"),
+        _optional("score", pa.float32(), "how sure the detector is, 0-1; absent if not searched"),
         _required("square_x", pa.int32(), "cropped square, left"),
         _required("square_y", pa.int32(), "cropped square, top"),
         _required("side", pa.int32(), "cropped square, side"),

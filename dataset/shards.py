@@ -2,12 +2,12 @@
 
 A shard's file is a pure function of its pictures and of the settings: which post brought a picture,
 its tags and its likeness to others are for the merge. So a shard stands until a picture comes or
-goes, and then only the new pictures are cropped.
+goes, and then only the new pictures are cropped. Rows lie and travel in the order of their sha256,
+so that a shard is written as its batches come, and never held whole.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import pyarrow as pa
@@ -18,11 +18,13 @@ from dataset.blobs import blob_path
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
 from dataset.errors import SchemaError, StoreError
-from dataset.schemas import FACES, read_table, write_table
+from dataset.schemas import FACES, PARQUET
 from dataset.store import Store, digest_of
+from dataset.streams import batches
 
 DIGITS = "0123456789abcdef"
 NO_FACE = "no_face"
+ROWS_A_GROUP = 512  # 2 kB each, most of it the small copies
 
 _OF_POSTS = {"board", "post_id"}
 SHARD = pa.schema(
@@ -31,6 +33,10 @@ SHARD = pa.schema(
         pa.field("sha256", pa.string(), nullable=False),
         *(field.with_nullable(True) for field in FACES if field.name not in _OF_POSTS | {"sha256"}),
         pa.field("thumb", pa.binary()),
+        pa.field("picture_width", pa.int32()),
+        pa.field("picture_height", pa.int32()),
+        pa.field("picture_phash", pa.string()),
+        pa.field("picture_thumb", pa.binary()),
     ],
     metadata={"table": "shard"},
 )
@@ -43,21 +49,34 @@ class Blob:
     sha256: str
     ext: str
 
+    def __str__(self) -> str:
+        return blob_path(self.sha256, self.ext)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for one shard: `rows` stand, `todo` is to be cropped."""
+    """What is to be done for one shard: the rows of other `pictures` stand, `todo` is cropped.
+
+    Both have the columns sha256 and ext, by sha256.
+    """
 
     digit: str
     inputs: str
     whole: bool  # nothing has changed: the file stands as it is
-    rows: pa.Table
-    todo: tuple[Blob, ...]
+    pictures: pa.Table
+    todo: pa.Table
 
     @property
     def path(self) -> str:
         """Path of the shard's file."""
         return shard_path(self.digit)
+
+    def batches(self, size: int) -> Iterator[tuple[Blob, ...]]:
+        """Yields what is to be cropped in tuples of `size` pictures."""
+        for start in range(0, self.todo.num_rows, size):
+            part = self.todo.slice(start, size)
+            pairs = zip(part["sha256"].to_pylist(), part["ext"].to_pylist(), strict=True)
+            yield tuple(Blob(sha256, ext) for sha256, ext in pairs)
 
 
 def shard_path(digit: str) -> str:
@@ -65,48 +84,93 @@ def shard_path(digit: str) -> str:
     return f"faces/shard-{digit}.parquet"
 
 
-def plan_shard(store: Store, digit: str, blobs: list[Blob], settings: FaceSettings) -> Plan:
-    """Compares a shard's stored file with its pictures, and finds what has to be cropped.
+def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSettings) -> Plan:
+    """Compares a shard's stored file with its `pictures`, and finds what has to be cropped.
 
     Pictures that could not be read are tried again each time: the blob may have been mended.
     """
-    inputs = digest_of([[blob.sha256, blob.ext] for blob in blobs])
+    pairs = zip(pictures["sha256"].to_pylist(), pictures["ext"].to_pylist(), strict=True)
+    inputs = digest_of([list(pair) for pair in pairs])
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
         # A file of other settings must not outlive its crops, which are about to be overwritten.
         store.remove(shard_path(digit))
-        return Plan(digit, inputs, whole=False, rows=SHARD.empty_table(), todo=tuple(blobs))
-    table = read_table(store, shard_path(digit), declared=SHARD)
-    rows = _standing(store, digit, table)
-    done = set(rows["sha256"].to_pylist())
-    todo = tuple(blob for blob in blobs if blob.sha256 not in done)
-    whole = not todo and stored["inputs"] == inputs
-    if not whole:
-        wanted = pa.array([blob.sha256 for blob in blobs], pa.string())
-        rows = rows.filter(pc.is_in(rows["sha256"], value_set=wanted))
-    return Plan(digit, inputs, whole=whole, rows=rows, todo=todo)
+        return Plan(digit, inputs, whole=False, pictures=pictures, todo=pictures)
+    standing = _standing(store, digit)
+    todo = pictures.filter(pc.invert(pc.is_in(pictures["sha256"], value_set=standing)))
+    whole = not todo.num_rows and stored["inputs"] == inputs
+    return Plan(digit, inputs, whole=whole, pictures=pictures, todo=todo)
 
 
-def crop_batch(
-    store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]
-) -> list[dict[str, Any]]:
+def crop_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
     """Crops a few pictures and writes the crops; returns their shard rows. Runs in a worker."""
-    return [row for blob in blobs for row in _crop(store, settings, blob)]
+    rows = [row for blob in blobs for row in _crop(store, settings, blob)]
+    return pa.Table.from_pylist(rows, schema=SHARD)
 
 
 def commit_shard(
-    store: Store, plan: Plan, settings: FaceSettings, fresh: Iterable[dict[str, Any]]
+    store: Store, plan: Plan, settings: FaceSettings, fresh: Iterator[pa.Table]
 ) -> None:
-    """Removes the crops that the shard no longer names, then writes its file atomically."""
-    made = pa.Table.from_pylist(list(fresh), schema=SHARD)
-    table = pa.concat_tables([plan.rows.cast(SHARD), made])
-    table = table.sort_by([("sha256", "ascending"), ("face_id", "ascending")])
-    named = set(table["crop"].to_pylist())
-    for crop in _crops_there(store, plan.digit) - named:
-        store.remove(crop)
+    """Writes the shard's file as its `fresh` rows come, in the order of the plan's batches.
+
+    It is there when the last has come, and not at all after an error. The crops that it does not
+    name are removed before.
+    """
     digests = {"settings": settings.crop_digest, "inputs": plan.inputs}
     declared = SHARD.with_metadata({**SHARD.metadata, **digests})
-    write_table(store, plan.path, table, declared=declared)
+    named: set[str] = set()
+    with store.writing(plan.path) as file:
+        with pq.ParquetWriter(file, declared, **PARQUET) as writer:
+            for rows in _gathered(_merged(_standing_rows(store, plan), fresh)):
+                named.update(rows["crop"].drop_null().to_pylist())
+                writer.write_table(rows.cast(declared))
+        for crop in _crops_there(store, plan.digit) - named:
+            store.remove(crop)
+
+
+def _standing_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
+    """The rows of the stored file that are used again, in order."""
+    if plan.todo.num_rows == plan.pictures.num_rows:
+        return
+    wanted = plan.pictures["sha256"].combine_chunks()
+    fresh = plan.todo["sha256"].combine_chunks()
+    for batch in batches(store, plan.path, declared=SHARD):
+        held = batch["sha256"]
+        used = pc.and_not(pc.is_in(held, value_set=wanted), pc.is_in(held, value_set=fresh))
+        yield pa.Table.from_batches([batch.filter(used)], schema=SHARD)
+
+
+def _merged(standing: Iterator[pa.Table], fresh: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Joins two streams of rows, each sorted by sha256, into one; no picture is in both."""
+    held = SHARD.empty_table()
+    for part in fresh:
+        last = pc.max(part["sha256"]).as_py()
+        while not held.num_rows or held["sha256"][-1].as_py() <= last:
+            following = next(standing, None)
+            if following is None:
+                break
+            held = pa.concat_tables([held, following])
+        before = pc.less_equal(held["sha256"], last)
+        yield _sorted(pa.concat_tables([held.filter(before), part]))
+        held = held.filter(pc.invert(before))
+    yield held
+    yield from standing
+
+
+def _sorted(rows: pa.Table) -> pa.Table:
+    return rows.sort_by([("sha256", "ascending"), ("face_id", "ascending")])
+
+
+def _gathered(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Joins small parts into row groups of at least ROWS_A_GROUP rows, but for the last."""
+    held: list[pa.Table] = []
+    for part in parts:
+        held.append(part)
+        if sum(one.num_rows for one in held) >= ROWS_A_GROUP:
+            yield pa.concat_tables(held).combine_chunks()
+            held = []
+    if held:
+        yield pa.concat_tables(held).combine_chunks()
 
 
 def _stored_digests(store: Store, digit: str) -> dict[str, str] | None:
@@ -124,21 +188,28 @@ def _stored_digests(store: Store, digit: str) -> dict[str, str] | None:
     return {name: metadata.get(name.encode(), b"").decode() for name in ("settings", "inputs")}
 
 
-def _standing(store: Store, digit: str, table: pa.Table) -> pa.Table:
-    """The rows of pictures that were read and whose crops are all still there."""
+def _standing(store: Store, digit: str) -> pa.Array:
+    """The sha256 of pictures that were read and whose crops are all still there."""
     there = pa.array(sorted(_crops_there(store, digit)), pa.string())
-    lost = pc.and_(pc.is_valid(table["crop"]), pc.invert(pc.is_in(table["crop"], value_set=there)))
-    unread = pc.fill_null(pc.not_equal(table["fault"], NO_FACE), fill_value=False)
-    again = table.filter(pc.or_(lost, unread))["sha256"]
-    return table.filter(pc.invert(pc.is_in(table["sha256"], value_set=again.combine_chunks())))
+    read: list[pa.Array] = [pa.array([], pa.string())]
+    again: list[pa.Array] = [pa.array([], pa.string())]
+    columns = ("sha256", "fault", "crop")
+    for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
+        crop, fault = batch["crop"], batch["fault"]
+        lost = pc.and_(pc.is_valid(crop), pc.invert(pc.is_in(crop, value_set=there)))
+        unread = pc.fill_null(pc.not_equal(fault, NO_FACE), fill_value=False)
+        read.append(batch["sha256"])
+        again.append(batch["sha256"].filter(pc.or_(lost, unread)))
+    known = pa.concat_arrays(read)
+    return known.filter(pc.invert(pc.is_in(known, value_set=pa.concat_arrays(again))))
 
 
 def _crops_there(store: Store, digit: str) -> set[str]:
     return {name for second in DIGITS for name in store.files(f"crops/{digit}{second}")}
 
 
-def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, Any]]:
-    path = blob_path(blob.sha256, blob.ext)
+def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, object]]:
+    path = str(blob)
     if not store.exists(path):
         return [{"sha256": blob.sha256, "fault": f"{path} is not there; crawl again"}]
     try:

@@ -69,7 +69,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
     return {
         "store": StoreResource(root=settings.home),
-        "compute": ComputeResource(workers=settings.workers),
+        "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": ChildProcess(environment=settings.environment()),
         "tracking": TrackingResource(uri=settings.tracking_uri, artifacts=artifacts),
     }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ class Settings:
     board_url: str = f"http://127.0.0.1:{BOARD_PORT}"
     contact: str = ""
     workers: int = 2
+    compute: str = "processes"
     executor: str = "in_process"
     tracking_uri: str = ""
 
@@ -47,6 +49,7 @@ class Settings:
             VARIABLES["board_url"]: self.board_url,
             VARIABLES["contact"]: self.contact,
             VARIABLES["workers"]: str(self.workers),
+            VARIABLES["compute"]: self.compute,
             VARIABLES["executor"]: self.executor,
             VARIABLES["tracking_uri"]: self.tracking_uri,
         }
@@ -71,6 +74,7 @@ VARIABLES = {
     "board_url": "OMOKAGE_BOARD_URL",
     "contact": "OMOKAGE_CONTACT",
     "workers": "OMOKAGE_WORKERS",
+    "compute": "OMOKAGE_COMPUTE",
     "executor": "OMOKAGE_EXECUTOR",
     "tracking_uri": "MLFLOW_TRACKING_URI",
 }
@@ -80,12 +84,14 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     """Reads the settings; `home` (an option of the command line) wins over OMOKAGE_HOME.
 
     Raises ConfigError with every fault at once: an unknown OMOKAGE_ variable (and the nearest
-    right name), a number that is none, an unknown executor.
+    right name), a number that is none, an unknown executor or compute.
     """
     given = os.environ if environment is None else environment
     faults = _unknown(given)
     values = {field: given[name].strip() for field, name in VARIABLES.items() if given.get(name)}
     workers, fault = _workers(values.get("workers"))
+    faults += fault
+    compute, fault = _compute(values.get("compute", "processes"), workers)
     faults += fault
     executor = values.get("executor", EXECUTORS[0])
     if executor not in EXECUTORS:
@@ -100,6 +106,7 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
         board_url=values.get("board_url", f"http://127.0.0.1:{BOARD_PORT}"),
         contact=values.get("contact", ""),
         workers=workers,
+        compute=compute,
         executor=executor,
         tracking_uri=values.get("tracking_uri", ""),
     )
@@ -128,6 +135,14 @@ def _workers(text: str | None) -> tuple[int, list[str]]:
     if text.isdecimal() and 1 <= int(text) <= 256:
         return int(text), []
     return 1, [f'OMOKAGE_WORKERS is "{text}"; a whole number from 1 to 256 wanted']
+
+
+def _compute(text: str, workers: int) -> tuple[str, list[str]]:
+    try:
+        parse_compute(text, workers=workers)
+    except ConfigError as error:
+        return text, [f"OMOKAGE_COMPUTE: {error}"]
+    return text, []
 
 
 assert set(VARIABLES) == {field.name for field in fields(Settings)}

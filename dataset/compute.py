@@ -1,0 +1,176 @@
+"""What the crop work runs on: processes, threads, a Dask cluster, or an executor of the user's.
+
+Written as `processes`, `processes:4`, `threads:4`, `distributed:tcp://host:8786` or
+`my_module:make_executor` (a function without arguments that returns an Executor).
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from dataset.errors import ComputeError, ConfigError, nearest
+from dataset.parent import end_with_parent
+
+T = TypeVar("T")
+
+POOLS = ("processes", "threads")
+CLUSTER = "distributed"
+KINDS = (*POOLS, CLUSTER)
+MAX_WORKERS = 256
+CONNECT_WITHIN_S = 30
+_FORMS = "processes:N, threads:N, distributed:ADDRESS or MODULE:FUNCTION"
+_ADDRESS = r"([a-z]+://)?[^\s/:]+:\d+"
+_DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A checked choice: `kind` is one of KINDS, or "" for a user's `function` of `module`."""
+
+    kind: str
+    workers: int = 0
+    address: str = ""
+    module: str = ""
+    function: str = ""
+
+
+def parse_compute(text: str, *, workers: int) -> Compute:
+    """Reads such a text; `workers` is for a pool that names no number of its own.
+
+    Raises ConfigError, saying what was found and what is wanted. Nothing is imported or connected.
+    """
+    kind, _, rest = text.partition(":")
+    if kind in POOLS:
+        return Compute(kind, workers=_workers(text, rest) if ":" in text else workers)
+    if kind == CLUSTER:
+        if not re.fullmatch(_ADDRESS, rest):
+            raise ConfigError(
+                f'"{text}": the scheduler\'s address wanted, such as distributed:tcp://host:8786'
+            )
+        return Compute(kind, address=rest)
+    if re.fullmatch(_DOTTED, kind) and rest.isidentifier():
+        return Compute("", module=kind, function=rest)
+    raise ConfigError(f'"{text}" is no compute{nearest(kind, KINDS)}; {_FORMS} wanted')
+
+
+def _workers(text: str, number: str) -> int:
+    if number.isdecimal() and 1 <= int(number) <= MAX_WORKERS:
+        return int(number)
+    raise ConfigError(f'"{text}": a whole number of workers from 1 to {MAX_WORKERS} wanted')
+
+
+@contextlib.contextmanager
+def executor_of(compute: Compute) -> Iterator[Executor]:
+    """Yields the executor, and ends it: after an error without waiting for what is under way.
+
+    Raises ConfigError for a module or package that is not there, ComputeError for a cluster that
+    does not answer.
+    """
+    with _opened(compute) as executor:
+        try:
+            yield executor
+        except BaseException:
+            # Not cancel_futures: a cluster's executor may not know it.
+            executor.shutdown(wait=False)
+            raise
+        executor.shutdown()
+
+
+@contextlib.contextmanager
+def _opened(compute: Compute) -> Iterator[Executor]:
+    if compute.kind == "processes":
+        yield Processes(compute.workers)
+    elif compute.kind == "threads":
+        yield ThreadPoolExecutor(compute.workers, thread_name_prefix="crop")
+    elif compute.kind == CLUSTER:
+        with _cluster(compute.address) as executor:
+            yield executor
+    else:
+        yield _made_by(compute.module, compute.function)
+
+
+class Processes(Executor):
+    """A pool of processes on this machine that is replaced when one of them has died.
+
+    The death of one fails all that was under way; what is submitted then goes to a new pool.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = _pool(workers)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Submits a call, to a new pool if the present one is broken."""
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            self._pool.shutdown(wait=False)
+            self._pool = _pool(self._workers)
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the pool as `concurrent.futures.Executor.shutdown` says."""
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # spawn: the asset's process has threads (Dagster's, gRPC's), which a fork would break.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_worker_begins, initargs=(os.getpid(),)
+    )
+
+
+def _worker_begins(parent_pid: int) -> None:
+    # A Ctrl-C in the terminal reaches the whole group; the parent alone decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent_pid)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client  # an optional package, and slow to import
+    except ImportError as error:
+        raise ConfigError(
+            f'"{CLUSTER}:{address}" needs the package distributed, which is not installed: '
+            "pip install distributed, here and on the cluster"
+        ) from error
+    try:
+        client = Client(address, timeout=CONNECT_WITHIN_S)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError) as error:
+        raise ComputeError(
+            f"no scheduler answers at {address} within {CONNECT_WITHIN_S} s ({error}). "
+            "Is it running, and can this machine reach it?"
+        ) from error
+    with client:
+        # pure=False: a batch that is run again must not be answered from what failed before.
+        yield client.get_executor(pure=False)  # type: ignore[no-untyped-call]
+
+
+def _made_by(module: str, function: str) -> Executor:
+    name = f"{module}:{function}"
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'"{name}": no module {error.name} to import; is its folder on PYTHONPATH?'
+        ) from error
+    maker = getattr(imported, function, None)
+    if not callable(maker):
+        hint = nearest(function, vars(imported))
+        raise ConfigError(f'"{name}": {module} has no function {function}{hint}')
+    executor = maker()
+    if not isinstance(executor, Executor):
+        raise ConfigError(
+            f'"{name}" returned a {type(executor).__name__}; a concurrent.futures.Executor wanted'
+        )
+    return executor

@@ -1,0 +1,220 @@
+"""Which of many pictures repeat an earlier one: an index of hashes, and small copies on disk.
+
+Memory stays small however alike the pictures are: near hashes are looked up a block at a time
+among those that are kept, pairs come in pieces, and the colour copies lie in a temporary file.
+"""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dataset.errors import StoreError
+from dataset.likeness import (
+    BRIGHTNESS_GAIN,
+    COARSE_CELLS,
+    THUMB_BYTES,
+    Thumbs,
+    coarse,
+    thumb_distance,
+    without_colour,
+)
+
+Hashes = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+Pairs = npt.NDArray[np.int64]  # [P, 2]
+Mask = npt.NDArray[np.bool_]
+
+MAX_DISTANCE = 11  # of the hash: above, a 16-bit band has to be looked up in too many variants
+_BANDS = 4
+_BLOCK = 1024  # rows that are compared with those before, then with each other
+_PAIRS_AT_ONCE = 2**18
+_THUMBS_AT_ONCE = 2**12
+
+
+class HashIndex:
+    """Finds all of its hashes [N] that differ from an asked one in few bits.
+
+    Exact: of four 16-bit bands at least one differs in at most distance // 4 bits, so looking up
+    each band in all its variants that far away finds every pair.
+    """
+
+    def __init__(self, hashes: Hashes) -> None:
+        self._hashes = hashes
+        self._orders = []
+        self._starts = []
+        for band in range(_BANDS):
+            part = _band(hashes, band)
+            self._orders.append(np.argsort(part, kind="stable").astype(np.int32))
+            counts = np.bincount(part, minlength=1 << 16)
+            self._starts.append(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+
+    def near(self, asked: Hashes, distance: int) -> Iterator[Pairs]:
+        """Yields each pair (place in the index, place in `asked` [M]) once, piece by piece.
+
+        distance: 0 to MAX_DISTANCE bits. A piece comes of about _PAIRS_AT_ONCE comparisons.
+        """
+        if not 0 <= distance <= MAX_DISTANCE:
+            raise ValueError(f"distance is {distance}; 0 to {MAX_DISTANCE} wanted")
+        masks = _masks(distance // _BANDS)
+        for band in range(_BANDS):
+            keys = (_band(asked, band)[:, None] ^ masks).ravel()
+            starts = self._starts[band][keys]
+            counts = self._starts[band][keys.astype(np.int32) + 1] - starts
+            for low, high in _pieces(counts):
+                many = counts[low:high]
+                entry = np.repeat(np.arange(low, high), many)
+                offset = np.arange(len(entry)) - np.repeat(np.cumsum(many) - many, many)
+                held = self._orders[band][starts[entry] + offset]
+                pairs = self._matching(held, asked, entry // len(masks), distance=distance, to=band)
+                if len(pairs):
+                    yield pairs
+
+    def _matching(
+        self,
+        held: npt.NDArray[np.int32],
+        asked: Hashes,
+        rows: Rows,
+        *,
+        distance: int,
+        to: int,
+    ) -> Pairs:
+        """The near pairs among these, less those that a band before `to` has given already."""
+        differing = self._hashes[held] ^ asked[rows]
+        near = np.bitwise_count(differing) <= distance
+        held, rows, differing = held[near], rows[near], differing[near]
+        new = np.ones(len(held), bool)
+        for band in range(to):
+            new &= np.bitwise_count(_band(differing, band)) > distance // _BANDS
+        return np.stack([held[new].astype(np.int64), rows[new]], axis=1)
+
+
+class ThumbFile:
+    """Small colour copies by row number: in a temporary file, 17 bytes of each in memory."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="omokage-thumbs-")
+        self._coarse = bytearray()
+        self._grey = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._grey)
+
+    def append(self, thumbs: Thumbs) -> None:
+        """Adds rows [n, THUMB_BYTES]; raises StoreError if the temporary folder is full."""
+        try:
+            self._file.write(thumbs.tobytes())
+            self._file.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StoreError(
+                f"{tempfile.gettempdir()}: no space for the faces' small copies, "
+                f"{THUMB_BYTES} bytes each; free some, or set TMPDIR to another folder"
+            ) from error
+        self._coarse += coarse(thumbs).tobytes()
+        self._grey += without_colour(thumbs).tobytes()
+
+    def alike(self, pairs: Pairs, rms_max: float) -> Mask:
+        """Tells which pairs of rows [P, 2] differ by at most `rms_max` (0-255) in colour."""
+        alike = np.zeros(len(pairs), bool)
+        possible = np.flatnonzero(self._may_be_alike(pairs, rms_max))
+        for start in range(0, len(possible), _THUMBS_AT_ONCE):
+            part = possible[start : start + _THUMBS_AT_ONCE]
+            rows, inside = np.unique(pairs[part], return_inverse=True)
+            thumbs = self._read(rows)
+            first, second = inside.reshape(-1, 2).T
+            alike[part] = thumb_distance(thumbs[first], thumbs[second]) <= rms_max
+        return alike
+
+    def _may_be_alike(self, pairs: Pairs, rms_max: float) -> Mask:
+        """Leaves out those whose parts differ too much in brightness: never one that is alike."""
+        cells = np.frombuffer(self._coarse, np.uint8).reshape(-1, COARSE_CELLS)
+        difference = cells[pairs[:, 0]].astype(np.float32) - cells[pairs[:, 1]]
+        limit = BRIGHTNESS_GAIN * rms_max + 1  # each mean is rounded by at most a half
+        possible: Mask = np.square(difference).mean(axis=1) <= limit**2
+        return possible
+
+    def _read(self, rows: Rows) -> Thumbs:
+        handle = self._file.fileno()
+        parts = [os.pread(handle, THUMB_BYTES, row * THUMB_BYTES) for row in rows.tolist()]
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), THUMB_BYTES)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When two rows show the same: near hashes propose a pair, `alike` decides."""
+
+    hashes: Hashes  # [N]
+    distance: int
+    alike: Callable[[Pairs], Mask]  # of rows, the earlier first
+
+
+def repeats(rules: Sequence[Rule]) -> Mask:
+    """Tells which rows repeat an earlier row that does not itself repeat one: [N].
+
+    By any of the rules, all of which have N hashes. The order of the rows decides what stays.
+    """
+    count = len(rules[0].hashes)
+    repeated = np.zeros(count, bool)
+    for start in range(0, count, _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, count))
+        kept = np.flatnonzero(~repeated[:start])
+        for rule in rules:
+            for pairs in _alike_pairs(rule, kept, block[~repeated[block]]):
+                repeated[pairs[:, 1]] = True
+        left = block[~repeated[block]]
+        found = [pairs for rule in rules for pairs in _alike_pairs(rule, left, left)]
+        _drop_later(repeated, found)
+    return repeated
+
+
+def _alike_pairs(rule: Rule, earlier: Rows, later: Rows) -> Iterator[Pairs]:
+    """The pairs (earlier row, later row) that show the same, of these rows."""
+    if not len(earlier) or not len(later):
+        return
+    index = HashIndex(rule.hashes[earlier])
+    for places in index.near(rule.hashes[later], rule.distance):
+        pairs = np.stack([earlier[places[:, 0]], later[places[:, 1]]], axis=1)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        yield pairs[rule.alike(pairs)]
+
+
+def _drop_later(repeated: Mask, found: list[Pairs]) -> None:
+    if not found:
+        return
+    pairs = np.concatenate(found)
+    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
+        if not repeated[earlier]:
+            repeated[later] = True
+
+
+def _band(hashes: Hashes, band: int) -> npt.NDArray[np.uint16]:
+    return (hashes >> np.uint64(16 * band)).astype(np.uint16)
+
+
+def _pieces(counts: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+    """Ranges of entries that give about _PAIRS_AT_ONCE pairs each (a single one may give more)."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    low, done = 0, 0
+    while low < len(counts) and done < ends[-1]:
+        high = max(low + 1, int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, side="right")))
+        yield low, high
+        low, done = high, int(ends[high - 1])
+
+
+def _masks(radius: int) -> npt.NDArray[np.uint16]:
+    """All 16-bit values with at most `radius` bits set."""
+    values = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
+    return values[np.bitwise_count(values) <= radius]
