@@ -98,7 +98,7 @@ class ThumbFile:
     """Small colour copies by row number: in a temporary file, 17 bytes of each in memory."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="omokage-thumbs-")
+        self._file = tempfile.TemporaryFile(prefix="omokage-thumbs-")  # noqa: SIM115 - see __exit__
         self._coarse = bytearray()
         self._grey = bytearray()
 
