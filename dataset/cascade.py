@@ -37,7 +37,6 @@ _CLOSE_UP_REACH = 2.0  # the close-up's side by the face's
 _CLOSE_UP_STEP = 1.1
 _CLOSE_UP_SIDES = (0.7, 1.5)  # the sides that are looked for there, by the proposed one
 _SMALL_DEMAND = 2  # times the hits for a face smaller than LARGE_FACE_PX
-_PLAIN = 8  # rows and columns that differ by no more (of 255) are a border without a drawing
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ _CLOSE_UPS = (
 )
 SEARCHES = {
     "fast": Search(
-        step=1.25,
+        step=1.2,
         proposing=_CLOSE_UPS[:1],
         confirming=_CLOSE_UPS,
         weight=0,
@@ -167,12 +166,8 @@ class LbpDetector:
         """The windows of sides from `least_px` to `below_px`, in any of the views."""
         small = octaves.reduced(min(1.0, WINDOW_PX / least_px))
         scale = small.shape[1] / octaves.width
-        top, bottom, left, right = _drawn_part(small)
-        if min(bottom - top, right - left) < WINDOW_PX:
-            return no_windows()
-        drawn = small[top:bottom, left:right]
-        seen = [self._coarse(_shown(drawn, view), view, below_px * scale) for view in views]
-        return moved(np.concatenate(seen), left / scale, top / scale, scale=scale)
+        seen = [self._coarse(_shown(small, view), view, below_px * scale) for view in views]
+        return moved(np.concatenate(seen), 0, 0, scale=scale)
 
     def _coarse(self, shown: Grey, view: View, below_px: float) -> Windows:
         found = [no_windows()]
@@ -294,20 +289,3 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
     if picture.shape[1::-1] == size:
         return picture
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def _drawn_part(picture: Picture) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the picture without its plain borders."""
-    grey = picture[:, :, 1]
-    rows, columns = (
-        np.flatnonzero(
-            cv2.subtract(
-                cv2.reduce(grey, axis, cv2.REDUCE_MAX), cv2.reduce(grey, axis, cv2.REDUCE_MIN)
-            )
-            > _PLAIN
-        )
-        for axis in (1, 0)
-    )
-    if not len(rows) or not len(columns):
-        return 0, 0, 0, 0
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
