@@ -1,12 +1,13 @@
 """Asset checks: each table has its declared columns, and enough rows came through each stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.resources import StoreResource
+from crawlers.audit import audit
 from dataset.errors import OmokageError
 from dataset.labels import LABELS_PATH
 from dataset.manifest import load_manifest, read_split
@@ -24,6 +25,8 @@ def table_checks() -> list[dg.AssetChecksDefinition]:
         _schema_check("posts", POSTS_PATH, POSTS),
         posts_kept,
         posts_are_safe,
+        no_orphan_blobs,
+        ledger_and_files_agree,
         _schema_check("faces", FACES_PATH, FACES),
         faces_kept,
         labels_wanted,
@@ -74,6 +77,52 @@ def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
         ),
         metadata={"unsafe": unsafe.num_rows, "stored": stored.num_rows},
     )
+
+
+@dg.asset_check(asset="posts")
+def no_orphan_blobs(store: StoreResource) -> dg.AssetCheckResult:
+    """Every file under `blobs/` is named by a post of the ledger."""
+    found = audit(store.open(), hashed=0)
+    left = [*found.orphans, *found.temporary]
+    # A crawl at work writes a blob before its post says so.
+    passed = found.crawling or not left
+    number = f"{len(left):,} of {found.blobs + len(found.temporary):,} files belong to no post"
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{number}."
+        if passed
+        else f"{number}: {_first(left)}. A killed crawl left them; the next build of posts removes "
+        "them while no crawl is at work.",
+        metadata={"orphans": len(left), "blobs": found.blobs, "crawling": found.crawling},
+    )
+
+
+@dg.asset_check(asset="posts", blocking=True)
+def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
+    """Every blob that a post names is there in its size; the newest are what their names say."""
+    found = audit(store.open())
+    faults = {
+        "missing": found.missing,
+        "of another size": found.wrong_size,
+        "of other bytes than their names say": found.wrong_sha256,
+    }
+    told = [f"{len(paths):,} {what}: {_first(paths)}" for what, paths in faults.items() if paths]
+    number = f"{found.named:,} blobs are named, {found.hashed:,} were read"
+    hint = (
+        "Has something else written into blobs/? Remove the damaged files, build posts (it queues "
+        "what is gone) and crawl again."
+    )
+    return dg.AssetCheckResult(
+        passed=not told,
+        description=f"{number}; {'; '.join(told)}. {hint}" if told else f"{number}; all is there.",
+        metadata={what.replace(" ", "_"): len(paths) for what, paths in faults.items()}
+        | {"named": found.named, "hashed": found.hashed},
+    )
+
+
+def _first(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:5]) + (", …" if len(paths) > 5 else "")
 
 
 @dg.asset_check(asset="faces", blocking=True)

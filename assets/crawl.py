@@ -47,7 +47,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         with plain_failures():
             store.open().check_writable()
         arguments = ["-m", "crawlers.run", "--site", site.name, "--home", store.root]
-        arguments += ["--tags", config.tags]
+        arguments += [f"--tags={config.tags}"]  # one word: a search may begin with a dash
         arguments += ["--limit", str(config.limit)] if config.limit else []
         arguments += ["--sites", sites_file] if sites_file else []
         made = child.run(context, arguments)
@@ -56,21 +56,23 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "seen": made["seen"],
                 "kept": made["kept"],
                 "refused": reasons(made["refused"]),
+                "put_off": made["put_off"],
                 "downloaded": dg.MetadataValue.text(f"{made['bytes'] / 1e6:,.1f} MB"),
+                "bytes": made["bytes"],
                 "api_requests": made["api_requests"],
                 "media_requests": made["media_requests"],
                 "seconds": made["seconds"],
                 "posts_per_second": round(made["seen"] / max(made["seconds"], 1e-3), 1),
                 "reused": made["seen"] == 0,
-                "preview": _newest(store.open(), site.name),
+                "preview": _newest(store.open(), site.board),
             }
         )
 
     return crawl
 
 
-def _newest(store: Store, site: str) -> dg.MarkdownMetadataValue:
-    """Shows the newest pictures that the ledger has of a site."""
+def _newest(store: Store, board: str) -> dg.MarkdownMetadataValue:
+    """Shows the newest pictures that the ledger has of a board."""
     with Ledger.of(store) as ledger:
-        blobs = ledger.newest_kept(site, PREVIEWED)
+        blobs = ledger.newest_kept(board, PREVIEWED)
     return inline(blob_sheet(store, [(blob.sha256, blob.ext) for blob in blobs], columns=8))

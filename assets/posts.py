@@ -12,13 +12,14 @@ from assets.resources import StoreResource
 from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema, reasons
 from crawlers.export import export_posts
+from crawlers.sites import load_sites
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 
 PREVIEWED = 24
 
 
-def posts_asset(sites: Sequence[str]) -> dg.AssetsDefinition:
+def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefinition:
     """Returns the asset `posts`, fed by the crawl of each of `sites`."""
 
     @dg.asset(
@@ -37,13 +38,15 @@ def posts_asset(sites: Sequence[str]) -> dg.AssetsDefinition:
         watch = Stopwatch()
         opened = store.open()
         with plain_failures():
-            made = export_posts(opened, sites)
+            made = export_posts(opened, sites, registry=load_sites(sites_file or None))
             preview = inline(_sheet(opened, made.path))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": made.rows,
                 "kept": made.kept,
                 "refused": reasons(made.refused),
+                "requeued": made.requeued,
+                "orphans_removed": made.swept,
                 "seconds": watch.seconds,
                 "path": dg.MetadataValue.path(opened.url(made.path)),
                 "digest": made.digest,

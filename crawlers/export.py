@@ -5,24 +5,26 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crawlers.ledger import FILE, Ledger, Row
+from crawlers.audit import sweep
+from crawlers.ledger import FILE, TAKEDOWN, Ledger, Row
 from crawlers.post import Post
+from crawlers.sites import Site, board_names, load_sites
+from crawlers.takedowns import board_takedowns
 from dataset.blobs import blob_path
 from dataset.errors import EmptyStageError, listed
 from dataset.media import Media, has_blob
-from dataset.policy import Takedowns, drop_reason, read_takedowns
+from dataset.policy import Takedowns, drop_reason
 from dataset.schemas import POSTS, POSTS_PATH, check_table
 from dataset.store import Store
 
 BATCH = 2_000
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
-TAKEDOWN = "takedown"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,31 +37,39 @@ class PostsTable:
     digest: str  # over all content but fetched_at
     refused: dict[str, int]
     requeued: int = 0  # kept posts whose blob was missing or cut short: the next crawl fetches them
+    swept: int = 0  # files under blobs/ that no post named: a killed crawl had left them
 
 
-def export_posts(store: Store, sites: Sequence[str]) -> PostsTable:
-    """Builds `posts.parquet` from the ledger: the posts of `sites` by (board, post_id).
+def export_posts(
+    store: Store, sites: Sequence[str], *, registry: Mapping[str, Site] | None = None
+) -> PostsTable:
+    """Builds `posts.parquet` from the ledger: the posts of the sites' boards by (board, post_id).
 
     The policy and the takedown list are applied again: what is on the list loses its row here and
-    its blob. A kept post whose blob is gone is queued for the next crawl.
+    its blob. A kept post whose blob is gone is queued for the next crawl; a blob that no post names
+    is removed. `registry` says which board a site shows (default: the built-in one).
 
-    Raises EmptyStageError if there is no post to keep.
+    Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list.
     """
+    names = board_names(load_sites() if registry is None else registry)
+    boards = sorted({names.get(site, site) for site in sites})
     if not store.exists(FILE):
         raise EmptyStageError(f"{store.url(FILE)} is not there: crawl a site first")
-    takedowns = read_takedowns(store)
     with Ledger.of(store) as ledger:
-        removed = _take_down(ledger, store, takedowns)
+        takedowns = board_takedowns(store, names, crawled=ledger.boards())
+        _take_down(ledger, store, takedowns)
         build = _Build(store)
         with build.writing() as write:
-            for row in ledger.rows(sites):
+            for row in ledger.rows(boards):
                 write(row, takedowns)
         ledger.requeue(build.lost, "blob_missing")
+        taken = ledger.taken_down(boards)
+        swept = sweep(store, ledger)
     refused = collections.Counter(build.refused)
-    refused.update({TAKEDOWN: sum(1 for site in removed if site in sites)})
+    refused.update({TAKEDOWN: taken})
     counts = {reason: count for reason, count in sorted(refused.items()) if count}
     if not build.kept:
-        raise EmptyStageError(_nothing(sites, build.rows, counts))
+        raise EmptyStageError(_nothing(boards, build.rows, counts))
     return PostsTable(
         path=POSTS_PATH,
         rows=build.rows,
@@ -67,6 +77,7 @@ def export_posts(store: Store, sites: Sequence[str]) -> PostsTable:
         digest=build.digest.hexdigest(),
         refused=counts,
         requeued=len(build.lost),
+        swept=len(swept),
     )
 
 
@@ -103,7 +114,7 @@ class _Build:
             return
         media, reason = row.media, row.reason
         if row.state == "pending":
-            reason = NOT_FETCHED
+            media, reason = None, NOT_FETCHED
         elif media is not None and not has_blob(self._store, media):
             self.lost.append(row.post)
             media, reason = None, NOT_FETCHED
@@ -125,17 +136,22 @@ class _Build:
         self._batch.clear()
 
 
-def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> list[str]:
+def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> None:
     """Removes the blobs on the takedown list, whoever else posted the same bytes; marks the rows.
 
-    Returns the site of every post that is taken down, now or before.
+    The file goes first: killed in between, the next build finds the row and does it again.
     """
     for row in ledger.covered(takedowns):
         if row.media is not None:
-            store.remove(blob_path(row.media.sha256, row.media.ext))
-            ledger.take_down_blob(row.media.sha256)
+            _remove_blob(ledger, store, row.media)
         ledger.refuse(row.post, TAKEDOWN)
-    return ledger.sites_of_reason(TAKEDOWN)
+    for media in ledger.blobs_of_taken():  # the same bytes, brought by a post that is not listed
+        _remove_blob(ledger, store, media)
+
+
+def _remove_blob(ledger: Ledger, store: Store, media: Media) -> None:
+    store.remove(blob_path(media.sha256, media.ext))
+    ledger.take_down_blob(media.sha256)
 
 
 def _values(post: Post, media: Media | None, reason: str | None) -> dict[str, Any]:
@@ -152,8 +168,8 @@ def _digested(values: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
-def _nothing(sites: Sequence[str], rows: int, refused: dict[str, int]) -> str:
-    where = ", ".join(sites)
+def _nothing(boards: Sequence[str], rows: int, refused: dict[str, int]) -> str:
+    where = ", ".join(boards)
     if not rows:
         return f"the ledger has no post of {where}: crawl it first"
     reasons = listed([f"{reason}: {count:,}" for reason, count in refused.items()])

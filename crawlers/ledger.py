@@ -5,18 +5,22 @@ A page of posts and the window's move over it are one transaction, and a post no
 does nothing twice: the next one first settles what is pending, then goes on from the window.
 """
 
+import contextlib
 import datetime as dt
 import fcntl
 import json
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from crawlers.migrations import migrate
 from crawlers.post import Post, same_picture_and_words
 from crawlers.sites import Site
+from crawlers.waits import Wait
 from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
@@ -24,53 +28,76 @@ from dataset.policy import Takedowns
 from dataset.store import Store
 
 FILE = "ledger.sqlite"
-VERSION = 1
+VERSION = 2
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
+TAKEDOWN = "takedown"  # the reason that no later record of a post undoes
+# What a board had not finished with is looked at again, so often and so long after the last time.
+UNFINISHED = ("pending", "flagged")
+MAX_REVISITS = 4
+REVISIT_AFTER = dt.timedelta(days=3)
 BATCH = 500
 PATIENCE_S = 30.0
+FREE_BYTES = 2**20  # with less the disk counts as full
 _BEYOND = 2**63 - 1
 
 _TABLES = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
-CREATE TABLE sites (
-    site TEXT PRIMARY KEY,
-    identity TEXT NOT NULL             -- family@host: another board may not take the name over
+CREATE TABLE boards (
+    board TEXT NOT NULL,
+    identity TEXT NOT NULL,            -- family@host: another board may not take the name over
+    PRIMARY KEY (board, identity)
 ) WITHOUT ROWID;
 CREATE TABLE windows (
-    site TEXT NOT NULL,
+    board TEXT NOT NULL,
     query TEXT NOT NULL,
     low INTEGER,
     high INTEGER,
     bottomed INTEGER NOT NULL,
     moved_at TEXT NOT NULL,
-    PRIMARY KEY (site, query)
+    PRIMARY KEY (board, query)
 ) WITHOUT ROWID;
 CREATE TABLE posts (
-    site TEXT NOT NULL,
+    board TEXT NOT NULL,
     post_id INTEGER NOT NULL,
     query TEXT NOT NULL,               -- the search that brought it last
     state TEXT NOT NULL CHECK (state IN ('pending', 'kept', 'refused')),
     reason TEXT,                       -- why it was refused, or why it still waits
     attempts INTEGER NOT NULL DEFAULT 0,
     md5 TEXT,
-    sha256 TEXT,                       -- the blob and what it is; only if kept
-    ext TEXT,
+    sha256 TEXT,                       -- the blob and what it is; if kept, or kept before its
+    ext TEXT,                          -- record changed and it became pending again
     width INTEGER,
     height INTEGER,
     size_bytes INTEGER,
     record TEXT NOT NULL,              -- the post as JSON
     noted_at TEXT NOT NULL,
     settled_at TEXT,
-    PRIMARY KEY (site, post_id)
+    revisits INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (board, post_id)
 );
-CREATE INDEX posts_by_state ON posts (site, state, query, post_id);
+CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pending', 'flagged');
+"""
+_NO_BLOB = "sha256 = NULL, ext = NULL, width = NULL, height = NULL, size_bytes = NULL"
+_THIS = "board = ? AND post_id = ?"
+_TAKEN = "state = 'refused' AND reason = 'takedown'"
+# Apart from the others, so that a ledger that is older than this table gets it too.
+_WAITS_TABLE = """
+CREATE TABLE IF NOT EXISTS waits (
+    host TEXT PRIMARY KEY,
+    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    asked_s REAL NOT NULL              -- what its Retry-After said
+) WITHOUT ROWID
 """
 
 
 class Row(NamedTuple):
-    """A post in the ledger: its record, state, reason and, if kept, its blob."""
+    """A post in the ledger: its record, state, reason and its blob.
+
+    A pending post has a blob if it was kept until its record changed.
+    """
 
     post: Post
     state: str
@@ -81,21 +108,27 @@ class Row(NamedTuple):
 class Ledger:
     """The ledger of one home; a context manager. Use it from one thread.
 
-    Raises StoreError, naming the file, if it cannot be opened or is of another version.
+    A ledger of an earlier version is brought up to this one as it is opened. Raises StoreError,
+    naming the file, if it cannot be opened or is of another version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime] | None = None) -> None:
         self.path = path
-        self._hold: IO[str] | None = None
+        self._clock = clock or _utc
+        self._held: list[IO[str]] = []
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
             # the posts would be pending again.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be used as the ledger: {error}") from error
+            self._db.close()
+            raise self._unusable(error) from error
 
     @classmethod
     def of(cls, store: Store) -> "Ledger":
@@ -117,95 +150,122 @@ class Ledger:
     def close(self) -> None:
         """Closes the file; a crawl that only ends without this loses nothing."""
         self._db.close()
-        if self._hold is not None:
-            self._hold.close()
+        for file in self._held:
+            file.close()
+        self._held.clear()
 
-    def hold(self, site: str, *, patience_s: float = PATIENCE_S) -> None:
-        """Makes this the only crawl of a site until the ledger is closed or the process ends.
+    def hold(self, board: str, *, patience_s: float = PATIENCE_S) -> None:
+        """Makes this the only crawl of a board until the ledger is closed or the process ends.
 
         A crawl whose parent was killed needs a moment to end; it is waited for. Raises CrawlError
         if another is still at work after `patience_s`.
         """
-        hold = self.path.with_name(f"{self.path.stem}.{site}.lock").open("a")
         until = time.monotonic() + patience_s
-        while True:
-            try:
-                fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() < until:
-                    time.sleep(0.1)
-                    continue
-                hold.close()
-                raise CrawlError(
-                    f"another crawl of {site} is at work on {self.path}; wait for it or end it"
-                ) from error
-            self._hold = hold
-            return
+        files = [(self._lock_path(), fcntl.LOCK_SH), (self._lock_path(board), fcntl.LOCK_EX)]
+        for path, kind in files:
+            while (file := _locked(path, kind)) is None:
+                if time.monotonic() >= until:
+                    raise CrawlError(
+                        f"another crawl of {board} is at work on {self.path}; wait for it or end it"
+                    )
+                time.sleep(0.1)
+            self._held.append(file)
+
+    @contextlib.contextmanager
+    def no_crawl(self) -> Iterator[bool]:
+        """Keeps crawls from starting during the block; yields False if one is at work already."""
+        file = _locked(self._lock_path(), fcntl.LOCK_EX)
+        try:
+            yield file is not None
+        finally:
+            if file is not None:
+                file.close()
 
     def admit(self, site: Site) -> None:
-        """Writes down which board a site's name stands for.
+        """Writes down which servers a board's name stands for.
 
         Raises CrawlError if the ledger holds another board's posts under that name.
         """
         with self._transaction():
-            known = self._one("SELECT identity FROM sites WHERE site = ?", site.name)
-            if known is None:
-                self._do("INSERT INTO sites VALUES (?, ?)", (site.name, site.identity))
-            elif known[0] != site.identity:
+            rows = self._rows("SELECT identity FROM boards WHERE board = ?", site.board)
+            known = {identity for (identity,) in rows}
+            if known and known.isdisjoint(site.identities):
                 raise CrawlError(
-                    f"{self.path} holds posts of {known[0]} under the name {site.name}, which now "
-                    f"stands for {site.identity}; choose another name or another home"
+                    f"{self.path} holds posts of {', '.join(sorted(known))} under the name "
+                    f"{site.board}, which now stands for {', '.join(sorted(site.identities))}; "
+                    "choose another name or another home"
                 )
+            for identity in site.identities - known:
+                self._do("INSERT INTO boards VALUES (?, ?)", (site.board, identity))
 
-    def window(self, site: str, query: str) -> Window:
+    def boards(self) -> list[str]:
+        """Returns the names of all boards that were ever crawled into this ledger."""
+        rows = self._rows("SELECT DISTINCT board FROM boards ORDER BY board")
+        return [board for (board,) in rows]
+
+    def window(self, board: str, query: str) -> Window:
         """Returns which ids of a search have been seen."""
         row = self._one(
-            "SELECT low, high, bottomed FROM windows WHERE site = ? AND query = ?", site, query
+            "SELECT low, high, bottomed FROM windows WHERE board = ? AND query = ?", board, query
         )
         return Window(row[0], row[1], bool(row[2])) if row else Window()
 
     def note_page(
-        self, site: str, query: str, *, posts: Sequence[Post], window: Window
+        self, board: str, query: str, *, posts: Sequence[Post], window: Window
     ) -> list[Post]:
         """Writes down a page and moves the window over it, at once or not at all.
 
         Returns the posts that are to be settled: new ones, and known ones whose record changed.
         """
         with self._transaction():
-            to_settle = [post for post in posts if self._note(site, query, post)]
+            to_settle = [post for post in posts if self._note(board, query, post)]
             self._do(
                 "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?)",
-                (site, query, window.low, window.high, int(window.bottomed), _now()),
+                (board, query, window.low, window.high, int(window.bottomed), self._now()),
             )
         return to_settle
 
-    def pending_queries(self, site: str) -> list[str]:
+    def revisit(self, board: str) -> int:
+        """Makes pending again what the board had not finished with, once it is due.
+
+        Due is a post refused as pending or flagged, REVISIT_AFTER after it was last looked at, and
+        MAX_REVISITS times at most. Returns how many there are.
+        """
+        due = (self._clock() - REVISIT_AFTER).isoformat(timespec="milliseconds")
+        return self._do(
+            "UPDATE posts SET state = 'pending', attempts = 0, revisits = revisits + 1 "
+            "WHERE board = ? AND reason IN ('pending', 'flagged') AND settled_at <= ? "
+            "AND state = 'refused' AND revisits < ?",
+            (board, due, MAX_REVISITS),
+        ).rowcount
+
+    def pending_queries(self, board: str) -> list[str]:
         """Returns the searches that have posts waiting to be settled."""
         rows = self._rows(
-            "SELECT DISTINCT query FROM posts WHERE site = ? AND state = 'pending' ORDER BY query",
-            site,
+            "SELECT DISTINCT query FROM posts WHERE board = ? AND state = 'pending' ORDER BY query",
+            board,
         )
         return [query for (query,) in rows]
 
-    def highest_pending(self, site: str, query: str, *, below: int | None = None) -> int | None:
+    def highest_pending(self, board: str, query: str, *, below: int | None = None) -> int | None:
         """Returns the greatest number of a post of a search that waits, less than `below`."""
         row = self._one(
-            "SELECT MAX(post_id) FROM posts WHERE site = ? AND query = ? AND state = 'pending' "
+            "SELECT MAX(post_id) FROM posts WHERE board = ? AND query = ? AND state = 'pending' "
             "AND post_id < ?",
-            site,
+            board,
             query,
             _BEYOND if below is None else below,
         )
         return row[0] if row else None
 
     def pending(
-        self, site: str, query: str, *, first: int = 0, below: int | None = None
+        self, board: str, query: str, *, first: int = 0, below: int | None = None
     ) -> list[Post]:
         """Returns the posts of a search that wait to be settled, from `first` up to `below`."""
         rows = self._rows(
-            "SELECT record FROM posts WHERE site = ? AND query = ? AND state = 'pending' "
+            "SELECT record FROM posts WHERE board = ? AND query = ? AND state = 'pending' "
             "AND post_id >= ? AND post_id < ? ORDER BY post_id",
-            site,
+            board,
             query,
             first,
             _BEYOND if below is None else below,
@@ -216,13 +276,15 @@ class Ledger:
         """Writes down the present records of posts that wait."""
         with self._transaction():
             for post in posts:
+                if not self._has_md5(post):
+                    self._do(f"UPDATE posts SET {_NO_BLOB} WHERE {_THIS}", _key(post))  # noqa: S608
                 self._do(
-                    "UPDATE posts SET md5 = ?, record = ? WHERE site = ? AND post_id = ?",
-                    (post.md5, _json(post.to_record()), post.board, post.post_id),
+                    f"UPDATE posts SET md5 = ?, record = ? WHERE {_THIS}",  # noqa: S608
+                    (post.md5, _json(post.to_record()), *_key(post)),
                 )
 
     def keep(self, post: Post, media: Media) -> None:
-        """Settles a post: its picture is among the blobs."""
+        """Settles a post: its picture is among the blobs. What was taken down stays so."""
         self._settle(post, "kept", reason=None, media=media)
 
     def refuse(self, post: Post, reason: str) -> None:
@@ -237,13 +299,12 @@ class Ledger:
         with self._transaction():
             self._do(
                 "UPDATE posts SET attempts = attempts + 1, reason = ? "
-                "WHERE site = ? AND post_id = ? AND state = 'pending'",
-                (reason, post.board, post.post_id),
+                "WHERE board = ? AND post_id = ? AND state = 'pending'",
+                (reason, *_key(post)),
             )
             row = self._one(
-                "SELECT attempts FROM posts WHERE site = ? AND post_id = ?",
-                post.board,
-                post.post_id,
+                f"SELECT attempts FROM posts WHERE {_THIS}",  # noqa: S608
+                *_key(post),
             )
         if row is None or row[0] < MAX_ATTEMPTS:
             return True
@@ -251,38 +312,38 @@ class Ledger:
         return False
 
     def blob_of(self, md5: str) -> Media | None:
-        """Returns the blob that a kept post of any board has for this md5."""
+        """Returns the blob that some post of any board has, or had until lately, for this md5."""
         row = self._one(
             "SELECT sha256, ext, width, height, size_bytes FROM posts "
-            "WHERE md5 = ? AND state = 'kept' LIMIT 1",
+            "WHERE md5 = ? AND sha256 IS NOT NULL LIMIT 1",
             md5,
         )
         return Media(*row) if row else None
 
-    def newest_kept(self, site: str, count: int) -> list[Media]:
-        """Returns the blobs of the newest `count` kept posts of a site."""
+    def newest_kept(self, board: str, count: int) -> list[Media]:
+        """Returns the blobs of the newest `count` kept posts of a board."""
         rows = self._db.execute(
             "SELECT sha256, ext, width, height, size_bytes FROM posts "
-            "WHERE site = ? AND state = 'kept' ORDER BY post_id DESC LIMIT ?",
-            (site, count),
+            "WHERE board = ? AND state = 'kept' ORDER BY post_id DESC LIMIT ?",
+            (board, count),
         )
         return [Media(*row) for row in rows]
 
-    def rows(self, sites: Sequence[str]) -> Iterator[Row]:
-        """Yields all posts of `sites`, by site and post number; they may be changed meanwhile."""
-        for site in sorted(set(sites)):
+    def rows(self, boards: Sequence[str]) -> Iterator[Row]:
+        """Yields all posts of `boards`, by board and post number; they may be changed meanwhile."""
+        for board in sorted(set(boards)):
             last = 0
             while True:
                 found = self._do(
                     "SELECT post_id, record, state, reason, sha256, ext, width, height, size_bytes "
-                    "FROM posts WHERE site = ? AND post_id > ? ORDER BY post_id LIMIT ?",
-                    (site, last, BATCH),
+                    "FROM posts WHERE board = ? AND post_id > ? ORDER BY post_id LIMIT ?",
+                    (board, last, BATCH),
                 ).fetchall()
                 if not found:
                     break
                 for post_id, record, state, reason, *blob in found:
                     last = post_id
-                    media = Media(*blob) if state == "kept" else None
+                    media = Media(*blob) if blob[0] is not None else None
                     yield Row(Post.from_record(json.loads(record)), state, reason, media)
 
     def requeue(self, posts: Iterable[Post], reason: str) -> None:
@@ -290,70 +351,113 @@ class Ledger:
         with self._transaction():
             for post in posts:
                 self._do(
-                    "UPDATE posts SET state = 'pending', reason = ?, attempts = 0, sha256 = NULL, "
-                    "ext = NULL, width = NULL, height = NULL, size_bytes = NULL, settled_at = NULL "
-                    "WHERE site = ? AND post_id = ?",
-                    (reason, post.board, post.post_id),
+                    "UPDATE posts SET state = 'pending', reason = ?, attempts = 0, "  # noqa: S608
+                    f"settled_at = NULL, {_NO_BLOB} WHERE {_THIS} AND state = 'kept'",
+                    (reason, *_key(post)),
                 )
 
+    def blobs(self) -> Iterator[tuple[str, str, int]]:
+        """Yields sha256, extension and size in bytes of every blob that a post names, once each."""
+        yield from self._do(
+            "SELECT sha256, ext, size_bytes FROM posts WHERE sha256 IS NOT NULL GROUP BY sha256"
+        )
+
     def covered(self, takedowns: Takedowns) -> list[Row]:
-        """Returns the posts of all sites on the takedown list, but those refused for it before."""
+        """Returns the posts of all boards on the takedown list, but those refused for it before."""
         if not takedowns:
             return []
-        sites = [site for (site,) in self._rows("SELECT site FROM sites")]
         return [
             row
-            for row in self.rows(sites)
-            if row.reason != "takedown" and takedowns.cover(row.post)
+            for row in self.rows(self.boards())
+            if not (row.state == "refused" and row.reason == TAKEDOWN) and takedowns.cover(row.post)
         ]
+
+    def blobs_of_taken(self) -> list[Media]:
+        """Returns the blobs that posts of any board have for an md5 that was taken down."""
+        rows = self._rows(
+            "SELECT sha256, ext, width, height, size_bytes FROM posts "  # noqa: S608
+            "WHERE sha256 IS NOT NULL AND md5 IN "
+            f"(SELECT md5 FROM posts WHERE {_TAKEN}) GROUP BY sha256"
+        )
+        return [Media(*row) for row in rows]
 
     def is_taken_down(self, md5: str | None) -> bool:
         """Tells whether these very bytes were taken down with a post of any board."""
-        found = self._one("SELECT 1 FROM posts WHERE md5 = ? AND reason = 'takedown' LIMIT 1", md5)
+        found = self._one(f"SELECT 1 FROM posts WHERE md5 = ? AND {_TAKEN} LIMIT 1", md5)  # noqa: S608
         return found is not None
 
     def take_down_blob(self, sha256: str) -> None:
-        """Refuses, as taken down, every post of any site that has this blob."""
+        """Refuses, as taken down, every post of any board that has this blob."""
         self._do(
-            "UPDATE posts SET state = 'refused', reason = 'takedown', sha256 = NULL, ext = NULL, "
-            "width = NULL, height = NULL, size_bytes = NULL, settled_at = ? WHERE sha256 = ?",
-            (_now(), sha256),
+            "UPDATE posts SET state = 'refused', reason = 'takedown', settled_at = ?, "  # noqa: S608
+            f"{_NO_BLOB} WHERE sha256 = ?",
+            (self._now(), sha256),
         )
 
-    def sites_of_reason(self, reason: str) -> list[str]:
-        """Returns the site of every post that is refused for `reason`."""
-        rows = self._do("SELECT site FROM posts WHERE state = 'refused' AND reason = ?", (reason,))
-        return [site for (site,) in rows]
+    def taken_down(self, boards: Iterable[str]) -> int:
+        """Returns how many posts of `boards` were taken down, now or ever."""
+        counts = dict(
+            self._rows(f"SELECT board, COUNT(*) FROM posts WHERE {_TAKEN} GROUP BY board")  # noqa: S608
+        )
+        return sum(counts.get(board, 0) for board in set(boards))
 
-    def count(self, site: str) -> dict[str, int]:
-        """Returns how many posts of a site are pending, kept and refused."""
-        rows = self._do("SELECT state, COUNT(*) FROM posts WHERE site = ? GROUP BY state", (site,))
-        return {"pending": 0, "kept": 0, "refused": 0} | dict(rows.fetchall())
+    def count(self, board: str) -> dict[str, int]:
+        """Returns how many posts of a board are pending, kept and refused."""
+        counts = "SELECT state, COUNT(*) FROM posts WHERE board = ? GROUP BY state"
+        return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
-    def _note(self, site: str, query: str, post: Post) -> bool:
+    def note_wait(self, wait: Wait) -> None:
+        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        self._do(
+            "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
+            "not_before = excluded.not_before, asked_s = excluded.asked_s "
+            "WHERE excluded.not_before > not_before",
+            (wait.host, _moment(wait.not_before), wait.asked_s),
+        )
+
+    def waits(self, now: dt.datetime) -> list[Wait]:
+        """Returns the waits of all hosts that are not over at `now`, and forgets the others."""
+        self._do("DELETE FROM waits WHERE not_before <= ?", (_moment(now),))
+        return [
+            Wait(host, dt.datetime.fromisoformat(moment), asked_s)
+            for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
+        ]
+
+    def _note(self, board: str, query: str, post: Post) -> bool:
         record = post.to_record()
         known = self._one(
-            "SELECT record, state FROM posts WHERE site = ? AND post_id = ?", site, post.post_id
+            f"SELECT record, state, reason FROM posts WHERE {_THIS}",  # noqa: S608
+            board,
+            post.post_id,
         )
-        if known and known[1] != "pending" and same_picture_and_words(json.loads(known[0]), record):
-            return False
+        if known and known[1] != "pending":
+            if known[2] == TAKEDOWN or same_picture_and_words(json.loads(known[0]), record):
+                return False
+            self._do(f"UPDATE posts SET attempts = 0, revisits = 0 WHERE {_THIS}", _key(post))  # noqa: S608
+        if known and not self._has_md5(post):
+            self._do(f"UPDATE posts SET {_NO_BLOB} WHERE {_THIS}", _key(post))  # noqa: S608
         self._do(
-            "INSERT INTO posts (site, post_id, query, state, md5, record, noted_at) "
-            "VALUES (?, ?, ?, 'pending', ?, ?, ?) ON CONFLICT (site, post_id) DO UPDATE SET "
+            "INSERT INTO posts (board, post_id, query, state, md5, record, noted_at) "
+            "VALUES (?, ?, ?, 'pending', ?, ?, ?) ON CONFLICT (board, post_id) DO UPDATE SET "
             "query = excluded.query, state = 'pending', reason = NULL, md5 = excluded.md5, "
             "record = excluded.record",
-            (site, post.post_id, query, post.md5, _json(record), _now()),
+            (board, post.post_id, query, post.md5, _json(record), self._now()),
         )
         return True
+
+    def _has_md5(self, post: Post) -> bool:
+        """Tells whether the ledger's md5 of a post is the present one: it may keep its blob."""
+        row = self._one(f"SELECT md5 FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+        return row is not None and post.md5 is not None and row[0] == post.md5
 
     def _settle(self, post: Post, state: str, *, reason: str | None, media: Media | None) -> None:
         blob: Sequence[Any] = (None, None, None, None, None)
         if media is not None:
             blob = (media.sha256, media.ext, media.width, media.height, media.size_bytes)
         self._do(
-            "UPDATE posts SET state = ?, reason = ?, sha256 = ?, ext = ?, width = ?, height = ?, "
-            "size_bytes = ?, settled_at = ? WHERE site = ? AND post_id = ?",
-            (state, reason, *blob, _now(), post.board, post.post_id),
+            "UPDATE posts SET state = ?, reason = ?, sha256 = ?, ext = ?, width = ?, "  # noqa: S608
+            f"height = ?, size_bytes = ?, settled_at = ? WHERE {_THIS} AND NOT ({_TAKEN})",
+            (state, reason, *blob, self._now(), *_key(post)),
         )
 
     def _prepare(self) -> None:
@@ -362,7 +466,10 @@ class Ledger:
                 for statement in _TABLES.split(";\n"):
                     self._do(statement)
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
+            self._do(_WAITS_TABLE)
             row = self._one("SELECT version FROM schema_version")
+            if row is not None and migrate(self._db, row[0]) != row[0]:
+                row = self._one("SELECT version FROM schema_version")
         if row is None or row[0] != VERSION:
             found = row[0] if row else "none"
             raise StoreError(
@@ -381,33 +488,61 @@ class Ledger:
         try:
             return self._db.execute(query, values)
         except sqlite3.Error as error:  # the disk is full, or another crawl holds the file
-            raise StoreError(f"{self.path}: {error}; run the same command again later") from error
+            raise StoreError(f"{self.path}: {self._why(error)}") from error
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._db)
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path} cannot be used as the ledger: {self._why(error)}")
+
+    def _why(self, error: sqlite3.Error) -> str:
+        """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
+        name = getattr(error, "sqlite_errorname", "")
+        no_room = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_room):
+            return "the disk is full; free some space and run the same command again"
+        return f"{error}; run the same command again later"
+
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="milliseconds")
+
+    def _lock_path(self, board: str = "") -> Path:
+        return self.path.with_name(f"{self.path.stem}.{board}.lock" if board else f"{FILE}.lock")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All statements of a `with` block, or none."""
+        self._do("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._do("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
 
 
-class _Transaction:
-    """All statements of a `with` block, or none."""
+def _locked(path: Path, kind: int) -> IO[str] | None:
+    """Opens and locks a file; None if another holds it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
 
-    def __enter__(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
+def _key(post: Post) -> tuple[str, int]:
+    return post.board, post.post_id
 
 
 def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False)
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+def _moment(moment: dt.datetime) -> str:
+    """Writes a moment of UTC so that texts compare as moments do."""
+    return moment.isoformat(timespec="microseconds")
+
+
+def _utc() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

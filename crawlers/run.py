@@ -1,8 +1,8 @@
 """Crawls one site in this process: `python -m crawlers.run --site demo`.
 
-Talks to people on stderr; the last line of stdout is the summary as JSON. Started by Dagster (under
-its Pipes) it reports the same summary, or its error, there. Exit codes are those of
-`dataset.errors`; 130 after SIGINT or SIGTERM.
+Talks to people on stderr; the last line of stdout, unless it is a terminal, is the summary as
+JSON. Started by Dagster (under its Pipes) it reports the same summary, or its error, there. Exit
+codes are those of `dataset.errors`; 130 after SIGINT or SIGTERM.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report({"error": str(error)})
             return error.exit_code
         _say(crawl)
-        print(json.dumps(crawl.summary), flush=True)
+        if not sys.stdout.isatty():  # there, the words are enough
+            print(json.dumps(crawl.summary), flush=True)
         if crawl.interrupted:
             report({"error": "the crawl was stopped; the next one goes on from there"})
             return INTERRUPTED
@@ -101,6 +102,7 @@ class Crawl:
         kept, self.put_off = stats.get("omokage/kept", 0), stats.get("omokage/put_off", 0)
         self.summary = {
             "site": self.site.name,
+            "board": self.site.board,
             "seen": kept + sum(refused.values()) + self.put_off,
             "kept": kept,
             "refused": refused,

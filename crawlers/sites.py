@@ -23,6 +23,10 @@ SAFE_WORDS = {
     "moebooru": frozenset({"s"}),
     "gelbooru02": frozenset({"general", "safe"}),
 }
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PORTS = {"http": 80, "https": 443}
+# No user, blank, control character, backslash, or letter beyond ASCII: programs read those apart.
+_PLAIN = re.compile(r"(?i:https?)://[A-Za-z0-9.:\[\]-]+(?:[/?#][\x21-\x5b\x5d-\x7e]*)?")
 LEAST_INTERVAL_S = 1.0  # between two API requests, outside loopback
 
 
@@ -36,6 +40,7 @@ class Site:
     media_hosts: tuple[str, ...]
     page_size: int
     safe_ratings: tuple[str, ...]
+    board: str = ""  # "": the site is a board of its own, by its own name
     search: str = ""
     interval_s: float = 1.0
     media_interval_s: float = 0.5
@@ -46,6 +51,11 @@ class Site:
     robots_why: str = ""
     excluded_tags: tuple[str, ...] = ()
     empty_answers: int = 1
+    hosts: frozenset[str] = frozenset()  # API hosts of all sites of this board, by the registry
+
+    def __post_init__(self) -> None:
+        if not self.board:
+            object.__setattr__(self, "board", self.name)
 
     @cached_property
     def api_host(self) -> str:
@@ -59,18 +69,41 @@ class Site:
 
     @property
     def identity(self) -> str:
-        """What the ledger holds under this name: another board may not take it over."""
-        return f"{self.family}@{'loopback' if self.is_loopback else self.api_host}"
+        """Which server answers for this site: `family@host`."""
+        return _identity(self.family, self.api_host)
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """The servers of this site's board, as the registry has them; its own is among them."""
+        return frozenset(_identity(self.family, host) for host in {self.api_host, *self.hosts})
 
     def allows(self, url: str) -> bool:
-        """Tells whether `url` may be asked: https, or http on loopback; API or media hosts only."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and self.is_loopback and is_loopback(host)
-        ):
+        """Tells whether `url` may be asked: by the API's scheme, on API or media hosts only.
+
+        And only at their ports: the API's own for its host and on loopback, the one that an entry
+        of `media_hosts` names ("host:port"), else 443.
+        """
+        asked = _asked(url, self)
+        if asked is None:
             return False
-        return host == self.api_host or any(_host_matches(host, one) for one in self.media_hosts)
+        host, port = asked
+        return asked == self._api_place or any(
+            _host_matches(host, one) and port == (own or self._media_port)
+            for one, own in map(_entry, self.media_hosts)
+        )
+
+    def is_api(self, url: str) -> bool:
+        """Tells whether `url` may be asked and is on the API's own host and port."""
+        return _asked(url, self) == self._api_place
+
+    @cached_property
+    def _api_place(self) -> tuple[str, int]:
+        parts = urlsplit(self.api)
+        return self.api_host, parts.port or _PORTS.get(parts.scheme, 0)
+
+    @property
+    def _media_port(self) -> int:
+        return self._api_place[1] if self.is_loopback else _PORTS["https"]
 
     def is_exempt_from_robots(self, url: str) -> bool:
         """Tells whether `url` is one of the API paths that the registry names."""
@@ -78,6 +111,10 @@ class Site:
         if asked.netloc != api.netloc:
             return False
         return asked.path in {f"{api.path}{path}" for path in self.robots_exempt}
+
+
+def _identity(family: str, host: str) -> str:
+    return f"{family}@{'loopback' if is_loopback(host) else host}"
 
 
 def is_loopback(host: str) -> bool:
@@ -108,9 +145,22 @@ def load_sites(path: str | os.PathLike[str] | None = None) -> dict[str, Site]:
         faults += found
         if not found:
             sites[name] = _site(name, row)
+    faults = faults or _faults_of_boards(sites)
     if faults:
         raise ConfigError(f"{where} is not a site registry:\n{listed(faults)}")
-    return sites
+    hosts: dict[str, set[str]] = {}
+    for site in sites.values():
+        hosts.setdefault(site.board, set()).add(site.api_host)
+    return {
+        name: dataclasses.replace(site, hosts=frozenset(hosts[site.board]))
+        for name, site in sites.items()
+    }
+
+
+def board_names(sites: Mapping[str, Site]) -> dict[str, str]:
+    """Returns the board of every name that a user may write: of sites, and of boards themselves."""
+    boards = {site.board: site.board for site in sites.values()}
+    return boards | {name: site.board for name, site in sites.items()}
 
 
 def site_named(name: str, path: str | os.PathLike[str] | None = None) -> Site:
@@ -138,6 +188,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 _TEXT, _WHOLE, _NUMBER, _SWITCH = "text", "a whole number", "a number", "true or false"
 _TEXTS, _TABLE = "a list of texts", "a table of texts"
 _WANTED = {
+    "board": _TEXT,
     "family": _TEXT,
     "api": _TEXT,
     "media_hosts": _TEXTS,
@@ -169,10 +220,32 @@ def _faults_of(name: str, row: Mapping[str, Any]) -> list[str]:
     return faults or _forbidden(_site(name, row))
 
 
+def _faults_of_boards(sites: Mapping[str, Site]) -> list[str]:
+    """Returns a sentence for every site that cannot share its board with the sites before it."""
+    faults = []
+    first: dict[str, Site] = {}
+    for site in sites.values():
+        other = first.setdefault(site.board, site)
+        if other.family != site.family:
+            faults.append(
+                f'[{site.name}] board is "{site.board}", which is a {other.family} board in '
+                f"[{other.name}]; {site.family} here: sites of one board have one family"
+            )
+        # A site's own name must not mean another board: a takedown entry could name either.
+        if site.board != site.name and site.name in {one.board for one in sites.values()}:
+            faults.append(
+                f'[{site.name}] board is "{site.board}", but "{site.name}" is the board of '
+                "another site; name that board otherwise"
+            )
+    return faults
+
+
 def _forbidden(site: Site) -> list[str]:
     where = f"[{site.name}]"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", site.name):
+    if not _NAME.fullmatch(site.name):
         return [f"{where} is no name: small letters, digits and _ wanted"]
+    if not _NAME.fullmatch(site.board):
+        return [f'{where} board is "{site.board}"; small letters, digits and _ wanted']
     if site.family not in SAFE_WORDS:
         return [
             f'{where} family is "{site.family}"; one of {", ".join(SAFE_WORDS)} wanted'
@@ -231,6 +304,31 @@ def _is_of_kind(value: Any, wanted: str) -> bool:
 
 def _kind(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
+
+
+def _asked(url: str, site: Site) -> tuple[str, int] | None:
+    """Returns host and port of a plain address of the site's scheme, else None.
+
+    The scheme is https, and http only where a board on this machine speaks it.
+    """
+    if not _PLAIN.fullmatch(url):
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # a port out of range, or half an IPv6 address
+        return None
+    if parts.scheme != urlsplit(site.api).scheme:
+        return None
+    if parts.scheme == "http" and not (site.is_loopback and is_loopback(host)):
+        return None
+    return host, _PORTS[parts.scheme] if port is None else port
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """Reads an entry of media_hosts: a host, or host:port; ::1 is a host."""
+    host, _, port = text.rpartition(":")
+    return (host, int(port)) if ":" not in host and host and port.isdecimal() else (text, None)
 
 
 def _host_matches(host: str, pattern: str) -> bool:

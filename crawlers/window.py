@@ -56,6 +56,17 @@ class Window:
             return dataclasses.replace(self, low=min(taken))
         return dataclasses.replace(self, low=min(taken), high=max(taken))
 
+    def joined(self, other: "Window") -> "Window":
+        """Returns what both windows have seen if they meet, else the upper one of them."""
+        lower, upper = sorted((self, other), key=lambda window: (window.high or 0, window.low or 0))
+        if upper.low is None or lower.high is None or lower.low is None:
+            return upper
+        if lower.high < upper.low:  # between them lies what neither has seen
+            return upper
+        lowest = min(lower.low, upper.low)
+        bottomed = any(one.bottomed and one.low == lowest for one in (lower, upper))
+        return Window(lowest, upper.high, bottomed)
+
 
 def take(ask: Ask, posts: Sequence[Post]) -> list[Post]:
     """Returns the posts of a page that were asked for, those next to the window first.

@@ -44,7 +44,10 @@ def _bar(label: str, total: int, unit: str, *, stream: TextIO):  # type: ignore[
         from tqdm import tqdm  # absent on a machine that only trains
     except ImportError:
         return None
-    return tqdm(total=total or None, desc=label, unit=f" {unit}", dynamic_ncols=True, file=stream)
+    # A terminal that does not know its size (0 by 0, as in some containers) gets 80 by 24.
+    unknown = 0 in os.get_terminal_size(stream.fileno())
+    size = {"ncols": 80, "nrows": 24} if unknown else {"dynamic_ncols": True}
+    return tqdm(total=total or None, desc=label, unit=f" {unit}", file=stream, **size)
 
 
 class _Lines:

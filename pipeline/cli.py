@@ -105,7 +105,8 @@ def crawl(home: str, site: str, tags: str, limit: int, sites_file: str) -> None:
 
     settings = read_settings(home=home)
     registry = sites_file or settings.sites_file
-    arguments = ["--site", site, "--tags", tags, "--limit", str(limit), "--home", settings.home]
+    # --tags in one word: a search may begin with a dash
+    arguments = ["--site", site, f"--tags={tags}", "--limit", str(limit), "--home", settings.home]
     sys.exit(run_crawl([*arguments, *(["--sites", registry] if registry else [])]))
 
 

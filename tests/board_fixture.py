@@ -23,6 +23,11 @@ class RunningBoard:
 
     url: str
     collection: Collection
+    board: Board
+
+    def now_serves(self, collection: Collection) -> None:
+        """Serves another collection from now on: posts have come, changed or gone."""
+        self.board.open(collection)
 
 
 @contextlib.contextmanager
@@ -61,7 +66,7 @@ def serve_collection(
         starting = start(board, "127.0.0.1", 0, middlewares=middlewares)
         runner, url = asyncio.run_coroutine_threadsafe(starting, loop).result(timeout=30)
         try:
-            yield RunningBoard(url, collection)
+            yield RunningBoard(url, collection, board)
         finally:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
     finally:

@@ -8,11 +8,11 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, load_json, now
+from crawlers.boards.answer import records_of
+from crawlers.boards.record import Record, ext_of, now
 from crawlers.post import Post
 from crawlers.sites import Site
 from crawlers.window import Ask
-from dataset.errors import CrawlError
 
 ORDERED_PAGES = True
 
@@ -22,7 +22,12 @@ RATINGS = {
     "sensitive": "sensitive",
     "questionable": "questionable",
     "explicit": "explicit",
+    # Letters are of before 2022, when "s" was safe: it cannot be told from sensitive now.
+    "s": "sensitive",
+    "q": "questionable",
+    "e": "explicit",
 }
+_SIGNS = ("md5", "hash", "rating", "tags", "file_url")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -49,25 +54,19 @@ def parse_count(body: bytes) -> int | None:
 
 
 def parse(body: bytes, site: Site) -> list[Post]:
-    """Reads an answer with json=1; nothing at all is an empty page."""
+    """Reads an answer with json=1 or without (XML); nothing at all is an empty page."""
     if not body.strip():
         return []
-    answer = load_json(body, site)
-    rows = answer.get("post", []) if isinstance(answer, dict) else answer
-    if isinstance(rows, dict):  # a single post
-        rows = [rows]
-    if not isinstance(rows, list):
-        raise CrawlError(f"{site.name}: the answer is no list of posts but {type(rows).__name__}")
-    return [_post(Record(site, row), site) for row in rows]
+    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
 
 
 def _post(record: Record, site: Site) -> Post:
     status = record.text("status") or "active"
-    file_url = record.url("file_url")
+    file_url = record.url("file_url") or _conventional_url(record, site)
     tags = html.unescape(" ".join(record.tags("tags"))).split()
     source = record.text("source")
     return Post(
-        board=site.name,
+        board=site.board,
         post_id=record.post_id,
         md5=record.md5("md5", "hash"),
         ext=ext_of(record.text("image")) or ext_of(file_url),
@@ -91,12 +90,18 @@ def _post(record: Record, site: Site) -> Post:
     )
 
 
+def _conventional_url(record: Record, site: Site) -> str | None:
+    """Returns where Gelbooru 0.2 keeps an original; older answers leave the address to be known."""
+    folder, name = record.name("directory"), record.name("image")
+    return f"{site.api}/images/{folder}/{name}" if folder and name else None
+
+
 def _written_time(text: str | None) -> dt.datetime | None:
     """Reads `Sat Sep 26 03:51:09 -0500 2026` whatever the machine's language; else None."""
     try:
         _day, month, day, clock, zone, year = (text or "").split()
         number = _MONTHS.index(month) + 1
         moment = dt.datetime.fromisoformat(f"{year}-{number:02}-{int(day):02}T{clock}{zone}")
-    except ValueError:
+        return moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
         return None  # the time of posting is not worth losing the post for
-    return moment.astimezone(dt.UTC)

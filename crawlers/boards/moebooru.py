@@ -2,15 +2,16 @@
 
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, load_json, now
+from crawlers.boards.answer import records_of
+from crawlers.boards.record import Record, ext_of, now
 from crawlers.post import Post
 from crawlers.sites import Site
 from crawlers.window import Ask
-from dataset.errors import CrawlError
 
 ORDERED_PAGES = True
 
 RATINGS = {"s": "general", "q": "questionable", "e": "explicit"}
+_SIGNS = ("md5", "rating", "tags", "file_url")
 
 
 def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
@@ -35,18 +36,15 @@ def parse_count(body: bytes) -> int | None:
 
 
 def parse(body: bytes, site: Site) -> list[Post]:
-    """Reads an answer of /post.json."""
-    rows = load_json(body, site)
-    if not isinstance(rows, list):
-        raise CrawlError(f"{site.name}: the answer is no list of posts but {type(rows).__name__}")
-    return [_post(Record(site, row), site) for row in rows]
+    """Reads an answer of /post.json, or of /post.xml."""
+    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
 
 
 def _post(record: Record, site: Site) -> Post:
     status = record.text("status") or "active"
     file_url = record.url("file_url")
     return Post(
-        board=site.name,
+        board=site.board,
         post_id=record.post_id,
         md5=record.md5("md5"),
         ext=record.text("file_ext") or ext_of(file_url),

@@ -1,9 +1,8 @@
 """Reads the fields of a board's record; a field of the wrong kind is an error that names it."""
 
 import datetime as dt
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -16,22 +15,31 @@ _FLAGS: dict[object, bool] = {True: True, False: False, None: False, "true": Tru
 
 
 class Record:
-    """One post's record, read field by field; every fault names the site, the post, the field."""
+    """One post's record, read field by field; every fault names the site, the post, the field.
 
-    def __init__(self, site: Site, values: Any) -> None:
+    signs: fields of a post, one of which at least must be there: tags, too, have an id.
+    """
+
+    def __init__(self, site: Site, values: Any, *, signs: Collection[str]) -> None:
         if not isinstance(values, Mapping):
             raise CrawlError(f"{site.name}: a post is {_shown(values)}, a JSON object wanted")
         self._site, self._values = site, values
         self.post_id = self._post_id()
+        if values.keys().isdisjoint(signs):
+            raise CrawlError(
+                f"{site.name}: record {self.post_id} has none of {', '.join(sorted(signs))}: it "
+                "is no post"
+            )
 
-    def integer(self, key: str) -> int | None:
+    def integer(self, key: str, *, greatest: int = 2**31 - 1) -> int | None:
         """Returns a whole number, also one written as text; None where absent or null."""
         value = self._values.get(key)
         if value is None or value == "":
             return None
-        if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,18}", str(value)):
-            raise self._fault(key, "a whole number")
-        return int(value)
+        number = int(str(value)) if _is_whole(value) else None
+        if number is None or abs(number) > greatest:
+            raise self._fault(key, f"a whole number of at most {greatest:,}")
+        return number
 
     def text(self, key: str) -> str | None:
         """Returns a text; None where absent, null or empty."""
@@ -42,6 +50,13 @@ class Record:
             raise self._fault(key, "text")
         # JSON can hold half a surrogate pair, which neither SQLite nor Parquet can.
         return value.encode("utf-8", "replace").decode()
+
+    def name(self, key: str) -> str | None:
+        """Returns a plain name or path, also a number; None where absent, or where it is more."""
+        value = self._values.get(key)
+        text = str(value) if isinstance(value, str | int) else ""
+        plain = re.fullmatch(r"[0-9A-Za-z_-]+([./][0-9A-Za-z_-]+)*", text)
+        return text if plain else None
 
     def tags(self, key: str) -> tuple[str, ...]:
         """Returns the tags of a text with blanks between them, sorted and without doubles."""
@@ -71,23 +86,28 @@ class Record:
             return None
         if value.startswith("//"):
             value = f"https:{value}"
-        if urlsplit(value).scheme not in ("https", "http"):
+        try:
+            scheme = urlsplit(value).scheme
+        except ValueError:  # as of http://[
+            scheme = ""
+        if scheme not in ("https", "http"):
             raise self._fault(key, "an address")
         return value
 
     def iso_time(self, key: str) -> dt.datetime | None:
-        """Returns a moment written as ISO 8601, in UTC."""
+        """Returns a moment written as ISO 8601, in UTC; without a zone, it is UTC already."""
         value = self.text(key)
         if value is None:
             return None
         try:
-            return dt.datetime.fromisoformat(value).astimezone(dt.UTC)
-        except ValueError as error:
+            moment = dt.datetime.fromisoformat(value)
+            return moment.replace(tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
+        except (ValueError, OverflowError) as error:
             raise self._fault(key, "a time as in ISO 8601") from error
 
     def unix_time(self, key: str) -> dt.datetime | None:
         """Returns a moment written as seconds since 1970, in UTC."""
-        value = self.integer(key)
+        value = self.integer(key, greatest=10**12)
         if value is None:
             return None
         try:
@@ -105,7 +125,7 @@ class Record:
 
     def _post_id(self) -> int:
         value = self._values.get("id")
-        if isinstance(value, bool) or not re.fullmatch(r"[1-9]\d{0,17}", str(value)):
+        if not _is_whole(value) or not 0 < int(str(value)) < 10**18:
             raise CrawlError(
                 f"{self._site.name}: the id of a post is {_shown(value)}, a number wanted"
             )
@@ -118,20 +138,13 @@ class Record:
         )
 
 
-def load_json(body: bytes, site: Site) -> Any:
-    """Reads an answer as JSON; raises CrawlError with the answer's beginning if it is none."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        start = body[:60].decode("utf-8", "replace").strip()
-        raise CrawlError(
-            f'{site.name}: the answer is not JSON (it begins "{start}"): {error}'
-        ) from error
-
-
 def ext_of(url: str | None) -> str | None:
     """Returns the extension of the file an address names, in small letters, without the dot."""
-    name = unquote(urlsplit(url or "").path).rpartition("/")[2]
+    try:
+        path = urlsplit(url or "").path
+    except ValueError:  # as of http://[
+        return None
+    name = unquote(path).rpartition("/")[2]
     return name.rpartition(".")[2].lower() if "." in name else None
 
 
@@ -140,6 +153,16 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
 
 
+def _is_whole(value: Any) -> bool:
+    """Tells whether a value is a whole number, or a text that is one; at most 18 digits."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return False
+    return re.fullmatch(r"-?[0-9]{1,18}", str(value)) is not None
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -101,3 +101,34 @@ def test_only_the_named_api_paths_are_exempt_from_robots() -> None:
     assert site.is_exempt_from_robots("https://safebooru.donmai.us/posts.json?tags=1girl")
     assert not site.is_exempt_from_robots("https://safebooru.donmai.us/users.json")
     assert not site.is_exempt_from_robots("https://cdn.donmai.us/posts.json")
+
+
+def test_sites_of_one_board_have_one_family_and_no_name_means_two_boards(tmp_path: Path) -> None:
+    file = tmp_path / "sites.toml"
+    file.write_text('[konachan]\nboard = "danbooru"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_sites(file)
+    assert (
+        '[konachan] board is "danbooru", which is a danbooru board in [safebooru_donmai]; '
+        "moebooru here"
+    ) in str(caught.value)
+    file.write_text('[konachan]\nboard = "yandere"\n[yandere]\nboard = "konachan"\n')
+    with pytest.raises(ConfigError, match='but "konachan" is the board of another site'):
+        load_sites(file)
+    file.write_text('[konachan]\nboard = "Kona chan"\n')
+    with pytest.raises(ConfigError, match="small letters, digits and _ wanted"):
+        load_sites(file)
+
+
+def test_every_real_site_says_all_that_a_crawl_needs() -> None:
+    for site in load_sites().values():
+        assert site.media_hosts, site.name
+        assert site.safe_ratings, site.name
+        assert 1 <= site.page_size <= 200, site.name
+        assert site.robots_exempt, site.name
+        assert len(site.robots_why) > 10, site.name
+        assert site.empty_answers <= 3, site.name
+    assert set(load_sites()["gelbooru_com"].credentials.values()) == {
+        "GELBOORU_API_KEY",
+        "GELBOORU_USER_ID",
+    }

@@ -21,21 +21,28 @@ GRAPH = {
     "posts": (["crawl/demo"], "dataset", ["parquet"], None),
     "faces": (["posts"], "dataset", ["opencv", "parquet"], None),
     "labels": (["faces", "posts"], "dataset", ["json"], None),
-    "manifest": (["faces", "labels", "posts"], "dataset", ["parquet"], None),
+    "machine_labels": (["faces", "labels", "posts"], "dataset", ["parquet", "pytorch"], "gpu"),
+    "manifest": (["faces", "labels", "machine_labels", "posts"], "dataset", ["parquet"], None),
     "generator": (["manifest"], "training", ["mlflow", "pytorch"], "gpu"),
     "evaluation": (["generator", "manifest"], "evaluation", ["mlflow", "pytorch"], "gpu"),
     "champion": (["evaluation", "generator"], "registry", ["mlflow"], None),
 }
 # asset: its checks; True blocks what is below
 CHECKS = {
-    "posts": {"posts_schema": True, "posts_kept": True, "posts_are_safe": True},
+    "posts": {
+        "posts_schema": True,
+        "posts_kept": True,
+        "posts_are_safe": True,
+        "no_orphan_blobs": False,
+        "ledger_and_files_agree": True,
+    },
     "faces": {"faces_schema": True, "faces_kept": True},
     "labels": {"labels_wanted": False},
     "manifest": {"manifest_rows": True},
 }
 JOBS = {
     "everything": list(GRAPH),
-    "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "manifest"],
+    "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
 }
 

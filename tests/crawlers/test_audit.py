@@ -1,0 +1,120 @@
+"""The audit finds every kind of disagreement; the sweep removes only what nobody names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.checks import ledger_and_files_agree, no_orphan_blobs
+from assets.resources import StoreResource
+from crawlers.audit import Audit, audit, sweep
+from crawlers.ledger import Ledger
+from crawlers.sites import load_sites
+from crawlers.window import Window
+from dataset.blobs import blob_path
+from dataset.errors import CrawlError
+from dataset.media import Media, check_media
+from dataset.store import Store
+from demo.collection import md5_of
+from tests.crawlers.conftest import MakePost
+from tests.crawlers.tiny import tiny_picture
+
+
+class Kept:
+    """A home with a few kept posts."""
+
+    def __init__(self, folder: Path, make_post: MakePost) -> None:
+        self.store = Store(folder)
+        self.ledger = Ledger.of(self.store)
+        self.ledger.admit(load_sites()["demo"])
+        self.blobs = [self.keep(make_post, number) for number in range(1, 5)]
+
+    def keep(self, make_post: MakePost, number: int) -> str:
+        body = tiny_picture(number)
+        media: Media = check_media(body, md5=md5_of(body), ext="png")
+        post = make_post(number, md5=md5_of(body))
+        self.ledger.note_page("demo", "q", posts=[post], window=Window(1, number))
+        self.ledger.keep(post, media)
+        path = blob_path(media.sha256, media.ext)
+        self.store.write_bytes(path, body)
+        return path
+
+
+@pytest.fixture
+def kept(tmp_path: Path, make_post: MakePost) -> Iterator[Kept]:
+    home = Kept(tmp_path, make_post)
+    yield home
+    home.ledger.close()
+
+
+def judged(check: dg.AssetChecksDefinition, store: Store) -> tuple[bool, str]:
+    result = check(StoreResource(root=store.root))
+    assert isinstance(result, dg.AssetCheckResult)
+    return result.passed, result.description or ""
+
+
+ORPHAN = "blobs/ab/cd/" + "ab" * 32 + ".png"
+
+
+def test_a_whole_home_has_no_fault(kept: Kept) -> None:
+    assert audit(kept.store) == Audit(blobs=4, named=4, hashed=4)
+    assert audit(kept.store, hashed=2).hashed == 2
+
+
+def test_a_home_without_a_ledger_or_blobs_is_empty(tmp_path: Path) -> None:
+    assert audit(Store(tmp_path)) == Audit()
+
+
+def test_every_fault_is_found_and_told(kept: Kept) -> None:
+    missing, short, other, whole = kept.blobs
+    kept.store.remove(missing)
+    kept.store.local(short).write_bytes(b"cut")
+    body = kept.store.read_bytes(other)
+    kept.store.local(other).write_bytes(bytes([body[0] ^ 1]) + body[1:])
+    kept.store.write_bytes(ORPHAN, b"nobody's")
+    kept.store.local("blobs/.tmp-left").write_bytes(b"half")
+    found = audit(kept.store)
+    assert (found.orphans, found.temporary) == ((ORPHAN,), ("blobs/.tmp-left",))
+    assert (found.missing, found.wrong_size) == ((missing,), (short,))
+    assert found.wrong_sha256 == tuple(sorted((short, other)))
+    assert whole not in found.wrong_sha256
+    assert (found.blobs, found.named) == (4, 4)
+
+    passed, said = judged(no_orphan_blobs, kept.store)
+    assert not passed
+    assert said.startswith(f"2 of 5 files belong to no post: {ORPHAN}, blobs/.tmp-left. A killed")
+    passed, said = judged(ledger_and_files_agree, kept.store)
+    assert not passed
+    assert f"1 missing: {missing}; 1 of another size: {short}; 2 of other" in said
+    assert "crawl again" in said
+
+
+def test_the_checks_of_a_whole_home_pass(kept: Kept) -> None:
+    assert judged(no_orphan_blobs, kept.store) == (True, "0 of 4 files belong to no post.")
+    said = "4 blobs are named, 4 were read; all is there."
+    assert judged(ledger_and_files_agree, kept.store) == (True, said)
+
+
+def test_the_sweep_removes_what_no_post_names_and_nothing_else(kept: Kept) -> None:
+    kept.store.write_bytes(ORPHAN, b"nobody's")
+    kept.store.local("blobs/ab/.tmp-left").write_bytes(b"half")
+    assert sweep(kept.store, kept.ledger) == ["blobs/ab/.tmp-left", ORPHAN]
+    assert audit(kept.store) == Audit(blobs=4, named=4, hashed=4)
+
+
+def test_nothing_is_swept_while_a_crawl_of_any_board_is_at_work(kept: Kept) -> None:
+    kept.store.write_bytes(ORPHAN, b"its post is about to be settled")
+    with Ledger.of(kept.store) as crawl:
+        crawl.hold("konachan")
+        assert sweep(kept.store, kept.ledger) == []
+        assert audit(kept.store).crawling
+        assert judged(no_orphan_blobs, kept.store)[0]
+    assert sweep(kept.store, kept.ledger) == [ORPHAN]
+
+
+def test_a_crawl_waits_for_the_sweep(kept: Kept) -> None:
+    with kept.ledger.no_crawl() as quiet, Ledger.of(kept.store) as crawl:
+        assert quiet
+        with pytest.raises(CrawlError, match="another crawl of demo"):
+            crawl.hold("demo", patience_s=0.2)

@@ -1,0 +1,188 @@
+"""What is taken down leaves blob, crop and rows in the next build, and nothing brings it back."""
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from crawlers.export import export_posts
+from crawlers.ledger import Ledger
+from crawlers.sites import load_sites
+from crawlers.window import Window
+from dataset.blobs import blob_path
+from dataset.errors import StoreError
+from dataset.faces import FaceSettings, crop_shards
+from dataset.labels import LabelSettings, choose_labels
+from dataset.manifest import build_manifest, read_split
+from dataset.media import check_media
+from dataset.schemas import FACES, POSTS, read_table
+from dataset.store import Store
+from demo.collection import md5_of
+from demo.painter import draw
+from tests.crawlers.conftest import MakePost
+from tests.dataset.home import png, portrait, portrait_tags
+
+SITES = ["demo", "demo_moebooru"]
+COUNT = 8
+SEEDS = (2, 5)  # drawings of one character each
+
+
+class Crawled:
+    """A home as crawls leave it: a ledger and blobs."""
+
+    def __init__(self, folder: Path, make: MakePost) -> None:
+        self.store = Store(folder)
+        self._make = make
+        self.blobs: list[str] = []
+        with Ledger.of(self.store) as ledger:
+            for site in SITES:
+                ledger.admit(load_sites()[site])
+
+    def keep(
+        self,
+        number: int,
+        body: bytes,
+        *,
+        ext: str = "png",
+        board: str = "demo",
+        tags: tuple[str, ...] = (),
+    ) -> str:
+        """Settles a post as kept; returns the path of its blob."""
+        media = check_media(body, md5=md5_of(body), ext=ext)
+        post = self._make(
+            number,
+            board=board,
+            md5=md5_of(body),
+            ext=ext,
+            tags_general=tags or tuple(portrait_tags(number)),
+            tags_artist=(f"painter_{number}",),
+        )
+        path = blob_path(media.sha256, media.ext)
+        with Ledger.of(self.store) as ledger:
+            ledger.note_page(board, "q", posts=[post], window=Window(1, number))
+            self.store.write_bytes(path, body)
+            ledger.keep(post, media)
+        return path
+
+    def take_down(self, line: str) -> None:
+        self.store.write_bytes("takedown.txt", line.encode())
+
+    def build(self) -> set[tuple[str, int]]:
+        """Builds posts, faces, labels and manifest; returns the posts that the manifest is of."""
+        export_posts(self.store, SITES)
+        with ThreadPoolExecutor(1) as executor:
+            crop_shards(self.store, FaceSettings(), executor)
+        choose_labels(self.store, LabelSettings())
+        made = build_manifest(self.store, eval_frac=0.4)
+        rows = [
+            row
+            for split in ("train", "eval")
+            for row in read_split(self.store, made, split).to_pylist()
+        ]
+        return {(row["board"], row["post_id"]) for row in rows}
+
+    def traces_of(self, blob: str) -> list[str]:
+        """Every file and row that still has to do with a blob."""
+        sha256 = Path(blob).stem
+        found = [path for path in self.store.files("blobs") if sha256 in path]
+        found += [path for path in self.store.files("crops") if sha256[:16] in path]
+        for path, schema in (("posts.parquet", POSTS), ("faces.parquet", FACES)):
+            rows = read_table(self.store, path, declared=schema).to_pylist()
+            found += [path for row in rows if row["sha256"] == sha256]
+        shard = self.store.local(f"faces/shard-{sha256[0]}.parquet").read_bytes()
+        return found + (["shard"] if sha256.encode() in shard else [])
+
+
+@pytest.fixture
+def crawled(tmp_path: Path, make_post: MakePost) -> Crawled:
+    home = Crawled(tmp_path, make_post)
+    home.blobs = [home.keep(number, png(portrait(number))) for number in range(1, COUNT + 1)]
+    # The third picture was posted on another board, too.
+    home.keep(30, png(portrait(3)), board="demo_moebooru")
+    return home
+
+
+def body_of(number: int) -> bytes:
+    return png(portrait(number))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "post demo/3",
+        "post demo_moebooru/30",
+        "artist painter_3",
+        f"md5 {hashlib.md5(png(portrait(3)), usedforsecurity=False).hexdigest()}",
+    ],
+)
+def test_every_kind_of_entry_removes_blob_crop_and_rows(crawled: Crawled, line: str) -> None:
+    blob = crawled.blobs[2]
+    assert ("demo", 3) in crawled.build()
+    assert len(crawled.traces_of(blob)) >= 5
+    crawled.take_down(line)
+    left = crawled.build()
+    assert left == {("demo", number) for number in range(1, COUNT + 1) if number != 3}
+    assert crawled.traces_of(blob) == []
+    # Neither a crawl that had begun before, nor a lost list, brings it back.
+    crawled.take_down("")
+    with Ledger.of(crawled.store) as ledger:
+        assert ledger.is_taken_down(md5_of(body_of(3)))
+        assert ledger.blob_of(md5_of(body_of(3))) is None
+    crawled.keep(3, body_of(3))
+    crawled.keep(30, body_of(3), board="demo_moebooru")
+    assert crawled.build() == left
+    assert crawled.traces_of(blob) == []
+
+
+@pytest.mark.parametrize("after", ["remove", "take_down_blob", "refuse"])
+def test_a_takedown_killed_in_the_middle_is_finished_by_the_next_build(
+    crawled: Crawled, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    crawled.build()
+    crawled.take_down("artist painter_3\nartist painter_5\n")
+    owner = Store if after == "remove" else Ledger
+    whole = getattr(owner, after)
+
+    def cut(*arguments: object) -> None:
+        whole(*arguments)
+        raise StoreError("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, after, cut)
+        with pytest.raises(StoreError, match="killed here"):
+            export_posts(crawled.store, SITES)
+    left = crawled.build()
+    assert left == {("demo", number) for number in range(1, COUNT + 1) if number not in (3, 5)}
+    assert crawled.traces_of(crawled.blobs[2]) == crawled.traces_of(crawled.blobs[4]) == []
+
+
+def test_the_same_drawing_in_other_files_on_three_boards_gives_one_face(
+    tmp_path: Path,
+    make_post: MakePost,
+) -> None:
+    crawled = Crawled(tmp_path, make_post)
+    drawn, another = draw(SEEDS[0]), draw(SEEDS[1])
+    image = drawn.image.convert("RGB")
+    small = image.resize((image.width * 4 // 5, image.height * 4 // 5), Image.Resampling.LANCZOS)
+    jpeg, smaller = io.BytesIO(), io.BytesIO()
+    image.save(jpeg, "JPEG", quality=85)
+    small.save(smaller, "PNG")
+    crawled.keep(1, png(image), tags=drawn.tags)
+    crawled.keep(2, jpeg.getvalue(), ext="jpg", board="demo_moebooru", tags=drawn.tags)
+    crawled.keep(3, smaller.getvalue(), tags=drawn.tags)
+    crawled.keep(4, png(another.image.convert("RGB")), tags=another.tags)
+    made = export_posts(crawled.store, SITES)
+    assert (made.rows, made.kept, len(crawled.store.files("blobs"))) == (4, 4, 4)
+    with ThreadPoolExecutor(1) as executor:
+        crop_shards(crawled.store, FaceSettings(), executor)
+    faces = read_table(crawled.store, "faces.parquet", declared=FACES).to_pylist()
+    reasons = {(row["board"], row["post_id"]): row["drop_reason"] for row in faces}
+    assert reasons == {
+        ("demo", 1): None,
+        ("demo", 3): "near_duplicate",
+        ("demo", 4): None,
+        ("demo_moebooru", 2): "near_duplicate",
+    }
