@@ -153,17 +153,17 @@ def _timed(home: Path) -> dict[str, float]:
         "manifest_s": round(ended - chosen, 2),
         "labels": len(labels.labels),
         "rows": made.train_rows + made.eval_rows,
-        "peak_mb": round(_peak_mb(), 1),
+        "peak_mb": round(peak_mb(), 1),
     }
 
 
-def _peak_mb() -> float:
-    """Peak memory of this process alone.
+def peak_mb(pid: int | None = None) -> float:
+    """Peak memory of this process alone, or of another one on Linux.
 
     `ru_maxrss` would not do on Linux: a child inherits there the peak of the one that started it.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
+    status = Path(f"/proc/{pid or 'self'}/status")
+    if pid is not None or status.exists():
         (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

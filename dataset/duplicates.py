@@ -32,9 +32,10 @@ Mask = npt.NDArray[np.bool_]
 
 MAX_DISTANCE = 11  # of the hash: above, a 16-bit band has to be looked up in too many variants
 _BANDS = 4
-_BLOCK = 1024  # rows that are compared with those before, then with each other
-_PAIRS_AT_ONCE = 2**18
-_THUMBS_AT_ONCE = 2**12
+_BLOCK = 1024  # rows that are compared with those before, then with each other ...
+_FIRST_BLOCK = 64  # ... and less at first, where nothing before them could leave any out
+_PAIRS_AT_ONCE = 2**16
+_THUMBS_AT_ONCE = 2**10
 
 
 class HashIndex:
@@ -168,8 +169,9 @@ def repeats(rules: Sequence[Rule]) -> Mask:
     """
     count = len(rules[0].hashes)
     repeated = np.zeros(count, bool)
-    for start in range(0, count, _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, count))
+    start = 0
+    while start < count:
+        block = np.arange(start, min(start + max(_FIRST_BLOCK, min(start, _BLOCK)), count))
         kept = np.flatnonzero(~repeated[:start])
         for rule in rules:
             for pairs in _alike_pairs(rule, kept, block[~repeated[block]]):
@@ -177,6 +179,7 @@ def repeats(rules: Sequence[Rule]) -> Mask:
         left = block[~repeated[block]]
         found = [pairs for rule in rules for pairs in _alike_pairs(rule, left, left)]
         _drop_later(repeated, found)
+        start += len(block)
     return repeated
 
 

@@ -22,7 +22,7 @@ from dataset.in_order import InOrder
 from dataset.merging import Judged, judge
 from dataset.progress import Advance, progress
 from dataset.rejects import read_rejects
-from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH, ROWS_A_GROUP
+from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH
 from dataset.shards import DIGITS, SHARD, Plan, commit_shard, crop_batch, plan_shard, shard_path
 from dataset.store import Store
 from dataset.streams import batches
@@ -30,6 +30,7 @@ from dataset.streams import batches
 __all__ = ["FaceSettings", "FacesTable", "crop_shards"]
 
 SOLO = "solo"
+ROWS_A_GROUP = 2_048  # of faces.parquet: a group is held in several forms while it is written
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
 
 _OF_POSTS = ("sha256", "ext", "board", "post_id")

@@ -12,7 +12,7 @@ from dataset.errors import ComputeError
 
 Result = TypeVar("Result")
 
-IN_FLIGHT = 128  # results of crop batches are 40 kB each: at most 5 MB wait for their turn
+IN_FLIGHT = 64  # results of crop batches are 40 kB each: at most 3 MB wait for their turn
 TRIES = 3  # of a task whose worker died, the last time alone
 
 

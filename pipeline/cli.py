@@ -8,6 +8,7 @@ import click
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
 from pipeline.faces_cli import faces
+from pipeline.review_cli import review
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
@@ -156,6 +157,7 @@ def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, 
 
 
 cli.add_command(faces)
+cli.add_command(review)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

@@ -1,0 +1,126 @@
+"""`python -m benchmarks.likeness`: seconds to find the near-duplicates among many hashes.
+
+Three sets, each in a child process that tells its own peak memory: random hashes, hashes that are
+clustered as real faces' are, and hashes that are all the same. Each row has a small colour copy.
+In the first two, one row in twenty is a copy of an earlier one and has to be found.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.manifest import peak_mb
+from dataset.cropping import FaceSettings
+from dataset.duplicates import Hashes, Rule, ThumbFile, repeats
+from dataset.likeness import THUMB_BYTES, Thumbs
+
+KINDS = ("random", "clustered", "equal")
+COPIES = 20  # one row in so many is a copy
+CLUSTERS = 400
+# Chance that a bit is that of the cluster's centre. Of real faces 4 pairs in 100,000 are within 10
+# bits; this gives about as many.
+KEPT_BITS = 0.83
+SETTINGS = FaceSettings()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark and prints its line."""
+    options = _parser().parse_args(arguments)
+    if options.kind:  # the child
+        print(json.dumps(_timed(options.kind, options.hashes)))
+        return
+    told = {kind: _child(kind, options.hashes) for kind in KINDS}
+    result = {
+        "benchmark": "likeness",
+        "value": max(one["seconds"] for one in told.values()),
+        "unit": "s",
+        "hashes": options.hashes,
+        "kinds": told,
+        "device": f"cpu x{os.cpu_count()}",
+    }
+    print(json.dumps(result))
+
+
+def made_up(kind: str, count: int) -> tuple[Hashes, Thumbs, int]:
+    """Returns hashes [N], colour copies [N, THUMB_BYTES] and how many repeat an earlier one."""
+    rng = np.random.default_rng(0)
+    if kind == "equal":
+        one = rng.integers(0, 255, (1, THUMB_BYTES), np.uint8)
+        return np.full(count, 1, np.uint64), one.repeat(count, axis=0), count - 1
+    hashes = rng.integers(0, 2**64, count, np.uint64, endpoint=False)
+    if kind == "clustered":
+        hashes = _clustered(rng, hashes)
+    colours = rng.integers(0, 255, (count, 1, 3), np.uint8)
+    thumbs = colours.repeat(THUMB_BYTES // 3, axis=1).reshape(count, THUMB_BYTES)
+    thumbs ^= rng.integers(0, 64, thumbs.shape, np.uint8)  # so that none is like another
+    copies = np.arange(1, count // COPIES) * COPIES
+    hashes[copies] = hashes[copies - 1] ^ np.uint64(0b101 << 20)
+    thumbs[copies] = thumbs[copies - 1] ^ 1
+    return hashes, thumbs, len(copies)
+
+
+def _clustered(rng: np.random.Generator, hashes: Hashes) -> Hashes:
+    """Each hash has most bits of one of a few centres."""
+    centres = rng.integers(0, 2**64, CLUSTERS, np.uint64, endpoint=False)
+    own = np.zeros(len(hashes), np.uint64)
+    for bit in range(64):
+        chosen = rng.random(len(hashes)) > KEPT_BITS
+        own |= chosen.astype(np.uint64) << np.uint64(bit)
+    of_centre: npt.NDArray[np.uint64] = centres[rng.integers(0, CLUSTERS, len(hashes))]
+    return np.asarray(of_centre ^ own, np.uint64)
+
+
+def _timed(kind: str, count: int) -> dict[str, float]:
+    hashes, made, expected = made_up(kind, count)
+    with ThumbFile() as thumbs:
+        for start in range(0, count, 4096):
+            thumbs.append(made[start : start + 4096])
+        del made
+        compared = 0
+
+        def alike(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            nonlocal compared
+            compared += len(pairs)
+            return thumbs.alike(pairs, SETTINGS.thumb_rms_max)
+
+        started = time.perf_counter()
+        found = int(repeats([Rule(hashes, SETTINGS.phash_distance, alike)]).sum())
+        seconds = time.perf_counter() - started
+    return {
+        "seconds": round(seconds, 2),
+        "proposed_pairs": compared,
+        "found": found,
+        "copies": expected,
+        "peak_mb": round(peak_mb(), 1),
+    }
+
+
+def _child(kind: str, count: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.likeness", "--kind", kind]
+    ended = subprocess.run(
+        [*command, "--hashes", str(count)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    told: dict[str, float] = json.loads(ended.stdout)
+    print(f"{kind}: {told}", file=sys.stderr)
+    return told
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.likeness",
+        description="Times the search for near-duplicates among made-up hashes.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--hashes", type=int, default=100_000, help="how many")
+    parser.add_argument("--kind", default="", choices=["", *KINDS], help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
