@@ -35,7 +35,7 @@ _BANDS = 4
 _BLOCK = 1024  # rows that are compared with those before, then with each other ...
 _FIRST_BLOCK = 64  # ... and less at first, where nothing before them could leave any out
 _PAIRS_AT_ONCE = 2**16
-_THUMBS_AT_ONCE = 2**10
+_THUMBS_AT_ONCE = 2**8
 
 
 class HashIndex:
