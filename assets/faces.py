@@ -1,7 +1,6 @@
 """Faces: square crops of the blobs, in 16 shards by the sha256's first hex digit."""
 
 import dagster as dg
-import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 
@@ -11,8 +10,9 @@ from assets.resources import ComputeResource, StoreResource
 from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS, column_schema, reasons
 from dataset.faces import FaceSettings, crop_shards
-from dataset.schemas import FACES, read_table
+from dataset.schemas import FACES
 from dataset.store import Store
+from dataset.streams import batches
 
 PREVIEWED = 60
 
@@ -92,8 +92,11 @@ def faces(
 
 def _sheet(store: Store, path: str) -> Image.Image:
     """Lays out a few crops, evenly taken from the whole table."""
-    table = read_table(store, path, declared=FACES)
-    crops = table.filter(pc.is_null(table["drop_reason"]))["crop"].to_pylist()
+    crops = [
+        crop
+        for batch in batches(store, path, declared=FACES, columns=("crop",))
+        for crop in batch["crop"].drop_null().to_pylist()
+    ]
     shown = crops[:: max(1, len(crops) // PREVIEWED)][:PREVIEWED]
     pictures = []
     for crop in shown:

@@ -34,6 +34,7 @@ MAX_DISTANCE = 11  # of the hash: above, a 16-bit band has to be looked up in to
 _BANDS = 4
 _BLOCK = 1024  # rows that are compared with those before, then with each other ...
 _FIRST_BLOCK = 64  # ... and less at first, where nothing before them could leave any out
+_ASKED_AT_ONCE = 256
 _PAIRS_AT_ONCE = 2**16
 _THUMBS_AT_ONCE = 2**8
 
@@ -62,6 +63,12 @@ class HashIndex:
         """
         if not 0 <= distance <= MAX_DISTANCE:
             raise ValueError(f"distance is {distance}; 0 to {MAX_DISTANCE} wanted")
+        for first in range(0, len(asked), _ASKED_AT_ONCE):
+            for pairs in self._near(asked[first : first + _ASKED_AT_ONCE], distance):
+                pairs[:, 1] += first
+                yield pairs
+
+    def _near(self, asked: Hashes, distance: int) -> Iterator[Pairs]:
         masks = _masks(distance // _BANDS)
         for band in range(_BANDS):
             keys = (_band(asked, band)[:, None] ^ masks).ravel()

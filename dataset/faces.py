@@ -19,7 +19,7 @@ from dataset.cropping import FaceSettings
 from dataset.digests import RowsDigest
 from dataset.errors import EmptyStageError, SchemaError, listed
 from dataset.in_order import InOrder
-from dataset.merging import Judged, judge
+from dataset.merging import Judged, first_digits, judge, shard_places
 from dataset.progress import Advance, progress
 from dataset.rejects import read_rejects
 from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH
@@ -71,7 +71,7 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
 
 
 def _first_posts(store: Store) -> pa.Table:
-    """One row a picture, sorted by sha256: ext, board, post_id, and whether it is tagged solo."""
+    """One row a picture, by sha256 (32 bytes): ext, board, post_id, whether it is tagged solo."""
     parts: list[pa.Table] = []
     rows = 0
     columns = (*_OF_POSTS, "tags_general", "drop_reason")
@@ -80,20 +80,30 @@ def _first_posts(store: Store) -> pa.Table:
         stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
         usable = pa.Table.from_batches([batch.filter(stored)])
         _check_blobs(store, usable)
-        parts.append(
-            usable.select(_OF_POSTS).append_column("solo", _has_tag(usable["tags_general"], SOLO))
-        )
+        part = usable.select(_OF_POSTS).set_column(0, "sha256", _in_bytes(usable["sha256"]))
+        parts.append(part.append_column("solo", _has_tag(usable["tags_general"], SOLO)))
     if not sum(part.num_rows for part in parts):
         raise EmptyStageError(
             f"{store.url(POSTS_PATH)}: none of {rows:,} posts has a stored picture "
             "that is not dropped. Crawl first; its drop_reason column says why posts were refused."
         )
-    ordered = pa.concat_tables(parts).sort_by(
-        [(name, "ascending") for name in ("sha256", "board", "post_id")]
-    )
-    repeated = pc.equal(ordered["sha256"].slice(1), ordered["sha256"].slice(0, len(ordered) - 1))
-    first = pa.concat_arrays([pa.array([True]), pc.invert(repeated).combine_chunks()])
-    return ordered.filter(first).combine_chunks()
+    first_posts = pa.concat_tables(_firsts(parts)).combine_chunks()
+    pa.default_memory_pool().release_unused()
+    return first_posts
+
+
+def _firsts(parts: list[pa.Table]) -> Iterator[pa.Table]:
+    """Each picture's first post, by sha256: sorted a sixteenth at a time, to hold few copies."""
+    order = [(name, "ascending") for name in ("sha256", "board", "post_id")]
+    for digit in range(len(DIGITS)):
+        here = [
+            part.filter(pa.array(first_digits(part["sha256"].chunk(0)) == digit)) for part in parts
+        ]
+        rows = pa.concat_tables(here).sort_by(order).combine_chunks()
+        if rows.num_rows:
+            names = rows["sha256"].chunk(0)
+            repeated = pc.equal(names.slice(1), names.slice(0, len(names) - 1))
+            yield rows.filter(pa.concat_arrays([pa.array([True]), pc.invert(repeated)]))
 
 
 def _check_blobs(store: Store, usable: pa.Table) -> None:
@@ -109,6 +119,10 @@ def _check_blobs(store: Store, usable: pa.Table) -> None:
         )
 
 
+def _in_bytes(sha256s: pa.ChunkedArray) -> pa.Array:
+    return pa.array([bytes.fromhex(text) for text in sha256s.to_pylist()], pa.binary(32))
+
+
 def _has_tag(tags: pa.ChunkedArray, tag: str) -> pa.Array:
     lists = tags.combine_chunks()
     rows = pc.list_parent_indices(lists).filter(pc.equal(pc.list_flatten(lists), tag))
@@ -119,11 +133,10 @@ def _has_tag(tags: pa.ChunkedArray, tag: str) -> pa.Array:
 
 def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
     pictures = posts.select(["sha256", "ext"])
-    initials = pc.utf8_slice_codeunits(pictures["sha256"], 0, 1).to_numpy()
-    ends = np.searchsorted(initials.astype(str), [*DIGITS, "g"])
+    places = shard_places(posts)
     return [
-        plan_shard(store, digit, pictures.slice(ends[at], ends[at + 1] - ends[at]), settings)
-        for at, digit in enumerate(DIGITS)
+        plan_shard(store, digit, pictures.slice(first, count), settings)
+        for digit, (first, count) in zip(DIGITS, places, strict=True)
     ]
 
 

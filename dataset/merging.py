@@ -1,8 +1,10 @@
 """Judges all faces together: what the reject list, other faces and other pictures drop."""
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import pyarrow.compute as pc
 from dataset.cropping import FaceSettings
 from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
 from dataset.likeness import THUMB_BYTES, Thumbs
-from dataset.shards import DIGITS, NO_FACE, SHARD, shard_path
+from dataset.shards import DIGITS, NO_FACE, SHARD, in_digits, shard_path
 from dataset.store import Store
 from dataset.streams import batches
 
@@ -85,14 +87,23 @@ def judge(
 
 def _shard_rows(store: Store, posts: pa.Table) -> Iterator[tuple[pa.RecordBatch, pa.Array, int]]:
     """Each batch of the shards, with its shard's pictures and how many come before these."""
-    names = posts["sha256"].chunk(0)
-    initials = pc.utf8_slice_codeunits(names, 0, 1).to_numpy(zero_copy_only=False).astype(str)
-    ends = np.searchsorted(initials, [*DIGITS, "g"])
-    for at, digit in enumerate(DIGITS):
-        before = int(ends[at])
-        of_shard = names.slice(before, int(ends[at + 1]) - before)
+    for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
+        of_shard = in_digits(posts["sha256"].slice(before, count))
         for batch in batches(store, shard_path(digit), declared=SHARD, columns=_COLUMNS):
             yield batch, of_shard, before
+
+
+def shard_places(posts: pa.Table) -> list[tuple[int, int]]:
+    """Returns where each of the 16 shards' pictures begin in `posts`, and how many they are."""
+    ends = np.searchsorted(first_digits(posts["sha256"].chunk(0)), np.arange(17)).tolist()
+    return [(first, end - first) for first, end in itertools.pairwise(ends)]
+
+
+def first_digits(sha256s: pa.Array) -> npt.NDArray[np.uint8]:
+    """Returns the first hex digit (0-15) of each sha256 of 32 bytes."""
+    content = np.frombuffer(sha256s.buffers()[1], np.uint8).reshape(-1, 32)
+    digits: npt.NDArray[np.uint8] = content[sha256s.offset :][: len(sha256s), 0] >> 4
+    return digits
 
 
 def _own_reasons(faces: pa.RecordBatch, rejects: frozenset[str]) -> Reasons:
@@ -154,12 +165,12 @@ def _drop_near_duplicates(
     settings: FaceSettings,
 ) -> None:
     """Of faces that show the same, the one of the first post by board and number stays."""
-    rows = np.concatenate(cut.rows)
+    rows = _joined(cut.rows)
     places = np.flatnonzero(judged.reasons[rows] == None)  # noqa: E711 - among those with crops
     rank = _ranks(posts)[judged.post_of[rows[places]]]
     places = places[np.argsort(rank, kind="stable")]
     of_post = judged.post_of[rows[places]]
-    boxes, aspects = np.concatenate(cut.boxes)[places], np.concatenate(cut.aspects)[places]
+    boxes, aspects = _joined(cut.boxes)[places], _joined(cut.aspects)[places]
 
     def same_crop(pairs: Pairs) -> Mask:
         return crops.alike(places[pairs], settings.thumb_rms_max)
@@ -173,11 +184,17 @@ def _drop_near_duplicates(
             alike[alike] = thumbs.alike(places[pairs[alike]], rms_max)
         return np.asarray(alike, bool)
 
-    hashes = np.concatenate(cut.hashes)[places]
-    picture_hashes = np.concatenate(cut.picture_hashes)[places]
+    hashes, picture_hashes = _joined(cut.hashes)[places], _joined(cut.picture_hashes)[places]
     by_crop = Rule(hashes, settings.phash_distance, same_crop)
     by_picture = Rule(picture_hashes, settings.picture_distance, same_place)
     judged.reasons[rows[places[repeats([by_picture, by_crop])]]] = "near_duplicate"
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Joins the parts and forgets them."""
+    whole = np.concatenate(parts)
+    parts.clear()
+    return whole
 
 
 def _ranks(posts: pa.Table) -> npt.NDArray[np.int32]:

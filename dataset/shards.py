@@ -57,7 +57,7 @@ class Blob:
 class Plan:
     """What is to be done for one shard: the rows of other `pictures` stand, `todo` is cropped.
 
-    Both have the columns sha256 and ext, by sha256.
+    Both have the columns sha256 (32 bytes, half the length of its digits) and ext, by sha256.
     """
 
     digit: str
@@ -76,7 +76,7 @@ class Plan:
         for start in range(0, self.todo.num_rows, size):
             part = self.todo.slice(start, size)
             pairs = zip(part["sha256"].to_pylist(), part["ext"].to_pylist(), strict=True)
-            yield tuple(Blob(sha256, ext) for sha256, ext in pairs)
+            yield tuple(Blob(sha256.hex(), ext) for sha256, ext in pairs)
 
 
 def shard_path(digit: str) -> str:
@@ -84,12 +84,18 @@ def shard_path(digit: str) -> str:
     return f"faces/shard-{digit}.parquet"
 
 
+def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Returns sha256s of 32 bytes as texts of 64 hex digits."""
+    return pa.array([sha256.hex() for sha256 in sha256s.to_pylist()], pa.string())
+
+
 def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSettings) -> Plan:
     """Compares a shard's stored file with its `pictures`, and finds what has to be cropped.
 
     Pictures that could not be read are tried again each time: the blob may have been mended.
     """
-    pairs = zip(pictures["sha256"].to_pylist(), pictures["ext"].to_pylist(), strict=True)
+    names = in_digits(pictures["sha256"])
+    pairs = zip(names.to_pylist(), pictures["ext"].to_pylist(), strict=True)
     inputs = digest_of([list(pair) for pair in pairs])
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
@@ -97,7 +103,7 @@ def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSetti
         store.remove(shard_path(digit))
         return Plan(digit, inputs, whole=False, pictures=pictures, todo=pictures)
     standing = _standing(store, digit)
-    todo = pictures.filter(pc.invert(pc.is_in(pictures["sha256"], value_set=standing)))
+    todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     whole = not todo.num_rows and stored["inputs"] == inputs
     return Plan(digit, inputs, whole=whole, pictures=pictures, todo=todo)
 
@@ -132,8 +138,7 @@ def _standing_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
     """The rows of the stored file that are used again, in order."""
     if plan.todo.num_rows == plan.pictures.num_rows:
         return
-    wanted = plan.pictures["sha256"].combine_chunks()
-    fresh = plan.todo["sha256"].combine_chunks()
+    wanted, fresh = in_digits(plan.pictures["sha256"]), in_digits(plan.todo["sha256"])
     for batch in batches(store, plan.path, declared=SHARD):
         held = batch["sha256"]
         used = pc.and_not(pc.is_in(held, value_set=wanted), pc.is_in(held, value_set=fresh))

@@ -68,9 +68,10 @@ def review(
     else:
         _nothing_named(faces, "a review")
         made = write_review(store, pages=pages)
+        sheets = "1 sheet" if len(made.pages) == 1 else f"{len(made.pages):,} sheets"
         click.echo(
             f"{store.url(CSV_PATH)}: the {made.shown:,} most suspicious of {made.faces:,} kept "
-            f"faces, on {len(made.pages):,} sheets beside it"
+            f"faces, on {sheets} beside it"
         )
 
 
