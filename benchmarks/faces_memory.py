@@ -1,8 +1,9 @@
 """`python -m benchmarks.faces_memory`: is the crop stage's peak memory flat?
 
 Made-up pictures of 64 px, all different, are taken as faces already (`cropped`), so that each gives
-a crop and a row, and none is a repetition: the most that has to be held. 1,000 are compared with 100,000. The stage runs in a child
-process with a pool of workers; it tells the peak of its own memory and of each worker's.
+a crop and a row, and none is a repetition: the most that has to be held. 1,000 are compared with
+100,000. The stage runs in a child process with a pool of workers; it tells the peak of its own
+memory and of each worker's.
 """
 
 import argparse

@@ -17,23 +17,22 @@ import pyarrow.parquet as pq
 
 from dataset.cropping import FaceSettings
 from dataset.digests import RowsDigest
-from dataset.errors import EmptyStageError, SchemaError, listed
+from dataset.errors import EmptyStageError
 from dataset.in_order import InOrder
-from dataset.merging import Judged, first_digits, judge, shard_places
+from dataset.memory import give_back_large_blocks
+from dataset.merging import Judged, judge
+from dataset.pictures import first_posts, shard_places
 from dataset.progress import Advance, progress
 from dataset.rejects import read_rejects
-from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH
+from dataset.schemas import FACES, FACES_PATH, PARQUET
 from dataset.shards import DIGITS, SHARD, Plan, commit_shard, crop_batch, plan_shard, shard_path
 from dataset.store import Store
 from dataset.streams import batches
 
 __all__ = ["FaceSettings", "FacesTable", "crop_shards"]
 
-SOLO = "solo"
 ROWS_A_GROUP = 2_048  # of faces.parquet: a group is held in several forms while it is written
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
-
-_OF_POSTS = ("sha256", "ext", "board", "post_id")
 
 
 @dataclass(frozen=True)
@@ -62,73 +61,14 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
     finished first. The result does not depend on the executor. Raises EmptyStageError if no face
     is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go.
     """
-    posts = _first_posts(store)
+    give_back_large_blocks()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what it was given
+    posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
     plans = _plans(store, posts, settings)
     _crop(store, plans, settings, executor)
     judged = judge(store, posts, rejects=rejects, settings=settings)
     return _written(store, posts, plans, judged=judged)
-
-
-def _first_posts(store: Store) -> pa.Table:
-    """One row a picture, by sha256 (32 bytes): ext, board, post_id, whether it is tagged solo."""
-    parts: list[pa.Table] = []
-    rows = 0
-    columns = (*_OF_POSTS, "tags_general", "drop_reason")
-    for batch in batches(store, POSTS_PATH, declared=POSTS, columns=columns):
-        rows += batch.num_rows
-        stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
-        usable = pa.Table.from_batches([batch.filter(stored)])
-        _check_blobs(store, usable)
-        part = usable.select(_OF_POSTS).set_column(0, "sha256", _in_bytes(usable["sha256"]))
-        parts.append(part.append_column("solo", _has_tag(usable["tags_general"], SOLO)))
-    if not sum(part.num_rows for part in parts):
-        raise EmptyStageError(
-            f"{store.url(POSTS_PATH)}: none of {rows:,} posts has a stored picture "
-            "that is not dropped. Crawl first; its drop_reason column says why posts were refused."
-        )
-    first_posts = pa.concat_tables(_firsts(parts)).combine_chunks()
-    pa.default_memory_pool().release_unused()
-    return first_posts
-
-
-def _firsts(parts: list[pa.Table]) -> Iterator[pa.Table]:
-    """Each picture's first post, by sha256: sorted a sixteenth at a time, to hold few copies."""
-    order = [(name, "ascending") for name in ("sha256", "board", "post_id")]
-    for digit in range(len(DIGITS)):
-        here = [
-            part.filter(pa.array(first_digits(part["sha256"].chunk(0)) == digit)) for part in parts
-        ]
-        rows = pa.concat_tables(here).sort_by(order).combine_chunks()
-        if rows.num_rows:
-            names = rows["sha256"].chunk(0)
-            repeated = pc.equal(names.slice(1), names.slice(0, len(names) - 1))
-            yield rows.filter(pa.concat_arrays([pa.array([True]), pc.invert(repeated)]))
-
-
-def _check_blobs(store: Store, usable: pa.Table) -> None:
-    named = pc.match_substring_regex(usable["sha256"], "^[0-9a-f]{64}$")
-    whole = pc.and_(named, pc.is_valid(usable["ext"]))
-    faults = [
-        f'{row["board"]} {row["post_id"]}: sha256 is "{row["sha256"]}", ext is "{row["ext"]}"'
-        for row in usable.filter(pc.invert(whole)).to_pylist()
-    ]
-    if faults:
-        raise SchemaError(
-            f"{store.url(POSTS_PATH)}: 64 hex digits and an extension wanted:\n{listed(faults)}"
-        )
-
-
-def _in_bytes(sha256s: pa.ChunkedArray) -> pa.Array:
-    return pa.array([bytes.fromhex(text) for text in sha256s.to_pylist()], pa.binary(32))
-
-
-def _has_tag(tags: pa.ChunkedArray, tag: str) -> pa.Array:
-    lists = tags.combine_chunks()
-    rows = pc.list_parent_indices(lists).filter(pc.equal(pc.list_flatten(lists), tag))
-    has = np.zeros(len(lists), bool)
-    has[rows.to_numpy()] = True
-    return pa.array(has)
 
 
 def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:

@@ -1,6 +1,5 @@
 """Judges all faces together: what the reject list, other faces and other pictures drop."""
 
-import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from dataset.cropping import FaceSettings
 from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
 from dataset.likeness import THUMB_BYTES, Thumbs
+from dataset.pictures import shard_places
 from dataset.shards import DIGITS, NO_FACE, SHARD, in_digits, shard_path
 from dataset.store import Store
 from dataset.streams import batches
@@ -91,19 +91,6 @@ def _shard_rows(store: Store, posts: pa.Table) -> Iterator[tuple[pa.RecordBatch,
         of_shard = in_digits(posts["sha256"].slice(before, count))
         for batch in batches(store, shard_path(digit), declared=SHARD, columns=_COLUMNS):
             yield batch, of_shard, before
-
-
-def shard_places(posts: pa.Table) -> list[tuple[int, int]]:
-    """Returns where each of the 16 shards' pictures begin in `posts`, and how many they are."""
-    ends = np.searchsorted(first_digits(posts["sha256"].chunk(0)), np.arange(17)).tolist()
-    return [(first, end - first) for first, end in itertools.pairwise(ends)]
-
-
-def first_digits(sha256s: pa.Array) -> npt.NDArray[np.uint8]:
-    """Returns the first hex digit (0-15) of each sha256 of 32 bytes."""
-    content = np.frombuffer(sha256s.buffers()[1], np.uint8).reshape(-1, 32)
-    digits: npt.NDArray[np.uint8] = content[sha256s.offset :][: len(sha256s), 0] >> 4
-    return digits
 
 
 def _own_reasons(faces: pa.RecordBatch, rejects: frozenset[str]) -> Reasons:
@@ -199,7 +186,8 @@ def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 def _ranks(posts: pa.Table) -> npt.NDArray[np.int32]:
     """The place of each post [P] by board and number."""
-    order = pc.sort_indices(posts, [("board", "ascending"), ("post_id", "ascending")]).to_numpy()
+    boards = posts["board"].chunk(0).indices.to_numpy()  # of a dictionary in order
+    order = np.lexsort((posts["post_id"].to_numpy(), boards))
     ranks = np.empty(len(order), np.int32)
     ranks[order] = np.arange(len(order), dtype=np.int32)
     return ranks

@@ -17,7 +17,7 @@ from PIL import Image
 from dataset import duplicates
 from dataset.cropping import FaceSettings
 from dataset.decode import decode
-from dataset.duplicates import HashIndex, Hashes, Rule, ThumbFile, repeats
+from dataset.duplicates import Hashes, HashIndex, Rule, ThumbFile, repeats
 from dataset.faces import crop_shards
 from dataset.likeness import THUMB_BYTES, thumb_distance
 from dataset.merging import overlap
@@ -86,7 +86,7 @@ def test_equal_hashes_do_not_fill_the_memory() -> None:
 
     def never_but_first(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         assert len(pairs) <= 2**17
-        return np.asarray(pairs[:, 0] % 100 == 0, bool) & (pairs[:, 1] % 100 != 0)
+        return np.asarray((pairs[:, 0] % 100 == 0) & (pairs[:, 1] % 100 != 0), bool)
 
     tracemalloc.start()
     found = repeats([Rule(hashes, 10, never_but_first)])
