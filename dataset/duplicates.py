@@ -34,8 +34,8 @@ MAX_DISTANCE = 11  # of the hash: above, a 16-bit band has to be looked up in to
 _BANDS = 4
 _BLOCK = 1024  # rows that are compared with those before, then with each other ...
 _FIRST_BLOCK = 64  # ... and less at first, where nothing before them could leave any out
-_ASKED_AT_ONCE = 256
-_PAIRS_AT_ONCE = 2**16
+_ASKED_AT_ONCE = 128
+_PAIRS_AT_ONCE = 2**15
 _THUMBS_AT_ONCE = 2**8
 
 
@@ -103,7 +103,7 @@ class HashIndex:
 
 
 class ThumbFile:
-    """Small colour copies by row number: in a temporary file, 17 bytes of each in memory."""
+    """Small colour copies by row number: in a temporary file, 5 bytes of each in memory."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="omokage-thumbs-")  # noqa: SIM115 - see __exit__

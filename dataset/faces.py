@@ -19,7 +19,7 @@ from dataset.cropping import FaceSettings
 from dataset.digests import RowsDigest
 from dataset.errors import EmptyStageError
 from dataset.in_order import InOrder
-from dataset.memory import give_back_large_blocks
+from dataset.memory import give_back_free_memory, give_back_large_blocks
 from dataset.merging import Judged, judge
 from dataset.pictures import first_posts, shard_places
 from dataset.progress import Advance, progress
@@ -66,7 +66,9 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
     posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
     plans = _plans(store, posts, settings)
+    give_back_free_memory()
     _crop(store, plans, settings, executor)
+    give_back_free_memory()
     judged = judge(store, posts, rejects=rejects, settings=settings)
     return _written(store, posts, plans, judged=judged)
 

@@ -16,7 +16,7 @@ Thumbs = npt.NDArray[np.uint8]  # [N, THUMB_BYTES]
 
 THUMB_PX = 16
 THUMB_BYTES = THUMB_PX * THUMB_PX * 3
-COARSE_CELLS = 16  # of 4x4 thumb pixels each
+COARSE_CELLS = 4  # of 8x8 thumb pixels each
 GREY_CHROMA = 2.0  # a copy whose pixels differ less between their channels has no colour
 BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 # The brightness of two copies differs by at most so much of their colours' mean difference:
@@ -76,8 +76,8 @@ def without_colour(thumbs: Thumbs) -> npt.NDArray[np.bool_]:
 
 def coarse(thumbs: Thumbs) -> npt.NDArray[np.uint8]:
     """Returns the mean brightness of COARSE_CELLS parts of each copy: [N, COARSE_CELLS]."""
-    side = THUMB_PX // 4
-    bright = (_pixels(thumbs) @ BRIGHTNESS).reshape(len(thumbs), 4, side, 4, side)
+    half = THUMB_PX // 2
+    bright = (_pixels(thumbs) @ BRIGHTNESS).reshape(len(thumbs), 2, half, 2, half)
     cells = np.rint(bright.mean(axis=(2, 4)))
     return np.asarray(cells.reshape(len(thumbs), COARSE_CELLS), np.uint8)
 

