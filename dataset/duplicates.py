@@ -131,8 +131,10 @@ class ThumbFile:
                 f"{tempfile.gettempdir()}: no space for the faces' small copies, "
                 f"{THUMB_BYTES} bytes each; free some, or set TMPDIR to another folder"
             ) from error
-        self._coarse += coarse(thumbs).tobytes()
-        self._grey += without_colour(thumbs).tobytes()
+        for start in range(0, len(thumbs), _THUMBS_AT_ONCE):
+            part = thumbs[start : start + _THUMBS_AT_ONCE]
+            self._coarse += coarse(part).tobytes()
+            self._grey += without_colour(part).tobytes()
 
     def alike(self, pairs: Pairs, rms_max: float) -> Mask:
         """Tells which pairs of rows [P, 2] differ by at most `rms_max` (0-255) in colour."""

@@ -15,7 +15,7 @@ from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
 from dataset.likeness import THUMB_BYTES, Thumbs
 from dataset.memory import give_back_free_memory
 from dataset.pictures import shard_places
-from dataset.shards import DIGITS, NO_FACE, SHARD, in_digits, shard_path
+from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path
 from dataset.store import Store
 from dataset.streams import batches
 
@@ -93,7 +93,9 @@ def _shard_rows(store: Store, posts: pa.Table) -> Iterator[tuple[pa.RecordBatch,
     """Each batch of the shards, with its shard's pictures and how many come before these."""
     for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
         of_shard = in_digits(posts["sha256"].slice(before, count))
-        for batch in batches(store, shard_path(digit), declared=SHARD, columns=_COLUMNS):
+        for batch in batches(
+            store, shard_path(digit), declared=SHARD, columns=_COLUMNS, rows=ROWS_A_GROUP
+        ):
             yield batch, of_shard, before
 
 

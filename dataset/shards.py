@@ -24,7 +24,7 @@ from dataset.streams import batches
 
 DIGITS = "0123456789abcdef"
 NO_FACE = "no_face"
-ROWS_A_GROUP = 512  # 2 kB each, most of it the small copies
+ROWS_A_GROUP = 256  # 2 kB each, most of it the small copies
 
 _OF_POSTS = {"board", "post_id"}
 SHARD = pa.schema(
@@ -139,7 +139,7 @@ def _standing_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
     if plan.todo.num_rows == plan.pictures.num_rows:
         return
     wanted, fresh = in_digits(plan.pictures["sha256"]), in_digits(plan.todo["sha256"])
-    for batch in batches(store, plan.path, declared=SHARD):
+    for batch in batches(store, plan.path, declared=SHARD, rows=ROWS_A_GROUP):
         held = batch["sha256"]
         used = pc.and_not(pc.is_in(held, value_set=wanted), pc.is_in(held, value_set=fresh))
         yield pa.Table.from_batches([batch.filter(used)], schema=SHARD)

@@ -26,10 +26,11 @@ def batches(
     declared: pa.Schema,
     columns: Sequence[str] | None = None,
     digit: str | None = None,
+    rows: int = ROWS_AT_ONCE,
 ) -> Iterator[pa.RecordBatch]:
     """Yields a table's rows by batches: all columns or some; of face_ids that begin with `digit`.
 
-    Row groups without such ids are not read, so a table that is sorted by face_id is read once for
+    At most `rows` come at once: fewer suit a table whose rows are large. Row groups without such ids are not read, so a table that is sorted by face_id is read once for
     all digits together. Raises SchemaError, naming file, column and row, for what is not declared.
     """
     names = list(declared.names if columns is None else columns)
@@ -40,7 +41,7 @@ def batches(
         groups = _groups(parquet, digit)
         try:
             for batch in parquet.iter_batches(
-                ROWS_AT_ONCE, row_groups=groups, columns=names, use_threads=False
+                rows, row_groups=groups, columns=names, use_threads=False
             ):
                 check_batch(batch, declared, first_row=first, where=store.url(path))
                 first += batch.num_rows
