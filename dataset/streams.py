@@ -30,8 +30,9 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yields a table's rows by batches: all columns or some; of face_ids that begin with `digit`.
 
-    At most `rows` come at once: fewer suit a table whose rows are large. Row groups without such ids are not read, so a table that is sorted by face_id is read once for
-    all digits together. Raises SchemaError, naming file, column and row, for what is not declared.
+    At most `rows` come at once: fewer suit a table whose rows are large. Row groups without such
+    ids are not read, so a table that is sorted by face_id is read once for all digits together.
+    Raises SchemaError, naming file, column and row, for what is not declared.
     """
     names = list(declared.names if columns is None else columns)
     first = 0

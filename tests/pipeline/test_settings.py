@@ -31,6 +31,7 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
         "OMOKAGE_HOME": str(tmp_path),
         "OMOKAGE_SITES": "konachan, yandere",
         "OMOKAGE_WORKERS": "3",
+        "OMOKAGE_COMPUTE": "distributed:tcp://host:8786",
         "OMOKAGE_EXECUTOR": "multiprocess",
         "OMOKAGE_CONTACT": "me@example.org",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
@@ -42,9 +43,11 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
 
 def test_every_fault_is_named_at_once_with_the_nearest_right_name() -> None:
     given = {"OMOKAGE_HOEM": "x", "OMOKAGE_WORKERS": "many", "OMOKAGE_EXECUTOR": "thread"}
+    given["OMOKAGE_COMPUTE"] = "process:2"
     with pytest.raises(ConfigError) as caught:
         read_settings(given)
     text = str(caught.value)
     assert 'OMOKAGE_HOEM is not a setting; did you mean "OMOKAGE_HOME"?' in text
     assert 'OMOKAGE_WORKERS is "many"; a whole number from 1 to 256 wanted' in text
     assert 'OMOKAGE_EXECUTOR is "thread"; one of in_process, multiprocess wanted' in text
+    assert 'OMOKAGE_COMPUTE: "process:2" is no compute; did you mean "processes"?' in text
