@@ -160,20 +160,19 @@ class LbpDetector:
 
     def _coarse(self, octaves: "_Octaves", coarse: "_Coarse") -> Windows:
         """The windows on the whole picture that the cascade takes for a face."""
-        picture = octaves.reduced(min(1.0, WINDOW_PX / coarse.least_px))
-        scale = picture.shape[1] / octaves.width
-        end = coarse.below_px * scale / WINDOW_PX
+        reduction = min(1.0, WINDOW_PX / coarse.least_px)
+        end = coarse.below_px / coarse.least_px
         seen = [no_windows()]
         for view in coarse.views:
-            shown = _shown(picture, view)
+            shown = octaves.reduced(reduction, view)
             for level in _pyramid(shown, coarse.step, end):
                 # One size at a time: for larger windows the cascade would halve its stride, and
                 # take as long over the upper levels as over the lowest.
                 raw = self._windows(level, step=2.0, smallest=WINDOW_PX, largest=WINDOW_PX)
                 if len(raw):
-                    own = moved(raw, 0, 0, scale=level.shape[1] / shown.shape[1])
-                    seen.append(mirrored(own, shown.shape[1]) if view.mirrored else own)
-        return moved(np.concatenate(seen), 0, 0, scale=scale)
+                    own = moved(raw, 0, 0, scale=level.shape[1] / octaves.width)
+                    seen.append(mirrored(own, octaves.width) if view.mirrored else own)
+        return np.concatenate(seen)
 
     def _confirmed(self, octaves: "_Octaves", place: Cluster) -> Cluster:
         """Looks again, close up; `hits` of the returned are those of both searches."""
@@ -183,7 +182,10 @@ class LbpDetector:
         agreed = np.tile((place.x, place.y, place.side), (proposed, 1))
         for view in self._search.confirming:
             raw = self._windows(
-                _shown(close_up, view), step=_CLOSE_UP_STEP, smallest=smallest, largest=largest
+                _shown(_channel(close_up, view), view),
+                step=_CLOSE_UP_STEP,
+                smallest=smallest,
+                largest=largest,
             )
             if len(raw):
                 seen = mirrored(raw, close_up.shape[1]) if view.mirrored else raw
@@ -227,10 +229,10 @@ class _Octaves:
         self._halves = [picture]
         self.height, self.width = picture.shape[:2]
 
-    def reduced(self, scale: float) -> Picture:
-        """The whole picture at `scale` (0-1), its sides rounded."""
+    def reduced(self, scale: float, view: View) -> Grey:
+        """The whole picture in a view at `scale` (0-1), its sides rounded."""
         size = (max(1, round(self.width * scale)), max(1, round(self.height * scale)))
-        return _resized(self._at_least(scale), size)
+        return _shown(_channel(_resized(self._at_least(scale), size), view), view)
 
     def close_up(self, place: Cluster) -> tuple[Picture, int, int, float]:
         """The picture about a place, resized so that its side is _CLOSE_UP_PX.
@@ -264,13 +266,15 @@ def _span(centre: float, reach: float, scale: float, length: int) -> tuple[int, 
     return start, min(max(round((centre + reach) * scale), start + 1), length)
 
 
-def _shown(picture: Picture, view: View) -> Grey:
-    grey = picture[:, :, 0] if view.red else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    if view.blurred:
-        grey = cv2.GaussianBlur(grey, (3, 3), 0.8)
-    if view.mirrored:
-        grey = cv2.flip(grey, 1)
-    return np.ascontiguousarray(grey)
+def _channel(picture: Picture, view: View) -> Grey:
+    if view.red:
+        return np.asarray(cv2.extractChannel(picture, 0), np.uint8)
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _shown(grey: Grey, view: View) -> Grey:
+    blurred = cv2.GaussianBlur(grey, (3, 3), 0.8) if view.blurred else grey
+    return np.asarray(cv2.flip(blurred, 1) if view.mirrored else blurred, np.uint8)
 
 
 def _pyramid(grey: Grey, step: float, end: float) -> Iterator[Grey]:

@@ -4,7 +4,6 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +14,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from dataset.errors import OmokageError
 
 Picture = npt.NDArray[np.uint8]  # [H, W, 3], RGB
+Bytes = npt.NDArray[np.uint8]  # [H, W, 4]
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")  # no other decoder of Pillow is ever reached
 MAX_PIXELS = 40_000_000
 REDUCTIONS = (1, 2, 4, 8)  # the fractions at which a JPEG can be decoded
-_WHITE = (255, 255, 255, 255)
+_OPAQUE = 255
 _LYING = {5, 6, 7, 8}  # EXIF orientations that turn by a quarter: width and height change places
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are no animation
 
@@ -114,16 +114,25 @@ def _rgb(picture: Image.Image) -> Picture:
     if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
         grey = np.clip(np.asarray(picture).astype(np.int64) // 257, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
-        return _without_fourth(picture)
     if picture.has_transparency_data:
-        paper = Image.new("RGBA", picture.size, _WHITE)
-        return _without_fourth(Image.alpha_composite(paper, picture.convert("RGBA")))
-    return _without_fourth(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        return _on_white(_four_bytes(picture.convert("RGBA")))
+    rgb = _four_bytes(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
-def _without_fourth(picture: Image.Image) -> Picture:
-    """The pixels of a picture of mode RGB or RGBA as [H, W, 3]; alpha is left out.
+def _on_white(rgba: Bytes) -> Picture:
+    """Lays a picture [H, W, 4] with alpha on white."""
+    rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    alpha = cv2.extractChannel(rgba, 3)
+    if alpha.min() < _OPAQUE:
+        alphas = cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB)
+        seen = cv2.multiply(rgb, alphas, scale=1 / _OPAQUE)
+        rgb = cv2.add(seen, cv2.bitwise_not(alphas))
+    return np.asarray(rgb, np.uint8)
+
+
+def _four_bytes(picture: Image.Image) -> Bytes:
+    """The pixels of a picture of mode RGB or RGBA as [H, W, 4]; RGB has a fourth without meaning.
 
     Pillow holds four bytes a pixel for both modes. Arrow's interface hands these out where they
     lie: half the time of copying them out row by row (0.4 against 0.8 ms at 0.8 MP).
@@ -131,7 +140,6 @@ def _without_fourth(picture: Image.Image) -> Picture:
     try:
         flat = pa.array(picture).flatten()
     except ValueError:  # a large picture lies in several blocks
-        pixels: Any = np.array(picture.convert("RGB"), dtype=np.uint8)
-        return np.ascontiguousarray(pixels)
+        return np.asarray(picture.convert("RGBA"), np.uint8)
     held = flat.to_numpy(zero_copy_only=True).reshape(picture.height, picture.width, 4)
-    return np.asarray(cv2.cvtColor(held, cv2.COLOR_RGBA2RGB), np.uint8)
+    return np.asarray(held, np.uint8)

@@ -1,6 +1,7 @@
 """Small ONNX models in YOLO's layouts that find the red squares of a picture, by a convolution."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ def red_finder(path: Path, *, input_px: int, box_px: float, objectness: bool = F
     middles = (np.arange(cells, dtype=np.float32) + 0.5) * STRIDE
     x, y = np.meshgrid(middles, middles)
     boxes = np.stack([x.ravel(), y.ravel(), *np.full((2, cells**2), box_px)])[None]
-    initial = {"kernel": kernel, "boxes": boxes.astype(np.float32)}
+    initial: dict[str, npt.NDArray[Any]] = {"kernel": kernel, "boxes": boxes.astype(np.float32)}
     initial["flat"] = np.array([1, 1, cells**2], np.int64)
     nodes = [
         helper.make_node("Conv", ["images", "kernel"], ["red"], strides=[STRIDE, STRIDE]),
@@ -42,7 +43,7 @@ def red_finder(path: Path, *, input_px: int, box_px: float, objectness: bool = F
 
 def constant(path: Path, output: npt.NDArray[np.float32], *, input_px: int) -> Path:
     """Writes a model whose output is always `output`, whatever it is shown."""
-    initial = {
+    initial: dict[str, npt.NDArray[Any]] = {
         "kernel": np.zeros((1, 3, input_px, input_px), np.float32),
         "one": np.array([1] * output.ndim, np.int64),
         "output": output,
@@ -58,7 +59,7 @@ def constant(path: Path, output: npt.NDArray[np.float32], *, input_px: int) -> P
 def _written(
     path: Path,
     nodes: list[onnx.NodeProto],
-    initial: dict[str, npt.NDArray[np.generic]],
+    initial: dict[str, npt.NDArray[Any]],
     *,
     input_px: int,
     shape: list[int],

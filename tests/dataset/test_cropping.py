@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataset import cropping
 from dataset.cropping import FaceSettings, faces_in, faces_on
-from dataset.decode import decode
+from dataset.decode import Picture, decode
 from dataset.errors import ConfigError
 from tests.dataset.home import portrait
 
@@ -46,7 +46,7 @@ def test_whole_jpeg_is_decoded_only_if_a_crop_needs_its_pixels(
 ) -> None:
     whole: list[str] = []
 
-    def noted(content: bytes, *, where: str) -> cropping.Picture:
+    def noted(content: bytes, *, where: str) -> Picture:
         whole.append(where)
         return decode(content, where=where)
 

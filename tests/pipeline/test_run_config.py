@@ -18,7 +18,11 @@ def test_a_file_is_laid_over_the_preset(tmp_path: Path) -> None:
     text = "faces: {min_side_px: 80}\ngenerator: {preset: smoke}\ncrawl: {limit: 9}\n"
     path = written(tmp_path, text)
     config = demo_run_config(cropped=True, config_file=path)
-    assert config["ops"]["faces"]["config"] == {"cropped": True, "min_side_px": 80}
+    assert config["ops"]["faces"]["config"] == {
+        "cropped": True,
+        "mode": "fast",
+        "min_side_px": 80,
+    }
     assert config["ops"]["crawl__demo"]["config"] == {"limit": 9}
     assert config["ops"]["generator"]["config"] == {"preset": "smoke"}
 
