@@ -10,8 +10,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from tests.crawlers.conftest import REPOSITORY
+from tests.crawlers import nursery
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
 
@@ -44,6 +42,9 @@ def gethostbyname(name):
     return lies[name] if name in lies else plain_name(name)
 socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
 socket.gethostbyname = gethostbyname
+if "WATCH_FIRST_WAIT_S" in os.environ:
+    from crawlers import settings
+    settings.FIRST_WAIT_S = float(os.environ["WATCH_FIRST_WAIT_S"])
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
@@ -182,10 +183,9 @@ class Crawler:
         clean = {
             k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()
         }
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, *arguments],
-            cwd=REPOSITORY,
-            env={
+        child = nursery.start(
+            ["-c", WATCHED, *arguments],
+            {
                 **clean,
                 "OMOKAGE_BOARD_URL": self.url,
                 "OMOKAGE_PROGRESS": "off",
@@ -193,16 +193,13 @@ class Crawler:
                 "WATCH_LIES": json.dumps(self.lies),
                 **self.variables,
             },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
         )
+        out, err = child.communicate(timeout=60)
         noted = [json.loads(line) for line in log.read_text().splitlines()]
         return Crawled(
-            code=done.returncode,
-            out=done.stdout,
-            err=done.stderr,
+            code=child.wait(),
+            out=out,
+            err=err,
             connects=[tuple(value[:2]) for kind, value in noted if kind == "connect"],
             names=[value for kind, value in noted if kind == "name"],
         )
