@@ -30,7 +30,8 @@ print(json.dumps({
 print("dödö", file=sys.stderr)
 sys.exit(7)
 """
-SLEEP = "import os, sys, time; open(f'{sys.argv[1]}/{os.getpid()}', 'w'); time.sleep(60)"
+# A folder, since an interrupt within a file's closing would be swallowed.
+SLEEP = "import os, sys, time; os.mkdir(f'{sys.argv[1]}/{os.getpid()}'); time.sleep(60)"
 
 
 def both(*arguments: str, **variables: str) -> list[Child]:

@@ -13,7 +13,6 @@ from demo.collection import Collection, CollectionError
 from demo.drawn import drawn_collection
 from demo.refusals import REFUSALS
 
-
 FEW = 8
 
 
