@@ -30,8 +30,14 @@ print(json.dumps({
 print("dödö", file=sys.stderr)
 sys.exit(7)
 """
-# A folder, since an interrupt within a file's closing would be swallowed.
-SLEEP = "import os, sys, time; os.mkdir(f'{sys.argv[1]}/{os.getpid()}'); time.sleep(60)"
+# A folder, since an interrupt within a file's closing would be swallowed; short sleeps, since one
+# that comes just before a sleep does not end it.
+SLEEP = """
+import os, sys, time
+os.mkdir(f"{sys.argv[1]}/{os.getpid()}")
+while True:
+    time.sleep(0.05)
+"""
 
 
 def both(*arguments: str, **variables: str) -> list[Child]:
