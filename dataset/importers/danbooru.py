@@ -240,10 +240,10 @@ def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:
         kind: list(map(tag_of, (fields.text(key) or "").split()))
         for kind, key in zip(TAG_KINDS, keys, strict=True)
     }
-    if not tags["general"]:  # all tags in one text: what is of no other kind is general
-        others = {tag for kind in tags.values() for tag in kind}
-        every = map(tag_of, (fields.text("tag_string") or "").split())
-        tags["general"] = [tag for tag in every if tag not in others]
+    # All tags in one text: what has no kind there is general.
+    others = {tag for kind in tags.values() for tag in kind}
+    every = map(tag_of, (fields.text("tag_string") or "").split())
+    tags["general"] += [tag for tag in every if tag not in others]
     return by_kind(tags), _NEW
 
 

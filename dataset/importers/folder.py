@@ -9,7 +9,7 @@ from typing import IO
 from dataset.errors import UsageError
 from dataset.importers.files import UNREADABLE, Files
 from dataset.importers.lines import open_text
-from dataset.importers.records import BadField, Entry, Place, Read, by_kind
+from dataset.importers.records import Entry, Place, Read, by_kind
 from dataset.importers.sidecars import read_sidecar
 from dataset.importers.tables import read_table_of_tags
 
@@ -64,15 +64,8 @@ def read_collection(found: Collection) -> Iterator[Read]:
             yield from read_table_of_tags(file, found.table, found.files, beside=beside)
     else:
         for name in filter(_is_picture, found.files.names()):
-            yield _beside(name, found.files)
-
-
-def _beside(name: str, files: Files) -> Read:
-    try:
-        entry = read_sidecar(name, files)
-    except BadField as bad:
-        return bad.at(Place(f"the tags beside {name}"))
-    return entry or Entry(place=Place(name), file=name, tags=by_kind({}))
+            entry = read_sidecar(name, found.files)
+            yield entry or Entry(place=Place(name), file=name, tags=by_kind({}))
 
 
 def _is_picture(name: str) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataset.importers.cells import cells_read, json_cells
+from dataset.importers.cells import TAGS, cells_read, json_cells
 from dataset.importers.danbooru import read_record
 from dataset.importers.files import UNREADABLE, Files, read
-from dataset.importers.records import BadField, Entry, Place, by_kind, shown, split_tags
+from dataset.importers.records import BadField, Entry, Place, Read, by_kind, shown, split_tags
 
 MAX_BYTES = 2**20
 
@@ -17,21 +17,29 @@ MAX_BYTES = 2**20
 _S_IS_SAFE = frozenset({"konachan", "yandere"})
 
 
-def read_sidecar(picture: str, files: Files) -> Entry | None:
+def read_sidecar(picture: str, files: Files) -> Read | None:
     """Returns what the sidecar of a picture says; None if it has none.
 
-    `a.jpg.json`, `a.json` and `a-danbooru.json` go before `a.jpg.txt` and `a.txt`. Raises BadField
-    for one that cannot be read: it may hold a tag for which the picture is refused.
+    `a.jpg.json`, `a.json` and `a-danbooru.json` go before `a.jpg.txt` and `a.txt`. One that cannot
+    be read is a fault: it may hold a tag for which the picture is refused.
     """
+    name = _sidecar_of(picture, files)
+    if name is None:
+        return None
+    try:
+        text = _text(files, name)
+        if name.endswith(".json"):
+            return _json_entry(picture, name, text)
+        return Entry(place=Place(name), file=picture, tags=by_kind({"general": split_tags(text)}))
+    except BadField as bad:
+        return bad.at(Place(name))
+
+
+def _sidecar_of(picture: str, files: Files) -> str | None:
     stem = posixpath.splitext(picture)[0]
-    for name in (f"{picture}.json", f"{stem}.json", f"{stem}-danbooru.json"):
-        if files.size(name) is not None:
-            return _json_entry(picture, name, _text(files, name))
-    for name in (f"{picture}.txt", f"{stem}.txt"):
-        if files.size(name) is not None:
-            tags = by_kind({"general": split_tags(_text(files, name))})
-            return Entry(place=Place(name), file=picture, tags=tags)
-    return None
+    jsons = (f"{picture}.json", f"{stem}.json", f"{stem}-danbooru.json")
+    names = (*jsons, f"{picture}.txt", f"{stem}.txt")
+    return next((name for name in names if files.size(name) is not None), None)
 
 
 def _text(files: Files, name: str) -> str:
@@ -58,16 +66,22 @@ def _json_entry(picture: str, name: str, text: str) -> Entry:
         read_in = read_record(values, place, nested_s="general", flat_s="sensitive", numbered=False)
         return replace(read_in, file=picture, ext=None)
     s_means = "general" if values.get("category") in _S_IS_SAFE else "sensitive"
-    kinds = {key: values[key] for key in values if key.startswith("tags") or key == "rating"}
-    if any(key.startswith("tags_") for key in kinds):
-        kinds.pop("tags", None)  # the same tags once more, without their kinds
-    elif isinstance(kinds.get("tags"), Mapping):
-        kinds = {**kinds, **json_cells({"tags": kinds.pop("tags")})}
-    for key, value in kinds.items():
-        if key.startswith("tags") and isinstance(value, str):
-            kinds[key] = list(split_tags(value))
-    tags, rating = cells_read(kinds, s_means=s_means)
+    tags, rating = cells_read(_cells(values), s_means=s_means)
     return Entry(place=place, file=picture, tags=tags, rating=rating)
+
+
+def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a downloader's record: all its tags, as lists by kind, and its rating."""
+    given = json_cells({key: values[key] for key in values if key.startswith("tags")})
+    lists = {
+        key: list(split_tags(value)) if isinstance(value, str) else value
+        for key, value in given.items()
+    }
+    kinds = [value for key, value in lists.items() if key != TAGS and isinstance(value, list)]
+    if kinds and isinstance(lists.get(TAGS), list):  # the same once more, without their kinds
+        told = [tag for kind in kinds for tag in kind]
+        lists[TAGS] = [tag for tag in lists[TAGS] if tag not in told]
+    return {**lists, "rating": values.get("rating")}
 
 
 def _is_danbooru(values: Mapping[str, Any]) -> bool:
