@@ -391,7 +391,8 @@ def test_a_lost_blob_comes_again_with_the_next_import(mine: Set) -> None:
 
 def test_cropped_sets_and_whole_pictures_live_in_one_home(mine: Set) -> None:
     whole, faces = mine.path / "whole", mine.path / "faces"
-    whole.mkdir(), faces.mkdir()
+    whole.mkdir()
+    faces.mkdir()
     (whole / "1.png").write_bytes(png(portrait(1)))
     (faces / "2.png").write_bytes(png(portrait(2)))
 

@@ -114,7 +114,7 @@ def test_a_wrong_option_is_told(tmp_path: Path, *, arguments: list[str], told: s
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        ("faces.zip", "faces"),
+        ("f.zip", "f"),
         ("My Faces-2.zip", "my_faces_2"),
         ("512px", "set_512px"),
         ("顔", "set"),
