@@ -33,7 +33,7 @@ MAX_ARRAY_BYTES = 512 * 2**20
 MAX_ID = 10**18
 
 # Of nested tags; other numbers have been in use for a while, and count as general.
-_CATEGORIES = {0: "general", 1: "artist", 3: "copyright", 4: "character", 5: "meta"}
+_CATEGORIES = {"0": "general", "1": "artist", "3": "copyright", "4": "character", "5": "meta"}
 # A quote inside a text has a backslash before it: this is a field, wherever it stands.
 _GENERAL = re.compile(rb'"rating"\s*:\s*"g(eneral)?"')
 _CHUNK, _OVERLAP = 2**20, 256
@@ -250,15 +250,16 @@ def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:
 def _nested_tags(tags: list[Any]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {kind: [] for kind in TAG_KINDS}
     for number, tag in enumerate(tags):
-        if not isinstance(tag, Mapping):
+        if not isinstance(tag, dict):
             raise BadField(f"tags[{number}]", f"is {shown(tag)}; name and category wanted")
-        name, category = tag.get("name"), whole_number(tag.get("category", 0))
+        name, given = tag.get("name"), tag.get("category", 0)
+        kind = _CATEGORIES.get(given) if isinstance(given, str) else None
+        category = 0 if kind else whole_number(given)
         if not isinstance(name, str) or not name.strip():
             raise BadField(f"tags[{number}].name", f"is {shown(name)}; a tag wanted")
         if category is None:
-            given = shown(tag.get("category"))
-            raise BadField(f"tags[{number}].category", f"is {given}; a number wanted")
-        found[_CATEGORIES.get(category, "general")].append(tag_of(name))
+            raise BadField(f"tags[{number}].category", f"is {shown(given)}; a number wanted")
+        found[kind or _CATEGORIES.get(str(category), "general")].append(tag_of(name))
     return by_kind(found)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -112,6 +113,7 @@ def rating_of(word: str, *, field: str, s_means: str = "sensitive") -> str | Non
     return found
 
 
+@functools.lru_cache(maxsize=100_000)  # a dump has millions of tags, most of them often
 def tag_of(text: str) -> str:
     """Returns a tag as it is written everywhere here: small letters, `_` for blanks."""
     return "_".join(_ESCAPED.sub(r"\1", whole(text)).lower().split())

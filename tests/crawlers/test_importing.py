@@ -524,6 +524,19 @@ def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (found.orphans, found.temporary, found.missing, found.wrong_sha256) == ((), (), (), ())
 
 
+def test_an_import_ends_soon_on_ctrl_c_and_goes_on(mine: Set) -> None:
+    mine.add(*range(1, PICTURES + 1))
+    child = start_import(mine)
+    wait_until_kept(mine, 1, child)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(10) == 130
+    with Ledger.of(mine.store) as ledger:
+        kept = ledger.count("mine")["kept"]
+    assert 1 <= kept < PICTURES
+    made = mine.take()
+    assert (made.kept, made.known) == (PICTURES - kept, kept)
+
+
 def subfolder(folder: Path, name: str) -> Path:
     (folder / name).mkdir()
     return folder / name
@@ -536,6 +549,8 @@ def start_import(mine: Set) -> subprocess.Popen[bytes]:
         cwd=REPOSITORY,
         env={name: value for name, value in os.environ.items() if not name.startswith("OMOKAGE_")},
         stderr=subprocess.DEVNULL,
+        # What starts the tests in the background may have them ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
