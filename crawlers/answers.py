@@ -4,12 +4,18 @@ import datetime as dt
 import email.utils
 import json
 import re
+from collections.abc import Iterable
 
+from scrapy.exceptions import DownloadCancelledError
+
+from crawlers.broken import TooLarge
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
 BLOCKED = frozenset({401, 403})  # the site has said no: never work around it
-PASSING = frozenset({421, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+THROTTLED = frozenset({421, 429})  # we ask too much: the host works
+PASSING = THROTTLED | {408} | frozenset(range(500, 600))  # worth asking again after a wait
+LONGEST_ASKED_S = 1e10  # 317 years: what does not fit a calendar is cut down to this
 
 _MEANINGS = {
     401: "it wants credentials: set {credentials}",
@@ -24,6 +30,11 @@ _MEANINGS = {
 }
 
 
+def is_too_large(error: BaseException | None) -> bool:
+    """Tells whether a download was broken off because its body outgrew its limit."""
+    return isinstance(error, (DownloadCancelledError, TooLarge))
+
+
 def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlError:
     """Returns the error of an answer that is not 200, with the board's own words and what to do."""
     meaning = _MEANINGS.get(status, "the board is in trouble: run again later")
@@ -35,18 +46,40 @@ def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlErr
     )
 
 
+def is_trouble(status: int) -> bool:
+    """Tells whether an answer says that the host itself is in trouble."""
+    return status >= 500 or status == 408
+
+
+def asked_wait(values: Iterable[str], *, date: str | None = None, now: dt.datetime) -> float | None:
+    """Returns the longest wait in seconds that an answer's Retry-After headers ask for.
+
+    A date is compared with the board's own clock, its `date` header, where it shows one: ours may
+    be wrong. None if no header can be read.
+    """
+    shown = _http_date(date or "")
+    waits = [retry_after(value, shown or now) for value in values]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
 def retry_after(value: str | None, now: dt.datetime) -> float | None:
     """Returns the seconds that a Retry-After header asks for (seconds or a date), None if none."""
     text = (value or "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    if re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*", text):  # several headers, joined on the way
+        return max(min(float(number), LONGEST_ASKED_S) for number in text.split(","))
+    moment = _http_date(text)
+    if moment is None:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return min(max(0.0, (moment - now).total_seconds()), LONGEST_ASKED_S)
+
+
+def _http_date(text: str) -> dt.datetime | None:
+    """Reads a date of a header, UTC where it names no zone; None if it is none."""
+    try:
+        moment = email.utils.parsedate_to_datetime(text.strip())
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
 
 
 def _said(body: bytes) -> str:

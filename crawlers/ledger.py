@@ -9,6 +9,7 @@ import contextlib
 import datetime as dt
 import fcntl
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import IO, Any, NamedTuple
 from crawlers.migrations import migrate
 from crawlers.post import Post, same_picture_and_words
 from crawlers.sites import Site
+from crawlers.waits import Wait
 from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
@@ -36,6 +38,7 @@ MAX_REVISITS = 4
 REVISIT_AFTER = dt.timedelta(days=3)
 BATCH = 500
 PATIENCE_S = 30.0
+FREE_BYTES = 2**20  # with less the disk counts as full
 _BEYOND = 2**63 - 1
 
 _TABLES = """
@@ -81,6 +84,14 @@ CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pen
 _NO_BLOB = "sha256 = NULL, ext = NULL, width = NULL, height = NULL, size_bytes = NULL"
 _THIS = "board = ? AND post_id = ?"
 _TAKEN = "state = 'refused' AND reason = 'takedown'"
+# Apart from the others, so that a ledger that is older than this table gets it too.
+_WAITS_TABLE = """
+CREATE TABLE IF NOT EXISTS waits (
+    host TEXT PRIMARY KEY,
+    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    asked_s REAL NOT NULL              -- what its Retry-After said
+) WITHOUT ROWID
+"""
 
 
 class Row(NamedTuple):
@@ -108,13 +119,17 @@ class Ledger:
         self._held: list[IO[str]] = []
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
             self._db.execute("PRAGMA journal_mode = WAL")
             # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
             # the posts would be pending again.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be used as the ledger: {error}") from error
+            self._db.close()
+            raise self._unusable(error) from error
 
     @classmethod
     def of(cls, store: Store) -> "Ledger":
@@ -412,6 +427,23 @@ class Ledger:
         counts = "SELECT state, COUNT(*) FROM posts WHERE board = ? GROUP BY state"
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
+    def note_wait(self, wait: Wait) -> None:
+        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        self._do(
+            "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
+            "not_before = excluded.not_before, asked_s = excluded.asked_s "
+            "WHERE excluded.not_before > not_before",
+            (wait.host, _moment(wait.not_before), wait.asked_s),
+        )
+
+    def waits(self, now: dt.datetime) -> list[Wait]:
+        """Returns the waits of all hosts that are not over at `now`, and forgets the others."""
+        self._do("DELETE FROM waits WHERE not_before <= ?", (_moment(now),))
+        return [
+            Wait(host, dt.datetime.fromisoformat(moment), asked_s)
+            for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
+        ]
+
     def _admit(self, board: str, identities: frozenset[str]) -> None:
         with self._transaction():
             rows = self._rows("SELECT identity FROM boards WHERE board = ?", board)
@@ -468,6 +500,7 @@ class Ledger:
                 for statement in _TABLES.split(";\n"):
                     self._do(statement)
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
+            self._do(_WAITS_TABLE)
             row = self._one("SELECT version FROM schema_version")
             if row is not None and migrate(self._db, row[0]) != row[0]:
                 row = self._one("SELECT version FROM schema_version")
@@ -489,7 +522,18 @@ class Ledger:
         try:
             return self._db.execute(query, values)
         except sqlite3.Error as error:  # the disk is full, or another crawl holds the file
-            raise StoreError(f"{self.path}: {error}; run the same command again later") from error
+            raise StoreError(f"{self.path}: {self._why(error)}") from error
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path} cannot be used as the ledger: {self._why(error)}")
+
+    def _why(self, error: sqlite3.Error) -> str:
+        """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
+        name = getattr(error, "sqlite_errorname", "")
+        no_room = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_room):
+            return "the disk is full; free some space and run the same command again"
+        return f"{error}; run the same command again later"
 
     def _now(self) -> str:
         return self._clock().isoformat(timespec="milliseconds")
@@ -527,6 +571,11 @@ def _key(post: Post) -> tuple[str, int]:
 
 def _json(record: dict[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False)
+
+
+def _moment(moment: dt.datetime) -> str:
+    """Writes a moment of UTC so that texts compare as moments do."""
+    return moment.isoformat(timespec="microseconds")
 
 
 def _utc() -> dt.datetime:

@@ -13,27 +13,43 @@ SPIDER_MODULES = ["crawlers.spiders"]
 NEWSPIDER_MODULE = "crawlers.spiders"
 
 ROBOTSTXT_OBEY = True
+ROBOTSTXT_USER_AGENT = "Omokage"  # the product's name: what a robots.txt would call us
 COOKIES_ENABLED = False
+METAREFRESH_ENABLED = False
 TELNETCONSOLE_ENABLED = False
 REFERER_ENABLED = False
 LOG_LEVEL = "ERROR"
 LOG_FORMAT = "crawl: %(levelname)s %(name)s: %(message)s"
+
+# Only http and https, with a certificate that holds: the address may carry credentials.
+DOWNLOAD_HANDLERS = {"data": None, "file": None, "ftp": None, "s3": None}
+DOWNLOAD_VERIFY_CERTIFICATES = True
+TWISTED_DNS_RESOLVER = "crawlers.resolver.PublicResolver"
 
 DOWNLOAD_TIMEOUT = 60
 DOWNLOAD_MAXSIZE = MAX_BYTES
 DOWNLOAD_WARNSIZE = 0
 MEDIA_ALLOW_REDIRECTS = True
 REDIRECT_MAX_TIMES = 3
+FIRST_WAIT_S = 0.5  # before an answer that failed is asked for again; doubles each time
 RETRY_TIMES = 4  # waits of about 0.5, 1, 2 and 4 s, or what Retry-After asks for
+BREAKER_FAILURES = 8  # in a row (5xx, timeouts, broken lines): the host is then left alone,
+BREAKER_OPEN_S = 30.0  # so long at first, twice as long after each probe that fails,
+BREAKER_OPENINGS = 4  # and after so many times the crawl ends: 30 + 60 + 120 + 240 s in all
 CONCURRENT_ITEMS = 100
 
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.robotstxt.RobotsTxtMiddleware": None,
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
+    "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
     "crawlers.middlewares.stop.StopMiddleware": 40,
     "crawlers.middlewares.hosts.HostsMiddleware": 50,
     "crawlers.middlewares.robots.RobotsMiddleware": 100,
     "crawlers.middlewares.patience.PatienceMiddleware": 550,
+    "crawlers.middlewares.encoding.EncodingMiddleware": 590,
+    "crawlers.middlewares.redirects.RedirectsMiddleware": 600,
+    "crawlers.middlewares.pace.PaceMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {
     "crawlers.pipelines.policy.PolicyPipeline": 100,
@@ -41,14 +57,19 @@ ITEM_PIPELINES = {
     "crawlers.pipelines.recorder.RecorderPipeline": 300,
 }
 EXTENSIONS = {
+    "crawlers.extensions.discretion.Discretion": 50,
     "crawlers.extensions.traffic.Traffic": 100,
     "crawlers.extensions.faults.Faults": 150,
     "crawlers.extensions.bar.ProgressBar": 200,
 }
 
+LOOPBACK_OPEN_S = 1.0  # BREAKER_OPEN_S of a board on this machine, which nobody else waits for
+
+_AT_ONCE = {"concurrency": 1_000, "delay": 0.0, "jitter": 0.0}
+
 
 def site_settings(site: Site) -> dict[str, Any]:
-    """Returns what a site adds to the settings: our name, its pace, no proxy on loopback.
+    """Returns what a site adds to the settings: our name, no proxy on loopback.
 
     Raises CrawlError if a real board would be asked without a contact or without credentials that
     it wants.
@@ -59,16 +80,11 @@ def site_settings(site: Site) -> dict[str, Any]:
         "HTTPPROXY_ENABLED": not site.is_loopback,
         "CONCURRENT_REQUESTS": site.media_at_once + 2,
         "CONCURRENT_REQUESTS_PER_DOMAIN": site.media_at_once,
-        "DOWNLOAD_DELAY": site.interval_s,
-        "DOWNLOAD_DELAY_JITTER": 0.0,  # jitter would ask sooner than the interval, too
-        "DOWNLOAD_SLOTS": {
-            "api": {"concurrency": 1, "delay": site.interval_s, "jitter": 0.0},
-            "media": {
-                "concurrency": site.media_at_once,
-                "delay": site.media_interval_s,
-                "jitter": 0.0,
-            },
-        },
+        # The pace is kept by PaceMiddleware: a request that waits in Scrapy's own queues could not
+        # be held back any more.
+        "DOWNLOAD_DELAY": 0.0,
+        "DOWNLOAD_SLOTS": dict.fromkeys(("api", "media"), _AT_ONCE),
+        **({"BREAKER_OPEN_S": LOOPBACK_OPEN_S} if site.is_loopback else {}),
     }
 
 

@@ -24,6 +24,9 @@ SAFE_WORDS = {
     "gelbooru02": frozenset({"general", "safe"}),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_PORTS = {"http": 80, "https": 443}
+# No user, blank, control character, backslash, or letter beyond ASCII: programs read those apart.
+_PLAIN = re.compile(r"(?i:https?)://[A-Za-z0-9.:\[\]-]+(?:[/?#][\x21-\x5b\x5d-\x7e]*)?")
 LEAST_INTERVAL_S = 1.0  # between two API requests, outside loopback
 
 
@@ -75,14 +78,32 @@ class Site:
         return frozenset(_identity(self.family, host) for host in {self.api_host, *self.hosts})
 
     def allows(self, url: str) -> bool:
-        """Tells whether `url` may be asked: https, or http on loopback; API or media hosts only."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and self.is_loopback and is_loopback(host)
-        ):
+        """Tells whether `url` may be asked: by the API's scheme, on API or media hosts only.
+
+        And only at their ports: the API's own for its host and on loopback, the one that an entry
+        of `media_hosts` names ("host:port"), else 443.
+        """
+        asked = _asked(url, self)
+        if asked is None:
             return False
-        return host == self.api_host or any(_host_matches(host, one) for one in self.media_hosts)
+        host, port = asked
+        return asked == self._api_place or any(
+            _host_matches(host, one) and port == (own or self._media_port)
+            for one, own in map(_entry, self.media_hosts)
+        )
+
+    def is_api(self, url: str) -> bool:
+        """Tells whether `url` may be asked and is on the API's own host and port."""
+        return _asked(url, self) == self._api_place
+
+    @cached_property
+    def _api_place(self) -> tuple[str, int]:
+        parts = urlsplit(self.api)
+        return self.api_host, parts.port or _PORTS.get(parts.scheme, 0)
+
+    @property
+    def _media_port(self) -> int:
+        return self._api_place[1] if self.is_loopback else _PORTS["https"]
 
     def is_exempt_from_robots(self, url: str) -> bool:
         """Tells whether `url` is one of the API paths that the registry names."""
@@ -283,6 +304,31 @@ def _is_of_kind(value: Any, wanted: str) -> bool:
 
 def _kind(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
+
+
+def _asked(url: str, site: Site) -> tuple[str, int] | None:
+    """Returns host and port of a plain address of the site's scheme, else None.
+
+    The scheme is https, and http only where a board on this machine speaks it.
+    """
+    if not _PLAIN.fullmatch(url):
+        return None
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # a port out of range, or half an IPv6 address
+        return None
+    if parts.scheme != urlsplit(site.api).scheme:
+        return None
+    if parts.scheme == "http" and not (site.is_loopback and is_loopback(host)):
+        return None
+    return host, _PORTS[parts.scheme] if port is None else port
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """Reads an entry of media_hosts: a host, or host:port; ::1 is a host."""
+    host, _, port = text.rpartition(":")
+    return (host, int(port)) if ":" not in host and host and port.isdecimal() else (text, None)
 
 
 def _host_matches(host: str, pattern: str) -> bool:

@@ -17,3 +17,4 @@ class Verdict:
     reason: str | None = None
     media: Media | None = None
     put_off: str | None = None  # why the picture could not be fetched this time
+    alone: bool = False  # the picture is too large to be fetched beside others

@@ -1,30 +1,54 @@
-"""Manifests: the training set, named by the digest of its sorted content."""
+"""Manifests: the training set, named by the digest of its content."""
 
+import contextlib
+import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 
-from dataset.digests import content_digest
-from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError
-from dataset.labels import kept_faces, label_matrix, read_labels, tags_of_faces
-from dataset.schemas import POSTS, POSTS_PATH, manifest_schema, read_table, write_table
+from dataset.digests import RowsDigest, content_digest
+from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, listed
+from dataset.facetags import (
+    NOT_CONTENT,
+    FacePosts,
+    kept_faces,
+    posts_of_faces,
+    tagged_posts,
+)
+from dataset.labels import has_tags, label_matrix, read_labels
+from dataset.machine import DEFAULT_THRESHOLD, MachineLabels
+from dataset.schemas import (
+    BOARD,
+    FACES_PATH,
+    MACHINE,
+    PARQUET,
+    POSTS,
+    ROWS_A_GROUP,
+    manifest_schema,
+    read_table,
+)
 from dataset.store import Store, digest_of
+from dataset.streams import batches, sha256_prefixes
 
 CURRENT_PATH = "manifest/current.json"
 SPLITS = ("train", "eval")
-_NOT_CONTENT = ["fetched_at"]  # of posts: it changes with every crawl
+_DIGITS = "0123456789abcdef"
+_FACE_COLUMNS = ("face_id", "crop", "crop_sha256", "board", "post_id", "sha256")
 
 
 @dataclass(frozen=True)
 class Manifest:
     """A training set: `labels` in the generator's order, row counts, and what it was made from."""
 
-    digest: str
+    digest: str  # of the labels and of both splits' digests
     folder: str
     labels: list[str]
     train_rows: int
@@ -32,57 +56,86 @@ class Manifest:
     crop_px: int  # side of the largest crop
     eval_frac: float
     counts: dict[str, int]  # rows with each label, both splits together
-    made_from: dict[str, str]  # digests of posts, faces and labels
+    made_from: dict[str, str]  # digests of posts, faces and labels, and of a tagger if there is one
+    splits: dict[str, str]  # digest of each split's rows
+    machine_rows: int = 0  # of the rows, those that a tagger labelled
+    machine_threshold: float | None = None
+    untagged: int = 0  # kept faces that nobody labelled: they are not in
 
     def rows(self, split: str) -> int:
         """Returns the row count of a split."""
         return {"train": self.train_rows, "eval": self.eval_rows}[_known(split)]
 
 
-def build_manifest(store: Store, *, eval_frac: float = 0.1) -> Manifest:
+def build_manifest(
+    store: Store,
+    *,
+    eval_frac: float = 0.1,
+    machine_labels: str | None = None,
+    machine_threshold: float = DEFAULT_THRESHOLD,
+) -> Manifest:
     """Joins kept faces with their labels, splits them by picture, and makes that the current one.
 
     A picture stands in `eval` by its blob's sha256 alone, so it stays there whatever comes or goes.
-    The digest is over labels and sorted rows; a manifest of that digest is not written again.
-    Raises EmptyStageError if a split stays empty, ConfigError for an `eval_frac` outside 0 to 1.
+    Faces of posts without tags are left out, unless the table `machine_labels` (a path under the
+    home) has labels for them. A manifest whose content is there already is not written again; a
+    damaged one is. Raises EmptyStageError if a split stays empty, ConfigError for a value out of
+    range, SchemaError where the tables do not fit each other.
     """
     if not 0 < eval_frac < 1:
         raise ConfigError(f"eval_frac is {eval_frac:g}; a part between 0 and 1 wanted")
     labels, labels_digest = read_labels(store)
-    faces = kept_faces(store).sort_by("face_id")
-    rows = _rows(store, faces, labels, eval_frac=eval_frac)
-    digest = digest_of({"labels": labels, "rows": content_digest(rows)})
-    count = {split: _of_split(rows, split).num_rows for split in SPLITS}
-    if not all(count.values()):
-        raise EmptyStageError(
-            f"A split is empty: {count['train']:,} crops in train and {count['eval']:,} in eval "
-            f"(eval_frac {eval_frac:g}). Both are needed; crawl more pictures."
-        )
+    machine = None
+    if machine_labels is not None:
+        machine = MachineLabels(machine_labels, labels, machine_threshold)
+    posts = posts_of_faces(store)
+    posts_digest = RowsDigest([name for name in POSTS.names if name not in NOT_CONTENT])
+    of_posts = _labels_of_posts(store, posts, labels, digest=posts_digest)
+    rows = _Rows(store, posts, of_posts, labels=labels, machine=machine, eval_frac=eval_frac)
+    summary = rows.summary()
+    _check_splits(summary, eval_frac, untagged=posts.kept - sum(summary.rows.values()))
+    made_from = {
+        "posts": posts_digest.hexdigest(),
+        "faces": posts.faces_digest,
+        "labels": labels_digest,
+    }
+    if machine is not None:
+        made_from["tagger"] = " ".join(machine.taggers(store))
+    digest = manifest_digest(labels, summary.digests)
     made = Manifest(
         digest=digest,
         folder=_folder(digest),
         labels=labels,
-        train_rows=count["train"],
-        eval_rows=count["eval"],
-        crop_px=_largest_crop_px(store, faces),
+        train_rows=summary.rows["train"],
+        eval_rows=summary.rows["eval"],
+        crop_px=_width_px(store, summary.largest_crop),
         eval_frac=eval_frac,
-        counts={label: int(pc.sum(rows[label]).as_py() or 0) for label in labels},
-        made_from={
-            "posts": _posts_digest(store),
-            "faces": content_digest(faces),
-            "labels": labels_digest,
-        },
+        counts=summary.counts,
+        made_from=made_from,
+        splits=summary.digests,
+        machine_rows=summary.machine_rows,
+        machine_threshold=None if machine is None else machine_threshold,
+        untagged=posts.kept - sum(summary.rows.values()),
     )
-    if not store.exists(f"{made.folder}/manifest.json"):
-        _write(store, made, rows)
+    path = f"{made.folder}/manifest.json"
+    if not _tables_stand(store, made):
+        store.remove(path)  # while it is missing, the folder is not finished
+        _write_tables(store, made, rows)
+    if not store.exists(path) or store.read_bytes(path) != _json_of(made):
+        store.write_bytes(path, _json_of(made))
     store.write_json(CURRENT_PATH, {"digest": digest})
     return made
+
+
+def manifest_digest(labels: list[str], splits: Mapping[str, str]) -> str:
+    """Returns the digest of a manifest by its labels and the digest of each split's rows."""
+    return digest_of({"labels": labels, "splits": dict(splits)})
 
 
 def load_manifest(store: Store, digest: str | None) -> Manifest:
     """Reads the manifest named by `digest`, or the current one for None.
 
-    Raises OmokageError naming what is missing or is no manifest.
+    Raises OmokageError naming what is missing, is no manifest, or was altered.
     """
     if digest is None:
         digest = _current(store)
@@ -94,7 +147,8 @@ def load_manifest(store: Store, digest: str | None) -> Manifest:
     content = store.read_json(path)
     try:
         manifest = Manifest(**content)
-    except TypeError as error:
+        found = manifest_digest(manifest.labels, manifest.splits)
+    except (TypeError, ValueError) as error:
         raise SchemaError(
             f"{store.url(path)} is no manifest of this version: {error}. Build it again."
         ) from error
@@ -102,20 +156,32 @@ def load_manifest(store: Store, digest: str | None) -> Manifest:
         raise SchemaError(
             f"{store.url(path)} says it is {manifest.digest}; {digest} wanted. Build it again."
         )
+    if found != digest:
+        raise SchemaError(
+            f"{store.url(path)} was altered: its labels and splits have the digest {found}, "
+            f"{digest} wanted. Build it again."
+        )
     return manifest
 
 
 def read_split(store: Store, manifest: Manifest, split: str) -> pa.Table:
     """Reads the rows of `train` or `eval`, ordered by face_id.
 
-    Raises SchemaError for other columns or another number of rows than the manifest says.
+    Raises SchemaError for other columns, another number of rows, or other content than the
+    manifest says.
     """
     path = f"{manifest.folder}/{_known(split)}.parquet"
     table = read_table(store, path, declared=manifest_schema(manifest.labels))
     if table.num_rows != manifest.rows(split):
         raise SchemaError(
             f"{store.url(path)} has {table.num_rows:,} rows, the manifest says "
-            f"{manifest.rows(split):,}. Remove {manifest.folder} and build it again."
+            f"{manifest.rows(split):,}. Build the manifest again."
+        )
+    found = content_digest(table)
+    if found != manifest.splits[split]:
+        raise SchemaError(
+            f"{store.url(path)} was altered: its rows have the digest {found}, the manifest says "
+            f"{manifest.splits[split]}. Build the manifest again."
         )
     return table
 
@@ -125,45 +191,179 @@ def split_of(sha256: str, eval_frac: float) -> str:
     return "eval" if int(sha256[:8], 16) < eval_frac * 16**8 else "train"
 
 
-def _rows(store: Store, faces: pa.Table, labels: list[str], *, eval_frac: float) -> pa.Table:
-    """The manifest's rows of both splits, in the order of `faces`."""
-    splits = [split_of(sha256, eval_frac) for sha256 in faces["sha256"].to_pylist()]
-    has = label_matrix(tags_of_faces(store, faces), labels)
-    schema = manifest_schema(labels)
-    columns = {name: faces[name] for name in schema.names if name in faces.column_names}
-    columns["split"] = pa.array(splits, pa.string())
-    columns |= {label: pa.array(has[:, place]) for place, label in enumerate(labels)}
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+@dataclass(frozen=True)
+class _PostLabels:
+    """Labels of the kept faces' posts: bits [P, ceil(L / 8)], and which posts have tags [P]."""
+
+    bits: npt.NDArray[np.uint8]
+    tagged: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What one pass over all rows tells."""
+
+    digests: dict[str, str]
+    rows: dict[str, int]
+    counts: dict[str, int]
+    machine_rows: int
+    largest_crop: str
+
+
+def _labels_of_posts(
+    store: Store, posts: FacePosts, labels: list[str], *, digest: RowsDigest
+) -> _PostLabels:
+    count = len(posts.faces)
+    bits = np.zeros((count, -(-len(labels) // 8)), np.uint8)
+    tagged = np.zeros(count, bool)
+    for numbers, tags in tagged_posts(store, posts, digest=digest):
+        bits[numbers] = np.packbits(label_matrix(tags, labels), axis=1)
+        tagged[numbers] = has_tags(tags)
+    return _PostLabels(bits, tagged)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The manifest's rows of both splits, sorted by face_id, a sixteenth at a time."""
+
+    store: Store
+    posts: FacePosts
+    of_posts: _PostLabels
+    labels: list[str]
+    machine: MachineLabels | None
+    eval_frac: float
+
+    def parts(self) -> Iterator[tuple[pa.Table, npt.NDArray[np.int32]]]:
+        """Yields rows with their squares' sides, sorted within and between the parts."""
+        kept = 0
+        for digit in _DIGITS:
+            pieces = list(kept_faces(self.store, (*_FACE_COLUMNS, "side"), digit=digit))
+            if pieces:
+                faces = pa.Table.from_batches(pieces).sort_by("face_id")
+                kept += faces.num_rows
+                _check_once(self.store, faces)
+                yield self._labelled(faces, digit)
+        if kept != self.posts.kept:
+            raise SchemaError(
+                f"{self.store.url(FACES_PATH)} changed while the manifest was built: "
+                f"{self.posts.kept:,} kept faces at first, {kept:,} now. Build it again."
+            )
+
+    def summary(self) -> _Summary:
+        """Reads all rows once for their digests and counts."""
+        schema = manifest_schema(self.labels)
+        digests = {split: RowsDigest(schema.names) for split in SPLITS}
+        count = dict.fromkeys(SPLITS, 0)
+        having = dict.fromkeys(self.labels, 0)
+        machine_rows, largest, crop = 0, -1, ""
+        for rows, sides in self.parts():
+            for split in SPLITS:
+                of_split = _of_split(rows, split)
+                digests[split].update(of_split)
+                count[split] += of_split.num_rows
+            for label in self.labels:
+                having[label] += pc.sum(rows[label]).as_py() or 0
+            machine_rows += pc.sum(pc.equal(rows["labels_by"], MACHINE)).as_py() or 0
+            if len(sides) and sides.max() > largest:
+                largest, crop = int(sides.max()), rows["crop"][int(sides.argmax())].as_py()
+        return _Summary(
+            {split: digest.hexdigest() for split, digest in digests.items()},
+            count,
+            having,
+            machine_rows,
+            crop,
+        )
+
+    def _labelled(self, faces: pa.Table, digit: str) -> tuple[pa.Table, npt.NDArray[np.int32]]:
+        numbers = np.concatenate([self.posts.find(batch) for batch in faces.to_batches()])
+        bits = self.of_posts.bits[numbers]
+        has = np.unpackbits(bits, axis=1, count=len(self.labels)).astype(bool)
+        labelled = self.of_posts.tagged[numbers]
+        by_machine = np.zeros(len(numbers), bool)
+        if self.machine is not None and not labelled.all():
+            untagged = np.flatnonzero(~labelled)
+            asked = faces.take(pa.array(untagged))
+            has[untagged], found = self.machine.of_faces(self.store, asked, digit=digit)
+            by_machine[untagged[found]] = True
+        taken = np.flatnonzero(labelled | by_machine)
+        faces, has, by_machine = faces.take(pa.array(taken)), has[taken], by_machine[taken]
+        return self._table(faces, has, by_machine), faces["side"].to_numpy()
+
+    def _table(
+        self, faces: pa.Table, has: npt.NDArray[np.bool_], by_machine: npt.NDArray[np.bool_]
+    ) -> pa.Table:
+        schema = manifest_schema(self.labels)
+        columns = {name: faces[name] for name in _FACE_COLUMNS}
+        first, _ = sha256_prefixes(faces["sha256"].combine_chunks())
+        in_eval = (first >> np.uint64(32)).astype(np.float64) < self.eval_frac * 16**8
+        columns["split"] = pc.if_else(pa.array(in_eval), "eval", "train")
+        columns["labels_by"] = pc.if_else(pa.array(by_machine), MACHINE, BOARD)
+        columns |= {label: pa.array(has[:, place]) for place, label in enumerate(self.labels)}
+        return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _of_split(rows: pa.Table, split: str) -> pa.Table:
     return rows.filter(pc.equal(rows["split"], split))
 
 
-def _largest_crop_px(store: Store, faces: pa.Table) -> int:
-    """The side of the largest crop: that of the largest square, which was at most reduced."""
-    largest = int(np.argmax(faces["side"].to_numpy()))
-    with store.open(faces["crop"][largest].as_py()) as file, Image.open(file) as crop:
-        return crop.width
+def _check_once(store: Store, faces: pa.Table) -> None:
+    """Raises SchemaError naming faces that stand twice in `faces`, which is sorted."""
+    ids = faces["face_id"].combine_chunks()
+    double = pc.unique(ids[1:].filter(pc.equal(ids[1:], ids[:-1])))
+    if len(double):
+        raise SchemaError(
+            f"{store.url(FACES_PATH)}: faces that stand twice. Build faces again.\n"
+            f"{listed(double.to_pylist())}"
+        )
 
 
-def _posts_digest(store: Store) -> str:
-    """Digest of what we know of the posts, not of when we learned it."""
-    posts = read_table(store, POSTS_PATH, declared=POSTS).drop(_NOT_CONTENT)
-    for place, field in enumerate(posts.schema):
-        if pa.types.is_list(field.type):
-            joined = pc.binary_join(posts[field.name].combine_chunks(), " ")
-            posts = posts.set_column(place, field.name, joined)
-    return content_digest(posts)
+def _check_splits(summary: _Summary, eval_frac: float, *, untagged: int) -> None:
+    if all(summary.rows.values()):
+        return
+    without = f"; {untagged:,} more have no tags and no machine-made labels" if untagged else ""
+    raise EmptyStageError(
+        f"A split is empty: {summary.rows['train']:,} crops in train and "
+        f"{summary.rows['eval']:,} in eval (eval_frac {eval_frac:g}){without}. Both are needed; "
+        "crawl more pictures."
+    )
 
 
-def _write(store: Store, made: Manifest, rows: pa.Table) -> None:
-    """Writes the tables, then manifest.json: while that is missing, the folder is not finished."""
+def _width_px(store: Store, crop: str) -> int:
+    """The side of a crop: the one of the largest square, which was at most reduced."""
+    with store.open(crop) as file, Image.open(file) as picture:
+        return picture.width
+
+
+def _tables_stand(store: Store, made: Manifest) -> bool:
+    """Whether both tables are there with the content that `made` says."""
     schema = manifest_schema(made.labels)
     for split in SPLITS:
-        table = _of_split(rows, split)
-        write_table(store, f"{made.folder}/{split}.parquet", table, declared=schema)
-    store.write_json(f"{made.folder}/manifest.json", asdict(made))
+        digest = RowsDigest(schema.names)
+        try:
+            for batch in batches(store, f"{made.folder}/{split}.parquet", declared=schema):
+                digest.update(batch)
+        except OmokageError:  # missing or damaged: they are written again
+            return False
+        if digest.hexdigest() != made.splits[split]:
+            return False
+    return True
+
+
+def _write_tables(store: Store, made: Manifest, rows: _Rows) -> None:
+    schema = manifest_schema(made.labels)
+    with contextlib.ExitStack() as stack:
+        writers = {}
+        for split in SPLITS:
+            file = stack.enter_context(store.writing(f"{made.folder}/{split}.parquet"))
+            writer = pq.ParquetWriter(file, schema, **PARQUET)
+            writers[split] = stack.enter_context(writer)
+        for part, _ in rows.parts():
+            for split in SPLITS:
+                writers[split].write_table(_of_split(part, split), row_group_size=ROWS_A_GROUP)
+
+
+def _json_of(made: Manifest) -> bytes:
+    return f"{json.dumps(asdict(made), indent=2, sort_keys=True, ensure_ascii=False)}\n".encode()
 
 
 def _current(store: Store) -> str:

@@ -1,6 +1,9 @@
 """The declared columns of every table, and the only two functions that read and write them."""
 
+from typing import Any
+
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset.errors import SchemaError, listed
@@ -8,6 +11,17 @@ from dataset.store import Store
 
 POSTS_PATH = "posts.parquet"  # of each table, under the home
 FACES_PATH = "faces.parquet"
+MACHINE_LABELS_PATH = "machine_labels.parquet"
+
+BOARD, MACHINE = "board", "machine"  # who gave a face its labels
+
+ROWS_A_GROUP = 8_192
+# A reader by batches holds a page of each column, and a dictionary: small ones, with 17 columns.
+PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "data_page_size": 2**16,
+    "dictionary_pagesize_limit": 2**16,
+}
 
 _TAGS = pa.list_(pa.field("item", pa.string()))
 _TIME = pa.timestamp("us", tz="UTC")
@@ -89,9 +103,21 @@ def manifest_schema(labels: list[str]) -> pa.Schema:
         _required("board", pa.string(), "board of the post"),
         _required("post_id", pa.int64(), "number of the post"),
         _required("sha256", pa.string(), "the blob"),
+        _required("labels_by", pa.string(), "board: by its tags; machine: by a tagger"),
     ]
     bools = [_required(label, pa.bool_(), f"has the label {label}") for label in labels]
     return pa.schema(fixed + bools, metadata={"table": "manifest"})
+
+
+def machine_labels_schema(labels: list[str]) -> pa.Schema:
+    """Returns the columns of a tagger's output: the face, and a probability for each label."""
+    fixed = [
+        _required("face_id", pa.string(), "the face"),
+        _required("crop_sha256", pa.string(), "sha256 of the pixels that the tagger saw"),
+        _required("tagger", pa.string(), "digest of the tagger"),
+    ]
+    parts = [_required(label, pa.float32(), f"probability of {label}, 0-1") for label in labels]
+    return pa.schema(fixed + parts, metadata={"table": "machine_labels"})
 
 
 def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
@@ -104,6 +130,24 @@ def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
             faults.append(f"{field.name} is {found.field(field.name).type}, {field.type} wanted")
     faults.extend(f"{name} is unknown" for name in found.names if name not in declared.names)
     return faults
+
+
+def check_schema(found: pa.Schema, declared: pa.Schema, *, where: str) -> None:
+    """Raises SchemaError, naming file and columns, unless the columns are the declared ones."""
+    if faults := faults_of(found, declared):
+        raise SchemaError(f"{where} is not a {_name(declared)} table:\n{listed(faults)}")
+
+
+def check_batch(batch: pa.RecordBatch, declared: pa.Schema, *, first_row: int, where: str) -> None:
+    """Raises SchemaError, naming column and row, for an empty cell that must not be empty."""
+    faults = []
+    for name in batch.schema.names:
+        column = batch.column(name)
+        if column.null_count and not declared.field(name).nullable:
+            row = first_row + pc.index(pc.is_null(column), value=True).as_py()
+            faults.append(f"{name} is empty in row {row:,}")
+    if faults:
+        raise SchemaError(f"{where} is not a {_name(declared)} table:\n{listed(faults)}")
 
 
 def check_table(table: pa.Table, declared: pa.Schema, *, where: str) -> None:
@@ -121,7 +165,7 @@ def write_table(store: Store, path: str, table: pa.Table, *, declared: pa.Schema
     check_table(table, declared, where=store.url(path))
     ordered = table.select(declared.names).cast(declared)
     with store.writing(path) as file:
-        pq.write_table(ordered, file, compression="zstd")
+        pq.write_table(ordered, file, row_group_size=ROWS_A_GROUP, **PARQUET)
 
 
 def read_table(store: Store, path: str, *, declared: pa.Schema) -> pa.Table:

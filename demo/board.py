@@ -24,6 +24,7 @@ from demo.collection import Collection, CollectionError, md5_of
 from demo.derived import DerivedPictures
 from demo.dialects import RefusedError, as_int, danbooru, gelbooru02, moebooru
 from demo.drawn import drawn_collection
+from demo.faults import DEFAULT_IN_A_ROW, KINDS, FaultPlan, FaultPlanError, Faults, read_rates
 from demo.pictures import pictures_collection
 
 DEFAULT_PORT = 4650
@@ -37,9 +38,13 @@ Build = Callable[[Callable[[int, int], None]], Collection]
 
 
 class Board:
-    """What the server serves: a collection once it stands, and how far its drawing is."""
+    """What the server serves: a collection once it stands, and how far its drawing is.
 
-    def __init__(self) -> None:
+    `faults` are counted at /health; they work only if their middleware is handed over, too.
+    """
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults
         self.drawn = 0
         self.total = 0
         self._collection: Collection | None = None
@@ -116,7 +121,10 @@ async def _only_when_ready(request: web.Request, handler: Handler) -> web.Stream
 
 async def _health(request: web.Request) -> web.Response:
     board = request.app[BOARD]
-    return web.json_response({"drawn": board.drawn, "total": board.total, "ready": board.ready})
+    state: dict[str, Any] = {"drawn": board.drawn, "total": board.total, "ready": board.ready}
+    if board.faults is not None:
+        state["faults"] = {kind: board.faults.injected[kind] for kind in KINDS}
+    return web.json_response(state)
 
 
 async def _robots(_: web.Request) -> web.Response:
@@ -272,13 +280,14 @@ async def start(
     return runner, f"http://{shown_host}:{bound_port}"
 
 
-async def serve(build: Build, host: str, port: int) -> None:
+async def serve(build: Build, host: str, port: int, *, faults: Faults | None = None) -> None:
     """Listens at once, builds the collection meanwhile, and ends on SIGINT or SIGTERM."""
-    board, stopping = Board(), asyncio.Event()
+    board, stopping = Board(faults), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    runner, url = await start(board, host, port)
+    middlewares = [faults.middleware] if faults else []
+    runner, url = await start(board, host, port, middlewares=middlewares)
     progress = _Progress(board)
     building = asyncio.ensure_future(asyncio.to_thread(build, progress))
     waiting = asyncio.ensure_future(stopping.wait())
@@ -344,6 +353,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"--host {options.host} is not a loopback address; the board serves only them")
     if options.pictures and (options.count is not None or options.seed is not None):
         return _fail("--count and --seed are for drawn pictures; leave them out with --pictures")
+    try:
+        faults = _faults(options)
+    except FaultPlanError as error:
+        return _fail(f"--faults: {error}")
 
     def build(on_progress: Callable[[int, int], None]) -> Collection:
         if options.pictures:
@@ -357,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
     try:
-        asyncio.run(serve(build, options.host, options.port))
+        asyncio.run(serve(build, options.host, options.port, faults=faults))
     except CollectionError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
@@ -367,6 +380,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         return _fail(str(error), 1)
     return 0
+
+
+def _faults(options: argparse.Namespace) -> Faults | None:
+    if options.faults is None:
+        return None
+    rates = read_rates(options.faults)
+    return Faults(FaultPlan(rates, seed=options.fault_seed, in_a_row=options.faults_in_a_row))
 
 
 def _fail(message: str, exit_code: int = 2) -> int:
@@ -398,9 +418,13 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m demo.board",
-        description="Serves one collection of pictures on this machine, in the Danbooru, Moebooru "
+        description="Serves one collection of pictures on this machine, in the Danbooru, Moebooru\n"
         "and Gelbooru dialects: its own drawings, or yours.",
-        epilog="example: python -m demo.board --folder var/board --count 200",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="kinds of faults:\n"
+        + "\n".join(f"  {kind:<10} {meaning}" for kind, meaning in KINDS.items())
+        + "\n\nexamples:\n  python -m demo.board --folder var/board --count 200\n"
+        "  python -m demo.board --faults throttle=0.05,reset=0.02 --fault-seed 7",
     )
     parser.add_argument(
         "--folder",
@@ -438,6 +462,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="loopback address to listen at (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--faults",
+        metavar="RATES",
+        help="answer wrongly now and then, to try a crawler out: shares of the requests by kind, "
+        "such as throttle=0.05,reset=0.02, or all=0.2 (counted at /health; default: none)",
+    )
+    parser.add_argument(
+        "--fault-seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="another seed hits other requests (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--faults-in-a-row",
+        type=_positive,
+        default=DEFAULT_IN_A_ROW,
+        metavar="N",
+        help="faults of one address in a row, at most (default: %(default)s)",
     )
     return parser
 

@@ -17,6 +17,7 @@ from assets.evaluation import evaluation
 from assets.faces import faces
 from assets.generator import generator
 from assets.labels import labels
+from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.posts import posts_asset
 from assets.registry import champion
@@ -44,7 +45,8 @@ def build_defs(
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
-    assets = [*crawls, posts, faces, labels, manifest, generator, evaluation, champion]
+    dataset = [posts, faces, labels, machine_labels, manifest]
+    assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(
         assets=assets,
         asset_checks=table_checks(),

@@ -70,12 +70,14 @@ def stage_options() -> dict[str, list[str]]:
     from assets.faces import FaceConfig
     from assets.generator import GeneratorConfig
     from assets.labels import LabelConfig
+    from assets.machine_labels import MachineLabelConfig
     from assets.manifest import ManifestConfig
 
     stages: dict[str, type[Any]] = {
         "crawl": CrawlConfig,
         "faces": FaceConfig,
         "labels": LabelConfig,
+        "machine_labels": MachineLabelConfig,
         "manifest": ManifestConfig,
         "generator": GeneratorConfig,
         "evaluation": EvaluationConfig,

@@ -36,11 +36,8 @@ def records_of(body: bytes, site: Site) -> list[Any]:
 
 
 def load_json(body: bytes, site: Site) -> Any:
-    """Reads an answer as JSON; raises CrawlError with the answer's beginning if it is none."""
+    """Reads an answer as JSON; raises CrawlError if it is none."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        start = body[:60].decode("utf-8", "replace").strip()
-        raise CrawlError(
-            f'{site.name}: the answer is not JSON (it begins "{start}"): {error}'
-        ) from error
+        raise CrawlError(f"{site.name}: the answer is not JSON: {error}") from error

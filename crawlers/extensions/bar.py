@@ -1,39 +1,31 @@
 """Shows how far the crawl is."""
 
 import contextlib
-from typing import Self
 
 from scrapy import signals
 from scrapy.crawler import Crawler
 
-from crawlers.spiders.board import BoardSpider
+from crawlers.part import CrawlPart
 from crawlers.verdict import STOPPING, Verdict
 from dataset.progress import Advance, progress
 
 
-class ProgressBar:
+class ProgressBar(CrawlPart):
     """A bar that appears with the first settled post: a crawl with nothing new shows none."""
 
     def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
+        super().__init__(crawler)
         self._stack = contextlib.ExitStack()
         self._advance: Advance | None = None
         crawler.signals.connect(self.settled, signal=signals.item_scraped)
         crawler.signals.connect(self.close, signal=signals.spider_closed)
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the extension."""
-        return cls(crawler)
 
     def settled(self, item: Verdict) -> None:
         """Moves the bar by one post."""
         if item.put_off == STOPPING:
             return
         if self._advance is None:
-            spider = self._crawler.spider
-            assert isinstance(spider, BoardSpider)
-            bar = progress(f"crawl {spider.site.name}", spider.expected, unit="posts")
+            bar = progress(f"crawl {self.spider.site.name}", self.spider.expected, unit="posts")
             self._advance = self._stack.enter_context(bar)
         self._advance(1)
 

@@ -1,35 +1,28 @@
 """Lets requests out only to the site's own API and media hosts, by https outside loopback."""
 
-from typing import Self
-
-from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request
 
-from crawlers.spiders.board import BoardSpider
+from crawlers.part import CrawlPart
+from crawlers.secrets import bare
 
 
 class HostNotAllowed(IgnoreRequest):
     """The address is not one of the site's hosts, or is not https."""
 
 
-class HostsMiddleware:
+class HostsMiddleware(CrawlPart):
     """Sees every request before it is sent; redirects and retries are requests again."""
 
-    def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the middleware."""
-        return cls(crawler)
-
     def process_request(self, request: Request) -> None:
-        """Refuses an address that the registry does not allow."""
-        spider = self._crawler.spider
-        assert isinstance(spider, BoardSpider)
-        if not spider.site.allows(request.url):
+        """Refuses an address that the registry does not allow.
+
+        An API request, which may carry credentials, is for the API's own host only.
+        """
+        site = self.spider.site
+        kind = request.meta.get("kind")
+        if not (site.is_api(request.url) if kind == "api" else site.allows(request.url)):
+            hosts = [site.api_host] if kind == "api" else site.media_hosts
             raise HostNotAllowed(
-                f"{request.url} is not on the hosts of {spider.site.name}: "
-                f"{', '.join(spider.site.media_hosts)}"
+                f"{bare(request.url)} is not on the hosts of {site.name}: {', '.join(hosts)}"
             )

@@ -1,10 +1,7 @@
-"""Asks again after errors that pass (5xx, 429, a broken line), after the wait the board wants."""
+"""Asks again after errors that pass (5xx, 429, a broken line), RETRY_TIMES at most."""
 
 import asyncio
-import datetime as dt
-import random
 import time
-from typing import Any, Self
 
 from scrapy.crawler import Crawler
 from scrapy.downloadermiddlewares.retry import get_retry_request
@@ -19,11 +16,12 @@ from scrapy.http import Request, Response
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.web.client import ResponseFailed
 
-from crawlers.answers import PASSING, retry_after
-from crawlers.spiders.board import BoardSpider
+from crawlers.answers import PASSING
+from crawlers.backoff import backoff_s
+from crawlers.pace import host_of
+from crawlers.part import CrawlPart
 
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 120.0  # a board that wants more gets its wish: the request is given up
+TICK_S = 0.25  # how long a stop may go unheard by a request that waits
 
 BROKEN_LINE = (
     CannotResolveHostError,
@@ -38,73 +36,45 @@ BROKEN_LINE = (
 )
 
 
-class PatienceMiddleware:
-    """Waits, then asks again, RETRY_TIMES at most; a throttled slot waits as a whole."""
+class PatienceMiddleware(CrawlPart):
+    """Waits longer with each repetition; what the host itself asks for is the pace's business."""
 
     def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
-        self._answered = False
-        self._not_before: dict[str, float] = {}  # slot -> moment of time.monotonic()
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the middleware."""
-        return cls(crawler)
-
-    async def process_request(self, request: Request) -> None:
-        """Holds a request back while its slot is asked to wait."""
-        slot = str(request.meta.get("download_slot", ""))
-        await self._sleep(self._not_before.get(slot, 0.0) - time.monotonic())
+        super().__init__(crawler)
+        self._answered: set[str] = set()  # hosts
+        self._first_wait_s = crawler.settings.getfloat("FIRST_WAIT_S")
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
         """Asks again after a status that passes."""
-        self._answered = True
+        self._answered.add(host_of(request.url))
         if response.status not in PASSING or not request.meta.get("kind"):
             return response
-        header = response.headers.get("Retry-After")
-        asked = retry_after(header.decode("latin-1") if header else None, dt.datetime.now(dt.UTC))
-        again = await self._again(request, f"status {response.status}", asked)
-        return again or response
+        return await self._again(request, f"status {response.status}") or response
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """Asks again after a line that broke."""
         if not isinstance(exception, BROKEN_LINE) or not request.meta.get("kind"):
             return None
-        return await self._again(request, type(exception).__name__, None)
+        return await self._again(request, type(exception).__name__)
 
-    async def _again(self, request: Request, reason: str, asked_s: float | None) -> Request | None:
-        spider: Any = self._crawler.spider
-        assert isinstance(spider, BoardSpider)
-        if spider.stopping or (asked_s or 0.0) > LONGEST_WAIT_S:
+    async def _again(self, request: Request, reason: str) -> Request | None:
+        if self.spider.stopping:
             return None
         again = get_retry_request(
             request,
-            spider=spider,
+            spider=self.spider,
             reason=reason,
-            # A board that has never answered is not there: say so soon.
-            max_retry_times=None if self._answered else 1,
+            # A host that has never answered is not there: say so soon.
+            max_retry_times=None if host_of(request.url) in self._answered else 1,
             give_up_log_level="DEBUG",
         )
-        if again is None:
-            return None
-        wait_s = asked_s if asked_s is not None else backoff_s(again.meta["retry_times"])
-        if asked_s is not None:
-            slot = str(request.meta.get("download_slot", ""))
-            until = time.monotonic() + asked_s
-            self._not_before[slot] = max(until, self._not_before.get(slot, 0.0))
-        await self._sleep(wait_s)
+        if again is not None:
+            times = again.meta["retry_times"]
+            await self._sleep(backoff_s(times, first_s=self._first_wait_s))
         return again
 
     async def _sleep(self, seconds: float) -> None:
         """Sleeps, but no longer than until the crawl is stopped."""
-        spider = self._crawler.spider
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            if isinstance(spider, BoardSpider) and spider.stopping:
-                return
-            await asyncio.sleep(min(left, 0.25))
-
-
-def backoff_s(times: int) -> float:
-    """Returns the wait before the `times`-th repetition: doubling, with a jitter of 25 %."""
-    return FIRST_WAIT_S * 2.0 ** (times - 1) * random.uniform(0.75, 1.25)
+        while (left := until - time.monotonic()) > 0 and not self.spider.stopping:
+            await asyncio.sleep(min(left, TICK_S))

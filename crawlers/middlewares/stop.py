@@ -1,49 +1,33 @@
 """Stops the whole site at once when it says no (401, 403), and lets nothing out once stopping."""
 
-from typing import Self
-
-from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request, Response
 
 from crawlers.answers import BLOCKED, refusal
-from crawlers.spiders.board import BoardSpider
+from crawlers.part import CrawlPart
+from crawlers.secrets import bare
 
 
 class Stopping(IgnoreRequest):
     """The crawl is being stopped: the request was not sent and its post stays pending."""
 
 
-class StopMiddleware:
+class StopMiddleware(CrawlPart):
     """First to see a request, last to see an answer."""
-
-    def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the middleware."""
-        return cls(crawler)
 
     def process_request(self, request: Request) -> None:
         """Holds back every request of a crawl that is being stopped."""
-        if self._spider.stopping:
-            raise Stopping(f"stopping: {request.url} was not asked")
+        if self.spider.stopping:
+            raise Stopping(f"stopping: {bare(request.url)} was not asked")
 
     def process_response(self, request: Request, response: Response) -> Response:
         """Stops the crawl at a 401 or 403 from the API or the media host."""
         if response.status in BLOCKED and request.meta.get("kind"):
             shown = str(request.meta.get("shown_url", request.url))
-            self._spider.stop(
+            self.spider.stop(
                 refusal(
-                    self._spider.site, shown, status=response.status, body=response.body[:10_000]
+                    self.spider.site, shown, status=response.status, body=response.body[:10_000]
                 )
             )
             raise Stopping(f"stopping: {response.status}")
         return response
-
-    @property
-    def _spider(self) -> BoardSpider:
-        spider = self._crawler.spider
-        assert isinstance(spider, BoardSpider)
-        return spider

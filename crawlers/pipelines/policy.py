@@ -1,30 +1,17 @@
 """Refuses what may not be stored before anything of it is downloaded."""
 
-from typing import Self
-
-from scrapy.crawler import Crawler
-
+from crawlers.part import CrawlPart
 from crawlers.query import matches
-from crawlers.spiders.board import BoardSpider
 from crawlers.verdict import Verdict
 from dataset.policy import drop_reason
 
 
-class PolicyPipeline:
+class PolicyPipeline(CrawlPart):
     """Applies the policy and checks the search again on our side."""
-
-    def __init__(self, crawler: Crawler) -> None:
-        self._crawler = crawler
-
-    @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Self:
-        """Makes the pipeline."""
-        return cls(crawler)
 
     def process_item(self, item: Verdict) -> Verdict:
         """Gives a post that may not be stored its reason."""
-        spider = self._crawler.spider
-        assert isinstance(spider, BoardSpider)
+        spider = self.spider
         excluded = spider.site.excluded_tags
         item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
         if item.reason is None and spider.ledger.is_taken_down(item.post.md5):

@@ -3,20 +3,24 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
 import scrapy
 from scrapy.crawler import Crawler
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
-from crawlers.answers import refusal
+from crawlers.answers import is_too_large, refusal
+from crawlers.backoff import backoff_s
 from crawlers.boards import BOARDS, Board
+from crawlers.broken import BrokenAnswer
 from crawlers.ledger import Ledger
 from crawlers.post import Post
+from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, board_names, load_sites, site_named
 from crawlers.takedowns import board_takedowns
@@ -29,6 +33,18 @@ from dataset.store import Store
 logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
+# A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
+MAX_ANSWER_BYTES = 8_000_000
+TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
+# So many empty answers in a row, at least, mean that a search has no posts at all,
+FIRST_EMPTY_ANSWERS = 3
+# and so many that it has none below: to believe that wrongly would lose them for good. Each answer
+# but the first had to hold a post that was there before; that it has gone is rarer than a fault.
+LAST_EMPTY_ANSWERS = 4
+
+
+class Unreadable(CrawlError):
+    """An answer came with status 200, but it is not what was asked for: asked again, it may be."""
 
 
 class BoardSpider(scrapy.Spider):
@@ -61,6 +77,7 @@ class BoardSpider(scrapy.Spider):
         self._caught_up = False
         self._taken = 0
         self._empty_answers = 0  # in a row
+        self._is_empty = False  # the board itself counts no post of this search
         self._unsettled: list[str] = []  # searches with posts that wait from earlier crawls
 
     @classmethod
@@ -101,25 +118,34 @@ class BoardSpider(scrapy.Spider):
     def parse_count(self, response: Response) -> Iterator[Request]:
         """Learns how many posts there are, for the progress bar, and asks for the first page."""
         count = self.board.parse_count(response.body) if response.status == 200 else None
+        self._is_empty = count == 0
         self.expected = min(count or 0, self.limit) if self.limit else count or 0
         yield from self._next_page()
 
-    def parse_page(self, response: Response, ask: Ask, limit: int) -> Iterator[Any]:
+    async def parse_page(self, response: Response, ask: Ask, limit: int) -> AsyncIterator[Any]:
         """Writes a page into the ledger, yields its posts, then asks for the next page."""
         try:
             verdicts = self._noted(response, ask, limit)
+        except Unreadable as error:
+            async for request in self._ask_again(response.request, error):
+                yield request
+            return
         except OmokageError as error:
             self.stop(error)
             return
-        yield from verdicts
+        for verdict in verdicts:
+            yield verdict
+        await self._wait_if_empty()
         # Last, so that the next page is asked for only when most of this one's posts are settled.
-        yield from self._next_page()
+        for request in self._next_page():
+            yield request
 
-    def parse_unsettled(self, response: Response, query: str, ask: Ask) -> Iterator[Any]:
+    async def parse_unsettled(self, response: Response, query: str, ask: Ask) -> AsyncIterator[Any]:
         """Yields the pending posts of a page by their present records, then asks for the next."""
         try:
             posts = self._read(response, ask, self.site.page_size)
             if not posts and self._is_not_the_end(ask):
+                await self._wait_if_empty()
                 yield self._ask_unsettled(query, ask.edge)
                 return
             bottom = min((post.post_id for post in posts), default=0)
@@ -127,6 +153,10 @@ class BoardSpider(scrapy.Spider):
             present = {post.post_id: post for post in posts}
             self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
             following = self.ledger.highest_pending(self.site.board, query, below=bottom)
+        except Unreadable as error:
+            async for request in self._ask_again(response.request, error):
+                yield request
+            return
         except OmokageError as error:
             self.stop(error)
             return
@@ -139,16 +169,27 @@ class BoardSpider(scrapy.Spider):
                 yield Verdict(post, query)
         if following is None:
             self._unsettled = self._unsettled[1:]
-            yield from self._next_unsettled()
+            for request in self._next_unsettled():
+                yield request
         else:
             yield self._ask_unsettled(query, following + 1)
 
-    def page_failed(self, failure: Failure) -> None:
-        """Stops the crawl: an API request got no answer at all."""
-        if self.stopping and isinstance(failure.value, IgnoreRequest):
+    async def page_failed(self, failure: Failure) -> AsyncIterator[Request]:
+        """Asks again if nothing can be made of an answer; stops the crawl if none came at all."""
+        error = failure.value
+        if self.stopping and isinstance(error, IgnoreRequest):
             return
-        url = str(failure.request.meta["shown_url"]) if hasattr(failure, "request") else ""
-        if isinstance(failure.value, IgnoreRequest) and "robots.txt" in str(failure.value):
+        request: Request = failure.request  # type: ignore[attr-defined]  # Scrapy sets it
+        url = str(request.meta["shown_url"])
+        why = str(error).strip().rstrip(".") or type(error).__name__
+        if is_too_large(error):
+            why = f"it has more than {MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes"
+        if isinstance(error, (BrokenAnswer, DownloadCancelledError)):
+            unusable = f"{self.site.name} gives no answer that can be used to {url}: {why}"
+            async for again in self._ask_again(request, CrawlError(unusable)):
+                yield again
+            return
+        if isinstance(error, IgnoreRequest) and why.startswith("Forbidden by robots.txt"):
             self.stop(
                 CrawlError(
                     f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
@@ -156,11 +197,10 @@ class BoardSpider(scrapy.Spider):
                 )
             )
             return
-        why = str(failure.value).strip().rstrip(".") or type(failure.value).__name__
         self.stop(
             CrawlError(
-                f"{self.site.name} cannot be reached at {url or self.site.api}: {why}. Is the "
-                "board running, and is the network there?"
+                f"{self.site.name} cannot be reached at {url}: {why}. Is the board running, and is "
+                "the network there?"
             )
         )
 
@@ -169,7 +209,8 @@ class BoardSpider(scrapy.Spider):
 
         Only the first failure counts.
         """
-        if self.failure is None:
+        if self.failure is None and failure is not None:
+            failure.args = (Secrets(self.site).hidden(str(failure)),)
             self.failure = failure
         if not self.stopping:
             self.stopping = True
@@ -178,6 +219,12 @@ class BoardSpider(scrapy.Spider):
                 self._closing = asyncio.ensure_future(
                     engine.close_spider_async(reason="failed" if failure else "stopped")
                 )
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, but no longer than until the crawl is stopped."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.stopping:
+            await asyncio.sleep(min(left, TICK_S))
 
     def closed(self, _reason: str) -> None:
         """Closes the ledger, and says why the crawl failed; Scrapy calls it at the very end."""
@@ -188,9 +235,11 @@ class BoardSpider(scrapy.Spider):
     def _noted(self, response: Response, ask: Ask, limit: int) -> list[Verdict]:
         """Writes a page into the ledger; returns the posts that are to be settled."""
         room = self.limit - self._taken if self.limit else None
-        taken = self._read(response, ask, limit)[:room]
-        if not taken and self._is_not_the_end(ask):
+        found = self._read(response, ask, limit)
+        if not found and self._is_not_the_end(ask):
             return []
+        # Without the lowest post seen, which is asked for again where nothing was below it.
+        taken = [post for post in found if not self._has_seen(ask, post)][:room]
         self._taken += len(taken)
         self._window = self._window.after(ask, [post.post_id for post in taken])
         self._caught_up |= ask.side == "newest" or (ask.side == "above" and not taken)
@@ -199,26 +248,74 @@ class BoardSpider(scrapy.Spider):
         )
         return [Verdict(post, self.query) for post in to_settle]
 
+    def _has_seen(self, ask: Ask, post: Post) -> bool:
+        return ask.side == "below" and post.post_id == self._window.low
+
     def _read(self, response: Response, ask: Ask, limit: int) -> list[Post]:
-        """Returns the posts of an answer in the order to visit, or raises CrawlError."""
+        """Returns the posts of an answer in the order to visit.
+
+        Raises Unreadable for an answer of status 200 that is none, CrawlError for all else.
+        """
+        shown = str(response.meta["shown_url"])
         if response.status != 200:
-            shown = str(response.meta["shown_url"])
             raise refusal(self.site, shown, status=response.status, body=response.body)
-        posts = self.board.parse(response.body, self.site)
+        try:
+            posts = self.board.parse(response.body, self.site)
+        except CrawlError as error:
+            start = " ".join(response.body[:60].decode("utf-8", "replace").split())
+            raise Unreadable(
+                f'{self.site.name} answers 200 to {shown}, but what comes (it begins "{start}") is '
+                f"no page of posts: {error}"
+            ) from error
         if self.board.ORDERED_PAGES and len(posts) >= limit > 1:
             check_order(ask, posts)
         if posts:
             self._empty_answers = 0
         return take(ask, posts)
 
-    def _is_not_the_end(self, ask: Ask) -> bool:
-        """Tells, after an empty page, whether the same page has to be asked for again.
+    async def _ask_again(
+        self, request: Request | None, error: CrawlError
+    ) -> AsyncIterator[Request]:
+        """Asks for the same after a wait, RETRY_TIMES at most; then `error` stops the crawl."""
+        assert request is not None  # Scrapy gives every answer its request
+        times = int(request.meta.get("asked_again", 0)) + 1
+        if times > self.settings.getint("RETRY_TIMES"):
+            self.stop(CrawlError(f"{error}. It was asked {times} times; run again later"))
+            return
+        assert self.crawler.stats is not None
+        self.crawler.stats.inc_value("omokage/asked_again")
+        await self.pause(backoff_s(times, first_s=self.settings.getfloat("FIRST_WAIT_S")))
+        again = self._request(
+            str(request.meta["shown_url"]),  # not where a redirect led
+            request.callback,
+            errback=request.errback,
+            arguments=request.cb_kwargs,
+        )
+        again.meta["asked_again"] = times
+        if not self.stopping:
+            yield again
 
-        What is missed above, the next crawl finds; what is missed below is lost for good.
+    def _is_not_the_end(self, ask: Ask) -> bool:
+        """Tells, after an empty page, whether it has to be asked for again.
+
+        What a faulty empty page hides above, the next crawl finds; what it hides below would be
+        lost for good.
         """
-        enough = self.site.empty_answers if ask.side != "above" else min(2, self.site.empty_answers)
+        wanted = self.site.empty_answers
+        enough = {
+            "newest": 1 if self._is_empty else max(wanted, FIRST_EMPTY_ANSWERS),
+            # Of all crawls, those with nothing new are the most frequent: two requests at most.
+            "above": min(wanted, 2),
+            "below": max(wanted, LAST_EMPTY_ANSWERS),
+        }[ask.side]
         self._empty_answers = (self._empty_answers + 1) % enough
         return self._empty_answers > 0
+
+    async def _wait_if_empty(self) -> None:
+        """Gives a board that answers with nothing again and again the time to come to itself."""
+        if self._empty_answers > 1:
+            first_s = self.settings.getfloat("FIRST_WAIT_S")
+            await self.pause(backoff_s(self._empty_answers - 1, first_s=first_s))
 
     def _next_unsettled(self) -> Iterator[Request]:
         """Asks for the page of the next post that waits; when none does, for what is new."""
@@ -252,6 +349,10 @@ class BoardSpider(scrapy.Spider):
 
     def _next_page(self) -> Iterator[Request]:
         ask = self._window.ask(caught_up=self._caught_up)
+        if ask is not None and ask.side == "below" and self._empty_answers:
+            # Asked so that there must be an answer: an empty one is faulty, and one with nothing
+            # but the lowest post seen is the end.
+            ask = Ask("below", ask.edge + 1)
         room = self.limit - self._taken if self.limit else self.site.page_size
         if ask is None or room <= 0 or self.stopping:
             return
@@ -274,6 +375,7 @@ class BoardSpider(scrapy.Spider):
             meta={
                 "kind": "api",
                 "download_slot": "api",
+                "download_maxsize": MAX_ANSWER_BYTES,
                 "shown_url": url,
                 "handle_httpstatus_list": [*range(400, 600)],
             },

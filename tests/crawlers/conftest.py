@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def board(
 class CrawlOf:
     """Starts crawls of a running board as the child processes that they are."""
 
+    program: Sequence[str] = ("-m", "crawlers.run")
+
     def __init__(self, url: str, folder: Path) -> None:
         self.home = folder / "home"
         self._registry = folder / "sites.toml"
@@ -91,7 +93,7 @@ class CrawlOf:
         """Starts a crawl and returns at once."""
         fixed = ["--site", site, "--home", str(self.home), "--sites", str(self._registry)]
         return subprocess.Popen(
-            [sys.executable, "-m", "crawlers.run", *fixed, *options],
+            [sys.executable, *self.program, *fixed, *options],
             cwd=REPOSITORY,
             env={**self._variables, **variables},
             stdout=subprocess.PIPE,

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 
 from crawlers.answers import refusal, retry_after
-from crawlers.middlewares.patience import backoff_s
+from crawlers.backoff import backoff_s
 from crawlers.sites import load_sites
 
 NOW = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)
@@ -33,7 +33,7 @@ def test_retry_after_is_read_as_seconds_or_date(text: str | None, wait_s: float 
 def test_waits_double_within_their_jitter() -> None:
     for times in range(1, 5):
         middle = 0.5 * 2 ** (times - 1)
-        assert 0.75 * middle <= backoff_s(times) <= 1.25 * middle
+        assert 0.75 * middle <= backoff_s(times, first_s=0.5) <= 1.25 * middle
 
 
 def test_a_refusal_names_site_status_address_the_boards_words_and_the_remedy() -> None:

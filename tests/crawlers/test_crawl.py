@@ -150,7 +150,10 @@ def test_a_crawl_killed_twice_ends_with_the_same_table(
     assert tables[0].digest == tables[1].digest
     assert tables[0].requeued == 0
     # Only what was on its way when the crawl was killed may have been asked for again.
-    assert max(n for path, n in asked.items() if path.startswith("/media")) <= 3
+    # (A file whose md5 is not the board's is asked for three times before that is believed.)
+    doubtful = {entry.md5 for entry in board.collection if entry.refusal == "wrong_md5"}
+    fetched = {Path(path).stem: n for path, n in asked.items() if path.startswith("/media")}
+    assert max(n for md5, n in fetched.items() if md5 not in doubtful) <= 3
     leftovers = [path for path in crawl.home.rglob("*") if path.name.startswith(".tmp-")]
     assert len(leftovers) <= 2 * 16
 

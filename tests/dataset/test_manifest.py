@@ -2,22 +2,30 @@
 
 import dataclasses
 import datetime
+import multiprocessing
+import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.decode import decode
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, crop_shards
+from dataset.geometry import resized
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import Manifest, build_manifest, load_manifest, read_split, split_of
 from dataset.packed import pack
+from dataset.schemas import FACES, POSTS, read_table, write_table
 from dataset.store import Store
 from tests.dataset.home import Home, png, portrait, portrait_tags
 
@@ -210,15 +218,188 @@ def test_missing_or_changed_crop_is_named(ready: Home) -> None:
     ready.store.remove(crop)
     with pytest.raises(StoreError, match=rf"{crop} is not there"):
         pack(ready.store, made, "train", resolution_px=32)
-    assert ready.store.files("packed") == []
+    assert not any(name.endswith(".npy") for name in ready.store.files("packed"))
 
 
-def test_foreign_pack_is_refused(ready: Home) -> None:
+@pytest.mark.parametrize("damage", ["other", "shorter", "one_byte", "no_seal", "torn_seal"])
+def test_damaged_pack_is_packed_again(ready: Home, damage: str) -> None:
     made = build(ready)
     path = pack(ready.store, made, "eval", resolution_px=32).path
-    np.save(path, np.zeros((1, 3, 32, 32), np.uint8))
-    with pytest.raises(OmokageError, match=r"eval-32\.npy is uint8 \[1, 3, 32, 32\]; uint8 \["):
-        pack(ready.store, made, "eval", resolution_px=32)
+    whole, seal = path.read_bytes(), path.with_name("eval-32.npy.json")
+    if damage == "other":
+        np.save(path, np.zeros((1, 3, 32, 32), np.uint8))
+    elif damage == "shorter":
+        path.write_bytes(whole[:-1])
+    elif damage == "one_byte":
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        os.utime(path, ns=(0, 0))
+    elif damage == "no_seal":
+        seal.unlink()
+    else:
+        seal.write_bytes(seal.read_bytes()[:20])
+    pack(ready.store, made, "eval", resolution_px=32)
+    assert path.read_bytes() == whole
+
+
+def test_touched_pack_is_read_and_stays(ready: Home) -> None:
+    made = build(ready)
+    path = pack(ready.store, made, "eval", resolution_px=32).path
+    os.utime(path, ns=(0, 0))
+    shutil.rmtree(ready.store.local("crops"))  # so it could not be packed again
+    for _ in range(2):
+        assert len(pack(ready.store, made, "eval", resolution_px=32).images) == made.eval_rows
+
+
+def test_interrupted_pack_goes_on_where_it_stopped(
+    ready: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)
+    made = build(ready)
+    rows = read_split(ready.store, made, "train").to_pylist()
+    stop = rows[5]["crop"]
+    away = ready.store.local(f"{stop}.away")
+    ready.store.local(stop).rename(away)
+    with pytest.raises(StoreError, match="is not there"):
+        pack(ready.store, made, "train", resolution_px=32)
+    away.rename(ready.store.local(stop))
+    for row in rows[:4]:  # these are safely in it: they are not read again
+        ready.store.remove(row["crop"])
+    images = pack(ready.store, made, "train", resolution_px=32).images
+    for image, row in zip(images[4:], rows[4:], strict=True):
+        crop = decode(ready.store.read_bytes(row["crop"]), where=row["crop"])
+        assert (image.transpose(1, 2, 0) == resized(crop, 32)).all()
+    assert not [name for name in ready.store.files("packed") if ".part" in name]
+
+
+def test_damaged_part_is_begun_again(ready: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)
+    made = build(ready)
+    stop = read_split(ready.store, made, "train")["crop"][5].as_py()
+    away = ready.store.local(f"{stop}.away")
+    ready.store.local(stop).rename(away)
+    with pytest.raises(StoreError, match="is not there"):
+        pack(ready.store, made, "train", resolution_px=32)
+    away.rename(ready.store.local(stop))
+    part = ready.store.local(f"packed/{made.digest}/train-32.npy.part")
+    content = part.read_bytes()
+    part.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    images = pack(ready.store, made, "train", resolution_px=32).images
+    first = read_split(ready.store, made, "train")["crop"][0].as_py()
+    crop = decode(ready.store.read_bytes(first), where=first)
+    assert (images[0].transpose(1, 2, 0) == resized(crop, 32)).all()
+
+
+def test_two_processes_pack_once(ready: Home) -> None:
+    made = build(ready)
+    call = (ready.store, made, "train")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        packing = [executor.submit(pack, *call, resolution_px=32) for _ in range(2)]
+        both = [np.array(one.result().images) for one in packing]
+    assert (both[0] == both[1]).all()
+    assert (pack(*call, resolution_px=32).images == both[0]).all()
+    names = {name.rsplit("/", 1)[1] for name in ready.store.files("packed")}
+    assert names == {"train-32.npy", "train-32.npy.json", "train-32.npy.lock"}
+
+
+def alter(home: Home, path: str, column: str, value: object) -> None:
+    """Changes a cell of the first row of a table, as a hand or a failing disk would."""
+    table = pq.read_table(home.store.local(path))
+    cells = [value, *table[column].to_pylist()[1:]]
+    field = table.schema.field(column)
+    place = table.schema.get_field_index(column)
+    changed = table.set_column(place, field, pa.array(cells, field.type))
+    pq.write_table(changed, home.store.local(path))
+
+
+def test_altered_manifest_is_refused_and_built_again(ready: Home) -> None:
+    made = build(ready)
+    path = f"{made.folder}/train.parquet"
+    label = made.labels[0]
+    before = read_split(ready.store, made, "train")
+    alter(ready, path, label, not before[label][0].as_py())
+    with pytest.raises(SchemaError, match=r"train\.parquet was altered: its rows have the digest"):
+        read_split(ready.store, made, "train")
+    assert build(ready) == made
+    assert read_split(ready.store, made, "train").equals(before)
+    ready.store.write_bytes(path, b"torn")
+    with pytest.raises(SchemaError, match=r"train\.parquet is not a Parquet file"):
+        read_split(ready.store, made, "train")
+    assert build(ready) == made
+    content = ready.store.read_json(f"{made.folder}/manifest.json")
+    ready.store.write_json(f"{made.folder}/manifest.json", {**content, "labels": ["ahoge"]})
+    with pytest.raises(SchemaError, match=r"manifest\.json was altered: its labels and splits"):
+        load_manifest(ready.store, made.digest)
+    build(ready)
+    assert load_manifest(ready.store, None) == made
+
+
+def test_face_that_stands_twice_is_named(ready: Home) -> None:
+    table = read_table(ready.store, "faces.parquet", declared=FACES)
+    double = pa.concat_tables([table, table.slice(3, 1)])
+    write_table(ready.store, "faces.parquet", double, declared=FACES)
+    with pytest.raises(
+        SchemaError, match=rf"faces that stand twice.*\n  {table['face_id'][3].as_py()}"
+    ):
+        build(ready)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(random=st.randoms(use_true_random=False), group=st.integers(1, 9), copies=st.integers(0, 3))
+def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
+    template: Home, random: Random, group: int, copies: int
+) -> None:
+    """Rows in any order, in row groups of any size, pictures posted again elsewhere."""
+    made = build(template)
+    again = [
+        {**random.choice(template.rows), "board": "elsewhere", "post_id": number}
+        for number in range(copies)
+    ]
+    posts = random.sample([*template.rows, *again], COUNT + copies)
+    faces = read_table(template.store, "faces.parquet", declared=FACES)
+    order = pa.array(random.sample(range(faces.num_rows), faces.num_rows))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        Path(folder, "crops").symlink_to(template.store.local("crops"))
+        shutil.copy(template.store.local("labels.json"), folder)
+        table = pa.Table.from_pylist(posts, schema=POSTS)
+        pq.write_table(table, Path(folder, "posts.parquet"), row_group_size=group)
+        pq.write_table(faces.take(order), Path(folder, "faces.parquet"), row_group_size=group)
+        other = build(Home(store))
+        assert other == made
+        for split in ("train", "eval"):
+            rows = read_split(template.store, made, split)
+            assert read_split(store, other, split).equals(rows)
+            assert rows["face_id"].to_pylist() == sorted(rows["face_id"].to_pylist())
+
+
+def test_dropped_faces_stand_in_no_split(ready: Home) -> None:
+    """So a near-duplicate of a face in train cannot be judged in eval."""
+    faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
+    dropped = [row | {"drop_reason": "near_duplicate"} for row in faces[::7]]
+    table = pa.Table.from_pylist([*dropped, *(row for row in faces if faces.index(row) % 7)], FACES)
+    write_table(ready.store, "faces.parquet", table, declared=FACES)
+    made = build(ready)
+    ids = [
+        face_id
+        for split in ("train", "eval")
+        for face_id in read_split(ready.store, made, split)["face_id"].to_pylist()
+    ]
+    assert len(ids) == COUNT - len(dropped)
+    assert not set(ids) & {row["face_id"] for row in dropped}
+
+
+def test_one_picture_and_one_post_stand_in_one_split(ready: Home) -> None:
+    faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
+    second = [{**row, "face_id": row["face_id"][:-1] + "7"} for row in faces]
+    table = pa.Table.from_pylist([*faces, *second], schema=FACES)
+    write_table(ready.store, "faces.parquet", table, declared=FACES)
+    made = build(ready)
+    parts = [read_split(ready.store, made, split) for split in ("train", "eval")]
+    assert sum(part.num_rows for part in parts) == 2 * COUNT
+    for name in ("sha256", "post_id"):
+        train, evaluation = (set(part[name].to_pylist()) for part in parts)
+        assert not train & evaluation
 
 
 def test_all_stages_work_on_an_object_store(tmp_path: Path) -> None:

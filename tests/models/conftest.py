@@ -14,7 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from dataset.cropping import pixels_sha256
-from dataset.manifest import CURRENT_PATH, Manifest
+from dataset.digests import content_digest
+from dataset.manifest import CURRENT_PATH, Manifest, manifest_digest
 from dataset.schemas import manifest_schema, write_table
 from dataset.store import Store
 from models.loop import TrainingSet
@@ -65,9 +66,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose manifest has 40 heads in train and 24 in eval."""
     root = tmp_path_factory.mktemp("home")
     store = Store(root)
-    folder = f"manifest/{MANIFEST_DIGEST}"
     schema = manifest_schema(list(LABELS))
     rows = {"train": 40, "eval": 24}
+    tables = {}
     first = 0
     for split, count in rows.items():
         columns: dict[str, list[object]] = {name: [] for name in schema.names}
@@ -86,13 +87,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "board": "drawn",
                 "post_id": number,
                 "sha256": sha256,
+                "labels_by": "board",
             }
             for name, value in {**values, **{label: label in names for label in LABELS}}.items():
                 columns[name].append(value)
-        write_table(store, f"{folder}/{split}.parquet", pa.table(columns, schema), declared=schema)
+        tables[split] = pa.table(columns, schema)
         first += count
+    splits = {split: content_digest(table) for split, table in tables.items()}
+    digest = manifest_digest(list(LABELS), splits)
+    folder = f"manifest/{digest}"
+    for split, table in tables.items():
+        write_table(store, f"{folder}/{split}.parquet", table, declared=schema)
     manifest = Manifest(
-        digest=MANIFEST_DIGEST,
+        digest=digest,
         folder=folder,
         labels=list(LABELS),
         train_rows=rows["train"],
@@ -101,7 +108,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         eval_frac=0.375,
         counts=dict.fromkeys(LABELS, 20),
         made_from={},
+        splits=splits,
     )
     store.write_json(f"{folder}/manifest.json", dataclasses.asdict(manifest))
-    store.write_json(CURRENT_PATH, {"digest": MANIFEST_DIGEST})
+    store.write_json(CURRENT_PATH, {"digest": digest})
     return root

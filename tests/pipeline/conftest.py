@@ -55,7 +55,10 @@ def clean_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """A worker's own copy of the one demo that the first worker to come has run."""
-    made = made_once(tmp_path_factory.getbasetemp().parent / "demo")
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have folders of their own below the one of this run.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made = made_once(shared / "demo")
     mine = tmp_path_factory.mktemp("demo") / "home"
     shutil.copytree(made.home, mine)
     return dataclasses.replace(made, home=mine)

@@ -21,7 +21,8 @@ GRAPH = {
     "posts": (["crawl/demo"], "dataset", ["parquet"], None),
     "faces": (["posts"], "dataset", ["opencv", "parquet"], None),
     "labels": (["faces", "posts"], "dataset", ["json"], None),
-    "manifest": (["faces", "labels", "posts"], "dataset", ["parquet"], None),
+    "machine_labels": (["faces", "labels", "posts"], "dataset", ["parquet", "pytorch"], "gpu"),
+    "manifest": (["faces", "labels", "machine_labels", "posts"], "dataset", ["parquet"], None),
     "generator": (["manifest"], "training", ["mlflow", "pytorch"], "gpu"),
     "evaluation": (["generator", "manifest"], "evaluation", ["mlflow", "pytorch"], "gpu"),
     "champion": (["evaluation", "generator"], "registry", ["mlflow"], None),
@@ -41,7 +42,7 @@ CHECKS = {
 }
 JOBS = {
     "everything": list(GRAPH),
-    "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "manifest"],
+    "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
 }
 

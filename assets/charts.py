@@ -1,0 +1,114 @@
+"""Charts of the labels: how frequent each is, and which come together; one small picture."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import dagster as dg
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dataset.labels import OUTNUMBERED, TOO_FREQUENT, TOO_RARE, LabelsFile
+
+CUT_SHOWN = 12  # the most frequent of the tags that were cut
+INK, GRID = "#2b2a33", "#d9d6cf"
+KEPT, CUT = "#5b6fb5", "#c4c1ba"
+LIFTS = ("never", "1/4", "1/2", "as by chance", "2x", "4x")
+_DPI = 80
+_COLOURS = 128  # of the palette: flat charts need no more, and take a third of the bytes
+
+
+def labels_chart(made: LabelsFile) -> dg.MarkdownMetadataValue:
+    """Returns both charts of `labels.json` as one inline PNG (Markdown)."""
+    content = base64.b64encode(labels_png(made)).decode()
+    return dg.MetadataValue.md(f"![labels](data:image/png;base64,{content})")
+
+
+def labels_png(made: LabelsFile) -> bytes:
+    """Draws bars of the labels' parts, cut tags in grey, beside the lift of each pair."""
+    bars = _bars(made)
+    side = max(6.0, 0.27 * len(bars), 0.3 * len(made.labels) + 2.2)  # inches, all rows legible
+    figure = Figure(figsize=(5.4 + side + 0.6, side), dpi=_DPI)
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.12)
+    left, right = figure.subplots(1, 2, width_ratios=(4.6, side))
+    _draw_bars(left, made, bars)
+    _draw_pairs(right, made)
+    return _png(figure)
+
+
+def lift(together: npt.NDArray[np.int64], crops: int) -> npt.NDArray[np.float64]:
+    """Returns how much more often each pair comes than by chance: P(a, b) / P(a)P(b), [L, L].
+
+    1 means by chance, 0 never; the diagonal, where it means nothing, is nan.
+    """
+    alone = together.diagonal().astype(np.float64)
+    chance = np.outer(alone, alone) / crops
+    found = np.divide(together, chance, out=np.ones(chance.shape), where=chance > 0)
+    np.fill_diagonal(found, np.nan)
+    return found
+
+
+def _bars(made: LabelsFile) -> list[tuple[str, float, bool]]:
+    """Tag, part of the crops, and whether it is a label; the most frequent first."""
+    why = (TOO_RARE, TOO_FREQUENT, OUTNUMBERED)
+    cut = [tag for tag in made.fractions if tag in made.cut and made.cut[tag].why in why]
+    # A tag that was too frequent is always shown: it may be the one that is missed.
+    shown = {*made.labels, *cut[:CUT_SHOWN]}
+    return [(tag, part, tag in made.labels) for tag, part in made.fractions.items() if tag in shown]
+
+
+def _draw_bars(axes: Axes, made: LabelsFile, bars: Sequence[tuple[str, float, bool]]) -> None:
+    places = range(len(bars))
+    colours = [KEPT if kept else CUT for _, _, kept in bars]
+    axes.barh(places, [100 * part for _, part, _ in bars], color=colours, height=0.72)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the limits' lines
+    for place, (_, part, _) in enumerate(bars):
+        axes.text(
+            100 * part + 0.6, place, f"{part:.1%}", va="center", fontsize=8, color=INK, bbox=box
+        )
+    for limit in (made.settings["min_frac"], made.settings["max_frac"]):
+        axes.axvline(100 * limit, color="#b5473c", linewidth=1, linestyle="--")
+    widest = max(part for _, part, _ in bars)
+    axes.set_xlim(0, 100 * max(made.settings["max_frac"], widest) * 1.12)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.set_yticks(places, [tag for tag, _, _ in bars], fontsize=8.5)
+    axes.set_title(f"{len(made.labels)} labels on {made.crops:,} crops (%)", fontsize=10)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for name in ("top", "right", "left"):
+        axes.spines[name].set_visible(False)
+
+
+def _draw_pairs(axes: Axes, made: LabelsFile) -> None:
+    """The lift on a scale of doublings, cut off at a quarter and at four times."""
+    found = lift(np.array(made.together), made.crops)
+    shown = np.log2(np.clip(found, 2.0**-3, 2.0**2))
+    # Steps of half a doubling, one of them about chance: so few colours outlive the palette.
+    steps = colormaps["RdBu_r"].resampled(13).with_extremes(bad="#efece6")
+    picture = axes.imshow(shown, cmap=steps, vmin=-3.25, vmax=3.25, interpolation="nearest")
+    places = range(len(made.labels))
+    axes.set_xticks(places, made.labels, rotation=90, fontsize=8.5)
+    axes.set_yticks(places, made.labels, fontsize=8.5)
+    axes.tick_params(colors=INK, length=0)
+    axes.set_title("Two labels together, against chance", fontsize=10)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    assert axes.figure is not None
+    bar = axes.figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30)
+    bar.set_ticks([-3, -2, -1, 0, 1, 2], labels=LIFTS)
+    bar.ax.set_ylim(-3.25, 2.25)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=0)
+
+
+def _png(figure: Figure) -> bytes:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")  # off screen: a Figure of its own has nothing of pyplot
+    picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: each module ends with one line of JSON on stdout."""

@@ -1,0 +1,154 @@
+"""When the next request to a host may go: its pace, the waits it asked for, and its breaker.
+
+Knows nothing of Scrapy, and the time only from the clock that it is given.
+"""
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from crawlers.answers import THROTTLED, is_trouble
+from crawlers.breaker import Breaker, BreakerLimits
+
+FIRST_THROTTLE_S = 1.0  # wait of a throttled host that does not say for how long; doubles
+LONGEST_THROTTLE_S = 60.0
+JITTER = 0.25  # of a wait that we chose ourselves
+MOST_JITTER_S = 1.0  # upon a wait that the host asked for: later than asked, never sooner
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Turn:
+    """A request that was let out; it comes back with its outcome."""
+
+    host: str
+    kind: str
+    ticket: int
+
+
+class Pace:
+    """Says for each host when the next request may go; the answers teach it.
+
+    `intervals_s`: least seconds between two requests of a kind to one host. Requests of the kinds
+    in `one_at_a_time` go one after the other, and their interval runs from the answer: however
+    long a connection takes, the host never sees two of them closer together.
+    """
+
+    def __init__(
+        self,
+        intervals_s: Mapping[str, float],
+        limits: BreakerLimits,
+        *,
+        clock: Callable[[], float],
+        one_at_a_time: frozenset[str] = frozenset({"api"}),
+        chance: random.Random | None = None,
+    ) -> None:
+        self._intervals_s = intervals_s
+        self._limits = limits
+        self._clock = clock
+        self._one_at_a_time = one_at_a_time
+        self._chance = chance or random.Random()
+        self._hosts: dict[str, _Host] = {}
+
+    def wait_s(self, host: str, kind: str) -> float:
+        """Returns the seconds to wait before asking again whether a request may go; 0: now."""
+        known = self._host(host)
+        lane = known.lane(kind)
+        if lane.busy:
+            return math.inf
+        until = max(known.not_before, lane.not_before)
+        return max(0.0, until - self._clock(), known.breaker.wait_s())
+
+    def take(self, host: str, kind: str) -> Turn:
+        """Notes that a request goes out now; only if `wait_s` has just said 0."""
+        known = self._host(host)
+        lane = known.lane(kind)
+        ticket = known.breaker.sent()
+        lane.busy = kind in self._one_at_a_time
+        lane.not_before = self._clock() + self._interval_s(known, kind)
+        return Turn(host, kind, ticket)
+
+    def answered(self, turn: Turn, status: int, asked_s: float | None = None) -> None:
+        """Notes an answer; `asked_s`: the wait that it asks for, for the whole host."""
+        known = self._come_back(turn)
+        # Who says when to come back, or that we are too many, is not down.
+        known.breaker.answer(turn.ticket, failed=is_trouble(status) and asked_s is None)
+        if status in THROTTLED:
+            known.throttles += 1
+            own_s = min(FIRST_THROTTLE_S * 2.0 ** (known.throttles - 1), LONGEST_THROTTLE_S)
+            self.hold(turn.host, max(asked_s or 0.0, own_s * self._chance.uniform(1, 1 + JITTER)))
+        elif asked_s is not None:
+            self.hold(turn.host, asked_s)
+        elif status < 400:
+            known.throttles = 0
+
+    def broke(self, turn: Turn) -> None:
+        """Notes that no answer came."""
+        self._come_back(turn).breaker.failure(turn.ticket)
+
+    def hold(self, host: str, wait_s: float) -> None:
+        """Lets nothing out to a host for `wait_s` seconds from now, and a little jitter."""
+        known = self._host(host)
+        late_s = self._chance.uniform(0, min(wait_s * JITTER, MOST_JITTER_S))
+        known.not_before = max(known.not_before, self._clock() + wait_s + late_s)
+
+    def slow(self, host: str, interval_s: float) -> None:
+        """Makes the interval of a host at least so long, for every kind of request."""
+        known = self._host(host)
+        known.least_interval_s = max(known.least_interval_s, interval_s)
+
+    def has_answered(self, host: str) -> bool:
+        """Tells whether a host has ever answered."""
+        return self._host(host).breaker.answered
+
+    def is_given_up(self, host: str) -> bool:
+        """Tells whether a host has been down for so long that it is no longer asked."""
+        return self._host(host).breaker.state == "given_up"
+
+    def _come_back(self, turn: Turn) -> "_Host":
+        known = self._host(turn.host)
+        lane = known.lane(turn.kind)
+        if turn.kind in self._one_at_a_time:
+            lane.busy = False
+            lane.not_before = self._clock() + self._interval_s(known, turn.kind)
+        return known
+
+    def _interval_s(self, known: "_Host", kind: str) -> float:
+        return max(self._intervals_s.get(kind, 0.0), known.least_interval_s)
+
+    def _host(self, host: str) -> "_Host":
+        if host not in self._hosts:
+            self._hosts[host] = _Host(Breaker(self._limits, self._clock))
+        return self._hosts[host]
+
+
+@dataclasses.dataclass(slots=True)
+class _Lane:
+    """The requests of one kind to one host."""
+
+    not_before: float = -math.inf
+    busy: bool = False  # one is on its way, and must come back first
+
+
+@dataclasses.dataclass(slots=True)
+class _Host:
+    breaker: Breaker
+    not_before: float = -math.inf
+    throttles: int = 0  # in a row
+    least_interval_s: float = 0.0
+    lanes: dict[str, _Lane] = dataclasses.field(default_factory=dict)
+
+    def lane(self, kind: str) -> _Lane:
+        return self.lanes.setdefault(kind, _Lane())
+
+
+def host_of(url: str) -> str:
+    """Returns the host that an address is asked of, with its port where that is not the usual."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)):
+        return host
+    return f"{host}:{parts.port}"

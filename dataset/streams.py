@@ -1,0 +1,93 @@
+"""Reads tables by batches, so that memory does not grow with their length."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dataset.errors import SchemaError
+from dataset.schemas import check_batch, check_schema
+from dataset.store import Store
+
+ROWS_AT_ONCE = 1024  # a posts row is half a kilobyte, and is held in several forms at once
+_BUFFER_BYTES = 2**16  # read ahead by so much, not by whole columns of a row group
+_NO_NIBBLE = 255
+_NIBBLE = np.full(256, _NO_NIBBLE, np.uint8)
+_NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+
+
+def batches(
+    store: Store,
+    path: str,
+    *,
+    declared: pa.Schema,
+    columns: Sequence[str] | None = None,
+    digit: str | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yields a table's rows by batches: all columns or some; of face_ids that begin with `digit`.
+
+    Row groups without such ids are not read, so a table that is sorted by face_id is read once for
+    all digits together. Raises SchemaError, naming file, column and row, for what is not declared.
+    """
+    names = list(declared.names if columns is None else columns)
+    first = 0
+    with store.open(path) as file:
+        parquet = _opened(file, where=store.url(path))
+        check_schema(parquet.schema_arrow, declared, where=store.url(path))
+        groups = _groups(parquet, digit)
+        try:
+            for batch in parquet.iter_batches(
+                ROWS_AT_ONCE, row_groups=groups, columns=names, use_threads=False
+            ):
+                check_batch(batch, declared, first_row=first, where=store.url(path))
+                first += batch.num_rows
+                yield batch.select(names) if digit is None else _starting(batch, digit)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SchemaError(
+                f"{store.url(path)} is damaged after row {first:,}: {error}. Build it again."
+            ) from error
+
+
+def sha256_prefixes(sha256s: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """Returns the first 64 bits of each sha256 (64 hex digits), and where the text is one: [N]."""
+    lengths = pc.fill_null(pc.binary_length(sha256s), 0)
+    whole = pc.equal(lengths, 64).to_numpy(zero_copy_only=False)
+    texts = pc.fill_null(sha256s, "") if not whole.all() else sha256s
+    padded = pc.utf8_slice_codeunits(pc.utf8_rpad(texts, 16, "0"), 0, 16)
+    ascii_only = pc.equal(pc.binary_length(padded), 16).to_numpy(zero_copy_only=False)
+    if not ascii_only.all():
+        padded = pc.if_else(pa.array(ascii_only), padded, "0" * 16)
+    joined = "".join(padded.to_pylist()).encode() if len(padded) else b""
+    nibbles = _NIBBLE[np.frombuffer(joined, np.uint8).reshape(-1, 16)]
+    right = whole & ascii_only & (nibbles != _NO_NIBBLE).all(axis=1)
+    pairs = (nibbles[:, ::2] << 4) | (nibbles[:, 1::2] & 15)
+    return np.ascontiguousarray(pairs).view(">u8")[:, 0].astype(np.uint64), right
+
+
+def _opened(file: object, *, where: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{where} is not a Parquet file: {error}") from error
+
+
+def _groups(parquet: pq.ParquetFile, digit: str | None) -> list[int]:
+    """The row groups that may hold face_ids beginning with `digit`, by their least and greatest."""
+    every = range(parquet.metadata.num_row_groups)
+    if digit is None:
+        return list(every)
+    column = parquet.schema_arrow.names.index("face_id")  # no list stands before it
+    found = []
+    for group in every:
+        of_group = parquet.metadata.row_group(group).column(column).statistics
+        bounded = of_group is not None and of_group.has_min_max
+        if not bounded or of_group.min[:1] <= digit <= of_group.max[:1]:
+            found.append(group)
+    return found
+
+
+def _starting(batch: pa.RecordBatch, digit: str) -> pa.RecordBatch:
+    return batch.filter(pc.starts_with(batch.column("face_id"), digit))

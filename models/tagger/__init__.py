@@ -1,0 +1,1 @@
+"""The tagger: which labels a face has; our own small network, or a user's ONNX file."""

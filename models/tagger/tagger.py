@@ -1,0 +1,204 @@
+"""A trained tagger: pictures in, a calibrated probability for each label out; saved and loaded."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dataset.errors import TrainingError, listed
+from dataset.geometry import resized
+from dataset.store import Store, digest_of
+from dataset.vocabulary import sided
+from models.sampling import read_tensors, tensor_faults
+from models.tagger.calibration import Calibration, sigmoid
+from models.tagger.config import TaggerConfig
+from models.tagger.interface import Images, Probabilities, check_images
+from models.tagger.network import TaggerNet
+
+WEIGHTS = "tagger.safetensors"
+FACTS = "tagger.json"
+CHUNK = 256  # pictures a pass
+_NETWORK = "network."
+_KIND = "omokage-tagger"
+_VERSION = 1
+
+
+@dataclasses.dataclass
+class Tagger:
+    """A network with its calibration.
+
+    Attributes:
+        network: in eval mode, on its device.
+        label_names: column i of every result means label_names[i].
+        calibration: slope and shift of each label's logit.
+        config: the settings that it was trained with.
+        facts: JSON about the training: data digest, rows, steps, seconds, scores.
+
+    """
+
+    network: TaggerNet
+    label_names: tuple[str, ...]
+    calibration: Calibration
+    config: TaggerConfig
+    facts: dict[str, Any]
+
+    @property
+    def input_px(self) -> int:
+        """The side that pictures are resized to."""
+        return self.config.input_px
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over weights, calibration, label names and input size."""
+        return _digest(safetensors.torch.save(self._tensors()), self.label_names, self.input_px)
+
+    def probabilities(self, images: Images) -> Probabilities:
+        """Returns the calibrated probability of each label [N,L] for uint8 pictures [N,S,S,3]."""
+        return self.calibration.probabilities(self.logits(images))
+
+    def raw_probabilities(self, images: Images) -> Probabilities:
+        """Returns the network's own probabilities [N,L], before calibration."""
+        return sigmoid(self.logits(images).astype(np.float64)).astype(np.float32)
+
+    @torch.no_grad()
+    def logits(self, images: Images) -> npt.NDArray[np.float32]:
+        """Returns the network's logits [N,L] for uint8 pictures [N,S,S,3].
+
+        The mean over picture and mirror image, unless a label tells left from right.
+        """
+        check_images(images)
+        device = next(self.network.parameters()).device
+        mirror = self.config.flip and not sided(self.label_names)
+        found = [np.zeros((0, len(self.label_names)), np.float32)]
+        for start in range(0, len(images), CHUNK):
+            batch = scaled(at_side(images[start : start + CHUNK], self.input_px), device)
+            logits = self.network(batch)
+            if mirror:
+                logits = (logits + self.network(batch.flip(3))) / 2
+            found.append(logits.float().cpu().numpy())
+        return np.concatenate(found)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes tagger.safetensors, then tagger.json, into a folder or fsspec URL."""
+        store = Store(folder)
+        content = safetensors.torch.save(self._tensors())
+        store.write_bytes(WEIGHTS, content)
+        store.write_json(
+            FACTS,
+            {
+                "kind": _KIND,
+                "version": _VERSION,
+                "labels": list(self.label_names),
+                "input_px": self.input_px,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "digest": _digest(content, self.label_names, self.input_px),
+                "config": dataclasses.asdict(self.config),
+                "facts": self.facts,
+            },
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        held = {f"{_NETWORK}{name}": t for name, t in self.network.state_dict().items()}
+        held["calibration.slope"] = torch.from_numpy(self.calibration.slope)
+        held["calibration.shift"] = torch.from_numpy(self.calibration.shift)
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in held.items()}
+
+
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Tagger:
+    """Loads what `Tagger.save` wrote into a folder or fsspec URL.
+
+    Raises StoreError if a file is not there, TrainingError naming the file and every fault: not
+    ours, damaged, of another training, tensors that are missing, unknown, misshapen or not finite.
+    """
+    store = Store(folder)
+    facts = _read_facts(store)
+    content = store.read_bytes(WEIGHTS)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != facts["sha256"]:
+        raise TrainingError(
+            f"{store.url(WEIGHTS)} is damaged or of another training: its sha256 is "
+            f"{sha256[:12]}…, {FACTS} says {facts['sha256'][:12]}…. Train the tagger again."
+        )
+    labels = tuple(facts["labels"])
+    digest = _digest(content, labels, facts["input_px"])
+    if digest != facts["digest"]:
+        raise TrainingError(
+            f"{store.url(FACTS)}: its labels or its input_px were changed: the digest is "
+            f"{digest[:12]}…, {facts['digest'][:12]}… stands there. Train the tagger again."
+        )
+    config = TaggerConfig(**facts["config"])
+    tensors = read_tensors(store, WEIGHTS)
+    network = TaggerNet(len(labels), width=config.width)
+    wanted = {f"{_NETWORK}{name}": t for name, t in network.state_dict().items()}
+    wanted |= dict.fromkeys(("calibration.slope", "calibration.shift"), torch.ones(len(labels)))
+    faults = tensor_faults(tensors, wanted)
+    if faults:
+        raise TrainingError(
+            f"{store.url(WEIGHTS)} does not fit {FACTS}:\n{listed(faults)}\nTrain the tagger again."
+        )
+    held = {n.removeprefix(_NETWORK): t for n, t in tensors.items() if n.startswith(_NETWORK)}
+    network.load_state_dict(held)
+    slope, shift = (tensors[f"calibration.{name}"].numpy() for name in ("slope", "shift"))
+    network = network.to(device).eval().requires_grad_(False)
+    return Tagger(network, labels, Calibration(slope, shift), config, facts["facts"])
+
+
+def at_side(images: Images, side_px: int) -> Images:
+    """Resizes pictures [N,S,S,3] to [N,side,side,3], by area down and by Lanczos up."""
+    if images.shape[1] == side_px:
+        return images
+    if not len(images):
+        return np.zeros((0, side_px, side_px, 3), np.uint8)
+    return np.stack([resized(image, side_px) for image in images])
+
+
+def scaled(images: Images, device: torch.device) -> Tensor:
+    """Turns uint8 [N,R,R,3] into float32 [N,3,R,R] in [-1,1], channels last in memory."""
+    planes = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+    return planes.float().div(127.5).sub(1)
+
+
+def _digest(content: bytes, labels: Sequence[str], input_px: int) -> str:
+    sha256 = hashlib.sha256(content).hexdigest()
+    return digest_of({"weights": sha256, "labels": list(labels), "input_px": input_px})
+
+
+_WANTED: dict[str, tuple[type, str]] = {
+    "labels": (list, "a list of names"),
+    "input_px": (int, "a whole number"),
+    "sha256": (str, "a digest"),
+    "digest": (str, "a digest"),
+    "config": (dict, "the settings"),
+    "facts": (dict, "what is known of the training"),
+}
+
+
+def _read_facts(store: Store) -> dict[str, Any]:
+    facts = store.read_json(FACTS)
+    if not isinstance(facts, dict) or facts.get("kind") != _KIND:
+        raise TrainingError(f'{store.url(FACTS)} is no tagger\'s: "kind": "{_KIND}" wanted')
+    if facts.get("version") != _VERSION:
+        raise TrainingError(
+            f"{store.url(FACTS)} is of version {facts.get('version')!r}, {_VERSION} wanted. "
+            "Train the tagger again."
+        )
+    faults = [
+        f"{name} is {facts.get(name)!r}, {meaning} wanted"
+        for name, (kind, meaning) in _WANTED.items()
+        if not isinstance(facts.get(name), kind)
+    ]
+    known = {field.name for field in dataclasses.fields(TaggerConfig)}
+    if not faults:
+        faults = [f"config.{name} is unknown" for name in facts["config"] if name not in known]
+    if faults:
+        raise TrainingError(
+            f"{store.url(FACTS)} has faults:\n{listed(faults)}\nTrain the tagger again."
+        )
+    return facts

@@ -1,0 +1,208 @@
+"""A board of a few lines for tests of the crawl's manners: answers as told, notes who asks when.
+
+And a way to crawl it in a child process that writes down every connection it makes.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from PIL import Image
+
+from tests.crawlers.conftest import REPOSITORY
+
+Answer = Callable[[web.Request], web.StreamResponse | None]
+
+# Runs a module with socket's doors watched: `connects` and `names` get a line each time.
+WATCHED = """
+import json, os, runpy, socket, sys
+log = open(os.environ["WATCH_LOG"], "a", buffering=1)
+lies = json.loads(os.environ["WATCH_LIES"])
+def note(kind, value): print(json.dumps([kind, value]), file=log)
+plain_connect, plain_connect_ex = socket.socket.connect, socket.socket.connect_ex
+plain_name = socket.gethostbyname
+def connect(self, address):
+    note("connect", address)
+    return plain_connect(self, address)
+def connect_ex(self, address):
+    note("connect", address)
+    return plain_connect_ex(self, address)
+def gethostbyname(name):
+    note("name", name)
+    return lies[name] if name in lies else plain_name(name)
+socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
+socket.gethostbyname = gethostbyname
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def picture(number: int) -> bytes:
+    """A small PNG, another for each number."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), (number % 256, number // 256 % 256, 90)).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclasses.dataclass
+class LittleBoard:
+    """Posts 1 to `count` with a picture each; `answer` may answer in the board's place."""
+
+    count: int = 3
+    answer: Answer = lambda _request: None
+    file_urls: dict[int, str] = dataclasses.field(default_factory=dict)  # instead of our own
+    url: str = ""
+    asked: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # when, path
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for _moment, path in self.asked]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.asked.append((time.monotonic(), request.path))
+        answered = self.answer(request)
+        if answered is not None:
+            return answered
+        if request.path == "/robots.txt":
+            return web.Response(text="User-agent: *\nAllow: /\n")
+        if request.path == "/danbooru/counts/posts.json":
+            return web.json_response({"counts": {"posts": self.count}})
+        if request.path == "/danbooru/posts.json":
+            return web.json_response(self._page(request.query))
+        if request.path.startswith("/media/"):
+            return web.Response(body=picture(int(request.path.split("/")[-1].split(".")[0])))
+        raise web.HTTPNotFound
+
+    def _page(self, query: Any) -> list[dict[str, Any]]:
+        edge, limit = int(query["page"][1:]), int(query["limit"])
+        ids = range(self.count, 0, -1)
+        wanted = [n for n in ids if (n > edge if query["page"][0] == "a" else n < edge)]
+        return [self._record(number) for number in wanted[:limit]]
+
+    def _record(self, number: int) -> dict[str, Any]:
+        return {
+            "id": number,
+            "md5": hashlib.md5(picture(number), usedforsecurity=False).hexdigest(),
+            "file_ext": "png",
+            "image_width": 64,
+            "image_height": 64,
+            "rating": "g",
+            "tag_string_general": "1girl solo",
+            "source": "https://source.invalid/never-asked.png",
+            "file_url": self.file_urls.get(number, f"{self.url}/media/{number}.png"),
+        }
+
+
+@contextlib.contextmanager
+def serving(board: LittleBoard) -> Iterator[LittleBoard]:
+    """Serves a little board on loopback until the block ends."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="little board", daemon=True)
+    thread.start()
+
+    async def start() -> web.AppRunner:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", board.handle)
+        runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    try:
+        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
+        board.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        try:
+            yield board
+        finally:
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=30)
+        loop.close()
+
+
+@dataclasses.dataclass
+class Crawled:
+    """What a crawl left: exit code, words, connections made and names looked up."""
+
+    code: int
+    out: str
+    err: str
+    connects: list[tuple[str, int]]
+    names: list[str]
+
+
+@dataclasses.dataclass
+class Crawler:
+    """Crawls with the doors watched; `home` and `registry` lie in `folder`."""
+
+    folder: Path
+    url: str = "http://127.0.0.1:9"
+    registry: str = "[demo]\npage_size = 200\n"
+    lies: dict[str, str] = dataclasses.field(default_factory=dict)  # name -> address
+    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def run(self, *options: str, site: str = "demo") -> Crawled:
+        """Runs `crawlers.run`."""
+        return self._run(
+            "crawlers.run",
+            *("--site", site, "--home", str(self.home), "--sites", self._registry(), *options),
+        )
+
+    def scrapy(self, **settings: Any) -> Crawled:
+        """Runs `scrapy crawl` of the demo site with settings of Scrapy's."""
+        given = [word for key, value in settings.items() for word in ("-s", f"{key}={value}")]
+        arguments = f"-a site=demo -a home={self.home} -a sites={self._registry()}".split()
+        return self._run("scrapy", "crawl", "danbooru", *arguments, *given)
+
+    def _registry(self) -> str:
+        file = self.folder / "sites.toml"
+        file.write_text(self.registry, encoding="utf-8")
+        return str(file)
+
+    def _run(self, *arguments: str) -> Crawled:
+        log = self.folder / "watch.log"
+        log.write_text("")
+        clean = {
+            k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, *arguments],
+            cwd=REPOSITORY,
+            env={
+                **clean,
+                "OMOKAGE_BOARD_URL": self.url,
+                "OMOKAGE_PROGRESS": "off",
+                "WATCH_LOG": str(log),
+                "WATCH_LIES": json.dumps(self.lies),
+                **self.variables,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        noted = [json.loads(line) for line in log.read_text().splitlines()]
+        return Crawled(
+            code=done.returncode,
+            out=done.stdout,
+            err=done.stderr,
+            connects=[tuple(value[:2]) for kind, value in noted if kind == "connect"],
+            names=[value for kind, value in noted if kind == "name"],
+        )
