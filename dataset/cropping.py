@@ -13,7 +13,7 @@ from dataset.geometry import Box, Square, centre_square, cut, square_around
 from dataset.likeness import MAX_DISTANCE, phash, sharpness, thumb
 from dataset.store import digest_of
 
-_VERSION = 1  # raise it when the same picture and settings give other crops than before
+_VERSION = 2  # raise it when the same picture and settings give other crops than before
 _OF_THE_MERGE = ("phash_distance", "thumb_rms_max")  # these change no crop
 
 

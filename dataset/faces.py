@@ -75,7 +75,10 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
 
 
 def _first_posts(store: Store) -> pa.Table:
-    """One row a picture, sorted by sha256: ext, board, post_id, and whether it is tagged solo."""
+    """One row a picture, sorted by sha256: ext, board, post_id, whether it is solo or cropped.
+
+    A picture is cropped if any of its posts says so; the rest is of its first post.
+    """
     table = read_table(store, POSTS_PATH, declared=POSTS)
     usable = table.filter(pc.and_(pc.is_null(table["drop_reason"]), pc.is_valid(table["sha256"])))
     if not usable.num_rows:
@@ -85,12 +88,15 @@ def _first_posts(store: Store) -> pa.Table:
         )
     _check_blobs(store, usable)
     usable = usable.append_column("solo", _has_tag(usable["tags_general"], SOLO))
+    faces_already = usable.filter(pc.fill_null(usable["cropped"], fill_value=False))["sha256"]
     usable = usable.select(["sha256", "ext", "board", "post_id", "solo"])
     ordered = usable.sort_by([(name, "ascending") for name in ("sha256", "board", "post_id")])
     names = ordered["sha256"].to_numpy()
     first = np.ones(len(names), bool)
     first[1:] = names[1:] != names[:-1]
-    return ordered.filter(pa.array(first))
+    firsts = ordered.filter(pa.array(first))
+    cropped = pc.is_in(firsts["sha256"], value_set=faces_already.combine_chunks())
+    return firsts.append_column("cropped", cropped)
 
 
 def _check_blobs(store: Store, usable: pa.Table) -> None:
@@ -136,9 +142,9 @@ def _rejects(store: Store) -> set[str]:
 
 def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
     blobs: dict[str, list[Blob]] = {digit: [] for digit in DIGITS}
-    pairs = zip(posts["sha256"].to_pylist(), posts["ext"].to_pylist(), strict=True)
-    for sha256, ext in pairs:
-        blobs[sha256[0]].append(Blob(sha256, ext))
+    columns = (posts[name].to_pylist() for name in ("sha256", "ext", "cropped"))
+    for blob in map(Blob, *columns):
+        blobs[blob.sha256[0]].append(blob)
     return [plan_shard(store, digit, blobs[digit], settings) for digit in DIGITS]
 
 
@@ -206,7 +212,9 @@ def _merge(
     store: Store, posts: pa.Table, plans: list[Plan], *, rejects: set[str], settings: FaceSettings
 ) -> FacesTable:
     """Joins shards and posts, drops what takes more than one picture to see, writes the table."""
-    shards = [read_table(store, plan.path, declared=SHARD).drop(["thumb"]) for plan in plans]
+    shards = [
+        read_table(store, plan.path, declared=SHARD).drop(["thumb", "cropped"]) for plan in plans
+    ]
     table = pa.concat_tables(shards)
     without = pc.sum(pc.equal(table["fault"], NO_FACE)).as_py() or 0
     unread = pc.fill_null(pc.not_equal(table["fault"], NO_FACE), fill_value=False)

@@ -6,7 +6,7 @@ goes, and then only the new pictures are cropped.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -30,6 +30,7 @@ SHARD = pa.schema(
         pa.field("fault", pa.string()),  # no_face, or why the picture could not be read
         pa.field("sha256", pa.string(), nullable=False),
         *(field.with_nullable(True) for field in FACES if field.name not in _OF_POSTS | {"sha256"}),
+        pa.field("cropped", pa.bool_(), nullable=False),  # its post said so when it was cropped
         pa.field("thumb", pa.binary()),
     ],
     metadata={"table": "shard"},
@@ -42,6 +43,7 @@ class Blob:
 
     sha256: str
     ext: str
+    cropped: bool = False  # it is a face already: taken whole
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,14 @@ def plan_shard(store: Store, digit: str, blobs: list[Blob], settings: FaceSettin
 
     Pictures that could not be read are tried again each time: the blob may have been mended.
     """
-    inputs = digest_of([[blob.sha256, blob.ext] for blob in blobs])
+    inputs = digest_of([[blob.sha256, blob.ext, blob.cropped] for blob in blobs])
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
         # A file of other settings must not outlive its crops, which are about to be overwritten.
         store.remove(shard_path(digit))
         return Plan(digit, inputs, whole=False, rows=SHARD.empty_table(), todo=tuple(blobs))
     table = read_table(store, shard_path(digit), declared=SHARD)
-    rows = _standing(store, digit, table)
+    rows = _as_said(_standing(store, digit, table), blobs)
     done = set(rows["sha256"].to_pylist())
     todo = tuple(blob for blob in blobs if blob.sha256 not in done)
     whole = not todo and stored["inputs"] == inputs
@@ -133,24 +135,31 @@ def _standing(store: Store, digit: str, table: pa.Table) -> pa.Table:
     return table.filter(pc.invert(pc.is_in(table["sha256"], value_set=again.combine_chunks())))
 
 
+def _as_said(rows: pa.Table, blobs: list[Blob]) -> pa.Table:
+    """The rows of pictures whose posts still say the same of their being cropped already."""
+    cropped = {blob.sha256 for blob in blobs if blob.cropped}
+    said = pa.array([sha256 in cropped for sha256 in rows["sha256"].to_pylist()], pa.bool_())
+    return rows.filter(pc.equal(rows["cropped"], said))
+
+
 def _crops_there(store: Store, digit: str) -> set[str]:
     return {name for second in DIGITS for name in store.files(f"crops/{digit}{second}")}
 
 
 def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, Any]]:
+    same = {"sha256": blob.sha256, "cropped": blob.cropped}
     path = blob_path(blob.sha256, blob.ext)
     if not store.exists(path):
-        return [{"sha256": blob.sha256, "fault": f"{path} is not there; crawl again"}]
+        return [{**same, "fault": f"{path} is not there; crawl again"}]
     try:
         picture = decode(store.read_bytes(path), where=path)
     except UnreadablePicture as error:
-        return [{"sha256": blob.sha256, "fault": str(error)}]
-    found = faces_on(picture, blob.sha256, settings)
+        return [{**same, "fault": str(error)}]
+    here = replace(settings, cropped=settings.cropped or blob.cropped)
+    found = faces_on(picture, blob.sha256, here)
     for face in found:
         _write(store, face)
-    return [{"sha256": blob.sha256, **face.row} for face in found] or [
-        {"sha256": blob.sha256, "fault": NO_FACE}
-    ]
+    return [{**same, **face.row} for face in found] or [{**same, "fault": NO_FACE}]
 
 
 def _write(store: Store, face: Face) -> None:

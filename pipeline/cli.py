@@ -7,6 +7,7 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
+from pipeline.import_cli import import_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
@@ -152,6 +153,9 @@ def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, 
             f"{target} cannot be written: {error}", param_hint="--out"
         ) from error
     click.echo(f"{target}: {n} pictures, seeds {seed} to {seed + n - 1}")
+
+
+cli.add_command(import_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:
