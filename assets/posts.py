@@ -1,4 +1,4 @@
-"""Posts: the one table of all enabled boards' posts, made from the crawl's ledger."""
+"""Posts: the one table of the posts of all enabled boards and of all imports, by the ledger."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from assets.faults import plain_failures
 from assets.previews import blob_sheet, inline
 from assets.resources import StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema, reasons
+from assets.tables import OWNERS, boards_table, column_schema, reasons
 from crawlers.export import export_posts
 from crawlers.sites import load_sites
 from dataset.schemas import POSTS, read_table
@@ -29,8 +29,8 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
         kinds={"parquet"},
         owners=OWNERS,
         description=(
-            "One row for each post of a board, kept or dropped and why. The takedown list is "
-            "applied again at every build."
+            "One row for each post of a board or an import, kept or dropped and why. The takedown "
+            "list is applied again at every build."
         ),
         metadata={"dagster/column_schema": column_schema(POSTS)},
     )
@@ -45,6 +45,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
                 "dagster/row_count": made.rows,
                 "kept": made.kept,
                 "refused": reasons(made.refused),
+                "boards": boards_table(made.boards),
                 "requeued": made.requeued,
                 "orphans_removed": made.swept,
                 "seconds": watch.seconds,

@@ -29,3 +29,13 @@ def reasons(counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     rows = "\n".join(f"| {reason} | {count:,} |" for reason, count in ordered)
     return dg.MetadataValue.md(f"| reason | count |\n| --- | ---: |\n{rows}")
+
+
+def boards_table(counts: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
+    """Returns how many posts of each board were kept and refused as a Markdown table."""
+    rows = [
+        f"| {board} | {found['kept']:,} | {found['refused']:,} |"
+        for board, found in sorted(counts.items())
+    ]
+    heading = ["| board | kept | refused |", "| --- | ---: | ---: |"]
+    return dg.MetadataValue.md("\n".join(heading + rows))

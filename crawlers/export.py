@@ -37,13 +37,16 @@ class PostsTable:
     digest: str  # over all content but fetched_at
     refused: dict[str, int]
     requeued: int = 0  # kept posts whose blob was missing or cut short: the next crawl fetches them
+    boards: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # kept, refused
     swept: int = 0  # files under blobs/ that no post named: a killed crawl had left them
 
 
 def export_posts(
     store: Store, sites: Sequence[str], *, registry: Mapping[str, Site] | None = None
 ) -> PostsTable:
-    """Builds `posts.parquet` from the ledger: the posts of the sites' boards by (board, post_id).
+    """Builds `posts.parquet` from the ledger: posts of the sites' boards and of all imports.
+
+    The rows are sorted by (board, post_id).
 
     The policy and the takedown list are applied again: what is on the list loses its row here and
     its blob. A kept post whose blob is gone is queued for the next crawl; a blob that no post names
@@ -52,10 +55,13 @@ def export_posts(
     Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list.
     """
     names = board_names(load_sites() if registry is None else registry)
-    boards = sorted({names.get(site, site) for site in sites})
+    crawled = {names.get(site, site) for site in sites}
     if not store.exists(FILE):
-        raise EmptyStageError(f"{store.url(FILE)} is not there: crawl a site first")
+        raise EmptyStageError(
+            f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
+        )
     with Ledger.of(store) as ledger:
+        boards = sorted(crawled.union(ledger.imports()))
         takedowns = board_takedowns(store, names, crawled=ledger.boards())
         _take_down(ledger, store, takedowns)
         build = _Build(store)
@@ -63,10 +69,10 @@ def export_posts(
             for row in ledger.rows(boards):
                 write(row, takedowns)
         ledger.requeue(build.lost, "blob_missing")
-        taken = ledger.taken_down(boards)
+        taken = {board: ledger.taken_down([board]) for board in boards}
         swept = sweep(store, ledger)
     refused = collections.Counter(build.refused)
-    refused.update({TAKEDOWN: taken})
+    refused.update({TAKEDOWN: sum(taken.values())})
     counts = {reason: count for reason, count in sorted(refused.items()) if count}
     if not build.kept:
         raise EmptyStageError(_nothing(boards, build.rows, counts))
@@ -77,6 +83,13 @@ def export_posts(
         digest=build.digest.hexdigest(),
         refused=counts,
         requeued=len(build.lost),
+        boards={
+            board: {
+                "kept": build.kept_of[board],
+                "refused": build.rows_of[board] - build.kept_of[board] + taken[board],
+            }
+            for board in boards
+        },
         swept=len(swept),
     )
 
@@ -90,6 +103,8 @@ class _Build:
         self.rows = 0
         self.kept = 0
         self.refused: collections.Counter[str] = collections.Counter()
+        self.rows_of: collections.Counter[str] = collections.Counter()  # by board
+        self.kept_of: collections.Counter[str] = collections.Counter()
         self.lost: list[Post] = []
         self.digest = hashlib.sha256()
 
@@ -124,8 +139,10 @@ class _Build:
         self._batch.append(values)
         self.digest.update(_digested(values))
         self.rows += 1
+        self.rows_of[row.post.board] += 1
         if reason is None:
             self.kept += 1
+            self.kept_of[row.post.board] += 1
         else:
             self.refused[reason] += 1
 

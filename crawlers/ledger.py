@@ -30,6 +30,7 @@ from dataset.store import Store
 FILE = "ledger.sqlite"
 VERSION = 2
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
+IMPORTED = "import@"  # how the identity of an import begins; its posts came by no search
 TAKEDOWN = "takedown"  # the reason that no later record of a post undoes
 # What a board had not finished with is looked at again, so often and so long after the last time.
 UNFINISHED = ("pending", "flagged")
@@ -186,17 +187,21 @@ class Ledger:
 
         Raises CrawlError if the ledger holds another board's posts under that name.
         """
-        with self._transaction():
-            rows = self._rows("SELECT identity FROM boards WHERE board = ?", site.board)
-            known = {identity for (identity,) in rows}
-            if known and known.isdisjoint(site.identities):
-                raise CrawlError(
-                    f"{self.path} holds posts of {', '.join(sorted(known))} under the name "
-                    f"{site.board}, which now stands for {', '.join(sorted(site.identities))}; "
-                    "choose another name or another home"
-                )
-            for identity in site.identities - known:
-                self._do("INSERT INTO boards VALUES (?, ?)", (site.board, identity))
+        self._admit(site.board, site.identities)
+
+    def admit_import(self, name: str, kind: str) -> None:
+        """Writes down that a name stands for imported pictures of a kind (danbooru or folder).
+
+        Raises CrawlError if the ledger holds a board's posts, or another kind's, under that name.
+        """
+        self._admit(name, frozenset({f"{IMPORTED}{kind}"}))
+
+    def imports(self) -> list[str]:
+        """Returns the names of all imports that were ever taken in."""
+        rows = self._rows(
+            "SELECT board FROM boards WHERE identity LIKE ? ORDER BY board", f"{IMPORTED}%"
+        )
+        return [board for (board,) in rows]
 
     def boards(self) -> list[str]:
         """Returns the names of all boards that were ever crawled into this ledger."""
@@ -224,6 +229,22 @@ class Ledger:
                 (board, query, window.low, window.high, int(window.bottomed), self._now()),
             )
         return to_settle
+
+    def note_import(self, name: str, posts: Sequence[Post]) -> None:
+        """Writes down imported posts, all or none; those that are new or changed are pending."""
+        with self._transaction():
+            for post in posts:
+                self._note(name, IMPORTED, post)
+
+    def standing(self, post: Post) -> tuple[str | None, bool]:
+        """Returns a post's state (None: unknown), and whether its record is settled as it is."""
+        row = self._one(f"SELECT record, state, reason FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+        if row is None:
+            return None, False
+        record, state, reason = row
+        return state, state != "pending" and (
+            reason == TAKEDOWN or same_picture_and_words(json.loads(record), post.to_record())
+        )
 
     def revisit(self, board: str) -> int:
         """Makes pending again what the board had not finished with, once it is due.
@@ -422,6 +443,19 @@ class Ledger:
             Wait(host, dt.datetime.fromisoformat(moment), asked_s)
             for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
         ]
+
+    def _admit(self, board: str, identities: frozenset[str]) -> None:
+        with self._transaction():
+            rows = self._rows("SELECT identity FROM boards WHERE board = ?", board)
+            known = {identity for (identity,) in rows}
+            if known and known.isdisjoint(identities):
+                raise CrawlError(
+                    f"{self.path} holds posts of {', '.join(sorted(known))} under the name "
+                    f"{board}, which now stands for {', '.join(sorted(identities))}; "
+                    "choose another name or another home"
+                )
+            for identity in identities - known:
+                self._do("INSERT INTO boards VALUES (?, ?)", (board, identity))
 
     def _note(self, board: str, query: str, post: Post) -> bool:
         record = post.to_record()

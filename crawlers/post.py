@@ -39,6 +39,7 @@ class Post:
     banned: bool = False
     pending: bool = False
     flagged: bool = False
+    cropped: bool = False  # its picture is a face already, as the one who imported it said
 
     @property
     def tags(self) -> frozenset[str]:

@@ -74,7 +74,7 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
 
 
 def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
-    pictures = posts.select(["sha256", "ext"])
+    pictures = posts.select(["sha256", "ext", "cropped"])
     places = shard_places(posts)
     return [
         plan_shard(store, digit, pictures.slice(first, count), settings)

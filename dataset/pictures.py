@@ -14,22 +14,24 @@ from dataset.store import Store
 from dataset.streams import batches
 
 SOLO = "solo"
-_COLUMNS = ("sha256", "ext", "board", "post_id", "tags_general", "drop_reason")
+_COLUMNS = ("sha256", "ext", "board", "post_id", "tags_general", "cropped", "drop_reason")
 _SHA256_BYTES = 32
 
 
 class _Gathered:
-    """The usable posts in plain arrays, 49 bytes each: many small tables would take much more."""
+    """The usable posts in plain arrays, 50 bytes each: many small tables would take much more."""
 
     def __init__(self) -> None:
         self.sha256s = bytearray()
-        self.solo = bytearray()
+        self.solo, self.cropped = bytearray(), bytearray()
         self.post_ids = array("q")
         self.boards, self.exts = _Names(), _Names()
 
     def add(self, posts: pa.Table) -> None:
         self.sha256s += bytes.fromhex("".join(posts["sha256"].to_pylist()))
         self.solo += _has_tag(posts["tags_general"], SOLO).tobytes()
+        said = pc.fill_null(posts["cropped"], fill_value=False)
+        self.cropped += said.to_numpy().tobytes()
         self.post_ids.extend(posts["post_id"].to_pylist())
         self.boards.add(posts["board"].to_pylist())
         self.exts.add(posts["ext"].to_pylist())
@@ -43,6 +45,7 @@ class _Gathered:
         first = np.ones(len(order), bool)
         first[1:] = ordered[1:] != ordered[:-1]
         rows = order[first]
+        cropped = np.frombuffer(self.cropped, bool)[order]
         content = pa.py_buffer(names[rows].tobytes())
         sha256s = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(_SHA256_BYTES), len(rows), [None, content]
@@ -54,6 +57,7 @@ class _Gathered:
                 "board": self.boards.column(rows),
                 "post_id": post_ids[rows],
                 "solo": np.frombuffer(self.solo, bool)[rows],
+                "cropped": np.logical_or.reduceat(cropped, np.flatnonzero(first)),
             }
         )
 
@@ -81,10 +85,11 @@ class _Names:
 
 
 def first_posts(store: Store) -> pa.Table:
-    """Returns a row a picture, by sha256 (32 bytes): ext, board, post_id, whether it is solo.
+    """Returns a row a picture, by sha256 (32 bytes): ext, board, post_id, solo, cropped.
 
     Pictures are those of posts.parquet with a sha256 and no drop_reason; the post is the first by
-    board and number. Raises EmptyStageError if there is none, SchemaError for an impossible name.
+    board and number. A picture is cropped (a face already) if any of its posts says so. Raises
+    EmptyStageError if there is none, SchemaError for an impossible name.
     """
     gathered = _Gathered()
     rows = 0

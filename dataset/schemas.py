@@ -37,8 +37,16 @@ def _optional(name: str, kind: pa.DataType, meaning: str) -> pa.Field:
 
 POSTS = pa.schema(
     [
-        _required("board", pa.string(), "the board, as the site registry names it"),
-        _required("post_id", pa.int64(), "the board's own number of the post"),
+        _required(
+            "board",
+            pa.string(),
+            "the board, as the site registry names it, or the name of an import",
+        ),
+        _required(
+            "post_id",
+            pa.int64(),
+            "the board's number of the post; of a folder's picture, by its sha256",
+        ),
         _optional("md5", pa.string(), "the board's md5, verified on arrival; absent if withheld"),
         _optional("sha256", pa.string(), "name of the blob; absent if nothing was stored"),
         _optional("ext", pa.string(), "extension of the blob"),
@@ -55,6 +63,7 @@ POSTS = pa.schema(
         _optional("created_at", _TIME, "when it was posted"),
         _optional("updated_at", _TIME, "when its record last changed"),
         _required("fetched_at", _TIME, "when we last read its record"),
+        _optional("cropped", pa.bool_(), "true: its picture is a face already, imported as such"),
         _optional("drop_reason", pa.string(), "why it is not used; absent if it is"),
     ],
     metadata={"table": "posts"},

@@ -7,7 +7,7 @@ so that a shard is written as its batches come, and never held whole.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import pyarrow as pa
@@ -32,6 +32,7 @@ SHARD = pa.schema(
         pa.field("fault", pa.string()),  # no_face, or why the picture could not be read
         pa.field("sha256", pa.string(), nullable=False),
         *(field.with_nullable(True) for field in FACES if field.name not in _OF_POSTS | {"sha256"}),
+        pa.field("cropped", pa.bool_(), nullable=False),  # its post said so when it was cropped
         pa.field("thumb", pa.binary()),
         pa.field("picture_width", pa.int32()),
         pa.field("picture_height", pa.int32()),
@@ -48,6 +49,7 @@ class Blob:
 
     sha256: str
     ext: str
+    cropped: bool = False  # it is a face already: taken whole
 
     def __str__(self) -> str:
         return blob_path(self.sha256, self.ext)
@@ -57,7 +59,8 @@ class Blob:
 class Plan:
     """What is to be done for one shard: the rows of other `pictures` stand, `todo` is cropped.
 
-    Both have the columns sha256 (32 bytes, half the length of its digits) and ext, by sha256.
+    Both have the columns sha256 (32 bytes, half the length of its digits), ext and cropped, by
+    sha256.
     """
 
     digit: str
@@ -75,8 +78,9 @@ class Plan:
         """Yields what is to be cropped in tuples of `size` pictures."""
         for start in range(0, self.todo.num_rows, size):
             part = self.todo.slice(start, size)
-            pairs = zip(part["sha256"].to_pylist(), part["ext"].to_pylist(), strict=True)
-            yield tuple(Blob(sha256.hex(), ext) for sha256, ext in pairs)
+            columns = (part[name].to_pylist() for name in ("sha256", "ext", "cropped"))
+            rows = zip(*columns, strict=True)
+            yield tuple(Blob(sha256.hex(), ext, cropped) for sha256, ext, cropped in rows)
 
 
 def shard_path(digit: str) -> str:
@@ -95,14 +99,15 @@ def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSetti
     Pictures that could not be read are tried again each time: the blob may have been mended.
     """
     names = in_digits(pictures["sha256"])
-    pairs = zip(names.to_pylist(), pictures["ext"].to_pylist(), strict=True)
-    inputs = digest_of([list(pair) for pair in pairs])
+    columns = (names, pictures["ext"], pictures["cropped"])
+    inputs = digest_of(list(zip(*(column.to_pylist() for column in columns), strict=True)))
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
         # A file of other settings must not outlive its crops, which are about to be overwritten.
         store.remove(shard_path(digit))
         return Plan(digit, inputs, whole=False, pictures=pictures, todo=pictures)
-    standing = _standing(store, digit)
+    cropped = names.filter(pictures["cropped"].combine_chunks())
+    standing = _standing(store, digit, cropped)
     todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     whole = not todo.num_rows and stored["inputs"] == inputs
     return Plan(digit, inputs, whole=whole, pictures=pictures, todo=todo)
@@ -193,18 +198,23 @@ def _stored_digests(store: Store, digit: str) -> dict[str, str] | None:
     return {name: metadata.get(name.encode(), b"").decode() for name in ("settings", "inputs")}
 
 
-def _standing(store: Store, digit: str) -> pa.Array:
-    """The sha256 of pictures that were read and whose crops are all still there."""
+def _standing(store: Store, digit: str, cropped: pa.Array) -> pa.Array:
+    """The sha256 of pictures that were read and whose crops are all still there.
+
+    cropped: those that are faces already; one that was not taken so, or now is not, is left out.
+    """
     there = pa.array(sorted(_crops_there(store, digit)), pa.string())
     read: list[pa.Array] = [pa.array([], pa.string())]
     again: list[pa.Array] = [pa.array([], pa.string())]
-    columns = ("sha256", "fault", "crop")
+    columns = ("sha256", "fault", "crop", "cropped")
     for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
         crop, fault = batch["crop"], batch["fault"]
         lost = pc.and_(pc.is_valid(crop), pc.invert(pc.is_in(crop, value_set=there)))
         unread = pc.fill_null(pc.not_equal(fault, NO_FACE), fill_value=False)
         read.append(batch["sha256"])
-        again.append(batch["sha256"].filter(pc.or_(lost, unread)))
+        said = pc.is_in(batch["sha256"], value_set=cropped)
+        other = pc.not_equal(batch["cropped"], said)
+        again.append(batch["sha256"].filter(pc.or_(pc.or_(lost, unread), other)))
     known = pa.concat_arrays(read)
     return known.filter(pc.invert(pc.is_in(known, value_set=pa.concat_arrays(again))))
 
@@ -214,18 +224,18 @@ def _crops_there(store: Store, digit: str) -> set[str]:
 
 
 def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, object]]:
+    same = {"sha256": blob.sha256, "cropped": blob.cropped}
     path = str(blob)
     if not store.exists(path):
-        return [{"sha256": blob.sha256, "fault": f"{path} is not there; crawl again"}]
+        return [{**same, "fault": f"{path} is not there; crawl again"}]
+    here = replace(settings, cropped=settings.cropped or blob.cropped)
     try:
-        found = faces_in(store.read_bytes(path), blob.sha256, settings, where=path)
+        found = faces_in(store.read_bytes(path), blob.sha256, here, where=path)
     except UnreadablePicture as error:
-        return [{"sha256": blob.sha256, "fault": str(error)}]
+        return [{**same, "fault": str(error)}]
     for face in found:
         _write(store, face)
-    return [{"sha256": blob.sha256, **face.row} for face in found] or [
-        {"sha256": blob.sha256, "fault": NO_FACE}
-    ]
+    return [{**same, **face.row} for face in found] or [{**same, "fault": NO_FACE}]
 
 
 def _write(store: Store, face: Face) -> None:

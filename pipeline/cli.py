@@ -8,6 +8,7 @@ import click
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
 from pipeline.faces_cli import faces
+from pipeline.import_cli import import_command
 from pipeline.review_cli import review
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
@@ -158,6 +159,7 @@ def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, 
 
 cli.add_command(faces)
 cli.add_command(review)
+cli.add_command(import_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

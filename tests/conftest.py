@@ -9,7 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 
-LONG_FIRST = ("test_killed_in_the_middle", "tests/pipeline/")
+LONG_FIRST = (
+    "test_killed_in_the_middle",
+    "tests/pipeline/",
+    "tests/benchmarks/",
+    "tests/crawlers/test_memory.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -186,7 +186,9 @@ class BoardSpider(scrapy.Spider):
             why = f"it has more than {MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes"
         if isinstance(error, (BrokenAnswer, DownloadCancelledError)):
             unusable = f"{self.site.name} gives no answer that can be used to {url}: {why}"
-            async for again in self._ask_again(request, CrawlError(unusable)):
+            # One that is too large may have been a slip; it costs too much to hope for five times.
+            most = 1 if is_too_large(error) else None
+            async for again in self._ask_again(request, CrawlError(unusable), most=most):
                 yield again
             return
         if isinstance(error, IgnoreRequest) and why.startswith("Forbidden by robots.txt"):
@@ -274,12 +276,13 @@ class BoardSpider(scrapy.Spider):
         return take(ask, posts)
 
     async def _ask_again(
-        self, request: Request | None, error: CrawlError
+        self, request: Request | None, error: CrawlError, *, most: int | None = None
     ) -> AsyncIterator[Request]:
-        """Asks for the same after a wait, RETRY_TIMES at most; then `error` stops the crawl."""
+        """Asks for the same after a wait, RETRY_TIMES or `most` at most; then `error` stops all."""
         assert request is not None  # Scrapy gives every answer its request
         times = int(request.meta.get("asked_again", 0)) + 1
-        if times > self.settings.getint("RETRY_TIMES"):
+        retry_times = self.settings.getint("RETRY_TIMES")
+        if times > (retry_times if most is None else min(most, retry_times)):
             self.stop(CrawlError(f"{error}. It was asked {times} times; run again later"))
             return
         assert self.crawler.stats is not None

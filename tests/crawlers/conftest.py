@@ -3,8 +3,6 @@
 import datetime as dt
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,21 @@ import pytest
 from crawlers.post import Post
 from crawlers.sites import Site, load_sites
 from tests.board_fixture import RunningBoard, start_board
+from tests.crawlers import nursery
 
 REPOSITORY = Path(__file__).parents[2]
 MakePost = Callable[..., Post]
+# A crawl with the same waits as always, only shorter: for CrawlOf.program.
+QUICK = (
+    "-c",
+    """
+import sys
+from crawlers import pace, run, settings
+settings.FIRST_WAIT_S = 0.01
+pace.FIRST_THROTTLE_S = 0.01
+sys.exit(run.main())
+""",
+)
 
 
 @pytest.fixture(scope="session")
@@ -89,16 +99,13 @@ class CrawlOf:
             "OMOKAGE_PROGRESS": "off",
         }
 
-    def start(self, *options: str, site: str = "demo", **variables: str) -> subprocess.Popen[str]:
-        """Starts a crawl and returns at once."""
+    def start(
+        self, *options: str, site: str = "demo", cold: bool = False, **variables: str
+    ) -> nursery.Child:
+        """Starts a crawl and returns at once; cold: as the very command that users give."""
         fixed = ["--site", site, "--home", str(self.home), "--sites", str(self._registry)]
-        return subprocess.Popen(
-            [sys.executable, *self.program, *fixed, *options],
-            cwd=REPOSITORY,
-            env={**self._variables, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        return nursery.start(
+            [*self.program, *fixed, *options], {**self._variables, **variables}, cold=cold
         )
 
     def __call__(self, *options: str, site: str = "demo") -> dict[str, Any]:
@@ -109,9 +116,11 @@ class CrawlOf:
         summary: dict[str, Any] = json.loads(out.splitlines()[-1])
         return summary
 
-    def failing(self, *options: str, site: str = "demo", **variables: str) -> tuple[int, str]:
+    def failing(
+        self, *options: str, site: str = "demo", cold: bool = False, **variables: str
+    ) -> tuple[int, str]:
         """Crawls to a failure and returns the exit code and what was said."""
-        child = self.start(*options, site=site, **variables)
+        child = self.start(*options, site=site, cold=cold, **variables)
         _out, err = child.communicate(timeout=60)
         assert child.returncode != 0
         return child.returncode, err

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow.compute as pc
 from aiohttp import web
@@ -32,9 +33,10 @@ from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 from demo.collection import Collection
 from tests.board_fixture import serve_collection
+from tests.crawlers import nursery
+from tests.crawlers.nursery import Child
 from tests.crawlers.tiny import mixed_collection
 
-REPOSITORY = Path(__file__).parents[2]
 FAMILIES = {"danbooru": "demo", "moebooru": "demo_moebooru", "gelbooru02": "demo_gelbooru"}
 POSTS_A_KILL = 40  # more than a life settles on average, so that work is left for the last one
 REQUESTS_A_LIFE = 44  # at most; 16 pictures are under way at a time
@@ -42,6 +44,12 @@ START_UP_S = 1.5
 ONE_IN = 8  # kills in the start-up
 LEAST_POSTS = 60
 TIMEOUT_S = 120
+
+
+class StartCrawl(Protocol):
+    """Starts a crawl into a home; cold: with the start-up that a kill is to hit."""
+
+    def __call__(self, home: Path, *, cold: bool = False) -> Child: ...
 
 
 @dataclasses.dataclass
@@ -60,7 +68,7 @@ class Executioner:
     """Kills the crawl that talks to the board, upon the n-th request of its life."""
 
     def __init__(self) -> None:
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: Child | None = None
         self.left = 0  # requests until the end; 0: it lives
         self.delay_s = 0.0
         self.asked: Counter[str] = Counter()
@@ -117,7 +125,7 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
 
 
 def one_life(
-    start: Callable[[Path], subprocess.Popen[bytes]],
+    start: StartCrawl,
     executioner: Executioner,
     home: Path,
     rng: random.Random,
@@ -126,7 +134,7 @@ def one_life(
     in_start_up = rng.randrange(ONE_IN) == 0
     executioner.left = 0 if in_start_up else rng.randint(1, REQUESTS_A_LIFE)
     executioner.delay_s = rng.choice([0.0, rng.uniform(0, 0.05)])
-    child = executioner.child = start(home)
+    child = executioner.child = start(home, cold=in_start_up)
     if in_start_up:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(rng.uniform(0.0, START_UP_S))
@@ -140,27 +148,21 @@ def one_life(
 @contextlib.contextmanager
 def crawls(
     collection: Collection, registry: Path, family: str
-) -> Iterator[tuple[Callable[[Path], subprocess.Popen[bytes]], Executioner]]:
+) -> Iterator[tuple[StartCrawl, Executioner]]:
     """Serves the collection; yields what starts a crawl of it into a home, and what kills it."""
     executioner = Executioner()
     with serve_collection(collection, middlewares=[executioner.watch]) as board:
         variables = {name: text for name, text in os.environ.items() if "OMOKAGE" not in name}
         variables |= {"OMOKAGE_BOARD_URL": board.url, "OMOKAGE_PROGRESS": "off"}
 
-        def start(home: Path) -> subprocess.Popen[bytes]:
+        def start(home: Path, *, cold: bool = False) -> Child:
             options = ["--site", FAMILIES[family], "--home", str(home), "--sites", str(registry)]
-            return subprocess.Popen(
-                [sys.executable, "-m", "crawlers.run", *options],
-                cwd=REPOSITORY,
-                env=variables,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            return nursery.start(["-m", "crawlers.run", *options], variables, cold=cold, quiet=True)
 
         yield start, executioner
 
 
-def ended(child: subprocess.Popen[bytes]) -> None:
+def ended(child: Child) -> None:
     """Waits for a crawl that must go well."""
     if code := child.wait(TIMEOUT_S):
         raise RuntimeError(f"a crawl that nobody killed ended with {code}")

@@ -10,8 +10,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,29 +19,36 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from tests.crawlers.conftest import REPOSITORY
+from tests.crawlers import nursery
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
 
-# Runs a module with socket's doors watched: `connects` and `names` get a line each time.
+# Runs a module with socket's doors watched: each connect, listen and name looked up gets a line.
 WATCHED = """
 import json, os, runpy, socket, sys
 log = open(os.environ["WATCH_LOG"], "a", buffering=1)
 lies = json.loads(os.environ["WATCH_LIES"])
 def note(kind, value): print(json.dumps([kind, value]), file=log)
 plain_connect, plain_connect_ex = socket.socket.connect, socket.socket.connect_ex
-plain_name = socket.gethostbyname
+plain_listen, plain_name = socket.socket.listen, socket.gethostbyname
 def connect(self, address):
     note("connect", address)
     return plain_connect(self, address)
 def connect_ex(self, address):
     note("connect", address)
     return plain_connect_ex(self, address)
+def listen(self, *backlog):
+    note("listen", self.getsockname())
+    return plain_listen(self, *backlog)
 def gethostbyname(name):
     note("name", name)
     return lies[name] if name in lies else plain_name(name)
 socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
+socket.socket.listen = listen
 socket.gethostbyname = gethostbyname
+if "WATCH_FIRST_WAIT_S" in os.environ:
+    from crawlers import settings
+    settings.FIRST_WAIT_S = float(os.environ["WATCH_FIRST_WAIT_S"])
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
@@ -135,13 +140,14 @@ def serving(board: LittleBoard) -> Iterator[LittleBoard]:
 
 @dataclasses.dataclass
 class Crawled:
-    """What a crawl left: exit code, words, connections made and names looked up."""
+    """What a crawl left: exit code, words, connections made, names looked up, ports opened."""
 
     code: int
     out: str
     err: str
     connects: list[tuple[str, int]]
     names: list[str]
+    listens: list[tuple[str, int]]
 
 
 @dataclasses.dataclass
@@ -182,10 +188,9 @@ class Crawler:
         clean = {
             k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()
         }
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, *arguments],
-            cwd=REPOSITORY,
-            env={
+        child = nursery.start(
+            ["-c", WATCHED, *arguments],
+            {
                 **clean,
                 "OMOKAGE_BOARD_URL": self.url,
                 "OMOKAGE_PROGRESS": "off",
@@ -193,16 +198,14 @@ class Crawler:
                 "WATCH_LIES": json.dumps(self.lies),
                 **self.variables,
             },
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
         )
+        out, err = child.communicate(timeout=60)
         noted = [json.loads(line) for line in log.read_text().splitlines()]
         return Crawled(
-            code=done.returncode,
-            out=done.stdout,
-            err=done.stderr,
+            code=child.wait(),
+            out=out,
+            err=err,
             connects=[tuple(value[:2]) for kind, value in noted if kind == "connect"],
             names=[value for kind, value in noted if kind == "name"],
+            listens=[tuple(value[:2]) for kind, value in noted if kind == "listen"],
         )

@@ -169,7 +169,7 @@ def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
 
     with serve_collection(board.collection, middlewares=[slowly]) as slow:
         crawl = crawl_of(slow.url)
-        child = crawl.start()
+        child = crawl.start(cold=True)
         wait_for(lambda: (crawl.home / "ledger.sqlite").exists())
         wait_for(lambda: states_of(crawl.home)["kept"] >= 2)
         child.send_signal(signal.SIGINT)
@@ -207,7 +207,7 @@ def test_the_other_dialects_lead_to_the_same_pictures(
 
 def test_a_board_out_of_reach_is_named(crawl_of: CrawlOfUrl) -> None:
     crawl = crawl_of("http://127.0.0.1:9")
-    code, err = crawl.failing(OMOKAGE_PROGRESS="off")
+    code, err = crawl.failing(OMOKAGE_PROGRESS="off", cold=True)
     assert code == 6
     assert err.startswith(
         "crawl: demo cannot be reached at http://127.0.0.1:9/danbooru/counts/posts.json"
@@ -325,6 +325,7 @@ def test_under_dagster_the_summary_or_the_error_is_reported(
         "--limit",
         "3",
         "--die-with-parent",
+        cold=True,  # its parent is to be this process
         DAGSTER_PIPES_CONTEXT=encoded({"path": str(context)}),
         DAGSTER_PIPES_MESSAGES=encoded({"path": str(messages)}),
     )

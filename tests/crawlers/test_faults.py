@@ -19,7 +19,7 @@ from dataset.store import Store
 from demo.collection import Collection, md5_of
 from demo.faults import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import CrawlOf
+from tests.crawlers.conftest import QUICK, CrawlOf
 from tests.demo.tiny_posts import REASONS, tiny_collection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -37,21 +37,13 @@ RATES = {
     "wrong_md5": 0.025,
     "bomb": 0.02,
 }
-# The same waits as always, only shorter.
-QUICK = """
-import sys
-from crawlers import pace, run, settings
-settings.FIRST_WAIT_S = 0.01
-pace.FIRST_THROTTLE_S = 0.01
-sys.exit(run.main())
-"""
 DIALECTS = ("demo", "demo_moebooru", "demo_gelbooru")
 
 
 class QuickCrawlOf(CrawlOf):
     """Crawls with short waits and pages of 50 posts."""
 
-    program = ("-c", QUICK)
+    program = QUICK
 
     def __init__(self, url: str, folder: Path) -> None:
         super().__init__(url, folder)

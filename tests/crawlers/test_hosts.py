@@ -215,6 +215,14 @@ def test_an_allowed_redirect_is_followed(tmp_path: Path) -> None:
     assert reasons_of(crawl.home) == {1: None, 2: None, 3: None}
 
 
+def test_a_crawl_opens_no_port(tmp_path: Path) -> None:
+    with serving(LittleBoard()) as board:
+        crawl = Crawler(tmp_path, url=board.url)
+        for done in (crawl.run(), crawl.scrapy()):
+            assert done.connects, done.err
+            assert done.listens == []  # neither a console nor a remote control
+
+
 REBINDING = """
 [rebinding]
 family = "danbooru"

@@ -20,7 +20,7 @@ credentials = { login = "LITTLE_LOGIN", api_key = "LITTLE_KEY" }
 
 
 def crawler(folder: Path, url: str) -> Crawler:
-    variables = {"LITTLE_LOGIN": LOGIN, "LITTLE_KEY": KEY}
+    variables = {"LITTLE_LOGIN": LOGIN, "LITTLE_KEY": KEY, "WATCH_FIRST_WAIT_S": "0.05"}
     return Crawler(folder, url=url, registry=REGISTRY, variables=variables)
 
 

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from demo import drawn
-from demo.collection import CollectionError
+from demo.collection import Collection, CollectionError
 from demo.drawn import drawn_collection
 from demo.refusals import REFUSALS
+
+FEW = 8
 
 
 class StopError(Exception):
     pass
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Collection]:
+    """A few posts, drawn once, and their folder: to be read and copied only."""
+    folder = tmp_path_factory.mktemp("few")
+    return folder, drawn_collection(folder, FEW, workers=1)
+
+
 def painted_files(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("character-*.*")}
 
 
-def test_the_same_seed_gives_the_same_collection(tmp_path: Path) -> None:
-    first = drawn_collection(tmp_path / "a", 12, seed=3, workers=1)
-    second = drawn_collection(tmp_path / "b", 12, seed=3, workers=1)
-    other = drawn_collection(tmp_path / "c", 12, seed=4, workers=1)
+def test_the_same_seed_gives_the_same_collection(
+    few: tuple[Path, Collection], tmp_path: Path
+) -> None:
+    _folder, first = few
+    second = drawn_collection(tmp_path / "b", FEW, workers=1)
+    other = drawn_collection(tmp_path / "c", FEW, seed=4, workers=1)
     assert first.entries == second.entries
     assert {entry.md5 for entry in first}.isdisjoint(entry.md5 for entry in other)
 
 
-def test_a_process_pool_paints_what_one_process_paints(tmp_path: Path) -> None:
-    alone = drawn_collection(tmp_path / "a", 6, workers=1)
-    together = drawn_collection(tmp_path / "b", 6, workers=2)
+def test_a_process_pool_paints_what_one_process_paints(
+    few: tuple[Path, Collection], tmp_path: Path
+) -> None:
+    _folder, alone = few
+    together = drawn_collection(tmp_path, FEW, workers=2)
     assert alone.entries == together.entries
 
 
@@ -41,7 +55,7 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path) -> None:
             raise StopError
 
     with pytest.raises(StopError):
-        drawn_collection(tmp_path, 10, workers=1, on_progress=stop_at_four)
+        drawn_collection(tmp_path, FEW, workers=1, on_progress=stop_at_four)
     before = painted_files(tmp_path)
     assert before
     # A run killed in the middle of a write leaves half a row.
@@ -49,7 +63,7 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path) -> None:
     with index.open("a") as file:
         file.write('{"key": "charac')
     steps: list[tuple[int, int]] = []
-    drawn_collection(tmp_path, 10, workers=1, on_progress=lambda *step: steps.append(step))
+    drawn_collection(tmp_path, FEW, workers=1, on_progress=lambda *step: steps.append(step))
     assert steps[0][0] == 4
     after = painted_files(tmp_path)
     assert {name: after[name] for name in before} == before
@@ -57,12 +71,13 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(rows) == steps[-1][1]
 
 
-def test_a_damaged_file_is_painted_again(tmp_path: Path) -> None:
-    first = drawn_collection(tmp_path, 6, workers=1)
+def test_a_damaged_file_is_painted_again(few: tuple[Path, Collection], tmp_path: Path) -> None:
+    folder, first = few
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     entry = next(entry for entry in first if entry.refusal is None)
     (path,) = tmp_path.rglob(entry.body)
     path.write_bytes(b"short")
-    again = drawn_collection(tmp_path, 6, workers=1)
+    again = drawn_collection(tmp_path, FEW, workers=1)
     assert again.entries == first.entries
     assert len(again.read(entry)) == entry.size_bytes
 
@@ -73,10 +88,14 @@ def test_2200_posts_hold_2000_ordinary_ones_and_every_kind_to_refuse() -> None:
     assert {refusal.name for refusal in assigned if refusal} == {kind.name for kind in REFUSALS}
 
 
-def test_a_collection_drawn_larger_keeps_its_older_posts(tmp_path: Path) -> None:
-    small = drawn_collection(tmp_path, 13, workers=1)
-    large = drawn_collection(tmp_path, 20, workers=1)
-    assert large.entries[:13] == small.entries
+def test_a_collection_drawn_larger_keeps_its_older_posts(
+    few: tuple[Path, Collection], tmp_path: Path
+) -> None:
+    folder, small = few
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    large = drawn_collection(tmp_path, FEW + 5, workers=1)
+    assert len(large.entries) == FEW + 5
+    assert large.entries[:FEW] == small.entries
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,190 @@
+"""Tables of tags: a CSV with a row a picture, or JSON of rows, or of file names and their tags."""
+
+import csv
+import json
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from dataset.errors import UsageError
+from dataset.importers.cells import FILE, cells_read, json_cells
+from dataset.importers.files import UNREADABLE, Files
+from dataset.importers.lines import DAMAGED, numbered_lines
+from dataset.importers.records import BadField, Entry, Fault, Place, Read, shown, whole
+
+MAX_JSON_BYTES = 512 * 2**20
+_JSON_LINES = (".jsonl", ".ndjson")
+
+Row = tuple[Place, Any]  # a mapping of columns, or a Fault
+
+
+def read_table_of_tags(
+    table: IO[bytes], name: str, pictures: Files, *, beside: str = ""
+) -> Iterator[Read]:
+    """Yields an entry or a fault for each row of a table.
+
+    name: of the table, whose ending says what it is; beside: the folder in the set that its file
+    names start from. Raises UsageError if it is no table at all, such as a CSV without a column
+    `file`.
+    """
+    finder = _Finder(pictures, beside)
+    first: dict[str, Place] = {}
+    for place, cells in _rows(table, name):
+        if isinstance(cells, Fault):
+            yield cells
+            continue
+        try:
+            entry = _entry(place, cells, finder)
+            assert entry.file is not None
+            if first.setdefault(entry.file, place) != place:
+                raise BadField(
+                    FILE, f"{shown(entry.file)} was already named in {first[entry.file]}"
+                )
+            yield entry
+        except BadField as bad:
+            yield bad.at(place)
+
+
+def _entry(place: Place, cells: Any, finder: "_Finder") -> Entry:
+    if not isinstance(cells, Mapping):
+        raise BadField("", f"is {shown(cells)}; file and tags wanted")
+    file = finder.find(cells.get(FILE))
+    tags, rating = cells_read(cells)
+    return Entry(place=place, file=file, tags=tags, rating=rating)
+
+
+def _rows(table: IO[bytes], name: str) -> Iterator[Row]:
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        if suffix == ".csv":
+            yield from _csv_rows(table, name)
+        elif suffix in _JSON_LINES:
+            yield from _json_lines(table, name)
+        elif suffix == ".json":
+            yield from _json_rows(table, name)
+        else:
+            raise UsageError(f"{name}: a table of tags ends in .csv, .json or .jsonl")
+    except (*UNREADABLE, *DAMAGED) as error:
+        yield Place(name), Fault(Place(name), "", f"cannot be read any further: {error}")
+
+
+def _csv_rows(table: IO[bytes], name: str) -> Iterator[Row]:
+    lines = _csv_lines(table)
+    reader = csv.reader(lines, strict=True)
+    columns = _columns(reader, name)
+    while True:
+        before = reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            place = Place(name, f"line {before + 1}")
+            yield place, Fault(place, "", f"is no row of a CSV: {error}")
+            continue
+        place = Place(name, f"line {reader.line_num}")
+        if not cells:
+            continue
+        if any("\udc80" <= letter <= "\udcff" for cell in cells for letter in cell):
+            yield place, Fault(place, "", "is not UTF-8; save the table as UTF-8")
+        elif len(cells) > len(columns):
+            extra = len(cells) - len(columns)
+            yield place, Fault(place, "", f"has {extra} cell(s) more than there are columns")
+        else:
+            yield place, dict(zip(columns, cells, strict=False))
+
+
+def _csv_lines(table: IO[bytes]) -> Iterator[str]:
+    for number, line in numbered_lines(table):
+        if line is None:
+            yield "\udcff\n"  # refused as its row
+            continue
+        text = line.decode("utf-8", "surrogateescape")
+        yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _columns(reader: Any, name: str) -> list[str]:
+    try:
+        columns = [whole(column).strip() for column in next(reader, [])]
+    except csv.Error as error:
+        raise UsageError(f"{name}, line 1: {error}") from error
+    if FILE not in columns:
+        there = ", ".join(columns[:20]) or "none"
+        raise UsageError(f'{name}: no column "{FILE}"; its columns are: {there}')
+    double = sorted({column for column in columns if columns.count(column) > 1})
+    if double:
+        raise UsageError(f"{name}: columns that stand twice: {', '.join(map(shown, double))}")
+    return columns
+
+
+def _json_lines(table: IO[bytes], name: str) -> Iterator[Row]:
+    for number, line in numbered_lines(table):
+        place = Place(name, f"line {number}")
+        if line is None:
+            yield place, Fault(place, "", "is longer than any record")
+        elif line.strip():
+            yield place, _row(_parsed(line, place))
+
+
+def _json_rows(table: IO[bytes], name: str) -> Iterator[Row]:
+    content = table.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise UsageError(f"{name} is larger than {MAX_JSON_BYTES >> 20} MiB; write JSON lines")
+    values = _parsed(content, Place(name))
+    if isinstance(values, Fault):
+        raise UsageError(str(values))
+    if isinstance(values, Mapping):
+        for number, (file, value) in enumerate(values.items(), start=1):
+            cells = dict(value) if isinstance(value, Mapping) else {"tags": value}
+            yield Place(name, f"record {number}"), _row({**cells, FILE: file})
+    elif isinstance(values, list):
+        for number, value in enumerate(values, start=1):
+            yield Place(name, f"record {number}"), _row(value)
+    else:
+        raise UsageError(f"{name} is {shown(values)}; a list of rows, or files with tags, wanted")
+
+
+def _row(value: Any) -> Any:
+    return json_cells(value) if isinstance(value, Mapping) else value
+
+
+def _parsed(content: bytes, place: Place) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        return Fault(place, "", f"is not JSON: {error}")
+
+
+class _Finder:
+    """Finds the file that a row names: by its path beside the table, else by its bare name."""
+
+    def __init__(self, pictures: Files, beside: str) -> None:
+        self._pictures = pictures
+        self._beside = beside
+        self._by_name: dict[str, list[str]] | None = None
+
+    def find(self, name: Any) -> str:
+        if not isinstance(name, str) or not name.strip():
+            raise BadField(FILE, f"is {shown(name)}; the name of a picture wanted")
+        plain = whole(name).strip().replace("\\", "/")
+        if "\0" in plain or plain.startswith("/") or ".." in plain.split("/"):
+            raise BadField(FILE, f"{shown(name)} points outside {self._pictures.name}")
+        beside = posixpath.normpath(posixpath.join(self._beside, plain))
+        if self._pictures.size(beside) is not None:
+            return beside
+        same = self._named(plain) if "/" not in plain else []
+        if not same:
+            raise BadField(FILE, f"{shown(name)} is not in {self._pictures.name}")
+        if len(same) > 1:
+            could = " or ".join(same[:3])
+            raise BadField(FILE, f"{shown(name)} could be {could}; name it with its folder")
+        return same[0]
+
+    def _named(self, name: str) -> list[str]:
+        if self._by_name is None:
+            self._by_name = defaultdict(list)
+            for one in self._pictures.names():
+                self._by_name[posixpath.basename(one)].append(one)
+        return self._by_name.get(name, [])

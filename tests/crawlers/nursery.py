@@ -1,0 +1,328 @@
+"""Starts the tests' crawls from a process that has imported all of it: in 0.1 s, not in 1 s.
+
+A crawl is a process of its own, and most of a short one's time goes into importing Scrapy and
+Twisted. The nursery imports them once and forks itself for every crawl. What it forks is a real
+process (a pid that takes any signal, environment, folder, pipes and exit code of its own) and goes
+on like `python -m MODULE` or `python -c CODE`: `__main__`, `sys.argv` and the interpreter's end are
+as there. What is not as there, so that tests of it want `cold=True`, which starts a new
+interpreter: its parent is the nursery, it has the nursery's memory from the start, and no start-up.
+
+    child = start(["-m", "crawlers.run", "--site", "demo"], env)
+    out, err = child.communicate(timeout=60)
+
+OMOKAGE_NURSERY=off starts every crawl cold; so does a system without Linux's process descriptors.
+"""
+
+import array
+import atexit
+import contextlib
+import dataclasses
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+REPOSITORY = Path(__file__).parents[2]
+MODULE = "tests.crawlers.nursery"
+MESSAGE_BYTES = 4_000_000
+DESCRIPTORS = 3  # of a wish: stdout, stderr and where to tell of it
+NEVER_WARM = ("twisted.internet.reactor",)  # a crawl installs its own
+PARTS = ("EXTENSIONS", "DOWNLOADER_MIDDLEWARES", "SPIDER_MIDDLEWARES", "ITEM_PIPELINES")
+
+
+class Child(Protocol):
+    """What the tests use of a crawl's process; subprocess.Popen[str] has it too."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> Any: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+    def send_signal(self, sig: int, /) -> None: ...
+    def communicate(self, *, timeout: float | None = None) -> tuple[str, str]: ...
+
+
+def start(
+    arguments: Sequence[str], env: Mapping[str, str], *, cold: bool = False, quiet: bool = False
+) -> Child:
+    """Starts `python ARGUMENTS` (-m MODULE ... or -c CODE ...) in the repository's folder.
+
+    env: the whole environment. cold: as a new interpreter. quiet: its words go nowhere.
+    """
+    if cold or os.environ.get("OMOKAGE_NURSERY") == "off" or not hasattr(os, "pidfd_open"):
+        pipe = subprocess.DEVNULL if quiet else subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=REPOSITORY,
+            env=dict(env),
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+    return _nursery().start(arguments, env, quiet=quiet)
+
+
+class ForkedChild:
+    """A process that the nursery has forked, as its starter sees it; any thread may use it."""
+
+    def __init__(self, told: socket.socket, pipes: Sequence[int]) -> None:
+        self.pid = int(_word(told))
+        self.returncode: int | None = None
+        self._texts = [""] * len(pipes)
+        self._descriptor: int | None = None
+        # It may be over already; from here on, no other process can be taken for it.
+        with contextlib.suppress(ProcessLookupError):
+            self._descriptor = os.pidfd_open(self.pid)
+        self._watcher = threading.Thread(target=self._watch, args=(told,), daemon=True)
+        # From the beginning, so that no pipe is ever full.
+        self._readers = [
+            threading.Thread(target=self._read, args=(place, pipe), daemon=True)
+            for place, pipe in enumerate(pipes)
+        ]
+        for thread in (self._watcher, *self._readers):
+            thread.start()
+
+    def poll(self) -> int | None:
+        """Returns the exit code (minus the signal's number), None while it lives."""
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end; raises subprocess.TimeoutExpired."""
+        self._watcher.join(timeout)
+        if self._watcher.is_alive():
+            raise subprocess.TimeoutExpired("a crawl", timeout or 0.0)
+        if self.returncode is None:
+            raise RuntimeError("the nursery ended before its child; its last words are above")
+        return self.returncode
+
+    def kill(self) -> None:
+        """Ends it with SIGKILL, if it lives."""
+        self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, sig: int, /) -> None:
+        """Sends a signal, if it lives."""
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, sig)
+
+    def communicate(self, *, timeout: float | None = None) -> tuple[str, str]:
+        """Waits for its end and returns what it said on stdout and stderr."""
+        self.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        out, err = self._texts or ("", "")
+        return out, err
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def _watch(self, told: socket.socket) -> None:
+        with told:
+            self.returncode = int(_word(told))
+
+    def _read(self, place: int, pipe: int) -> None:
+        with open(pipe, encoding="utf-8") as file:
+            self._texts[place] = file.read()
+
+
+class Nursery:
+    """The nursery's process, as its starter sees it; it ends with its starter."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(theirs.fileno())],
+                cwd=REPOSITORY,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._door = ours
+        self._turn = threading.Lock()
+
+    def start(self, arguments: Sequence[str], env: Mapping[str, str], *, quiet: bool) -> Child:
+        """Has a child forked and returns when it is there."""
+        told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if quiet:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            pipes, ends = [], [nowhere, nowhere]
+        else:
+            (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+            pipes, ends = [out, err], [out_end, err_end]
+        wish = json.dumps({"arguments": list(arguments), "env": dict(env)}).encode()
+        try:
+            with self._turn:
+                _send(self._door, wish, [*ends, tells.fileno()])
+        finally:
+            tells.close()
+            for end in set(ends):
+                os.close(end)
+        return ForkedChild(told, pipes)
+
+    def close(self) -> None:
+        """Ends the nursery and waits for it."""
+        self._door.close()
+        self._process.wait(timeout=30)
+
+
+_nurseries: dict[int, Nursery] = {}  # by the pid of their starter: a fork starts its own
+
+
+def _nursery() -> Nursery:
+    pid = os.getpid()
+    if pid not in _nurseries:
+        _nurseries[pid] = Nursery()
+        atexit.register(_nurseries[pid].close)
+    return _nurseries[pid]
+
+
+@dataclasses.dataclass
+class Wish:
+    """What a child is to do, and the descriptors that it gets."""
+
+    arguments: list[str]
+    env: dict[str, str]
+    out: int
+    err: int
+    tells: socket.socket
+
+
+def next_wish(door: socket.socket) -> Wish | None:
+    """Forks for every wish; returns it in the child that is to fulfil it, and None at the end."""
+    waiting = selectors.DefaultSelector()
+    waiting.register(door, selectors.EVENT_READ)
+    living: dict[int, tuple[int, socket.socket]] = {}  # by process descriptor
+    while True:
+        for key, _events in waiting.select():
+            if key.fileobj is not door:
+                descriptor = int(key.fd)
+                waiting.unregister(descriptor)
+                os.close(descriptor)
+                pid, tells = living.pop(descriptor)
+                _ended, status = os.waitpid(pid, 0)
+                _tell(tells, os.waitstatus_to_exitcode(status))
+                tells.close()
+                continue
+            wish = _receive(door)
+            if wish is None:
+                return None
+            pid = os.fork()
+            if pid == 0:
+                waiting.close()
+                door.close()
+                wish.tells.close()
+                for descriptor, (_pid, tells) in living.items():
+                    os.close(descriptor)
+                    tells.close()
+                return wish
+            os.close(wish.out)
+            os.close(wish.err)
+            descriptor = os.pidfd_open(pid)
+            waiting.register(descriptor, selectors.EVENT_READ)
+            living[descriptor] = (pid, wish.tells)
+            _tell(wish.tells, pid)
+
+
+def fulfil(wish: Wish) -> None:
+    """Becomes what `python ARGUMENTS` would be; its end is the interpreter's."""
+    for descriptor, place in ((wish.out, 1), (wish.err, 2)):
+        os.dup2(descriptor, place)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(wish.env)
+    kind, what, *others = wish.arguments
+    if kind == "-m":
+        sys.argv = [what, *others]
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        assert kind == "-c", kind
+        sys.argv = ["-c", *others]
+        sys.path[0] = ""
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(what, "<string>", "exec"), main.__dict__)
+
+
+def warm() -> None:
+    """Imports what a crawl imports, but for what belongs to one process only."""
+    from scrapy.settings import Settings
+
+    settings = Settings()
+    settings.setmodule("crawlers.settings")
+    for name in (
+        "crawlers.run",
+        "crawlers.spiders.danbooru",
+        "crawlers.spiders.gelbooru02",
+        "crawlers.spiders.moebooru",
+        "scrapy.commands.crawl",
+        "scrapy.core.downloader.handlers.http11",
+        "scrapy.dupefilters",
+        "scrapy.pqueues",
+        "scrapy.squeues",
+        "scrapy.statscollectors",
+        "twisted.internet.asyncioreactor",
+    ):
+        importlib.import_module(name)
+    for part in PARTS:
+        for name in settings.get_component_priority_dict_with_base(part):
+            if isinstance(name, str):
+                importlib.import_module(name.rpartition(".")[0])
+    # What runs as `__main__` must not have been imported before.
+    del sys.modules["crawlers.run"], sys.modules["crawlers"].run
+    for name in NEVER_WARM:
+        assert name not in sys.modules, f"{name} cannot be shared by forked crawls"
+    assert threading.active_count() == 1, "a fork takes no threads along"
+    gc.collect()
+    gc.freeze()  # else each child's first collection would copy all of it
+
+
+def _word(told: socket.socket) -> str:
+    word = told.recv(100)
+    if not word:
+        raise RuntimeError("the nursery has gone; its last words are above")
+    return word.decode()
+
+
+def _send(door: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:
+    packed = array.array("i", descriptors)
+    door.sendmsg([content], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+
+
+def _receive(door: socket.socket) -> Wish | None:
+    room = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
+    content, ancillary, _flags, _address = door.recvmsg(MESSAGE_BYTES, room)
+    if not content:
+        return None
+    descriptors = array.array("i")
+    for _level, _kind, packed in ancillary:
+        descriptors.frombytes(packed)
+    out, err, tells = descriptors
+    return Wish(**json.loads(content), out=out, err=err, tells=socket.socket(fileno=tells))
+
+
+def _tell(tells: socket.socket, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        tells.send(str(number).encode())
+
+
+if __name__ == "__main__":
+    own = socket.socket(fileno=int(sys.argv[1]))
+    warm()
+    wished = next_wish(own)
+    if wished is not None:
+        fulfil(wished)
