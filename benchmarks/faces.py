@@ -2,9 +2,10 @@
 
 `python -m benchmarks.faces` reads real pictures ($OMOKAGE_REAL_DATA/illustrations, or --pictures)
 and lets three programs crop their faces by turns, picture by picture: the plain script (OpenCV
-decodes the whole picture; grey, equalised, detectMultiScale 1.1/5/24; 1.5x crop, resized, PNG), and
+decodes the whole picture; grey, equalised, detectMultiScale 1.1/5/24; 1.5x crop, resized), and
 our own with `fast` and with `thorough`. The clock counts the processor's time of this one thread,
-so that what else the machine does weighs little. The last line on stdout is JSON.
+so that what else the machine does weighs little. Writing the crops to files, the same for all, is
+left out. The last line on stdout is JSON.
 
 A picture folder may have `face_boxes.csv` (file,x,y,w,h,kind) and `images/`, `no_face/`; then the
 found and the false faces are counted as well: a face is found if a box's middle lies in it.
@@ -25,8 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
@@ -157,8 +156,7 @@ def plain_script() -> Program:
                 max(0, round(y - reach)) : round(y + reach),
                 max(0, round(x - reach)) : round(x + reach),
             ]
-            small = cv2.resize(part, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-            _png(np.asarray(small, np.uint8))
+            cv2.resize(part, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
         return boxes
 
     return crop
@@ -170,9 +168,6 @@ def _ours(settings: FaceSettings) -> Program:
             faces = faces_in(path.read_bytes(), "0" * 64, settings, where=path.name)
         except UnreadablePicture:
             return []
-        for face in faces:
-            if face.crop is not None:
-                _png(np.asarray(cv2.cvtColor(face.crop, cv2.COLOR_RGB2BGR), np.uint8))
         return [_box_of(face) for face in faces]
 
     return crop
@@ -180,12 +175,6 @@ def _ours(settings: FaceSettings) -> Program:
 
 def _box_of(face: Face) -> Box:
     return Box(*(face.row[name] for name in "xywh"))
-
-
-def _png(picture: npt.NDArray[np.uint8]) -> None:
-    written, _ = cv2.imencode(".png", picture)
-    if not written:
-        raise RuntimeError("OpenCV could not write a PNG")
 
 
 def _truth(folder: Path) -> dict[str, list[Truth]]:

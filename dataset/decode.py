@@ -12,6 +12,7 @@ import pyarrow as pa
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dataset.errors import OmokageError
+from dataset.plain_png import decode_plain_png
 
 Picture = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 Bytes = npt.NDArray[np.uint8]  # [H, W, 4]
@@ -20,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF")  # no other decoder of Pillow i
 MAX_PIXELS = 40_000_000
 REDUCTIONS = (1, 2, 4, 8)  # the fractions at which a JPEG can be decoded
 _OPAQUE = 255
+_RGBA = 4
 _LYING = {5, 6, 7, 8}  # EXIF orientations that turn by a quarter: width and height change places
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are no animation
 
@@ -80,6 +82,10 @@ def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             _check_header(opened, where=where, max_pixels=max_pixels)
             width, height = opened.size
+            plain = decode_plain_png(content) if opened.format == "PNG" else None
+            if plain is not None:
+                has_alpha = plain.shape[2] == _RGBA
+                return Reduced(_on_white(plain) if has_alpha else plain, width, height)
             if by > 1:
                 opened.draft(None, (max(1, width // by), max(1, height // by)))
             opened.load()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dataset.cascade import LARGE_FACE_PX, SEARCHES, LbpDetector
+from dataset.cascade import SEARCHES, LbpDetector
 from dataset.decode import Picture, decode
 from dataset.detection import one_a_face
 from dataset.geometry import Box
@@ -116,7 +116,7 @@ def test_small_face_is_found_by_thorough_alone() -> None:
         np.array(portrait(3)), (70, 70), interpolation=cv2.INTER_AREA
     )
     (box,) = boxes(canvas, "thorough")
-    assert box.w < LARGE_FACE_PX
+    assert box.w < SEARCHES["thorough"].large_px
     assert boxes(canvas, "fast") == []
 
 

@@ -2,12 +2,14 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_reduced
+from dataset.plain_png import decode_plain_png
 
 RED = (220, 30, 40)
 
@@ -228,3 +230,36 @@ def test_real_rotated_picture_stands_upright(real_data: Path) -> None:
     with Image.open(path) as stored:
         assert stored.size == (128, 96)
     assert decode(path.read_bytes(), where=path.name).shape == (128, 96, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("side", [1, 31, 64])
+def test_the_quick_way_of_a_png_gives_pillows_pixels(mode: str, side: int) -> None:
+    picture = soft(side, 40).convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    shown = picture.convert("RGB").quantize(200) if mode == "P" else picture.convert(mode)
+    content = coded(shown, "PNG", bits=8) if mode == "P" else coded(shown, "PNG")
+    quick = decode_plain_png(content)
+    assert quick is not None
+    with Image.open(io.BytesIO(content)) as opened:
+        wanted = np.asarray(opened.convert("RGB") if mode == "P" else opened)
+    np.testing.assert_array_equal(quick, wanted)
+
+
+def test_what_changes_the_pixels_of_a_png_is_left_to_pillow() -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    picture = Image.new("RGB", (8, 4), (9, 9, 9))
+    cases: dict[str, dict[str, Any]] = {
+        "oriented": {"exif": turned},
+        "transparent colour": {"transparency": (9, 9, 9)},
+        "animated": {"save_all": True, "append_images": [Image.new("RGB", (8, 4))]},
+    }
+    for case, options in cases.items():
+        file = io.BytesIO()
+        picture.save(file, "PNG", **options)
+        assert decode_plain_png(file.getvalue()) is None, case
+    whole = coded(picture, "PNG")
+    assert decode_plain_png(whole) is not None
+    assert decode_plain_png(whole[:-20]) is None
+    assert decode_plain_png(b"") is None
