@@ -6,9 +6,10 @@ import dagster as dg
 import pytest
 
 from assets.labels import labels
+from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.previews import MAX_BYTES
-from assets.resources import StoreResource
+from assets.resources import ChildProcess, StoreResource
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from tests.dataset.home import Home, png, scenery
@@ -24,8 +25,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     fill(home, [["red_hair", "smile"] if row % 3 else ["blond_hair"] for row in range(12)])
     config = {"manifest": {"config": {"eval_frac": 0.5}}, "labels": {"config": {"max_frac": 1.0}}}
     made = dg.materialize(
-        [labels, manifest],
-        resources={"store": StoreResource(root=str(root))},
+        [labels, machine_labels, manifest],
+        resources={"store": StoreResource(root=str(root)), "child": ChildProcess(environment={})},
         run_config={"ops": config},
     )
     found = {}
