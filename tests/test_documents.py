@@ -13,21 +13,21 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
-COMMANDS = re.findall(r"bin/omokage ([a-z]+)\b([^`\n#]*)", TEXT)
+COMMANDS = re.findall(r"(?:bin/|^|`)omokage ([a-z]+(?: detect)?)\b([^`\n#]*)", TEXT, re.MULTILINE)
 OMOKAGE = sorted({name for name, _ in COMMANDS})
 MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
 TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
 
 
 def test_the_documents_name_commands() -> None:
-    assert {"status", "sample", "crawl", "demo"} <= set(OMOKAGE)
+    assert {"status", "sample", "crawl", "demo", "review", "faces detect"} <= set(OMOKAGE)
     assert {"demo", "test", "up", "lint"} <= set(TARGETS)
     assert MODULES
 
 
 @pytest.mark.parametrize("command", OMOKAGE)
 def test_each_command_explains_itself_and_has_the_options_named(command: str) -> None:
-    told = helped(["pipeline.cli", command])
+    told = helped(["pipeline.cli", *command.split()])
     for name, rest in COMMANDS:
         if name == command:
             for option in re.findall(r"--[a-z-]+", rest):
