@@ -1,6 +1,7 @@
-"""What every test finds: one torch thread, and the long tests first."""
+"""What every test finds: one torch thread, a Ctrl-C that works, and the long tests first."""
 
 import os
+import signal
 
 import pytest
 
@@ -8,6 +9,11 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+
+# What is started with & by a script ignores Ctrl-C, and so do its children, whom tests interrupt.
+# This runs before there are workers, which inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG_FIRST = (
     "test_killed_in_the_middle",

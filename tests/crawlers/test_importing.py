@@ -549,8 +549,6 @@ def start_import(mine: Set) -> subprocess.Popen[bytes]:
         cwd=REPOSITORY,
         env={name: value for name, value in os.environ.items() if not name.startswith("OMOKAGE_")},
         stderr=subprocess.DEVNULL,
-        # What starts the tests in the background may have them ignore it.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
