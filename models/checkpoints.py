@@ -31,7 +31,16 @@ class TrainState:
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
     rng: torch.Generator  # of latents, fake labels and augmentation; on the CPU
+    device_rng: torch.Generator  # of noise maps and directions; on the device
+    aug_p: Tensor  # [] chance of augmentation
+    real_sign: Tensor  # [] running mean of D's sign on reals
+    path_mean: Tensor  # [] running mean of path lengths
     step: int = 0  # steps done; with the seed it is also the place in the data's order
+    seconds: float = 0.0  # spent on them, over all starts
+
+    def steering(self) -> dict[str, Tensor]:
+        """The numbers that steps steer by themselves."""
+        return {"aug_p": self.aug_p, "real_sign": self.real_sign, "path_mean": self.path_mean}
 
     def networks(self) -> dict[str, nn.Module]:
         """The three networks by the prefix of their tensors."""
@@ -54,6 +63,7 @@ def save(
         **facts,
         "images_seen": images,
         "step": state.step,
+        "seconds": state.seconds,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     store.write_json(f"{place}/{STATE}", about)
@@ -75,7 +85,7 @@ def prune(store: Store, folder: str, *, keep: int) -> None:
 def facts_of(store: Store, place: str) -> dict[str, Any]:
     """Reads a checkpoint's state.json; raises TrainingError if it holds no step and digest."""
     facts = store.read_json(f"{place}/{STATE}")
-    wanted = ("step", "images_seen", "sha256", "config", "manifest_digest")
+    wanted = ("step", "seconds", "images_seen", "sha256", "config", "manifest_digest")
     if not isinstance(facts, dict) or any(name not in facts for name in wanted):
         raise TrainingError(
             f"{store.url(place)}/{STATE} is no checkpoint's ({', '.join(wanted)} wanted). {_REMEDY}"
@@ -102,12 +112,16 @@ def load(store: Store, place: str, state: TrainState) -> None:
         network.load_state_dict(part)
     for prefix, optimiser in state.optimisers().items():
         _load_optimiser(optimiser, _part(tensors, prefix))
+    for name, tensor in state.steering().items():
+        tensor.copy_(_part(tensors, "steering")[name])
     rng = _part(tensors, "rng")
     state.rng.set_state(rng["own"])
+    if rng["device"].shape == state.device_rng.get_state().shape:
+        state.device_rng.set_state(rng["device"])  # else it was another kind of device
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_available():
         torch.cuda.set_rng_state(rng["cuda"])
-    state.step = int(facts["step"])
+    state.step, state.seconds = int(facts["step"]), float(facts["seconds"])
 
 
 _REMEDY = "Remove that folder to go on from the checkpoint before it."
@@ -122,7 +136,9 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
     for prefix, optimiser in state.optimisers().items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"{prefix}.{index}.{key}": value for key, value in values.items()}
+    tensors |= {f"steering.{name}": value for name, value in state.steering().items()}
     tensors["rng.own"] = state.rng.get_state()
+    tensors["rng.device"] = state.device_rng.get_state()
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()

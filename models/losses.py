@@ -1,21 +1,25 @@
-"""The losses and penalties of training, each a function that a config names.
-
-An adversarial loss is a pair: what D minimises, and what G minimises, from D's logits.
-"""
+"""The losses of training, each by the name that a config gives it; `penalties` has the rest."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class AdversarialLoss(NamedTuple):
-    """d(real [N], fake [N]) and g(real [N], fake [N]) -> scalar; g may leave `real` unused."""
+    """What D and G minimise, and what that asks of D.
+
+    d(real [N], fake [N]) and g(real [N], fake [N]) -> scalar; g may leave `real` unused. penalty is
+    "" or the name of a penalty of `models.penalties` that belongs to it; clipped: D's weights are
+    clipped after each of its steps.
+    """
 
     d: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor, Tensor], Tensor]
+    penalty: str = ""
+    clipped: bool = False
 
 
 def ns_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -71,15 +75,21 @@ def rp_g(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(real - fake).mean()
 
 
-def r1_penalty(D: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Zero-centred gradient penalty: |dD/dx|² a picture, before gamma/2.
+def wgan_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Critic's loss: mean D(fake) - mean D(real), the negated estimate of Wasserstein's distance.
 
-    images [N,3,H,W] in [-1,1], labels [N,L] of 0 and 1; returns [N], float32, >= 0.
-    On reals this is R1, on fakes R2. Source: Mescheder et al. 2018, arXiv:1801.04406, section 4.1.
+    real, fake [N]; returns a scalar of any sign.
+    Source: Arjovsky et al. 2017, arXiv:1701.07875, algorithm 1.
     """
-    grad = torch.func.grad(lambda x: D(x, labels)[0].float().sum())(images)
-    squares: Tensor = grad.float().square().sum(dim=(1, 2, 3))
-    return squares
+    return fake.mean() - real.mean()
+
+
+def wgan_g(real: Tensor, fake: Tensor) -> Tensor:
+    """Generator's loss against a critic: -mean D(fake).
+
+    fake [N], `real` unused; returns a scalar of any sign. Source: as `wgan_d`.
+    """
+    return -fake.mean()
 
 
 def label_loss(logits: Tensor, labels: Tensor, positive_weight: Tensor) -> Tensor:
@@ -102,8 +112,11 @@ def positive_weights(labels: Tensor, *, at_most: float = 8.0) -> Tensor:
     return ((len(labels) - present) / present).sqrt().clamp(1.0, at_most)
 
 
-ADVERSARIAL: dict[str, AdversarialLoss] = {
+LOSSES: dict[str, AdversarialLoss] = {
     "ns": AdversarialLoss(ns_d, ns_g),
     "hinge": AdversarialLoss(hinge_d, hinge_g),
     "rp": AdversarialLoss(rp_d, rp_g),
+    "wgan": AdversarialLoss(wgan_d, wgan_g, clipped=True),
+    "wgan-gp": AdversarialLoss(wgan_d, wgan_g, penalty="wgan-gp"),
+    "dragan": AdversarialLoss(ns_d, ns_g, penalty="dragan"),
 }

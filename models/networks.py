@@ -1,10 +1,13 @@
 """The one interface of all families: what a generator and a discriminator can be asked."""
 
 import abc
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from models.spec import GeneratorSpec
+
+Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
 
 
 class GeneratorNet(nn.Module, abc.ABC):
@@ -14,18 +17,38 @@ class GeneratorNet(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
-        """Maps z [N,Z] and labels [N,L] to w, or returns None if the family has no W."""
+        """Maps z [N,Z] and labels [N,L] to w [N,K,W], or returns None if the family has no W.
+
+        K is the number of layers that take a w; all K rows are equal until styles are mixed.
+        """
 
     @abc.abstractmethod
     def forward(
         self,
         z: Tensor,
         labels: Tensor,
-        psi: float = 1.0,
+        psi: float | Tensor = 1.0,
         w: Tensor | None = None,
-        noise: str = "const",
+        noise: Noise = "const",
     ) -> Tensor:
-        """Draws [N,3,R,R] in [-1,1] from z [N,Z] and labels [N,L] of 0 and 1."""
+        """Draws [N,3,R,R] in [-1,1] from z [N,Z] and labels [N,L] of 0 and 1.
+
+        psi truncates the w that is mapped from z (a family without W scales z). A given w [N,K,W]
+        is drawn as it is: z and psi then mean nothing. noise: "const" (the generator's own maps),
+        "none", "random" (drawn anew from torch's default source), or one tensor [N,1,s,s] for each
+        side s of `noise_sides()`.
+        """
+
+    def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
+        """Pulls w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre."""
+        raise NotImplementedError(f"{self.spec.family} has no W")
+
+    def noise_sides(self) -> list[int]:
+        """Returns the side of each noise input, from the first layer on; [] without noise."""
+        return []
+
+    def track(self, w: Tensor) -> None:
+        """Moves the running mean of w towards this batch's [W]; only the families with W do."""
 
 
 class DiscriminatorNet(nn.Module, abc.ABC):
@@ -33,4 +56,7 @@ class DiscriminatorNet(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges x [N,3,R,R] in [-1,1] with labels [N,L] -> adversarial [N], auxiliary [N,L]."""
+        """Judges x [N,3,R,R] in [-1,1] with labels [N,L] -> adversarial [N], auxiliary [N,L].
+
+        A family without a label head returns an auxiliary of [N,0].
+        """

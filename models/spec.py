@@ -18,8 +18,14 @@ class GeneratorSpec:
         resolution_px: side of the square pictures.
         z_dim: numbers in a latent.
         z_dist: "normal" for N(0, 1), "uniform" for U(0, 1).
+        z_std: what each number of a latent is multiplied by before G sees it.
         labels: label names; column i of a label tensor means labels[i].
         width: multiplier of the family's channel counts, 1 = as in its table.
+        blocks: residual blocks of G (`srresnet`), 0 = the family has no such choice.
+        channel_base, channel_max: a layer at side s has min(channel_base / s, channel_max)
+            channels (`stylegan2`, `omokage`), 0 = the family counts by `width`.
+        w_dim: numbers in a w, 0 = the family has no W.
+        mapping_layers: dense layers from z to w.
         can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
 
     """
@@ -30,9 +36,20 @@ class GeneratorSpec:
     z_dist: str
     labels: tuple[str, ...]
     width: float = 1.0
+    z_std: float = 1.0
+    blocks: int = 0
+    channel_base: int = 0
+    channel_max: int = 0
+    w_dim: int = 0
+    mapping_layers: int = 0
     can_w: bool = False
     can_mixing: bool = False
     can_noise: bool = False
+
+    @property
+    def w_layers(self) -> int:
+        """Layers that take a w of their own: two a resolution from 4 px on, 0 without W."""
+        return 2 * (self.resolution_px.bit_length() - 2) if self.can_w else 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -46,15 +63,22 @@ class GeneratorSpec:
         faults = _faults(value, cls)
         if faults:
             raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
-        return cls(**{**value, "labels": tuple(value["labels"]), "width": float(value["width"])})
+        read = dict(value) | {"labels": tuple(value["labels"])}
+        for name in ("width", "z_std"):
+            read[name] = float(value.get(name, 1.0))
+        return cls(**read)
 
 
 def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
-    names = [field.name for field in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
+    names = [field.name for field in fields]
+    optional = {field.name for field in fields if field.default is not dataclasses.MISSING}
     faults = [
         f'"{name}" is unknown{nearest(str(name), names)}' for name in value if name not in names
     ]
     for name in names:
+        if name not in value and name in optional:
+            continue
         if name not in value:
             faults.append(f"{name} is missing")
         elif not _fits(name, value[name]):
@@ -69,6 +93,10 @@ def _fits(name: str, found: Any) -> bool:
 
 def _is_count(found: Any) -> bool:
     return isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= 65_536
+
+
+def _is_size(found: Any) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= 1 << 20
 
 
 def _is_labels(found: Any) -> bool:
@@ -94,6 +122,12 @@ _WANTED: dict[str, tuple[Any, str]] = {
     "z_dist": (lambda found: found in Z_DISTS, f"one of {', '.join(Z_DISTS)}"),
     "labels": (_is_labels, "a list of different names"),
     "width": (_is_width, "a number above 0 and up to 16"),
+    "z_std": (_is_width, "a number above 0 and up to 16"),
+    "blocks": (_is_size, "a whole number from 0"),
+    "channel_base": (_is_size, "a whole number from 0"),
+    "channel_max": (_is_size, "a whole number from 0"),
+    "w_dim": (_is_size, "a whole number from 0"),
+    "mapping_layers": (_is_size, "a whole number from 0"),
     "can_w": (_is_bool, "true or false"),
     "can_mixing": (_is_bool, "true or false"),
     "can_noise": (_is_bool, "true or false"),

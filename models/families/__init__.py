@@ -5,8 +5,15 @@ from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
 from models.families import dcgan64
+from models.families.size import NetworkSize
 from models.networks import DiscriminatorNet, GeneratorNet
 from models.spec import GeneratorSpec
+
+Labels = tuple[str, ...]
+
+
+def _all(labels: Labels) -> Labels:
+    return labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +22,30 @@ class Family:
 
     Attributes:
         resolutions_px: sides that its layers can draw.
-        spec: (labels, *, width) -> GeneratorSpec.
+        spec: (labels, size) -> GeneratorSpec.
         generator: GeneratorSpec -> G with `G(z, labels, psi, w, noise)`, `G.map` and `G.spec`.
         discriminator: GeneratorSpec -> D with `D(x, labels) -> (adversarial [N], auxiliary [N,L])`;
-            its `width` is D's own and may differ from G's.
+            its sizes are D's own and may differ from G's.
+        sizes: the settings of TrainConfig that scale it; others of them are refused.
+        labels: which of a manifest's labels it is conditioned on, in their order.
 
     """
 
     resolutions_px: tuple[int, ...]
-    spec: Callable[..., GeneratorSpec]
+    spec: Callable[[Labels, NetworkSize], GeneratorSpec]
     generator: Callable[[GeneratorSpec], GeneratorNet]
     discriminator: Callable[[GeneratorSpec], DiscriminatorNet]
+    sizes: tuple[str, ...]
+    labels: Callable[[Labels], Labels] = _all
 
+    @property
+    def has_w(self) -> bool:
+        """Whether G maps z to w."""
+        return self.spec((), NetworkSize(self.resolutions_px[0])).can_w
+
+
+BY_WIDTH = ("g_width", "d_width")
+BY_CHANNELS = ("g_channel_base", "d_channel_base", "channel_max", "w_dim", "mapping_layers")
 
 FAMILIES: dict[str, Family] = {
     "dcgan64": Family(
@@ -34,6 +53,7 @@ FAMILIES: dict[str, Family] = {
         spec=dcgan64.spec,
         generator=dcgan64.Generator,
         discriminator=dcgan64.Discriminator,
+        sizes=BY_WIDTH,
     ),
 }
 

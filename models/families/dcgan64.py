@@ -29,7 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.networks import DiscriminatorNet, GeneratorNet
+from models.families.size import NetworkSize
+from models.layers.norm import BatchNorm2d
+from models.networks import DiscriminatorNet, GeneratorNet, Noise
 from models.spec import GeneratorSpec
 
 RESOLUTION_PX = 64
@@ -38,15 +40,15 @@ EMBEDDING = 64
 SLOPE = 0.2  # of the leaky relu
 
 
-def spec(labels: tuple[str, ...], *, width: float = 1.0) -> GeneratorSpec:
-    """Returns the spec of a generator of this family for the given label names."""
+def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
+    """Returns the spec of a network of this family for the given label names and width."""
     return GeneratorSpec(
         family="dcgan64",
         resolution_px=RESOLUTION_PX,
         z_dim=Z_DIM,
         z_dist="normal",
         labels=labels,
-        width=width,
+        width=size.width,
     )
 
 
@@ -55,7 +57,7 @@ class ConditionalNorm(nn.Module):
 
     def __init__(self, channels: int, labels: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.norm = BatchNorm2d(channels, affine=False)
         self.affine = nn.Linear(labels, 2 * channels)
         nn.init.normal_(self.affine.weight, std=0.02)
         nn.init.zeros_(self.affine.bias)
@@ -94,9 +96,9 @@ class Generator(GeneratorNet):
         self,
         z: Tensor,
         labels: Tensor,
-        psi: float = 1.0,
+        psi: float | Tensor = 1.0,
         w: Tensor | None = None,
-        noise: str = "const",
+        noise: Noise = "const",
     ) -> Tensor:
         """Draws pictures: z [N,100], labels [N,L] of 0 and 1 -> [N,3,64,64] in [-1,1].
 

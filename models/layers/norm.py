@@ -1,0 +1,53 @@
+"""Batch norms over the whole batch, however many processes share it."""
+
+import torch
+from torch import Tensor, nn
+
+from models.parallel import sum_over_ranks, world
+
+EPSILON = 1e-5
+
+
+class BatchNorm2d(nn.Module):
+    """Batch norm over [N,C,H,W] of all ranks: as torch's own, which shares batches on GPUs only.
+
+    momentum: weight of the newest batch in the running mean and variance. affine: scale and shift
+    are learnt; else the norm has none. Source: Ioffe and Szegedy 2015, arXiv:1502.03167.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, affine: bool = True) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Norms x [N,C,H,W]: by this batch in training, by the running statistics else."""
+        if world() == 1 or not self.training:
+            return nn.functional.batch_norm(
+                x,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                self.training,
+                self.momentum,
+                EPSILON,
+            )
+        count = x.numel() // x.shape[1] * world()
+        sums = torch.stack([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])
+        mean, square = sum_over_ranks(sums) / count
+        variance = square - mean.square()
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+        normed = (x - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
+        if self.weight is None or self.bias is None:
+            return normed
+        return normed * self.weight[:, None, None] + self.bias[:, None, None]
