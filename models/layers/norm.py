@@ -29,7 +29,7 @@ class BatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Norms x [N,C,H,W]: by this batch in training, by the running statistics else."""
         if world() == 1 or not self.training:
-            return nn.functional.batch_norm(
+            normed: Tensor = nn.functional.batch_norm(
                 x,
                 self.running_mean,
                 self.running_var,
@@ -39,15 +39,17 @@ class BatchNorm2d(nn.Module):
                 self.momentum,
                 EPSILON,
             )
+            return normed
+        wide = x.float()  # sums of bfloat16 would lose the small differences
         count = x.numel() // x.shape[1] * world()
-        sums = torch.stack([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])
+        sums = torch.stack([wide.sum(dim=(0, 2, 3)), wide.square().sum(dim=(0, 2, 3))])
         mean, square = sum_over_ranks(sums) / count
         variance = square - mean.square()
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
-        normed = (x - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
-        if self.weight is None or self.bias is None:
-            return normed
-        return normed * self.weight[:, None, None] + self.bias[:, None, None]
+        normed = (wide - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
+        if self.weight is not None and self.bias is not None:
+            normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
+        return normed.to(x.dtype)
