@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.layers.dense import Dense
 from models.parallel import sum_over_ranks, world
 
 EPSILON = 1e-5
@@ -53,3 +54,24 @@ class BatchNorm2d(nn.Module):
         if self.weight is not None and self.bias is not None:
             normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
         return normed.to(x.dtype)
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose scale and shift are linear in the labels; plain batch norm at labels = 0.
+
+    momentum: as of BatchNorm2d. Without labels it is BatchNorm2d: its bias b is the scale 1 + b[:C]
+    and the shift b[C:]. Source: de Vries et al. 2017, arXiv:1707.00683.
+    """
+
+    def __init__(self, channels: int, labels: int, *, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(channels, momentum=momentum, affine=False)
+        self.affine = Dense(labels, 2 * channels)
+        nn.init.normal_(self.affine.weight, std=0.02)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Norms x [N,C,H,W] by its batch, then scales and shifts it by labels [N,L]."""
+        scale, shift = self.affine(labels)[:, :, None, None].chunk(2, dim=1)
+        normed: Tensor = self.norm(x) * (1 + scale) + shift
+        return normed
