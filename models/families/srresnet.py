@@ -32,8 +32,8 @@ Parameters at width 1, L labels, R = 64:
 At R = 128 G has a stage more, 147,584, and D its first halving of 32 channels:
     3·32·16+32 + 4·(32·32·9+32) + 32·64·16+64 - (3·64·16+64), 68,256 more.
 
-Source: Jin et al. 2017, arXiv:1708.05509, figures 4 and 5; the residual stack is that of Ledig et
-al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321.
+Source: Jin et al. 2017, arXiv:1708.05509; the residual stack and its long skip are those of Ledig
+et al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321.
 """
 
 import torch

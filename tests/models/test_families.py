@@ -29,7 +29,7 @@ def small(name: str, count: int = 4) -> tuple[GeneratorNet, DiscriminatorNet]:
         family.resolutions_px[0],
         width=0.05,
         blocks=2,
-        channel_base=128,
+        channel_base=512,
         channel_max=16,
         w_dim=16,
         mapping_layers=2,
