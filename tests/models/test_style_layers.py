@@ -98,6 +98,7 @@ def test_scaled_layers_equal_plain_ones_with_the_scaled_weights() -> None:
     assert 50 < dense.weight.std().item() < 200  # 1 / lr_multiplier
 
     conv = EqualConv(6, 4, 3, gain=3.0)
+    assert conv.bias is not None
     torch.nn.init.normal_(conv.bias)
     pictures = torch.randn(2, 6, 8, 8)
     wanted = 3 * F.conv2d(pictures, conv.weight / 54**0.5, conv.bias, padding=1)
@@ -116,4 +117,4 @@ def test_spread_is_of_neighbouring_rows_in_fours() -> None:
 @pytest.mark.parametrize(("count", "groups"), [(1, 1), (2, 1), (3, 1), (6, 2), (8, 2), (5, 5)])
 def test_groups_are_the_largest_up_to_four_that_divide_the_batch(count: int, groups: int) -> None:
     channel = with_minibatch_std(torch.randn(count, 3, 4, 4))[:, 3, 0, 0]
-    assert len(channel.unique()) == (groups if groups < count else 1)
+    assert len(torch.unique(channel)) == (groups if groups < count else 1)
