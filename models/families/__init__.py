@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
-from models.families import acgan64, dcgan64, dcgan96, srresnet
+from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
 from models.families.size import NetworkSize
 from models.networks import DiscriminatorNet, GeneratorNet
 from models.spec import GeneratorSpec
@@ -76,6 +76,20 @@ FAMILIES: dict[str, Family] = {
         generator=srresnet.Generator,
         discriminator=srresnet.Discriminator,
         sizes=(*BY_WIDTH, "blocks"),
+    ),
+    "stylegan2": Family(
+        resolutions_px=stylegan2.RESOLUTIONS_PX,
+        spec=stylegan2.spec,
+        generator=stylegan2.Generator,
+        discriminator=stylegan2.Discriminator,
+        sizes=BY_CHANNELS,
+    ),
+    "omokage": Family(
+        resolutions_px=omokage.RESOLUTIONS_PX,
+        spec=omokage.spec,
+        generator=omokage.Generator,
+        discriminator=omokage.Discriminator,
+        sizes=BY_CHANNELS,
     ),
 }
 
