@@ -29,9 +29,7 @@ def flipped(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirror, images.flip(3), images)
 
 
-def augmented(
-    images: Tensor, strength: Strength, chance: Tensor, rng: torch.Generator
-) -> Tensor:
+def augmented(images: Tensor, strength: Strength, chance: Tensor, rng: torch.Generator) -> Tensor:
     """Shifts, resizes and turns each picture, each of the three with `chance`; differentiable.
 
     images [N,C,H,W] -> the same shape; chance is a scalar in [0,1] on the images' device. What
