@@ -64,10 +64,10 @@ def check_compiled(
     try:
         errors = compare(eager, compiled, G, D, config=config, images=images, labels=labels)
     except TorchDynamoException as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             f"compile is true, but torch.compile ({backend}) fails for {config.family} on "
-            f"{images.device.type}: {reason.strip()}. compile=false trains without it."
+            f"{images.device.type}: {' '.join(said[:2])}; compile=false trains without it."
         ) from error
     return errors
 
