@@ -92,5 +92,5 @@ class ToRGB(nn.Module):
         with full_precision(w):
             style = self.affine(w.float()) * self.scale  # [N,I]
             weights = style[:, None] * self.weight.flatten(1).float()  # [N,3,I]
-        colours = torch.bmm(weights.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
-        return colours.float() + self.bias[:, None, None]
+        colours = torch.bmm(weights.to(x.dtype), x.flatten(2)).float()  # [N,3,H·W]
+        return colours.view(-1, 3, *x.shape[2:]) + self.bias[:, None, None]
