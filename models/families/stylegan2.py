@@ -54,7 +54,7 @@ from models.layers.minibatch_std import with_minibatch_std
 from models.layers.modulated import GAIN, SLOPE, StyledConv, ToRGB
 from models.layers.precision import full_precision
 from models.layers.projection import ProjectionHead
-from models.layers.resample import Blur, Down, Up
+from models.layers.resample import Blur, Down, doubled
 from models.networks import DiscriminatorNet, GeneratorNet, Noise
 from models.spec import GeneratorSpec
 
@@ -145,7 +145,6 @@ class Generator(GeneratorNet):
         self.rgbs = nn.ModuleList(
             ToRGB(channels(spec, side), w_dim=wide) for side in (first, *others)
         )
-        self.up = Up()
         self.register_buffer("w_avg", torch.zeros(wide))
         self.register_buffer("anchors", _anchors(spec.z_dim), persistent=False)
 
@@ -179,9 +178,7 @@ class Generator(GeneratorNet):
         for at in range(1, len(self.rgbs)):
             x = self.convs[2 * at - 1](x, w[:, 2 * at - 1], maps[2 * at - 1])
             x = self.convs[2 * at](x, w[:, 2 * at], maps[2 * at])
-            with full_precision(x):  # rounding to bfloat16 at each side would show
-                picture = self.up(picture)
-            picture = picture + self.rgbs[at](x, w[:, 2 * at + 1])
+            picture = doubled(picture) + self.rgbs[at](x, w[:, 2 * at + 1])
         drawn: Tensor = picture
         return drawn
 

@@ -46,7 +46,7 @@ class StyledConv(nn.Module):
         """Maps x [N,I,H,W], w [N,W], noise [N or 1,1,S,S] or None to [N,O,S,S]."""
         style, demodulation = self._factors(w)
         y = self._convolved(x * style.to(x.dtype)[:, :, None, None])
-        # The activation's gain rides on the factors: the sums over pictures are passed thrice only.
+        # The activation's gain rides on the small factors, which spares a pass over the features.
         demodulation = (GAIN * demodulation).to(y.dtype)[:, :, None, None]
         bias = (GAIN * self.bias).to(y.dtype)[:, None, None]
         if noise is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from models.layers.equalized import EqualConv, EqualDense
 from models.layers.minibatch_std import with_minibatch_std
 from models.layers.modulated import StyledConv, ToRGB
-from models.layers.resample import Blur, Down, Up
+from models.layers.resample import Blur, Down, Filter, doubled
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0])
 
@@ -79,14 +79,22 @@ def test_colours_are_a_styled_product_without_demodulation() -> None:
 
 def test_doubling_and_halving_equal_sums_over_the_filters_shifts() -> None:
     x = torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(Up()(x), smoothed(stuffed(x), before=2, after=1, gain=4.0))
+    torch.testing.assert_close(doubled(x), smoothed(stuffed(x), before=2, after=1, gain=4.0))
     torch.testing.assert_close(Down()(x), smoothed(x, before=1, after=1)[:, :, ::2, ::2])
     torch.testing.assert_close(Blur(2)(x), smoothed(x, before=2, after=2))
 
 
+@pytest.mark.parametrize("layer", [Blur(1, gain=4.0), Blur(2), Down()])
+def test_filtering_on_a_gpu_gives_what_it_does_on_a_cpu(layer: Filter) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(layer.by_shifts(x), layer.by_convolution(x))
+    odd = torch.randn(2, 3, 17, 17)  # as a doubling convolution leaves it
+    torch.testing.assert_close(layer.by_shifts(odd), layer.by_convolution(odd))
+
+
 def test_doubling_and_halving_leave_flat_colour_inside_the_border() -> None:
     flat = torch.full((1, 1, 8, 8), 0.5)
-    assert torch.equal(Up()(flat)[:, :, 1:-1, 1:-1], torch.full((1, 1, 14, 14), 0.5))
+    assert torch.equal(doubled(flat)[:, :, 1:-1, 1:-1], torch.full((1, 1, 14, 14), 0.5))
     assert torch.equal(Down()(flat)[:, :, 1:-1, 1:-1], torch.full((1, 1, 2, 2), 0.5))
 
 
@@ -98,6 +106,7 @@ def test_scaled_layers_equal_plain_ones_with_the_scaled_weights() -> None:
     assert 50 < dense.weight.std().item() < 200  # 1 / lr_multiplier
 
     conv = EqualConv(6, 4, 3, gain=3.0)
+    assert conv.bias is not None
     torch.nn.init.normal_(conv.bias)
     pictures = torch.randn(2, 6, 8, 8)
     wanted = 3 * F.conv2d(pictures, conv.weight / 54**0.5, conv.bias, padding=1)
@@ -116,4 +125,4 @@ def test_spread_is_of_neighbouring_rows_in_fours() -> None:
 @pytest.mark.parametrize(("count", "groups"), [(1, 1), (2, 1), (3, 1), (6, 2), (8, 2), (5, 5)])
 def test_groups_are_the_largest_up_to_four_that_divide_the_batch(count: int, groups: int) -> None:
     channel = with_minibatch_std(torch.randn(count, 3, 4, 4))[:, 3, 0, 0]
-    assert len(channel.unique()) == (groups if groups < count else 1)
+    assert len(torch.unique(channel)) == (groups if groups < count else 1)
