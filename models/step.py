@@ -22,10 +22,19 @@ PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
 class Parts:
     """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
 
-    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32.
+    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32. backend is
+    torch.compile's: "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
     """
 
-    def __init__(self, G: GeneratorNet, D: DiscriminatorNet, *, bf16: bool, compiled: bool) -> None:
+    def __init__(
+        self,
+        G: GeneratorNet,
+        D: DiscriminatorNet,
+        *,
+        bf16: bool,
+        compiled: bool,
+        backend: str = "inductor",
+    ) -> None:
         self._G, self._D = G, D
         self._device = next(G.parameters()).device.type
         self._bf16 = bf16
@@ -37,7 +46,10 @@ class Parts:
             "lengths": self._lengths,
         }
         if compiled:
-            parts = {name: torch.compile(part, dynamic=False) for name, part in parts.items()}
+            parts = {
+                name: torch.compile(part, dynamic=False, backend=backend)
+                for name, part in parts.items()
+            }
         self.fakes, self.judged = parts["fakes"], parts["judged"]
         self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
 
