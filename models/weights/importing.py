@@ -17,7 +17,6 @@ from torch import Tensor
 from dataset.errors import StoreError, TrainingError, UsageError
 from dataset.store import Store, digest_of, sync_folder
 from models.families import family_of
-from models.loop import TRAIN
 from models.networks import GeneratorNet
 from models.sampling import SPEC, TYPICAL, WEIGHTS, latents, load_generator
 from models.spec import GeneratorSpec
@@ -27,6 +26,7 @@ from models.weights.restricted_pickle import shown
 from models.weights.rosinality import read_rosinality
 from models.weights.torch_file import is_torch_file, read_torch_file
 
+TRAIN = "train.json"  # the name that a training gives it; evaluations read it
 MAX_FILE_BYTES = 4 * 2**30  # a 1024 px checkpoint with both optimisers has 1.4 GB
 CENTRE_LATENTS = 4096  # for the mean w, where the file has none
 CENTRE_CHUNK = 256
