@@ -172,7 +172,8 @@ class Generator(GeneratorNet):
             if isinstance(psi, Tensor) or psi != 1:
                 w = self.truncated(w, labels, psi)
         maps = self._noise_maps(noise, w)
-        x = self.const.expand(len(w), -1, -1, -1)
+        # Not len(w): an exported program would be made for that very number of pictures.
+        x = self.const.expand(w.shape[0], -1, -1, -1)
         x = self.convs[0](x, w[:, 0], maps[0])
         picture = self.rgbs[0](x, w[:, 1])  # [N,3,4,4]
         for at in range(1, len(self.rgbs)):
@@ -208,8 +209,8 @@ class Generator(GeneratorNet):
     def _centres(self, labels: Tensor) -> Tensor:
         """Returns the mean w [N,W] of each row of labels [N,L]."""
         if not self.spec.labels:
-            return self.w_avg.expand(len(labels), -1)
-        count = len(labels)
+            return self.w_avg.expand(labels.shape[0], -1)
+        count = labels.shape[0]
         z = self.anchors.expand(count, -1, -1).flatten(0, 1)  # [N·64,Z]
         each = labels[:, None].expand(-1, ANCHORS, -1).flatten(0, 1)  # [N·64,L]
         w: Tensor = self.mapping(z, each)  # [N·64,W]
@@ -229,7 +230,7 @@ class Generator(GeneratorNet):
         if noise == "none":
             return [None] * len(wanted)
         if noise == "random":
-            return [torch.randn(len(w), 1, side, side, device=w.device) for side in wanted]
+            return [torch.randn(w.shape[0], 1, side, side, device=w.device) for side in wanted]
         found = noise if isinstance(noise, str) else [each.shape[-1] for each in noise]
         if isinstance(noise, str) or found != wanted:
             raise UsageError(f"noise is {found}; const, none, random or maps of {wanted} px wanted")
