@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from dataset.errors import TrainingError, listed
-from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
 from models.families.size import NetworkSize
+from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
 from models.spec import GeneratorSpec
 from models.weights.restricted_pickle import shown
 from models.weights.stored import StoredTensor

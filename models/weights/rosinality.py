@@ -4,8 +4,8 @@ Layout, for Generator(size, style_dim W, n_mlp M):
 
     style.1 ... style.M             weight [W,W], bias [W]             (style.0 has no weights)
     input.input                     [1,C,4,4]
-    conv1, convs.0 ...              conv.weight [1,O,I,3,3], conv.modulation.{weight [I,W], bias [I]},
-                                    noise.weight [1], activate.bias [O]; convs of even number
+    conv1, convs.0 ...              conv.weight [1,O,I,3,3], noise.weight [1], activate.bias [O],
+                                    conv.modulation.{weight [I,W], bias [I]}; convs of even number
                                     double the side and have conv.blur.kernel [4,4]
     to_rgb1, to_rgbs.0 ...          conv.weight [1,3,I,1,1], conv.modulation, bias [1,3,1,1];
                                     to_rgbs have upsample.kernel [4,4]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 SOURCE = "class Generator: pass  # stands for the module's source, which a reader must not run"
 
 
-class EasyDict(dict):  # type: ignore[type-arg]
+class EasyDict(dict):
     """A dict with attributes, as theirs."""
 
 
@@ -191,9 +191,7 @@ class ToRGBLayer(Persistent):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) * float(self.weight_gain)
-        x = modulated(
-            x, self.weight, styles, False, f=setup_filter(), up=1, padding=0, flip=True
-        )
+        x = modulated(x, self.weight, styles, False, f=setup_filter(), up=1, padding=0, flip=True)
         return bias_act(x, self.bias, "linear")
 
 
@@ -223,14 +221,14 @@ class SynthesisNetwork(Persistent):
             setattr(self, f"b{side}", SynthesisBlock(before, count, w_dim, side))
 
     def forward(self, w: Tensor) -> Tensor:
-        x, img = self.b4.const.expand(len(w), -1, -1, -1), None
+        x = self.get_submodule("b4").get_parameter("const").expand(len(w), -1, -1, -1)
+        img = torch.zeros(len(w), 3, 2, 2)  # nothing yet, at half of 4 px
         for side in self.block_resolutions:
             block = getattr(self, f"b{side}")
             if side > 4:
                 x = block.conv0(x, w)
             x = block.conv1(x, w)
-            y = block.torgb(x, w)
-            img = y if img is None else upfirdn(img, setup_filter(), 2, (2, 1), gain=4) + y
+            img = upfirdn(img, setup_filter(), 2, (2, 1), gain=4) + block.torgb(x, w)
         return img
 
 
@@ -248,7 +246,8 @@ class Generator(Persistent):
 
     @torch.no_grad()
     def forward(self, z: Tensor, c: Tensor, psi: float = 1.0) -> Tensor:
-        return self.synthesis(self.mapping(z, c, psi))
+        img: Tensor = self.synthesis(self.mapping(z, c, psi))
+        return img
 
 
 class Discriminator(Persistent):
@@ -261,6 +260,18 @@ def small(*, c_dim: int = 0, z_dim: int = 8, lr: float = 0.01, seed: int = 0) ->
     """Returns a generator of 16 px with 12, 12 and 6 channels: min(96 / side, 12)."""
     torch.manual_seed(seed)
     return Generator([12, 12, 6], z_dim=z_dim, c_dim=c_dim, w_dim=8, layers=2, lr=lr)
+
+
+def with_changes(path: str, **changes: Any) -> Generator:
+    """Returns the small generator with attributes of one of its modules set, or None: deleted."""
+    generator = small()
+    part = generator.get_submodule(path)
+    for name, value in changes.items():
+        if value is None:
+            delattr(part, name)
+        else:
+            setattr(part, name, value)
+    return generator
 
 
 def save(path: Path, **networks: Any) -> Path:

@@ -3,6 +3,7 @@
 Written from the paper and the names of the tensors, to hold the import against; slow and plain.
 """
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class ModulatedConv(nn.Module):
             return x.reshape(n, outputs, height, width)
         turned = weight.transpose(1, 2).flatten(0, 1)
         x = F.conv_transpose2d(x, turned, stride=2, groups=n)
-        return smoothed(x.unflatten(1, (n, outputs))[0], self.blur.kernel, (1, 1))
+        return smoothed(x.reshape(n, outputs, *x.shape[2:]), self.blur.kernel, (1, 1))
 
 
 class Noise(nn.Module):
@@ -140,7 +141,7 @@ class Generator(nn.Module):
         self.conv1 = StyledConv(widths[0], widths[0], style_dim)
         self.to_rgb1 = ToRGB(widths[0], style_dim, up=False)
         self.convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
-        for before, count in zip(widths, widths[1:], strict=False):
+        for before, count in itertools.pairwise(widths):
             self.convs.append(StyledConv(before, count, style_dim, up=True))
             self.convs.append(StyledConv(count, count, style_dim))
             self.to_rgbs.append(ToRGB(count, style_dim, up=True))
@@ -156,13 +157,13 @@ class Generator(nn.Module):
         latent_avg: Tensor | None = None,
         noises: list[Tensor] | None = None,
     ) -> Tensor:
-        w = self.style(z)
+        w: Tensor = self.style(z)
         if latent_avg is not None:
             w = latent_avg + truncation * (w - latent_avg)
         maps = noises or [getattr(self.noises, f"noise_{n}") for n in range(1 + len(self.convs))]
         x = self.input.input.repeat(len(z), 1, 1, 1)
         x = self.conv1(x, w, maps[0])
-        skip = self.to_rgb1(x, w, None)
+        skip: Tensor = self.to_rgb1(x, w, None)
         for at, to_rgb in enumerate(self.to_rgbs):
             x = self.convs[2 * at](x, w, maps[2 * at + 1])
             x = self.convs[2 * at + 1](x, w, maps[2 * at + 2])

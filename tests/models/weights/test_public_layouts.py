@@ -130,8 +130,7 @@ def test_nvidia_with_another_learning_rate_draws_the_same_pictures(tmp_path: Pat
 
 
 def test_a_clamp_is_told(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    theirs.synthesis.b8.conv0.conv_clamp = 256
+    theirs = nvidia.with_changes("synthesis.b8.conv0", conv_clamp=256)
     made = import_weights(nvidia.save(tmp_path / "g.pkl", G_ema=theirs), tmp_path / "imported")
     assert "cut activations off at 256" in made.notes[0]
 
@@ -282,37 +281,33 @@ def test_a_discriminator_in_the_generators_place_is_named(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["orig", "resnet"])
 def test_other_architectures_are_named(tmp_path: Path, kind: str) -> None:
-    theirs = nvidia.small()
-    theirs.synthesis.b8.architecture = kind
+    theirs = nvidia.with_changes("synthesis.b8", architecture=kind)
     told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
     assert f'synthesis.b8 has the architecture "{kind}", "skip" wanted' in told
 
 
 def test_an_alias_free_generator_is_named(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    theirs.synthesis.input = nvidia.FullyConnectedLayer(2, 2)
+    theirs = nvidia.with_changes("synthesis", input=nvidia.FullyConnectedLayer(2, 2))
     told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
     assert "holds an alias-free generator (StyleGAN3); one of StyleGAN2 wanted" in told
 
 
 def test_another_activation_is_named(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    theirs.synthesis.b8.conv0.activation = "swish"
+    theirs = nvidia.with_changes("synthesis.b8.conv0", activation="swish")
     told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
     assert 'synthesis.b8.conv0 has the activation "swish", "lrelu" wanted' in told
 
 
 def test_an_nvidia_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    theirs.mapping.fc1.bias = torch.nn.Parameter(torch.ones(9))
-    del theirs.synthesis.b16.conv0.noise_strength
+    layer = {"noise_strength": None, "bias": torch.nn.Parameter(torch.ones(9))}
+    theirs = nvidia.with_changes("synthesis.b16.conv0", **layer)
     told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert "mapping.fc1.bias is [9], [8] wanted" in told
+    assert "synthesis.b16.conv0.bias is [9], [6] wanted" in told
     assert "synthesis.b16.conv0.noise_strength is missing" in told
 
 
 def test_four_colour_channels_are_refused(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    theirs.synthesis.b4.torgb.weight = torch.nn.Parameter(torch.ones(4, 12, 1, 1))
+    weight = torch.nn.Parameter(torch.ones(4, 12, 1, 1))
+    theirs = nvidia.with_changes("synthesis.b4.torgb", weight=weight)
     told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
     assert "its pictures have 4 channels, 3 wanted" in told
