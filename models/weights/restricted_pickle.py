@@ -73,6 +73,7 @@ def plain_makers() -> dict[str, Maker]:
     }
     for module in ("builtins", "__builtin__"):
         makers[f"{module}.set"] = _set
+        makers[f"{module}.bytes"] = _no_bytes
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
         makers[f"{module}.scalar"] = _noted("numpy.scalar")
         makers[f"{module}._reconstruct"] = _noted("numpy.ndarray")
@@ -146,7 +147,7 @@ class _Machine:
     def _top(self, kind: type[Any]) -> Any:
         found = self._stack[-1]
         if type(found) is not kind:
-            raise Refused(f"fills a {type(found).__name__} as if it were a {kind.__name__}")
+            raise Refused(f"fills {_told(found)} as if it were a {kind.__name__}")
         return found
 
     # Memory
@@ -224,8 +225,10 @@ class _Machine:
 
     def _make(self, _: Any) -> None:
         args, called = self._pop(), self._pop()
-        if type(called) is not _Name or type(args) is not tuple:
-            raise Refused(f"calls a {type(called).__name__}, which is no tensor and no plain value")
+        if type(called) is not _Name:
+            raise Refused(f"calls {_told(called)}, which is no tensor and no plain value")
+        if type(args) is not tuple:
+            raise Refused(f"calls {called.name} with {_told(args)}, where a tuple is wanted")
         self._stack.append(called.make(*args))
 
     def _fill(self, _: Any) -> None:
@@ -234,7 +237,7 @@ class _Machine:
         if type(target) is Noted:
             target.state = state
         elif type(target) is not dict:  # of a dict only attributes, such as torch's _metadata
-            raise Refused(f"fills a {type(target).__name__} with a state")
+            raise Refused(f"fills {_told(target)} with a state")
 
     def _persist(self, _: Any) -> None:
         if self._persistent is None:
@@ -295,6 +298,11 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 }
 
 
+def _told(found: Any) -> str:
+    """Says what a value is, without its content."""
+    return found.name if isinstance(found, _Name) else f"a {type(found).__name__}"
+
+
 def _hashable(key: Any) -> Any:
     """Returns a key of a plain kind; others, or huge numbers, could be chosen to collide."""
     if type(key) is int and abs(key) < 1 << 63:
@@ -317,6 +325,12 @@ def _set(*args: Any) -> set[Any]:
     if len(args) > 1 or type(items) not in (list, tuple):
         raise Refused("makes a set of something else than a list")
     return {_hashable(item) for item in items}
+
+
+def _no_bytes(*args: Any) -> bytes:
+    if args:
+        raise Refused("makes bytes of something")
+    return b""
 
 
 def _encoded(text: Any, encoding: Any = "latin1") -> bytes:

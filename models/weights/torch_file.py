@@ -23,6 +23,9 @@ MAX_RECORD_BYTES = 64 * 2**20  # of data.pkl, which holds no numbers
 TENSORS = {**plain_makers(), **tensor_makers()}
 
 _COUNT = struct.Struct("<q")
+# All that Python's zip reader raises for damaged archives (NotImplementedError is a RuntimeError)
+_ZIP_ERRORS = (zipfile.BadZipFile, ValueError, OverflowError, EOFError, OSError, RuntimeError,
+               struct.error)  # fmt: skip
 
 
 def is_torch_file(content: bytes) -> bool:
@@ -51,8 +54,8 @@ def read_torch_file(content: bytes, *, where: str) -> Any:
 def _read_zip(content: bytes, *, where: str) -> Any:
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise TrainingError(f"{where} is no whole zip archive: {error}") from error
+    except _ZIP_ERRORS as error:
+        raise TrainingError(f"{where} is no whole zip archive: {shown(str(error))}") from error
     entries = _checked_entries(archive, content, where=where)
     tops = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(tops) != 1:
@@ -124,10 +127,8 @@ def _leads_out(name: str) -> bool:
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, *, where: str) -> bytes:
     try:
         return archive.read(entry)  # its checksum is compared
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise TrainingError(f"{where} is damaged: {shown(str(error))}") from error
-    except struct.error as error:
-        raise TrainingError(f"{where} is damaged: an entry is cut short") from error
 
 
 def read_old_torch_file(content: bytes, *, where: str) -> Any:

@@ -164,11 +164,17 @@ def text(value: str) -> bytes:
         # calls of what is no name, and of a storage's type
         (text("system") + text("touch") + b"\x85R.", "calls a str, which is no tensor"),
         (b"ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage; refused"),
-        (b"ccollections\nOrderedDict\n]R.", "calls a _Name, which is no tensor"),
+        (
+            b"ccollections\nOrderedDict\n]R.",
+            "calls collections.OrderedDict with a list, where a tuple is wanted",
+        ),
         # states: a stand-in is no target
-        (b"ccollections\nOrderedDict\n}b.", "fills a _Name with a state"),
+        (b"ccollections\nOrderedDict\n}b.", "fills collections.OrderedDict with a state"),
         (text("a") + b"}b.", "fills a str with a state"),
-        (b"ccollections\nOrderedDict\n" + text("a") + text("b") + b"s.", "fills a _Name as if it"),
+        (
+            b"ccollections\nOrderedDict\n" + text("a") + text("b") + b"s.",
+            "fills collections.OrderedDict as if it",
+        ),
         # instructions that no weights file has
         (b"(i__builtin__\neval\n.", "uses the pickle instruction INST"),
         (b"(c__builtin__\nset\no.", "uses the pickle instruction OBJ"),
