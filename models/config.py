@@ -38,6 +38,7 @@ class TrainConfig:
     lr_d: float = 2e-4
     beta1: float = 0.5
     beta2: float = 0.99
+    adam_eps: float = 1e-8  # added to the root of Adam's second moment
     d_steps: int = 1  # steps of D for each of G
     ema_kimg: float = 2.0  # half-life of the averaged generator
     # Losses and penalties.
@@ -181,6 +182,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lr_d": (0, 1),
     "beta1": (0, 0.9999),
     "beta2": (0, 0.99999),
+    "adam_eps": (0, 1),
     "d_steps": (1, 100),
     "ema_kimg": (0.001, 1e5),
     "g_label_weight": (0, 1000),

@@ -386,8 +386,11 @@ class _Tick:
 
 @contextlib.contextmanager
 def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
-    """Joins the other processes of `torchrun`, if there are any; raises ConfigError."""
-    parallel.join(device)
+    """Joins the other processes of `torchrun`, if there are any and the caller has not done so.
+
+    Raises ConfigError if the batch cannot be shared out.
+    """
+    joined = parallel.join(device)
     try:
         if config.batch % parallel.world():
             raise ConfigError(
@@ -395,7 +398,8 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
             )
         yield
     finally:
-        parallel.leave()
+        if joined:
+            parallel.leave()
 
 
 def _asked_to_end(
@@ -436,13 +440,19 @@ def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> 
     if device.type == "cuda":
         for network in (G, D):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    betas = (config.beta1, config.beta2)
+
+    def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
+        betas = (config.beta1, config.beta2)
+        return torch.optim.Adam(
+            network.parameters(), lr=lr, betas=betas, eps=config.adam_eps, fused=True
+        )
+
     return TrainState(
         G=G,
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
-        opt_g=torch.optim.Adam(G.parameters(), lr=config.lr_g, betas=betas, fused=True),
-        opt_d=torch.optim.Adam(D.parameters(), lr=config.lr_d, betas=betas, fused=True),
+        opt_g=adam(G, config.lr_g),
+        opt_d=adam(D, config.lr_d),
         rng=torch.Generator().manual_seed(config.seed),
         device_rng=torch.Generator(device).manual_seed(config.seed),
         aug_p=torch.tensor(config.aug_p, device=device),

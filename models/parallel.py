@@ -35,11 +35,12 @@ def local_rank() -> int:
 
 
 def join(device: torch.device) -> bool:
-    """Joins the processes that `torchrun` started, nccl on GPUs and gloo else; False if alone.
+    """Joins the processes that `torchrun` started, by nccl on GPUs and by gloo else.
 
+    Returns False, having done nothing, if this process is alone or has joined them already.
     Raises ConfigError if torchrun's variables do not fit together.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():
         return False
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -43,14 +43,15 @@ class BatchNorm2d(nn.Module):
             return normed
         wide = x.float()  # sums of bfloat16 would lose the small differences
         count = x.numel() // x.shape[1] * world()
-        sums = torch.stack([wide.sum(dim=(0, 2, 3)), wide.square().sum(dim=(0, 2, 3))])
-        mean, square = sum_over_ranks(sums) / count
-        variance = square - mean.square()
+        # The mean first: the mean of squares less the squared mean would cancel where it is large.
+        mean = sum_over_ranks(wide.sum(dim=(0, 2, 3))) / count
+        centred = wide - mean[:, None, None]
+        variance = sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
-        normed = (wide - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
+        normed = centred * (variance + EPSILON).rsqrt()[:, None, None]
         if self.weight is not None and self.bias is not None:
             normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
         return normed.to(x.dtype)
