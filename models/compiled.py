@@ -47,9 +47,10 @@ def check_compiled(
 ) -> dict[str, float]:
     """Compares compiled and eager gradients of every part of a step that `config` uses.
 
-    images [N,3,R,R] in [-1,1] and labels [N,L] are a small batch on the networks' device; 8 rows
-    are plenty. Everything is compared in float32, without TF32: bfloat16's own rounding would hide
-    what is looked for. Leaves weights, their gradients, buffers and random sources as they were.
+    images [N,3,R,R] in [-1,1] and labels [N,L] are a batch on the networks' device; 8 rows are
+    plenty, but a float32 training goes on with what was compiled here if its batch is as large.
+    Everything is compared in float32, without TF32: bfloat16's own rounding would hide what is
+    looked for. Leaves weights, their gradients, buffers and random sources as they were.
 
     Returns the relative error |compiled - eager| / |eager| of each part's whole gradient by the
     part's name ("fakes", "judged", "judged for G", "r1", "r2", "slope", "lengths"), to be logged.
@@ -153,7 +154,7 @@ def _inputs(
     crossing = None
     if mixed:
         layers = torch.arange(G.spec.w_layers, device=images.device)[None, :, None]
-        crossing = (layers < G.spec.w_layers // 2).expand(count, -1, -1)
+        crossing = (layers < G.spec.w_layers // 2).repeat(count, 1, 1)
     with torch.no_grad():
         fakes, w = eager.fakes(z, labels, crossing, noise)
     return _Inputs(images, labels, z, crossing, noise, fakes, w)
@@ -195,16 +196,18 @@ def _comparisons(
         yield _Comparison("r2", lambda parts: parts.r1(fakes, labels), of_d)
     penalty = LOSSES[config.loss].penalty
     if penalty:
-        how_far, noise = draw.uniform(count), draw.uniform(*images.shape)
+        how_far, whereto = draw.uniform(count), draw.uniform(*images.shape)
         on_lines = penalty == "wgan-gp"
-        places = between(images, fakes, how_far) if on_lines else around(images, how_far, noise)
+        places = between(images, fakes, how_far) if on_lines else around(images, how_far, whereto)
         yield _Comparison("slope", lambda parts: parts.slope(places, labels), of_d)
 
     if config.pl_weight > 0 and w is not None:
-        styles, direction = w.clone().requires_grad_(), draw.normal(*fakes.shape)
+        styles = w.clone()[::2].requires_grad_()  # every second, as in training
+        noise = [one[::2].contiguous() for one in given.noise]
+        direction = draw.normal(len(styles), *fakes.shape[1:])
 
         def lengths(parts: Parts) -> Tensor:
-            found: Tensor = parts.lengths(styles, labels, direction, given.noise)
+            found: Tensor = parts.lengths(styles, labels[::2], direction, noise)
             return found.square().sum()
 
         yield _Comparison("lengths", lengths, of_g | {"w": styles})
