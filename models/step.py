@@ -166,7 +166,8 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
     decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
     """
     decay = min(0.5 ** (1 / half_life_steps), (1 + step) / (10 + step))
-    averages, currents = list(ema.parameters()), list(G.parameters())
+    averages: list[Tensor] = list(ema.parameters())
+    currents: list[Tensor] = list(G.parameters())
     torch._foreach_lerp_(averages, currents, 1 - decay)
     for kept, latest in zip(ema.buffers(), G.buffers(), strict=True):
         kept.copy_(latest)
@@ -221,7 +222,8 @@ def _path_penalty(state: TrainState, parts: Parts, w: Tensor, asked: Tensor) -> 
     lengths = parts.lengths(w, asked, direction, _noise(state, count))
     mean = mean_over_ranks(lengths.mean())
     state.path_mean.lerp_(mean, 1 - PATH_MEMORY)
-    return (lengths - state.path_mean).square().mean()
+    penalty: Tensor = (lengths - state.path_mean).square().mean()
+    return penalty
 
 
 @torch.no_grad()
@@ -249,12 +251,3 @@ def _descend(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor)
     loss.backward()  # type: ignore[no-untyped-call]
     average_gradients(network)
     optimiser.step()
-
-
-def state_tensors(config: TrainConfig, device: torch.device) -> dict[str, Tensor]:
-    """Returns the numbers that a step steers by itself, as they are at the start."""
-    return {
-        "aug_p": torch.tensor(config.aug_p, device=device),
-        "real_sign": torch.zeros((), device=device),
-        "path_mean": torch.zeros((), device=device),
-    }
