@@ -99,5 +99,5 @@ def test_both_sides_are_timed_by_turns(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_unknown_family_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--device", "cpu", "--families", "dcgan46"]) == 3
-    assert 'unknown family "dcgan46"; did you mean "dcgan64"?' in capsys.readouterr().err
+    assert main(["--device", "cpu", "--families", "stylegan3"]) == 3
+    assert 'unknown family "stylegan3"; did you mean "stylegan2"?' in capsys.readouterr().err
