@@ -11,6 +11,7 @@ from pipeline.faces_cli import faces
 from pipeline.import_cli import import_command
 from pipeline.review_cli import review
 from pipeline.settings import BOARD_PORT, Settings, read_settings
+from pipeline.weights_cli import import_weights_command
 
 INTERRUPTED = 130
 
@@ -160,6 +161,7 @@ def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, 
 cli.add_command(faces)
 cli.add_command(review)
 cli.add_command(import_command)
+cli.add_command(import_weights_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

@@ -13,14 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
-COMMANDS = re.findall(r"(?:bin/|^|`)omokage ([a-z]+(?: detect)?)\b([^`\n#]*)", TEXT, re.MULTILINE)
+COMMANDS = re.findall(
+    r"(?:bin/|^|`)omokage ([a-z]+(?:-[a-z]+)*(?: detect)?)\b([^`\n#]*)", TEXT, re.MULTILINE
+)
 OMOKAGE = sorted({name for name, _ in COMMANDS})
 MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
 TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
 
 
 def test_the_documents_name_commands() -> None:
-    assert {"status", "sample", "crawl", "demo", "review", "faces detect"} <= set(OMOKAGE)
+    assert {"status", "sample", "crawl", "demo", "review", "faces detect", "import-weights"} <= set(
+        OMOKAGE
+    )
     assert {"demo", "test", "up", "lint"} <= set(TARGETS)
     assert MODULES
 
