@@ -8,6 +8,7 @@ process; lazy penalties count as often as they come. The last line on stdout is 
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import json
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -32,10 +34,11 @@ from dataset.errors import OmokageError
 from models.batches import Batches
 from models.checkpoints import TrainState
 from models.config import TrainConfig, overridden
+from models.devices import held_device
 from models.families import FAMILIES, family_of
 from models.losses import positive_weights
 from models.presets import PRESETS
-from models.step import Parts, state_tensors, train_step
+from models.step import Parts, train_step
 
 # As many labels as a real set has, and their names, by which a family may choose.
 LABELS = (
@@ -98,19 +101,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what the options ask for; returns the result."""
-    device = TrainConfig(device=options.device).torch_device()
     if options.child:
         work = _compared if options.child == "plain" else _measured
-        return work(options, device)
+        with held_device(options.device) as device:
+            return work(options, device)
     chosen = options.families.split(",") if options.families else list(FAMILIES)
     families = {family: _child(options, family) for family in chosen if family_of(family)}
-    result: dict[str, Any] = {
-        "benchmark": "train",
-        "device": _device_name(device),
-        "torch": torch.__version__,
-        "runs": options.runs,
-        "families": families,
-    }
+    with held_device(options.device) as device:
+        result: dict[str, Any] = {
+            "benchmark": "train",
+            "device": _device_name(device),
+            "torch": torch.__version__,
+            "runs": options.runs,
+            "families": families,
+        }
     if not options.skip_plain:
         step = _child(options, "plain")
         result |= {"value": step["ratio"], "unit": "ours / plain stylegan2 step", "step": step}
@@ -138,7 +142,6 @@ class Training:
         D = _on(family.discriminator(family.spec(names, config.d_size())), device)
         betas, fused = (config.beta1, config.beta2), True
         self.config, self.device = config, device
-        steered = state_tensors(config, device)
         self.state = TrainState(
             G=G,
             D=D,
@@ -147,9 +150,9 @@ class Training:
             opt_d=torch.optim.Adam(D.parameters(), lr=config.lr_d, betas=betas, fused=fused),
             rng=torch.Generator().manual_seed(config.seed),
             device_rng=torch.Generator(device).manual_seed(config.seed),
-            aug_p=steered["aug_p"],
-            real_sign=steered["real_sign"],
-            path_mean=steered["path_mean"],
+            aug_p=torch.tensor(config.aug_p, device=device),
+            real_sign=torch.zeros((), device=device),
+            path_mean=torch.zeros((), device=device),
         )
         bf16 = config.precision == "bf16" or (
             config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -160,22 +163,11 @@ class Training:
         self.positive_weight = positive_weights(torch.from_numpy(rows).float()).to(device)
         self._labels = rows
 
-    def batches(self, folder: Path) -> "TimedBatches":
-        """Returns made-up pictures, mapped from a file as those of a real set are."""
-        side = self.config.resolution_px
-        path = folder / "pictures.npy"
-        shape = (ROWS, 3, side, side)
-        made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        rng = np.random.default_rng(1)
-        for row in range(ROWS):
-            made[row] = rng.integers(0, 256, shape[1:], np.uint8)
-        made.flush()
+    def batches(self, images: npt.NDArray[np.uint8]) -> "TimedBatches":
+        """Returns batches of these pictures and of made-up labels."""
+        config = self.config
         return TimedBatches(
-            np.load(path, mmap_mode="r"),
-            self._labels,
-            batch=self.config.batch,
-            seed=self.config.seed,
-            device=self.device,
+            images, self._labels, batch=config.batch, seed=config.seed, device=self.device
         )
 
     def steps(self, batches: Batches, count: int) -> float:
@@ -213,6 +205,19 @@ class TimedBatches(Batches):
         return found
 
 
+def made_up(folder: Path, side_px: int) -> npt.NDArray[np.uint8]:
+    """Returns ROWS pictures [ROWS,3,side,side], mapped from a file as those of a real set are."""
+    shape = (ROWS, 3, side_px, side_px)
+    path = folder / "pictures.npy"
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    rng = np.random.default_rng(1)
+    for row in range(ROWS):
+        made[row] = rng.integers(0, 256, shape[1:], np.uint8)
+    made.flush()
+    mapped: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return mapped
+
+
 def synchronise(device: torch.device) -> None:
     """Waits until the device has done all it was asked to."""
     if device.type == "cuda":
@@ -226,8 +231,10 @@ def _measured(options: argparse.Namespace, device: torch.device) -> dict[str, An
     training = Training(config, device, labels=LABELS)
     period = _period(config)
     count = period * math.ceil(options.steps / period)
-    with tempfile.TemporaryDirectory(prefix="omokage-bench-") as folder:
-        batches = training.batches(Path(folder))
+    with contextlib.ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="omokage-bench-"))
+        images = made_up(Path(folder), config.resolution_px)
+        batches = opened.enter_context(contextlib.closing(training.batches(images)))
         began = time.perf_counter()
         training.steps(batches, period + 1)  # every graph that is compiled, and its buffers
         warm_s = time.perf_counter() - began
@@ -280,23 +287,35 @@ def _compared(options: argparse.Namespace, device: torch.device) -> dict[str, An
     _check_same(ours, plain)
     period = _period(config)
     sides: dict[str, list[float]] = {"ours": [], "plain": []}
-    with tempfile.TemporaryDirectory(prefix="omokage-bench-") as folder:
-        batches = ours.batches(Path(folder))
-        plain_steps = _plain_steps(plain, batches, device)
+    cpu = {"ours": 0.0, "plain": 0.0}  # what a machine that is shared does not hide
+    with contextlib.ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="omokage-bench-"))
+        images = made_up(Path(folder), config.resolution_px)
+        batches = opened.enter_context(contextlib.closing(ours.batches(images)))
+        others = opened.enter_context(contextlib.closing(ours.batches(images)))
+        plain_steps = _plain_steps(plain, others, device)
         for turn in range(options.runs + 1):
-            ours_s = plain_s = 0.0
+            took, began = {"ours": 0.0, "plain": 0.0}, time.process_time()
             for _ in range(period):
-                ours_s += ours.steps(batches, 1)
-                plain_s += plain_steps(1)
-            if turn > 0:  # the first warms up
-                sides["ours"].append(ours_s / period)
-                sides["plain"].append(plain_s / period)
-                _say(f"step {turn}: ours {ours_s / period:.3f} s, plain {plain_s / period:.3f} s")
+                took["ours"] += ours.steps(batches, 1)
+                between = time.process_time()
+                took["plain"] += plain_steps(1)
+                ended = time.process_time()
+                if turn > 0:
+                    cpu["ours"] += between - began
+                    cpu["plain"] += ended - between
+                began = ended
+            if turn == 0:
+                continue  # it warms up
+            for side, seconds in took.items():
+                sides[side].append(seconds / period)
+            _say(f"turn {turn}: " + ", ".join(f"{k} {v / period:.3f} s" for k, v in took.items()))
     ratios = [own / other for own, other in zip(*sides.values(), strict=True)]
     medians = {side: statistics.median(seconds) for side, seconds in sides.items()}
     return {
         "ratio": round(medians["ours"] / medians["plain"], 3),
         "ratio_stdev": round(statistics.stdev(ratios), 3) if len(ratios) > 1 else 0.0,
+        "cpu_ratio": round(cpu["ours"] / cpu["plain"], 3),
         "ours_s": round(medians["ours"], 4),
         "plain_s": round(medians["plain"], 4),
         "turns": options.runs,
@@ -338,6 +357,9 @@ def _check_same(ours: Training, plain: PlainTraining) -> None:
 
 
 def _set_up(device: torch.device) -> None:
+    """As the training loop does."""
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
 

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -46,9 +47,10 @@ def check_compiled(
 ) -> dict[str, float]:
     """Compares compiled and eager gradients of every part of a step that `config` uses.
 
-    images [N,3,R,R] in [-1,1] and labels [N,L] are a small batch on the networks' device; 8 rows
-    are plenty. Everything is compared in float32, without TF32: bfloat16's own rounding would hide
-    what is looked for. Leaves weights, their gradients, buffers and random sources as they were.
+    images [N,3,R,R] in [-1,1] and labels [N,L] are a batch on the networks' device; 8 rows are
+    plenty, but a float32 training goes on with what was compiled here if its batch is as large.
+    Everything is compared in float32, without TF32: bfloat16's own rounding would hide what is
+    looked for. Leaves weights, their gradients, buffers and random sources as they were.
 
     Returns the relative error |compiled - eager| / |eager| of each part's whole gradient by the
     part's name ("fakes", "judged", "judged for G", "r1", "r2", "slope", "lengths"), to be logged.
@@ -85,8 +87,10 @@ def compare(
     """Returns each part's relative error, as `check_compiled` does for parts of its own making."""
     errors: dict[str, float] = {}
     faults: list[str] = []
-    with _unchanged(G, D), _exact_float32(), _same_draws():
-        for one in _comparisons(eager, G, D, config=config, images=images, labels=labels):
+    with _unchanged(G, D), _exact_float32(), _same_draws(images.device):
+        draw = _Draws(images.device)
+        given = _inputs(eager, G, draw, config=config, images=images, labels=labels)
+        for one in _comparisons(given, G, D, config=config, draw=draw):
             wanted, found = _gradients(eager, one), _gradients(compiled, one)
             errors[one.name] = _relative_error(found, wanted)
             if not errors[one.name] <= TOLERANCE:
@@ -109,7 +113,7 @@ def require_compiler(device: str) -> None:
             raise ConfigError(f"compile is true, but the package triton is missing. {_REMEDY}")
         programs, variable = ["gcc", "clang"], "CC"  # triton builds its launchers with it
     else:
-        programs, variable = ["g++"], "CXX"
+        programs, variable = ["clang++" if sys.platform == "darwin" else "g++"], "CXX"
     chosen = os.environ.get(variable)
     if not any(shutil.which(program) for program in ([chosen] if chosen else programs)):
         what = f"{chosen} (as {variable} has it)" if chosen else " or ".join(programs)
@@ -122,34 +126,52 @@ def require_compiler(device: str) -> None:
 _REMEDY = "Install it, or train with compile=false."
 
 
-def _comparisons(
+@dataclasses.dataclass(frozen=True)
+class _Inputs:
+    """What both sides are measured on: reals and fakes [N,3,R,R], and what the fakes came from."""
+
+    images: Tensor
+    labels: Tensor
+    z: Tensor  # [2,N,Z] with mixing, else [1,N,Z]
+    crossing: Tensor | None  # [N,K,1]
+    noise: list[Tensor]
+    fakes: Tensor
+    w: Tensor | None  # [N,K,W]
+
+
+def _inputs(
     eager: Parts,
     G: GeneratorNet,
-    D: DiscriminatorNet,
+    draw: "_Draws",
     *,
     config: TrainConfig,
     images: Tensor,
     labels: Tensor,
-) -> Iterator[_Comparison]:
-    """Yields the graphs of a step, each on the same inputs every time it is measured."""
-    draw = _Draws(images.device)
-    of_g = _weights(G, "G")
-    of_d = _weights(D, "D")
-    count = len(images)
-    z = draw.normal(2 if config.mixing > 0 else 1, count, G.spec.z_dim) * G.spec.z_std
+) -> _Inputs:
+    count, mixed = len(images), config.mixing > 0
+    z = draw.normal(2 if mixed else 1, count, G.spec.z_dim) * G.spec.z_std
     noise = [draw.normal(count, 1, side, side) for side in G.noise_sides()]
     crossing = None
-    if config.mixing > 0:
+    if mixed:
         layers = torch.arange(G.spec.w_layers, device=images.device)[None, :, None]
-        crossing = (layers < G.spec.w_layers // 2).expand(count, -1, -1)
+        crossing = (layers < G.spec.w_layers // 2).repeat(count, 1, 1)
     with torch.no_grad():
         fakes, w = eager.fakes(z, labels, crossing, noise)
+    return _Inputs(images, labels, z, crossing, noise, fakes, w)
 
-    # Both outputs are used in training: each is weighed, so that neither can be wrong unseen.
+
+def _comparisons(
+    given: _Inputs, G: GeneratorNet, D: DiscriminatorNet, *, config: TrainConfig, draw: "_Draws"
+) -> Iterator[_Comparison]:
+    """Yields the graphs of a step; every output is weighed, so that none can be wrong unseen."""
+    images, labels, fakes, w = given.images, given.labels, given.fakes, given.w
+    of_g, of_d = _weights(G, "G"), _weights(D, "D")
+    count = len(images)
+
     toward, w_toward = draw.normal(*fakes.shape), None if w is None else draw.normal(*w.shape)
 
     def drawn(parts: Parts) -> Tensor:
-        pictures, styles = parts.fakes(z, labels, crossing, noise)
+        pictures, styles = parts.fakes(given.z, labels, given.crossing, given.noise)
         total: Tensor = (pictures * toward).sum()
         return total if w_toward is None else total + (styles * w_toward).sum()
 
@@ -167,26 +189,28 @@ def _comparisons(
     yield _Comparison(
         "judged for G", lambda parts: judged(parts, asking), {"pictures": asking}, frozen=D
     )
+
     if config.r1_gamma > 0:
         yield _Comparison("r1", lambda parts: parts.r1(images, labels), of_d)
     if config.r2_gamma > 0:
         yield _Comparison("r2", lambda parts: parts.r1(fakes, labels), of_d)
     penalty = LOSSES[config.loss].penalty
     if penalty:
-        how_far = draw.uniform(count)
-        if penalty == "wgan-gp":
-            places = between(images, fakes, how_far)
-        else:
-            places = around(images, how_far, draw.uniform(*images.shape))
+        how_far, whereto = draw.uniform(count), draw.uniform(*images.shape)
+        on_lines = penalty == "wgan-gp"
+        places = between(images, fakes, how_far) if on_lines else around(images, how_far, whereto)
         yield _Comparison("slope", lambda parts: parts.slope(places, labels), of_d)
+
     if config.pl_weight > 0 and w is not None:
-        styles = w.clone().requires_grad_()
-        direction = draw.normal(*fakes.shape)
-        yield _Comparison(
-            "lengths",
-            lambda parts: parts.lengths(styles, labels, direction, noise).square().sum(),
-            of_g | {"w": styles},
-        )
+        styles = w.clone()[::2].requires_grad_()  # every second, as in training
+        noise = [one[::2].contiguous() for one in given.noise]
+        direction = draw.normal(len(styles), *fakes.shape[1:])
+
+        def lengths(parts: Parts) -> Tensor:
+            found: Tensor = parts.lengths(styles, labels[::2], direction, noise)
+            return found.square().sum()
+
+        yield _Comparison("lengths", lengths, of_g | {"w": styles})
 
 
 def _weights(network: nn.Module, prefix: str) -> dict[str, Tensor]:
@@ -292,9 +316,10 @@ def _exact_float32() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_draws() -> Iterator[None]:
+def _same_draws(device: torch.device) -> Iterator[None]:
     """Keeps torch's sources, and lets compiled code draw dropout masks from them as eager does."""
     from torch._inductor import config as inductor
 
-    with torch.random.fork_rng(), inductor.patch(fallback_random=True):
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), inductor.patch(fallback_random=True):
         yield

@@ -63,17 +63,24 @@ def batch(config: TrainConfig) -> dict[str, Tensor]:
     return {"images": images, "labels": torch.randint(0, 2, (COUNT, len(LABELS))).float()}
 
 
+def checked(config: TrainConfig, backend: str) -> dict[str, float]:
+    G, D = networks(config)
+    given = batch(config)
+    images, labels = given["images"], given["labels"]
+    return check_compiled(G, D, config, images=images, labels=labels, backend=backend)
+
+
 @pytest.mark.parametrize("family", STYLED_FAMILIES)
 def test_compiled_gradients_of_every_part_are_the_eager_ones(family: str) -> None:
     config = dataclasses.replace(STYLED, family=family)
-    errors = check_compiled(*networks(config), config, **batch(config), backend="aot_eager")
+    errors = checked(config, "aot_eager")
     assert set(errors) == EVERY_PART
     assert max(errors.values()) <= AGREE
 
 
 def test_compiled_gradients_near_the_reals_are_the_eager_ones() -> None:
     config = dataclasses.replace(DCGAN, loss="dragan")
-    errors = check_compiled(*networks(config), config, **batch(config), backend="aot_eager")
+    errors = checked(config, "aot_eager")
     assert set(errors) == EVERY_PART - {"lengths"}
     assert max(errors.values()) <= AGREE
 
@@ -87,7 +94,7 @@ def test_only_the_parts_that_training_uses_are_compared() -> None:
 
 
 def test_what_is_compared_runs_through_the_backend() -> None:
-    @torch._dynamo.register_backend(name="three_times")  # type: ignore[untyped-decorator]
+    @torch._dynamo.register_backend(name="three_times")
     def backend(graph: torch.fx.GraphModule, _inputs: list[Any]) -> Callable[..., Any]:
         return lambda *values: tuple(
             3 * one if isinstance(one, Tensor) and one.is_floating_point() else one
@@ -95,7 +102,7 @@ def test_what_is_compared_runs_through_the_backend() -> None:
         )
 
     with pytest.raises(TrainingError, match=r"fakes: relative error 2, at most 0\.001 wanted"):
-        check_compiled(*networks(DCGAN), DCGAN, **batch(DCGAN), backend="three_times")
+        checked(DCGAN, "three_times")
 
 
 @pytest.mark.parametrize("part", ["fakes", "judged", "r1", "slope", "lengths"])
@@ -208,7 +215,7 @@ def test_a_missing_compiler_is_a_config_error_that_names_it(
     with pytest.raises(
         ConfigError, match=r"no compiler g\+\+ on PATH.*needs on cpu.*compile=false"
     ):
-        check_compiled(*networks(DCGAN), DCGAN, **batch(DCGAN))
+        checked(DCGAN, "inductor")
     monkeypatch.setenv("CXX", "my-compiler")
     with pytest.raises(ConfigError, match=r"no compiler my-compiler \(as CXX has it\)"):
         require_compiler("cpu")
@@ -218,9 +225,9 @@ def test_a_missing_compiler_is_a_config_error_that_names_it(
 
 
 def test_a_backend_that_fails_is_a_config_error_with_its_reason() -> None:
-    @torch._dynamo.register_backend(name="refusing")  # type: ignore[untyped-decorator]
+    @torch._dynamo.register_backend(name="refusing")
     def backend(_graph: torch.fx.GraphModule, _inputs: list[Any]) -> Callable[..., Any]:
         raise RuntimeError("no kernels today")
 
     with pytest.raises(ConfigError, match=r"fails for dcgan64 on cpu.*no kernels today"):
-        check_compiled(*networks(DCGAN), DCGAN, **batch(DCGAN), backend="refusing")
+        checked(DCGAN, "refusing")
