@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
-from models.families import dcgan64
+from models.families import dcgan64, stylegan2
 from models.families.size import NetworkSize
 from models.networks import DiscriminatorNet, GeneratorNet
 from models.spec import GeneratorSpec
@@ -54,6 +54,13 @@ FAMILIES: dict[str, Family] = {
         generator=dcgan64.Generator,
         discriminator=dcgan64.Discriminator,
         sizes=BY_WIDTH,
+    ),
+    "stylegan2": Family(
+        resolutions_px=stylegan2.RESOLUTIONS_PX,
+        spec=stylegan2.spec,
+        generator=stylegan2.Generator,
+        discriminator=stylegan2.Discriminator,
+        sizes=BY_CHANNELS,
     ),
 }
 
