@@ -77,8 +77,10 @@ class ClosedWalk:
             return self._start.clone()
         angles = 2 * math.pi * t * torch.arange(HARMONICS + 1, dtype=torch.float64)
         waves = self._cosines * angles.cos()[:, None] + self._sines * angles.sin()[:, None]
-        place = self._weights @ waves
-        return (torch.special.ndtr(place) if self._uniform else place).to(self._start.dtype)
+        place: Tensor = self._weights @ waves
+        if self._uniform:
+            place = torch.special.ndtr(place)
+        return place.to(self._start.dtype)
 
 
 def closed_curve(points: Tensor, t: float) -> Tensor:

@@ -216,7 +216,7 @@ def _seeds(options: argparse.Namespace) -> Sequence[int]:
 
 
 def _frames(options: argparse.Namespace) -> int:
-    return max(2, round(options.seconds * options.fps))
+    return max(2, round(float(options.seconds) * int(options.fps)))
 
 
 def _by_kind(outs: Sequence[str]) -> tuple[list[Path], list[Path]]:

@@ -72,7 +72,7 @@ def _source(own: argparse.ArgumentParser, generator: str) -> None:
         default=generator,
         metavar="DIR",
         help="folder of a generator, of a checkpoint or of a training"
-        + (" (default: the champion's)" if generator else ""),
+        + (" (default: the champion's, of $OMOKAGE_HOME or of --home PATH)" if generator else ""),
     )
     own.add_argument(
         "--device", default="cpu", metavar="D", help="cpu, cuda or cuda:N (default: cpu)"

@@ -142,7 +142,7 @@ def map_latents(generator: GeneratorNet, z: Tensor, labels: Rows, *, psi: float 
     asked = torch.from_numpy(labels).to(device)
     w = generator.map(z.to(device), asked)
     assert w is not None, f"{generator.spec.family} says can_w and maps to nothing"
-    return generator.truncated(w, asked, psi).cpu()
+    return generator.truncated(w, asked, psi).cpu().contiguous()  # the K rows may be one in memory
 
 
 def check_drawing(spec: GeneratorSpec, *, psi: float, noise: str) -> None:
