@@ -111,8 +111,11 @@ def _tool(name: str, purpose: str) -> click.Command:
     )
     @home_option
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
-    def run(home: str, words: tuple[str, ...]) -> None:
+    @click.pass_context
+    def run(context: click.Context, home: str, words: tuple[str, ...]) -> None:
         from models.sample import main  # imports torch
+
+        home = home or (context.parent.params["home"] if context.parent else "")
 
         asks_nothing = any(
             word in ("-h", "--help", "--generator") or word.startswith("--generator=")
@@ -128,7 +131,8 @@ def _refuse_options_before(context: click.Context, command: str) -> None:
     given = [
         f"--{name}"
         for name in context.params
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if name != "home"
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
     ]
     if given:
         raise click.UsageError(f"{', '.join(given)} must stand behind the command: {command} …")
