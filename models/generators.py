@@ -26,6 +26,7 @@ GENERATOR = "generator"
 CHECKPOINTS = "checkpoints"
 _FINISHED = f"{GENERATOR}/train.json"  # written last: where it stands, the generator is whole
 
+_COUNTER = ".num_batches_tracked"  # generators from before our own batch norm hold it; unused
 _AVERAGE = "ema."  # begins the names of the averaged weights in a checkpoint
 
 
@@ -83,6 +84,7 @@ def load_generator(folder: str, *, device: str | torch.device = "cpu") -> Genera
             place.store.read_json(place.path(SPEC)), where=place.url(SPEC)
         )
         tensors, name = read_tensors(place.store, place.path(WEIGHTS)), WEIGHTS
+    tensors = {key: one for key, one in tensors.items() if not key.endswith(_COUNTER)}
     with torch.device("meta"):  # no memory is taken before the shapes are known to fit
         network = family_of(spec.family).generator(spec)
     faults = tensor_faults(tensors, network.state_dict())

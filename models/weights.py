@@ -30,7 +30,7 @@ def parse_tensors(content: bytes, *, where: str) -> dict[str, Tensor]:
 
 def tensor_faults(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     """Returns a sentence for every tensor that is missing, unknown, misshapen or not finite."""
-    faults = [f"{name} is unknown" for name in found if name not in wanted]
+    faults = [f"{name} is unknown" for name in sorted(found) if name not in wanted]
     for name, want in wanted.items():
         have = found.get(name)
         if have is None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from dataset.errors import TrainingError, UsageError
@@ -70,6 +71,14 @@ def test_a_checkpoint_of_other_weights_is_named(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "it", small_generator("dcgan64"), spec=spec)
     with pytest.raises(TrainingError, match=r"does not fit state\.json:\n  embed\.weight is"):
         load_generator(folder)
+
+
+def test_a_generator_with_the_counters_of_torchs_batch_norm_still_loads(tmp_path: Path) -> None:
+    made = small_generator("dcgan64")
+    folder = write_generator(tmp_path / "old", made)
+    tensors = made.state_dict() | {"norm0.norm.num_batches_tracked": torch.tensor(7)}
+    safetensors.torch.save_file(tensors, tmp_path / "old/generator.safetensors")
+    assert generator_digest(load_generator(folder)) == generator_digest(made)
 
 
 def test_a_checkpoint_without_a_spec_says_so(tmp_path: Path) -> None:
