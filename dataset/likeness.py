@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset.decode import Picture
+from dataset.geometry import halved
 
 Thumbs = npt.NDArray[np.uint8]  # [N, THUMB_BYTES]
 
@@ -48,7 +49,12 @@ def thumb(picture: Picture) -> bytes:
 
 
 def reduced(picture: Picture) -> Picture:
-    """Returns a whole picture squeezed to a small square, so that it is read only once."""
+    """Returns a whole picture squeezed to a small square, so that it is read only once.
+
+    Halved first as often as that leaves enough: averaging fractions of pixels takes 1 ms at 0.8 MP.
+    """
+    while min(picture.shape[:2]) >= 4 * _SMALL_PX:
+        picture = halved(picture)
     return _averaged(picture, _SMALL_PX)
 
 

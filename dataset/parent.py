@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -24,11 +25,44 @@ def end_with_parent(parent_pid: int | None = None) -> None:
     threading.Thread(target=_watch, args=(parent,), name="end-with-parent", daemon=True).start()
 
 
+def end_with_process(pid: int) -> None:
+    """Sends this process SIGTERM when another one ends, and ends it for good GRACE_S later.
+
+    For a grandchild, whose parent would outlive the one that started it. Systems without process
+    descriptors (Linux has them) are asked whether the number is still in use.
+    """
+    threading.Thread(target=_watch_process, args=(pid,), name="end-with", daemon=True).start()
+
+
+def _watch_process(pid: int) -> None:
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(ProcessLookupError):  # it has gone already
+            descriptor = os.pidfd_open(pid)
+            select.select([descriptor], [], [])
+            os.close(descriptor)
+    else:
+        while _is_alive(pid):
+            time.sleep(CHECK_EVERY_S)
+    _end(f"the process {pid} that this belongs to has gone: stopping")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _watch(parent_pid: int) -> None:
     while os.getppid() == parent_pid:
         time.sleep(CHECK_EVERY_S)
+    _end(f"the parent process {parent_pid} has gone: stopping")
+
+
+def _end(text: str) -> None:
     with contextlib.suppress(OSError):  # who read our stderr may have gone with the parent
-        print(f"the parent process {parent_pid} has gone: stopping", file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(128 + signal.SIGTERM)

@@ -3,12 +3,15 @@
 Of a PNG nothing can be left out in decoding, so that it decides how quickly faces are found.
 """
 
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyspng
+from PIL import ExifTags, Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {2: "RGB", 3: "RGB", 6: "RGBA"}  # colour types of the header; 3: a palette
@@ -17,6 +20,9 @@ _CHANNELS = {2: "RGB", 3: "RGB", 6: "RGBA"}  # colour types of the header; 3: a 
 _CHANGING = {b"acTL", b"fcTL", b"fdAT", b"tRNS", b"eXIf"}
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _ORIENTED = (b"Raw profile", b"XML:")  # texts that can hold an orientation begin like this
+_EXIF_PROFILE = b"Raw profile type exif\0\0"  # then packed
+_MAX_PROFILE_BYTES = 1 << 20
+_XMP_ORIENTATION = re.compile(rb"(?<!/tiff:)Orientation[^0-9]*([0-9]+)")
 
 
 def decode_plain_png(content: bytes) -> npt.NDArray[np.uint8] | None:
@@ -60,9 +66,26 @@ def _is_idle(name: bytes, data: memoryview) -> bool:
     start = bytes(data[:64])
     if not start.startswith(_ORIENTED):
         return True
-    # An XMP text that is not packed, and has no orientation.
+    if name == b"zTXt" and start.startswith(_EXIF_PROFILE):
+        return _is_upright_profile(bytes(data[len(_EXIF_PROFILE) :]))
+    # An XMP text that is not packed, and says nothing of the orientation or that it is upright.
     return (
         name == b"iTXt"
         and start.partition(b"\0")[2][:1] == b"\0"
-        and (b"Orientation" not in bytes(data))
+        and all(found == b"1" for found in _XMP_ORIENTATION.findall(bytes(data)))
     )
+
+
+def _is_upright_profile(packed: bytes) -> bool:
+    """Tells whether a packed EXIF profile (name, length, hexadecimal digits) is upright."""
+    unpack = zlib.decompressobj()
+    try:
+        text = unpack.decompress(packed, _MAX_PROFILE_BYTES)
+        if not unpack.eof:
+            return False
+        content = bytes.fromhex("".join(text.decode("ascii").split("\n")[3:]))
+        exif = Image.Exif()
+        exif.load(content)
+    except (zlib.error, ValueError, SyntaxError, struct.error):  # Pillow is to judge it
+        return False
+    return bool(exif.get(ExifTags.Base.Orientation, 1) == 1)

@@ -29,14 +29,13 @@ def flipped(images: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(mirror, images.flip(3), images)
 
 
-def augmented(
-    images: Tensor, strength: Strength, chance: Tensor, rng: torch.Generator
-) -> Tensor:
+def augmented(images: Tensor, strength: Strength, chance: Tensor, rng: torch.Generator) -> Tensor:
     """Shifts, resizes and turns each picture, each of the three with `chance`; differentiable.
 
-    images [N,C,H,W] -> the same shape; chance is a scalar in [0,1] on the images' device. What
-    comes in from outside is the mirrored border. Shifts alone move by whole pixels and repeat the
-    border, with no resampling. Strength() returns the images themselves.
+    images [N,C,R,R] -> the same shape; chance is a scalar in [0,1] on the images' device. What
+    comes in from outside is the mirrored border. Where Strength has shifts alone, they move by
+    whole pixels and repeat the border, with no resampling. A picture that gets none of the three
+    keeps its values; Strength() returns the images themselves.
 
     Source: Karras et al. 2020, arXiv:2006.06676, appendix B, and Zhao et al. 2020,
     arXiv:2006.10738; both pad with zeros or noise and have colour changes besides.
@@ -44,29 +43,34 @@ def augmented(
     if strength == Strength():
         return images
     count = len(images) * world()
-    applied = share(torch.rand(count, 3, generator=rng)).to(images.device) < chance
+    asked = torch.tensor(dataclasses.astuple(strength)) > 0
+    draws = torch.where(asked, torch.rand(count, 3, generator=rng), 1.0)  # 1 is below no chance
+    applied = share(draws).to(images.device) < chance
     amounts = share(torch.rand(count, 4, generator=rng)).to(images.device) * 2 - 1
     if strength.scale_frac == 0 and strength.rotate_deg == 0:
         pixels = (amounts[:, :2] * (strength.translate_px + 0.5)).round()
         pixels = pixels.clamp(-strength.translate_px, strength.translate_px)
-        return _shifted(images, pixels.long() * applied[:, :1], strength.translate_px)
-    return _warped(images, amounts, applied, strength)
+        return _shifted(images, pixels.long() * applied[:, :1])
+    warped = _warped(images, amounts, applied, strength)
+    # Resampling in place is not quite the identity: those that stay keep their very values.
+    return torch.where(applied.any(dim=1)[:, None, None, None], warped, images)
 
 
-def _shifted(images: Tensor, pixels: Tensor, most: int) -> Tensor:
-    """Shifts images [N,C,H,W] by whole pixels [N,2] within ±most; the border is repeated."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (most, most, most, most), mode="replicate")
-    corner = (pixels + most).T[:, :, None]
-    rows = corner[0] + torch.arange(height, device=images.device)  # [N,H]
-    columns = corner[1] + torch.arange(width, device=images.device)  # [N,W]
-    which = torch.arange(count, device=images.device)[:, None, None]
-    shifted = padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
-    return shifted.permute(0, 3, 1, 2)
+def _shifted(images: Tensor, pixels: Tensor) -> Tensor:
+    """Shifts images [N,C,H,W] by whole pixels [N,2], rows and columns; the border is repeated."""
+    height, width = images.shape[2:]
+    rows = pixels[:, :1] + torch.arange(height, device=images.device)
+    columns = pixels[:, 1:] + torch.arange(width, device=images.device)
+    rows = rows.clamp(0, height - 1)[:, None, :, None].expand(images.shape)
+    columns = columns.clamp(0, width - 1)[:, None, None, :].expand(images.shape)
+    return images.gather(2, rows).gather(3, columns)  # forth and back in half an index's time
 
 
 def _warped(images: Tensor, amounts: Tensor, applied: Tensor, strength: Strength) -> Tensor:
-    """Moves images [N,C,H,W] by amounts [N,4] in [-1,1]: two shifts, a scale, an angle."""
+    """Moves square images [N,C,R,R] by amounts [N,4] in [-1,1]: two shifts, a scale, an angle.
+
+    applied [N,3]: which of shift, scale and angle each picture gets.
+    """
     side = images.shape[-1]
     shift = amounts[:, :2] * (2 * strength.translate_px / side) * applied[:, :1]  # in half sides
     scale = (1 + strength.scale_frac) ** (amounts[:, 2] * applied[:, 1])

@@ -1,6 +1,7 @@
 """Batches of real pictures in an order that the seed and the step alone decide."""
 
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dataset.store import Store
+from models.parallel import rank, share, world
 
 RESIDENT_BYTES = 8 * 2**30  # sets up to this size are kept on the GPU whole
 
@@ -23,7 +25,9 @@ def local_store(store: Store) -> Store:
 class Batches:
     """Shuffled passes over uint8 pictures; `at(step)` needs nothing that came before.
 
-    images: uint8 [N,3,R,R], a memory map or an array; labels: [N,L] of 0 and 1.
+    images: uint8 [N,3,R,R], a memory map or an array; labels: [N,L] of 0 and 1; batch: pictures a
+    step over all ranks, of which each takes its share. Pictures that are not kept on the device are
+    read one step ahead by a thread, so that a step never waits for them.
     """
 
     def __init__(
@@ -41,28 +45,60 @@ class Batches:
         self._resident: Tensor | None = None
         if device.type == "cuda" and images.nbytes <= RESIDENT_BYTES:
             self._resident = torch.from_numpy(np.array(images)).to(device)
+            self._labels = self._labels.to(device)
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Returns step's pictures [B,3,R,R] in [-1,1] and their labels [B,L], on the device."""
-        index = self.order(step)
-        if self._resident is None:
-            pictures = torch.from_numpy(self._images[index]).to(self._device)
+        """Returns this rank's pictures [B/world,3,R,R] in [-1,1] and labels [B/world,L] of a step.
+
+        Both lie on the device.
+        """
+        if self._resident is not None:
+            index = torch.from_numpy(self._own(step)).to(self._device)
+            pictures, labels = self._resident[index], self._labels[index]
         else:
-            pictures = self._resident[torch.from_numpy(index).to(self._device)]
-        labels = self._labels[torch.from_numpy(index)].to(self._device)
+            pictures, labels = self._read_ahead(step)
+            pictures = pictures.to(self._device, non_blocking=True)
+            labels = labels.to(self._device, non_blocking=True)
         return pictures.float().div(127.5).sub(1), labels
 
+    def _read_ahead(self, step: int) -> tuple[Tensor, Tensor]:
+        expected, waiting = self._ahead or (-1, None)
+        found = waiting.result() if waiting is not None and expected == step else self._read(step)
+        self._ahead = step + 1, self._reader.submit(self._read, step + 1)
+        return found
+
+    def _read(self, step: int) -> tuple[Tensor, Tensor]:
+        index = self._own(step)
+        pictures = torch.from_numpy(self._images[index])
+        labels = self._labels[torch.from_numpy(index)]
+        if self._device.type == "cuda":
+            return pictures.pin_memory(), labels.pin_memory()
+        return pictures, labels
+
+    def _own(self, step: int) -> npt.NDArray[np.int64]:
+        count = self._batch // world()
+        return self.order(step)[rank() * count : (rank() + 1) * count]
+
     def order(self, step: int) -> npt.NDArray[np.int64]:
-        """Returns the rows [B] of a step: every row comes once a pass, each pass shuffled anew."""
+        """Returns the rows [B] of a step, of all ranks; each comes once a pass, shuffled anew."""
         count = len(self._images)
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         return np.array([self._pass(int(p // count))[p % count] for p in places], dtype=np.int64)
 
     def labels_of_fakes(self, rng: torch.Generator) -> Tensor:
-        """Draws labels [B,L] from all real rows: those that occur together, as often as they do."""
+        """Draws labels from all real rows: those that occur together, as often as they do.
+
+        Returns this rank's share [B/world,L] of those for the whole batch.
+        """
         index = torch.randint(0, len(self._labels), (self._batch,), generator=rng)
-        return self._labels[index].to(self._device)
+        return self._labels[share(index).to(self._labels.device)].to(self._device)
+
+    def close(self) -> None:
+        """Ends the reading thread."""
+        self._reader.shutdown(cancel_futures=True)
 
     def _pass(self, number: int) -> npt.NDArray[np.int64]:
         if number not in self._passes:

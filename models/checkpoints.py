@@ -76,16 +76,24 @@ def finished(store: Store, folder: str) -> list[str]:
 
 
 def prune(store: Store, folder: str, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints, each one's state.json first."""
-    for place in finished(store, folder)[:-keep]:
-        store.remove(f"{place}/{STATE}")
-        store.remove(place)
+    """Removes all but the newest `keep` checkpoints and that of the best (least) score.
+
+    Of each the state.json goes first.
+    """
+    places = finished(store, folder)
+    scores = {place: facts_of(store, place).get("score") for place in places}
+    scored = {place: score for place, score in scores.items() if score is not None}
+    best = min(scored, key=lambda place: scored[place]) if scored else None
+    for place in places[:-keep]:
+        if place != best:
+            store.remove(f"{place}/{STATE}")
+            store.remove(place)
 
 
 def facts_of(store: Store, place: str) -> dict[str, Any]:
     """Reads a checkpoint's state.json; raises TrainingError if it holds no step and digest."""
     facts = store.read_json(f"{place}/{STATE}")
-    wanted = ("step", "seconds", "images_seen", "sha256", "config", "manifest_digest")
+    wanted = ("step", "seconds", "images_seen", "sha256", "config", "manifest_digest", "spec")
     if not isinstance(facts, dict) or any(name not in facts for name in wanted):
         raise TrainingError(
             f"{store.url(place)}/{STATE} is no checkpoint's ({', '.join(wanted)} wanted). {_REMEDY}"

@@ -5,8 +5,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from dataset.errors import ConfigError, listed, nearest
 from dataset.store import digest_of
 from models.families import BY_CHANNELS, BY_WIDTH, Family, family_of
@@ -114,14 +112,6 @@ class TrainConfig:
             w_dim=self.w_dim,
             mapping_layers=self.mapping_layers,
         )
-
-    def torch_device(self) -> torch.device:
-        """Returns the device; raises ConfigError if it is not on this machine."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f'device is "{self.device}", but torch finds no GPU here; use cpu.')
-        return torch.device(self.device)
 
 
 def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 from dataset.errors import OmokageError
-from dataset.parent import end_with_parent
+from dataset.parent import end_with_parent, end_with_process
+from models.parallel import rank_of_environment
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -31,7 +32,11 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
     becomes one line on stderr and its exit code; Stopped becomes 128 + the signal's number.
     die_with_parent: the parent's process id, 0 for the present parent, None to outlive it.
     """
-    if die_with_parent is not None:
+    if die_with_parent is not None and "LOCAL_RANK" in os.environ:
+        end_with_parent()  # torchrun
+        if die_with_parent:
+            end_with_process(die_with_parent)  # who started torchrun
+    elif die_with_parent is not None:
         end_with_parent(die_with_parent or None)
     with _reporting() as report:
         try:
@@ -45,7 +50,8 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
             print(stopped, file=sys.stderr)
             return 128 + stopped.signum
         report({"summary": summary})
-    print(json.dumps(summary, sort_keys=True), flush=True)
+    if rank_of_environment() == 0:
+        print(json.dumps(summary, sort_keys=True), flush=True)
     return 0
 
 
@@ -74,7 +80,8 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def _reporting() -> Iterator[Report]:
-    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    # Of the processes that torchrun starts, the first one speaks.
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or rank_of_environment() > 0:
         yield lambda _payload: None
         return
     from dagster_pipes import open_dagster_pipes

@@ -1,34 +1,37 @@
 """The training loop: one function from data to a saved generator, read from top to bottom."""
 
+import contextlib
 import copy
 import dataclasses
-import hashlib
 import io
+import resource
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset.errors import TrainingError
+from dataset.errors import ConfigError, TrainingError
 from dataset.store import Store
-from models import checkpoints
-from models.augment import flipped, translated
+from models import checkpoints, parallel
 from models.batches import Batches
 from models.checkpoints import TrainState
 from models.config import TrainConfig
+from models.devices import described, held_device
 from models.entry import Report, Stopped
-from models.families import family_of
+from models.families import Family, family_of
 from models.labels import names_of, typical_labels
-from models.losses import ADVERSARIAL, label_loss, positive_weights, r1_penalty
+from models.losses import positive_weights
+from models.provenance import code_version, commit
 from models.sampling import SPEC, TYPICAL, WEIGHTS, grid, sample_sheet
-from models.ticks import TickLog, terminal_bar
+from models.scores import SnapshotScore, snapshot_score
+from models.step import Parts, train_step
+from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
@@ -44,6 +47,14 @@ class TrainingSet:
     label_names: tuple[str, ...]
     manifest_digest: str
 
+    def of_family(self, family: Family) -> "TrainingSet":
+        """Returns the set with only those labels that the family is conditioned on."""
+        names = family.labels(self.label_names)
+        columns = [self.label_names.index(name) for name in names]
+        return dataclasses.replace(
+            self, labels=np.asarray(self.labels)[:, columns], label_names=names
+        )
+
 
 def train(
     store: Store,
@@ -54,6 +65,7 @@ def train(
     report: Report,
     tracker: Tracker,
     stop_signal: Callable[[], int],
+    continue_from: str = "",
 ) -> dict[str, Any]:
     """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
 
@@ -61,133 +73,279 @@ def train(
     progress.jsonl. A finished training of the same settings and data returns at once, with
     `"already_trained": true`. stop_signal() gives the number of a signal that came, or 0.
 
+    continue_from is the folder of another training of the same settings and labels, perhaps on a
+    smaller manifest: a new `out` starts from its last checkpoint and trains config.total_kimg more.
+    Under `torchrun` every process calls this alike, and the first one writes.
+
     Raises TrainingError if a loss is not finite, if `out` holds a training of other settings or
     data, or if its checkpoint is damaged; Stopped, after saving, when a signal came.
     """
     started = time.monotonic()
-    done = _already_trained(store, out, config, data)
+    data = data.of_family(family_of(config.family))
+    run = _Run(store, out, config, data)
+    done = run.already_trained()
     if done is not None:
         print(f"already trained: {store.url(out)}/generator", file=sys.stderr)
         return {**done, "already_trained": True, "seconds": 0.0}
-
-    # Build, and go on from the last checkpoint
-    device = _set_up(config)
-    state = _new_state(config, data, device)
-    _resume(store, out, config, data=data, state=state)
-    batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
-    weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
-    weights = weights.to(device)
-    seen = state.step * config.batch
-    total = config.total_steps
-    tick_steps = config.steps_of(config.tick_kimg)
-    snapshot_steps = config.steps_of(config.snapshot_kimg)
-    log = TickLog(store, out, images_seen=seen, report=report, tracker=tracker)
-    tracker.params(dataclasses.asdict(config) | {"manifest_digest": data.manifest_digest})
-
-    # Train
-    tick = _Tick(state.step, config.batch)
-    metrics: dict[str, float] = {}
-    with terminal_bar(total * config.batch, seen) as advance:
-        while state.step < total:
-            tick.add(train_step(state, config, batches, positive_weight=weights))
-            advance(config.batch)
-            stopped_by = stop_signal()
-            last = state.step == total
-            snapshot_due = last or state.step % snapshot_steps == 0
-            if last or stopped_by or snapshot_due or state.step % tick_steps == 0:
-                metrics = tick.metrics()  # raises if a loss was not finite: nothing bad is saved
-                log.tick(metrics, of_images=total * config.batch)
-                tick = _Tick(state.step, config.batch)
-            if stopped_by or snapshot_due:
-                _save_checkpoint(store, out, config, data=data, state=state)
-            if snapshot_due:
-                _save_samples(store, out, config, data=data, state=state)
-            if stopped_by and not last:
-                raise Stopped(
-                    stopped_by,
-                    f"stopped at {state.step * config.batch:,} pictures and saved; "
-                    "the same command goes on from there",
-                )
-
-    # Leave the generator
-    facts = _facts(config, data, device) | {"metrics": metrics}
-    facts["images_seen"] = state.step * config.batch
-    facts["samples"] = _samples_path(out, facts["images_seen"])
-    _save_generator(store, f"{out}/generator", data=data, state=state, facts=facts)
+    with held_device(config.device) as device, _joined(config, device):
+        run.train(
+            device,
+            report=report,
+            tracker=tracker,
+            stop_signal=stop_signal,
+            continue_from=continue_from,
+        )
     seconds = round(time.monotonic() - started, 2)
-    return _summary(out, facts) | {"already_trained": False, "seconds": seconds}
+    return run.summary() | {"already_trained": False, "seconds": seconds}
 
 
-def train_step(
-    state: TrainState, config: TrainConfig, batches: Batches, *, positive_weight: Tensor
-) -> dict[str, Tensor]:
-    """Takes one step of D, one of G and one of the average; returns detached scalar losses."""
-    loss = ADVERSARIAL[config.loss]
-    G, D, rng = state.G, state.D, state.rng
-    reals, labels = batches.at(state.step)
-    reals = flipped(reals, rng) if config.flip else reals
-    reals = translated(reals, config.translate_px, rng)
+@dataclasses.dataclass
+class _Run:
+    """A training's folder, settings and data, and what its checkpoints say of where it began."""
 
-    # D: reals against fakes, and the reals' labels
-    fakes, asked = _fakes(state, config, batches)  # drawn once, for D and for G
-    real_logits, real_labels = D(reals, labels)
-    fake_logits, _ = D(translated(fakes.detach(), config.translate_px, rng), asked)
-    d_adversarial = loss.d(real_logits, fake_logits)
-    d_labels = label_loss(real_labels, labels, positive_weight)
-    d_total = d_adversarial + config.d_label_weight * d_labels
-    penalised = config.r1_gamma > 0 and state.step % config.r1_every == 0
-    r1 = r1_penalty(D, reals, labels).mean() if penalised else torch.zeros_like(d_total)
-    _descend(state.opt_d, d_total + config.r1_gamma / 2 * config.r1_every * r1)
+    store: Store
+    out: str
+    config: TrainConfig
+    data: TrainingSet
+    origin: dict[str, Any] | None = None  # the training that it goes on from, and how far that was
 
-    # G: fakes that D takes for reals and that show the asked-for labels
-    D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    fake_logits, fake_labels = D(translated(fakes, config.translate_px, rng), asked)
-    g_adversarial = loss.g(real_logits.detach(), fake_logits)
-    g_labels = label_loss(fake_labels, asked, positive_weight)
-    _descend(state.opt_g, g_adversarial + config.g_label_weight * g_labels)
-    D.requires_grad_(True)
+    def train(
+        self,
+        device: torch.device,
+        *,
+        report: Report,
+        tracker: Tracker,
+        stop_signal: Callable[[], int],
+        continue_from: str,
+    ) -> None:
+        """Trains to the end and leaves the generator; see `train`."""
+        # Build, and go on from the last checkpoint
+        config, data, leads = self.config, self.data, parallel.rank() == 0
+        _set_up(config, device)
+        state = _new_state(config, data, device)
+        self._resume(state, continue_from, leads=leads)
+        parts = Parts(state.G, state.D, bf16=_is_bf16(config, device), compiled=config.compile)
+        batches = Batches(
+            data.images, data.labels, batch=config.batch, seed=config.seed, device=device
+        )
+        weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
+        weights = weights.to(device)
+        score = self._score(device) if leads else None
+        total = config.total_steps + (self.origin["step"] if self.origin else 0)
+        each = config.images_a_step
+        tick_steps = config.steps_of(config.tick_kimg)
+        snapshot_steps = config.steps_of(config.snapshot_kimg)
+        log = TickLog(
+            self.store,
+            self.out,
+            images_seen=state.step * each,
+            report=report,
+            tracker=tracker,
+            speaks=leads,
+        )
+        if leads:
+            print(f"training {config.family} on {described(device)}", file=sys.stderr)
+            tracker.params(self._identity() | dataclasses.asdict(config))
 
-    # The average that is drawn from
-    state.step += 1
-    update_average(
-        state.ema, G, step=state.step, half_life_steps=config.ema_kimg * 1000 / config.batch
-    )
-    losses = {"d": d_adversarial, "g": g_adversarial, "d_labels": d_labels, "g_labels": g_labels}
-    return {name: value.detach() for name, value in losses.items()} | {"r1": r1.detach()}
+        # Train
+        tick = _Tick(state, config, device)
+        metrics: dict[str, float] = {}
+        with (
+            contextlib.closing(batches),
+            TerminalBar(total * each, state.step * each, speaks=leads) as bar,
+        ):
+            ended = state.step >= total
+            while not ended:
+                began = time.monotonic()
+                tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
+                state.seconds += time.monotonic() - began
+                bar.advance(each)
+                tick_due = state.step % tick_steps == 0 or state.step == total
+                stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=tick_due)
+                ended = state.step == total or timed_out
+                snapshot_due = ended or state.step % snapshot_steps == 0
+                if tick_due or stopped_by or snapshot_due:
+                    metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
+                if leads and snapshot_due and score is not None:
+                    metrics[score.name] = score.of(state.ema)
+                if leads and (stopped_by or snapshot_due):
+                    self._save_checkpoint(state, metrics.get(score.name) if score else None)
+                if leads and snapshot_due:
+                    tracker.image("samples", self._save_samples(state), state.step * each)
+                if tick_due or stopped_by or snapshot_due:
+                    log.tick(metrics, of_images=total * each)
+                    bar.tell(metrics)
+                    tick = _Tick(state, config, device)
+                if stopped_by and not ended:
+                    raise Stopped(
+                        stopped_by,
+                        f"stopped at {state.step * each:,} pictures and saved; "
+                        "the same command goes on from there",
+                    )
+
+        # Leave the generator
+        if leads:
+            facts = self._facts(state, device) | {"metrics": metrics}
+            self._save_generator(state, facts)
+        parallel.wait_for_all()
+
+    def _score(self, device: torch.device) -> SnapshotScore | None:
+        return snapshot_score(
+            self.data.images,
+            self.data.labels,
+            count=self.config.score_pictures,
+            seed=self.config.seed,
+            device=str(device),
+        )
+
+    def _resume(self, state: TrainState, continue_from: str, *, leads: bool) -> None:
+        places = checkpoints.finished(self.store, f"{self.out}/checkpoints")
+        if places:
+            facts = checkpoints.facts_of(self.store, places[-1])
+            self._check_same(facts)
+            self.origin = facts.get("origin")
+            checkpoints.load(self.store, places[-1], state)
+        elif continue_from:
+            facts = self._begin_from(continue_from, state)
+        else:
+            return
+        if leads:
+            print(f"going on from {facts['images_seen']:,} pictures", file=sys.stderr)
+
+    def _begin_from(self, folder: str, state: TrainState) -> dict[str, Any]:
+        """Takes the last state of another training over; returns that checkpoint's facts."""
+        places = checkpoints.finished(self.store, f"{folder}/checkpoints")
+        if not places:
+            raise TrainingError(f"{self.store.url(folder)} holds no checkpoint to go on from")
+        facts = checkpoints.facts_of(self.store, places[-1])
+        faults = self._differences(facts)
+        before = tuple(facts["spec"]["labels"])
+        if before != self.data.label_names:
+            faults.append(f"its labels are {', '.join(before)}; now {_list(self.data.label_names)}")
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(folder)} cannot be gone on from: {'; '.join(faults)}. "
+                "Train from the beginning instead."
+            )
+        checkpoints.load(self.store, places[-1], state)
+        self.origin = {
+            "folder": folder,
+            "step": facts["step"],
+            "images_seen": facts["images_seen"],
+            "manifest_digest": facts["manifest_digest"],
+        }
+        return facts
+
+    def _differences(self, facts: dict[str, Any]) -> list[str]:
+        return [
+            f"{name} was {facts['config'].get(name)!r}, now {value!r}"
+            for name, value in dataclasses.asdict(self.config).items()
+            if name not in _MAY_CHANGE and facts["config"].get(name) != value
+        ]
+
+    def _check_same(self, facts: dict[str, Any]) -> None:
+        faults, now = self._differences(facts), self.data.manifest_digest
+        if facts["manifest_digest"] != now:
+            faults.append(f"the manifest was {facts['manifest_digest'][:12]}…, now {now[:12]}…")
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(self.out)} holds another training: {'; '.join(faults)}. "
+                "Choose another --out."
+            )
+
+    def already_trained(self) -> dict[str, Any] | None:
+        """Returns the summary of a finished training of these settings and data, if it is one."""
+        path = f"{self.out}/generator/{TRAIN}"
+        if not self.store.exists(path):
+            return None
+        facts = self.store.read_json(path)
+        self._check_same(facts)
+        wanted = self.config.total_steps * self.config.images_a_step
+        wanted += facts["origin"]["images_seen"] if facts.get("origin") else 0
+        limit_s = self.config.max_minutes * 60
+        if facts["images_seen"] < wanted and not 0 < limit_s <= facts["train_seconds"]:
+            return None
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what a caller wants to know of the finished training."""
+        facts = self.store.read_json(f"{self.out}/generator/{TRAIN}")
+        names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
+        names += ["metrics", "samples"]
+        return {"generator": f"{self.out}/generator"} | {name: facts[name] for name in names}
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "config_digest": self.config.digest,
+            "manifest_digest": self.data.manifest_digest,
+            "pictures": len(self.data.images),
+            "code_version": code_version(),
+            "commit": commit(),
+            "torch": torch.__version__,
+        }
+
+    def _facts(self, state: TrainState, device: torch.device) -> dict[str, Any]:
+        images = state.step * self.config.images_a_step
+        return {
+            **self._identity(),
+            "family": self.config.family,
+            "config": dataclasses.asdict(self.config),
+            "seed": self.config.seed,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processes": parallel.world(),
+            "images_seen": images,
+            "train_seconds": round(state.seconds, 2),
+            "origin": self.origin,
+            "samples": self._samples_path(images),
+        }
+
+    def _save_checkpoint(self, state: TrainState, score: float | None) -> None:
+        folder = f"{self.out}/checkpoints"
+        facts = {
+            "config": dataclasses.asdict(self.config),
+            "manifest_digest": self.data.manifest_digest,
+            "spec": state.G.spec.to_json(),
+            "origin": self.origin,
+            "score": score,
+        }
+        images = state.step * self.config.images_a_step
+        checkpoints.save(self.store, folder, state, images=images, facts=facts)
+        checkpoints.prune(self.store, folder, keep=self.config.keep_checkpoints)
+
+    def _save_samples(self, state: TrainState) -> bytes:
+        pictures = sample_sheet(state.ema, np.asarray(self.data.labels), seed=self.config.seed)
+        sheet = io.BytesIO()
+        grid(pictures, 8).save(sheet, "PNG")
+        path = self._samples_path(state.step * self.config.images_a_step)
+        self.store.write_bytes(path, sheet.getvalue(), durable=False)
+        return sheet.getvalue()
+
+    def _samples_path(self, images: int) -> str:
+        return f"{self.out}/samples/{images:010d}.png"
+
+    def _save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
+        folder, names = f"{self.out}/generator", self.data.label_names
+        weights = state.ema.state_dict()
+        tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+        self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
+        self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
+        typical = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
+        self.store.write_json(f"{folder}/{TYPICAL}", [names_of(row, names) for row in typical])
+        self.store.write_json(f"{folder}/{TRAIN}", facts)
 
 
-@torch.no_grad()
-def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: float) -> None:
-    """Moves the averaged weights towards G's; early on faster, so that the start is forgotten.
-
-    decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
-    """
-    decay = min(0.5 ** (1 / half_life_steps), (1 + step) / (10 + step))
-    for average, current in zip(ema.parameters(), G.parameters(), strict=True):
-        average.lerp_(current, 1 - decay)
-    for kept, latest in zip(ema.buffers(), G.buffers(), strict=True):
-        kept.copy_(latest)
-
-
-def _fakes(state: TrainState, config: TrainConfig, batches: Batches) -> tuple[Tensor, Tensor]:
-    asked = batches.labels_of_fakes(state.rng)
-    spec = state.G.spec
-    draw = torch.randn if spec.z_dist == "normal" else torch.rand
-    z = draw(config.batch, spec.z_dim, generator=state.rng).to(asked.device)
-    return state.G(z, asked), asked
-
-
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimiser.step()
+# A training may go on under other values of these: they do not change what a step does.
+_MAY_CHANGE = (
+    *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
+    *("score_pictures", "device", "threads"),
+)
 
 
 class _Tick:
     """Losses since the last tick, kept on the device so that no step waits for them."""
 
-    def __init__(self, first_step: int, batch: int) -> None:
-        self._first, self._batch = first_step, batch
+    def __init__(self, state: TrainState, config: TrainConfig, device: torch.device) -> None:
+        self._first, self._each, self._device = state.step, config.images_a_step, device
         self._rows: list[Tensor] = []
         self._names: list[str] = []
         self._started = time.monotonic()
@@ -198,7 +356,7 @@ class _Tick:
 
     def metrics(self) -> dict[str, float]:
         """Means over the tick; raises TrainingError naming the first step that was not finite."""
-        table = torch.stack(self._rows).double().cpu()
+        table = parallel.mean_over_ranks(torch.stack(self._rows)).double().cpu()
         bad = (~torch.isfinite(table)).nonzero()
         if len(bad):
             row, column = bad[0].tolist()
@@ -207,146 +365,90 @@ class _Tick:
                 f"{table[row, column].item()}; the last checkpoint is from before it. Try smaller "
                 "lr_g and lr_d, or a larger r1_gamma."
             )
-        images = (self._first + len(table)) * self._batch
+        images = (self._first + len(table)) * self._each
         seconds = max(time.monotonic() - self._started, 1e-9)
         metrics = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
         return metrics | {
             "images_seen": images,
             "kimg": images / 1000,
-            "pictures_per_s": len(table) * self._batch / seconds,
+            "pictures_per_s": len(table) * self._each / seconds,
+            "memory_mb": round(_peak_bytes(self._device) / 1e6, 1),
         }
 
 
-def _set_up(config: TrainConfig) -> torch.device:
-    device = config.torch_device()
+@contextlib.contextmanager
+def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Joins the other processes of `torchrun`, if there are any; raises ConfigError."""
+    parallel.join(device)
+    try:
+        if config.batch % parallel.world():
+            raise ConfigError(
+                f"batch is {config.batch}; a multiple of the {parallel.world()} processes is wanted"
+            )
+        yield
+    finally:
+        parallel.leave()
+
+
+def _asked_to_end(
+    state: TrainState, config: TrainConfig, stop_signal: Callable[[], int], *, agreed: bool
+) -> tuple[int, bool]:
+    """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
+
+    Several ranks ask each other only where `agreed`, at a tick: each time costs a meeting.
+    """
+    if parallel.world() > 1 and not agreed:
+        return 0, False
+    timed_out = 0 < config.max_minutes * 60 <= state.seconds
+    return parallel.any_rank(stop_signal()), bool(parallel.any_rank(int(timed_out)))
+
+
+def _set_up(config: TrainConfig, device: torch.device) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.backends.cudnn.benchmark = False  # it may choose other kernels on another day
     torch.backends.cudnn.deterministic = True
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(config.seed)
-    return device
+
+
+def _is_bf16(config: TrainConfig, device: torch.device) -> bool:
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return config.precision == "bf16"
 
 
 def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> TrainState:
     family = family_of(config.family)
-    G = family.generator(family.spec(data.label_names, width=config.g_width)).to(device)
-    D = family.discriminator(family.spec(data.label_names, width=config.d_width)).to(device)
+    G = family.generator(family.spec(data.label_names, config.g_size()))
+    D = family.discriminator(family.spec(data.label_names, config.d_size()))
+    # NHWC is what the tensor cores of a GPU want; on a CPU it is slower.
+    if device.type == "cuda":
+        for network in (G, D):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     betas = (config.beta1, config.beta2)
     return TrainState(
         G=G,
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
-        opt_g=torch.optim.Adam(G.parameters(), lr=config.lr_g, betas=betas),
-        opt_d=torch.optim.Adam(D.parameters(), lr=config.lr_d, betas=betas),
+        opt_g=torch.optim.Adam(G.parameters(), lr=config.lr_g, betas=betas, fused=True),
+        opt_d=torch.optim.Adam(D.parameters(), lr=config.lr_d, betas=betas, fused=True),
         rng=torch.Generator().manual_seed(config.seed),
+        device_rng=torch.Generator(device).manual_seed(config.seed),
+        aug_p=torch.tensor(config.aug_p, device=device),
+        real_sign=torch.zeros((), device=device),
+        path_mean=torch.zeros((), device=device),
     )
 
 
-def _resume(
-    store: Store, out: str, config: TrainConfig, *, data: TrainingSet, state: TrainState
-) -> None:
-    places = checkpoints.finished(store, f"{out}/checkpoints")
-    if not places:
-        return
-    facts = checkpoints.facts_of(store, places[-1])
-    _check_same(facts, config, data, where=store.url(out))
-    checkpoints.load(store, places[-1], state)
-    print(f"going on from {facts['images_seen']:,} pictures", file=sys.stderr)
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
-# A training may go on under other values of these: they do not change what a step does.
-_MAY_CHANGE = ("total_kimg", "tick_kimg", "snapshot_kimg", "keep_checkpoints", "device", "threads")
-
-
-def _check_same(
-    facts: dict[str, Any], config: TrainConfig, data: TrainingSet, *, where: str
-) -> None:
-    faults = [
-        f"{name} was {facts['config'].get(name)!r}, now {value!r}"
-        for name, value in dataclasses.asdict(config).items()
-        if name not in _MAY_CHANGE and facts["config"].get(name) != value
-    ]
-    if facts["manifest_digest"] != data.manifest_digest:
-        faults.append(
-            f"the manifest was {facts['manifest_digest'][:12]}…, now {data.manifest_digest[:12]}…"
-        )
-    if faults:
-        raise TrainingError(
-            f"{where} holds another training: {'; '.join(faults)}. Choose another --out."
-        )
-
-
-def _already_trained(
-    store: Store, out: str, config: TrainConfig, data: TrainingSet
-) -> dict[str, Any] | None:
-    path = f"{out}/generator/{TRAIN}"
-    if not store.exists(path):
-        return None
-    facts = store.read_json(path)
-    _check_same(facts, config, data, where=store.url(out))
-    if facts["images_seen"] < config.total_steps * config.batch:
-        return None
-    return _summary(out, facts)
-
-
-def _summary(out: str, facts: dict[str, Any]) -> dict[str, Any]:
-    names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
-    names += ["metrics", "samples"]
-    return {"generator": f"{out}/generator"} | {name: facts[name] for name in names}
-
-
-def _facts(config: TrainConfig, data: TrainingSet, device: torch.device) -> dict[str, Any]:
-    return {
-        "family": config.family,
-        "config": dataclasses.asdict(config),
-        "config_digest": config.digest,
-        "manifest_digest": data.manifest_digest,
-        "pictures": len(data.images),
-        "code_version": code_version(),
-        "seed": config.seed,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-    }
-
-
-def code_version() -> str:
-    """Returns 16 hex digits of the sha256 over this room's sources: which code trained it."""
-    room = Path(__file__).parent
-    sha256 = hashlib.sha256()
-    for path in sorted(room.rglob("*.py")):
-        sha256.update(path.relative_to(room).as_posix().encode() + b"\0" + path.read_bytes())
-    return sha256.hexdigest()[:16]
-
-
-def _save_checkpoint(
-    store: Store, out: str, config: TrainConfig, *, data: TrainingSet, state: TrainState
-) -> None:
-    folder = f"{out}/checkpoints"
-    facts = {"config": dataclasses.asdict(config), "manifest_digest": data.manifest_digest}
-    checkpoints.save(store, folder, state, images=state.step * config.batch, facts=facts)
-    checkpoints.prune(store, folder, keep=config.keep_checkpoints)
-
-
-def _save_samples(
-    store: Store, out: str, config: TrainConfig, *, data: TrainingSet, state: TrainState
-) -> None:
-    pictures = sample_sheet(state.ema, np.asarray(data.labels), seed=config.seed)
-    sheet = io.BytesIO()
-    grid(pictures, 8).save(sheet, "PNG")
-    path = _samples_path(out, state.step * config.batch)
-    store.write_bytes(path, sheet.getvalue(), durable=False)
-
-
-def _samples_path(out: str, images: int) -> str:
-    return f"{out}/samples/{images:010d}.png"
-
-
-def _save_generator(
-    store: Store, folder: str, *, data: TrainingSet, state: TrainState, facts: dict[str, Any]
-) -> None:
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.ema.state_dict().items()}
-    store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
-    store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
-    typical = typical_labels(np.asarray(data.labels), TYPICAL_ROWS, facts["seed"])
-    store.write_json(f"{folder}/{TYPICAL}", [names_of(row, data.label_names) for row in typical])
-    store.write_json(f"{folder}/{TRAIN}", facts)
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"

@@ -5,7 +5,6 @@ all ranks; so N ranks learn what one would, up to the rounding of sums in anothe
 """
 
 import os
-from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -23,6 +22,11 @@ def rank() -> int:
 def world() -> int:
     """Returns the number of processes, at least 1."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank_of_environment() -> int:
+    """Returns this process's number as `torchrun` gives it, before the processes have joined."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
@@ -96,9 +100,7 @@ def any_rank(flag: int) -> int:
     return int(greatest)
 
 
-def same_on_all_ranks(tensors: Iterable[Tensor]) -> None:
-    """Overwrites `tensors` with those of rank 0."""
-    if world() == 1:
-        return
-    for tensor in tensors:
-        dist.broadcast(tensor, src=0)
+def wait_for_all() -> None:
+    """Returns when every rank has come here."""
+    if world() > 1:
+        dist.barrier()

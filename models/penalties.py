@@ -36,7 +36,8 @@ def slope_penalty(D: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """
     squares = input_gradients(D, images, labels).square().sum(dim=(1, 2, 3))
     # The root's own slope is endless at 0.
-    return ((squares + 1e-12).sqrt() - 1).square()
+    slopes: Tensor = (squares + 1e-12).sqrt()
+    return (slopes - 1).square()
 
 
 def between(reals: Tensor, fakes: Tensor, share: Tensor) -> Tensor:
@@ -56,7 +57,8 @@ def around(reals: Tensor, share: Tensor, noise: Tensor) -> Tensor:
     """
     mean, square = mean_over_ranks(torch.stack([reals.mean(), reals.square().mean()]))
     spread = (square - mean.square()).clamp(min=0).sqrt()
-    return reals + DRAGAN_SPREAD * spread * share[:, None, None, None] * noise
+    moved: Tensor = reals + DRAGAN_SPREAD * spread * share[:, None, None, None] * noise
+    return moved
 
 
 def path_lengths(
@@ -69,7 +71,7 @@ def path_lengths(
     Source: Karras et al. 2020, arXiv:1912.04958, section 3.2.
     """
     side = direction.shape[-1]
-    _, pull = torch.func.vjp(lambda w: G(w[:, 0], labels, w=w, noise=noise).float(), w)
-    (gradient,) = pull(direction / side)
+    drawn = torch.func.vjp(lambda w: G(w[:, 0], labels, w=w, noise=noise).float(), w)
+    (gradient,) = drawn[1](direction / side)
     lengths: Tensor = (gradient.float().square().sum(dim=2).mean(dim=1) + 1e-12).sqrt()
     return lengths

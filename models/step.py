@@ -22,10 +22,19 @@ PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
 class Parts:
     """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
 
-    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32.
+    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32. backend is
+    torch.compile's: "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
     """
 
-    def __init__(self, G: GeneratorNet, D: DiscriminatorNet, *, bf16: bool, compiled: bool) -> None:
+    def __init__(
+        self,
+        G: GeneratorNet,
+        D: DiscriminatorNet,
+        *,
+        bf16: bool,
+        compiled: bool,
+        backend: str = "inductor",
+    ) -> None:
         self._G, self._D = G, D
         self._device = next(G.parameters()).device.type
         self._bf16 = bf16
@@ -37,7 +46,10 @@ class Parts:
             "lengths": self._lengths,
         }
         if compiled:
-            parts = {name: torch.compile(part, dynamic=False) for name, part in parts.items()}
+            parts = {
+                name: torch.compile(part, dynamic=False, backend=backend)
+                for name, part in parts.items()
+            }
         self.fakes, self.judged = parts["fakes"], parts["judged"]
         self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
 
@@ -74,9 +86,7 @@ class Parts:
         with self._autocast():
             return slope_penalty(self._D, images, labels).mean()
 
-    def _lengths(
-        self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]
-    ) -> Tensor:
+    def _lengths(self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]) -> Tensor:
         with self._autocast():
             return path_lengths(self._G, w, labels, direction=direction, noise=noise)
 
@@ -156,7 +166,8 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
     decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
     """
     decay = min(0.5 ** (1 / half_life_steps), (1 + step) / (10 + step))
-    averages, currents = list(ema.parameters()), list(G.parameters())
+    averages: list[Tensor] = list(ema.parameters())
+    currents: list[Tensor] = list(G.parameters())
     torch._foreach_lerp_(averages, currents, 1 - decay)
     for kept, latest in zip(ema.buffers(), G.buffers(), strict=True):
         kept.copy_(latest)
@@ -211,7 +222,8 @@ def _path_penalty(state: TrainState, parts: Parts, w: Tensor, asked: Tensor) -> 
     lengths = parts.lengths(w, asked, direction, _noise(state, count))
     mean = mean_over_ranks(lengths.mean())
     state.path_mean.lerp_(mean, 1 - PATH_MEMORY)
-    return (lengths - state.path_mean).square().mean()
+    penalty: Tensor = (lengths - state.path_mean).square().mean()
+    return penalty
 
 
 @torch.no_grad()
@@ -239,12 +251,3 @@ def _descend(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor)
     loss.backward()  # type: ignore[no-untyped-call]
     average_gradients(network)
     optimiser.step()
-
-
-def state_tensors(config: TrainConfig, device: torch.device) -> dict[str, Tensor]:
-    """Returns the numbers that a step steers by itself, as they are at the start."""
-    return {
-        "aug_p": torch.tensor(config.aug_p, device=device),
-        "real_sign": torch.zeros((), device=device),
-        "path_mean": torch.zeros((), device=device),
-    }

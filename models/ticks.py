@@ -1,11 +1,10 @@
 """Where a training's numbers go: the terminal, progress.jsonl, MLflow and the orchestrator."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from dataset.progress import Advance, progress, progress_stream
+from dataset.progress import progress_stream
 from dataset.store import Store
 from models.entry import Report
 from models.tracking import Tracker
@@ -20,14 +19,24 @@ class TickLog:
     """
 
     def __init__(
-        self, store: Store, out: str, *, images_seen: int, report: Report, tracker: Tracker
+        self,
+        store: Store,
+        out: str,
+        *,
+        images_seen: int,
+        report: Report,
+        tracker: Tracker,
+        speaks: bool = True,
     ) -> None:
+        """speaks: whether anything is passed on at all; of several processes, one does."""
         self._store, self._path = store, f"{out}/{PROGRESS}"
-        self._report, self._tracker = report, tracker
+        self._report, self._tracker, self._speaks = report, tracker, speaks
         self._lines = _lines_until(store, self._path, images_seen)
 
     def tick(self, metrics: dict[str, float], *, of_images: int) -> None:
         """Records metrics, among them images_seen, kimg, d, g and pictures_per_s."""
+        if not self._speaks:
+            return
         self._lines.append(json.dumps(metrics, sort_keys=True))
         content = "".join(f"{line}\n" for line in self._lines).encode()
         self._store.write_bytes(self._path, content, durable=False)
@@ -46,17 +55,49 @@ def tick_line(metrics: dict[str, float]) -> str:
     )
 
 
-@contextlib.contextmanager
-def terminal_bar(total_images: int, images_seen: int) -> Iterator[Advance]:
-    """Yields a function that moves a bar on by some pictures; silent without a terminal."""
-    stream = progress_stream()
-    if stream is None or not stream.isatty():
-        silent: Callable[[int], None] = lambda _count: None  # noqa: E731
-        yield silent
-        return
-    with progress("train", total_images, unit="pictures") as advance:
-        advance(images_seen)
-        yield advance
+class TerminalBar:
+    """A bar with the losses, pictures a second and the time left; silent without a terminal."""
+
+    def __init__(self, total_images: int, images_seen: int, *, speaks: bool = True) -> None:
+        stream = progress_stream()
+        self._bar: Any = None
+        if not speaks or stream is None or not stream.isatty():
+            return
+        try:
+            from tqdm import tqdm
+        except ImportError:  # a machine that only trains need not have it: it gets no bar
+            return
+        self._bar = tqdm(
+            total=total_images,
+            initial=images_seen,
+            desc="train",
+            unit=" pictures",
+            unit_scale=True,
+            dynamic_ncols=True,
+            file=stream,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, images: int) -> None:
+        """Moves the bar on."""
+        if self._bar is not None:
+            self._bar.update(images)
+
+    def tell(self, metrics: dict[str, float]) -> None:
+        """Shows a tick's losses behind the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"d {metrics['d']:.2f} g {metrics['g']:.2f}")
 
 
 def _lines_until(store: Store, path: str, images_seen: int) -> list[str]:

@@ -4,10 +4,13 @@ The run is made and ended by whoever started the trainer; MLFLOW_TRACKING_URI an
 where it is. MLflow need not be installed.
 """
 
+import io
 import os
 import sys
 import time
 from typing import Any, Protocol
+
+from PIL import Image
 
 from dataset.errors import RegistryError
 
@@ -21,6 +24,9 @@ class Tracker(Protocol):
     def metrics(self, values: dict[str, float]) -> None:
         """Logs metrics at `values["images_seen"]`, under `train/`."""
 
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Logs a picture as the next of the series `name`."""
+
 
 class NoTracker:
     """Logs nothing."""
@@ -29,6 +35,9 @@ class NoTracker:
         """Does nothing."""
 
     def metrics(self, values: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
         """Does nothing."""
 
 
@@ -64,6 +73,14 @@ class MlflowTracker:
         now, step = int(time.time() * 1000), int(values["images_seen"])
         rows = [Metric(f"train/{name}", value, now, step) for name, value in values.items()]
         self._sent(lambda: self._client.log_batch(self._run_id, metrics=rows))
+
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Logs a picture at the pictures seen, as one of the series `name`."""
+        with Image.open(io.BytesIO(png)) as picture:
+            picture.load()
+        self._sent(
+            lambda: self._client.log_image(self._run_id, picture, key=name, step=images_seen)
+        )
 
     def _sent(self, send: Any) -> None:
         try:

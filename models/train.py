@@ -7,10 +7,11 @@ from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
 from models.batches import local_store
-from models.config import PRESETS, preset
 from models.entry import Report, run_entry, stop_signals
 from models.loop import TrainingSet, train
-from models.tracking import tracker_from_environment
+from models.parallel import rank_of_environment
+from models.presets import PRESETS, preset
+from models.tracking import NoTracker, tracker_from_environment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,17 +36,20 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
             config,
             data=data,
             report=report,
-            tracker=tracker_from_environment(),
+            tracker=tracker_from_environment() if rank_of_environment() == 0 else NoTracker(),
             stop_signal=stop_signal,
+            continue_from=options.continue_from,
         )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m models.train",
-        description="Trains a generator. The same command again goes on from the last checkpoint.",
-        epilog="example: python -m models.train --home var --out runs/first --preset demo "
-        "--set batch=16 --set total_kimg=20",
+        description="Trains a generator. The same command again goes on from the last checkpoint. "
+        "Under torchrun, each process takes a GPU and its share of each batch.",
+        epilog="examples: python -m models.train --home var --out runs/first --preset demo "
+        "--set batch=16 --set total_kimg=20; torchrun --standalone --nproc-per-node 4 "
+        "-m models.train --home var --out runs/big --preset omokage",
     )
     add = parser.add_argument
     add("--home", required=True, metavar="DIR", help="root of the store (OMOKAGE_HOME)")
@@ -63,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="override a setting, as often as wanted",
+    )
+    add(
+        "--continue-from",
+        default="",
+        metavar="RELDIR",
+        help="a training of the same settings and labels, on a smaller set perhaps, to start from",
     )
     add(
         "--die-with-parent",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
-from models.families import dcgan64, stylegan2
+from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
 from models.families.size import NetworkSize
 from models.networks import DiscriminatorNet, GeneratorNet
 from models.spec import GeneratorSpec
@@ -55,11 +55,40 @@ FAMILIES: dict[str, Family] = {
         discriminator=dcgan64.Discriminator,
         sizes=BY_WIDTH,
     ),
+    "dcgan96": Family(
+        resolutions_px=(dcgan96.RESOLUTION_PX,),
+        spec=dcgan96.spec,
+        generator=dcgan96.Generator,
+        discriminator=dcgan96.Discriminator,
+        sizes=BY_WIDTH,
+    ),
+    "acgan64": Family(
+        resolutions_px=(acgan64.RESOLUTION_PX,),
+        spec=acgan64.spec,
+        generator=acgan64.Generator,
+        discriminator=acgan64.Discriminator,
+        sizes=BY_WIDTH,
+        labels=acgan64.conditions,
+    ),
+    "srresnet": Family(
+        resolutions_px=srresnet.RESOLUTIONS_PX,
+        spec=srresnet.spec,
+        generator=srresnet.Generator,
+        discriminator=srresnet.Discriminator,
+        sizes=(*BY_WIDTH, "blocks"),
+    ),
     "stylegan2": Family(
         resolutions_px=stylegan2.RESOLUTIONS_PX,
         spec=stylegan2.spec,
         generator=stylegan2.Generator,
         discriminator=stylegan2.Discriminator,
+        sizes=BY_CHANNELS,
+    ),
+    "omokage": Family(
+        resolutions_px=omokage.RESOLUTIONS_PX,
+        spec=omokage.spec,
+        generator=omokage.Generator,
+        discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
     ),
 }

@@ -29,8 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.families.size import NetworkSize
-from models.layers.norm import BatchNorm2d
+from models.families.size import NetworkSize, scaled
+from models.layers.dense import Dense
+from models.layers.latent import pulled
+from models.layers.norm import ConditionalNorm
 from models.networks import DiscriminatorNet, GeneratorNet, Noise
 from models.spec import GeneratorSpec
 
@@ -52,32 +54,15 @@ def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
     )
 
 
-class ConditionalNorm(nn.Module):
-    """Batch norm whose scale and shift are linear in the labels; plain batch norm at labels = 0."""
-
-    def __init__(self, channels: int, labels: int) -> None:
-        super().__init__()
-        self.norm = BatchNorm2d(channels, affine=False)
-        self.affine = nn.Linear(labels, 2 * channels)
-        nn.init.normal_(self.affine.weight, std=0.02)
-        nn.init.zeros_(self.affine.bias)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Norms x [N,C,H,W] by its batch, then scales and shifts it by labels [N,L]."""
-        scale, shift = self.affine(labels)[:, :, None, None].chunk(2, dim=1)
-        normed: Tensor = self.norm(x) * (1 + scale) + shift
-        return normed
-
-
 class Generator(GeneratorNet):
     """Latents and labels to pictures; see the module's docstring for the layers."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
         self.spec = spec
-        wide, middle, narrow = (_scaled(count, spec.width) for count in (512, 256, 128))
+        wide, middle, narrow = (scaled(count, spec.width) for count in (512, 256, 128))
         labels = len(spec.labels)
-        self.embed = nn.Linear(labels, EMBEDDING)
+        self.embed = Dense(labels, EMBEDDING)
         self.dense = nn.Linear(spec.z_dim + EMBEDDING, wide * 9)
         self.norm0 = ConditionalNorm(wide, labels)
         self.up1 = nn.ConvTranspose2d(wide, middle, 3, stride=3, bias=False)  # 3 -> 9
@@ -105,7 +90,7 @@ class Generator(GeneratorNet):
         psi scales z (there is no W to truncate): 1 is full variety, 0 the mean face of the labels.
         w and noise mean nothing to this family (`spec.can_w`, `spec.can_noise`) and are ignored.
         """
-        x = torch.cat([z * psi, self.embed(labels)], dim=1)
+        x = torch.cat([pulled(z, psi, self.spec), self.embed(labels)], dim=1)
         x = self.dense(x).unflatten(1, (-1, 3, 3))  # [N,512,3,3]
         x = F.leaky_relu(self.norm0(x, labels), SLOPE)
         x = F.leaky_relu(self.norm1(self.up1(x), labels), SLOPE)  # [N,256,9,9]
@@ -118,14 +103,14 @@ class Discriminator(DiscriminatorNet):
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
-        first, second, third = (_scaled(count, spec.width) for count in (64, 128, 256))
+        first, second, third = (scaled(count, spec.width) for count in (64, 128, 256))
         labels = len(spec.labels)
         self.conv1 = nn.Conv2d(3, first, 5, stride=3, padding=2)  # 64 -> 22
         self.conv2 = nn.Conv2d(first, second, 5, stride=3, padding=2)  # 22 -> 8
         self.conv3 = nn.Conv2d(second, third, 5, stride=3, padding=2)  # 8 -> 3
         self.dense = nn.Linear(third * 9, 1)
-        self.project = nn.Linear(labels, third, bias=False)
-        self.auxiliary = nn.Linear(third * 9, labels)
+        self.project = Dense(labels, third, bias=False)
+        self.auxiliary = Dense(third * 9, labels)
         for layer in (self.conv1, self.conv2, self.conv3):
             nn.init.kaiming_normal_(layer.weight, SLOPE)
 
@@ -137,7 +122,3 @@ class Discriminator(DiscriminatorNet):
         flat = x.flatten(1)
         agreement = (self.project(labels) * x.mean(dim=(2, 3))).sum(dim=1)
         return self.dense(flat).squeeze(1) + agreement, self.auxiliary(flat)
-
-
-def _scaled(channels: int, width: float) -> int:
-    return max(4, round(channels * width))

@@ -11,7 +11,7 @@ class NetworkSize:
         resolution_px: side of the pictures.
         width: multiplier of the channel counts (families that count by width).
         blocks: residual blocks (`srresnet`).
-        channel_base, channel_max: a layer at side s has min(channel_base / s, channel_max) channels.
+        channel_base, channel_max: a layer at side s has min(base / s, max) channels.
         w_dim, mapping_layers: of the mapping network; z has w_dim numbers too.
 
     """
@@ -23,3 +23,8 @@ class NetworkSize:
     channel_max: int = 512
     w_dim: int = 512
     mapping_layers: int = 8
+
+
+def scaled(channels: int, width: float) -> int:
+    """Returns `channels` of a family's table at a width; at least 4, so that something is left."""
+    return max(4, round(channels * width))

@@ -10,7 +10,7 @@ and maximum 512: c = 512 at 4 to 32 px, 256 at 64, 128 at 128; K = 12.
           convs.0        c(4) -> c(4)      4 px, w 0;   rgbs.0 reads w 1
           convs.(2i-1)   c(s/2) -> c(s)    doubles the side to s = 4·2^i, w 2i-1
           convs.(2i)     c(s) -> c(s)      s px, w 2i;  rgbs.i reads w 2i+1
-          all k3, styled and demodulated, + noise, + bias, leaky relu; rgbs k1, without demodulation;
+          convs k3, styled and demodulated, + noise, + bias, leaky relu; rgbs k1, only styled;
           the picture is the sum of all rgbs, each doubled by the filter [1,3,3,1] on its way up
     D     Conv 3 -> c(R) k1                                                    leaky relu
           for s = R ... 8:  Conv c(s) -> c(s) k3, smooth, Conv c(s) -> c(s/2) k3 s2   leaky relu
@@ -25,7 +25,8 @@ public generators, so that their weights load by renaming.
 
 Parameters, with M mapping layers:
     map         M·(W²+W), with labels + W² + L·W + W
-    G           16·c(4)  +  each conv of i -> o: 9·i·o + o + (W+1)·i + 1  +  each rgb: 3·i + 3 + (W+1)·i
+    G           16·c(4)  +  each conv of i -> o: 9·i·o + o + (W+1)·i + 1
+                +  each rgb of i: 3·i + 3 + (W+1)·i
     D           4·c(R)  +  each side s: 9·c(s)² + c(s) + 9·c(s)·c(s/2) + c(s/2) + c(s)·c(s/2)
                 +  9·(c(4)+1)·c(4) + c(4)  +  16·c(4)² + c(4)  +  c(4) + 1  +  L·c(4)
 At R = 128, base 16384, maximum 512, W = 512, M = 8:
@@ -52,7 +53,8 @@ from models.layers.equalized import EqualConv, EqualDense
 from models.layers.minibatch_std import with_minibatch_std
 from models.layers.modulated import GAIN, SLOPE, StyledConv, ToRGB
 from models.layers.precision import full_precision
-from models.layers.resample import Blur, Down, Up
+from models.layers.projection import ProjectionHead
+from models.layers.resample import Blur, Down, doubled
 from models.networks import DiscriminatorNet, GeneratorNet, Noise
 from models.spec import GeneratorSpec
 
@@ -143,7 +145,6 @@ class Generator(GeneratorNet):
         self.rgbs = nn.ModuleList(
             ToRGB(channels(spec, side), w_dim=wide) for side in (first, *others)
         )
-        self.up = Up()
         self.register_buffer("w_avg", torch.zeros(wide))
         self.register_buffer("anchors", _anchors(spec.z_dim), persistent=False)
 
@@ -170,16 +171,16 @@ class Generator(GeneratorNet):
             if isinstance(psi, Tensor) or psi != 1:
                 w = self.truncated(w, labels, psi)
         maps = self._noise_maps(noise, w)
-        x = self.const.expand(len(w), -1, -1, -1)
+        # Not len(w): an exported program would be made for that very number of pictures.
+        x = self.const.expand(w.shape[0], -1, -1, -1)
         x = self.convs[0](x, w[:, 0], maps[0])
         picture = self.rgbs[0](x, w[:, 1])  # [N,3,4,4]
         for at in range(1, len(self.rgbs)):
             x = self.convs[2 * at - 1](x, w[:, 2 * at - 1], maps[2 * at - 1])
             x = self.convs[2 * at](x, w[:, 2 * at], maps[2 * at])
-            with full_precision(x):  # rounding to bfloat16 at each side would show
-                picture = self.up(picture)
-            picture = picture + self.rgbs[at](x, w[:, 2 * at + 1])
-        return picture
+            picture = doubled(picture) + self.rgbs[at](x, w[:, 2 * at + 1])
+        drawn: Tensor = picture
+        return drawn
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
         """Pulls w [N,K,W] towards the mean w of its labels [N,L]: 1 leaves it, 0 is that mean.
@@ -187,11 +188,10 @@ class Generator(GeneratorNet):
         Without labels (L = 0) it is the running mean of w. psi above 1 goes beyond w.
         """
         if isinstance(psi, Tensor):  # an exported program cannot tell equal rows apart
-            return torch.lerp(self._centres(labels)[:, None].expand_as(w), w, psi)
+            return torch.lerp(self._centres(labels)[:, None].expand_as(w), w, psi.to(w.dtype))
         if psi == 1:
             return w
-        rows, of_row = labels.unique(dim=0, return_inverse=True)
-        centres = self._centres(rows)[of_row] if self.spec.labels else self._centres(labels)
+        centres = self._centres_of_rows(labels)
         return torch.lerp(centres[:, None].expand_as(w), w, psi)
 
     def noise_sides(self) -> list[int]:
@@ -206,12 +206,19 @@ class Generator(GeneratorNet):
     def _centres(self, labels: Tensor) -> Tensor:
         """Returns the mean w [N,W] of each row of labels [N,L]."""
         if not self.spec.labels:
-            return self.w_avg.expand(len(labels), -1)
-        count = len(labels)
+            return self.w_avg.expand(labels.shape[0], -1)
+        count = labels.shape[0]
         z = self.anchors.expand(count, -1, -1).flatten(0, 1)  # [N·64,Z]
         each = labels[:, None].expand(-1, ANCHORS, -1).flatten(0, 1)  # [N·64,L]
-        w: Tensor = self.mapping(z, each)
-        return w.unflatten(0, (count, ANCHORS)).mean(dim=1)
+        w: Tensor = self.mapping(z, each)  # [N·64,W]
+        return w.view(count, ANCHORS, -1).mean(dim=1)
+
+    def _centres_of_rows(self, labels: Tensor) -> Tensor:
+        """Returns the same [N,W]; rows that stand more than once are mapped only once."""
+        if not self.spec.labels:
+            return self._centres(labels)
+        rows, of_row = torch.unique(labels, dim=0, return_inverse=True)
+        return self._centres(rows)[of_row]
 
     def _noise_maps(self, noise: Noise, w: Tensor) -> list[Tensor | None]:
         wanted = self.noise_sides()
@@ -220,7 +227,7 @@ class Generator(GeneratorNet):
         if noise == "none":
             return [None] * len(wanted)
         if noise == "random":
-            return [torch.randn(len(w), 1, side, side, device=w.device) for side in wanted]
+            return [torch.randn(w.shape[0], 1, side, side, device=w.device) for side in wanted]
         found = noise if isinstance(noise, str) else [each.shape[-1] for each in noise]
         if isinstance(noise, str) or found != wanted:
             raise UsageError(f"noise is {found}; const, none, random or maps of {wanted} px wanted")
@@ -261,9 +268,7 @@ class Discriminator(DiscriminatorNet):
             Block(channels(spec, side), channels(spec, side // 2)) for side in larger
         )
         self.conv = EqualConv(deep + 1, deep, 3, gain=GAIN)
-        self.dense = EqualDense(deep * last**2, deep, gain=GAIN)
-        self.realness = EqualDense(deep, 1)
-        self.project = EqualDense(len(spec.labels), deep, bias=False) if spec.labels else None
+        self.head = ProjectionHead(deep * last**2, deep, len(spec.labels))
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges pictures: x [N,3,R,R] in [-1,1], labels [N,L] -> realness [N], nothing [N,0]."""
@@ -271,12 +276,7 @@ class Discriminator(DiscriminatorNet):
         for block in self.blocks:
             x = block(x)
         x = F.leaky_relu(self.conv(with_minibatch_std(x)), SLOPE)  # [N,C,4,4]
-        with full_precision(x):
-            features = F.leaky_relu(self.dense(x.float().flatten(1)), SLOPE)
-            realness = self.realness(features).squeeze(1)
-            if self.project is not None:
-                agreement = (self.project(labels.float()) * features).sum(dim=1)
-                realness = realness + agreement / math.sqrt(features.shape[1])
+        realness, features = self.head(x, labels)
         return realness, features[:, :0]
 
 

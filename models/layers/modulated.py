@@ -46,7 +46,7 @@ class StyledConv(nn.Module):
         """Maps x [N,I,H,W], w [N,W], noise [N or 1,1,S,S] or None to [N,O,S,S]."""
         style, demodulation = self._factors(w)
         y = self._convolved(x * style.to(x.dtype)[:, :, None, None])
-        # The activation's gain rides on the factors: the sums over pictures are passed thrice only.
+        # The activation's gain rides on the small factors, which spares a pass over the features.
         demodulation = (GAIN * demodulation).to(y.dtype)[:, :, None, None]
         bias = (GAIN * self.bias).to(y.dtype)[:, None, None]
         if noise is None:
@@ -92,5 +92,5 @@ class ToRGB(nn.Module):
         with full_precision(w):
             style = self.affine(w.float()) * self.scale  # [N,I]
             weights = style[:, None] * self.weight.flatten(1).float()  # [N,3,I]
-        colours = torch.bmm(weights.to(x.dtype), x.flatten(2)).unflatten(2, x.shape[2:])
-        return colours.float() + self.bias[:, None, None]
+        colours = torch.bmm(weights.to(x.dtype), x.flatten(2)).float()  # [N,3,H·W]
+        return colours.view(-1, 3, *x.shape[2:]) + self.bias[:, None, None]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.layers.dense import Dense
 from models.parallel import sum_over_ranks, world
 
 EPSILON = 1e-5
@@ -29,7 +30,7 @@ class BatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Norms x [N,C,H,W]: by this batch in training, by the running statistics else."""
         if world() == 1 or not self.training:
-            return nn.functional.batch_norm(
+            normed: Tensor = nn.functional.batch_norm(
                 x,
                 self.running_mean,
                 self.running_var,
@@ -39,15 +40,38 @@ class BatchNorm2d(nn.Module):
                 self.momentum,
                 EPSILON,
             )
+            return normed
+        wide = x.float()  # sums of bfloat16 would lose the small differences
         count = x.numel() // x.shape[1] * world()
-        sums = torch.stack([x.sum(dim=(0, 2, 3)), x.square().sum(dim=(0, 2, 3))])
+        sums = torch.stack([wide.sum(dim=(0, 2, 3)), wide.square().sum(dim=(0, 2, 3))])
         mean, square = sum_over_ranks(sums) / count
         variance = square - mean.square()
         with torch.no_grad():
             unbiased = variance * (count / (count - 1))
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
-        normed = (x - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
-        if self.weight is None or self.bias is None:
-            return normed
-        return normed * self.weight[:, None, None] + self.bias[:, None, None]
+        normed = (wide - mean[:, None, None]) * (variance + EPSILON).rsqrt()[:, None, None]
+        if self.weight is not None and self.bias is not None:
+            normed = normed * self.weight[:, None, None] + self.bias[:, None, None]
+        return normed.to(x.dtype)
+
+
+class ConditionalNorm(nn.Module):
+    """Batch norm whose scale and shift are linear in the labels; plain batch norm at labels = 0.
+
+    momentum: as of BatchNorm2d. Without labels it is BatchNorm2d: its bias b is the scale 1 + b[:C]
+    and the shift b[C:]. Source: de Vries et al. 2017, arXiv:1707.00683.
+    """
+
+    def __init__(self, channels: int, labels: int, *, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(channels, momentum=momentum, affine=False)
+        self.affine = Dense(labels, 2 * channels)
+        nn.init.normal_(self.affine.weight, std=0.02)
+        nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Norms x [N,C,H,W] by its batch, then scales and shifts it by labels [N,L]."""
+        scale, shift = self.affine(labels)[:, :, None, None].chunk(2, dim=1)
+        normed: Tensor = self.norm(x) * (1 + scale) + shift
+        return normed

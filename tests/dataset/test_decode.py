@@ -1,12 +1,14 @@
 """One whole still picture comes in as upright RGB; everything else is refused by name."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
 
 from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_reduced
 from dataset.plain_png import decode_plain_png
@@ -244,6 +246,36 @@ def test_the_quick_way_of_a_png_gives_pillows_pixels(mode: str, side: int) -> No
     with Image.open(io.BytesIO(content)) as opened:
         wanted = np.asarray(opened.convert("RGB") if mode == "P" else opened)
     np.testing.assert_array_equal(quick, wanted)
+
+
+def exif_profile(orientation: int) -> PngInfo:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    content = exif.tobytes()
+    texts = PngInfo()
+    texts.add_text(
+        "Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True
+    )
+    return texts
+
+
+def xmp(orientation: int) -> PngInfo:
+    texts = PngInfo()
+    turn = f"<tiff:Orientation>{orientation}</tiff:Orientation>"
+    told = f"<x:xmpmeta>{turn}<tiff:XResolution>300</tiff:XResolution></x:xmpmeta>"
+    texts.add_itxt("XML:com.adobe.xmp", told)
+    return texts
+
+
+@pytest.mark.parametrize("telling", [exif_profile, xmp])
+def test_a_png_that_tells_its_orientation_is_quick_if_upright_and_turned_if_not(
+    telling: Callable[[int], PngInfo],
+) -> None:
+    picture = soft(8, 40).resize((8, 4))
+    for orientation, size in ((1, (4, 8)), (6, (8, 4))):
+        content = coded(picture, "PNG", pnginfo=telling(orientation))
+        assert (decode_plain_png(content) is not None) == (orientation == 1)
+        assert decode(content, where="told.png").shape[:2] == size
 
 
 def test_what_changes_the_pixels_of_a_png_is_left_to_pillow() -> None:

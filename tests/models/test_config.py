@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
-from models.config import PRESETS, TrainConfig, checked, from_json, preset
+from models.config import TrainConfig, checked, from_json
+from models.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -16,8 +16,9 @@ from dataset.store import Store
 from models import checkpoints
 from models.batches import Batches
 from models.entry import Stopped
-from models.loop import TrainingSet, update_average
-from models.losses import ADVERSARIAL, AdversarialLoss, ns_d
+from models.loop import TrainingSet
+from models.losses import LOSSES, AdversarialLoss, ns_d
+from models.step import update_average
 from tests.models.training import SMOKE, trained
 
 FORTY_STEPS = dataclasses.replace(SMOKE, total_kimg=0.32, snapshot_kimg=0.16)
@@ -110,7 +111,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
     tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = AdversarialLoss(ns_d, lambda _real, fake: fake.sum() * torch.nan)
-    monkeypatch.setitem(ADVERSARIAL, "ns", broken)
+    monkeypatch.setitem(LOSSES, "ns", broken)
     with pytest.raises(TrainingError, match="step 1: the loss g is nan"):
         trained(tmp_path, reals)
     assert not list((tmp_path / "run").glob("generator/*"))

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dataset.store import Store
-from models.config import PRESETS, TrainConfig
+from models.config import TrainConfig
 from models.loop import TrainingSet, train
+from models.presets import PRESETS
 from models.tracking import NoTracker
 
 SMOKE = dataclasses.replace(PRESETS["smoke"], threads=1, device="cpu")
