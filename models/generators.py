@@ -15,7 +15,7 @@ from models.families import family_of
 from models.labels import Rows, label_rows
 from models.networks import GeneratorNet
 from models.spec import GeneratorSpec
-from models.weights import parse_tensors, read_tensors, tensor_faults
+from models.tensors import parse_tensors, read_tensors, tensor_faults
 
 WEIGHTS = "generator.safetensors"
 SPEC = "spec.json"

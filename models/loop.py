@@ -25,10 +25,11 @@ from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import Family, family_of
+from models.generators import SPEC, TYPICAL, WEIGHTS
 from models.labels import names_of, typical_labels
 from models.losses import positive_weights
 from models.provenance import code_version, commit
-from models.sampling import SPEC, TYPICAL, WEIGHTS, grid, sample_sheet
+from models.sampling import grid, sample_sheet
 from models.scores import SnapshotScore, snapshot_score
 from models.step import Parts, train_step
 from models.ticks import TerminalBar, TickLog

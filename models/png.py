@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, PngImagePlugin
 
 from models.networks import GeneratorNet
-from models.weights import generator_digest
+from models.tensors import generator_digest
 
 SOFTWARE = "Omokage"
 AS_THEY_COME = "as they come"

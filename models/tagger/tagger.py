@@ -20,7 +20,7 @@ from models.tagger.calibration import Calibration, sigmoid
 from models.tagger.config import TaggerConfig
 from models.tagger.interface import Images, Probabilities, check_images
 from models.tagger.network import TaggerNet
-from models.weights import read_tensors, tensor_faults
+from models.tensors import read_tensors, tensor_faults
 
 WEIGHTS = "tagger.safetensors"
 FACTS = "tagger.json"

@@ -9,7 +9,7 @@ import torch
 
 from dataset.errors import TrainingError, UsageError
 from models.generators import find_generator, load_generator, typical_rows
-from models.weights import generator_digest
+from models.tensors import generator_digest
 from tests.models.small_generators import (
     NAMES,
     TYPICAL,

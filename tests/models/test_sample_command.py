@@ -11,7 +11,7 @@ from models import sample
 from models.generators import load_generator
 from models.labels import label_rows
 from models.sampling import draw
-from models.weights import generator_digest
+from models.tensors import generator_digest
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 
 
