@@ -306,6 +306,7 @@ class _Run:
             "config": dataclasses.asdict(self.config),
             "manifest_digest": self.data.manifest_digest,
             "spec": state.G.spec.to_json(),
+            "typical_labels": self._typical_labels(),
             "origin": self.origin,
             "score": score,
         }
@@ -325,14 +326,17 @@ class _Run:
         return f"{self.out}/samples/{images:010d}.png"
 
     def _save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
-        folder, names = f"{self.out}/generator", self.data.label_names
+        folder = f"{self.out}/generator"
         weights = state.ema.state_dict()
         tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
         self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
         self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
-        typical = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
-        self.store.write_json(f"{folder}/{TYPICAL}", [names_of(row, names) for row in typical])
+        self.store.write_json(f"{folder}/{TYPICAL}", self._typical_labels())
         self.store.write_json(f"{folder}/{TRAIN}", facts)
+
+    def _typical_labels(self) -> list[list[str]]:
+        rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
+        return [names_of(row, self.data.label_names) for row in rows]
 
 
 # A training may go on under other values of these: they do not change what a step does.

@@ -9,6 +9,7 @@ import torch
 
 from dataset.errors import TrainingError, UsageError
 from models.generators import find_generator, load_generator, typical_rows
+from models.loop import TrainingSet
 from models.tensors import generator_digest
 from tests.models.small_generators import (
     NAMES,
@@ -17,6 +18,7 @@ from tests.models.small_generators import (
     write_checkpoint,
     write_generator,
 )
+from tests.models.training import trained
 
 
 @pytest.mark.parametrize("family", ["dcgan64", "stylegan2"])
@@ -100,3 +102,15 @@ def test_typical_labels_of_a_checkpoint_stand_in_its_state(tmp_path: Path) -> No
     free = write_checkpoint(tmp_path / "free", small_generator("stylegan2", labels=()))
     assert typical_rows(free, ()).shape == (1, 0)
     assert torch.is_tensor(next(load_generator(free).parameters()))
+
+
+def test_a_trainings_newest_checkpoint_draws_what_its_generator_draws(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals)
+    run = tmp_path / "run"
+    newest = max(run.glob("checkpoints/*/state.json")).parent
+    generator, checkpoint = (load_generator(str(path)) for path in (run, newest))
+    assert generator_digest(generator) == generator_digest(checkpoint)
+    names = generator.spec.labels
+    assert np.array_equal(typical_rows(str(newest), names), typical_rows(str(run), names))
