@@ -71,7 +71,8 @@ def test_labels_on_the_way_lie_between_those_of_the_ends(styled: GeneratorNet) -
 def test_a_family_without_w_morphs_in_z() -> None:
     plain = small_generator("dcgan64")
     clip = make_clip(plain, [1], morph(plain, ends()), one_way(3))
-    assert np.array_equal(next(clip.frames()), draw(plain, rows("blonde_hair"), [1])[0])
+    first = draw(plain, rows("blonde_hair"), [1])[0]
+    assert np.abs(next(clip.frames()).astype(int) - first).max() <= 1
 
 
 @pytest.mark.parametrize("space", ["z", "w"])
