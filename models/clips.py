@@ -222,7 +222,7 @@ def make_clip(
     side = cell_px or generator.spec.resolution_px
     # stylegan2 of full width at 128 px, two cores: 106 ms a picture, 147 with channels first
     faster = copy.deepcopy(generator)
-    faster.to(memory_format=torch.channels_last)
+    faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Clip(faster, seeds, at, times, columns, side, psi, noise)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None, *, prog: str = PROG, generator: str = ""
     if words and words[0] not in (*COMMANDS, "-h", "--help"):
         words = ["grid", *words]
     options = parser(prog, generator).parse_args(words)
-    return run_entry(lambda _report: _TOOLS[options.command](options), die_with_parent=None)
+    try:
+        return run_entry(lambda _report: _TOOLS[options.command](options), die_with_parent=None)
+    except KeyboardInterrupt:
+        print("stopped; no unfinished file is left", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 @dataclasses.dataclass(frozen=True)

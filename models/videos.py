@@ -152,8 +152,10 @@ def _writer(clip: Clip, out: Path, fps: int, *, comment: str) -> Iterator[WriteF
         # First of all, so that a folder that may not be written is found out before any drawing.
         target = stack.enter_context(Store(out.parent).writing(out.name, durable=False))
         if out.suffix.lower() == ".gif":
-            step = max(1, len(clip.times) // PALETTE_FRAMES)
-            palette = shared_palette(list(clip.frames_at(clip.times[::step])))
+            step = -(-len(clip.times) // PALETTE_FRAMES)
+            thin = 1 + max(clip.size) // 512  # every so many pixels tell the colours well enough
+            chosen = clip.frames_at(clip.times[::step])
+            palette = shared_palette([frame[::thin, ::thin].copy() for frame in chosen])
             yield gif_writer(target, clip.size, fps, palette=palette, comment=comment)
             end_gif(target)
             return

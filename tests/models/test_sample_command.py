@@ -126,6 +126,22 @@ def test_a_loop_is_drawn_from_a_checkpoint(tmp_path: Path) -> None:
         assert (film.size, getattr(film, "n_frames", 0)) == ((128, 128), 5)
 
 
+def test_ctrl_c_ends_a_film_with_a_line(
+    plain: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("models.clips.draw_latents", interrupted)
+    words = ["loop", "--generator", plain, "--out", str(tmp_path / "loop.mp4")]
+    assert sample.main(words) == 130
+    assert "stopped; no unfinished file is left" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
