@@ -173,7 +173,7 @@ def _carry_out(
 
 def _sheet(store: Store, current: dict[str, Any]) -> bytes:
     """Draws the same characters with one hair colour after the other; returns the PNG's bytes."""
-    from models.sampling import load_generator  # imports torch
+    from models.generators import load_generator  # imports torch
     from models.tables import swap_table
 
     network = load_generator(store.url(f"{current['folder']}/generator"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
 from models.networks import DiscriminatorNet, GeneratorNet
-from models.sampling import read_tensors, tensor_faults
+from models.tensors import read_tensors, tensor_faults
 
 TENSORS = "state.safetensors"
 STATE = "state.json"

@@ -26,10 +26,11 @@ from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import Family, family_of
+from models.generators import SPEC, TYPICAL, WEIGHTS
 from models.labels import names_of, typical_labels
 from models.losses import positive_weights
 from models.provenance import code_version, commit
-from models.sampling import SPEC, TYPICAL, WEIGHTS, grid, sample_sheet
+from models.sampling import grid, sample_sheet
 from models.scores import SnapshotScore, snapshot_score
 from models.step import Parts, train_step
 from models.ticks import TerminalBar, TickLog
@@ -313,6 +314,7 @@ class _Run:
             "config": dataclasses.asdict(self.config),
             "manifest_digest": self.data.manifest_digest,
             "spec": state.G.spec.to_json(),
+            "typical_labels": self._typical_labels(),
             "origin": self.origin,
             "score": score,
         }
@@ -332,14 +334,17 @@ class _Run:
         return f"{self.out}/samples/{images:010d}.png"
 
     def _save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
-        folder, names = f"{self.out}/generator", self.data.label_names
+        folder = f"{self.out}/generator"
         weights = state.ema.state_dict()
         tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
         self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
         self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
-        typical = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
-        self.store.write_json(f"{folder}/{TYPICAL}", [names_of(row, names) for row in typical])
+        self.store.write_json(f"{folder}/{TYPICAL}", self._typical_labels())
         self.store.write_json(f"{folder}/{TRAIN}", facts)
+
+    def _typical_labels(self) -> list[list[str]]:
+        rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
+        return [names_of(row, self.data.label_names) for row in rows]
 
 
 # A training may go on under other values of these: they do not change what a step does.
@@ -392,9 +397,12 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """
     joined = parallel.join(device)
     try:
-        if config.batch % parallel.world():
+        # Minibatch statistics are over groups of four, which no two processes share.
+        unit = parallel.world() * (4 if config.family == "stylegan2" else 1)
+        if parallel.world() > 1 and config.batch % unit:
             raise ConfigError(
-                f"batch is {config.batch}; a multiple of the {parallel.world()} processes is wanted"
+                f"batch is {config.batch}; a multiple of {unit} is wanted for "
+                f"{parallel.world()} processes"
             )
         yield
     finally:

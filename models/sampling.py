@@ -1,61 +1,24 @@
-"""Loads a trained generator and draws pictures with it, each by its own seed."""
+"""Draws pictures with a generator, each by its own seed, and lays them out on sheets."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dataset.errors import TrainingError, UsageError, listed
-from dataset.store import Store
-from models.families import family_of
+from dataset.errors import UsageError
+from models.abilities import require_noise, require_w
 from models.labels import Rows, label_rows, typical_labels
 from models.networks import GeneratorNet
 from models.spec import GeneratorSpec
 
-WEIGHTS = "generator.safetensors"
-SPEC = "spec.json"
-TYPICAL = "typical_labels.json"
 CHUNK = 64  # pictures a pass; part of the drawing, since rounding may depend on it
+NOISES = ("const", "none", "random")
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
-
-
-def load_generator(folder: str, *, device: str | torch.device = "cpu") -> GeneratorNet:
-    """Loads `generator.safetensors` and `spec.json` from a folder or fsspec URL, in eval mode.
-
-    Raises TrainingError naming the file and every fault: a truncated file, tensors that are
-    missing, unknown, misshapen or not finite; StoreError if a file is not there.
-    """
-    store = Store(folder)
-    spec = GeneratorSpec.from_json(store.read_json(SPEC), where=store.url(SPEC))
-    tensors = read_tensors(store, WEIGHTS)
-    with torch.device("meta"):  # no memory is taken before the shapes are known to fit
-        network = family_of(spec.family).generator(spec)
-    faults = tensor_faults(tensors, network.state_dict())
-    if faults:
-        raise TrainingError(
-            f"{store.url(WEIGHTS)} does not fit {SPEC}:\n{listed(faults)}\n"
-            "Both must come from the same training."
-        )
-    network.load_state_dict(tensors, assign=True)
-    return network.to(device).eval().requires_grad_(False)
-
-
-def typical_rows(folder: str, known: Sequence[str]) -> Rows:
-    """Reads the real label rows [M,L] that a generator folder keeps for drawing without wishes.
-
-    Raises TrainingError naming the file if it holds no rows of known labels.
-    """
-    store = Store(folder)
-    found = store.read_json(TYPICAL)
-    if not isinstance(found, list) or not found:
-        raise TrainingError(f"{store.url(TYPICAL)}: a list of lists of labels is wanted")
-    return label_rows(found, known)
 
 
 def asked_labels(
@@ -70,35 +33,11 @@ def asked_labels(
     return label_rows([names] * len(seeds), known)
 
 
-def read_tensors(store: Store, path: str) -> dict[str, Tensor]:
-    """Reads a safetensors file; raises TrainingError naming it if it is none or is cut short."""
-    content = store.read_bytes(path)
-    try:
-        return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"{store.url(path)} is no whole safetensors file ({len(content):,} bytes): {error}"
-        ) from error
-
-
-def tensor_faults(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """Returns a sentence for every tensor that is missing, unknown, misshapen or not finite."""
-    faults = [f"{name} is unknown" for name in found if name not in wanted]
-    for name, want in wanted.items():
-        have = found.get(name)
-        if have is None:
-            faults.append(f"{name} is missing")
-        elif have.shape != want.shape or have.dtype != want.dtype:
-            faults.append(f"{name} is {_kind(have)}, {_kind(want)} wanted")
-        elif not bool(torch.isfinite(have).all()):
-            faults.append(f"{name} holds numbers that are not finite")
-    return faults
-
-
 def latents(seeds: Sequence[int], z_dim: int, z_dist: str = "normal") -> Tensor:
     """Draws z [N,z_dim], row i by a generator of its own seeded with seeds[i].
 
-    So a picture depends on its seed alone, never on the batch that it is drawn in.
+    So a picture depends on its seed alone, never on the batch that it is drawn in. A generator
+    wants them times its `spec.z_std`.
     """
     rows = []
     for seed in seeds:
@@ -108,14 +47,36 @@ def latents(seeds: Sequence[int], z_dim: int, z_dist: str = "normal") -> Tensor:
     return torch.stack(rows)
 
 
-@torch.no_grad()
+def noise_maps(sides: Sequence[int], seeds: Sequence[int]) -> list[Tensor]:
+    """Draws noise [N,1,s,s] for each side s, row i by a source of its own made from seeds[i].
+
+    The source is another one than that of z, so that the two have nothing in common.
+    """
+    rows: list[list[Tensor]] = []
+    for seed in seeds:
+        mixed = int.from_bytes(hashlib.sha256(f"noise {seed}".encode()).digest()[:7], "big")
+        rng = torch.Generator().manual_seed(mixed)
+        rows.append([torch.randn(1, side, side, generator=rng) for side in sides])
+    return [torch.stack(maps) for maps in zip(*rows, strict=True)]
+
+
 def draw(
-    generator: GeneratorNet, labels: Rows, seeds: Sequence[int], *, psi: float = 1.0
+    generator: GeneratorNet,
+    labels: Rows,
+    seeds: Sequence[int],
+    *,
+    psi: float = 1.0,
+    noise: str = "const",
+    w: Tensor | None = None,
 ) -> Pictures:
     """Draws one picture for each row of labels [N,L] and seed -> uint8 [N,R,R,3].
 
-    psi is the truncation: 1 = full variety, 0 = the mean face of the labels. Raises UsageError if
-    the numbers of rows, seeds or labels do not fit, or psi is outside 0 to 2.
+    psi is the truncation: 1 = full variety, 0 = the mean face of the labels. noise is "const" (the
+    generator's own maps), "none", or "random": drawn anew for each picture, by its seed. A given
+    w [N,K,W] is drawn as it is; seeds then only choose the noise.
+
+    Raises UsageError if the numbers of rows, seeds or labels do not fit, psi is outside 0 to 2,
+    or the family has no W or no noise and was asked for it.
     """
     spec = generator.spec
     if labels.shape != (len(seeds), len(spec.labels)):
@@ -123,15 +84,80 @@ def draw(
             f"labels are {list(labels.shape)}; {[len(seeds), len(spec.labels)]} wanted "
             f"for {len(seeds)} seeds and {len(spec.labels)} labels"
         )
+    if len(seeds) == 0:
+        return np.zeros((0, spec.resolution_px, spec.resolution_px, 3), dtype=np.uint8)
+    z = latents(seeds, spec.z_dim, spec.z_dist) * spec.z_std
+    return draw_latents(generator, z, labels, psi=psi, noise=noise, noise_seeds=seeds, w=w)
+
+
+@torch.no_grad()
+def draw_latents(
+    generator: GeneratorNet,
+    z: Tensor,
+    labels: Rows,
+    *,
+    psi: float = 1.0,
+    noise: str = "const",
+    noise_seeds: Sequence[int] = (),
+    w: Tensor | None = None,
+) -> Pictures:
+    """Draws latents z [N,Z], z_std already in them, with labels [N,L] -> uint8 [N,R,R,3].
+
+    labels may lie between 0 and 1. noise_seeds, N of them, are needed for noise "random" only;
+    the rest is as in `draw`.
+    """
+    check_drawing(generator.spec, psi=psi, noise=noise)
+    if w is not None:
+        _check_w(generator.spec, w, len(z))
+    if noise == "random" and len(noise_seeds) != len(z):
+        raise UsageError(f"{len(noise_seeds)} noise seeds for {len(z)} pictures")
+    device = device_of(generator)
+    pictures = []
+    for start in range(0, len(z), CHUNK):
+        part = slice(start, start + CHUNK)
+        maps: str | list[Tensor] = noise
+        if noise == "random":
+            seeded = noise_maps(generator.noise_sides(), noise_seeds[part])
+            maps = [one.to(device) for one in seeded]
+        images = generator(
+            z[part].to(device),
+            torch.from_numpy(labels[part]).to(device),
+            psi=psi,
+            w=None if w is None else w[part].to(device),
+            noise=maps,
+        )
+        pictures.append(to_uint8(images))
+    return np.concatenate(pictures)
+
+
+@torch.no_grad()
+def map_latents(generator: GeneratorNet, z: Tensor, labels: Rows, *, psi: float = 1.0) -> Tensor:
+    """Maps latents z [N,Z], z_std in them, and labels [N,L] to truncated w [N,K,W] on the CPU.
+
+    Raises UsageError if the family has no W or psi is outside 0 to 2.
+    """
+    check_drawing(generator.spec, psi=psi, noise="const")
+    require_w(generator.spec, "a place in W")
+    device = device_of(generator)
+    asked = torch.from_numpy(labels).to(device)
+    w = generator.map(z.to(device), asked)
+    assert w is not None, f"{generator.spec.family} says can_w and maps to nothing"
+    return generator.truncated(w, asked, psi).cpu().contiguous()  # the K rows may be one in memory
+
+
+def check_drawing(spec: GeneratorSpec, *, psi: float, noise: str) -> None:
+    """Raises UsageError if psi is out of range or the noise is not what the family can do."""
     if not 0 <= psi <= 2:
         raise UsageError(f"psi is {psi:g}; 0 (the mean face) to 2 wanted, 1 is full variety")
-    device = next(generator.parameters()).device
-    pictures = []
-    for start in range(0, len(seeds), CHUNK):
-        z = latents(seeds[start : start + CHUNK], spec.z_dim, spec.z_dist).to(device)
-        asked = torch.from_numpy(labels[start : start + CHUNK]).to(device)
-        pictures.append(to_uint8(generator(z, asked, psi=psi)))
-    return np.concatenate(pictures) if pictures else np.zeros((0, *_size(spec)), dtype=np.uint8)
+    if noise not in NOISES:
+        raise UsageError(f'noise is "{noise}"; one of {", ".join(NOISES)} wanted')
+    if noise != "const":
+        require_noise(spec, f"noise {noise}")
+
+
+def device_of(generator: GeneratorNet) -> torch.device:
+    """Returns the device that a generator's weights lie on."""
+    return next(generator.parameters()).device
 
 
 def to_uint8(images: Tensor) -> Pictures:
@@ -142,40 +168,23 @@ def to_uint8(images: Tensor) -> Pictures:
 
 def grid(images: Pictures, columns: int) -> Image.Image:
     """Lays pictures [N,H,W,3] out row by row, `columns` wide; the last row is filled with white."""
+    return Image.fromarray(laid_out(images, columns))
+
+
+def laid_out(images: Pictures, columns: int) -> npt.NDArray[np.uint8]:
+    """Returns the grid of pictures [N,H,W,3] as an array [H·rows, W·columns, 3]."""
     count, height, width, _ = images.shape
     rows = -(-count // columns)
     sheet = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
     sheet[:count] = images
     laid = sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2)
-    return Image.fromarray(laid.reshape(rows * height, columns * width, 3))
+    return laid.reshape(rows * height, columns * width, 3)
 
 
 def sample_sheet(generator: GeneratorNet, rows: Rows, *, seed: int, count: int = 32) -> Pictures:
     """Draws `count` pictures with typical labels of `rows` [M,L]; the same ones for a seed."""
     labels = typical_labels(rows, count, seed)
     return draw(generator, labels, range(seed, seed + count))
-
-
-def label_table(
-    generator: GeneratorNet,
-    row_labels: Sequence[Sequence[str]],
-    seeds: Sequence[int],
-    *,
-    psi: float = 1.0,
-    titles: Sequence[str] | None = None,
-) -> Image.Image:
-    """Draws a table: row i has the labels row_labels[i], column j the seed seeds[j].
-
-    titles, one a row, are written to its left; None writes the labels' names, [] nothing.
-    """
-    rows = label_rows(row_labels, generator.spec.labels)
-    pictures = draw(
-        generator, rows.repeat(len(seeds), axis=0), list(seeds) * len(row_labels), psi=psi
-    )
-    table = grid(pictures, len(seeds))
-    if titles is None:
-        titles = [" ".join(names).replace("_", " ") for names in row_labels]
-    return titled(table, titles, row_px=generator.spec.resolution_px) if titles else table
 
 
 def titled(table: Image.Image, titles: Sequence[str], *, row_px: int) -> Image.Image:
@@ -189,9 +198,8 @@ def titled(table: Image.Image, titles: Sequence[str], *, row_px: int) -> Image.I
     return sheet
 
 
-def _size(spec: GeneratorSpec) -> tuple[int, int, int]:
-    return spec.resolution_px, spec.resolution_px, 3
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _check_w(spec: GeneratorSpec, w: Tensor, count: int) -> None:
+    require_w(spec, "a given w")
+    wanted = (count, spec.w_layers, spec.w_dim)
+    if w.shape != wanted:
+        raise UsageError(f"w is {list(w.shape)}; {list(wanted)} wanted for {count} pictures")

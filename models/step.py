@@ -46,8 +46,11 @@ class Parts:
             "lengths": self._lengths,
         }
         if compiled:
+            # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
+            # on with the same masks.
+            options = {"fallback_random": True} if backend == "inductor" else None
             parts = {
-                name: torch.compile(part, dynamic=False, backend=backend)
+                name: torch.compile(part, dynamic=False, backend=backend, options=options)
                 for name, part in parts.items()
             }
         self.fakes, self.judged = parts["fakes"], parts["judged"]

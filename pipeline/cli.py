@@ -10,6 +10,7 @@ from pipeline.board import POSTS
 from pipeline.faces_cli import faces
 from pipeline.import_cli import import_command
 from pipeline.review_cli import review
+from pipeline.sample_cli import sample
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 from pipeline.weights_cli import import_weights_command
 
@@ -122,43 +123,8 @@ def status(home: str) -> None:
     click.echo("\n".join(status_lines(read_settings(home=home))))
 
 
-@cli.command()
-@home_option
-@click.option("--labels", default="", metavar="A,B", help="Label names (default: as they come).")
-@click.option("--n", default=16, show_default=True, type=click.IntRange(1, 1024), help="Pictures.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="First seed.")
-@click.option(
-    "--psi",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0, 2),
-    help="Truncation: 1 is full variety, 0 the mean face.",
-)
-@click.option("--columns", default=8, show_default=True, type=click.IntRange(1, 64))
-@click.option(
-    "--out", default="sample.png", show_default=True, metavar="FILE", help="PNG to write."
-)
-def sample(home: str, labels: str, n: int, seed: int, psi: float, columns: int, out: str) -> None:
-    """Draw a grid with the champion.
-
-    Example: omokage sample --labels blonde_hair,blue_eyes --n 16 --out blonde.png
-    """
-    from studio.draw import draw_grid
-
-    names = [name.strip() for name in labels.split(",") if name.strip()]
-    settings = read_settings(home=home)
-    grid = draw_grid(settings.tracking_uri, names, n=n, seed=seed, psi=psi, columns=columns)
-    target = Path(out)
-    try:
-        grid.save(target, "PNG")
-    except OSError as error:
-        raise click.BadParameter(
-            f"{target} cannot be written: {error}", param_hint="--out"
-        ) from error
-    click.echo(f"{target}: {n} pictures, seeds {seed} to {seed + n - 1}")
-
-
 cli.add_command(faces)
+cli.add_command(sample)
 cli.add_command(review)
 cli.add_command(import_command)
 cli.add_command(import_weights_command)

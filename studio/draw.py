@@ -54,9 +54,21 @@ def draw_grid(
     seed: int,
     psi: float,
     columns: int,
-) -> Image.Image:
-    """Draws `n` pictures with the champion and lays them out in rows of `columns`."""
+) -> tuple[Image.Image, dict[str, str]]:
+    """Draws `n` pictures with the champion and lays them out in rows of `columns`.
+
+    Returns the grid, and by name what it was made from, for the picture's own file.
+    """
+    from models.png import AS_THEY_COME, SOFTWARE, shortened
     from models.sampling import grid
 
     model = load_champion(tracking_uri)
-    return grid(draw(model, labels, n=n, seed=seed, psi=psi), min(columns, n))
+    facts = {
+        "Software": SOFTWARE,
+        "omokage model": f"{CHAMPION_URI}, {model.metadata.model_uuid or 'no uuid'}",
+        "omokage tool": "grid",
+        "omokage seeds": shortened(range(seed, seed + n)),
+        "omokage labels": ",".join(labels) or AS_THEY_COME,
+        "omokage psi": f"{psi:g}",
+    }
+    return grid(draw(model, labels, n=n, seed=seed, psi=psi), min(columns, n)), facts

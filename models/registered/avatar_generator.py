@@ -69,7 +69,7 @@ class AvatarGenerator(PythonModel):
             draw(self._spec["z_dim"], generator=torch.Generator().manual_seed(seed + k))
             for k in range(count)
         ]
-        return torch.stack(rows)
+        return torch.stack(rows) * float(self._spec.get("z_std", 1.0))
 
     def _rows(self, asked: list[list[str]], *, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         rows = np.zeros((len(asked), len(self._known)), dtype=np.float32)

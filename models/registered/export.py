@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.generators import SPEC, TYPICAL, load_generator, typical_rows
 from models.labels import names_of
 from models.networks import GeneratorNet
-from models.sampling import SPEC, TYPICAL, load_generator, typical_rows
 
 PROGRAM = "generator.pt2"
 FILES = {"program": PROGRAM, "spec": SPEC, "typical": TYPICAL}  # by their names in the model

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from dataset.errors import RegistryError
+from models.generators import load_generator
 from models.registered.export import FILES, export_generator
-from models.sampling import load_generator
 
 CODE = Path(__file__).with_name("avatar_generator.py")
 NAME = "generator"

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.generators import load_generator, typical_rows
 from models.labels import label_rows
 from models.loop import TrainingSet
 from models.registered.log import log_generator
-from models.sampling import asked_labels, draw, load_generator, typical_rows
+from models.sampling import asked_labels, draw
 from tests.models.conftest import LABELS
 from tests.models.training import trained
 

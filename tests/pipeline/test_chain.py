@@ -128,6 +128,20 @@ def test_sample_draws_the_same_bytes_for_the_same_seed(demo: Demo, tmp_path: Pat
         assert grid.size == (4 * 64, 64)
 
 
+def test_the_tools_of_sample_draw_with_the_champion(demo: Demo, tmp_path: Path) -> None:
+    loop, grid, plain = tmp_path / "loop.gif", tmp_path / "grid.png", tmp_path / "plain.png"
+    asked = ("--n", "2", "--labels", "blonde_hair")
+    ended = demo.run("sample", "loop", *asked, "--seconds", "0.5", "--fps", "8", "--out", str(loop))
+    assert ended.returncode == 0, ended.stderr
+    with Image.open(loop) as film:
+        assert (film.size, getattr(film, "n_frames", 0)) == ((128, 64), 4)
+    # The champion's folder and its registered program draw the same pictures.
+    demo.run("sample", "grid", *asked, "--out", str(grid))
+    demo.run("sample", *asked, "--out", str(plain))
+    with Image.open(grid) as first, Image.open(plain) as second:
+        assert np.array_equal(np.asarray(first), np.asarray(second))
+
+
 def test_an_unknown_label_is_refused_with_the_nearest_name(demo: Demo, tmp_path: Path) -> None:
     ended = demo.run("sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png"))
     assert ended.returncode == 2

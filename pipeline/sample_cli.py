@@ -1,0 +1,142 @@
+"""`omokage sample`: a grid by the champion, and the tools of `models.sample` on its folder."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from assets.registry import CHAMPION
+from dataset.errors import RegistryError
+from dataset.store import Store
+from pipeline.build import resources
+from pipeline.settings import Settings, read_settings
+
+TOOLS = {
+    "grid": "Draw a grid, with all of its options.",
+    "table": "Draw a table: labels down, seeds across.",
+    "morph": "Draw a film, or a strip, from one avatar or label set to another.",
+    "loop": "Draw a film of avatars that wander and come back.",
+    "sweep": "Draw an avatar with one number of its latent swept.",
+    "mix": "Draw the coarse styles of some avatars with the fine styles of others.",
+}
+PROG = "omokage sample"
+
+home_option = click.option(
+    "--home",
+    default="",
+    metavar="PATH",
+    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
+)
+
+
+@click.group(invoke_without_command=True)
+@home_option
+@click.option("--labels", default="", metavar="A,B", help="Label names (default: as they come).")
+@click.option("--n", default=16, show_default=True, type=click.IntRange(1, 1024), help="Pictures.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="First seed.")
+@click.option(
+    "--psi",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 2),
+    help="Truncation: 1 is full variety, 0 the mean face.",
+)
+@click.option("--columns", default=8, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--out", default="sample.png", show_default=True, metavar="FILE", help="PNG to write."
+)
+@click.pass_context
+def sample(
+    context: click.Context,
+    home: str,
+    labels: str,
+    n: int,
+    seed: int,
+    psi: float,
+    columns: int,
+    out: str,
+) -> None:
+    r"""Draw with the champion: a grid, or with a command what that draws.
+
+    \b
+    Examples:
+      omokage sample --labels blonde_hair,blue_eyes --n 16 --out blonde.png
+      omokage sample morph --seed 3 --to-seed 7 --out morph.mp4
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_options_before(context, context.invoked_subcommand)
+        return
+    from models.png import png_bytes  # imports torch
+    from studio.draw import draw_grid
+
+    names = [name.strip() for name in labels.split(",") if name.strip()]
+    settings = read_settings(home=home)
+    sheet, facts = draw_grid(settings.tracking_uri, names, n=n, seed=seed, psi=psi, columns=columns)
+    target = Path(out).absolute()
+    Store(target.parent).write_bytes(target.name, png_bytes(sheet, facts), durable=False)
+    click.echo(f"{out}: {n} pictures, seeds {seed} to {seed + n - 1}")
+
+
+def champion_folder(settings: Settings) -> str:
+    """Returns the folder of the champion's weights under the home.
+
+    Raises RegistryError if there is no champion, or it was made under another home.
+    """
+    tracking = resources(settings)["tracking"]
+    is_there = not settings.tracking_uri.startswith("sqlite:///") or tracking.database_exists()
+    holder = tracking.holder(CHAMPION) if is_there else None
+    if holder is None:
+        raise RegistryError(
+            f"{settings.tracking_uri} has no champion yet: `make demo` makes one; or name a "
+            "folder with --generator"
+        )
+    folder = f"{holder.tags.get('omokage.folder', '')}/generator"
+    store = Store(settings.home)
+    if folder.startswith("/") or not store.exists(folder):
+        raise RegistryError(
+            f"the folder of champion version {holder.version}, {folder.removeprefix('/')}, is not "
+            f"under {settings.home}: name its home with --home, or a folder with --generator"
+        )
+    return store.url(folder)
+
+
+def _tool(name: str, purpose: str) -> click.Command:
+    """Makes the command that hands its words to the tool of that name in `models.sample`."""
+
+    @click.command(
+        name,
+        help=purpose,
+        add_help_option=False,  # the tool's own help says more
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True},
+    )
+    @home_option
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    @click.pass_context
+    def run(context: click.Context, home: str, words: tuple[str, ...]) -> None:
+        from models.sample import main  # imports torch
+
+        home = home or (context.parent.params["home"] if context.parent else "")
+
+        asks_nothing = any(
+            word in ("-h", "--help", "--generator") or word.startswith("--generator=")
+            for word in words
+        )
+        folder = "champion" if asks_nothing else champion_folder(read_settings(home=home))
+        sys.exit(main([name, *words], prog=PROG, generator=folder))
+
+    return run
+
+
+def _refuse_options_before(context: click.Context, command: str) -> None:
+    given = [
+        f"--{name}"
+        for name in context.params
+        if name != "home"
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)} must stand behind the command: {command} …")
+
+
+for _name, _purpose in TOOLS.items():
+    sample.add_command(_tool(_name, _purpose))

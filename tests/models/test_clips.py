@@ -1,0 +1,170 @@
+import itertools
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from dataset.errors import UsageError
+from models.clips import (
+    Ends,
+    Points,
+    around,
+    loop,
+    make_clip,
+    morph,
+    one_way,
+    there_and_back,
+)
+from models.labels import label_rows
+from models.networks import GeneratorNet
+from models.sampling import draw
+from models.videos import write_clip
+from tests.models.small_generators import NAMES, small_generator
+
+Rows = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def styled() -> GeneratorNet:
+    return small_generator("stylegan2")
+
+
+def rows(*names: str) -> Rows:
+    return label_rows([[name] for name in names], NAMES)
+
+
+def ends(seed: int = 1, to_seed: int = 2, label: str = "", to_label: str = "") -> Ends:
+    first = label or "blonde_hair"
+    return Ends([seed], rows(first), [to_seed], rows(to_label or first))
+
+
+def apart(a: Any, b: Any) -> float:
+    return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
+
+
+@pytest.mark.parametrize(("space", "path"), [("z", ""), ("z", "lerp"), ("w", ""), ("w", "slerp")])
+@pytest.mark.parametrize("asked", [ends(1, 2), ends(1, 1, "blonde_hair", "blue_hair")])
+def test_a_morph_goes_from_one_picture_to_the_other(
+    styled: GeneratorNet, space: str, path: str, asked: Ends
+) -> None:
+    way = morph(styled, asked, space=space, path=path, psi=0.8)
+    frames = list(make_clip(styled, asked.seeds, way, one_way(9), psi=0.8).frames())
+    start = draw(styled, asked.labels, asked.seeds, psi=0.8)[0]
+    end = draw(styled, asked.to_labels, asked.to_seeds, psi=0.8)[0]
+    assert np.abs(frames[0].astype(int) - start).max() <= 1
+    assert np.abs(frames[-1].astype(int) - end).max() <= 1
+    whole = apart(start, end)
+    assert all(0 < apart(a, b) < 0.7 * whole for a, b in itertools.pairwise(frames))
+
+
+def test_labels_on_the_way_lie_between_those_of_the_ends(styled: GeneratorNet) -> None:
+    way = morph(styled, ends(1, 1, "blonde_hair", "blue_hair"))
+    assert np.allclose(way(0.25).labels, [[0.75, 0.25, 0]])
+    assert torch.equal(way(0.25).z, way(0).z)
+
+
+def test_a_family_without_w_morphs_in_z() -> None:
+    plain = small_generator("dcgan64")
+    clip = make_clip(plain, [1], morph(plain, ends()), one_way(3))
+    first = draw(plain, rows("blonde_hair"), [1])[0]
+    assert np.abs(next(clip.frames()).astype(int) - first).max() <= 1
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_a_loop_closes_and_begins_with_the_avatars_of_its_seeds(
+    styled: GeneratorNet, space: str
+) -> None:
+    labels = rows("blonde_hair", "blue_hair", "blue_eyes")
+    way = loop(styled, [5, 6, 7], labels, space=space)
+    clip = make_clip(styled, [5, 6, 7], way, around(24), columns=2)
+    frames = list(clip.frames())
+    assert frames[0].shape == (32, 32, 3)
+    assert (frames[0][16:, 16:] == 255).all()
+    first, beyond = clip.frames_at([0.0, 1.0])
+    assert np.array_equal(first, beyond)
+    avatars = draw(styled, labels, [5, 6, 7])
+    assert np.abs(frames[0][:16, 16:].astype(int) - avatars[1]).max() <= 1
+    steps = [apart(a, b) for a, b in zip(frames, [*frames[1:], frames[0]], strict=True)]
+    assert 0 < max(steps) < 6 * np.mean(steps)
+    assert apart(frames[0], frames[12]) > 2 * np.mean(steps)
+
+
+def test_a_cell_walks_by_its_seed_alone(styled: GeneratorNet) -> None:
+    both = loop(styled, [5, 6], rows("blonde_hair", "blonde_hair"))
+    alone = loop(styled, [6], rows("blonde_hair"))
+    assert torch.equal(both(0.3).z[1], alone(0.3).z[0])
+
+
+def test_times_close_a_loop_or_reach_the_end() -> None:
+    assert one_way(3) == [0, 0.5, 1]
+    assert around(4) == [0, 0.25, 0.5, 0.75]
+    back = there_and_back(4)
+    assert back == pytest.approx([0, 0.5, 1, 0.5])
+
+
+def test_cells_are_resized_and_keep_their_noise(styled: GeneratorNet) -> None:
+    still = Points(torch.ones(1, 12), rows("blonde_hair"))
+    clip = make_clip(styled, [3], lambda _t: still, one_way(2), cell_px=25, noise="random")
+    first, second = clip.frames()
+    assert first.shape == (25, 25, 3)
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (lambda G: morph(G, ends(), space="w"), "dcgan64 has no W, which --space w needs"),
+        (lambda G: loop(G, [1], rows("blue_hair"), space="w"), "dcgan64 has no W"),
+        (lambda G: morph(G, ends(), space="x"), 'space is "x"; z or w wanted'),
+        (lambda G: morph(G, ends(), path="arc"), "one of lerp, slerp wanted"),
+        (lambda G: make_clip(G, [1], morph(G, ends()), [0.0], psi=3), "psi is 3; 0"),
+        (lambda G: make_clip(G, [1], morph(G, ends()), [0.0], noise="none"), "no noise maps"),
+    ],
+)
+def test_what_cannot_be_done_is_said_by_name(asked: Callable[[Any], Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        asked(small_generator("dcgan64"))
+
+
+def test_uniform_latents_go_straight_and_refuse_an_arc() -> None:
+    uniform = small_generator("dcgan64", z_dist="uniform")
+    way = morph(uniform, ends())
+    assert torch.allclose(way(0.5).z, (way(0).z + way(1).z) / 2)
+    with pytest.raises(UsageError, match="an arc would leave that range: use --path lerp"):
+        morph(uniform, ends(), path="slerp")
+
+
+class Watched(np.ndarray[Any, np.dtype[np.uint8]]):
+    """An array that can be watched until it is gone."""
+
+
+@pytest.mark.parametrize("end", [".mp4", ".gif"])
+def test_frames_are_not_kept_however_long_the_film(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, styled: GeneratorNet, end: str
+) -> None:
+    clip = make_clip(styled, [1], morph(styled, ends()), one_way(120))
+    live = most = 0
+    drawn = type(clip).frames_at
+
+    def gone() -> None:
+        nonlocal live
+        live -= 1
+
+    def watched(self: Any, times: Any) -> Any:
+        nonlocal live, most
+        for frame in drawn(self, times):
+            seen = frame.copy().view(Watched)
+            weakref.finalize(seen, gone)
+            live += 1
+            most = max(most, live)
+            yield seen
+
+    monkeypatch.setattr(type(clip), "frames_at", watched)
+    write_clip(clip, [tmp_path / f"film{end}"], fps=30)
+    assert most <= 14  # the palette's twelve, or the one that is drawn and the one that is written
+    assert live == 0
