@@ -21,9 +21,8 @@ from dataset.store import Store, digest_of
 from models.batches import local_store
 from models.entry import Report, run_entry
 from models.extractors import RESIZER, Extractor, chunks, extractor
-from models.generators import WEIGHTS, load_generator
+from models.generators import TRAIN, WEIGHTS, load_generator
 from models.labels import Rows, typical_labels
-from models.loop import TRAIN
 from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.metrics.hair import hair_labels, hair_tones, hits, tones_by_label
 from models.networks import GeneratorNet

@@ -20,11 +20,12 @@ from models.tensors import parse_tensors, read_tensors, tensor_faults
 WEIGHTS = "generator.safetensors"
 SPEC = "spec.json"
 TYPICAL = "typical_labels.json"
+TRAIN = "train.json"  # written last: where it stands, the generator is whole
 
 # Below the folder of a training
 GENERATOR = "generator"
 CHECKPOINTS = "checkpoints"
-_FINISHED = f"{GENERATOR}/train.json"  # written last: where it stands, the generator is whole
+_FINISHED = f"{GENERATOR}/{TRAIN}"
 
 _COUNTER = ".num_batches_tracked"  # generators from before our own batch norm hold it; unused
 _AVERAGE = "ema."  # begins the names of the averaged weights in a checkpoint

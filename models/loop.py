@@ -26,7 +26,7 @@ from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import Family, family_of
-from models.generators import SPEC, TYPICAL, WEIGHTS
+from models.generators import SPEC, TRAIN, TYPICAL, WEIGHTS
 from models.labels import names_of, typical_labels
 from models.losses import positive_weights
 from models.provenance import code_version, commit
@@ -38,7 +38,6 @@ from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
-TRAIN = "train.json"  # written last: where it stands, the training is finished
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,9 +87,7 @@ _OMOKAGE = TrainConfig(
     compile=True,
 )
 
-_FULL = {
-    one.family: one for one in (_DCGAN64, _DCGAN96, _ACGAN64, _SRRESNET, _STYLEGAN2, _OMOKAGE)
-}
+_FULL = {one.family: one for one in (_DCGAN64, _DCGAN96, _ACGAN64, _SRRESNET, _STYLEGAN2, _OMOKAGE)}
 
 _MINUTES: dict[str, Any] = {
     "total_kimg": 100.0,

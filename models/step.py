@@ -48,7 +48,9 @@ class Parts:
         if compiled:
             # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
             # on with the same masks.
-            options = {"fallback_random": True} if backend == "inductor" else None
+            options: dict[str, Any] | None = None
+            if backend == "inductor":
+                options = {"fallback_random": True}
             parts = {
                 name: torch.compile(part, dynamic=False, backend=backend, options=options)
                 for name, part in parts.items()

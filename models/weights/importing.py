@@ -17,8 +17,9 @@ from torch import Tensor
 from dataset.errors import StoreError, TrainingError, UsageError
 from dataset.store import Store, digest_of, sync_folder
 from models.families import family_of
+from models.generators import SPEC, TRAIN, TYPICAL, WEIGHTS, load_generator
 from models.networks import GeneratorNet
-from models.sampling import SPEC, TYPICAL, WEIGHTS, latents, load_generator
+from models.sampling import latents
 from models.spec import GeneratorSpec
 from models.weights.nvidia import read_nvidia
 from models.weights.renaming import Found, reshaped
@@ -26,7 +27,6 @@ from models.weights.restricted_pickle import shown
 from models.weights.rosinality import read_rosinality
 from models.weights.torch_file import is_torch_file, read_torch_file
 
-TRAIN = "train.json"  # the name that a training gives it; evaluations read it
 MAX_FILE_BYTES = 4 * 2**30  # a 1024 px checkpoint with both optimisers has 1.4 GB
 CENTRE_LATENTS = 4096  # for the mean w, where the file has none
 CENTRE_CHUNK = 256

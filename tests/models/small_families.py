@@ -26,4 +26,6 @@ def heads(side_px: int, count: int = 48) -> TrainingSet:
         cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), (side_px, side_px))
         for image in drawn.images
     ]
-    return dataclasses.replace(drawn, images=np.stack(resized).transpose(0, 3, 1, 2))
+    return dataclasses.replace(
+        drawn, images=np.stack(resized).astype(np.uint8).transpose(0, 3, 1, 2)
+    )

@@ -1,4 +1,4 @@
-"""Every family trains, is killed, resumes bit for bit, and learns on two processes what one does."""
+"""Every family trains, resumes bit for bit when killed, and learns on two processes as on one."""
 
 import subprocess
 import sys
