@@ -21,6 +21,7 @@ from dataset.store import Store
 from models import checkpoints, parallel
 from models.batches import Batches
 from models.checkpoints import TrainState
+from models.compiled import check_compiled
 from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
@@ -36,6 +37,7 @@ from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
+CHECKED = 8  # pictures that compiled and eager gradients are compared on
 TRAIN = "train.json"  # written last: where it stands, the training is finished
 
 
@@ -129,6 +131,12 @@ class _Run:
         batches = Batches(
             data.images, data.labels, batch=config.batch, seed=config.seed, device=device
         )
+        if config.compile:
+            images, labels = batches.at(state.step)
+            errors = check_compiled(
+                state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
+            )
+            _tell_errors(errors, leads=leads)
         weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
         weights = weights.to(device)
         score = self._score(device) if leads else None
@@ -446,6 +454,12 @@ def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> 
         real_sign=torch.zeros((), device=device),
         path_mean=torch.zeros((), device=device),
     )
+
+
+def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:
+    if leads:
+        told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        print(f"compiled gradients are those of eager steps, up to {told}", file=sys.stderr)
 
 
 def _peak_bytes(device: torch.device) -> int:

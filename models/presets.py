@@ -1,6 +1,7 @@
 """Settings by name: each family's own, small ones for two cores, and smoke ones for seconds."""
 
 import dataclasses
+from typing import Any
 
 from dataset.errors import ConfigError, nearest
 from models.config import TrainConfig, overridden
@@ -86,24 +87,35 @@ _OMOKAGE = TrainConfig(
     compile=True,
 )
 
-_SMALL_WIDTHS = {"g_width": 0.25, "d_width": 0.5}
-_SMALL_CHANNELS = {
-    "g_channel_base": 1024,
-    "d_channel_base": 1024,
-    "channel_max": 64,
-    "w_dim": 128,
-    "mapping_layers": 2,
+_FULL = {
+    one.family: one for one in (_DCGAN64, _DCGAN96, _ACGAN64, _SRRESNET, _STYLEGAN2, _OMOKAGE)
 }
-# Minutes on two cores, 64 or 96 px: what docs/families.md shows.
-_SMALL = {
+
+_MINUTES: dict[str, Any] = {
     "total_kimg": 100.0,
     "snapshot_kimg": 10.0,
     "batch": 32,
     "score_pictures": 0,
     "compile": False,
 }
+_FEW_CHANNELS: dict[str, Any] = {
+    "resolution_px": 64,
+    "g_channel_base": 1024,
+    "d_channel_base": 1024,
+    "channel_max": 64,
+    "w_dim": 128,
+    "mapping_layers": 2,
+}
+_SMALL: dict[str, dict[str, Any]] = {
+    "dcgan64": _MINUTES | {"g_width": 0.25, "d_width": 0.75},
+    "dcgan96": _MINUTES | {"g_width": 0.25, "d_width": 0.5},
+    "acgan64": _MINUTES | {"g_width": 0.25, "d_width": 0.5},
+    "srresnet": _MINUTES | {"g_width": 0.25, "d_width": 0.25, "blocks": 4},
+    "stylegan2": _MINUTES | _FEW_CHANNELS,
+    "omokage": _MINUTES | _FEW_CHANNELS,
+}
 
-_SMOKE = {
+_SECONDS: dict[str, Any] = {
     "batch": 8,
     "total_kimg": 0.16,
     "tick_kimg": 0.04,
@@ -112,14 +124,22 @@ _SMOKE = {
     "score_pictures": 0,
     "compile": False,
 }
-_SMOKE_WIDTHS = {"g_width": 0.05, "d_width": 0.1}
-_SMOKE_CHANNELS = {
+_NARROW = {"g_width": 0.05, "d_width": 0.1}
+_NARROW_STYLE = {
     "resolution_px": 64,
     "g_channel_base": 128,
     "d_channel_base": 128,
     "channel_max": 16,
     "w_dim": 16,
     "mapping_layers": 2,
+}
+_SMOKE: dict[str, dict[str, Any]] = {
+    "dcgan64": _SECONDS | _NARROW,
+    "dcgan96": _SECONDS | _NARROW,
+    "acgan64": _SECONDS | _NARROW,
+    "srresnet": _SECONDS | _NARROW | {"blocks": 1},
+    "stylegan2": _SECONDS | _NARROW_STYLE,
+    "omokage": _SECONDS | _NARROW_STYLE,
 }
 
 PRESETS: dict[str, TrainConfig] = {
@@ -144,8 +164,11 @@ PRESETS: dict[str, TrainConfig] = {
     "srresnet": _SRRESNET,
     "stylegan2": _STYLEGAN2,
     "omokage": _OMOKAGE,
+    # Minutes on two cores, 64 or 96 px: what docs/families.md shows.
+    **{f"{name}-small": dataclasses.replace(_FULL[name], **_SMALL[name]) for name in _FULL},
     # Seconds: for tests and for trying out the wiring; draws nothing worth seeing.
-    "smoke": dataclasses.replace(_DCGAN64, **_SMOKE, **_SMOKE_WIDTHS),  # type: ignore[arg-type]
+    "smoke": dataclasses.replace(_DCGAN64, **_SMOKE["dcgan64"]),
+    **{f"{name}-smoke": dataclasses.replace(_FULL[name], **_SMOKE[name]) for name in _FULL},
 }
 
 

@@ -12,6 +12,7 @@ from pipeline.import_cli import import_command
 from pipeline.review_cli import review
 from pipeline.sample_cli import sample
 from pipeline.settings import BOARD_PORT, Settings, read_settings
+from pipeline.weights_cli import import_weights_command
 
 INTERRUPTED = 130
 
@@ -126,6 +127,7 @@ cli.add_command(faces)
 cli.add_command(sample)
 cli.add_command(review)
 cli.add_command(import_command)
+cli.add_command(import_weights_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

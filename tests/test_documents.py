@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
-COMMANDS = re.findall(r"(?:bin/|^|`)omokage ([a-z]+(?: detect)?)\b([^`\n#]*)", TEXT, re.MULTILINE)
+COMMANDS = re.findall(
+    r"(?:bin/|^|`)omokage ([a-z]+(?:-[a-z]+)*(?: detect)?)\b([^`\n#]*)", TEXT, re.MULTILINE
+)
 OMOKAGE = sorted({name for name, _ in COMMANDS})
 TOOLS = re.findall(  # `omokage sample morph --seed 3` or `python -m models.sample morph --seed 3`
     r"(?:omokage sample|python -m models\.sample) ([a-z]+)\b([^`\n#]*)", TEXT
@@ -25,7 +27,9 @@ TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILI
 
 
 def test_the_documents_name_commands() -> None:
-    assert {"status", "sample", "crawl", "demo", "review", "faces detect"} <= set(OMOKAGE)
+    assert {"status", "sample", "crawl", "demo", "review", "faces detect", "import-weights"} <= set(
+        OMOKAGE
+    )
     assert {"demo", "test", "up", "lint"} <= set(TARGETS)
     assert MODULES
 

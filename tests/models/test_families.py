@@ -60,7 +60,7 @@ def test_every_family_keeps_the_interface(name: str, count: int) -> None:
         w = G.map(latents(spec, 4), labels)
     assert images.isfinite().all()
     assert adversarial.shape == (4,)
-    assert auxiliary.shape == (4, count)
+    assert auxiliary.shape == (4, 0 if name == "stylegan2" else count)
     assert adversarial.isfinite().all()
     assert (w is None) is not spec.can_w
     if w is not None:

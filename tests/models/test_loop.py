@@ -46,7 +46,8 @@ def test_forty_steps_equal_twenty_a_stop_and_twenty_bit_for_bit(
     straight, halved = (tensors(tmp_path, out, 320) for out in ("straight", "halved"))
     assert straight.keys() == halved.keys()
     assert [name for name in straight if not torch.equal(straight[name], halved[name])] == []
-    assert {name.split(".")[0] for name in straight} == {"G", "D", "ema", "opt_g", "opt_d", "rng"}
+    parts = {"G", "D", "ema", "opt_g", "opt_d", "rng", "steering"}
+    assert {name.split(".")[0] for name in straight} == parts
 
 
 def test_a_stop_between_snapshots_is_saved_and_gone_on_from(

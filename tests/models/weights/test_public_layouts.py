@@ -1,0 +1,314 @@
+"""The same z gives the same picture: public layouts against references written for these tests."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dataset.errors import OmokageError, StoreError, TrainingError, UsageError
+from models.generators import load_generator, typical_rows
+from models.networks import GeneratorNet
+from models.registered.export import export_generator
+from models.sampling import asked_labels, draw, latents
+from models.weights.importing import import_weights
+from models.weights.renaming import spec_from
+from tests.models.weights import nvidia_reference as nvidia
+from tests.models.weights import rosinality_reference as rosinality
+
+NONE = torch.zeros(4, 0)
+CLOSE = 1e-4
+
+
+def z_of(dim: int) -> Tensor:
+    return latents(range(4), dim)
+
+
+def imported(file: Path) -> GeneratorNet:
+    out = file.parent / "imported"
+    import_weights(file, out)
+    return load_generator(str(out))
+
+
+def apart(one: Tensor, other: Tensor) -> float:
+    assert one.shape == other.shape
+    return float((one - other).abs().max() / other.abs().max())
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before-1.6"])
+@pytest.mark.parametrize("bare", [False, True], ids=["checkpoint", "bare"])
+def test_rosinality_draws_the_same_pictures(tmp_path: Path, old: bool, bare: bool) -> None:
+    theirs = rosinality.small()
+    state = theirs.state_dict()
+    held = state if bare else {"g": {}, "d": {"a": torch.ones(1)}, "g_ema": state}
+    ours = imported(rosinality.save(tmp_path / "g.pt", held, old=old))
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8))) < CLOSE
+    assert ours.spec.resolution_px == 16
+    assert (ours.spec.channel_base, ours.spec.channel_max) == (96, 12)
+    assert (ours.spec.w_dim, ours.spec.mapping_layers, ours.spec.labels) == (8, 3, ())
+
+
+def test_rosinality_takes_the_same_noise(tmp_path: Path) -> None:
+    theirs = rosinality.small()
+    ours = imported(rosinality.save(tmp_path / "g.pt", {"g_ema": theirs.state_dict()}))
+    noise = [torch.randn(4, 1, side, side) for side in ours.noise_sides()]
+    assert ours.noise_sides() == [4, 8, 8, 16, 16]
+    assert apart(ours(z_of(8), NONE, noise=noise), theirs(z_of(8), noises=noise)) < CLOSE
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8), noises=noise)) > 0.01
+
+
+def test_rosinality_truncates_towards_the_mean_of_the_file(tmp_path: Path) -> None:
+    theirs, centre = rosinality.small(), torch.randn(8)
+    held = {"g_ema": theirs.state_dict(), "latent_avg": centre}
+    ours = imported(rosinality.save(tmp_path / "g.pt", held))
+    assert apart(ours(z_of(8), NONE, psi=0.4), theirs(z_of(8), 0.4, centre)) < CLOSE
+
+
+def test_rosinality_without_a_mean_gets_that_of_many_latents(tmp_path: Path) -> None:
+    theirs = rosinality.small()
+    ours = imported(rosinality.save(tmp_path / "g.pt", theirs.state_dict()))
+    with torch.no_grad():
+        mean = theirs.style(torch.randn(20_000, 8)).mean(dim=0)
+    assert float((ours.get_buffer("w_avg") - mean).abs().max()) < 0.1 * float(mean.abs().max())
+    facts = json.loads((tmp_path / "imported" / "train.json").read_text())
+    assert facts["imported"]["w_avg"] == "mean of 4096 mapped latents"
+
+
+def test_a_checkpoint_with_its_options_and_optimisers_is_taken(tmp_path: Path) -> None:
+    import argparse
+
+    theirs = rosinality.small()
+    optimiser = torch.optim.Adam(theirs.parameters())
+    theirs(z_of(8))
+    held = {
+        "g_ema": theirs.state_dict(),
+        "g_optim": optimiser.state_dict(),
+        "args": argparse.Namespace(size=16, path="faces.lmdb", r1=10.0),
+        "ada_aug_p": 0.1,
+    }
+    ours = imported(rosinality.save(tmp_path / "g.pt", held))
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8))) < CLOSE
+
+
+def test_half_precision_is_widened(tmp_path: Path) -> None:
+    state = {name: tensor.half() for name, tensor in rosinality.small().state_dict().items()}
+    ours = imported(rosinality.save(tmp_path / "g.pt", state))
+    assert {tensor.dtype for tensor in ours.state_dict().values()} == {torch.float32}
+
+
+def test_nvidia_draws_the_same_pictures(tmp_path: Path) -> None:
+    theirs = nvidia.small(z_dim=6)
+    file = nvidia.save(
+        tmp_path / "g.pkl", G=nvidia.small(seed=1), D=nvidia.Discriminator(), G_ema=theirs
+    )
+    ours = imported(file)
+    assert apart(ours(z_of(6), NONE), theirs(z_of(6), NONE)) < CLOSE
+    assert (ours.spec.z_dim, ours.spec.w_dim, ours.spec.mapping_layers) == (6, 8, 2)
+
+
+def test_nvidia_truncates_towards_its_running_mean(tmp_path: Path) -> None:
+    theirs = nvidia.small()
+    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert apart(ours(z_of(8), NONE, psi=0.3), theirs(z_of(8), NONE, psi=0.3)) < CLOSE
+
+
+def test_nvidia_with_labels_draws_the_same_pictures(tmp_path: Path) -> None:
+    theirs = nvidia.small(c_dim=3)
+    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    labels = torch.eye(3)[[0, 1, 2, 1]]
+    assert ours.spec.labels == ("label_0", "label_1", "label_2")
+    assert apart(ours(z_of(8), labels), theirs(z_of(8), labels)) < CLOSE
+    rows = typical_rows(str(tmp_path / "imported"), ours.spec.labels)
+    assert rows.tolist() == np.eye(3).tolist()
+
+
+def test_nvidia_with_another_learning_rate_draws_the_same_pictures(tmp_path: Path) -> None:
+    theirs = nvidia.small(lr=1.0)
+    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8), NONE)) < CLOSE
+
+
+def test_a_clamp_is_told(tmp_path: Path) -> None:
+    theirs = nvidia.with_changes("synthesis.b8.conv0", conv_clamp=256)
+    made = import_weights(nvidia.save(tmp_path / "g.pkl", G_ema=theirs), tmp_path / "imported")
+    assert "cut activations off at 256" in made.notes[0]
+
+
+@pytest.mark.parametrize("layout", ["rosinality", "nvidia"])
+def test_our_tools_draw_with_it(tmp_path: Path, layout: str) -> None:
+    if layout == "nvidia":
+        file = nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.small())
+    else:
+        file = rosinality.save(tmp_path / "g.pt", rosinality.small().state_dict())
+    ours = imported(file)
+    folder = str(tmp_path / "imported")
+    labels = asked_labels([], range(5), known=(), typical=typical_rows(folder, ()))
+    pictures = draw(ours, labels, range(5), psi=0.7)
+    assert pictures.shape == (5, 16, 16, 3)
+    assert len({picture.tobytes() for picture in pictures}) == 5
+
+
+def test_it_exports_for_the_registry(tmp_path: Path) -> None:
+    imported(nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.small()))
+    made = export_generator(str(tmp_path / "imported"), tmp_path / "exported")
+    assert (made / "generator.pt2").exists()
+
+
+def test_the_folder_says_where_it_comes_from_and_pretends_no_training(tmp_path: Path) -> None:
+    file = nvidia.save(tmp_path / "faces.pkl", G_ema=nvidia.small())
+    made = import_weights(file, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert facts["imported"]["file"] == "faces.pkl"
+    assert facts["imported"]["sha256"] == made.sha256
+    assert len(facts["config_digest"]) == 64
+    assert "images_seen" not in facts
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "generator.safetensors", "spec.json", "train.json", "typical_labels.json",
+    ]  # fmt: skip
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("kept")
+    file = nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.small())
+    with pytest.raises(UsageError, match="out is there already; name a new or empty folder"):
+        import_weights(file, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+    file = nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.small())
+    with pytest.raises(StoreError, match="cannot be made"):
+        import_weights(file, file / "out")
+
+
+@pytest.mark.parametrize(
+    ("widths", "base", "maximum"),
+    [
+        ({4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256}, 32_768, 512),
+        ({4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128}, 16_384, 512),
+        ({4: 64, 8: 32, 16: 16}, 256, 64),
+        ({4: 512, 8: 512}, 4096, 512),
+    ],
+)
+def test_base_and_maximum_are_found(widths: dict[int, int], base: int, maximum: int) -> None:
+    spec = spec_from(widths, labels=(), z_dim=8, w_dim=8, mapping_layers=2, where="g.pt")
+    assert (spec.channel_base, spec.channel_max) == (base, maximum)
+
+
+@pytest.mark.parametrize(
+    ("widths", "told"),
+    [
+        ({4: 512, 8: 256, 16: 200}, r"512 at 4, 256 at 8, 200 at 16 px; min\(base / side"),
+        ({4: 8, 8: 16}, "its channels are 8 at 4, 16 at 8 px"),
+        ({4: 8, 16: 8}, "the layers draw at 4, 16 px; each power of two"),
+        ({4: 8, 8: 8, 12: 8}, "the layers draw at 4, 8, 12 px"),
+        ({4: 8}, "the layers draw at 4 px"),
+    ],
+)
+def test_another_table_of_channels_is_refused(widths: dict[int, int], told: str) -> None:
+    with pytest.raises(TrainingError, match=told):
+        spec_from(widths, labels=(), z_dim=8, w_dim=8, mapping_layers=2, where="g.pt")
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(OmokageError) as raised:
+        import_weights(file, file.parent / "out")
+    assert not (file.parent / "out").exists()
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    return str(raised.value)
+
+
+def changed(tmp_path: Path, **changes: Tensor | None) -> str:
+    """Returns the refusal of a rosinality generator with some tensors replaced or left out."""
+    state = dict(rosinality.small().state_dict())
+    for name, tensor in changes.items():
+        state.pop(name, None)
+        if tensor is not None:
+            state[name] = tensor
+    return refusal(rosinality.save(tmp_path / "g.pt", {"g_ema": state}))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "told"),
+    [
+        ("conv1.activate.bias", None, "conv1.activate.bias is missing"),
+        ("noises.noise_3", None, "noises.noise_3 is missing"),
+        ("extra.weight", torch.ones(2), "extra.weight is unknown"),
+        ("input.input", torch.ones(1, 5, 4, 4), r"input.input is [1, 5, 4, 4], [1, 12, 4, 4] want"),
+        ("style.2.bias", torch.full((8,), torch.nan), "style.2.bias holds numbers that are not f"),
+        ("style.2.bias", torch.full((8,), torch.inf), "style.2.bias holds numbers that are not f"),
+        ("style.2.bias", torch.ones(8, dtype=torch.int64), "style.2.bias holds int64, floating"),
+        ("style.2.weight", None, "the tensors style.N.weight are numbered 1, 3; 1, 2, … wanted"),
+        ("to_rgb1.conv.weight", torch.ones(1, 4, 12, 1, 1), "pictures have 4 channels, 3 wanted"),
+        ("convs.0.conv.blur.kernel", torch.ones(4, 4), "convs.0.conv.blur.kernel is another filt"),
+        ("conv1.conv.weight", torch.ones(12, 12), "conv1.conv.weight is [12, 12]; 5 axes wanted"),
+    ],
+)
+def test_a_rosinality_tensor_that_does_not_fit_is_named(
+    tmp_path: Path, name: str, tensor: Tensor | None, told: str
+) -> None:
+    assert told in changed(tmp_path, **{name: tensor})
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        ({"d": {"a": torch.ones(1)}}, "holds no StyleGAN2 generator; g_ema or a generator's state"),
+        ({"g": {}, "d": {}}, "g_ema, the averaged generator, is missing"),
+        ({"generator.progression.0.conv1.0.weight": torch.ones(1)}, "it is a StyleGAN1"),
+        ([1, 2], "holds a list; a checkpoint or state wanted"),
+        ({"g_ema": torch.ones(2)}, "g_ema is a StoredTensor; a state wanted"),
+        ({"style.1.weight": "text"}, "style.1.weight is a str, a tensor wanted"),
+    ],
+)
+def test_a_file_without_a_rosinality_generator_says_what_it_holds(
+    tmp_path: Path, held: object, told: str
+) -> None:
+    assert told in refusal(rosinality.save(tmp_path / "g.pt", held))
+
+
+def test_an_nvidia_file_with_d_alone_says_so(tmp_path: Path) -> None:
+    told = refusal(nvidia.save(tmp_path / "g.pkl", D=nvidia.Discriminator()))
+    assert "holds no generator: G_ema is wanted, it holds training_set_kwargs, D" in told
+
+
+def test_a_discriminator_in_the_generators_place_is_named(tmp_path: Path) -> None:
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.Discriminator()))
+    assert 'the network "Discriminator" is no generator of StyleGAN2' in told
+
+
+@pytest.mark.parametrize("kind", ["orig", "resnet"])
+def test_other_architectures_are_named(tmp_path: Path, kind: str) -> None:
+    theirs = nvidia.with_changes("synthesis.b8", architecture=kind)
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert f'synthesis.b8 has the architecture "{kind}", "skip" wanted' in told
+
+
+def test_an_alias_free_generator_is_named(tmp_path: Path) -> None:
+    theirs = nvidia.with_changes("synthesis", input=nvidia.FullyConnectedLayer(2, 2))
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert "holds an alias-free generator (StyleGAN3); one of StyleGAN2 wanted" in told
+
+
+def test_another_activation_is_named(tmp_path: Path) -> None:
+    theirs = nvidia.with_changes("synthesis.b8.conv0", activation="swish")
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert 'synthesis.b8.conv0 has the activation "swish", "lrelu" wanted' in told
+
+
+def test_an_nvidia_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    layer = {"noise_strength": None, "bias": torch.nn.Parameter(torch.ones(9))}
+    theirs = nvidia.with_changes("synthesis.b16.conv0", **layer)
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert "synthesis.b16.conv0.bias is [9], [6] wanted" in told
+    assert "synthesis.b16.conv0.noise_strength is missing" in told
+
+
+def test_four_colour_channels_are_refused(tmp_path: Path) -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 12, 1, 1))
+    theirs = nvidia.with_changes("synthesis.b4.torgb", weight=weight)
+    told = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert "its pictures have 4 channels, 3 wanted" in told
