@@ -30,7 +30,7 @@ def test_overrides_are_read_by_type() -> None:
         ("batch=1", "batch is 1; 2 to 65536 wanted"),
         ("loss=nss", 'loss is "nss"; did you mean "ns"?'),
         ("resolution_px=96", "resolution_px is 96; dcgan64 draws 64"),
-        ("family=dcgan6", 'unknown family "dcgan6"; did you mean "dcgan64"?'),
+        ("family=dcgan4", 'unknown family "dcgan4"; did you mean "dcgan64"?'),
         ("device=gpu", 'device is "gpu"; auto, cpu, cuda or cuda:N wanted'),
     ],
 )
