@@ -1,7 +1,6 @@
 """From one decoded picture to its face crops; knows nothing of boards, shards or files."""
 
 import dataclasses
-import hashlib
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from dataset.cascade import SEARCHES, WINDOW_PX, LbpDetector
 from dataset.decode import Picture, Reduced, decode, decode_reduced
 from dataset.detection import Detector, scaled
+from dataset.digests import pixels_sha256
 from dataset.duplicates import MAX_DISTANCE
 from dataset.errors import ConfigError, listed
 from dataset.geometry import Box, Square, centre_square, cut, square_around
@@ -208,11 +208,6 @@ def _of_picture(seen: Reduced) -> dict[str, Any]:
 def crop_path(face_id: str) -> str:
     """Returns the path of a crop under the home."""
     return f"crops/{face_id[:2]}/{face_id}.png"
-
-
-def pixels_sha256(crop: Picture) -> str:
-    """Returns the sha256 (hex) of a crop's pixels: RGB, row by row, however they are coded."""
-    return hashlib.sha256(crop.tobytes()).hexdigest()
 
 
 def _face(

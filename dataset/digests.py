@@ -1,9 +1,10 @@
-"""Digests of tables: by their content alone, whatever the order, the file or the machine."""
+"""Digests of tables and pixels: by their content alone, whatever the order, file or machine."""
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -46,6 +47,11 @@ def content_digest(table: pa.Table) -> str:
     digest = RowsDigest(table.column_names)
     digest.update(table)
     return digest.hexdigest()
+
+
+def pixels_sha256(picture: npt.NDArray[np.uint8]) -> str:
+    """Returns the sha256 (hex) of the pixels [H, W, 3]: RGB, row by row, however they are coded."""
+    return hashlib.sha256(picture.tobytes()).hexdigest()
 
 
 def _row_digest(row: bytes) -> bytes:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset.cropping import pixels_sha256
 from dataset.decode import Picture, decode
+from dataset.digests import pixels_sha256
 from dataset.errors import OmokageError, StoreError
 from dataset.geometry import resized
 from dataset.manifest import Manifest, read_split

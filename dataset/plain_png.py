@@ -10,8 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-import pyspng
 from PIL import ExifTags, Image
+
+try:
+    import pyspng
+except ImportError:  # a machine that only trains may lack it: Pillow gives the same pixels
+    pyspng = None
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {2: "RGB", 3: "RGB", 6: "RGBA"}  # colour types of the header; 3: a palette
@@ -28,9 +32,11 @@ _XMP_ORIENTATION = re.compile(rb"(?<!/tiff:)Orientation[^0-9]*([0-9]+)")
 def decode_plain_png(content: bytes) -> npt.NDArray[np.uint8] | None:
     """Returns the pixels [H, W, 3] or [H, W, 4] of a PNG of 8-bit RGB, RGBA or palette, else None.
 
-    None also for one that has a transparent colour, or is animated, oriented or damaged.
-    Its size must have been checked before.
+    None also for one that has a transparent colour, or is animated, oriented or damaged, and for
+    all where pyspng is not installed. Its size must have been checked before.
     """
+    if pyspng is None:
+        return None
     channels = _channels(content)
     if channels is None or not all(_is_idle(*chunk) for chunk in _chunks(content)):
         return None

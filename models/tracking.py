@@ -103,7 +103,8 @@ def tracker_from_environment() -> Tracker:
     if not run_id or not os.environ.get("MLFLOW_TRACKING_URI"):
         return NoTracker()
     try:
-        import mlflow  # noqa: F401
+        # Not `import mlflow`: without the package, that finds the folder of this name in the root.
+        from mlflow import MlflowClient  # noqa: F401
     except ImportError:
         print("MLflow is not installed here: numbers go to progress.jsonl only", file=sys.stderr)
         return NoTracker()

@@ -21,7 +21,12 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
-    import mlflow.pyfunc
+    try:
+        import mlflow.pyfunc
+    except ImportError as error:
+        raise RegistryError(
+            "registering a model needs MLflow, which is not installed here: pip install mlflow"
+        ) from error
     import numpy as np
     import pandas as pd
     from mlflow.exceptions import MlflowException

@@ -11,9 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.cropping import pixels_sha256
 from dataset.decode import Picture, decode
-from dataset.digests import content_digest
+from dataset.digests import content_digest, pixels_sha256
 from dataset.errors import OmokageError
 from dataset.facetags import kept_faces, posts_of_faces, tagged_posts
 from dataset.geometry import resized

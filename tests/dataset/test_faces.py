@@ -16,8 +16,9 @@ from PIL import Image, ImageFilter
 
 from dataset import shards
 from dataset.blobs import blob_path
-from dataset.cropping import faces_in, pixels_sha256
+from dataset.cropping import faces_in
 from dataset.decode import decode
+from dataset.digests import pixels_sha256
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, FacesTable, crop_shards
 from dataset.schemas import FACES, read_table

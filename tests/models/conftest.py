@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from dataset.cropping import pixels_sha256
-from dataset.digests import content_digest
+from dataset.digests import content_digest, pixels_sha256
 from dataset.manifest import CURRENT_PATH, Manifest, manifest_digest
 from dataset.schemas import manifest_schema, write_table
 from dataset.store import Store
