@@ -40,7 +40,10 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root).rstrip("/") or "/"
-        self._fs, self._base = fsspec.core.url_to_fs(self.root)
+        try:
+            self._fs, self._base = fsspec.core.url_to_fs(self.root)
+        except (ValueError, ImportError) as error:  # an unknown protocol, or one not installed
+            raise StoreError(f"{self.root} is no place of files: {error}") from error
         self.is_local = isinstance(self._fs, LocalFileSystem)
 
     def __repr__(self) -> str:
@@ -143,6 +146,13 @@ class Store:
         start = len(self._base) + 1
         names = (name[start:] for name in found)
         return sorted(name for name in names if not Path(name).name.startswith(".tmp-"))
+
+    def names(self, folder: str) -> list[str]:
+        """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""
+        with self._explained(folder):
+            full = self._full(folder)
+            found = self._fs.ls(full, detail=False) if self._fs.isdir(full) else []
+        return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
 
     def check_writable(self) -> None:
         """Writes and removes a small file; raises StoreError if the root cannot be written."""

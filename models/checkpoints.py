@@ -6,6 +6,7 @@ folder without a `state.json` was cut off in mid-write and does not count.
 
 import dataclasses
 import hashlib
+import re
 from typing import Any
 
 import safetensors.torch
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
+from models.facts import COUNT, NAME, OBJECT, ORIGIN, SCORE, SECONDS, SHA256, Kind, fact_faults
 from models.networks import DiscriminatorNet, GeneratorNet
-from models.tensors import read_tensors, tensor_faults
+from models.own_files import read_own, read_own_json
+from models.shown import shown
+from models.spec import GeneratorSpec
+from models.tensors import parse_tensors, tensor_faults
 
 TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -70,9 +75,20 @@ def save(
 
 
 def finished(store: Store, folder: str) -> list[str]:
-    """Returns the folders of whole checkpoints, oldest first."""
-    ends = f"/{STATE}"
-    return [path.removesuffix(ends) for path in store.files(folder) if path.endswith(ends)]
+    """Returns the folders of whole checkpoints, oldest first; they are named by pictures seen."""
+    places = [f"{folder}/{name}" for name in store.names(folder) if _NAME.fullmatch(name)]
+    return [place for place in sorted(places, key=_images) if store.exists(f"{place}/{STATE}")]
+
+
+_NAME = re.compile(r"[0-9]{10,16}")
+
+
+def _images(place: str) -> int:
+    return int(place.rpartition("/")[2])
+
+
+def _folder(place: str) -> str:
+    return place.rpartition("/")[0]
 
 
 def prune(store: Store, folder: str, *, keep: int) -> None:
@@ -91,48 +107,119 @@ def prune(store: Store, folder: str, *, keep: int) -> None:
 
 
 def facts_of(store: Store, place: str) -> dict[str, Any]:
-    """Reads a checkpoint's state.json; raises TrainingError if it holds no step and digest."""
-    facts = store.read_json(f"{place}/{STATE}")
-    wanted = ("step", "seconds", "images_seen", "sha256", "config", "manifest_digest", "spec")
-    if not isinstance(facts, dict) or any(name not in facts for name in wanted):
+    """Reads a checkpoint's state.json; raises TrainingError naming all that it says wrongly."""
+    facts = read_own_json(store, f"{place}/{STATE}", within=_folder(place))
+    faults = fact_faults(facts, _FACTS) if isinstance(facts, dict) else ["a JSON object is wanted"]
+    if faults:
         raise TrainingError(
-            f"{store.url(place)}/{STATE} is no checkpoint's ({', '.join(wanted)} wanted). {_REMEDY}"
+            f"{store.url(place)}/{STATE} is no checkpoint's:\n{listed(faults)}\n{_REMEDY}"
         )
-    return facts
+    return dict(facts)
 
 
 def load(store: Store, place: str, state: TrainState) -> None:
-    """Puts a checkpoint into `state`; raises TrainingError naming the file and what is wrong."""
+    """Puts a checkpoint into `state`, which is left as it was if the checkpoint does not fit.
+
+    Raises TrainingError naming the file and what is wrong.
+    """
     path = f"{place}/{TENSORS}"
     facts = facts_of(store, place)
-    sha256 = hashlib.sha256(store.read_bytes(path)).hexdigest()
+    where = f"{store.url(place)}/{STATE}, spec"
+    if GeneratorSpec.from_json(facts["spec"], where=where) != state.G.spec:
+        raise TrainingError(f"{where} is of another generator than the settings ask for. {_REMEDY}")
+    content = read_own(store, path, within=_folder(place))
+    sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != facts["sha256"]:
         raise TrainingError(
             f"{store.url(path)} is damaged: its sha256 is {sha256[:12]}…, "
-            f"{STATE} says {str(facts['sha256'])[:12]}…. {_REMEDY}"
+            f"{STATE} says {facts['sha256'][:12]}…. {_REMEDY}"
         )
-    tensors = read_tensors(store, path)
+    tensors = parse_tensors(content, where=store.url(path))
+    faults = _faults(tensors, state)
+    if faults:
+        raise TrainingError(f"{store.url(path)}:\n{listed(faults)}\n{_REMEDY}")
     for prefix, network in state.networks().items():
-        part = _part(tensors, prefix)
-        faults = tensor_faults(part, network.state_dict())
-        if faults:
-            raise TrainingError(f"{store.url(path)}, {prefix}:\n{listed(faults)}\n{_REMEDY}")
-        network.load_state_dict(part)
+        network.load_state_dict(_part(tensors, prefix))
     for prefix, optimiser in state.optimisers().items():
         _load_optimiser(optimiser, _part(tensors, prefix))
     for name, tensor in state.steering().items():
-        tensor.copy_(_part(tensors, "steering")[name])
-    rng = _part(tensors, "rng")
-    state.rng.set_state(rng["own"])
-    if rng["device"].shape == state.device_rng.get_state().shape:
-        state.device_rng.set_state(rng["device"])  # else it was another kind of device
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(rng["cuda"])
-    state.step, state.seconds = int(facts["step"]), float(facts["seconds"])
+        tensor.copy_(tensors[f"steering.{name}"])
+    _load_random(tensors, state)
+    state.step, state.seconds = facts["step"], float(facts["seconds"])
 
 
+_FACTS: dict[str, Kind] = {
+    "step": COUNT,
+    "seconds": SECONDS,
+    "images_seen": COUNT,
+    "sha256": SHA256,
+    "config": OBJECT,
+    "manifest_digest": NAME,
+    "spec": OBJECT,
+    "origin": ORIGIN,
+    "score": SCORE,
+}
 _REMEDY = "Remove that folder to go on from the checkpoint before it."
+_ADAM = ("exp_avg", "exp_avg_sq")  # beside the count of steps
+
+
+def _faults(tensors: dict[str, Tensor], state: TrainState) -> list[str]:
+    """Returns a sentence for every tensor that is not what `state` holds in its place."""
+    wanted = {
+        f"{prefix}.{name}": tensor
+        for prefix, network in state.networks().items()
+        for name, tensor in network.state_dict().items()
+    }
+    for prefix, optimiser in state.optimisers().items():
+        for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+            wanted[f"{prefix}.{index}.step"] = torch.zeros(())
+            wanted |= {f"{prefix}.{index}.{name}": parameter for name in _ADAM}
+    wanted |= {f"steering.{name}": tensor for name, tensor in state.steering().items()}
+    random = {name: tensor for name, tensor in tensors.items() if name.startswith("rng.")}
+    faults = tensor_faults({n: t for n, t in tensors.items() if n not in random}, wanted)
+    faults += [f"{name} is missing" for name in _SOURCES if name != _CUDA and name not in random]
+    for name, tensor in random.items():
+        if name not in _SOURCES:
+            faults.append(f"{shown(name)} is unknown")
+        elif not any(is_state(tensor) for is_state in _SOURCES[name]):
+            faults.append(f"{name} is no state of a source of random numbers")
+    return faults
+
+
+def _is_state(tensor: Tensor) -> bool:
+    """Whether a tensor is the state of the CPU's source of random numbers."""
+    if tensor.dtype != torch.uint8 or tensor.shape != torch.get_rng_state().shape:
+        return False
+    try:
+        torch.Generator().set_state(tensor)
+    except RuntimeError:  # torch looks into it
+        return False
+    return True
+
+
+def _is_cuda_state(tensor: Tensor) -> bool:
+    """The same for a GPU's: seed and offset, which is a multiple of four."""
+    if tensor.dtype != torch.uint8 or tensor.shape != (16,):
+        return False
+    return int(tensor[8:].view(torch.int64)[0]) % 4 == 0
+
+
+_CUDA = "rng.cuda"
+_SOURCES = {
+    "rng.own": (_is_state,),
+    "rng.device": (_is_state, _is_cuda_state),
+    "rng.cpu": (_is_state,),
+    _CUDA: (_is_cuda_state,),
+}
+
+
+def _load_random(tensors: dict[str, Tensor], state: TrainState) -> None:
+    state.rng.set_state(tensors["rng.own"])
+    if tensors["rng.device"].shape == state.device_rng.get_state().shape:
+        state.device_rng.set_state(tensors["rng.device"])  # else it was another kind of device
+    torch.set_rng_state(tensors["rng.cpu"])
+    if _CUDA in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[_CUDA])
 
 
 def _tensors(state: TrainState) -> dict[str, Tensor]:

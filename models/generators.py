@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset.errors import TrainingError, UsageError, listed
+from dataset.errors import ConfigError, TrainingError, UsageError, listed
 from dataset.store import Store
 from models.checkpoints import STATE, TENSORS, finished
-from models.families import family_of
+from models.families import family_of, spec_faults
 from models.labels import Rows, label_rows
 from models.networks import GeneratorNet
+from models.own_files import read_own, read_own_json
+from models.shown import shown
 from models.spec import GeneratorSpec
-from models.tensors import parse_tensors, read_tensors, tensor_faults
+from models.tensors import parse_tensors, tensor_faults
 
 WEIGHTS = "generator.safetensors"
 SPEC = "spec.json"
@@ -29,6 +31,7 @@ _FINISHED = f"{GENERATOR}/{TRAIN}"
 
 _COUNTER = ".num_batches_tracked"  # generators from before our own batch norm hold it; unused
 _AVERAGE = "ema."  # begins the names of the averaged weights in a checkpoint
+_MAX_ROWS = 4096  # typical label rows that are read; a training keeps 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,17 +77,17 @@ def find_generator(folder: str) -> Place:
 def load_generator(folder: str, *, device: str | torch.device = "cpu") -> GeneratorNet:
     """Loads the generator that `find_generator` finds, in eval mode; of a checkpoint the average.
 
-    Raises TrainingError naming the file and every fault: a truncated file, tensors that are
-    missing, unknown, misshapen or not finite; StoreError if a file is not there.
+    Nothing in the files is run, and no memory is taken for what their sizes alone promise. Raises
+    TrainingError naming the file and every fault: a truncated file, a link that leads out of the
+    folder, a spec that no generator has, tensors that are missing, unknown, misshapen or not
+    finite; StoreError if a file is not there.
     """
     place = find_generator(folder)
     if place.is_checkpoint:
         spec, tensors, name = *_of_checkpoint(place), TENSORS
     else:
-        spec = GeneratorSpec.from_json(
-            place.store.read_json(place.path(SPEC)), where=place.url(SPEC)
-        )
-        tensors, name = read_tensors(place.store, place.path(WEIGHTS)), WEIGHTS
+        spec = read_spec(_json(place, SPEC), where=place.url(SPEC))
+        tensors, name = parse_tensors(_bytes(place, WEIGHTS), where=place.url(WEIGHTS)), WEIGHTS
     tensors = {key: one for key, one in tensors.items() if not key.endswith(_COUNTER)}
     with torch.device("meta"):  # no memory is taken before the shapes are known to fit
         network = family_of(spec.family).generator(spec)
@@ -96,6 +99,18 @@ def load_generator(folder: str, *, device: str | torch.device = "cpu") -> Genera
         )
     network.load_state_dict(tensors, assign=True)
     return network.to(device).eval().requires_grad_(False)
+
+
+def read_spec(value: Any, *, where: str) -> GeneratorSpec:
+    """Reads a spec of unknown origin; raises TrainingError naming `where` and what does not fit."""
+    spec = GeneratorSpec.from_json(value, where=where)
+    try:
+        faults = spec_faults(spec)
+    except ConfigError as error:
+        raise TrainingError(f"{where}: {error}") from error
+    if faults:
+        raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
+    return spec
 
 
 def typical_rows(folder: str, known: Sequence[str]) -> Rows:
@@ -116,10 +131,26 @@ def typical_rows(folder: str, known: Sequence[str]) -> Rows:
             )
         where = f"{place.url(STATE)}, typical_labels"
     else:
-        found, where = place.store.read_json(place.path(TYPICAL)), place.url(TYPICAL)
-    if not isinstance(found, list) or not found:
-        raise TrainingError(f"{where}: a list of lists of labels is wanted")
+        found, where = _json(place, TYPICAL), place.url(TYPICAL)
+    if not _are_rows(found):
+        raise TrainingError(
+            f"{where}: a list of 1 to {_MAX_ROWS:,} lists of different labels is wanted"
+        )
+    unknown = sorted({label for row in found for label in row} - set(known))
+    if unknown:
+        told = ", ".join(f'"{shown(label)}"' for label in unknown[:5])
+        raise TrainingError(f"{where} names labels that the generator does not know: {told}")
     return label_rows(found, known)
+
+
+def _are_rows(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and 0 < len(found) <= _MAX_ROWS
+        and all(isinstance(row, list) for row in found)
+        and all(isinstance(label, str) for row in found for label in row)
+        and all(len(set(row)) == len(row) for row in found)
+    )
 
 
 def _of_checkpoint(place: Place) -> tuple[GeneratorSpec, dict[str, Tensor]]:
@@ -129,13 +160,13 @@ def _of_checkpoint(place: Place) -> tuple[GeneratorSpec, dict[str, Tensor]]:
             f'{place.url(STATE)} has no "spec", so nobody can tell what its weights are; '
             "go on with that training to get a checkpoint that has one"
         )
-    spec = GeneratorSpec.from_json(state["spec"], where=f"{place.url(STATE)}, spec")
-    content = place.store.read_bytes(place.path(TENSORS))
+    spec = read_spec(state["spec"], where=f"{place.url(STATE)}, spec")
+    content = _bytes(place, TENSORS)
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != state.get("sha256"):
         raise TrainingError(
             f"{place.url(TENSORS)} is damaged: its sha256 is {sha256[:12]}…, "
-            f"{STATE} says {str(state.get('sha256'))[:12]}…"
+            f"{STATE} says {shown(str(state.get('sha256'))[:12])}…"
         )
     tensors = parse_tensors(content, where=place.url(TENSORS))
     average = {
@@ -147,7 +178,15 @@ def _of_checkpoint(place: Place) -> tuple[GeneratorSpec, dict[str, Tensor]]:
 
 
 def _state(place: Place) -> dict[str, Any]:
-    state = place.store.read_json(place.path(STATE))
+    state = _json(place, STATE)
     if not isinstance(state, dict):
         raise TrainingError(f"{place.url(STATE)}: a JSON object is wanted")
     return state
+
+
+def _bytes(place: Place, name: str) -> bytes:
+    return read_own(place.store, place.path(name), within="")
+
+
+def _json(place: Place, name: str) -> Any:
+    return read_own_json(place.store, place.path(name), within="")

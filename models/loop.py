@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import io
+import re
 import resource
 import sys
 import time
@@ -16,8 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dataset.errors import ConfigError, TrainingError
+from dataset.errors import ConfigError, TrainingError, listed
 from dataset.store import Store
+from dataset.vocabulary import sided
 from models import checkpoints, parallel
 from models.batches import Batches
 from models.checkpoints import TrainState
@@ -25,13 +27,16 @@ from models.compiled import check_compiled
 from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
+from models.facts import COUNT, NAME, OBJECT, ORIGIN, SECONDS, Kind, fact_faults, told
 from models.families import Family, family_of
-from models.generators import SPEC, TRAIN, TYPICAL, WEIGHTS
+from models.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
 from models.labels import names_of, typical_labels
 from models.losses import positive_weights
+from models.own_files import read_own_json
 from models.provenance import code_version, commit
 from models.sampling import grid, sample_sheet
 from models.scores import SnapshotScore, snapshot_score
+from models.spec import GeneratorSpec
 from models.step import Parts, train_step
 from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
@@ -79,11 +84,13 @@ def train(
     smaller manifest: a new `out` starts from its last checkpoint and trains config.total_kimg more.
     Under `torchrun` every process calls this alike, and the first one writes.
 
-    Raises TrainingError if a loss is not finite, if `out` holds a training of other settings or
+    Raises ConfigError if config.flip is true and a label tells left from right; TrainingError if a
+    loss is not finite, if `out` holds a training of other settings or
     data, or if its checkpoint is damaged; Stopped, after saving, when a signal came.
     """
     started = time.monotonic()
     data = data.of_family(family_of(config.family))
+    _check_flips(config, data.label_names)
     run = _Run(store, out, config, data)
     done = run.already_trained()
     if done is not None:
@@ -227,7 +234,8 @@ class _Run:
             raise TrainingError(f"{self.store.url(folder)} holds no checkpoint to go on from")
         facts = checkpoints.facts_of(self.store, places[-1])
         faults = self._differences(facts)
-        before = tuple(facts["spec"]["labels"])
+        where = f"{self.store.url(places[-1])}/{checkpoints.STATE}, spec"
+        before = GeneratorSpec.from_json(facts["spec"], where=where).labels
         if before != self.data.label_names:
             faults.append(f"its labels are {', '.join(before)}; now {_list(self.data.label_names)}")
         if faults:
@@ -246,7 +254,7 @@ class _Run:
 
     def _differences(self, facts: dict[str, Any]) -> list[str]:
         return [
-            f"{name} was {facts['config'].get(name)!r}, now {value!r}"
+            f"{name} was {told(facts['config'].get(name))}, now {value!r}"
             for name, value in dataclasses.asdict(self.config).items()
             if name not in _MAY_CHANGE and facts["config"].get(name) != value
         ]
@@ -263,10 +271,9 @@ class _Run:
 
     def already_trained(self) -> dict[str, Any] | None:
         """Returns the summary of a finished training of these settings and data, if it is one."""
-        path = f"{self.out}/generator/{TRAIN}"
-        if not self.store.exists(path):
+        if not self.store.exists(f"{self.out}/{GENERATOR}/{TRAIN}"):
             return None
-        facts = self.store.read_json(path)
+        facts = self._trained_facts()
         self._check_same(facts)
         wanted = self.config.total_steps * self.config.images_a_step
         wanted += facts["origin"]["images_seen"] if facts.get("origin") else 0
@@ -277,10 +284,27 @@ class _Run:
 
     def summary(self) -> dict[str, Any]:
         """Returns what a caller wants to know of the finished training."""
-        facts = self.store.read_json(f"{self.out}/generator/{TRAIN}")
+        facts = self._trained_facts()
         names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
-        names += ["metrics", "samples"]
-        return {"generator": f"{self.out}/generator"} | {name: facts[name] for name in names}
+        return {
+            "generator": f"{self.out}/{GENERATOR}",
+            **{name: facts[name] for name in [*names, "metrics"]},
+            "samples": self._samples_path(facts["images_seen"]),
+        }
+
+    def _trained_facts(self) -> dict[str, Any]:
+        """Reads train.json; raises TrainingError naming all that it says wrongly."""
+        path = f"{self.out}/{GENERATOR}/{TRAIN}"
+        found = read_own_json(self.store, path, within=self.out)
+        faults = ["a JSON object is wanted"]
+        if isinstance(found, dict):
+            faults = fact_faults(found, _TRAINED)
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(path)} is no finished training's:\n{listed(faults)}\n"
+                "Remove it to go on from the last checkpoint."
+            )
+        return dict(found)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -345,6 +369,28 @@ class _Run:
         rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
         return [names_of(row, self.data.label_names) for row in rows]
 
+
+_SHEET = re.compile(r"[^/\\]+(?:/[^/\\]+)*/samples/[0-9]{10,16}\.png")
+_TRAINED: dict[str, Kind] = {
+    "family": NAME,
+    "config": OBJECT,
+    "config_digest": NAME,
+    "manifest_digest": NAME,
+    "device": NAME,
+    "images_seen": COUNT,
+    "train_seconds": SECONDS,
+    "origin": ORIGIN,
+    "metrics": OBJECT,
+    # It may name another folder, which the training lay in before, but never one outside a home.
+    "samples": (
+        lambda found: (
+            isinstance(found, str)
+            and bool(_SHEET.fullmatch(found))
+            and ".." not in found.split("/")
+        ),
+        "the path of a sheet in samples/",
+    ),
+}
 
 # A training may go on under other values of these: they do not change what a step does.
 _MAY_CHANGE = (
@@ -420,6 +466,16 @@ def _asked_to_end(
         return 0, False
     timed_out = 0 < config.max_minutes * 60 <= state.seconds
     return parallel.any_rank(stop_signal()), bool(parallel.any_rank(int(timed_out)))
+
+
+def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
+    """Raises ConfigError naming the labels that mirrored pictures would make wrong."""
+    wrong = sided(label_names) if config.flip else []
+    if wrong:
+        raise ConfigError(
+            f"flip is true, and {_list(tuple(wrong))} tells left from right: mirrored pictures "
+            "would be labelled wrongly. Set flip=false."
+        )
 
 
 def _set_up(config: TrainConfig, device: torch.device) -> None:

@@ -5,8 +5,13 @@ import json
 from typing import Any, Self
 
 from dataset.errors import TrainingError, listed, nearest
+from models.facts import told
+from models.shown import shown
 
 Z_DISTS = ("normal", "uniform")
+MAX_NAME = 200  # characters of a family's or label's name
+MAX_LABELS = 10_000
+MAX_LAYERS = 64  # of the mapping network, and residual blocks: each is a module of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +79,9 @@ def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
     names = [field.name for field in fields]
     optional = {field.name for field in fields if field.default is not dataclasses.MISSING}
     faults = [
-        f'"{name}" is unknown{nearest(str(name), names)}' for name in value if name not in names
+        f'"{shown(name)}" is unknown{nearest(name[:MAX_NAME], names)}'
+        for name in value
+        if name not in names
     ]
     for name in names:
         if name not in value and name in optional:
@@ -82,7 +89,7 @@ def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
         if name not in value:
             faults.append(f"{name} is missing")
         elif not _fits(name, value[name]):
-            faults.append(f"{name} is {value[name]!r}, {_WANTED[name][1]} wanted")
+            faults.append(f"{name} is {told(value[name])}, {_WANTED[name][1]} wanted")
     return faults
 
 
@@ -99,10 +106,19 @@ def _is_size(found: Any) -> bool:
     return isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= 1 << 20
 
 
+def _is_layers(found: Any) -> bool:
+    return _is_size(found) and found <= MAX_LAYERS
+
+
+def _is_name(found: Any) -> bool:
+    return isinstance(found, str) and 0 < len(found) <= MAX_NAME and found.isprintable()
+
+
 def _is_labels(found: Any) -> bool:
     return (
         isinstance(found, list)
-        and all(isinstance(label, str) and label for label in found)
+        and len(found) <= MAX_LABELS
+        and all(_is_name(label) for label in found)
         and len(set(found)) == len(found)
     )
 
@@ -116,18 +132,21 @@ def _is_bool(found: Any) -> bool:
 
 
 _WANTED: dict[str, tuple[Any, str]] = {
-    "family": (lambda found: isinstance(found, str), "a name"),
-    "resolution_px": (_is_count, "a whole number from 1"),
-    "z_dim": (_is_count, "a whole number from 1"),
-    "z_dist": (lambda found: found in Z_DISTS, f"one of {', '.join(Z_DISTS)}"),
-    "labels": (_is_labels, "a list of different names"),
+    "family": (_is_name, "a name"),
+    "resolution_px": (_is_count, "a whole number from 1 to 65,536"),
+    "z_dim": (_is_count, "a whole number from 1 to 65,536"),
+    "z_dist": (
+        lambda found: isinstance(found, str) and found in Z_DISTS,
+        f"one of {', '.join(Z_DISTS)}",
+    ),
+    "labels": (_is_labels, f"a list of up to {MAX_LABELS:,} different names"),
     "width": (_is_width, "a number above 0 and up to 16"),
     "z_std": (_is_width, "a number above 0 and up to 16"),
-    "blocks": (_is_size, "a whole number from 0"),
-    "channel_base": (_is_size, "a whole number from 0"),
-    "channel_max": (_is_size, "a whole number from 0"),
-    "w_dim": (_is_size, "a whole number from 0"),
-    "mapping_layers": (_is_size, "a whole number from 0"),
+    "blocks": (_is_layers, f"a whole number from 0 to {MAX_LAYERS}"),
+    "channel_base": (_is_size, "a whole number from 0 to 1,048,576"),
+    "channel_max": (_is_size, "a whole number from 0 to 1,048,576"),
+    "w_dim": (_is_size, "a whole number from 0 to 1,048,576"),
+    "mapping_layers": (_is_layers, f"a whole number from 0 to {MAX_LAYERS}"),
     "can_w": (_is_bool, "true or false"),
     "can_mixing": (_is_bool, "true or false"),
     "can_noise": (_is_bool, "true or false"),

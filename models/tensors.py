@@ -11,6 +11,10 @@ from torch import Tensor
 from dataset.errors import TrainingError
 from dataset.store import Store
 from models.networks import GeneratorNet
+from models.shown import shown
+
+# What safetensors raises, and torch where a header asks for a tensor that it cannot have.
+_FOREIGN = (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 def read_tensors(store: Store, path: str) -> dict[str, Tensor]:
@@ -22,15 +26,15 @@ def parse_tensors(content: bytes, *, where: str) -> dict[str, Tensor]:
     """Reads a safetensors file's bytes; raises TrainingError naming `where` if they are none."""
     try:
         return safetensors.torch.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except _FOREIGN as error:
         raise TrainingError(
-            f"{where} is no whole safetensors file ({len(content):,} bytes): {error}"
+            f"{where} is no whole safetensors file ({len(content):,} bytes): {shown(str(error))}"
         ) from error
 
 
 def tensor_faults(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     """Returns a sentence for every tensor that is missing, unknown, misshapen or not finite."""
-    faults = [f"{name} is unknown" for name in sorted(found) if name not in wanted]
+    faults = [f"{shown(name)} is unknown" for name in sorted(found) if name not in wanted]
     for name, want in wanted.items():
         have = found.get(name)
         if have is None:

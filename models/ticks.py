@@ -4,9 +4,11 @@ import json
 from types import TracebackType
 from typing import Any, Self
 
+from dataset.errors import TrainingError
 from dataset.progress import progress_stream
 from dataset.store import Store
 from models.entry import Report
+from models.facts import is_number
 from models.tracking import Tracker
 
 PROGRESS = "progress.jsonl"
@@ -103,7 +105,22 @@ class TerminalBar:
 def _lines_until(store: Store, path: str, images_seen: int) -> list[str]:
     if images_seen == 0 or not store.exists(path):
         return []
-    rows: list[dict[str, Any]] = [
-        json.loads(line) for line in store.read_bytes(path).decode().splitlines()
-    ]
-    return [json.dumps(row, sort_keys=True) for row in rows if row["images_seen"] <= images_seen]
+    kept = []
+    for number, line in enumerate(store.read_bytes(path).splitlines(), 1):
+        row = _row(line)
+        if row is None:
+            raise TrainingError(
+                f"{store.url(path)}, line {number}: a JSON object with images_seen is wanted. "
+                "Remove the file to go on without the lines so far."
+            )
+        if row["images_seen"] <= images_seen:
+            kept.append(json.dumps(row, sort_keys=True))
+    return kept
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and is_number(row.get("images_seen")) else None

@@ -100,3 +100,37 @@ def family_of(name: str) -> Family:
         known = ", ".join(FAMILIES)
         raise ConfigError(f'unknown family "{name}"{nearest(name, FAMILIES)}. Families: {known}.')
     return FAMILIES[name]
+
+
+def spec_faults(spec: GeneratorSpec) -> list[str]:
+    """Returns a sentence for each field that no spec of this family has; raises as `family_of`.
+
+    How latents are drawn (z_dist, z_std) may be any, and z_dim too where z is mapped to a w:
+    imported networks have other ones.
+    """
+    family = family_of(spec.family)
+    faults = []
+    if spec.resolution_px not in family.resolutions_px:
+        able = ", ".join(map(str, family.resolutions_px))
+        faults.append(f"resolution_px is {spec.resolution_px}; {spec.family} draws {able}")
+    size = NetworkSize(
+        resolution_px=spec.resolution_px,
+        width=spec.width,
+        blocks=spec.blocks,
+        channel_base=spec.channel_base,
+        channel_max=spec.channel_max,
+        w_dim=spec.w_dim,
+        mapping_layers=spec.mapping_layers,
+    )
+    usual = family.spec(spec.labels, size)
+    free = {"resolution_px", "z_dist", "z_std", *(["z_dim"] if usual.can_w else [])}
+    for name, wanted in dataclasses.asdict(usual).items():
+        found = getattr(spec, name)
+        if name not in free and found != wanted:
+            faults.append(f"{name} is {found}; {spec.family} has {wanted}")
+    if usual.can_w:
+        sizes = ("channel_base", "channel_max", "w_dim", "mapping_layers")
+        faults += [
+            f"{name} is 0; {spec.family} needs 1" for name in sizes if not getattr(spec, name)
+        ]
+    return faults

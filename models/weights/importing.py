@@ -20,10 +20,10 @@ from models.families import family_of
 from models.generators import SPEC, TRAIN, TYPICAL, WEIGHTS, load_generator
 from models.networks import GeneratorNet
 from models.sampling import latents
+from models.shown import shown
 from models.spec import GeneratorSpec
 from models.weights.nvidia import read_nvidia
 from models.weights.renaming import Found, reshaped
-from models.weights.restricted_pickle import shown
 from models.weights.rosinality import read_rosinality
 from models.weights.torch_file import is_torch_file, read_torch_file
 

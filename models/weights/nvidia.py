@@ -26,8 +26,9 @@ from torch import Tensor
 
 from dataset.errors import TrainingError
 from models.families.stylegan2 import MAPPING_LR
+from models.shown import shown
 from models.weights.renaming import Found, Row, Table, spec_from
-from models.weights.restricted_pickle import Refused, plain_makers, read_pickle, shown
+from models.weights.restricted_pickle import Refused, plain_makers, read_pickle
 from models.weights.stored import StoredTensor, tensor_makers
 from models.weights.torch_file import storage_from_bytes
 

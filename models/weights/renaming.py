@@ -14,8 +14,8 @@ from torch import Tensor
 from dataset.errors import TrainingError, listed
 from models.families.size import NetworkSize
 from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
+from models.shown import shown
 from models.spec import GeneratorSpec
-from models.weights.restricted_pickle import shown
 from models.weights.stored import StoredTensor
 
 FAMILY = "stylegan2"

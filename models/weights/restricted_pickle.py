@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataset.errors import TrainingError
+from models.shown import shown
 
 MAX_INSTRUCTIONS = 500_000  # a 1024 px StyleGAN2 with both optimisers has about 100,000
-MAX_TEXT = 80  # characters of a name from the file that an error shows
 
 Maker = Callable[..., Any]
 Makers = Mapping[str, Maker]
@@ -103,12 +103,6 @@ def read_pickle(
         told = shown(str(error) or type(error).__name__)
         raise TrainingError(f"{where} is damaged or cut short: {told}") from error
     return machine.result
-
-
-def shown(text: str) -> str:
-    """Returns a text from a file as an error may show it: printable and short."""
-    printable = "".join(one if one.isprintable() else "?" for one in text[: MAX_TEXT + 1])
-    return printable if len(printable) <= MAX_TEXT else printable[:MAX_TEXT] + "…"
 
 
 class _Machine:

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataset.errors import TrainingError
+from models.shown import shown
 from models.weights.renaming import Found, Row, Table, spec_from
-from models.weights.restricted_pickle import shown
 from models.weights.stored import StoredTensor
 
 LAYOUT = "rosinality"

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.weights.restricted_pickle import Maker, Noted, Refused, shown
+from models.shown import shown
+from models.weights.restricted_pickle import Maker, Noted, Refused
 
 MAX_DIMENSIONS = 8
 

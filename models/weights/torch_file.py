@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dataset.errors import TrainingError
-from models.weights.restricted_pickle import Refused, plain_makers, read_pickle, shown
+from models.shown import shown
+from models.weights.restricted_pickle import Refused, plain_makers, read_pickle
 from models.weights.stored import Storage, storage_of, tensor_makers
 
 ZIP_MAGIC = b"PK\x03\x04"
