@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
@@ -23,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
     """Trains as the options say; returns the summary."""
     config = preset(options.preset, options.set)
+    _check_inside("--out", options.out)
+    _check_inside("--continue-from", options.continue_from)
     store = Store(options.home)
     manifest = load_manifest(store, options.manifest)
     packed = pack(
@@ -39,6 +42,13 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
             tracker=tracker_from_environment() if rank_of_environment() == 0 else NoTracker(),
             stop_signal=stop_signal,
             continue_from=options.continue_from,
+        )
+
+
+def _check_inside(option: str, folder: str) -> None:
+    if folder.startswith("/") or ".." in folder.split("/"):
+        raise UsageError(
+            f'{option} is "{folder}"; a folder under the home wanted, such as runs/one'
         )
 
 

@@ -131,6 +131,8 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
     if usual.can_w:
         sizes = ("channel_base", "channel_max", "w_dim", "mapping_layers")
         faults += [
-            f"{name} is 0; {spec.family} needs 1" for name in sizes if not getattr(spec, name)
+            f"{name} is 0; {spec.family} needs at least 1"
+            for name in sizes
+            if not getattr(spec, name)
         ]
     return faults
