@@ -17,8 +17,13 @@ from models.tracking import NoTracker, tracker_from_environment
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    options = options_of(argv)
     return run_entry(lambda report: run(options, report), die_with_parent=options.die_with_parent)
+
+
+def options_of(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; ends the process with the usage if it does not fit."""
+    return _parser().parse_args(argv)
 
 
 def run(options: argparse.Namespace, report: Report) -> dict[str, object]:

@@ -1,6 +1,8 @@
 """What the documents promise is there: commands, make targets, files, settings, links."""
 
+import dataclasses
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from models import train
+from models.config import TrainConfig
+from models.families import FAMILIES
+from models.presets import PRESETS, preset
 from pipeline.cli import cli
 from pipeline.settings import ELSEWHERE, VARIABLES
 
@@ -23,6 +29,7 @@ TOOLS = re.findall(  # `omokage sample morph --seed 3` or `python -m models.samp
     r"(?:omokage sample|python -m models\.sample) ([a-z]+)\b([^`\n#]*)", TEXT
 )
 MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
+TRAININGS = re.findall(r"(?<!`)(?:python|4) -m models\.train (--home [^`\n#]*)", TEXT)
 TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
 
 
@@ -49,6 +56,25 @@ def test_each_tool_of_sample_has_the_options_named() -> None:
         told = CliRunner().invoke(cli, ["sample", name, "--help"]).output
         for option in re.findall(r"--[a-z-]+", rest):
             assert option in told, f"sample {name} has no {option}"
+
+
+def test_each_training_has_a_preset_and_settings_that_fit() -> None:
+    assert len(TRAININGS) >= 4
+    for command in TRAININGS:
+        options = train.options_of(shlex.split(command))
+        assert preset(options.preset, options.set)
+
+
+def test_the_settings_and_presets_of_the_document_are_there() -> None:
+    training = (ROOT / "docs/training.md").read_text()
+    cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", training, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    files = {"generator/", "checkpoints/<pictures>/", "samples/<pictures>.png", "progress.jsonl"}
+    settings = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(FAMILIES) <= named
+    shapes = {f"<family>-{size}" for size in ("small", "smoke")}
+    assert all(f"{family}-{size}" in PRESETS for family in FAMILIES for size in ("small", "smoke"))
+    assert named <= settings | set(PRESETS) | shapes | files
 
 
 @pytest.mark.parametrize("module", MODULES)
