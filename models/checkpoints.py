@@ -171,7 +171,8 @@ def _faults(tensors: dict[str, Tensor], state: TrainState) -> list[str]:
         for name, tensor in network.state_dict().items()
     }
     for prefix, optimiser in state.optimisers().items():
-        for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        parameters = (one for group in optimiser.param_groups for one in group["params"])
+        for index, parameter in enumerate(parameters):  # numbered through all groups, as torch does
             wanted[f"{prefix}.{index}.step"] = torch.zeros(())
             wanted |= {f"{prefix}.{index}.{name}": parameter for name in _ADAM}
     wanted |= {f"steering.{name}": tensor for name, tensor in state.steering().items()}
