@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ class GeneratorNet(nn.Module, abc.ABC):
     """Latents and labels to pictures; `spec` says what it can do."""
 
     spec: GeneratorSpec
+    slow: ClassVar[tuple[str, ...]] = ()  # ends of the names of parameters for a tenth of the pace
 
     @abc.abstractmethod
     def map(self, z: Tensor, labels: Tensor) -> Tensor | None:

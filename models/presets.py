@@ -103,12 +103,13 @@ _MINUTES: dict[str, Any] = {
 }
 _FEW_CHANNELS: dict[str, Any] = {
     "resolution_px": 64,
-    "g_channel_base": 1024,
-    "d_channel_base": 1024,
+    "g_channel_base": 512,
+    "d_channel_base": 512,
     "channel_max": 64,
     "w_dim": 128,
     "mapping_layers": 2,
-    "batch": 16,
+    "batch": 8,  # more steps count for more than more pictures
+    "r1_every": 8,
     "lr_g": 2e-3,
     "lr_d": 2e-3,
     "pl_weight": 0.0,
@@ -126,8 +127,8 @@ _SMALL: dict[str, dict[str, Any]] = {
     "srresnet": _MINUTES
     | {"g_width": 0.25, "d_width": 0.125, "blocks": 2, "batch": 16, "lr_g": 1e-3, "lr_d": 5e-4}
     | {"r1_gamma": 0.3},
-    "stylegan2": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 0.3, "r1_every": 8},
-    "omokage": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 1.0, "r2_gamma": 1.0, "r1_every": 4},
+    "stylegan2": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 0.3},
+    "omokage": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 3.0, "r2_gamma": 3.0},
 }
 
 _SECONDS: dict[str, Any] = {

@@ -13,9 +13,6 @@ with R1 and R2, which need neither minibatch spread nor norms to stay on course:
           Dense c(4) -> 1, plus <Dense (L -> c(4), no bias) of the labels, features> / √c(4)
           Dense c(4) -> L, the label head
 
-Of G, the noise is learnt at a tenth of the pace, since noise is the quickest way to something like
-texture and the worst: at the full pace it stood for strands of hair before there was a head.
-
 Why so: the stage at full side is half of StyleGAN2's memory traffic and sees but three channels'
 worth of news, so D begins at half the side with nothing lost. Halving before the last convolution
 needs a quarter of the smoothing. That convolution is zero at the start: D is then nearly linear in
@@ -59,9 +56,7 @@ def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
 
 
 class Generator(stylegan2.Generator):
-    """StyleGAN2's, which begins with grey pictures and comes to the noise late."""
-
-    noise_pace = 0.1
+    """StyleGAN2's, which begins with grey pictures instead of noise."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__(spec)

@@ -127,23 +127,23 @@ class Generator(GeneratorNet):
 
     w_avg: Tensor
     anchors: Tensor
-    noise_pace = 1.0  # of the noise's strengths
+    # Noise is the quickest way to something like texture, and the worst: at the full pace it stood
+    # for strands of hair before there was a head.
+    slow = ("noise_strength",)
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
         self.spec = spec
-        wide, pace = spec.w_dim, self.noise_pace
+        wide = spec.w_dim
         first, *others = sides(spec)
         self.mapping = Mapping(spec)
         self.const = nn.Parameter(torch.randn(channels(spec, first), first, first))
         count = channels(spec, first)
-        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False, noise_pace=pace)]
+        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False)]
         for side in others:
             before, count = count, channels(spec, side)
-            for inputs, up in ((before, True), (count, False)):
-                convs.append(
-                    StyledConv(inputs, count, w_dim=wide, side=side, up=up, noise_pace=pace)
-                )
+            convs.append(StyledConv(before, count, w_dim=wide, side=side, up=True))
+            convs.append(StyledConv(count, count, w_dim=wide, side=side, up=False))
         self.convs = nn.ModuleList(convs)
         self.rgbs = nn.ModuleList(
             ToRGB(channels(spec, side), w_dim=wide) for side in (first, *others)

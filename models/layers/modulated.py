@@ -25,25 +25,14 @@ class StyledConv(nn.Module):
     """3x3 convolution styled and demodulated by w, noise, bias and leaky relu; may double the side.
 
     weight [O,I,3,3], bias [O], affine [I,W]+[I] from w to the inputs' scales, noise_strength [],
-    noise_const [1,1,S,S] the map that is added where no other is given. noise_pace multiplies the
-    strength: below 1 it is learnt that much slower.
+    noise_const [1,1,S,S] the map that is added where no other is given.
     """
 
     noise_const: Tensor
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        *,
-        w_dim: int,
-        side: int,
-        up: bool,
-        noise_pace: float = 1.0,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, w_dim: int, side: int, up: bool) -> None:
         super().__init__()
         self.side = side
-        self.noise_gain = GAIN * noise_pace
         self.up = up
         self.scale = 1 / math.sqrt(inputs * 9)
         self.affine = EqualDense(w_dim, inputs, bias_init=1.0)
@@ -63,7 +52,7 @@ class StyledConv(nn.Module):
         if noise is None:
             y = torch.addcmul(bias, y, demodulation)
         else:
-            added = (self.noise_gain * self.noise_strength * noise).to(y.dtype)
+            added = (GAIN * self.noise_strength * noise).to(y.dtype)
             y = torch.addcmul(added, y, demodulation) + bias
         return F.leaky_relu(y, SLOPE)
 
