@@ -38,7 +38,7 @@ from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
-SLOW_PACE = 0.1  # of the step of a generator's slow parameters
+SLOW_PACE = 0.01  # of the step of a generator's slow parameters
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
 
 
@@ -469,7 +469,7 @@ def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> 
 
 
 def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
-    """Returns G's parameters with their steps: those that it names slow take a tenth."""
+    """Returns G's parameters with their steps: those that it names slow take a hundredth."""
     named = list(G.named_parameters())
     slow = [weight for name, weight in named if name.endswith(G.slow)]
     others = [weight for name, weight in named if not name.endswith(G.slow)]

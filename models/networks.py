@@ -15,7 +15,8 @@ class GeneratorNet(nn.Module, abc.ABC):
     """Latents and labels to pictures; `spec` says what it can do."""
 
     spec: GeneratorSpec
-    slow: ClassVar[tuple[str, ...]] = ()  # ends of the names of parameters for a tenth of the pace
+    # Ends of the names of parameters that learn at a hundredth of the pace.
+    slow: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
