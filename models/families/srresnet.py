@@ -33,8 +33,8 @@ At R = 128 G has a stage more, 147,584, and D its first halving of 32 channels:
     3·32·16+32 + 4·(32·32·9+32) + 32·64·16+64 - (3·64·16+64), 68,256 more.
 
 Source: Jin et al. 2017, arXiv:1708.05509; the residual stack and its long skip are those of Ledig
-et al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321; pixel shuffle that starts even: Aitken
-et al. 2017, arXiv:1707.02937.
+et al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321; a
+pixel shuffle that starts even: Aitken et al. 2017, arXiv:1707.02937.
 """
 
 import torch
