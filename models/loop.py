@@ -32,6 +32,7 @@ from models.families import Family, family_of
 from models.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
 from models.labels import names_of, typical_labels
 from models.losses import positive_weights
+from models.networks import GeneratorNet
 from models.own_files import read_own_json
 from models.provenance import code_version, commit
 from models.sampling import grid, sample_sheet
@@ -42,6 +43,7 @@ from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
+SLOW_PACE = 0.01  # of the step of a generator's slow parameters
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
 
 
@@ -504,24 +506,31 @@ def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> 
         for network in (G, D):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def adam(network: torch.nn.Module, lr: float) -> torch.optim.Adam:
+    def adam(groups: list[dict[str, Any]]) -> torch.optim.Adam:
         betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(
-            network.parameters(), lr=lr, betas=betas, eps=config.adam_eps, fused=True
-        )
+        return torch.optim.Adam(groups, betas=betas, eps=config.adam_eps, fused=True)
 
     return TrainState(
         G=G,
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
-        opt_g=adam(G, config.lr_g),
-        opt_d=adam(D, config.lr_d),
+        opt_g=adam(_paced(G, config.lr_g)),
+        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d}]),
         rng=torch.Generator().manual_seed(config.seed),
         device_rng=torch.Generator(device).manual_seed(config.seed),
         aug_p=torch.tensor(config.aug_p, device=device),
         real_sign=torch.zeros((), device=device),
         path_mean=torch.zeros((), device=device),
     )
+
+
+def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
+    """Returns G's parameters with their steps: those that it names slow take a hundredth."""
+    named = list(G.named_parameters())
+    slow = [weight for name, weight in named if name.endswith(G.slow)]
+    others = [weight for name, weight in named if not name.endswith(G.slow)]
+    groups = [{"params": others, "lr": lr}]
+    return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups
 
 
 def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -14,6 +15,8 @@ class GeneratorNet(nn.Module, abc.ABC):
     """Latents and labels to pictures; `spec` says what it can do."""
 
     spec: GeneratorSpec
+    # Ends of the names of parameters that learn at a hundredth of the pace.
+    slow: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def map(self, z: Tensor, labels: Tensor) -> Tensor | None:

@@ -91,26 +91,44 @@ _FULL = {one.family: one for one in (_DCGAN64, _DCGAN96, _ACGAN64, _SRRESNET, _S
 
 _MINUTES: dict[str, Any] = {
     "total_kimg": 100.0,
-    "snapshot_kimg": 10.0,
-    "batch": 32,
+    "snapshot_kimg": 5.0,
+    "ema_kimg": 1.0,
     "score_pictures": 0,
     "compile": False,
+    "translate_px": 2,  # shifts alone: whole pixels, with no resampling
+    "scale_frac": 0.0,
+    "rotate_deg": 0.0,
+    "aug_p": 1.0,
+    "ada_target": 0.0,
 }
 _FEW_CHANNELS: dict[str, Any] = {
     "resolution_px": 64,
-    "g_channel_base": 1024,
-    "d_channel_base": 1024,
+    "g_channel_base": 512,
+    "d_channel_base": 512,
     "channel_max": 64,
     "w_dim": 128,
     "mapping_layers": 2,
+    "batch": 8,  # more steps count for more than more pictures
+    "r1_every": 8,
+    "lr_g": 2e-3,
+    "lr_d": 2e-3,
+    "pl_weight": 0.0,
+    "mixing": 0.0,
 }
 _SMALL: dict[str, dict[str, Any]] = {
-    "dcgan64": _MINUTES | {"g_width": 0.25, "d_width": 0.75},
-    "dcgan96": _MINUTES | {"g_width": 0.25, "d_width": 0.5},
-    "acgan64": _MINUTES | {"g_width": 0.25, "d_width": 0.5},
-    "srresnet": _MINUTES | {"g_width": 0.25, "d_width": 0.25, "blocks": 4},
-    "stylegan2": _MINUTES | _FEW_CHANNELS,
-    "omokage": _MINUTES | _FEW_CHANNELS,
+    "dcgan64": _MINUTES
+    | {"g_width": 0.25, "d_width": 0.75, "batch": 32, "lr_g": 5e-4, "lr_d": 1e-3, "r1_gamma": 0.3},
+    "dcgan96": _MINUTES
+    | {"g_width": 0.25, "d_width": 0.25, "batch": 32, "lr_g": 4e-4, "lr_d": 4e-4, "beta1": 0.5}
+    | {"r1_gamma": 1.0},
+    "acgan64": _MINUTES
+    | {"g_width": 0.25, "d_width": 0.25, "batch": 32, "lr_g": 4e-4, "lr_d": 4e-4, "r1_gamma": 1.0}
+    | {"g_label_weight": 2.0},
+    "srresnet": _MINUTES
+    | {"g_width": 0.25, "d_width": 0.125, "blocks": 2, "batch": 16, "lr_g": 1e-3, "lr_d": 5e-4}
+    | {"r1_gamma": 0.3},
+    "stylegan2": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 0.3},
+    "omokage": _MINUTES | _FEW_CHANNELS | {"r1_gamma": 3.0, "r2_gamma": 3.0},
 }
 
 _SECONDS: dict[str, Any] = {

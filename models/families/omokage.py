@@ -47,12 +47,21 @@ from models.networks import DiscriminatorNet
 from models.spec import GeneratorSpec
 
 RESOLUTIONS_PX = stylegan2.RESOLUTIONS_PX
-Generator = stylegan2.Generator
+RGB_START = 0.1  # of the colours' weights: the first pictures are grey, not noise
 
 
 def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
     """Returns the spec of a network of this family for the given label names and sizes."""
     return stylegan2.spec_of("omokage", labels, size)
+
+
+class Generator(stylegan2.Generator):
+    """StyleGAN2's, which begins with grey pictures instead of noise."""
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__(spec)
+        for rgb in self.rgbs:
+            nn.init.normal_(rgb.get_parameter("weight"), std=RGB_START)
 
 
 class Block(nn.Module):

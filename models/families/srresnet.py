@@ -33,7 +33,8 @@ At R = 128 G has a stage more, 147,584, and D its first halving of 32 channels:
     3·32·16+32 + 4·(32·32·9+32) + 32·64·16+64 - (3·64·16+64), 68,256 more.
 
 Source: Jin et al. 2017, arXiv:1708.05509; the residual stack and its long skip are those of Ledig
-et al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321.
+et al. 2017, arXiv:1609.04802; blocks that start at 0: Zhang et al. 2019, arXiv:1901.09321; a
+pixel shuffle that starts even: Aitken et al. 2017, arXiv:1707.02937.
 """
 
 import torch
@@ -54,6 +55,7 @@ G_SIDE = 16  # of G's map before its stages
 G_CHANNELS = 64
 D_SIDE = 2  # of D's features
 D_BLOCKS = 2  # after each halving
+LABEL_START = 4.0  # of the labels' weights: two or three labels would be lost beside 128 numbers
 HEAD = 128  # numbers between the layers of a head
 
 
@@ -92,6 +94,9 @@ class Stage(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1, bias=False)
+        # The four pixels of a place begin alike: else training begins with a chequered pattern.
+        alike = self.conv.weight[::4].detach().repeat_interleave(4, dim=0)
+        self.conv.weight = nn.Parameter(alike)
         self.norm = BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,6 +113,8 @@ class Generator(GeneratorNet):
         channels = scaled(G_CHANNELS, spec.width)
         numbers = channels * G_SIDE**2
         self.dense = nn.Linear(spec.z_dim + len(spec.labels), numbers, bias=False)
+        with torch.no_grad():
+            self.dense.weight[:, spec.z_dim :] *= LABEL_START
         self.norm0 = BatchNorm2d(channels)
         self.blocks = nn.Sequential(*(NormedBlock(channels) for _ in range(spec.blocks)))
         self.after = nn.Conv2d(channels, channels, 3, padding=1, bias=False)

@@ -127,6 +127,9 @@ class Generator(GeneratorNet):
 
     w_avg: Tensor
     anchors: Tensor
+    # Noise is the quickest way to something like texture, and the worst: at the full pace it stood
+    # for strands of hair before there was a head.
+    slow = ("noise_strength",)
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()

@@ -5,20 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from dataset.store import Store
 from models import checkpoints
 from models.batches import Batches
 from models.entry import Stopped
+from models.families import dcgan64
+from models.families.size import NetworkSize
 from models.loop import TrainingSet
 from models.losses import LOSSES, AdversarialLoss, ns_d
+from models.scores import SnapshotScore
+from models.spec import GeneratorSpec
 from models.step import update_average
+from tests.models.conftest import LABELS
 from tests.models.training import SMOKE, trained
 
 FORTY_STEPS = dataclasses.replace(SMOKE, total_kimg=0.32, snapshot_kimg=0.16)
@@ -192,3 +198,100 @@ def test_average_moves_by_half_in_its_half_life() -> None:
     for _ in range(10):
         update_average(ema, G, step=100_000, half_life_steps=10)
     assert ema.weight.item() == pytest.approx(0.5)
+
+
+def test_the_checkpoint_of_the_best_score_is_kept_beside_the_newest(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([5.0, 3.0, 4.0, 6.0])
+    monkeypatch.setattr(SnapshotScore, "of", lambda _self, _generator: next(scores))
+    config = dataclasses.replace(SMOKE, snapshot_kimg=0.04, keep_checkpoints=1, score_pictures=8)
+    trained(tmp_path, reals, config)
+    kept = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["0000000080", "0000000160"]
+    rows = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
+    assert [row["snapshot_fd_efficientnet_lite0_8"] for row in rows] == [5.0, 3.0, 4.0, 6.0]
+
+
+def test_a_snapshots_score_is_the_distance_of_its_fakes_to_the_reals(reals: TrainingSet) -> None:
+    score = SnapshotScore(reals.images, reals.labels, count=24, seed=0, device="cpu")
+    assert score.name == "snapshot_fd_efficientnet_lite0_24"
+
+    def draws(images: npt.NDArray[np.uint8]) -> float:
+        size = NetworkSize(64, width=0.05)
+        generator = Copier(dcgan64.spec(LABELS, size), torch.from_numpy(images))
+        return score.of(generator)
+
+    noise = np.random.default_rng(0).integers(0, 256, reals.images.shape, dtype=np.uint8)
+    assert draws(reals.images[:24]) < draws(noise[:24]) / 3
+
+
+def test_a_training_ends_when_its_time_is_up_and_is_finished(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    config = dataclasses.replace(SMOKE, total_kimg=1000.0, max_minutes=0.5 / 60)
+    first = trained(tmp_path, reals, config)
+    assert 0 < first["images_seen"] < 1_000_000
+    assert trained(tmp_path, reals, config)["already_trained"]
+    facts = json.loads((tmp_path / "run/generator/train.json").read_text())
+    assert facts["train_seconds"] >= 0.5
+
+
+def test_training_goes_on_from_another_on_a_grown_manifest(
+    tmp_path: Path, reals: TrainingSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = TrainingSet(reals.images[:30], reals.labels[:30], LABELS, "cd" * 32)
+    trained(tmp_path, fewer, out="small")
+    before = tensors(tmp_path, "small", 160)
+    stop = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        trained(
+            tmp_path,
+            reals,
+            out="grown",
+            continue_from="small",
+            stop_signal=lambda: signal.SIGTERM if next(stop) == 3 else 0,
+        )
+    assert "going on from 160 pictures" in capsys.readouterr().err
+    more = trained(tmp_path, reals, out="grown", continue_from="small")
+    assert more["images_seen"] == 320
+    facts = json.loads((tmp_path / "grown/generator/train.json").read_text())
+    assert facts["origin"] == {
+        "folder": "small",
+        "step": 20,
+        "images_seen": 160,
+        "manifest_digest": "cd" * 32,
+    }
+    after = tensors(tmp_path, "grown", 320)
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["G.dense.weight"], after["G.dense.weight"])
+    assert trained(tmp_path, reals, out="grown", continue_from="small")["already_trained"]
+
+
+def test_training_does_not_go_on_from_other_labels_or_settings(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals, out="before")
+    other = dataclasses.replace(
+        reals, labels=reals.labels[:, 1:], label_names=LABELS[1:], manifest_digest="cd" * 32
+    )
+    with pytest.raises(TrainingError, match=r"its labels are blonde_hair, .*; now ") as caught:
+        trained(tmp_path, other, out="after", continue_from="before")
+    assert "Train from the beginning instead" in str(caught.value)
+    changed = dataclasses.replace(SMOKE, lr_g=0.5)
+    with pytest.raises(TrainingError, match=r"cannot be gone on from: lr_g was 0\.0002, now 0\.5"):
+        trained(tmp_path, reals, changed, out="after", continue_from="before")
+    with pytest.raises(TrainingError, match="nowhere holds no checkpoint"):
+        trained(tmp_path, reals, out="after", continue_from="nowhere")
+
+
+class Copier(dcgan64.Generator):
+    """Draws the same pictures whatever it is asked for."""
+
+    def __init__(self, spec: GeneratorSpec, images: Tensor) -> None:
+        super().__init__(spec)
+        self._images = images.float() / 127.5 - 1
+
+    def forward(self, z: Tensor, *_others: object, **_more: object) -> Tensor:
+        """Returns the first pictures."""
+        return self._images[: len(z)]

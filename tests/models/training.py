@@ -22,6 +22,7 @@ def trained(
     out: str = "run",
     report: Callable[[dict[str, Any]], None] = lambda _payload: None,
     stop_signal: Callable[[], int] = lambda: 0,
+    continue_from: str = "",
 ) -> dict[str, Any]:
     """Trains below `home` and returns the summary."""
     return train(
@@ -32,4 +33,5 @@ def trained(
         report=report,
         tracker=NoTracker(),
         stop_signal=stop_signal,
+        continue_from=continue_from,
     )
