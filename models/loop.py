@@ -23,6 +23,7 @@ from models.batches import Batches
 from models.checkpoints import TrainState
 from models.compiled import check_compiled
 from models.config import TrainConfig
+from models.continuing import differences, last_checkpoint, unfit_to_continue
 from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import Family, family_of
@@ -37,6 +38,7 @@ from models.ticks import TerminalBar, TickLog
 from models.tracking import Tracker
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
+MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
 
 
@@ -169,7 +171,8 @@ class _Run:
                 state.seconds += time.monotonic() - began
                 bar.advance(each)
                 tick_due = state.step % tick_steps == 0 or state.step == total
-                stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=tick_due)
+                meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
+                stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
                 ended = state.step == total or timed_out
                 snapshot_due = ended or state.step % snapshot_steps == 0
                 if tick_due or stopped_by or snapshot_due:
@@ -185,6 +188,7 @@ class _Run:
                     bar.tell(metrics)
                     tick = _Tick(state, config, device)
                 if stopped_by and not ended:
+                    parallel.wait_for_all()  # torchrun ends all as soon as one of them has ended
                     raise Stopped(
                         stopped_by,
                         f"stopped at {state.step * each:,} pictures and saved; "
@@ -222,20 +226,15 @@ class _Run:
 
     def _begin_from(self, folder: str, state: TrainState) -> dict[str, Any]:
         """Takes the last state of another training over; returns that checkpoint's facts."""
-        places = checkpoints.finished(self.store, f"{folder}/checkpoints")
-        if not places:
-            raise TrainingError(f"{self.store.url(folder)} holds no checkpoint to go on from")
-        facts = checkpoints.facts_of(self.store, places[-1])
-        faults = self._differences(facts)
-        before = tuple(facts["spec"]["labels"])
-        if before != self.data.label_names:
-            faults.append(f"its labels are {', '.join(before)}; now {_list(self.data.label_names)}")
+        place, facts = last_checkpoint(self.store, folder)
+        faults = unfit_to_continue(facts, self.config, self.data.label_names)
         if faults:
             raise TrainingError(
                 f"{self.store.url(folder)} cannot be gone on from: {'; '.join(faults)}. "
                 "Train from the beginning instead."
             )
-        checkpoints.load(self.store, places[-1], state)
+        checkpoints.load(self.store, place, state)
+        state.seconds = 0.0  # max_minutes is for this training, not for the one before
         self.origin = {
             "folder": folder,
             "step": facts["step"],
@@ -244,15 +243,8 @@ class _Run:
         }
         return facts
 
-    def _differences(self, facts: dict[str, Any]) -> list[str]:
-        return [
-            f"{name} was {facts['config'].get(name)!r}, now {value!r}"
-            for name, value in dataclasses.asdict(self.config).items()
-            if name not in _MAY_CHANGE and facts["config"].get(name) != value
-        ]
-
     def _check_same(self, facts: dict[str, Any]) -> None:
-        faults, now = self._differences(facts), self.data.manifest_digest
+        faults, now = differences(self.config, facts["config"]), self.data.manifest_digest
         if facts["manifest_digest"] != now:
             faults.append(f"the manifest was {facts['manifest_digest'][:12]}…, now {now[:12]}…")
         if faults:
@@ -346,13 +338,6 @@ class _Run:
         return [names_of(row, self.data.label_names) for row in rows]
 
 
-# A training may go on under other values of these: they do not change what a step does.
-_MAY_CHANGE = (
-    *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
-    *("score_pictures", "device", "threads"),
-)
-
-
 class _Tick:
     """Losses since the last tick, kept on the device so that no step waits for them."""
 
@@ -414,7 +399,7 @@ def _asked_to_end(
 ) -> tuple[int, bool]:
     """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
 
-    Several ranks ask each other only where `agreed`, at a tick: each time costs a meeting.
+    Several ranks ask each other only where `agreed`: each time costs a meeting.
     """
     if parallel.world() > 1 and not agreed:
         return 0, False
@@ -479,7 +464,3 @@ def _peak_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes if sys.platform == "darwin" else kilobytes * 1024
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "none"
