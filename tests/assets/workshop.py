@@ -43,7 +43,7 @@ class WorksHere(ChildProcess):
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             if "models.evaluate" in arguments:
-                code = evaluate.main([*arguments[2:], "--fakes", "8", "--repeats", "2"])
+                code = evaluate.main([*arguments[2:], "--fakes", "8", "--repeats", "1"])
             elif self.trains_here:
                 code = train.main(list(arguments[2:]))
             else:
