@@ -1,4 +1,4 @@
-"""Generator: a network trained on the manifest, in child processes on the best devices there are."""
+"""Generator: a network trained on the manifest, in child processes, on the best devices here."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,7 +29,8 @@ class GeneratorConfig(dg.Config):
         default="demo",
         description="Settings to begin with: a family's own (dcgan64, dcgan96, acgan64, srresnet, "
         "stylegan2, omokage: hours on a GPU), <family>-small (minutes on two cores), "
-        "<family>-smoke (seconds, draws nothing worth seeing), or demo. models/presets.py has them.",
+        "<family>-smoke (seconds, draws nothing worth seeing), or demo; models/presets.py has "
+        "them.",
     )
     overrides: dict[str, str] = Field(
         default={},
@@ -47,9 +48,9 @@ class GeneratorConfig(dg.Config):
     grow_kimg: float = Field(
         default=0.0,
         ge=0.0,
-        description="0 trains from scratch on a new manifest. Above it, training is incremental: if "
-        "the current generator learnt with the same settings and labels from another manifest, it "
-        "is gone on from for so many thousand pictures of the new one (instead of the preset's "
+        description="0 trains from scratch on a new manifest. Above it, training is incremental: "
+        "if the current generator learnt with the same settings and labels from another manifest, "
+        "it is gone on from for so many thousand pictures of the new one (instead of the preset's "
         "total_kimg); otherwise a new one is trained from scratch, and the metadata says why.",
     )
 

@@ -63,7 +63,9 @@ def planned(
     same_set = current["manifest"] == manifest.digest
     origin = current.get("origin", "") if same_set else current["id"]
     if not origin:
-        reason = f"from scratch: {current['id']} learnt from this very manifest, which has not grown"
+        reason = (
+            f"from scratch: {current['id']} learnt from this very manifest, which has not grown"
+        )
         return Plan(scratch, settings, reason=reason)
     grown = overridden(settings, [f"total_kimg={grow_kimg}"])
     plan = Plan(

@@ -14,7 +14,7 @@ from dataset.errors import OmokageError
 from dataset.parent import end_with_parent, end_with_process
 from models.parallel import rank_of_environment
 
-# torchrun ends all processes once one has ended: with a fault that all share, the first one tells it.
+# torchrun ends all once one has ended; of a fault that all share, the first one has to tell.
 FIRST_SPEAKS_S = 3.0
 
 Report = Callable[[dict[str, Any]], None]

@@ -16,7 +16,6 @@ from PIL import Image
 
 from dataset.errors import RegistryError
 
-
 IMAGES = "images"  # where MLflow keeps series of pictures among a run's artifacts
 STEP = "images_seen"  # the metric that is the step of all others
 
@@ -104,7 +103,7 @@ class MlflowTracker:
         self._sent(lambda: self._client.log_batch(self._run_id, metrics=rows))
 
     def image(self, name: str, png: bytes, images_seen: int) -> None:
-        """Logs a picture at the pictures seen, as one of the series `name`, if none stands there."""
+        """Logs a picture at the pictures seen, as one of the series `name`, once."""
         if (name, images_seen) in self._pictures:
             return
         with Image.open(io.BytesIO(png)) as picture:
@@ -129,7 +128,7 @@ class MlflowTracker:
 
 
 def _series_and_step(name: str) -> tuple[str, int]:
-    """Reads the name of a logged picture, `samples+step+160+timestamp+…`; ("", -1) if it is none."""
+    """Reads a logged picture's name, `samples+step+160+timestamp+…`; ("", -1) if it is none."""
     found = re.match(r"(.+)[+%]step[+%](\d+)[+%]timestamp[+%]", name)
     return (found[1], int(found[2])) if found else ("", -1)
 

@@ -1,7 +1,7 @@
 """Every family from Dagster: trained, interrupted, resumed, judged, registered, and grown."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,9 @@ def test_a_family_is_interrupted_resumed_judged_and_registered(home: Path, famil
     import mlflow
 
     workshop = Workshop(home, model=f"avatars-{family}")
-    config = {"overrides": {"total_kimg": LENGTH_KIMG[family], **SMALL.get(family, {})}}
+    config: dict[str, Any] = {
+        "overrides": {"total_kimg": LENGTH_KIMG[family], **SMALL.get(family, {})}
+    }
     with interrupting_the_first_tick(home), pytest.raises(INTERRUPTS):
         workshop.materialise(f"{family}-smoke", trains_only=True, **config)
     client = workshop.client()

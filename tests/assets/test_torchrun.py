@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,7 +43,10 @@ def left(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_a_cancelled_run_ends_both_processes_and_the_next_goes_on(workshop: Workshop) -> None:
-    config = {"processes": 2, "overrides": {"total_kimg": "0.64", "snapshot_kimg": "10"}}
+    config: dict[str, Any] = {
+        "processes": 2,
+        "overrides": {"total_kimg": "0.64", "snapshot_kimg": "10"},
+    }
     before = set(psutil.Process().children(recursive=True))
     with interrupting_the_first_tick(workshop.home), pytest.raises(INTERRUPTS):
         workshop.materialise("smoke", trains_only=True, **config)
@@ -77,6 +80,6 @@ def test_all_processes_save_and_end_when_dagster_is_killed(workshop: Workshop) -
 
 
 def test_a_fault_is_told_once_in_the_trainers_words(workshop: Workshop) -> None:
-    config = {"processes": 3, "overrides": {"seed": "8"}}
+    config: dict[str, Any] = {"processes": 3, "overrides": {"seed": "8"}}
     with pytest.raises(Exception, match="batch is 8; a multiple of 3 is wanted for 3 processes"):
         workshop.materialise("smoke", trains_only=True, **config)

@@ -82,9 +82,7 @@ class Workshop:
             stages,
             resources={
                 "store": StoreResource(root=str(self.home)),
-                "child": WorksHere(
-                    environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here
-                ),
+                "child": WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here),
                 "tracking": self.tracking,
             },
             run_config={"ops": {name: {"config": values} for name, values in run.items()}},

@@ -70,7 +70,10 @@ def test_a_number_is_obeyed_and_one_too_high_is_refused(machine: Machine) -> Non
     machine.has([10, 70])
     with held_device("cuda:0") as device:
         assert device.index == 0
-    with pytest.raises(ConfigError, match="this machine has cuda:0 to cuda:1"), held_device("cuda:2"):
+    with (
+        pytest.raises(ConfigError, match="this machine has cuda:0 to cuda:1"),
+        held_device("cuda:2"),
+    ):
         pass
 
 
