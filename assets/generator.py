@@ -1,6 +1,8 @@
-"""Generator: a network trained on the manifest, in a child process on the best device there is."""
+"""Generator: a network trained on the manifest, in child processes, on the best devices here."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from PIL import Image
@@ -14,24 +16,43 @@ from assets.tables import OWNERS
 from dataset.manifest import load_manifest
 from dataset.store import Store
 
-FOLDER = "generators"
-CURRENT = f"{FOLDER}/current.json"  # the one that the stages below look at
+if TYPE_CHECKING:
+    from assets.growth import Plan
+
+CURRENT = "generators/current.json"  # the one that the stages below look at
 
 
 class GeneratorConfig(dg.Config):
-    """What is trained, and for how long."""
+    """What is trained, for how long, and on how much of the machine."""
 
     preset: str = Field(
-        default="demo", description="Settings to begin with; models/config.py lists them."
+        default="demo",
+        description="Settings to begin with: a family's own (dcgan64, dcgan96, acgan64, srresnet, "
+        "stylegan2, omokage: hours on a GPU), <family>-small (minutes on two cores), "
+        "<family>-smoke (seconds, draws nothing worth seeing), or demo; models/presets.py has "
+        "them.",
     )
     overrides: dict[str, str] = Field(
-        default={}, description='Settings to change, such as {"total_kimg": "200", "batch": "64"}.'
+        default={},
+        description='Settings to change, such as {"total_kimg": "200", "batch": "64"}; '
+        "models/config.py says what each means.",
     )
-
-
-def generator_id(manifest_digest: str, config_digest: str) -> str:
-    """Returns the name of a generator: what it learnt from, and how."""
-    return f"{manifest_digest[:12]}-{config_digest[:12]}"
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that share each batch, started by torchrun on this machine: one GPU "
+        "each, or all on the CPU where there is none. They learn what one would; the batch must be "
+        "a multiple of them. The run holds one slot of the pool `gpu`, however many they are.",
+    )
+    grow_kimg: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="0 trains from scratch on a new manifest. Above it, training is incremental: "
+        "if the current generator learnt with the same settings and labels from another manifest, "
+        "it is gone on from for so many thousand pictures of the new one (instead of the preset's "
+        "total_kimg); otherwise a new one is trained from scratch, and the metadata says why.",
+    )
 
 
 @dg.asset(
@@ -46,58 +67,122 @@ def generator(
 ) -> dg.MaterializeResult:
     """A label-conditioned generator, trained in a subprocess that checkpoints and resumes.
 
-    The same manifest with the same settings is not trained again.
+    The same manifest with the same settings is not trained again. One that was stopped goes on, in
+    the MLflow run that it began.
     """
     watch = Stopwatch()
-    from models.presets import preset  # imports torch, which the code location need not load
+    # These import torch, which the code location need not load.
+    from assets.growth import planned
+    from models.checkpoints import finished
+    from models.presets import preset
 
     opened = store.open()
     with plain_failures():
         overrides = [f"{key}={value}" for key, value in config.overrides.items()]
-        settings = preset(config.preset, overrides)
         manifest = load_manifest(opened, None)
-        name = generator_id(manifest.digest, settings.digest)
+        settings = preset(config.preset, overrides)
+        plan = planned(
+            opened,
+            settings,
+            manifest=manifest,
+            grow_kimg=config.grow_kimg,
+            current=opened.read_json(CURRENT) if opened.exists(CURRENT) else None,
+        )
         run_id = tracking.run_for(
-            name,
-            name=f"{settings.family} {name}",
+            plan.name,
+            name=f"{settings.family} {plan.name}",
             tags={
+                "omokage.family": settings.family,
                 "omokage.manifest": manifest.digest,
-                "omokage.config": settings.digest,
+                "omokage.config": plan.settings.digest,
+                "omokage.origin": plan.origin or "none",
                 "omokage.dagster_run": context.run.run_id,
             },
         )
-    folder = f"{FOLDER}/{name}"
+    context.log.info(f"{plan.name}: {plan.reason}")
+    begun = bool(finished(opened, f"{plan.folder}/checkpoints"))
+    if plan.origin:
+        overrides.append(f"total_kimg={plan.settings.total_kimg}")
     arguments = ["-m", "models.train", "--home", store.root, "--manifest", manifest.digest]
-    arguments += ["--out", folder, "--preset", config.preset]
+    arguments += ["--out", plan.folder, "--preset", config.preset]
     arguments += [part for text in overrides for part in ("--set", text)]
+    if plan.origin:
+        arguments += ["--continue-from", plan.continue_from]
     with tracking.open_run(run_id):
-        made = child.run(context, arguments, environment={"MLFLOW_RUN_ID": run_id})
+        made = child.run(
+            context,
+            arguments,
+            environment={"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": tracking.uri},
+            processes=config.processes,
+        )
     opened.write_json(
         CURRENT,
         {
-            "folder": folder,
-            "id": name,
+            "folder": plan.folder,
+            "id": plan.name,
             "images_seen": made["images_seen"],
             "manifest": manifest.digest,
             "mlflow_run": run_id,
+            "origin": plan.origin,
         },
     )
+    facts = opened.read_json(f"{plan.folder}/generator/train.json")
     return dg.MaterializeResult(
         metadata={
             "family": settings.family,
+            "resolution_px": settings.resolution_px,
             "images_seen": made["images_seen"],
-            "device": made["device"],
+            "device": device_in_words(facts),
+            "processes": facts["processes"],
+            "started": plan.reason,
+            "origin": _origin(plan, facts),
             "reused": made["already_trained"],
+            "resumed": begun and not made["already_trained"],
+            **_best_snapshot(opened, plan.folder),
             "seconds": watch.seconds,
-            "path": dg.MetadataValue.path(opened.url(folder)),
-            "digest": name,
+            "path": dg.MetadataValue.path(opened.url(plan.folder)),
+            "digest": plan.name,
             "manifest": manifest.digest,
-            "config": dg.MetadataValue.json(dataclasses.asdict(settings)),
+            "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
             "mlflow_run": run_id,
-            "preview": _last_samples(opened, folder),
+            "preview": _last_samples(opened, plan.folder),
         },
-        data_version=dg.DataVersion(name),
+        data_version=dg.DataVersion(plan.name),
     )
+
+
+def device_in_words(facts: Mapping[str, Any]) -> str:
+    """Returns what a training ran on, such as `2 x NVIDIA H200` or `CPU, 2 processes`.
+
+    facts: of its train.json.
+    """
+    count = facts["processes"]
+    if facts["device"] != "cpu":
+        return f"{count} x {facts['device']}" if count > 1 else str(facts["device"])
+    return f"CPU, {count} processes" if count > 1 else "CPU"
+
+
+def _origin(plan: "Plan", facts: Mapping[str, Any]) -> dg.MetadataValue:
+    """Tells from which generator, and how far into its training, this one went on."""
+    if not facts.get("origin"):
+        return dg.MetadataValue.text("none")
+    told = {name: facts["origin"][name] for name in ("images_seen", "manifest_digest")}
+    return dg.MetadataValue.json({"generator": plan.origin, **told})
+
+
+def _best_snapshot(store: Store, folder: str) -> dict[str, Any]:
+    """Returns the least score of the kept checkpoints, and where it was; {} if none is scored."""
+    from models.checkpoints import facts_of, finished
+
+    facts = [facts_of(store, place) for place in finished(store, f"{folder}/checkpoints")]
+    scored = [one for one in facts if one.get("score") is not None]
+    if not scored:
+        return {}
+    best = min(scored, key=lambda one: float(one["score"]))
+    return {
+        "best_snapshot_score": float(best["score"]),
+        "best_snapshot_images_seen": int(best["images_seen"]),
+    }
 
 
 def _last_samples(store: Store, folder: str) -> dg.MarkdownMetadataValue:

@@ -15,8 +15,6 @@ from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
 from dataset.errors import EmptyStageError, RegistryError
 from dataset.labels import appearance
-from dataset.manifest import load_manifest
-from dataset.packed import pack
 from dataset.store import Store
 from models.promotion import Decision, Measured, decide
 
@@ -172,22 +170,27 @@ def _carry_out(
 
 
 def _sheet(store: Store, current: dict[str, Any]) -> bytes:
-    """Draws the same characters with one hair colour after the other; returns the PNG's bytes."""
-    from models.generators import load_generator  # imports torch
+    """Draws the same characters with one hair colour after the other; returns the PNG's bytes.
+
+    Without hair colours it is the first labels; without labels, characters as they come.
+    """
+    from models.generators import load_generator, typical_rows  # these import torch
+    from models.sampling import draw, grid
     from models.tables import swap_table
 
-    network = load_generator(store.url(f"{current['folder']}/generator"))
-    manifest = load_manifest(store, current["manifest"])
-    reals = pack(store, manifest, "eval", resolution_px=network.spec.resolution_px)
-    groups = appearance().groups
-    hair = [name for name in manifest.labels if groups.get(name) == HAIR_COLOUR]
-    table = swap_table(
-        network,
-        reals.labels.astype("float32"),
-        hair or manifest.labels[:SHEET_ROWS],
-        seeds=range(SHEET_COLUMNS),
-        psi=SHEET_PSI,
-    )
+    folder = store.url(f"{current['folder']}/generator")
+    network = load_generator(folder)
+    # A family may know a part of the manifest's labels, in an order of its own, or none of them.
+    known = network.spec.labels
+    rows = typical_rows(folder, known)
+    hair = [name for name in known if appearance().groups.get(name) == HAIR_COLOUR]
+    if known:
+        swapped, seeds = hair or known[:SHEET_ROWS], range(SHEET_COLUMNS)
+        sheet = swap_table(network, rows, swapped, seeds=seeds, psi=SHEET_PSI)
+    else:
+        seeds = range(SHEET_COLUMNS * SHEET_ROWS)
+        pictures = draw(network, rows[:1].repeat(len(seeds), axis=0), seeds, psi=SHEET_PSI)
+        sheet = grid(pictures, SHEET_COLUMNS)
     buffer = io.BytesIO()
-    table.save(buffer, "PNG")
+    sheet.save(buffer, "PNG")
     return buffer.getvalue()

@@ -35,7 +35,7 @@ from models.extractors import chunks, extractor
 from models.families import FAMILIES, family_of
 from models.generators import load_generator
 from models.labels import typical_labels
-from models.loop import TrainingSet, train
+from models.loop import train
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.hair import hair_labels, hair_tones, hits, tones_by_label
 from models.networks import GeneratorNet
@@ -43,6 +43,7 @@ from models.presets import preset
 from models.sampling import draw
 from models.tables import swap_table
 from models.tracking import NoTracker
+from models.training_set import TrainingSet
 
 FIGURES = "figures.json"  # written last: where it stands, the family is done
 ENDLESS = "total_kimg=1000000"

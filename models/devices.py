@@ -14,6 +14,11 @@ from dataset.errors import ConfigError
 from models.parallel import local_rank
 
 
+def gpu_count() -> int:
+    """Returns how many GPUs torch finds on this machine."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 @contextlib.contextmanager
 def held_device(name: str) -> Iterator[torch.device]:
     """Yields the device that `name` asks for, and holds it until the end.
@@ -23,7 +28,7 @@ def held_device(name: str) -> Iterator[torch.device]:
     this machine holds; where all are held, that with the most free memory. `auto` without a GPU is
     the CPU. Raises ConfigError if the device is not on this machine.
     """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = gpu_count()
     if name == "cpu" or (name == "auto" and not count):
         yield torch.device("cpu")
         return

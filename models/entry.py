@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 from dataset.errors import OmokageError
 from dataset.parent import end_with_parent, end_with_process
 from models.parallel import rank_of_environment
+
+# torchrun ends all once one has ended; of a fault that all share, the first one has to tell.
+FIRST_SPEAKS_S = 3.0
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -42,12 +46,16 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
         try:
             summary = work(report)
         except OmokageError as error:
+            if rank_of_environment() > 0:
+                time.sleep(FIRST_SPEAKS_S)
+                return error.exit_code
             report({"error": str(error), "exit_code": error.exit_code})
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code
         except Stopped as stopped:
             report({"stopped": str(stopped)})
-            print(stopped, file=sys.stderr)
+            if rank_of_environment() == 0:
+                print(stopped, file=sys.stderr)
             return 128 + stopped.signum
         report({"summary": summary})
     if rank_of_environment() == 0:

@@ -19,6 +19,7 @@ from dataset.packed import pack
 from dataset.progress import Advance, progress
 from dataset.store import Store, digest_of
 from models.batches import local_store
+from models.devices import held_device
 from models.entry import Report, run_entry
 from models.extractors import RESIZER, Extractor, chunks, extractor
 from models.generators import TRAIN, WEIGHTS, load_generator
@@ -79,8 +80,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Evaluates as the options say; returns the evaluation."""
+    with held_device("auto") as device:
+        return _run_on(str(device), options, report)
+
+
+def _run_on(device: str, options: argparse.Namespace, report: Report) -> dict[str, Any]:
     store = Store(options.home)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = load_manifest(store, options.manifest)
     network = extractor(options.extractor, device=device)
     protocol = Protocol(

@@ -3,66 +3,37 @@
 import contextlib
 import copy
 import dataclasses
-import io
-import re
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import safetensors.torch
 import torch
-from torch import Tensor
 
-from dataset.errors import ConfigError, TrainingError, listed
+from dataset.errors import ConfigError
 from dataset.store import Store
 from dataset.vocabulary import sided
-from models import checkpoints, parallel
+from models import parallel
 from models.batches import Batches
 from models.checkpoints import TrainState
 from models.compiled import check_compiled
 from models.config import TrainConfig
 from models.devices import described, held_device
 from models.entry import Report, Stopped
-from models.facts import COUNT, NAME, OBJECT, ORIGIN, SECONDS, Kind, fact_faults, told
-from models.families import Family, family_of
-from models.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
-from models.labels import names_of, typical_labels
+from models.families import family_of
 from models.losses import positive_weights
 from models.networks import GeneratorNet
-from models.own_files import read_own_json
-from models.provenance import code_version, commit
-from models.sampling import grid, sample_sheet
 from models.scores import SnapshotScore, snapshot_score
-from models.spec import GeneratorSpec
 from models.step import Parts, train_step
-from models.ticks import TerminalBar, TickLog
+from models.ticks import TerminalBar, Tick, TickLog
 from models.tracking import Tracker
+from models.training_folder import TrainingFolder
+from models.training_set import TrainingSet
 
-TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
 SLOW_PACE = 0.01  # of the step of a generator's slow parameters
+MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingSet:
-    """The reals: uint8 images [N,3,R,R], labels [N,L] of 0 and 1, names of the labels, digest."""
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.generic]
-    label_names: tuple[str, ...]
-    manifest_digest: str
-
-    def of_family(self, family: Family) -> "TrainingSet":
-        """Returns the set with only those labels that the family is conditioned on."""
-        names = family.labels(self.label_names)
-        columns = [self.label_names.index(name) for name in names]
-        return dataclasses.replace(
-            self, labels=np.asarray(self.labels)[:, columns], label_names=names
-        )
 
 
 def train(
@@ -93,13 +64,14 @@ def train(
     started = time.monotonic()
     data = data.of_family(family_of(config.family))
     _check_flips(config, data.label_names)
-    run = _Run(store, out, config, data)
-    done = run.already_trained()
+    folder = TrainingFolder(store, out, config, data)
+    done = folder.already_trained()
     if done is not None:
         print(f"already trained: {store.url(out)}/generator", file=sys.stderr)
         return {**done, "already_trained": True, "seconds": 0.0}
     with held_device(config.device) as device, _joined(config, device):
-        run.train(
+        _train(
+            folder,
             device,
             report=report,
             tracker=tracker,
@@ -107,333 +79,104 @@ def train(
             continue_from=continue_from,
         )
     seconds = round(time.monotonic() - started, 2)
-    return run.summary() | {"already_trained": False, "seconds": seconds}
+    return folder.summary() | {"already_trained": False, "seconds": seconds}
 
 
-@dataclasses.dataclass
-class _Run:
-    """A training's folder, settings and data, and what its checkpoints say of where it began."""
-
-    store: Store
-    out: str
-    config: TrainConfig
-    data: TrainingSet
-    origin: dict[str, Any] | None = None  # the training that it goes on from, and how far that was
-
-    def train(
-        self,
-        device: torch.device,
-        *,
-        report: Report,
-        tracker: Tracker,
-        stop_signal: Callable[[], int],
-        continue_from: str,
-    ) -> None:
-        """Trains to the end and leaves the generator; see `train`."""
-        # Build, and go on from the last checkpoint
-        config, data, leads = self.config, self.data, parallel.rank() == 0
-        _set_up(config, device)
-        state = _new_state(config, data, device)
-        self._resume(state, continue_from, leads=leads)
-        parts = Parts(state.G, state.D, bf16=_is_bf16(config, device), compiled=config.compile)
-        batches = Batches(
-            data.images, data.labels, batch=config.batch, seed=config.seed, device=device
+def _train(
+    folder: TrainingFolder,
+    device: torch.device,
+    *,
+    report: Report,
+    tracker: Tracker,
+    stop_signal: Callable[[], int],
+    continue_from: str,
+) -> None:
+    """Trains to the end and leaves the generator; see `train`."""
+    # Build, and go on from the last checkpoint
+    config, data, leads = folder.config, folder.data, parallel.rank() == 0
+    _set_up(config, device)
+    state = _new_state(config, data, device)
+    folder.resume(state, continue_from, leads=leads)
+    parts = Parts(state.G, state.D, bf16=_is_bf16(config, device), compiled=config.compile)
+    batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
+    if config.compile:
+        images, labels = batches.at(state.step)
+        errors = check_compiled(
+            state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
         )
-        if config.compile:
-            images, labels = batches.at(state.step)
-            errors = check_compiled(
-                state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
-            )
-            _tell_errors(errors, leads=leads)
-        weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
-        weights = weights.to(device)
-        score = self._score(device) if leads else None
-        total = config.total_steps + (self.origin["step"] if self.origin else 0)
-        each = config.images_a_step
-        tick_steps = config.steps_of(config.tick_kimg)
-        snapshot_steps = config.steps_of(config.snapshot_kimg)
-        log = TickLog(
-            self.store,
-            self.out,
-            images_seen=state.step * each,
-            report=report,
-            tracker=tracker,
-            speaks=leads,
-        )
-        if leads:
-            print(f"training {config.family} on {described(device)}", file=sys.stderr)
-            tracker.params(self._identity() | dataclasses.asdict(config))
+        _tell_errors(errors, leads=leads)
+    weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
+    weights = weights.to(device)
+    score = _score(folder, device) if leads else None
+    total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
+    each = config.images_a_step
+    tick_steps = config.steps_of(config.tick_kimg)
+    snapshot_steps = config.steps_of(config.snapshot_kimg)
+    log = TickLog(
+        folder.store,
+        folder.out,
+        images_seen=state.step * each,
+        report=report,
+        tracker=tracker,
+        speaks=leads,
+    )
+    if leads:
+        print(f"training {config.family} on {described(device)}", file=sys.stderr)
+        tracker.params(folder.identity() | dataclasses.asdict(config))
 
-        # Train
-        tick = _Tick(state, config, device)
-        metrics: dict[str, float] = {}
-        with (
-            contextlib.closing(batches),
-            TerminalBar(total * each, state.step * each, speaks=leads) as bar,
-        ):
-            ended = state.step >= total
-            while not ended:
-                began = time.monotonic()
-                tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
-                state.seconds += time.monotonic() - began
-                bar.advance(each)
-                tick_due = state.step % tick_steps == 0 or state.step == total
-                stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=tick_due)
-                ended = state.step == total or timed_out
-                snapshot_due = ended or state.step % snapshot_steps == 0
-                if tick_due or stopped_by or snapshot_due:
-                    metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
-                if leads and snapshot_due and score is not None:
-                    metrics[score.name] = score.of(state.ema)
-                if leads and (stopped_by or snapshot_due):
-                    self._save_checkpoint(state, metrics.get(score.name) if score else None)
-                if leads and snapshot_due:
-                    tracker.image("samples", self._save_samples(state), state.step * each)
-                if tick_due or stopped_by or snapshot_due:
-                    log.tick(metrics, of_images=total * each)
-                    bar.tell(metrics)
-                    tick = _Tick(state, config, device)
-                if stopped_by and not ended:
-                    raise Stopped(
-                        stopped_by,
-                        f"stopped at {state.step * each:,} pictures and saved; "
-                        "the same command goes on from there",
-                    )
+    # Train
+    tick = Tick(state, config, device)
+    metrics: dict[str, float] = {}
+    with (
+        contextlib.closing(batches),
+        TerminalBar(total * each, state.step * each, speaks=leads) as bar,
+    ):
+        ended = state.step >= total
+        while not ended:
+            began = time.monotonic()
+            tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
+            state.seconds += time.monotonic() - began
+            bar.advance(each)
+            tick_due = state.step % tick_steps == 0 or state.step == total
+            meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
+            stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
+            ended = state.step == total or timed_out
+            snapshot_due = ended or state.step % snapshot_steps == 0
+            if tick_due or stopped_by or snapshot_due:
+                metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
+            if leads and snapshot_due and score is not None:
+                metrics[score.name] = score.of(state.ema)
+            if leads and (stopped_by or snapshot_due):
+                folder.save_checkpoint(state, metrics.get(score.name) if score else None)
+            if leads and snapshot_due:
+                tracker.image("samples", folder.save_samples(state), state.step * each)
+            if tick_due or stopped_by or snapshot_due:
+                log.tick(metrics, of_images=total * each)
+                bar.tell(metrics)
+                tick = Tick(state, config, device)
+            if stopped_by and not ended:
+                parallel.wait_for_all()  # torchrun ends all as soon as one of them has ended
+                raise Stopped(
+                    stopped_by,
+                    f"stopped at {state.step * each:,} pictures and saved; "
+                    "the same command goes on from there",
+                )
 
-        # Leave the generator
-        if leads:
-            facts = self._facts(state, device) | {"metrics": metrics}
-            self._save_generator(state, facts)
-        parallel.wait_for_all()
-
-    def _score(self, device: torch.device) -> SnapshotScore | None:
-        return snapshot_score(
-            self.data.images,
-            self.data.labels,
-            count=self.config.score_pictures,
-            seed=self.config.seed,
-            device=str(device),
-        )
-
-    def _resume(self, state: TrainState, continue_from: str, *, leads: bool) -> None:
-        places = checkpoints.finished(self.store, f"{self.out}/checkpoints")
-        if places:
-            facts = checkpoints.facts_of(self.store, places[-1])
-            self._check_same(facts)
-            self.origin = facts.get("origin")
-            checkpoints.load(self.store, places[-1], state)
-        elif continue_from:
-            facts = self._begin_from(continue_from, state)
-        else:
-            return
-        if leads:
-            print(f"going on from {facts['images_seen']:,} pictures", file=sys.stderr)
-
-    def _begin_from(self, folder: str, state: TrainState) -> dict[str, Any]:
-        """Takes the last state of another training over; returns that checkpoint's facts."""
-        places = checkpoints.finished(self.store, f"{folder}/checkpoints")
-        if not places:
-            raise TrainingError(f"{self.store.url(folder)} holds no checkpoint to go on from")
-        facts = checkpoints.facts_of(self.store, places[-1])
-        faults = self._differences(facts)
-        where = f"{self.store.url(places[-1])}/{checkpoints.STATE}, spec"
-        before = GeneratorSpec.from_json(facts["spec"], where=where).labels
-        if before != self.data.label_names:
-            faults.append(f"its labels are {', '.join(before)}; now {_list(self.data.label_names)}")
-        if faults:
-            raise TrainingError(
-                f"{self.store.url(folder)} cannot be gone on from: {'; '.join(faults)}. "
-                "Train from the beginning instead."
-            )
-        checkpoints.load(self.store, places[-1], state)
-        self.origin = {
-            "folder": folder,
-            "step": facts["step"],
-            "images_seen": facts["images_seen"],
-            "manifest_digest": facts["manifest_digest"],
-        }
-        return facts
-
-    def _differences(self, facts: dict[str, Any]) -> list[str]:
-        return [
-            f"{name} was {told(facts['config'].get(name))}, now {value!r}"
-            for name, value in dataclasses.asdict(self.config).items()
-            if name not in _MAY_CHANGE and facts["config"].get(name) != value
-        ]
-
-    def _check_same(self, facts: dict[str, Any]) -> None:
-        faults, now = self._differences(facts), self.data.manifest_digest
-        if facts["manifest_digest"] != now:
-            faults.append(f"the manifest was {facts['manifest_digest'][:12]}…, now {now[:12]}…")
-        if faults:
-            raise TrainingError(
-                f"{self.store.url(self.out)} holds another training: {'; '.join(faults)}. "
-                "Choose another --out."
-            )
-
-    def already_trained(self) -> dict[str, Any] | None:
-        """Returns the summary of a finished training of these settings and data, if it is one."""
-        if not self.store.exists(f"{self.out}/{GENERATOR}/{TRAIN}"):
-            return None
-        facts = self._trained_facts()
-        self._check_same(facts)
-        wanted = self.config.total_steps * self.config.images_a_step
-        wanted += facts["origin"]["images_seen"] if facts.get("origin") else 0
-        limit_s = self.config.max_minutes * 60
-        if facts["images_seen"] < wanted and not 0 < limit_s <= facts["train_seconds"]:
-            return None
-        return self.summary()
-
-    def summary(self) -> dict[str, Any]:
-        """Returns what a caller wants to know of the finished training."""
-        facts = self._trained_facts()
-        names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
-        return {
-            "generator": f"{self.out}/{GENERATOR}",
-            **{name: facts[name] for name in [*names, "metrics"]},
-            "samples": self._samples_path(facts["images_seen"]),
-        }
-
-    def _trained_facts(self) -> dict[str, Any]:
-        """Reads train.json; raises TrainingError naming all that it says wrongly."""
-        path = f"{self.out}/{GENERATOR}/{TRAIN}"
-        found = read_own_json(self.store, path, within=self.out)
-        faults = ["a JSON object is wanted"]
-        if isinstance(found, dict):
-            faults = fact_faults(found, _TRAINED)
-        if faults:
-            raise TrainingError(
-                f"{self.store.url(path)} is no finished training's:\n{listed(faults)}\n"
-                "Remove it to go on from the last checkpoint."
-            )
-        return dict(found)
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "config_digest": self.config.digest,
-            "manifest_digest": self.data.manifest_digest,
-            "pictures": len(self.data.images),
-            "code_version": code_version(),
-            "commit": commit(),
-            "torch": torch.__version__,
-        }
-
-    def _facts(self, state: TrainState, device: torch.device) -> dict[str, Any]:
-        images = state.step * self.config.images_a_step
-        return {
-            **self._identity(),
-            "family": self.config.family,
-            "config": dataclasses.asdict(self.config),
-            "seed": self.config.seed,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "processes": parallel.world(),
-            "images_seen": images,
-            "train_seconds": round(state.seconds, 2),
-            "origin": self.origin,
-            "samples": self._samples_path(images),
-        }
-
-    def _save_checkpoint(self, state: TrainState, score: float | None) -> None:
-        folder = f"{self.out}/checkpoints"
-        facts = {
-            "config": dataclasses.asdict(self.config),
-            "manifest_digest": self.data.manifest_digest,
-            "spec": state.G.spec.to_json(),
-            "typical_labels": self._typical_labels(),
-            "origin": self.origin,
-            "score": score,
-        }
-        images = state.step * self.config.images_a_step
-        checkpoints.save(self.store, folder, state, images=images, facts=facts)
-        checkpoints.prune(self.store, folder, keep=self.config.keep_checkpoints)
-
-    def _save_samples(self, state: TrainState) -> bytes:
-        pictures = sample_sheet(state.ema, np.asarray(self.data.labels), seed=self.config.seed)
-        sheet = io.BytesIO()
-        grid(pictures, 8).save(sheet, "PNG")
-        path = self._samples_path(state.step * self.config.images_a_step)
-        self.store.write_bytes(path, sheet.getvalue(), durable=False)
-        return sheet.getvalue()
-
-    def _samples_path(self, images: int) -> str:
-        return f"{self.out}/samples/{images:010d}.png"
-
-    def _save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
-        folder = f"{self.out}/generator"
-        weights = state.ema.state_dict()
-        tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
-        self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
-        self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
-        self.store.write_json(f"{folder}/{TYPICAL}", self._typical_labels())
-        self.store.write_json(f"{folder}/{TRAIN}", facts)
-
-    def _typical_labels(self) -> list[list[str]]:
-        rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
-        return [names_of(row, self.data.label_names) for row in rows]
+    # Leave the generator
+    if leads:
+        facts = folder.facts(state, device) | {"metrics": metrics}
+        folder.save_generator(state, facts)
+    parallel.wait_for_all()
 
 
-_SHEET = re.compile(r"[^/\\]+(?:/[^/\\]+)*/samples/[0-9]{10,16}\.png")
-_TRAINED: dict[str, Kind] = {
-    "family": NAME,
-    "config": OBJECT,
-    "config_digest": NAME,
-    "manifest_digest": NAME,
-    "device": NAME,
-    "images_seen": COUNT,
-    "train_seconds": SECONDS,
-    "origin": ORIGIN,
-    "metrics": OBJECT,
-    # It may name another folder, which the training lay in before, but never one outside a home.
-    "samples": (
-        lambda found: (
-            isinstance(found, str)
-            and bool(_SHEET.fullmatch(found))
-            and ".." not in found.split("/")
-        ),
-        "the path of a sheet in samples/",
-    ),
-}
-
-# A training may go on under other values of these: they do not change what a step does.
-_MAY_CHANGE = (
-    *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
-    *("score_pictures", "device", "threads"),
-)
-
-
-class _Tick:
-    """Losses since the last tick, kept on the device so that no step waits for them."""
-
-    def __init__(self, state: TrainState, config: TrainConfig, device: torch.device) -> None:
-        self._first, self._each, self._device = state.step, config.images_a_step, device
-        self._rows: list[Tensor] = []
-        self._names: list[str] = []
-        self._started = time.monotonic()
-
-    def add(self, losses: dict[str, Tensor]) -> None:
-        self._names = list(losses)
-        self._rows.append(torch.stack(list(losses.values())))
-
-    def metrics(self) -> dict[str, float]:
-        """Means over the tick; raises TrainingError naming the first step that was not finite."""
-        table = parallel.mean_over_ranks(torch.stack(self._rows)).double().cpu()
-        bad = (~torch.isfinite(table)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise TrainingError(
-                f"step {self._first + row + 1}: the loss {self._names[column]} is "
-                f"{table[row, column].item()}; the last checkpoint is from before it. Try smaller "
-                "lr_g and lr_d, or a larger r1_gamma."
-            )
-        images = (self._first + len(table)) * self._each
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        metrics = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
-        return metrics | {
-            "images_seen": images,
-            "kimg": images / 1000,
-            "pictures_per_s": len(table) * self._each / seconds,
-            "memory_mb": round(_peak_bytes(self._device) / 1e6, 1),
-        }
+def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None:
+    return snapshot_score(
+        folder.data.images,
+        folder.data.labels,
+        count=folder.config.score_pictures,
+        seed=folder.config.seed,
+        device=str(device),
+    )
 
 
 @contextlib.contextmanager
@@ -462,7 +205,7 @@ def _asked_to_end(
 ) -> tuple[int, bool]:
     """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
 
-    Several ranks ask each other only where `agreed`, at a tick: each time costs a meeting.
+    Several ranks ask each other only where `agreed`: each time costs a meeting.
     """
     if parallel.world() > 1 and not agreed:
         return 0, False
@@ -475,7 +218,7 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
     wrong = sided(label_names) if config.flip else []
     if wrong:
         raise ConfigError(
-            f"flip is true, and {_list(tuple(wrong))} tells left from right: mirrored pictures "
+            f"flip is true, and {', '.join(wrong)} tells left from right: mirrored pictures "
             "would be labelled wrongly. Set flip=false."
         )
 
@@ -537,14 +280,3 @@ def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:
     if leads:
         told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
         print(f"compiled gradients are those of eager steps, up to {told}", file=sys.stderr)
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "none"

@@ -1,17 +1,62 @@
 """Where a training's numbers go: the terminal, progress.jsonl, MLflow and the orchestrator."""
 
 import json
+import resource
+import sys
+import time
 from types import TracebackType
 from typing import Any, Self
+
+import torch
+from torch import Tensor
 
 from dataset.errors import TrainingError
 from dataset.progress import progress_stream
 from dataset.store import Store
+from models import parallel
+from models.checkpoints import TrainState
+from models.config import TrainConfig
 from models.entry import Report
 from models.facts import is_number
 from models.tracking import Tracker
 
 PROGRESS = "progress.jsonl"
+
+
+class Tick:
+    """Losses since the last tick, kept on the device so that no step waits for them."""
+
+    def __init__(self, state: TrainState, config: TrainConfig, device: torch.device) -> None:
+        self._first, self._each, self._device = state.step, config.images_a_step, device
+        self._rows: list[Tensor] = []
+        self._names: list[str] = []
+        self._started = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Takes a step's losses, scalars on the device; always the same ones."""
+        self._names = list(losses)
+        self._rows.append(torch.stack(list(losses.values())))
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the tick; raises TrainingError naming the first step that was not finite."""
+        table = parallel.mean_over_ranks(torch.stack(self._rows)).double().cpu()
+        bad = (~torch.isfinite(table)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise TrainingError(
+                f"step {self._first + row + 1}: the loss {self._names[column]} is "
+                f"{table[row, column].item()}; the last checkpoint is from before it. Try smaller "
+                "lr_g and lr_d, or a larger r1_gamma."
+            )
+        images = (self._first + len(table)) * self._each
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        metrics = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
+        return metrics | {
+            "images_seen": images,
+            "kimg": images / 1000,
+            "pictures_per_s": len(table) * self._each / seconds,
+            "memory_mb": round(_peak_bytes(self._device) / 1e6, 1),
+        }
 
 
 class TickLog:
@@ -124,3 +169,10 @@ def _row(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and is_number(row.get("images_seen")) else None
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024

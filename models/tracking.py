@@ -6,13 +6,18 @@ where it is. MLflow need not be installed.
 
 import io
 import os
+import re
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
 from dataset.errors import RegistryError
+
+IMAGES = "images"  # where MLflow keeps series of pictures among a run's artifacts
+STEP = "images_seen"  # the metric that is the step of all others
 
 
 class Tracker(Protocol):
@@ -42,7 +47,13 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Logs to one MLflow run; an outage after the start is told once and does not stop training."""
+    """Logs to one MLflow run; an outage after the start is told once and does not stop training.
+
+    MLflow cannot take a number back, and keeps every one that it is sent. A training that was
+    killed goes on from its last checkpoint and does the ticks since then once more; those that the
+    run holds already are not sent again, so that each step stands there once. progress.jsonl, which
+    can be cut, holds the second time's.
+    """
 
     def __init__(self, run_id: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -54,33 +65,55 @@ class MlflowTracker:
         self._run_id, self._error = run_id, MlflowException
         self._lost = 0
         try:
-            self._client.get_run(run_id)
+            known = self._client.get_run(run_id).data
+            self._pictures = set(map(_series_and_step, self._picture_names()))
         except MlflowException as error:
             uri = os.environ["MLFLOW_TRACKING_URI"]
             raise RegistryError(f"no MLflow run {run_id} at {uri}: {error}") from error
+        self._params: dict[str, str] = known.params
+        self._last_step = int(known.metrics.get(f"train/{STEP}", -1))
 
     def params(self, values: dict[str, Any]) -> None:
-        """Logs settings; those of an earlier start of the same run may stand already."""
-        from mlflow.entities import Param
+        """Logs settings; those that an earlier start of the run logged stand already.
 
-        rows = [Param(name, str(value)) for name, value in values.items()]
-        self._sent(lambda: self._client.log_batch(self._run_id, params=rows))
+        MLflow never changes a parameter. What is another now (the commit, the length) becomes a tag
+        `resumed.<name>`, beside the value that the run began with.
+        """
+        from mlflow.entities import Param, RunTag
+
+        texts = {name: str(value) for name, value in values.items()}
+        rows = [Param(name, text) for name, text in texts.items() if name not in self._params]
+        tags = [
+            RunTag(f"resumed.{name}", text)
+            for name, text in texts.items()
+            if self._params.get(name, text) != text
+        ]
+        if rows or tags:
+            self._sent(lambda: self._client.log_batch(self._run_id, params=rows, tags=tags))
+        self._params |= {row.key: row.value for row in rows}
 
     def metrics(self, values: dict[str, float]) -> None:
-        """Logs metrics at the pictures seen, under `train/`."""
+        """Logs metrics at the pictures seen, under `train/`, unless the run has come further."""
         from mlflow.entities import Metric
 
-        now, step = int(time.time() * 1000), int(values["images_seen"])
+        now, step = int(time.time() * 1000), int(values[STEP])
+        if step <= self._last_step:
+            return
         rows = [Metric(f"train/{name}", value, now, step) for name, value in values.items()]
         self._sent(lambda: self._client.log_batch(self._run_id, metrics=rows))
 
     def image(self, name: str, png: bytes, images_seen: int) -> None:
-        """Logs a picture at the pictures seen, as one of the series `name`."""
+        """Logs a picture at the pictures seen, as one of the series `name`, once."""
+        if (name, images_seen) in self._pictures:
+            return
         with Image.open(io.BytesIO(png)) as picture:
             picture.load()
         self._sent(
             lambda: self._client.log_image(self._run_id, picture, key=name, step=images_seen)
         )
+
+    def _picture_names(self) -> list[str]:
+        return [Path(file.path).name for file in self._client.list_artifacts(self._run_id, IMAGES)]
 
     def _sent(self, send: Any) -> None:
         try:
@@ -92,6 +125,12 @@ class MlflowTracker:
                     f"MLflow did not take the numbers ({error}); they are in progress.jsonl",
                     file=sys.stderr,
                 )
+
+
+def _series_and_step(name: str) -> tuple[str, int]:
+    """Reads a logged picture's name, `samples+step+160+timestamp+…`; ("", -1) if it is none."""
+    found = re.match(r"(.+)[+%]step[+%](\d+)[+%]timestamp[+%]", name)
+    return (found[1], int(found[2])) if found else ("", -1)
 
 
 def tracker_from_environment() -> Tracker:

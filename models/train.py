@@ -9,10 +9,11 @@ from dataset.packed import pack
 from dataset.store import Store
 from models.batches import local_store
 from models.entry import Report, run_entry, stop_signals
-from models.loop import TrainingSet, train
+from models.loop import train
 from models.parallel import rank_of_environment
 from models.presets import PRESETS, preset
 from models.tracking import NoTracker, tracker_from_environment
+from models.training_set import TrainingSet
 
 
 def main(argv: list[str] | None = None) -> int:

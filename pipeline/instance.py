@@ -2,9 +2,11 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -21,6 +23,8 @@ compute_logs:
   class: NoOpComputeLogManager
 """
 FULL_MB = 2.0
+GPU_POOL = "gpu"
+GPU_NOTE = "gpu_pool.json"
 DEMO_TAGS = {"omokage/demo": "true"}
 
 
@@ -68,7 +72,35 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
         for run in instance.get_runs(dead):
             instance.report_run_failed(run, "The demo was killed; the next one went on from there.")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        provide_gpu_slots(instance)
         yield instance
+
+
+def prepare_pools() -> None:
+    """Gives the prepared home's instance its pool limits, before servers open it."""
+    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
+        provide_gpu_slots(instance)
+
+
+def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
+    """Gives the pool `gpu` a slot for each GPU, at least one, and returns how many it has now.
+
+    A limit that the user has set (`dagster instance concurrency set gpu N`, or in the UI) stands.
+    What was set here before is told from that by a note beside the instance's dagster.yaml.
+    """
+    from models.devices import gpu_count  # imports torch
+
+    storage = instance.event_log_storage
+    note = Path(instance.root_directory) / GPU_NOTE
+    limits = {pool.name: pool for pool in storage.get_pool_limits()}
+    pool, slots = limits.get(GPU_POOL), max(1, gpu_count())
+    if pool is not None and not pool.from_default:
+        ours = json.loads(note.read_text())["slots"] if note.exists() else None
+        if pool.limit != ours:
+            return pool.limit
+    storage.set_concurrency_slots(GPU_POOL, slots)
+    Store(note.parent).write_json(note.name, {"slots": slots})
+    return slots
 
 
 @contextlib.contextmanager

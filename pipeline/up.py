@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset.errors import ConfigError
 from pipeline.board import board_server, board_url, check_same_collection
-from pipeline.instance import prepare_home
+from pipeline.instance import explained_databases, prepare_home, prepare_pools
 from pipeline.processes import (
     LOOPBACK,
     Server,
@@ -36,6 +36,8 @@ def run_up(
     With a tracking server of one's own (MLFLOW_TRACKING_URI=http://…) none is started.
     """
     store = prepare_home(settings)
+    with explained_databases(settings):
+        prepare_pools()
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))

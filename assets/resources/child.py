@@ -1,5 +1,6 @@
 """Long stages as child processes: in a group of their own, listened to, and ended for sure."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,17 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import psutil
 from pydantic import Field
 
 POLL_S = 0.2
+LAST_WORDS_S = 2.0  # for what the child started, after the child's own end
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 class ChildProcess(dg.ConfigurableResource[Any]):
     """Runs `python -m …` under Dagster Pipes and returns the summary that it reports.
 
     The child sends custom messages: {"progress": {…}} while it works, {"summary": {…}} at the end,
-    {"error": text} when it cannot go on. When the run is cancelled the whole process group gets
-    SIGINT, then SIGTERM, then SIGKILL.
+    {"error": text} when it cannot go on, {"stopped": text} when a signal ended it. When the run is
+    cancelled the whole process group gets SIGINT, then SIGTERM, then SIGKILL, and nothing that the
+    child started is left alive.
     """
 
     environment: dict[str, str] = Field(
@@ -35,17 +40,25 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
+        processes: int = 1,
     ) -> dict[str, Any]:
         """Runs `python ARGUMENTS…` to its end and returns its summary.
 
+        processes: more than 1 starts so many under torchrun, on this machine; arguments then begin
+        with `-m`. torchrun passes a signal on to each of them.
+
         Raises dagster.Failure with the child's own words if it ends with another code than 0.
         """
+        if processes > 1:
+            arguments = [*_torchrun(processes), *arguments]
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
             variables = {**os.environ, **self.environment, **(environment or {})}
+            if processes > 1:
+                variables = {**_shared_machine(processes), **variables}
             child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
             try:
                 _listen(context, session, child)
@@ -54,6 +67,22 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 raise
         messages = [m for m in session.get_custom_messages() if isinstance(m, dict)]
         return _summary(messages, arguments, child.returncode)
+
+
+def _torchrun(processes: int) -> list[str]:
+    # With an address of its own, it need not resolve this machine's name.
+    command = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    return [*command, "--nproc-per-node", str(processes)]
+
+
+def _shared_machine(processes: int) -> dict[str, str]:
+    """Returns variables for processes that share one machine; a user's own go before them."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    return {
+        "GLOO_SOCKET_IFNAME": LOOPBACK,
+        "NCCL_SOCKET_IFNAME": LOOPBACK,
+        "OMP_NUM_THREADS": str(threads),
+    }
 
 
 def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -88,16 +117,24 @@ def _progress_of(messages: Sequence[Any]) -> Iterator[dict[str, Any]]:
 
 
 def _end(child: subprocess.Popen[bytes], patience_s: float) -> None:
+    """Ends the child and all that it started, those in groups of their own (torchrun's) too."""
+    started: dict[int, psutil.Process] = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = psutil.Process(child.pid).children(recursive=True)
+            started |= {process.pid: process for process in below}
         try:
             os.killpg(child.pid, number)
-        except ProcessLookupError:
-            return
-        try:
             child.wait(timeout=patience_s)
         except subprocess.TimeoutExpired:
             continue
-        return
+        except ProcessLookupError:
+            pass  # it has ended
+        break
+    _, alive = psutil.wait_procs(list(started.values()), timeout=LAST_WORDS_S)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _summary(
@@ -105,11 +142,12 @@ def _summary(
 ) -> dict[str, Any]:
     summaries = [m["summary"] for m in messages if "summary" in m]
     errors = [m["error"] for m in messages if "error" in m]
+    stops = [m["stopped"] for m in messages if "stopped" in m]
     if returncode == 0 and summaries:
         return dict(summaries[-1])
     command = f"python {' '.join(arguments)}"
-    if errors:
-        raise dg.Failure(description=errors[-1], metadata={"command": command})
+    if errors or stops:
+        raise dg.Failure(description=[*stops, *errors][-1], metadata={"command": command})
     likely = (
         "it was killed, perhaps for want of memory"
         if returncode == -signal.SIGKILL

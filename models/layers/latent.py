@@ -1,5 +1,6 @@
 """Truncation of the families without W: latents are pulled towards the mean of their draw."""
 
+import torch
 from torch import Tensor
 
 from models.spec import GeneratorSpec
@@ -13,4 +14,6 @@ def pulled(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
     """
     if spec.z_dist == "normal":
         return z * psi
+    if not isinstance(psi, Tensor):  # 1 - psi is to be rounded as in an exported program
+        psi = torch.tensor(psi, dtype=torch.float32)
     return z * psi + 0.5 * spec.z_std * (1 - psi)

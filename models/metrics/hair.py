@@ -53,6 +53,8 @@ def hits(tones: npt.NDArray[np.float64], rows: Rows, means: npt.NDArray[np.float
     tones [N,3], rows [N,K] of 0 and 1, means [K,3]; pictures without a hair label do not count;
     nan if none counts.
     """
+    if not rows.shape[1]:  # no label names a hair colour
+        return float("nan")
     distance = np.linalg.norm(tones[:, None] - means[None], axis=2)
     nearest = np.where(np.isnan(distance), np.inf, distance).argmin(axis=1)
     judged = rows.sum(axis=1) > 0

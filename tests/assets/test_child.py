@@ -35,6 +35,23 @@ with open_dagster_pipes():
     Path(sys.argv[1]).write_text(f"{os.getpid()} {grandchild.pid}")
     time.sleep(60)
 """
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+grandchild = subprocess.Popen(sleep, start_new_session=True)
+Path(sys.argv[1]).write_text(f"{os.getpid()} {grandchild.pid}")
+time.sleep(60)
+"""
+STOPPED = """
+import sys
+from dagster_pipes import open_dagster_pipes
+with open_dagster_pipes() as pipes:
+    pipes.report_custom_message({"stopped": "stopped at 96 pictures and saved"})
+sys.exit(130)
+"""
 
 
 def asset_running(code: str, *arguments: str) -> dg.AssetsDefinition:
@@ -79,20 +96,32 @@ def test_an_end_without_a_word_names_command_and_code() -> None:
     assert "ended with code 9" in str(told.description)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_child_that_a_signal_ended_says_how_far_it_came() -> None:
+    with pytest.raises(dg.Failure, match="stopped at 96 pictures and saved"):
+        dg.materialize([asset_running(STOPPED)], resources={"child": ChildProcess()})
+
+
+@pytest.mark.parametrize(
+    ("script", "number", "patience_s"),
+    [
+        ("LONG", signal.SIGINT, 2.0),
+        ("LONG", signal.SIGTERM, 2.0),
+        ("STUBBORN", signal.SIGINT, 0.3),  # deaf, and its own child in a group of its own
+    ],
+)
 def test_an_interrupt_ends_the_child_and_what_it_started(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, script: str, number: signal.Signals, patience_s: float
 ) -> None:
     pids = tmp_path / "pids"
     code = f"""
 import dagster as dg
 from assets.resources import ChildProcess
-from tests.assets.test_child import LONG, asset_running
+from tests.assets.test_child import {script}, asset_running
 from pipeline.processes import interruptible
 with interruptible():
     dg.materialize(
-        [asset_running(LONG, {str(pids)!r})],
-        resources={{"child": ChildProcess(patience_s=2.0)}},
+        [asset_running({script}, {str(pids)!r})],
+        resources={{"child": ChildProcess(patience_s={patience_s})}},
     )
 """
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

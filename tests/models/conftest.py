@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from dataset.digests import content_digest, pixels_sha256
 from dataset.manifest import CURRENT_PATH, Manifest, manifest_digest
 from dataset.schemas import manifest_schema, write_table
 from dataset.store import Store
-from models.loop import TrainingSet
+from models.training_set import TrainingSet
 
 LABELS = ("blonde_hair", "blue_hair", "brown_hair", "blue_eyes", "red_eyes")
 HAIR = {"blonde_hair": "#f0d070", "blue_hair": "#4060d0", "brown_hair": "#704020"}
@@ -64,15 +64,27 @@ def reals() -> TrainingSet:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose manifest has 40 heads in train and 24 in eval."""
     root = tmp_path_factory.mktemp("home")
+    write_manifest(root)
+    return root
+
+
+def write_manifest(
+    root: Path, *, labels: Sequence[str] = LABELS, train: int = 40, evaluated: int = 24
+) -> str:
+    """Writes a manifest of heads as the home's newest; returns its digest.
+
+    More in train are the same ones and new ones. Labels besides those of `head` are on every third.
+    """
     store = Store(root)
-    schema = manifest_schema(list(LABELS))
-    rows = {"train": 40, "eval": 24}
+    schema = manifest_schema(list(labels))
+    numbers = {"eval": range(evaluated), "train": range(evaluated, evaluated + train)}
     tables = {}
-    first = 0
-    for split, count in rows.items():
+    for split in ("train", "eval"):
         columns: dict[str, list[object]] = {name: [] for name in schema.names}
-        for number in range(first, first + count):
+        for number in numbers[split]:
             pixels, names = head(number)
+            if number % 3 == 0:
+                names += [label for label in labels if label not in LABELS]
             content = io.BytesIO()
             Image.fromarray(pixels).save(content, "PNG")
             path = f"crops/{number}.png"
@@ -88,27 +100,26 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "sha256": sha256,
                 "labels_by": "board",
             }
-            for name, value in {**values, **{label: label in names for label in LABELS}}.items():
+            for name, value in {**values, **{label: label in names for label in labels}}.items():
                 columns[name].append(value)
         tables[split] = pa.table(columns, schema)
-        first += count
     splits = {split: content_digest(table) for split, table in tables.items()}
-    digest = manifest_digest(list(LABELS), splits)
+    digest = manifest_digest(list(labels), splits)
     folder = f"manifest/{digest}"
     for split, table in tables.items():
         write_table(store, f"{folder}/{split}.parquet", table, declared=schema)
     manifest = Manifest(
         digest=digest,
         folder=folder,
-        labels=list(LABELS),
-        train_rows=rows["train"],
-        eval_rows=rows["eval"],
+        labels=list(labels),
+        train_rows=train,
+        eval_rows=evaluated,
         crop_px=64,
         eval_frac=0.375,
-        counts=dict.fromkeys(LABELS, 20),
+        counts=dict.fromkeys(labels, 20),
         made_from={},
         splits=splits,
     )
     store.write_json(f"{folder}/manifest.json", dataclasses.asdict(manifest))
     store.write_json(CURRENT_PATH, {"digest": digest})
-    return root
+    return digest

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from models.config import TrainConfig
-from models.loop import TrainingSet
 from models.presets import PRESETS
+from models.training_set import TrainingSet
 from tests.models.conftest import training_set
 
 

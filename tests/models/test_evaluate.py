@@ -65,3 +65,8 @@ def test_hair_colours_of_the_reals_are_told_from_their_tones() -> None:
 def test_pictures_without_a_hair_label_do_not_count() -> None:
     tones = np.zeros((2, 3))
     assert np.isnan(hits(tones, np.zeros((2, 1), dtype=np.float32), np.zeros((1, 3))))
+
+
+def test_a_generator_without_hair_labels_has_no_hair_hits() -> None:
+    tones, rows = np.zeros((4, 3)), np.zeros((4, 0), dtype=np.float32)
+    assert np.isnan(hits(tones, rows, tones_by_label(tones, rows)))

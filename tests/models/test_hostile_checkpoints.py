@@ -25,7 +25,7 @@ from dataset.store import Store
 from models import sample, train
 from models.checkpoints import facts_of, finished, prune
 from models.generators import load_generator, typical_rows
-from models.loop import TrainingSet
+from models.training_set import TrainingSet
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 from tests.models.training import SMOKE, trained
 

@@ -19,11 +19,11 @@ from models.batches import Batches
 from models.entry import Stopped
 from models.families import dcgan64
 from models.families.size import NetworkSize
-from models.loop import TrainingSet
 from models.losses import LOSSES, AdversarialLoss, ns_d
 from models.scores import SnapshotScore
 from models.spec import GeneratorSpec
 from models.step import update_average
+from models.training_set import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.training import SMOKE, trained
 

@@ -10,9 +10,9 @@ import pytest
 
 from models.generators import load_generator, typical_rows
 from models.labels import label_rows
-from models.loop import TrainingSet
 from models.registered.log import log_generator
 from models.sampling import asked_labels, draw
+from models.training_set import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.training import trained
 

@@ -1,9 +1,17 @@
+"""What a training logs to MLflow, once and no more, however often it is killed."""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dataset.errors import RegistryError
+from dataset.store import Store
+from models.loop import train
 from models.tracking import MlflowTracker, NoTracker, tracker_from_environment
+from models.training_set import TrainingSet
+from tests.models.training import SMOKE
 
 
 def test_metrics_go_to_the_run_that_the_environment_names(
@@ -40,3 +48,65 @@ def test_metrics_go_to_the_run_that_the_environment_names(
 def test_without_a_named_run_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     assert isinstance(tracker_from_environment(), NoTracker)
+
+
+class Killed(Exception):  # what a SIGKILL leaves is what this leaves: nothing after the snapshot
+    pass
+
+
+def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.create_experiment("e", (tmp_path / "artifacts").as_uri())
+    run_id = client.create_run(experiment).info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+
+    def start(stop_signal: Callable[[], int], commit: str) -> dict[str, Any]:
+        monkeypatch.setattr("models.loop.commit", lambda: commit)
+        return train(
+            Store(tmp_path),
+            "run",
+            SMOKE,
+            data=reals,
+            report=lambda _payload: None,
+            tracker=tracker_from_environment(),
+            stop_signal=stop_signal,
+        )
+
+    steps = iter(range(1, 1000))
+
+    def kill_at_17() -> int:  # after the snapshot at 80 pictures and the tick at 120
+        if next(steps) == 17:
+            raise Killed
+        return 0
+
+    with pytest.raises(Killed):
+        start(kill_at_17, "c0ffee")
+    before = {one.step: one for one in client.get_metric_history(run_id, "train/d")}
+    assert sorted(before) == [40, 80, 120]
+    assert start(lambda: 0, "c0ffee-dirty")["images_seen"] == 160
+
+    # Each step stands there once: that at 120 is the first time's
+    for name in ("d", "g", "aug_p", "memory_mb", "pictures_per_s", "images_seen"):
+        history = client.get_metric_history(run_id, f"train/{name}")
+        assert sorted(one.step for one in history) == [40, 80, 120, 160], name
+    after = {one.step: one for one in client.get_metric_history(run_id, "train/d")}
+    assert after[120].timestamp == before[120].timestamp
+    assert after[160].value > 0
+
+    # A picture a snapshot, in full and small
+    names = [Path(file.path).name for file in client.list_artifacts(run_id, "images")]
+    drawn = sorted(name.split("+timestamp")[0] for name in names if name.endswith(".png"))
+    assert drawn == ["samples+step+160", "samples+step+80"]
+
+    # Where it comes from, and what the second start had otherwise
+    data = client.get_run(run_id).data
+    assert data.params["manifest_digest"] == reals.manifest_digest
+    assert data.params["config_digest"] == SMOKE.digest
+    assert (data.params["commit"], data.tags["resumed.commit"]) == ("c0ffee", "c0ffee-dirty")
+    assert [tag for tag in data.tags if tag.startswith("resumed.")] == ["resumed.commit"]

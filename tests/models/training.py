@@ -7,9 +7,10 @@ from typing import Any
 
 from dataset.store import Store
 from models.config import TrainConfig
-from models.loop import TrainingSet, train
+from models.loop import train
 from models.presets import PRESETS
 from models.tracking import NoTracker
+from models.training_set import TrainingSet
 
 SMOKE = dataclasses.replace(PRESETS["smoke"], threads=1, device="cpu")
 

@@ -1,0 +1,56 @@
+"""Whether a training may go on from another one's last checkpoint, and if not, why."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from dataset.errors import TrainingError
+from dataset.store import Store
+from models.checkpoints import facts_of, finished
+from models.config import TrainConfig
+from models.facts import told
+from models.spec import GeneratorSpec
+
+# A training may go on under other values of these: they do not change what a step does.
+MAY_CHANGE = (
+    *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
+    *("score_pictures", "device", "threads"),
+)
+
+
+def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
+    """Returns the newest whole checkpoint of a training's folder, and its facts.
+
+    Raises TrainingError if there is none, or if its state.json is not one.
+    """
+    places = finished(store, f"{folder}/checkpoints")
+    if not places:
+        raise TrainingError(f"{store.url(folder)} holds no checkpoint to go on from")
+    return places[-1], facts_of(store, places[-1])
+
+
+def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
+    """Returns the settings of a checkpoint that a training under `config` cannot go on with."""
+    return [
+        f"{name} was {told(before.get(name))}, now {value!r}"
+        for name, value in dataclasses.asdict(config).items()
+        if name not in MAY_CHANGE and before.get(name) != value
+    ]
+
+
+def unfit_to_continue(
+    facts: dict[str, Any], config: TrainConfig, label_names: Sequence[str]
+) -> list[str]:
+    """Returns why a training of these settings and labels cannot begin from that checkpoint.
+
+    facts: of its state.json. An empty list means that it can.
+    """
+    faults = differences(config, facts["config"])
+    before = list(GeneratorSpec.from_json(facts["spec"], where="its spec").labels)
+    if before != list(label_names):
+        faults.append(f"its labels are {_list(before)}; now {_list(label_names)}")
+    return faults
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

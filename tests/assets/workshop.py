@@ -1,0 +1,143 @@
+"""A home with a manifest of drawn heads, on which the assets of training are materialised."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from mlflow import MlflowClient
+
+from assets.evaluation import evaluation
+from assets.generator import generator
+from assets.registry import champion
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from models import evaluate, train
+
+INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+
+
+class WorksHere(ChildProcess):
+    """Measures in this process, on few pictures, and trains here if told to: it takes a second."""
+
+    trains_here: bool = False
+
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        processes: int = 1,
+    ) -> dict[str, Any]:
+        told = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
+            if "models.evaluate" in arguments:
+                code = evaluate.main([*arguments[2:], "--fakes", "8", "--repeats", "1"])
+            elif self.trains_here:
+                code = train.main(list(arguments[2:]))
+            else:
+                return super().run(context, arguments, environment=environment, processes=processes)
+        assert code == 0
+        return dict(json.loads(told.getvalue().splitlines()[-1]))
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The home and its MLflow store; `model` is the registered model's name."""
+
+    home: Path
+    model: str = "avatar-generator"
+
+    @property
+    def tracking(self) -> TrackingResource:
+        return TrackingResource(
+            uri=f"sqlite:///{self.home}/mlflow.db",
+            artifacts=(self.home / "artifacts").as_uri(),
+            model=self.model,
+        )
+
+    def materialise(
+        self, preset: str, *, trains_only: bool = False, trains_here: bool = False, **config: Any
+    ) -> dict[str, dict[str, Any]]:
+        """Trains, and judges and registers unless trains_only; returns the metadata by asset.
+
+        trains_here: in this process, not in a child.
+        """
+        overrides = {"device": "cpu", "threads": "1", **config.pop("overrides", {})}
+        asked = {"preset": preset, "overrides": overrides, **config}
+        stages = [generator] if trains_only else [generator, evaluation, champion]
+        run = {"generator": asked} | ({} if trains_only else {"evaluation": {"fakes": 64}})
+        result = dg.materialize(
+            stages,
+            resources={
+                "store": StoreResource(root=str(self.home)),
+                "child": WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here),
+                "tracking": self.tracking,
+            },
+            run_config={"ops": {name: {"config": values} for name, values in run.items()}},
+        )
+        made = {}
+        for stage in stages:
+            (event,) = result.asset_materializations_for_node(stage.op.name)
+            made[stage.op.name] = {name: value.value for name, value in event.metadata.items()}
+        return made
+
+    def client(self) -> MlflowClient:
+        return self.tracking.client()
+
+    def history(self, run_id: str, metric: str) -> dict[int, float]:
+        """The metric by its step; fails if a step stands there twice."""
+        found = self.client().get_metric_history(run_id, metric)
+        steps = [one.step for one in found]
+        assert len(set(steps)) == len(steps), f"{metric}: {sorted(steps)}"
+        return {one.step: one.value for one in found}
+
+    def pictures(self, run_id: str) -> list[int]:
+        """The steps of the run's series `samples`, each of which stands there once."""
+        names = [Path(file.path).name for file in self.client().list_artifacts(run_id, "images")]
+        return sorted(int(name.split("+")[2]) for name in names if name.endswith(".png"))
+
+
+@contextlib.contextmanager
+def interrupting_the_first_tick(home: Path) -> Iterator[None]:
+    """Sends this process a Ctrl-C once a training that begins in the block has told a tick."""
+    known = ticks(home)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            if ticks(home) != known:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def ticks(home: Path) -> set[Path]:
+    """The progress files below the home's generators."""
+    return set(home.glob("generators/*/progress.jsonl"))
+
+
+def wait_for(condition: Any, *, timeout_s: float = 60.0) -> None:
+    """Returns when condition() is true; fails when that takes too long."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
