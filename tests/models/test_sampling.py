@@ -99,7 +99,7 @@ def test_a_file_that_is_no_safetensors_is_refused(
     [
         ({"width": 1e9}, "width is 1000000000.0, a number above 0 and up to 16 wanted"),
         ({"z_dist": "cauchy"}, "z_dist is 'cauchy', one of normal, uniform wanted"),
-        ({"labels": ["a", "a"]}, "a list of different names wanted"),
+        ({"labels": ["a", "a"]}, "a list of up to 10,000 different names wanted"),
         ({"z_dmi": 3}, '"z_dmi" is unknown; did you mean "z_dim"?'),
     ],
 )
