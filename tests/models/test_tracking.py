@@ -67,7 +67,7 @@ def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
 
     def start(stop_signal: Callable[[], int], commit: str) -> dict[str, Any]:
-        monkeypatch.setattr("models.loop.commit", lambda: commit)
+        monkeypatch.setattr("models.training_folder.commit", lambda: commit)
         return train(
             Store(tmp_path),
             "run",

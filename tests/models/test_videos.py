@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.errors import StoreError, UsageError
 from models.clips import Clip, around, loop, make_clip
 from models.labels import label_rows
-from models.videos import mp4_writer, shared_palette, write_clip
+from models.videos import mp4_writer, shared_palette, write_clip, yuv420p
 from tests.models.small_generators import NAMES, small_generator
 
 FACTS = {"omokage family": "stylegan2, 16 px", "omokage seeds": "1,2"}
@@ -90,6 +90,18 @@ def test_the_same_clip_gives_the_same_bytes_and_both_files_at_once(
     for end in (".mp4", ".gif"):
         first, second = (tmp_path / folder / f"film{end}" for folder in ("one", "two"))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_colours_become_video_range_bt709() -> None:
+    # White, black and pure red, from the standard's own equations.
+    for rgb, wanted in (
+        ((255, 255, 255), (235, 128, 128)),
+        ((0, 0, 0), (16, 128, 128)),
+        ((255, 0, 0), (63, 102, 240)),
+    ):
+        planes = yuv420p(np.full((4, 6, 3), rgb, dtype=np.uint8))
+        assert [plane.shape for plane in planes] == [(4, 6), (2, 3), (2, 3)]
+        assert tuple(int(plane[0, 0]) for plane in planes) == wanted
 
 
 def test_a_palette_is_shared_by_all_frames() -> None:
