@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -120,7 +120,7 @@ def yuv420p(frame: Frame) -> tuple[Plane, Plane, Plane]:
     return _plane(16 + 219 * (rgb @ _LUMA)), _plane(128 + 224 * blue), _plane(128 + 224 * red)
 
 
-def _plane(values: npt.NDArray[np.float32]) -> Plane:
+def _plane(values: npt.NDArray[np.floating[Any]]) -> Plane:
     return np.ascontiguousarray(np.rint(values).astype(np.uint8))
 
 
