@@ -9,7 +9,6 @@ process; lazy penalties count as often as they come. The last line on stdout is 
 
 import argparse
 import contextlib
-import copy
 import dataclasses
 import json
 import math
@@ -32,7 +31,7 @@ from benchmarks.children import REPOSITORY, BenchmarkError
 from benchmarks.plain_stylegan2 import PlainSettings, PlainSize, PlainTraining
 from dataset.errors import OmokageError
 from models.batches import Batches
-from models.checkpoints import TrainState
+from models.beginning import new_state, set_up, uses_bf16
 from models.config import TrainConfig, overridden
 from models.devices import held_device
 from models.families import FAMILIES, family_of
@@ -135,30 +134,12 @@ class Training:
     """A training of made-up pictures, of which single steps can be taken."""
 
     def __init__(self, config: TrainConfig, device: torch.device, *, labels: Sequence[str]) -> None:
-        torch.manual_seed(config.seed)
-        family = family_of(config.family)
-        names = family.labels(tuple(labels))
-        G = _on(family.generator(family.spec(names, config.g_size())), device)
-        D = _on(family.discriminator(family.spec(names, config.d_size())), device)
-        betas, fused = (config.beta1, config.beta2), True
+        set_up(config, device)
+        names = family_of(config.family).labels(tuple(labels))
         self.config, self.device = config, device
-        self.state = TrainState(
-            G=G,
-            D=D,
-            ema=copy.deepcopy(G).eval().requires_grad_(False),
-            opt_g=torch.optim.Adam(G.parameters(), lr=config.lr_g, betas=betas, fused=fused),
-            opt_d=torch.optim.Adam(D.parameters(), lr=config.lr_d, betas=betas, fused=fused),
-            rng=torch.Generator().manual_seed(config.seed),
-            device_rng=torch.Generator(device).manual_seed(config.seed),
-            aug_p=torch.tensor(config.aug_p, device=device),
-            real_sign=torch.zeros((), device=device),
-            path_mean=torch.zeros((), device=device),
-        )
-        bf16 = config.precision == "bf16" or (
-            config.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-        )
-        self.parts = Parts(G, D, bf16=bf16, compiled=config.compile)
-        self.bf16 = bf16
+        self.state = new_state(config, names, device)
+        self.bf16 = uses_bf16(config, device)
+        self.parts = Parts(self.state.G, self.state.D, bf16=self.bf16, compiled=config.compile)
         rows = np.random.default_rng(0).random((ROWS, len(names))) < 0.2
         self.positive_weight = positive_weights(torch.from_numpy(rows).float()).to(device)
         self._labels = rows
@@ -226,7 +207,6 @@ def synchronise(device: torch.device) -> None:
 
 def _measured(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Trains one family; only the child runs this."""
-    _set_up(device)
     config = config_of(options.child, device, options.set)
     training = Training(config, device, labels=LABELS)
     period = _period(config)
@@ -270,7 +250,6 @@ def _measured(options: argparse.Namespace, device: torch.device) -> dict[str, An
 
 def _compared(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Times our step and the plain one by turns; only the child runs this."""
-    _set_up(device)
     config = dataclasses.replace(COMPARED, device=str(device), compile=device.type == "cuda")
     config = overridden(config, options.set)
     ours = Training(config, device, labels=())
@@ -354,19 +333,6 @@ def _check_same(ours: Training, plain: PlainTraining) -> None:
                 f"{name} has {_parameters(own):,} parameters, the plain one "
                 f"{_parameters(other):,}: they are not the same network"
             )
-
-
-def _set_up(device: torch.device) -> None:
-    """As the training loop does."""
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-
-
-def _on(network: Any, device: torch.device) -> Any:
-    placed = network.to(device).train()
-    return placed.to(memory_format=torch.channels_last) if device.type == "cuda" else placed
 
 
 def _period(config: TrainConfig) -> int:

@@ -1,7 +1,6 @@
 """The training loop: one function from data to a saved generator, read from top to bottom."""
 
 import contextlib
-import copy
 import dataclasses
 import sys
 import time
@@ -16,6 +15,7 @@ from dataset.store import Store
 from dataset.vocabulary import sided
 from models import parallel
 from models.batches import Batches
+from models.beginning import new_state, set_up, uses_bf16
 from models.checkpoints import TrainState
 from models.compiled import check_compiled
 from models.config import TrainConfig
@@ -23,7 +23,6 @@ from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import family_of
 from models.losses import positive_weights
-from models.networks import GeneratorNet
 from models.scores import SnapshotScore, snapshot_score
 from models.step import Parts, train_step
 from models.ticks import TerminalBar, Tick, TickLog
@@ -31,7 +30,6 @@ from models.tracking import Tracker
 from models.training_folder import TrainingFolder
 from models.training_set import TrainingSet
 
-SLOW_PACE = 0.01  # of the step of a generator's slow parameters
 MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
 
@@ -94,10 +92,10 @@ def _train(
     """Trains to the end and leaves the generator; see `train`."""
     # Build, and go on from the last checkpoint
     config, data, leads = folder.config, folder.data, parallel.rank() == 0
-    _set_up(config, device)
-    state = _new_state(config, data, device)
+    set_up(config, device)
+    state = new_state(config, data.label_names, device)
     folder.resume(state, continue_from, leads=leads)
-    parts = Parts(state.G, state.D, bf16=_is_bf16(config, device), compiled=config.compile)
+    parts = Parts(state.G, state.D, bf16=uses_bf16(config, device), compiled=config.compile)
     batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
     if config.compile:
         images, labels = batches.at(state.step)
@@ -221,59 +219,6 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
             f"flip is true, and {', '.join(wrong)} tells left from right: mirrored pictures "
             "would be labelled wrongly. Set flip=false."
         )
-
-
-def _set_up(config: TrainConfig, device: torch.device) -> None:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.backends.cudnn.benchmark = False  # it may choose other kernels on another day
-    torch.backends.cudnn.deterministic = True
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-        torch.cuda.reset_peak_memory_stats(device)
-    torch.manual_seed(config.seed)
-
-
-def _is_bf16(config: TrainConfig, device: torch.device) -> bool:
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return config.precision == "bf16"
-
-
-def _new_state(config: TrainConfig, data: TrainingSet, device: torch.device) -> TrainState:
-    family = family_of(config.family)
-    G = family.generator(family.spec(data.label_names, config.g_size()))
-    D = family.discriminator(family.spec(data.label_names, config.d_size()))
-    # NHWC is what the tensor cores of a GPU want; on a CPU it is slower.
-    if device.type == "cuda":
-        for network in (G, D):
-            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def adam(groups: list[dict[str, Any]]) -> torch.optim.Adam:
-        betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(groups, betas=betas, eps=config.adam_eps, fused=True)
-
-    return TrainState(
-        G=G,
-        D=D,
-        ema=copy.deepcopy(G).eval().requires_grad_(False),
-        opt_g=adam(_paced(G, config.lr_g)),
-        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d}]),
-        rng=torch.Generator().manual_seed(config.seed),
-        device_rng=torch.Generator(device).manual_seed(config.seed),
-        aug_p=torch.tensor(config.aug_p, device=device),
-        real_sign=torch.zeros((), device=device),
-        path_mean=torch.zeros((), device=device),
-    )
-
-
-def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
-    """Returns G's parameters with their steps: those that it names slow take a hundredth."""
-    named = list(G.named_parameters())
-    slow = [weight for name, weight in named if name.endswith(G.slow)]
-    others = [weight for name, weight in named if not name.endswith(G.slow)]
-    groups = [{"params": others, "lr": lr}]
-    return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups
 
 
 def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:
