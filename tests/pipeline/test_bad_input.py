@@ -170,8 +170,10 @@ def test_a_second_demo_in_the_same_home_is_refused(demo: Demo) -> None:
     for line in first.stderr:
         if line.startswith("▶"):
             break
+    first.send_signal(signal.SIGSTOP)  # else it might end before the second has begun
     second = run(demo.demo_command())
-    first.send_signal(signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGCONT):
+        first.send_signal(number)
     first.stderr.read()
     assert second.returncode == 2
     assert "another demo is at work in" in second.stderr
