@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from dataset.errors import UsageError
 from models.spec import GeneratorSpec
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
@@ -43,8 +44,11 @@ class GeneratorNet(nn.Module, abc.ABC):
         """
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
-        """Pulls w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre."""
-        raise NotImplementedError(f"{self.spec.family} has no W")
+        """Pulls w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
+
+        Raises UsageError if the family has no W; the families with W have their own.
+        """
+        raise UsageError(f"{self.spec.family} has no W, which truncation needs")
 
     def noise_sides(self) -> list[int]:
         """Returns the side of each noise input, from the first layer on; [] without noise."""

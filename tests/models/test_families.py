@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dataset.errors import UsageError
 from models.families import FAMILIES, family_of
 from models.families.size import NetworkSize
 from models.layers.latent import pulled
@@ -181,3 +182,15 @@ def test_autocast_to_bfloat16_gives_nearly_the_same_judgement(name: str) -> None
         with torch.autocast("cpu", torch.bfloat16):
             rough, _ = D(G(z, labels), labels)
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.1)
+
+
+@EVERY
+def test_only_families_with_w_truncate(name: str) -> None:
+    G, _ = small(name, 1)
+    labels = torch.ones(2, 1)
+    w = G.map(latents(G.spec, 2), labels)
+    if w is None:
+        with pytest.raises(UsageError, match=f"{name} has no W, which truncation needs"):
+            G.truncated(torch.zeros(2, 1, 1), labels, 0.5)
+    else:
+        assert torch.equal(G.truncated(w, labels, 1.0), w)
