@@ -71,7 +71,12 @@ def resources(settings: Settings) -> dict[str, Any]:
         "store": StoreResource(root=settings.home),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": ChildProcess(environment=settings.environment()),
-        "tracking": TrackingResource(uri=settings.tracking_uri, artifacts=artifacts),
+        "tracking": TrackingResource(
+            uri=settings.tracking_uri,
+            artifacts=artifacts,
+            mlflow_url=settings.mlflow_url,
+            dagster_url=settings.dagster_url,
+        ),
     }
 
 

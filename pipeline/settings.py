@@ -12,6 +12,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 """The folder with workspace.yaml, dagster.yaml and mlflow/."""
 
 BOARD_PORT = 4650
+DAGSTER_URL, MLFLOW_URL = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
 EXECUTORS = ("in_process", "multiprocess")
 
 # Variables of ours that other rooms read by themselves.
@@ -34,6 +35,8 @@ class Settings:
     compute: str = "processes"
     executor: str = "in_process"
     tracking_uri: str = ""
+    dagster_url: str = DAGSTER_URL  # where people open the two UIs: what links point at
+    mlflow_url: str = MLFLOW_URL
 
     @property
     def local_home(self) -> Path:
@@ -52,6 +55,8 @@ class Settings:
             VARIABLES["compute"]: self.compute,
             VARIABLES["executor"]: self.executor,
             VARIABLES["tracking_uri"]: self.tracking_uri,
+            VARIABLES["dagster_url"]: self.dagster_url,
+            VARIABLES["mlflow_url"]: self.mlflow_url,
         }
         quiet = {
             "DAGSTER_HOME": str(self.local_home / "dagster"),
@@ -77,6 +82,8 @@ VARIABLES = {
     "compute": "OMOKAGE_COMPUTE",
     "executor": "OMOKAGE_EXECUTOR",
     "tracking_uri": "MLFLOW_TRACKING_URI",
+    "dagster_url": "OMOKAGE_DAGSTER_URL",
+    "mlflow_url": "OMOKAGE_MLFLOW_URL",
 }
 
 
@@ -109,11 +116,16 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
         compute=compute,
         executor=executor,
         tracking_uri=values.get("tracking_uri", ""),
+        dagster_url=values.get("dagster_url", DAGSTER_URL).rstrip("/"),
+        mlflow_url=values.get("mlflow_url", "").rstrip("/"),
     )
-    if settings.tracking_uri:
+    if not settings.tracking_uri:
+        database = settings.local_home / "mlflow" / "mlflow.db"
+        settings = replace(settings, tracking_uri=f"sqlite:///{database}")
+    if settings.mlflow_url:
         return settings
-    database = settings.local_home / "mlflow" / "mlflow.db"
-    return replace(settings, tracking_uri=f"sqlite:///{database}")
+    has_server = settings.tracking_uri.startswith("http")
+    return replace(settings, mlflow_url=settings.tracking_uri if has_server else MLFLOW_URL)
 
 
 def _absolute(home: str) -> str:

@@ -39,6 +39,12 @@ class TrackingResource(dg.ConfigurableResource[Any]):
     )
     experiment: str = Field(default="avatar-generators", description="Name of the experiment.")
     model: str = Field(default="avatar-generator", description="Name of the registered model.")
+    mlflow_url: str = Field(
+        default="http://127.0.0.1:5000", description="Where people open MLflow's UI, for links."
+    )
+    dagster_url: str = Field(
+        default="http://127.0.0.1:3000", description="Where people open Dagster's UI, for links."
+    )
 
     def database_exists(self) -> bool:
         """Tells whether there is anything to ask: a server, or a database file made before."""
