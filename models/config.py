@@ -10,6 +10,7 @@ from dataset.store import digest_of
 from models.families import BY_CHANNELS, BY_WIDTH, Family, family_of
 from models.families.size import NetworkSize
 from models.losses import LOSSES
+from models.overrides import is_device, read_overrides
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
@@ -117,7 +118,11 @@ class TrainConfig:
 
 def overridden(config: TrainConfig, overrides: list[str]) -> TrainConfig:
     """Returns `config` with `key=value` overrides; raises ConfigError naming each wrong one."""
-    return checked(dataclasses.replace(config, **_parsed(overrides)))
+    return checked(
+        dataclasses.replace(
+            config, **read_overrides(TrainConfig, overrides, heading="--set does not fit")
+        )
+    )
 
 
 def checked(config: TrainConfig) -> TrainConfig:
@@ -135,7 +140,7 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
         yield f'loss is "{config.loss}"{nearest(config.loss, LOSSES)}; {known} wanted'
     if config.precision not in PRECISIONS:
         yield f'precision is "{config.precision}"; {", ".join(PRECISIONS)} wanted'
-    if not _is_device(config.device):
+    if not is_device(config.device):
         yield f'device is "{config.device}"; auto, cpu, cuda or cuda:N wanted'
     for name, (low, high) in _RANGES.items():
         value = getattr(config, name)
@@ -213,51 +218,4 @@ _SIZES: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(TrainConfig)
     if field.name in {*BY_WIDTH, *BY_CHANNELS, "blocks"}
-}
-
-
-def _is_device(text: str) -> bool:
-    return text in ("auto", "cpu", "cuda") or (text[:5] == "cuda:" and text[5:].isdigit())
-
-
-def _parsed(overrides: list[str]) -> dict[str, Any]:
-    kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
-    values: dict[str, Any] = {}
-    faults = []
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals:
-            faults.append(f'"{text}" is no key=value, such as batch=32')
-        elif name not in kinds:
-            faults.append(f'"{name}" is unknown{nearest(name, kinds)}')
-        else:
-            try:
-                values[name] = _READERS[kinds[name]](value)
-            except ValueError:
-                faults.append(f'{name} is "{value}", {_WORDS[kinds[name]]} wanted')
-    if faults:
-        raise ConfigError(f"--set does not fit:\n{listed(faults)}")
-    return values
-
-
-def _read_bool(text: str) -> bool:
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise ValueError(text)
-    return known[text.lower()]
-
-
-def _read_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
-_READERS: dict[Any, Any] = {bool: _read_bool, int: int, float: _read_float, str: str}
-_WORDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
 }

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from dataset.errors import UsageError
+from models.layers.latent import pulled
 from models.spec import GeneratorSpec
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
@@ -56,6 +57,32 @@ class GeneratorNet(nn.Module, abc.ABC):
 
     def track(self, w: Tensor) -> None:
         """Moves the running mean of w towards this batch's [W]; only the families with W do."""
+
+
+class GeneratorWithoutW(GeneratorNet):
+    """A generator that draws straight from its latent: psi pulls z towards its mean."""
+
+    @abc.abstractmethod
+    def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Draws [N,3,R,R] in [-1,1] from truncated z [N,Z] and labels [N,L] of 0 and 1."""
+
+    def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
+        """Returns None: there is no W."""
+        return None
+
+    def forward(
+        self,
+        z: Tensor,
+        labels: Tensor,
+        psi: float | Tensor = 1.0,
+        w: Tensor | None = None,
+        noise: Noise = "const",
+    ) -> Tensor:
+        """Draws [N,3,R,R] in [-1,1]: psi 1 is full variety, 0 the mean face of the labels.
+
+        w and noise mean nothing here (`spec.can_w`, `spec.can_noise`) and are ignored.
+        """
+        return self.pictures(pulled(z, psi, self.spec), labels)
 
 
 class DiscriminatorNet(nn.Module, abc.ABC):

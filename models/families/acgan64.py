@@ -34,9 +34,8 @@ from dataset.errors import ConfigError
 from dataset.vocabulary import appearance
 from models.families.size import NetworkSize, scaled
 from models.layers.dense import Dense
-from models.layers.latent import pulled
 from models.layers.norm import BatchNorm2d
-from models.networks import DiscriminatorNet, GeneratorNet, Noise
+from models.networks import DiscriminatorNet, GeneratorWithoutW
 from models.spec import GeneratorSpec
 
 RESOLUTION_PX = 64
@@ -77,7 +76,7 @@ def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
     )
 
 
-class Generator(GeneratorNet):
+class Generator(GeneratorWithoutW):
     """Latents and labels to pictures; see the module's docstring for the layers."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
@@ -96,24 +95,9 @@ class Generator(GeneratorNet):
         for layer in (self.dense, self.up1, self.up2, self.up3, self.up4):
             nn.init.normal_(layer.weight, std=0.02)
 
-    def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
-        """Returns None: this family has no W."""
-        return None
-
-    def forward(
-        self,
-        z: Tensor,
-        labels: Tensor,
-        psi: float | Tensor = 1.0,
-        w: Tensor | None = None,
-        noise: Noise = "const",
-    ) -> Tensor:
-        """Draws pictures: z [N,100], labels [N,L] of 0 and 1 -> [N,3,64,64] in [-1,1].
-
-        psi scales z (there is no W to truncate): 1 is full variety, 0 the mean face of the labels.
-        w and noise mean nothing to this family and are ignored.
-        """
-        x = torch.cat([pulled(z, psi, self.spec), labels], dim=1)
+    def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Draws pictures: z [N,100], labels [N,L] of 0 and 1 -> [N,3,64,64] in [-1,1]."""
+        x = torch.cat([z, labels], dim=1)
         x = self.dense(x).unflatten(1, (-1, 4, 4))  # [N,512,4,4]
         x = F.relu(self.norm0(x))
         x = F.relu(self.norm1(self.up1(x)))  # [N,256,8,8]

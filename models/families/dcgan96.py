@@ -40,9 +40,8 @@ from torch import Tensor, nn
 from models.families.size import NetworkSize, scaled
 from models.layers.dense import Dense
 from models.layers.dropout import Dropout
-from models.layers.latent import pulled
 from models.layers.norm import ConditionalNorm
-from models.networks import DiscriminatorNet, GeneratorNet, Noise
+from models.networks import DiscriminatorNet, GeneratorWithoutW
 from models.spec import GeneratorSpec
 
 RESOLUTION_PX = 96
@@ -85,7 +84,7 @@ class FirstBlock(nn.Module):
         return F.relu(inner + self.shortcut(x))
 
 
-class Generator(GeneratorNet):
+class Generator(GeneratorWithoutW):
     """Latents and labels to pictures; see the module's docstring for the layers."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
@@ -104,24 +103,9 @@ class Generator(GeneratorNet):
         for layer in (self.up1, self.up2, self.up3, self.up4):
             nn.init.normal_(layer.weight, std=0.02)
 
-    def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
-        """Returns None: this family has no W."""
-        return None
-
-    def forward(
-        self,
-        z: Tensor,
-        labels: Tensor,
-        psi: float | Tensor = 1.0,
-        w: Tensor | None = None,
-        noise: Noise = "const",
-    ) -> Tensor:
-        """Draws pictures: z [N,72] in [0,1], labels [N,L] of 0 and 1 -> [N,3,96,96] in [-1,1].
-
-        psi pulls z towards its mean, which is 0.5 and not 0: 1 is full variety, 0 the mean face of
-        the labels. w and noise mean nothing to this family and are ignored.
-        """
-        x = torch.cat([pulled(z, psi, self.spec), labels], dim=1)[:, :, None, None]
+    def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Draws pictures: z [N,72] in [0,1], labels [N,L] of 0 and 1 -> [N,3,96,96] in [-1,1]."""
+        x = torch.cat([z, labels], dim=1)[:, :, None, None]
         x = self.block(x, labels)  # [N,512,6,6]
         x = F.relu(self.norm1(self.up1(x), labels))  # [N,256,12,12]
         x = F.relu(self.norm2(self.up2(x), labels))  # [N,128,24,24]

@@ -43,9 +43,8 @@ from torch import Tensor, nn
 
 from models.families.size import NetworkSize, scaled
 from models.layers.dense import Dense
-from models.layers.latent import pulled
 from models.layers.norm import BatchNorm2d
-from models.networks import DiscriminatorNet, GeneratorNet, Noise
+from models.networks import DiscriminatorNet, GeneratorWithoutW
 from models.spec import GeneratorSpec
 
 RESOLUTIONS_PX = (64, 128)
@@ -104,7 +103,7 @@ class Stage(nn.Module):
         return F.relu(self.norm(F.pixel_shuffle(self.conv(x), 2)))
 
 
-class Generator(GeneratorNet):
+class Generator(GeneratorWithoutW):
     """Latents and labels to pictures; see the module's docstring for the layers."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
@@ -123,24 +122,9 @@ class Generator(GeneratorNet):
         self.stages = nn.Sequential(*(Stage(channels) for _ in range(doublings)))
         self.last = nn.Conv2d(channels, 3, 9, padding=4)
 
-    def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
-        """Returns None: this family has no W."""
-        return None
-
-    def forward(
-        self,
-        z: Tensor,
-        labels: Tensor,
-        psi: float | Tensor = 1.0,
-        w: Tensor | None = None,
-        noise: Noise = "const",
-    ) -> Tensor:
-        """Draws pictures: z [N,128], labels [N,L] of 0 and 1 -> [N,3,R,R] in [-1,1].
-
-        psi scales z (there is no W to truncate): 1 is full variety, 0 the mean face of the labels.
-        w and noise mean nothing to this family and are ignored.
-        """
-        x = torch.cat([pulled(z, psi, self.spec), labels], dim=1)
+    def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Draws pictures: z [N,128], labels [N,L] of 0 and 1 -> [N,3,R,R] in [-1,1]."""
+        x = torch.cat([z, labels], dim=1)
         x = self.dense(x).unflatten(1, (-1, G_SIDE, G_SIDE))  # [N,64,16,16]
         x = F.relu(self.norm0(x))
         x = x + self.norm1(self.after(self.blocks(x)))  # [N,64,16,16]

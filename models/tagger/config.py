@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 
-from dataset.errors import ConfigError, listed, nearest
+from dataset.errors import ConfigError, listed
 from dataset.store import digest_of
+from models.overrides import is_device, read_overrides
 
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
 
@@ -42,7 +42,7 @@ class TaggerConfig:
         ]
         if self.input_px % 16:
             faults.append(f"input_px is {self.input_px}; a multiple of 16 wanted")
-        if not _is_device(self.device):
+        if not is_device(self.device):
             faults.append(f'device is "{self.device}"; auto, cpu, cuda or cuda:N wanted')
         if faults:
             raise ConfigError(f"the tagger's settings do not fit:\n{listed(faults)}")
@@ -71,23 +71,8 @@ class TaggerConfig:
 
 def overridden(config: TaggerConfig, overrides: list[str]) -> TaggerConfig:
     """Returns `config` with `key=value` overrides; raises ConfigError naming each wrong one."""
-    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(TaggerConfig)}
-    values: dict[str, Any] = {}
-    faults = []
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals:
-            faults.append(f'"{text}" is no key=value, such as batch=32')
-        elif name not in kinds:
-            faults.append(f'"{name}" is unknown{nearest(name, kinds)}')
-        else:
-            read, wanted = _READERS[kinds[name]]
-            try:
-                values[name] = read(value)
-            except ValueError:
-                faults.append(f'{name} is "{value}", {wanted} wanted')
-    if faults:
-        raise ConfigError(f"the tagger's settings do not fit:\n{listed(faults)}")
+    heading = "the tagger's settings do not fit"
+    values = read_overrides(TaggerConfig, overrides, heading=heading)
     return dataclasses.replace(config, **values)
 
 
@@ -107,23 +92,4 @@ _RANGES: dict[str, tuple[float, float]] = {
     "calibration_frac": (0.01, 0.5),
     "seed": (0, 2**31 - 1),
     "threads": (0, 1024),
-}
-
-
-def _is_device(text: str) -> bool:
-    return text in ("auto", "cpu", "cuda") or (text[:5] == "cuda:" and text[5:].isdigit())
-
-
-def _read_bool(text: str) -> bool:
-    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in known:
-        raise ValueError(text)
-    return known[text.lower()]
-
-
-_READERS: dict[Any, tuple[Any, str]] = {
-    bool: (_read_bool, "true or false"),
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    str: (str, "a word"),
 }
