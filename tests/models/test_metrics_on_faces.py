@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
 
 from demo.painter import draw
 from models.extractors import Extractor, chunks, extractor
