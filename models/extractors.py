@@ -76,7 +76,7 @@ RESIZER = "torch bilinear, antialiased, no corner alignment"
 
 
 def resized(images: Tensor, side_px: int) -> Tensor:
-    """Resizes uint8 [N,3,H,W] to [N,3,side,side] in [-1,1], float32: the one pinned resizer."""
+    """Resizes uint8 [N,3,H,W] to [N,3,side,side] in [-1,1], float32: RESIZER says how."""
     scaled = images.float() / 127.5 - 1
     return F.interpolate(scaled, size=(side_px, side_px), mode="bilinear", antialias=True)
 

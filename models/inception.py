@@ -78,15 +78,17 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 def _network_class() -> Any:
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        # The whole package: the network's own module would import at the second try, without the rest
+        import torch_fidelity
     except ImportError as error:
         raise TrainingError(
             f"the extractor inception needs the package torch-fidelity: {error}. {INSTALL}"
         ) from error
-    except RuntimeError as error:  # torchvision's operators are not built for this torch
+    # torchvision's operators are not built for this torch; asked again, it is half imported
+    except (RuntimeError, AttributeError) as error:
         raise TrainingError(
             f"the extractor inception cannot import torchvision: {error}. It has to be built for "
             "the torch beside it: install torchvision from where torch came from "
             f"(torch here is {torch.__version__}), in the version of constraints.txt. {INSTALL}"
         ) from error
-    return FeatureExtractorInceptionV3
+    return torch_fidelity.FeatureExtractorInceptionV3

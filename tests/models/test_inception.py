@@ -58,7 +58,8 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory, torchvision_operato
         if name.startswith("Mixed_7c") and name.endswith("bn.weight"):
             nn.init.constant_(weight, 6)  # the last layer's: features as large as the real ones
     path = tmp_path_factory.mktemp("inception") / "random.pth"
-    torch.save(network.state_dict(), path)
+    # In torch's older form, which published weights of those years have
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=False)
     return path
 
 
@@ -158,6 +159,10 @@ def test_the_standard_file_is_pinned() -> None:
     ("fault", "told"),
     [
         ("raise ImportError('No module named torch_fidelity')", "needs the package torch-fidelity"),
+        (
+            "raise AttributeError('partially initialized module torchvision')",
+            "cannot import torchvision: partially initialized",
+        ),
         (
             "raise RuntimeError('operator torchvision::nms does not exist')",
             "install torchvision from where torch came from",
