@@ -78,7 +78,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 def _network_class() -> Any:
     try:
-        # The whole package: the network's own module would import at the second try, without the rest
+        # The whole package: after a failure, its module of the network alone would import
         import torch_fidelity
     except ImportError as error:
         raise TrainingError(
