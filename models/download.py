@@ -122,8 +122,8 @@ def _copy(file: PinnedFile, into: BinaryIO) -> None:
             into.write(piece)
             advance(len(piece))
     if size != file.size_bytes:
-        extent = "more than that" if size > file.size_bytes else f"ended after {size:,}"
-        raise TrainingError(f"{file.url} should have {file.size_bytes:,} bytes; it sent {extent}")
+        found = "goes on after them" if size > file.size_bytes else f"ended after {size:,}"
+        raise TrainingError(f"{file.url} should have {file.size_bytes:,} bytes; it {found}")
     if digest.hexdigest() != file.sha256:
         raise TrainingError(
             f"{file.url} sent a file with the sha256 {digest.hexdigest()}, {file.sha256} is wanted"

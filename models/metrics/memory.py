@@ -39,8 +39,9 @@ def memory(
     No more than a few matrices [block,block] and [block,F] are held. Raises TrainingError for an
     empty set, sets of unequal width, or numbers that are not finite.
     """
-    sets = {"fakes": fakes, "train reals": train_reals, "eval reals": eval_reals}
-    require_rows(1, "the search for copies", **sets)
+    require_rows(
+        1, "the search for copies", fakes=fakes, train_reals=train_reals, eval_reals=eval_reals
+    )
     nearest, distances = _nearest(fakes, train_reals, block)
     _, unseen = _nearest(eval_reals, train_reals, block)
     usual = float(np.median(unseen))
