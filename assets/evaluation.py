@@ -1,5 +1,6 @@
 """Evaluation: how far the generator's pictures are from those that it never saw."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -58,7 +59,7 @@ def evaluation(
         home=store.root,
         generator=current["folder"],
         manifest=manifest.digest,
-        fakes=config.fakes,
+        protocol={"fakes": config.fakes},
     )
     opened.write_json(CURRENT, current | {"evaluation": f"{folder}/{RESULT}"})
     with plain_failures():
@@ -89,9 +90,13 @@ def evaluate(
     home: str,
     generator: str,
     manifest: str,
-    fakes: int,
+    protocol: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Measures one generator against one manifest in a child process; returns its summary."""
+    """Measures one generator against one manifest in a child process; returns its summary.
+
+    protocol: options of the protocol; an evaluation's own can be given back whole.
+    """
+    fakes = protocol["fakes"]
     arguments = ["-m", "models.evaluate", "--home", home, "--generator", f"{generator}/generator"]
     arguments += ["--manifest", manifest, "--fakes", str(fakes)]
     arguments += ["--out", evaluation_folder(generator, manifest, fakes)]

@@ -24,6 +24,7 @@ from assets.registry import champion
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
+from pipeline.alias_sensor import champion_moved
 from pipeline.jobs import JOBS
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
@@ -51,6 +52,7 @@ def build_defs(
         assets=assets,
         asset_checks=table_checks(),
         jobs=JOBS,
+        sensors=[champion_moved],
         resources={**resources(chosen), **(resource_overrides or {})},
         executor=dg.in_process_executor
         if chosen.executor == "in_process"

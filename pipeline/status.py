@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from assets.generator import CURRENT as GENERATOR_PATH
-from assets.registry import CHAMPION, SHEET
+from assets.promotion import CHAMPION
+from assets.sheets import SHEET
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
