@@ -14,6 +14,7 @@ import dagster as dg
 from assets.checks import table_checks
 from assets.crawl import crawl_asset
 from assets.evaluation import evaluation
+from assets.evaluation_checks import evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
 from assets.labels import labels
@@ -50,7 +51,7 @@ def build_defs(
     assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(
         assets=assets,
-        asset_checks=table_checks(),
+        asset_checks=[*table_checks(), *evaluation_checks()],
         jobs=JOBS,
         sensors=[champion_moved],
         resources={**resources(chosen), **(resource_overrides or {})},

@@ -7,6 +7,7 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
+from pipeline.evaluate_cli import evaluate
 from pipeline.faces_cli import faces
 from pipeline.import_cli import import_command
 from pipeline.promotion_cli import champions_command, promote, rollback_command
@@ -126,6 +127,7 @@ def status(home: str) -> None:
 
 cli.add_command(faces)
 cli.add_command(sample)
+cli.add_command(evaluate)
 cli.add_command(review)
 cli.add_command(import_command)
 cli.add_command(import_weights_command)

@@ -1,6 +1,8 @@
 """MLflow as a Dagster resource: finds a run by its key, and never relies on the working folder."""
 
 import contextlib
+import io
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from PIL import Image
 from pydantic import Field
 
 from dataset.errors import RegistryError
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 RUN_KEY = "omokage.run_key"
 SQLITE = "sqlite:///"
+IMAGES = "images"  # where MLflow keeps the pictures of series
 GONE = "RESOURCE_DOES_NOT_EXIST"
 # What of an evaluation stands on the run as a metric, beside the distances that it names itself.
 EVALUATED = (
@@ -26,8 +30,12 @@ EVALUATED = (
     "real_fd",
     "precision",
     "recall",
+    "precision_sigma",
+    "recall_sigma",
     "label_ap",
+    "label_ap_sigma",
     "real_label_ap",
+    "label_chance",
     "flip_success",
     "memory_ratio",
     "copied_frac",
@@ -124,15 +132,20 @@ class TrackingResource(dg.ConfigurableResource[Any]):
     def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
         """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.
 
-        What was not measured, such as the label AP of a family without labels, is left out.
+        What was not measured, such as the label AP of a family without labels, is left out, and so
+        is what stands there already at that step.
         """
         metric, kernel = made.get("metric", OLD_METRIC), made.get("kernel_metric")
         named = [metric, f"joint_{metric}", *([kernel, f"{kernel}_sigma"] if kernel else [])]
         client = self.client()
         with self._explained():
             for name in (*named, *EVALUATED):
-                if made.get(name) is not None:
-                    client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
+                if made.get(name) is None:
+                    continue
+                key, value = f"eval/{name}", float(made[name])
+                known = client.get_metric_history(run_id, key)
+                if (step, value) not in [(one.step, one.value) for one in known]:
+                    client.log_metric(run_id, key, value, step=step)
             client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
 
     def log_picture(self, run_id: str, name: str, png: bytes) -> None:
@@ -141,6 +154,16 @@ class TrackingResource(dg.ConfigurableResource[Any]):
             path = Path(folder) / name
             path.write_bytes(png)
             self.client().log_artifact(run_id, str(path))
+
+    def log_picture_of_step(self, run_id: str, key: str, png: bytes, *, step: int) -> None:
+        """Puts a PNG into the run's series `key`, at the images seen; once, however often asked."""
+        client = self.client()
+        known = re.compile(rf"{re.escape(key)}[+%]step[+%]{step}[+%]")
+        with self._explained():
+            names = [Path(file.path).name for file in client.list_artifacts(run_id, IMAGES)]
+            if not any(known.match(name) for name in names):
+                with Image.open(io.BytesIO(png)) as picture:
+                    client.log_image(run_id, picture.convert("RGB"), key=key, step=step)
 
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""

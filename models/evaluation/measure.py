@@ -143,7 +143,7 @@ class _Evaluation:
         curve = self._curve_sets(repeats[0])
         flips = self._flip_set(held["eval"], shared)
         drawn = [*repeats, *curve.values(), *([flips] if flips else [])]
-        total = sum(map(len, [*held.values(), *drawn]))
+        total = sum(len(one) for one in held.values()) + sum(len(one) for one in drawn)
         with going(total, report=report, stop_signal=stop_signal) as on:
             on.stage("reals")
             plain = Measuring(self.network, self._device)

@@ -51,8 +51,8 @@ def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu")
     if "://" not in url and local.is_dir() and is_registered(local):
         files = registered_files(local)
         sha256 = program_sha256(files)
-        network = OpenedGenerator(files, device=device)
-        return Subject(network, sha256, "", f"{FOREIGN}/{sha256[:12]}")
+        opened = OpenedGenerator(files, device=device)
+        return Subject(opened, sha256, "", f"{FOREIGN}/{sha256[:12]}")
     if "://" not in url and not local.exists():
         raise UsageError(
             f"{path} is not there: a training's, generator's or checkpoint's folder is wanted, "
