@@ -25,7 +25,7 @@ def truncation_png(points: Sequence[Mapping[str, Any]], *, metric: str, fakes: i
     left.plot(psis, [point[metric] for point in points], "o-", color=INK, label=metric)
     left.set_xlabel(f"psi ({fakes:,} fakes a point)", color=INK)
     left.set_ylabel(metric, color=INK)
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, 1.08 * max(point[metric] for point in points) or 1.0)
     right = left.twinx()
     for name, colour in (("precision", FAKE), ("recall", FLIP)):
         right.plot(psis, [point[name] for point in points], "s--", color=colour, label=name)
