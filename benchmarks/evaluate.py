@@ -9,6 +9,7 @@ else the machine does falls on all three. `of_extractor` is the loop's rate over
 """
 
 import argparse
+import functools
 import json
 import statistics
 import subprocess
@@ -28,11 +29,10 @@ from models.evaluation.fakes import FakeSet, WorkFolder
 from models.evaluation.going import going
 from models.evaluation.judge import JudgeConfig, fit_judge, thumbnails
 from models.evaluation.measuring import Measured, Measuring
-from models.evaluation.numbers import Reals, joint_axes, numbers_of
+from models.evaluation.numbers import Reals, joint_axes, numbers_of, plain_statistics
 from models.extractors import Extractor, efficientnet_lite0
 from models.families import family_of
 from models.families.size import NetworkSize
-from models.metrics.frechet import statistics as feature_statistics
 from models.networks import GeneratorNet
 from models.sampling import CHUNK, draw
 
@@ -94,7 +94,7 @@ def _speed(rounds: int) -> dict[str, float]:
 
         for number in range(-1, rounds):  # the first is to warm up
             took = {
-                "loop": _timed(lambda n=number: loop(n)),
+                "loop": _timed(functools.partial(loop, number)),
                 "extractor": _timed(lambda: network([ready])),
                 "drawing": _timed(lambda: draw(generator, labels, range(CHUNK))),
             }
@@ -134,7 +134,8 @@ def _evaluated(count: int) -> None:
                 measured=reals,
                 labels=real_labels,
                 train=reals,
-                axes=Axes(feature_statistics(reals.features)),
+                unseen=reals,
+                axes=Axes(plain_statistics(reals.features)),
                 joint_axes=axes,
                 weight=weight,
                 shared=list(range(len(LABELS))),

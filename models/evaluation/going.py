@@ -21,11 +21,15 @@ class Going:
         self._report, self._advance, self._stop_signal = report, advance, stop_signal
         self._reported = time.monotonic()
 
-    def stage(self, name: str, **facts: Any) -> None:
-        """Says what is being done from now on, and what was found."""
+    def stage(self, name: str) -> None:
+        """Says what is being done from now on."""
         self._stage = name
-        self._tell(facts)
+        self._tell({})
         self.check()
+
+    def found(self, **facts: Any) -> None:
+        """Says what the present stage found."""
+        self._tell(facts)
 
     def pictures(self, count: int) -> None:
         """Counts pictures that are done, and safe on disk."""

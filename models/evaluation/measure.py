@@ -31,6 +31,7 @@ from models.evaluation.numbers import (
     mean_ap,
     mean_of,
     numbers_of,
+    plain_statistics,
     sigma_of,
 )
 from models.evaluation.pictures import (
@@ -54,9 +55,9 @@ from models.evaluation.reference import (
 from models.evaluation.truncation import curve_point
 from models.extractors import Extractor
 from models.labels import Rows, typical_labels
-from models.metrics.frechet import statistics
 from models.metrics.hair import hair_labels, hits, tones_by_label
 from models.metrics.label_scores import average_precisions, flip_success
+from models.metrics.memory import Memory
 from models.networks import GeneratorNet
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
@@ -134,24 +135,25 @@ class _Evaluation:
     def run(self, report: Report, stop_signal: Callable[[], int]) -> dict[str, Any]:
         """Returns all but the identity."""
         shared = shared_labels(self.manifest.labels, self.generator.spec.labels)
-        held = {
-            split: split_of(self.store, self.manifest, self.protocol, split)
-            for split in ("eval", "train")
-        }
+        held = self._splits(self.protocol.reference_px)
+        # Copies are looked for at the generator's own side: beside the sharper reals of another
+        # side, a 48 px copy of each training face had memory_ratio 0.98; so it has 0.
+        own = self._splits(self.generator.spec.resolution_px)
         labels = [self._labels(held["eval"], repeat) for repeat in range(self.protocol.repeats)]
         repeats = [self._set(repeat, rows) for repeat, rows in enumerate(labels)]
         curve = self._curve_sets(repeats[0])
         flips = self._flip_set(held["eval"], shared)
         drawn = [*repeats, *curve.values(), *([flips] if flips else [])]
-        total = sum(len(one) for one in held.values()) + sum(len(one) for one in drawn)
+        total = sum(len(one) for one in [*held.values(), *own.values(), *drawn])
         with going(total, report=report, stop_signal=stop_signal) as on:
             on.stage("reals")
             plain = Measuring(self.network, self._device)
             reals = {split: measured_reals(held[split], plain, on) for split in held}
+            near = {split: measured_reals(own[split], plain, on) for split in own}
             on.stage("judge")
             judge = self._judge(held["eval"], reals["eval"])
             judged = Measuring(self.network, self._device, judge)
-            compared = self._compared(held["eval"], reals, shared)
+            compared = self._compared(held["eval"], reals["eval"], near, shared=shared)
             ceiling = _ceiling(judge, held["train"], reals["train"], shared=compared.shared)
 
             # Fakes, a set a repeat, each with labels and seeds of its own
@@ -171,7 +173,7 @@ class _Evaluation:
                     seed=self.protocol.seed + repeat,
                 )
                 found.append(numbers)
-                on.stage("fakes", **{self.network.metric: numbers.distance})
+                on.found(**{self.network.metric: numbers.distance})
             assert first is not None  # repeats >= 1
 
             on.stage("truncation curve")
@@ -206,7 +208,14 @@ class _Evaluation:
             "protocol": self.protocol.to_json(),
             "folder": self.out,
         }
-        paths = self._grids(held, repeats[0], first, train_rows=reals["train"], memory=found[0])
+        paths = self._grids(
+            held["eval"],
+            own["train"],
+            repeats[0],
+            found[0].memory,
+            measured=first,
+            near=near["train"],
+        )
         return result | paths | self._charts(result)
 
     @property
@@ -266,20 +275,29 @@ class _Evaluation:
             config=JudgeConfig(),
         )
 
-    def _compared(self, split: Split, reals: Mapping[str, Measured], shared: list[str]) -> Reals:
+    def _splits(self, side_px: int) -> dict[str, Split]:
+        return {
+            split: split_of(self.store, self.manifest, self.protocol, split, side_px=side_px)
+            for split in ("eval", "train")
+        }
+
+    def _compared(
+        self, split: Split, reals: Measured, near: Mapping[str, Measured], *, shared: list[str]
+    ) -> Reals:
         columns = [self.manifest.labels.index(name) for name in shared]
         hair = [columns[place] for place in hair_labels(shared)]
-        of_labels, weight = joint_axes(reals["eval"], split.labels)
+        of_labels, weight = joint_axes(reals, split.labels)
         return Reals(
-            measured=reals["eval"],
+            measured=reals,
             labels=split.labels,
-            train=reals["train"],
-            axes=Axes(statistics(reals["eval"].features)),
+            train=near["train"],
+            unseen=near["eval"],
+            axes=Axes(plain_statistics(reals.features)),
             joint_axes=of_labels,
             weight=weight,
             shared=columns,
             hair=hair,
-            tones=tones_by_label(reals["eval"].tones, split.labels[:, hair]),
+            tones=tones_by_label(reals.tones, split.labels[:, hair]),
         )
 
     def _curve(
@@ -326,7 +344,7 @@ class _Evaluation:
         """Returns the distance of as many training reals: what a perfect generator would reach."""
         count = min(self.protocol.fakes, len(train.rows))
         order = np.random.default_rng(self.protocol.seed).permutation(len(train.rows))
-        return compared.axes.distance(statistics(train.features[np.sort(order[:count])]))
+        return compared.axes.distance(plain_statistics(train.features[np.sort(order[:count])]))
 
     def _distances(self, found: list[Numbers], floor: float) -> dict[str, Any]:
         metric, kernel = self.network.metric, self.network.kernel_metric
@@ -351,24 +369,25 @@ class _Evaluation:
 
     def _grids(
         self,
-        held: Mapping[str, Split],
+        reals: Split,
+        train: Split,
         fakes: FakeSet,
-        measured: Measured,
+        memory: Memory,
         *,
-        train_rows: Measured,
-        memory: Numbers,
+        measured: Measured,
+        near: Measured,
     ) -> dict[str, str]:
         table = neighbours_table(
             fakes,
             self.generator,
             measured=measured,
-            memory=memory.memory,
-            train=held["train"],
-            train_rows=train_rows,
+            memory=memory,
+            train=train,
+            train_rows=near,
         )
         shown = first_fakes(fakes, self.generator)
         write_grid(self.store, f"{self.out}/{FAKES}", shown)
-        write_grid(self.store, f"{self.out}/{REALS}", held["eval"].pictures(slice(SHOWN)))
+        write_grid(self.store, f"{self.out}/{REALS}", reals.pictures(slice(SHOWN)))
         write_grid(self.store, f"{self.out}/{NEIGHBOURS}", table, columns=1 + NEAREST_REALS)
         names = {"fakes_grid": FAKES, "reals_grid": REALS, "neighbours_grid": NEIGHBOURS}
         return {name: f"{self.out}/{file}" for name, file in names.items()}

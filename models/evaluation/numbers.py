@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from models.evaluation.axes import Axes
 from models.evaluation.measuring import Measured
+from models.evaluation.rows import Rows32
 from models.labels import Rows
 from models.metrics.frechet import (
     RunningStatistics,
     Statistics,
     joint_features,
     joint_weight,
-    statistics,
 )
 from models.metrics.hair import hits
 from models.metrics.kernel import kernel_distance
@@ -23,7 +23,7 @@ from models.metrics.manifold import precision_recall
 from models.metrics.memory import Memory, memory
 
 SUBSETS = 100  # of the kernel distance, over all sets together
-_BLOCK = 4096
+_BLOCK = 1024  # rows; the memory that an evaluation takes does not depend on how many there are
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class Reals:
     """All that one set of fakes is compared with.
 
     Attributes:
-        measured, train: rows of the eval split and of the training pictures.
+        measured: rows of the eval split, whose labels are `labels` [n,L].
+        train, unseen: rows of the training pictures and of the eval split at the fakes' own side.
         axes, joint_axes: of the eval split's features, alone and with labels beside them.
         weight: of the labels beside the features.
         shared: columns, in the manifest's labels, of those that the generator knows.
@@ -42,6 +43,7 @@ class Reals:
     measured: Measured
     labels: Rows
     train: Measured
+    unseen: Measured
     axes: Axes
     joint_axes: Axes | None
     weight: float
@@ -78,15 +80,23 @@ def numbers_of(
     if reals.joint_axes is not None:
         joint = reals.joint_axes.distance(joint_statistics(fakes, labels, reals.weight))
     return Numbers(
-        distance=reals.axes.distance(statistics(fakes.features)),
+        distance=reals.axes.distance(plain_statistics(fakes.features)),
         joint=joint,
         kernel=kernel.mean,
         precision=precision,
         recall=recall,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
         hair_hits=hits(fakes.tones, labels[:, reals.hair], reals.tones),
-        memory=memory(fakes.features, reals.train.features, reals.measured.features),
+        memory=memory(fakes.features, reals.train.features, reals.unseen.features),
     )
+
+
+def plain_statistics(features: Rows32) -> Statistics:
+    """Returns the statistics of features [N,F], block by block."""
+    running = RunningStatistics()
+    for start in range(0, len(features), _BLOCK):
+        running.add(features[start : start + _BLOCK])
+    return running.result()
 
 
 def joint_statistics(measured: Measured, labels: Rows, weight: float) -> Statistics:

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dataset.geometry import resized
 from dataset.store import Store
 from models.evaluation.fakes import FakeSet
 from models.evaluation.measuring import Measured, Pictures
@@ -39,15 +38,14 @@ def neighbours_table(
 ) -> Pictures:
     """Returns [fake, its nearest training reals, the next fake, …] for the fakes nearest to any.
 
-    All in the reals' side; NEAREST_REALS + 1 columns make a row a fake.
+    train: at the fakes' side. NEAREST_REALS + 1 columns make a row a fake.
     """
     chosen = np.argsort(memory.distances, kind="stable")[:NEAREST_FAKES]
     nearest = _nearest(measured.features[chosen], train_rows, NEAREST_REALS)
-    side = train.images.shape[2]
     cells = []
     for place, reals in zip(chosen.tolist(), nearest, strict=True):
         (fake,) = fakes.draw(generator, place, place + 1)
-        cells.append(resized(fake, side)[None])
+        cells.append(fake[None])
         cells.append(train.pictures(reals))
     return np.concatenate(cells)
 

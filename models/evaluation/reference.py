@@ -41,15 +41,15 @@ class Split:
         return np.ascontiguousarray(self.images[self.places[rows]].transpose(0, 2, 3, 1))
 
 
-def split_of(store: Store, manifest: Manifest, protocol: Protocol, split: str) -> Split:
-    """Packs a split and finds the file of its rows, which may be empty as yet.
+def split_of(
+    store: Store, manifest: Manifest, protocol: Protocol, split: str, *, side_px: int
+) -> Split:
+    """Packs a split at a side and finds the file of its rows, which may be empty as yet.
 
     All of the `eval` split is used, of `train` up to `protocol.train_rows`, always the same ones.
     Raises EmptyStageError if too few pictures are there to be compared with.
     """
-    packed = pack(
-        store, manifest, split, resolution_px=protocol.reference_px, into=local_store(store)
-    )
+    packed = pack(store, manifest, split, resolution_px=side_px, into=local_store(store))
     least = protocol.neighbours + 1
     if len(packed.images) < least:
         raise EmptyStageError(
@@ -61,7 +61,7 @@ def split_of(store: Store, manifest: Manifest, protocol: Protocol, split: str) -
         "manifest": manifest.digest,
         "split": split,
         "places": len(places),
-        "side_px": protocol.reference_px,
+        "side_px": side_px,
         "extractor": protocol.extractor_sha256,
         "input_px": protocol.input_px,
         "resizer": protocol.resizer,

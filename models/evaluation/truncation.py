@@ -4,7 +4,7 @@ from typing import Any
 
 from models.evaluation.axes import Axes
 from models.evaluation.measuring import Measured
-from models.metrics.frechet import statistics
+from models.evaluation.numbers import plain_statistics
 from models.metrics.manifold import precision_recall
 
 
@@ -19,7 +19,7 @@ def curve_point(
     precision, recall = precision_recall(reals.features, fakes.features, k=neighbours)
     return {
         "psi": psi,
-        metric: axes.distance(statistics(fakes.features)),
+        metric: axes.distance(plain_statistics(fakes.features)),
         "precision": precision,
         "recall": recall,
     }

@@ -49,20 +49,25 @@ class OpenedGenerator(GeneratorNet):
 
 
 def is_registered(folder: Path) -> bool:
-    """Tells whether a folder holds a registered model's files, at any depth."""
-    return bool(list(folder.rglob(PROGRAM)))
+    """Tells whether a folder is a registered model's, or holds its files itself."""
+    return any((place / PROGRAM).is_file() for place in _places(folder))
 
 
 def registered_files(folder: Path) -> Path:
-    """Returns the folder in `folder` that holds the program; raises RegistryError if none does."""
-    found = sorted(folder.rglob(PROGRAM))
-    missing = [name for name in FILES.values() if found and not (found[0].parent / name).exists()]
-    if not found or missing:
-        raise RegistryError(
-            f"{folder} holds no generator of ours: {', '.join(missing) or PROGRAM} is not there. "
-            "Was the model registered by `omokage` or by the chain?"
-        )
-    return found[0].parent
+    """Returns the folder of the program, `folder` or its `artifacts/`; raises RegistryError."""
+    for place in _places(folder):
+        missing = [name for name in FILES.values() if not (place / name).is_file()]
+        if not missing:
+            return place
+        if PROGRAM not in missing:
+            raise RegistryError(f"{place} is no whole model: {', '.join(missing)} is missing")
+    raise RegistryError(
+        f"{folder} holds no {PROGRAM}: it is no generator that `omokage` or the chain registered"
+    )
+
+
+def _places(folder: Path) -> tuple[Path, Path]:
+    return folder, folder / "artifacts"  # where MLflow puts a model's own files
 
 
 def program_sha256(folder: Path) -> str:
