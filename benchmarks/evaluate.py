@@ -89,7 +89,7 @@ def _speed(rounds: int) -> dict[str, float]:
 
         def loop(number: int) -> None:
             with going(0, report=lambda _told: None, stop_signal=lambda: 0) as on:
-                fakes = FakeSet(f"set-{number}", labels, 0)
+                fakes = FakeSet(f"set-{number}", labels, range(CHUNK))
                 work.measured(fakes, generator, measuring, going=on)
 
         for number in range(-1, rounds):  # the first is to warm up
@@ -126,7 +126,9 @@ def _evaluated(count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = WorkFolder(Store(folder), "work")
         with going(count, report=lambda _told: None, stop_signal=lambda: 0) as on:
-            fakes = work.measured(FakeSet("fakes", labels, 0), generator, measuring, going=on)
+            fakes = work.measured(
+                FakeSet("fakes", labels, range(count)), generator, measuring, going=on
+            )
             reals = Measured(np.concatenate([_reals(network)[0]]), network.features)
             real_labels = labels[np.arange(REALS) % count]
             axes, weight = joint_axes(reals, real_labels)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ STATE = "state.json"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FakeSet:
-    """Pictures to draw: labels [N,L] in the generator's order, the first of N seeds, and psi."""
+    """Pictures to draw: labels [N,L] in the generator's order, N seeds, and psi."""
 
     name: str
     asked: Rows
-    seed: int
+    seeds: Sequence[int]
     psi: float = 1.0
 
     def __len__(self) -> int:
@@ -37,8 +37,7 @@ class FakeSet:
 
     def draw(self, generator: GeneratorNet, start: int, stop: int) -> Pictures:
         """Draws the pictures from `start` to before `stop`."""
-        seeds = range(self.seed + start, self.seed + stop)
-        return draw(generator, self.asked[start:stop], seeds, psi=self.psi)
+        return draw(generator, self.asked[start:stop], self.seeds[start:stop], psi=self.psi)
 
 
 class WorkFolder:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from dataset.errors import TrainingError
@@ -62,6 +63,8 @@ from models.networks import GeneratorNet
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
 JUDGES = "cache/judges"
+
+Precisions = npt.NDArray[np.float64]  # [L]
 
 
 def evaluate(
@@ -134,117 +137,109 @@ class _Evaluation:
 
     def run(self, report: Report, stop_signal: Callable[[], int]) -> dict[str, Any]:
         """Returns all but the identity."""
-        shared = shared_labels(self.manifest.labels, self.generator.spec.labels)
-        held = self._splits(self.protocol.reference_px)
-        # Copies are looked for at the generator's own side: beside the sharper reals of another
-        # side, a 48 px copy of each training face had memory_ratio 0.98; so it has 0.
-        own = self._splits(self.generator.spec.resolution_px)
-        labels = [self._labels(held["eval"], repeat) for repeat in range(self.protocol.repeats)]
-        repeats = [self._set(repeat, rows) for repeat, rows in enumerate(labels)]
-        curve = self._curve_sets(repeats[0])
-        flips = self._flip_set(held["eval"], shared)
-        drawn = [*repeats, *curve.values(), *([flips] if flips else [])]
-        total = sum(len(one) for one in [*held.values(), *own.values(), *drawn])
-        with going(total, report=report, stop_signal=stop_signal) as on:
+        plan = self._plan()
+        with going(plan.total, report=report, stop_signal=stop_signal) as on:
             on.stage("reals")
             plain = Measuring(self.network, self._device)
-            reals = {split: measured_reals(held[split], plain, on) for split in held}
-            near = {split: measured_reals(own[split], plain, on) for split in own}
+            reals = {split: measured_reals(held, plain, on) for split, held in plan.reals.items()}
+            near = {split: measured_reals(held, plain, on) for split, held in plan.near.items()}
             on.stage("judge")
-            judge = self._judge(held["eval"], reals["eval"])
+            judge = self._judge(plan.reals["eval"], reals["eval"])
             judged = Measuring(self.network, self._device, judge)
-            compared = self._compared(held["eval"], reals["eval"], near, shared=shared)
-            ceiling = _ceiling(judge, held["train"], reals["train"], shared=compared.shared)
-
-            # Fakes, a set a repeat, each with labels and seeds of its own
-            found: list[Numbers] = []
-            first = None
-            for repeat, fakes in enumerate(repeats):
-                on.stage(f"fakes {repeat + 1} of {len(repeats)}")
-                measured = self.work.measured(fakes, self.generator, judged, going=on)
-                first = first or measured
-                on.stage(f"numbers {repeat + 1} of {len(repeats)}")
-                numbers = numbers_of(
-                    measured,
-                    labels[repeat],
-                    compared,
-                    neighbours=self.protocol.neighbours,
-                    subsets=max(1, SUBSETS // len(repeats)),
-                    seed=self.protocol.seed + repeat,
-                )
-                found.append(numbers)
-                on.found(**{self.network.metric: numbers.distance})
-            assert first is not None  # repeats >= 1
-
+            compared = self._compared(plan, reals["eval"], near)
+            first, found = self._repeats(plan, compared, judged, on)
             on.stage("truncation curve")
-            points = self._curve(curve, first, judged, compared, on)
+            points = self._curve(plan.curve, first, judged, compared, on)
             on.stage("flipped labels")
-            flipped = self._flipped(flips, shared, judged, on)
+            flipped = self._flipped(plan, judged, on)
             on.stage("pictures and charts")
-            floor = self._floor(reals["train"], compared)
 
-        table = {
-            name: [_mean_or_none([one.label_aps[place] for one in found]), finite_or_none(real)]
-            for place, (name, real) in enumerate(zip(shared, ceiling, strict=True))
-        }
+        # The judge never saw training reals: what it makes of them is the ceiling.
+        ceiling = _ceiling(judge, plan.reals["train"], reals["train"], shared=compared.shared)
+        own_tones = hits(compared.measured.tones, compared.labels[:, compared.hair], compared.tones)
         result = {
-            **self._distances(found, floor),
+            **self._distances(found, self._floor(reals["train"], compared)),
             **_variety(found),
-            **_labels(found, ceiling),
-            "label_ap_by_label": table,
-            "label_chance": self._chance(held["eval"], shared),
+            **_labels(found, ceiling, plan.shared),
+            "label_chance": _chance(compared),
             "flip_success": _mean_or_none(list(flipped.values())),
             "flip_by_label": by_label(list(flipped), flipped.values()),
             "hair_colour_hits": mean_of([one.hair_hits for one in found]),
-            "real_hair_colour_hits": finite_or_none(
-                hits(compared.measured.tones, compared.labels[:, compared.hair], compared.tones)
-            ),
+            "real_hair_colour_hits": finite_or_none(own_tones),
             "truncation": points,
             "fakes": self.protocol.fakes,
             "repeats": self.protocol.repeats,
-            "reference_rows": len(held["eval"]),
-            "train_rows": len(held["train"]),
+            "reference_rows": len(plan.reals["eval"]),
+            "train_rows": len(plan.reals["train"]),
             "judge_digest": judge.digest,
             "protocol": self.protocol.to_json(),
             "folder": self.out,
         }
-        paths = self._grids(
-            held["eval"],
-            own["train"],
-            repeats[0],
-            found[0].memory,
-            measured=first,
-            near=near["train"],
-        )
+        paths = self._grids(plan, found[0].memory, measured=first, near=near["train"])
         return result | paths | self._charts(result)
+
+    def _plan(self) -> "_Plan":
+        """Packs the reals and says what is to be drawn."""
+        shared = shared_labels(self.manifest.labels, self.generator.spec.labels)
+        reals = self._splits(self.protocol.reference_px)
+        labels, repeats = [], []
+        for repeat in range(self.protocol.repeats):  # each with labels and seeds of its own
+            start = self.protocol.seed + repeat * self.protocol.fakes
+            rows = typical_labels(reals["eval"].labels, self.protocol.fakes, start)
+            asked = asked_of(rows, self.manifest.labels, self.generator.spec.labels)
+            seeds = range(start, start + self.protocol.fakes)
+            labels.append(rows)
+            repeats.append(FakeSet(f"repeat-{repeat}", asked, seeds, self.protocol.psi))
+        return _Plan(
+            shared=shared,
+            reals=reals,
+            near=self._splits(self.generator.spec.resolution_px),
+            labels=labels,
+            repeats=repeats,
+            curve=self._curve_sets(repeats[0]),
+            flips=self._flip_set(reals["eval"], shared),
+        )
+
+    def _repeats(
+        self, plan: "_Plan", compared: Reals, judged: Measuring, on: Going
+    ) -> tuple[Measured, list[Numbers]]:
+        """Draws and measures all sets; returns the rows of the first one, and all numbers."""
+        rows: list[Measured] = []
+        found: list[Numbers] = []
+        for repeat, fakes in enumerate(plan.repeats):
+            on.stage(f"fakes {repeat + 1} of {len(plan.repeats)}")
+            rows.append(self.work.measured(fakes, self.generator, judged, going=on))
+            on.stage(f"numbers {repeat + 1} of {len(plan.repeats)}")
+            numbers = numbers_of(
+                rows[-1],
+                plan.labels[repeat],
+                compared,
+                neighbours=self.protocol.neighbours,
+                subsets=max(1, SUBSETS // len(plan.repeats)),
+                seed=self.protocol.seed + repeat,
+            )
+            found.append(numbers)
+            on.found(**{self.network.metric: numbers.distance})
+        return rows[0], found
 
     @property
     def _device(self) -> torch.device:
         return next(self.generator.parameters()).device
 
-    def _labels(self, split: Split, repeat: int) -> Rows:
-        """Draws the manifest's label rows [N,L] that a repeat's fakes are asked for."""
-        start = self.protocol.seed + repeat * self.protocol.fakes
-        return typical_labels(split.labels, self.protocol.fakes, start)
-
-    def _set(self, repeat: int, labels: Rows) -> FakeSet:
-        start = self.protocol.seed + repeat * self.protocol.fakes
-        return FakeSet(f"repeat-{repeat}", self._asked(labels), start, self.protocol.psi)
-
-    def _asked(self, labels: Rows) -> Rows:
-        return asked_of(labels, self.manifest.labels, self.generator.spec.labels)
-
     def _curve_sets(self, first: FakeSet) -> dict[float, FakeSet]:
         """Returns the sets of the curve's points; the protocol's own psi is drawn already."""
         asked = first.asked[: self.protocol.curve_fakes]
         return {
-            psi: FakeSet(f"psi-{psi:g}", asked, first.seed, psi)
+            psi: FakeSet(f"psi-{psi:g}", asked, first.seeds[: len(asked)], psi)
             for psi in self.protocol.psis
             if psi != self.protocol.psi
         }
 
     def _flip_set(self, split: Split, shared: list[str]) -> FakeSet | None:
-        """Returns the pairs of all labels: K with the first, K without it, K with the second …."""
+        """Returns the pairs of all labels: K with the first, K without it, K with the second ….
+
+        Both sides of a pair have the same seed.
+        """
         count, groups = self.protocol.flips, appearance().groups
         if not shared or not count:
             return None
@@ -258,7 +253,9 @@ class _Evaluation:
             for place, name in enumerate(shared)
         ]
         flat = np.concatenate([side for pair in pairs for side in pair])
-        return FakeSet("flips", asked_of(flat, shared, self.generator.spec.labels), 0)
+        first = self.protocol.seed
+        seeds = [*range(first, first + count)] * (2 * len(shared))
+        return FakeSet("flips", asked_of(flat, shared, self.generator.spec.labels), seeds)
 
     def _judge(self, split: Split, reals: Measured) -> Judge:
         key = {
@@ -281,9 +278,8 @@ class _Evaluation:
             for split in ("eval", "train")
         }
 
-    def _compared(
-        self, split: Split, reals: Measured, near: Mapping[str, Measured], *, shared: list[str]
-    ) -> Reals:
+    def _compared(self, plan: "_Plan", reals: Measured, near: Mapping[str, Measured]) -> Reals:
+        split, shared = plan.reals["eval"], plan.shared
         columns = [self.manifest.labels.index(name) for name in shared]
         hair = [columns[place] for place in hair_labels(shared)]
         of_labels, weight = joint_axes(reals, split.labels)
@@ -326,10 +322,9 @@ class _Evaluation:
             )
         return points
 
-    def _flipped(
-        self, flips: FakeSet | None, shared: list[str], judged: Measuring, on: Going
-    ) -> dict[str, float]:
+    def _flipped(self, plan: "_Plan", judged: Measuring, on: Going) -> dict[str, float]:
         """Returns the flip success of each label."""
+        flips, shared = plan.flips, plan.shared
         if flips is None:
             return {}
         logits = self.work.measured(flips, self.generator, judged, going=on).rest
@@ -361,28 +356,16 @@ class _Evaluation:
             f"{kernel}_sigma": sigma_of([one.kernel for one in found]),
         }
 
-    def _chance(self, split: Split, shared: list[str]) -> float | None:
-        """Returns the mean part of the reals with a label: the average precision of chance."""
-        columns = [self.manifest.labels.index(name) for name in shared]
-        parts = split.labels[:, columns].mean(axis=0)
-        return float(parts[parts > 0].mean()) if (parts > 0).any() else None
-
     def _grids(
-        self,
-        reals: Split,
-        train: Split,
-        fakes: FakeSet,
-        memory: Memory,
-        *,
-        measured: Measured,
-        near: Measured,
+        self, plan: "_Plan", memory: Memory, *, measured: Measured, near: Measured
     ) -> dict[str, str]:
+        fakes, reals = plan.repeats[0], plan.reals["eval"]
         table = neighbours_table(
             fakes,
             self.generator,
             measured=measured,
             memory=memory,
-            train=train,
+            train=plan.near["train"],
             train_rows=near,
         )
         shown = first_fakes(fakes, self.generator)
@@ -413,7 +396,37 @@ class _Evaluation:
         return paths
 
 
-def _ceiling(judge: Judge, split: Split, train: Measured, *, shared: list[int]) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Plan:
+    """What is compared and drawn.
+
+    Attributes:
+        shared: labels that the generator knows and the manifest has, in the generator's order.
+        reals: both splits at the protocol's side.
+        near: both at the generator's own side, to look for copies: a 48 px copy of each training
+            face beside the sharper originals had memory_ratio 0.98; beside its like it has 0.
+        labels: rows [N,L] of the manifest that each of `repeats` is drawn for.
+        curve: sets of the truncation curve by psi. flips: pairs that differ in one label.
+
+    """
+
+    shared: list[str]
+    reals: dict[str, Split]
+    near: dict[str, Split]
+    labels: list[Rows]
+    repeats: list[FakeSet]
+    curve: dict[float, FakeSet]
+    flips: FakeSet | None
+
+    @property
+    def total(self) -> int:
+        """Pictures in all."""
+        fakes = [*self.repeats, *self.curve.values(), *([self.flips] if self.flips else [])]
+        reals = [*self.reals.values(), *self.near.values()]
+        return sum(len(one) for one in fakes) + sum(len(one) for one in reals)
+
+
+def _ceiling(judge: Judge, split: Split, train: Measured, *, shared: list[int]) -> Precisions:
     """Returns the judge's average precision [L] on training reals, which it never saw."""
     chunks = range(0, len(split), 1024)
     logits = [
@@ -434,8 +447,8 @@ def _variety(found: list[Numbers]) -> dict[str, Any]:
     }
 
 
-def _labels(found: list[Numbers], ceiling: np.ndarray) -> dict[str, Any]:
-    """The mean average precision over the labels that fakes and reals both have."""
+def _labels(found: list[Numbers], ceiling: Precisions, names: list[str]) -> dict[str, Any]:
+    """Label scores: means over the labels that fakes and reals both have, and all of them."""
     occurring = np.isfinite(ceiling)
     for one in found:
         occurring = occurring & np.isfinite(one.label_aps)
@@ -444,7 +457,17 @@ def _labels(found: list[Numbers], ceiling: np.ndarray) -> dict[str, Any]:
         "label_ap": mean_of(means),
         "label_ap_sigma": sigma_of(means),
         "real_label_ap": finite_or_none(mean_ap(ceiling, occurring)),
+        "label_ap_by_label": {
+            name: [_mean_or_none([one.label_aps[place] for one in found]), finite_or_none(real)]
+            for place, (name, real) in enumerate(zip(names, ceiling.tolist(), strict=True))
+        },
     }
+
+
+def _chance(compared: Reals) -> float | None:
+    """Returns the mean part of the reals with a label: the average precision of chance."""
+    parts = compared.labels[:, compared.shared].mean(axis=0)
+    return float(parts[parts > 0].mean()) if (parts > 0).any() else None
 
 
 def _mean_or_none(values: list[float]) -> float | None:
