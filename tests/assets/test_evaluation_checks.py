@@ -72,7 +72,8 @@ def test_a_generator_that_ignores_labels_fails_the_label_check(measured: Measure
     found = label_verdict(measured["deaf"])
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
-    assert "where chance gives" in (found.description or "")
+    assert "of flipped labels show (limit 60%, chance 50%)" in (found.description or "")
+    assert measured["deaf"]["flip_success"] == 0  # the same picture on both sides
     assert memory_verdict(measured["deaf"]).passed
     assert recall_verdict(measured["deaf"]).passed
 
