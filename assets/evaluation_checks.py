@@ -1,11 +1,11 @@
 """Asset checks of an evaluation: no copied faces, labels obeyed, variety not lost.
 
 The limits, by evaluations of 64 fakes against 24 and 60 unseen heads: a generator that returns
-training faces has memory_ratio 0.00 and copied_frac 1.00, honest and deaf ones 0.99 to 1.06 and 0.03 to
-0.05, so neither noise nor a small set trips a half and a fifth. One that ignores its labels draws the
-same picture on both sides of a flip, which counts as a failure: 0.0 of them show, of an honest one's
-0.8. Its average precision comes by chance to up to 0.17 of the way from chance to the reals (few
-pictures make it noisy), an honest one's to 1.0.
+training faces has memory_ratio 0.00 and copied_frac 1.00, honest and deaf ones 0.99 to 1.06 and
+0.03 to 0.05, so neither noise nor a small set trips a half and a fifth. One that ignores its labels
+draws the same picture on both sides of a flip, which counts as a failure: none of them shows, of an
+honest one's 0.8. Its average precision comes by chance up to 0.17 of the way from chance to the
+reals (few pictures make it noisy), an honest one's all of it.
 """
 
 from collections.abc import Mapping
