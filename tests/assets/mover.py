@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow  # noqa: F401  # so that the children need not
+# Imported here so that the children need not.
+import mlflow.store.model_registry.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 from mlflow import MlflowClient
 
 from assets.promotion import notice, promote, promote_anyway, rollback
