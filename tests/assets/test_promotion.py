@@ -524,23 +524,23 @@ def test_the_jobs_promote_and_roll_back_and_draw_the_sheet(house: House) -> None
     done = promote_job.execute_in_process(resources=house.resources)
     assert done.success
     assert house.desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
-    told = metadata(done, "promote")
+    told = metadata(done, "ask_the_gate")
     assert told["moved"].value is True
     assert "gain 10.00" in told["reason"].value
     assert told["version_page"].value.endswith("/versions/2")
     second = house.sheet()
     before = house.desk.everything()
     again = promote_job.execute_in_process(resources=house.resources)
-    assert metadata(again, "promote")["moved"].value is False
+    assert metadata(again, "ask_the_gate")["moved"].value is False
     assert house.desk.everything() == before
 
-    back = {"ops": {"rollback": {"config": {"reason": "green skin"}}}}
+    back = {"ops": {"roll_back": {"config": {"reason": "green skin"}}}}
     done = rollback_job.execute_in_process(resources=house.resources, run_config=back)
-    assert "green skin" in metadata(done, "rollback")["reason"].value
+    assert "green skin" in metadata(done, "roll_back")["reason"].value
     assert house.desk.aliases() == {CHAMPION: "1"}
     assert house.sheet() != second
 
-    forced = {"ops": {"promote": {"config": {"version": "2", "force": True}}}}
+    forced = {"ops": {"ask_the_gate": {"config": {"version": "2", "force": True}}}}
     failed = promote_job.execute_in_process(
         resources=house.resources, run_config=forced, raise_on_error=False
     )
@@ -574,7 +574,7 @@ def test_the_sensor_asks_for_one_sheet_of_a_persons_choice(house: House) -> None
     done = champion_sheet_job.execute_in_process(
         resources=house.resources, run_config=request.run_config
     )
-    assert metadata(done, "champion_sheet")["version"].value == "2"
+    assert metadata(done, "draw_sheet")["version"].value == "2"
     with Image.open(house.home / "champion.png") as sheet:
         assert sheet.width >= 64
     names = [f.path for f in house.desk.tracking.client().list_artifacts(house.desk.run_id)]
