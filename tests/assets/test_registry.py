@@ -46,7 +46,7 @@ class Shop:
             dagster_url="http://dagster.example",
             mlflow_url="http://mlflow.example",
         )
-        run_id = self.tracking.run_for("one", name="one", tags={})
+        self.run_id = self.tracking.run_for("one", name="one", tags={})
         write_generator(home / "generators/one/generator", small_generator("dcgan64"))
         store = Store(home)
         store.write_json("generators/one/generator/train.json", FACTS)
@@ -56,7 +56,7 @@ class Shop:
             "id": "one",
             "images_seen": 40_000,
             "manifest": "m" * 64,
-            "mlflow_run": run_id,
+            "mlflow_run": self.run_id,
             "evaluation": "generators/one/evaluation/m-p/evaluation.json",
         }
         store.write_json("generators/current.json", self.current)
@@ -88,7 +88,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
     dagster_run, made = shop.materialise()
     assert (made["version"], made["champion_version"], made["promoted"]) == (1, 1, True)
-    run_id = shop.current["mlflow_run"]
+    run_id = shop.run_id
     experiment = shop.tracking.experiment_id()
     run_page = f"http://mlflow.example/#/experiments/{experiment}/runs/{run_id}"
     assert made["mlflow_run_page"] == run_page
@@ -117,7 +117,7 @@ def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
         "decided_by": "gate",
         "decided_on": f"{'m' * 12}-{'p' * 12}",
     }
-    page = version.description
+    page = version.description or ""
     for words in (
         "64 x 64 pixels",
         "3 labels",
@@ -147,7 +147,7 @@ def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
     assert shop.everything() == before
 
     shop.tracking.register(  # an older champion, to which a person goes back
-        "file:///model", run_id=shop.current["mlflow_run"], tags={}, description="", model_page=""
+        "file:///model", run_id=shop.run_id, tags={}, description="", model_page=""
     )
     shop.tracking.set_alias("previous", "2")
     assert rollback(shop.tracking, shop.home, reason="green skin").champion == "2"
