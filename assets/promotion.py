@@ -338,7 +338,11 @@ def _settle(tracking: TrackingResource) -> list[Move]:
 
 
 def _notice(tracking: TrackingResource) -> Move | None:
-    journal, aliases = read_journal(tracking.model_tags()), tracking.aliases()
+    model = tracking.registered()
+    if model is None:
+        return None
+    journal = read_journal(model.tags)
+    aliases = {name: str(version) for name, version in model.aliases.items()}
     now, before = aliases.get(CHAMPION, ""), journal[-1].to if journal else ""
     if now == before:
         return None

@@ -43,7 +43,7 @@ def champion_moved(
         )
     request = dg.RunRequest(
         run_key=str(last.number),
-        run_config={"ops": {"champion_sheet": {"config": {"version": last.to}}}},
+        run_config={"ops": {"draw_sheet": {"config": {"version": last.to}}}},
         tags={"omokage/move": str(last.number)},
     )
     return dg.SensorResult(run_requests=[request], cursor=str(last.number))

@@ -56,8 +56,8 @@ class TerminalChild(ChildProcess):
             raise KeyboardInterrupt
         if ended.returncode:
             raise OmokageError(
-                f"`python {' '.join(arguments)}` ended with code {ended.returncode}; its own output "
-                "above says why, unless it was killed, perhaps for want of memory"
+                f"`python {' '.join(arguments)}` ended with code {ended.returncode}; its own "
+                "output above says why, unless it was killed, perhaps for want of memory"
             )
         return dict(json.loads(ended.stdout.splitlines()[-1]))
 

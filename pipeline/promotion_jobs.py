@@ -80,7 +80,9 @@ def asked_promotion(
     return promote(tracking, lock, number, measure=measure)
 
 
-@dg.op(name="promote", description="Asks the gate about a version, and moves the alias if it won.")
+@dg.op(
+    name="ask_the_gate", description="Asks the gate about a version, and moves the alias if it won."
+)
 def promote_op(
     context: dg.OpExecutionContext,
     config: PromoteConfig,
@@ -103,7 +105,7 @@ def promote_op(
     _tell(context, opened, tracking, outcome)
 
 
-@dg.op(name="rollback", description="Gives the alias back to the version that had it before.")
+@dg.op(name="roll_back", description="Gives the alias back to the version that had it before.")
 def rollback_op(
     context: dg.OpExecutionContext,
     config: RollbackConfig,
@@ -117,7 +119,7 @@ def rollback_op(
     _tell(context, opened, tracking, outcome)
 
 
-@dg.op(name="champion_sheet", description="Draws a fresh sample sheet of the champion.")
+@dg.op(name="draw_sheet", description="Draws a fresh sample sheet of the champion.")
 def champion_sheet_op(
     context: dg.OpExecutionContext,
     config: SheetConfig,

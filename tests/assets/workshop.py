@@ -32,7 +32,7 @@ class WorksHere(ChildProcess):
 
     def run(
         self,
-        context: dg.AssetExecutionContext,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,

@@ -150,7 +150,7 @@ def test_the_champion_does_not_challenge_itself() -> None:
 @pytest.mark.parametrize("term", ["manifest", "protocol", "metric"])
 def test_numbers_of_unequal_terms_are_not_compared(term: str) -> None:
     with pytest.raises(ValueError, match="different"):
-        decide(dataclasses.replace(challenger(1.0), **{term: "other"}), INCUMBENT)
+        decide(challenger(1.0, **{term: "other"}), INCUMBENT)
 
 
 distances = st.floats(0, 1e4)
