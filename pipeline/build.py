@@ -14,6 +14,7 @@ import dagster as dg
 from assets.checks import table_checks
 from assets.crawl import crawl_asset
 from assets.evaluation import evaluation
+from assets.evaluation_checks import evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
 from assets.labels import labels
@@ -24,6 +25,7 @@ from assets.registry import champion
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
+from pipeline.alias_sensor import champion_moved
 from pipeline.jobs import JOBS
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
@@ -49,8 +51,9 @@ def build_defs(
     assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(
         assets=assets,
-        asset_checks=table_checks(),
+        asset_checks=[*table_checks(), *evaluation_checks()],
         jobs=JOBS,
+        sensors=[champion_moved],
         resources={**resources(chosen), **(resource_overrides or {})},
         executor=dg.in_process_executor
         if chosen.executor == "in_process"

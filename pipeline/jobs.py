@@ -1,6 +1,10 @@
 """Jobs: the whole chain, the dataset alone, the training alone."""
 
+from typing import Any
+
 import dagster as dg
+
+from pipeline.promotion_jobs import PROMOTION_JOBS
 
 DATASET = dg.AssetSelection.groups("crawl", "dataset")
 TRAINING = dg.AssetSelection.groups("training", "evaluation", "registry")
@@ -23,4 +27,4 @@ train_and_judge = dg.define_asset_job(
     description="Train on the training set as it is, judge the generator, move the alias if won.",
 )
 
-JOBS = [everything, refresh_dataset, train_and_judge]
+JOBS: list[Any] = [everything, refresh_dataset, train_and_judge, *PROMOTION_JOBS]

@@ -36,7 +36,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
 
     def run(
         self,
-        context: dg.AssetExecutionContext,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
@@ -98,7 +98,9 @@ def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Po
 
 
 def _listen(
-    context: dg.AssetExecutionContext, session: Any, child: subprocess.Popen[bytes]
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    session: Any,
+    child: subprocess.Popen[bytes],
 ) -> None:
     """Waits for the child; passes each progress message on as an asset observation at once."""
     heard = 0
@@ -106,8 +108,15 @@ def _listen(
         time.sleep(POLL_S)
         messages = session.get_custom_messages()
         for progress in _progress_of(messages[heard:]):
-            context.log_event(dg.AssetObservation(context.asset_key, metadata=progress))
+            _tell(context, progress)
         heard = len(messages)
+
+
+def _tell(context: dg.AssetExecutionContext | dg.OpExecutionContext, progress: Any) -> None:
+    if isinstance(context, dg.AssetExecutionContext):
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=progress))
+    else:  # a job that is about no asset, such as promote
+        context.log.info(", ".join(f"{name} {value}" for name, value in progress.items()))
 
 
 def _progress_of(messages: Sequence[Any]) -> Iterator[dict[str, Any]]:

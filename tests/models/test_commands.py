@@ -59,7 +59,7 @@ def test_train_sample_and_evaluate_work_from_the_command_line(
     assert sheet.exists()
 
     asked = [*where, "--generator", "runs/cli", "--out", "runs/cli/evaluation"]
-    asked += ["--fakes", "12", "--repeats", "2"]
+    asked += ["--fakes", "12", "--repeats", "2", "--flips", "1", "--psis", "0.5,1"]
     capsys.readouterr()
     assert evaluate.main(asked) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -71,7 +71,10 @@ def test_train_sample_and_evaluate_work_from_the_command_line(
     assert {p.name for p in (home / "runs/cli/evaluation").iterdir()} == {
         "evaluation.json",
         "fakes.png",
+        "labels.png",
+        "neighbours.png",
         "reals.png",
+        "truncation.png",
     }
     assert evaluate.main(asked) == 0
     again = capsys.readouterr()

@@ -14,7 +14,7 @@ import pytest
 POST_COUNT = 480
 SMOKE = """\
 generator: {preset: smoke}
-evaluation: {fakes: 64}
+evaluation: {fakes: 64, repeats: 2, flips: 1}
 """
 
 

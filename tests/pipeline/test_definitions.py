@@ -39,12 +39,22 @@ CHECKS = {
     "faces": {"faces_schema": True, "faces_kept": True},
     "labels": {"labels_wanted": False},
     "manifest": {"manifest_rows": True},
+    "evaluation": {
+        "memorises_no_training_face": True,
+        "obeys_labels": False,
+        "recall_is_not_collapsed": False,
+    },
 }
 JOBS = {
     "everything": list(GRAPH),
     "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
+    # about no asset
+    "promote": [],
+    "rollback": [],
+    "champion_sheet": [],
 }
+SENSORS = {"champion_moved": (dg.DefaultSensorStatus.RUNNING, "champion_sheet")}
 
 
 @pytest.fixture
@@ -103,6 +113,15 @@ def test_the_jobs_are_as_pinned(defs: dg.Definitions) -> None:
         found[job.name] = sorted(key.to_user_string() for key in keys)
         assert job.description
     assert found == {name: sorted(keys) for name, keys in JOBS.items()}
+
+
+def test_the_sensors_are_as_pinned(defs: dg.Definitions) -> None:
+    found = {}
+    for sensor in defs.sensors or []:
+        assert isinstance(sensor, dg.SensorDefinition)
+        found[sensor.name] = (sensor.default_status, sensor.job_name)
+        assert sensor.description
+    assert found == SENSORS
 
 
 def test_several_sites_feed_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,8 @@
-import dataclasses
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from dataset.errors import ConfigError
-from models.evaluate import Protocol
 from models.extractors import chunks, efficientnet_lite0, extractor, resized
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.hair import hair_labels, hair_tones, hits, tones_by_label
@@ -40,16 +36,6 @@ def test_an_unknown_extractor_is_answered_with_the_nearest() -> None:
 def test_the_resizer_keeps_flat_pictures_flat_and_range() -> None:
     flat = torch.full((1, 3, 64, 64), 255, dtype=torch.uint8)
     assert torch.allclose(resized(flat, 128), torch.ones(1, 3, 128, 128))
-
-
-def test_protocol_digest_changes_with_every_setting() -> None:
-    protocol = Protocol(extractor="a", extractor_sha256="b", input_px=128)
-    values: dict[str, Any] = dataclasses.asdict(protocol)
-    changed = [
-        Protocol(**{**values, name: "x" if isinstance(value, str) else value + 1})
-        for name, value in values.items()
-    ]
-    assert len({one.digest for one in [protocol, *changed]}) == len(changed) + 1
 
 
 def test_hair_colours_of_the_reals_are_told_from_their_tones() -> None:

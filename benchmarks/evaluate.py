@@ -1,0 +1,197 @@
+"""`python -m benchmarks.evaluate`: memory of an evaluation of 10,000 pictures, and its speed.
+
+Memory: a child process evaluates dcgan64 of random weights against random pictures, once with few
+fakes and once with many; wanted is that their greatest resident memory is the same within a tenth.
+Speed: chunks of 64 pictures go through the evaluation's own loop (drawing, features, judge, file),
+through the bare extractor on ready pictures, and through bare drawing, in turns, so that whatever
+else the machine does falls on all three. `of_extractor` is the loop's rate over the extractor's,
+`of_both` over extractor and drawing one after the other.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.manifest import peak_mb
+from dataset.store import Store
+from models.evaluation.axes import Axes
+from models.evaluation.fakes import FakeSet, WorkFolder
+from models.evaluation.going import going
+from models.evaluation.judge import JudgeConfig, fit_judge, thumbnails
+from models.evaluation.measuring import Measured, Measuring
+from models.evaluation.numbers import Reals, joint_axes, numbers_of, plain_statistics
+from models.extractors import Extractor, efficientnet_lite0
+from models.families import family_of
+from models.families.size import NetworkSize
+from models.networks import GeneratorNet
+from models.sampling import CHUNK, draw
+
+LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
+SIDE_PX = 64
+REALS = 256
+MEMORY_LIMIT = 1.1
+SPEED_LIMIT = 0.9
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark and prints its line."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    if options.child:
+        _evaluated(options.child)
+        print(json.dumps({"peak_mb": round(peak_mb(), 1)}))
+        return
+    speed = _speed(options.rounds)
+    print(f"speed: {speed}", file=sys.stderr)
+    peaks = {}
+    for fakes in options.fakes:
+        peaks[fakes] = _peak_of_child(fakes, options.threads)
+        print(f"{fakes:,} fakes: {peaks[fakes]:.1f} MB", file=sys.stderr)
+    few, many = peaks[min(peaks)], peaks[max(peaks)]
+    result = {
+        "benchmark": "evaluate",
+        "value": speed["loop_per_s"],
+        "unit": "pictures/s",
+        **speed,
+        "speed_limit": SPEED_LIMIT,
+        "fakes": [min(peaks), max(peaks)],
+        "peak_mb": [few, many],
+        "memory_ratio": round(many / few, 3),
+        "memory_limit": MEMORY_LIMIT,
+        "device": f"cpu x{options.threads}",
+    }
+    print(json.dumps(result))
+
+
+def _speed(rounds: int) -> dict[str, float]:
+    """Times loop, extractor and drawing in turns; rates in pictures a second of CPU time.
+
+    CPU time, since others may share the machine; on an idle one it is the same for one thread.
+    """
+    network, generator = efficientnet_lite0(), _generator()
+    rng = np.random.default_rng(0)
+    labels = (rng.random((CHUNK, len(LABELS))) < 0.3).astype(np.float32)
+    ready = draw(generator, labels, range(CHUNK))
+    measuring = _judged(network)
+    seconds: dict[str, list[float]] = {"loop": [], "extractor": [], "drawing": []}
+    with tempfile.TemporaryDirectory() as folder:
+        work = WorkFolder(Store(folder), "work")
+
+        def loop(number: int) -> None:
+            with going(0, report=lambda _told: None, stop_signal=lambda: 0) as on:
+                fakes = FakeSet(f"set-{number}", labels, range(CHUNK))
+                work.measured(fakes, generator, measuring, going=on)
+
+        for number in range(-1, rounds):  # the first is to warm up
+            took = {
+                "loop": _timed(functools.partial(loop, number)),
+                "extractor": _timed(lambda: network([ready])),
+                "drawing": _timed(lambda: draw(generator, labels, range(CHUNK))),
+            }
+            if number >= 0:
+                for name, one in took.items():
+                    seconds[name].append(one)
+    middle = {name: statistics.median(all_of) for name, all_of in seconds.items()}
+    return {
+        "loop_per_s": round(CHUNK / middle["loop"], 1),
+        "extractor_per_s": round(CHUNK / middle["extractor"], 1),
+        "drawing_per_s": round(CHUNK / middle["drawing"], 1),
+        "of_extractor": round(middle["extractor"] / middle["loop"], 3),
+        "of_both": round((middle["extractor"] + middle["drawing"]) / middle["loop"], 3),
+    }
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def _evaluated(count: int) -> None:
+    """Draws and measures `count` fakes as an evaluation does, down to the numbers."""
+    network, generator = efficientnet_lite0(), _generator()
+    rng = np.random.default_rng(1)
+    labels = (rng.random((count, len(LABELS))) < 0.3).astype(np.float32)
+    measuring = _judged(network)
+    with tempfile.TemporaryDirectory() as folder:
+        work = WorkFolder(Store(folder), "work")
+        with going(count, report=lambda _told: None, stop_signal=lambda: 0) as on:
+            fakes = work.measured(
+                FakeSet("fakes", labels, range(count)), generator, measuring, going=on
+            )
+            reals = Measured(np.concatenate([_reals(network)[0]]), network.features)
+            real_labels = labels[np.arange(REALS) % count]
+            axes, weight = joint_axes(reals, real_labels)
+            compared = Reals(
+                measured=reals,
+                labels=real_labels,
+                train=reals,
+                unseen=reals,
+                axes=Axes(plain_statistics(reals.features)),
+                joint_axes=axes,
+                weight=weight,
+                shared=list(range(len(LABELS))),
+                hair=[],
+                tones=np.zeros((0, 3)),
+            )
+            numbers_of(fakes, labels, compared, neighbours=3, subsets=20, seed=0)
+
+
+def _reals(network: Extractor) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of random reals, and their pictures."""
+    pictures = np.random.default_rng(2).integers(0, 256, (REALS, SIDE_PX, SIDE_PX, 3), np.uint8)
+    measuring = Measuring(network, torch.device("cpu"))
+    chunks = [measuring(pictures[at : at + CHUNK]) for at in range(0, REALS, CHUNK)]
+    return np.concatenate(chunks), pictures
+
+
+def _judged(network: Extractor) -> Measuring:
+    rows, pictures = _reals(network)
+    labels = np.random.default_rng(3).random((REALS, len(LABELS))) < 0.3
+    features = rows[:, : network.features]
+    judge = fit_judge(features, thumbnails(pictures), labels, config=JudgeConfig())
+    return Measuring(network, torch.device("cpu"), judge)
+
+
+def _generator() -> GeneratorNet:
+    torch.manual_seed(0)
+    maker = family_of("dcgan64")
+    network = maker.generator(maker.spec(LABELS, NetworkSize(SIDE_PX, width=0.25)))
+    return network.eval().requires_grad_(False)
+
+
+def _peak_of_child(fakes: int, threads: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.evaluate", "--child", str(fakes)]
+    command += ["--threads", str(threads)]
+    root = Path(__file__).parents[1]
+    ended = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
+    return float(json.loads(ended.stdout.splitlines()[-1])["peak_mb"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluate",
+        description="Weighs and times the evaluation of a generator with random weights.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--fakes", type=int, nargs=2, default=[1000, 10_000], help="sizes to be weighed"
+    )
+    parser.add_argument("--rounds", type=int, default=12, help="chunks of 64 to be timed")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
