@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Dataset
 
 NOTE = "mlflow.note.content"  # where MLflow's UI looks for a description
+# MLflow's UI opens in its view of language models unless it is told what an experiment is.
+KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
+TRAINING_VIEW = "workflowType=machine_learning"
 CONTEXT = "mlflow.data.context"
 DATASET = "manifest"
 DIGEST_LENGTH = 36  # MLflow takes no longer one
@@ -33,14 +36,14 @@ Runs are made by the asset `generator` in Dagster: <{dagster}/assets/generator>.
 """
 
 CURVES = {
-    "d": "the critic's loss, telling real faces from drawn ones",
-    "g": "the generator's loss against the critic",
-    "d_labels": "how badly the critic tells the labels of real faces",
-    "g_labels": "how badly it tells the asked-for labels on drawn faces",
-    "r1": "slope of the critic on reals, which is held down",
-    "r2": "the same on fakes",
-    "slope": "gradient penalty of the losses wgan-gp and dragan",
-    "path": "path length penalty",
+    "d_loss": "the critic's loss, telling real faces from drawn ones",
+    "g_loss": "the generator's loss against the critic",
+    "d_label_loss": "how badly the critic tells the labels of real faces",
+    "g_label_loss": "how badly it tells the asked-for labels on drawn faces",
+    "r1_penalty": "slope of the critic on reals, which is held down",
+    "r2_penalty": "the same on fakes",
+    "slope_penalty": "gradient penalty of the losses wgan-gp and dragan",
+    "path_penalty": "path length penalty",
     "aug_p": "chance that a picture is shifted, scaled or turned before the critic sees it",
     "pictures_per_s": "speed",
     "memory_mb": "most memory taken so far (of the GPU, or of the process on a CPU)",
@@ -49,7 +52,8 @@ CURVES = {
 
 def run_url(tracking: TrackingResource, run_id: str) -> str:
     """Returns the address of a run's page in MLflow's UI."""
-    return f"{tracking.mlflow_url}/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
+    page = f"{tracking.mlflow_url}/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
+    return f"{page}?{TRAINING_VIEW}"
 
 
 def describe(
@@ -72,8 +76,9 @@ def describe(
         if dataset.digest not in [one.dataset.digest for one in known]:
             client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(CONTEXT, "training")])])
         client.set_tag(run_id, NOTE, note)
-        if NOTE not in client.get_experiment(experiment).tags:
-            client.set_experiment_tag(experiment, NOTE, about)
+        for tag, value in ((NOTE, about), (KIND, TRAINING)):
+            if tag not in client.get_experiment(experiment).tags:
+                client.set_experiment_tag(experiment, tag, value)
     except MlflowException as error:
         raise RegistryError(
             f"MLflow at {tracking.uri} did not take the description of run {run_id}: {error}. "
@@ -116,9 +121,9 @@ materialised again with the same settings.
 
 def _absent(settings: Mapping[str, Any]) -> set[str]:
     """The curves that a training with these settings does not have."""
-    weights = {"r1": "r1_gamma", "r2": "r2_gamma", "path": "pl_weight"}
+    weights = {"r1_penalty": "r1_gamma", "r2_penalty": "r2_gamma", "path_penalty": "pl_weight"}
     absent = {curve for curve, weight in weights.items() if not settings[weight]}
-    return absent if settings["loss"] in ("wgan-gp", "dragan") else {*absent, "slope"}
+    return absent if settings["loss"] in ("wgan-gp", "dragan") else {*absent, "slope_penalty"}
 
 
 def _dataset(store: Store, manifest: Manifest) -> "Dataset":

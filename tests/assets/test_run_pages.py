@@ -90,10 +90,10 @@ def test_the_note_says_what_was_made_from_what_and_links_to_dagster(
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("dcgan64", {"r2", "path", "slope"}),
-        ("srresnet", {"r1", "r2", "path"}),
-        ("stylegan2", {"r2", "slope"}),
-        ("omokage", {"path", "slope"}),
+        ("dcgan64", {"r2_penalty", "path_penalty", "slope_penalty"}),
+        ("srresnet", {"r1_penalty", "r2_penalty", "path_penalty"}),
+        ("stylegan2", {"r2_penalty", "slope_penalty"}),
+        ("omokage", {"path_penalty", "slope_penalty"}),
     ],
 )
 def test_only_curves_that_there_are_get_explained(
@@ -106,7 +106,7 @@ def test_only_curves_that_there_are_get_explained(
 def test_a_runs_address_is_the_one_of_its_page(tracking: TrackingResource) -> None:
     run_id = tracking.run_for("key", name="one", tags={})
     expected = f"http://mlflow.test/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
-    assert run_url(tracking, run_id) == expected
+    assert run_url(tracking, run_id) == f"{expected}?workflowType=machine_learning"
 
 
 def test_an_unknown_run_is_told_with_the_servers_address(
