@@ -55,13 +55,14 @@ def test_the_training_set_is_the_runs_dataset_once_however_often_it_goes_on(
     for note in ("first", "second"):
         describe(tracking, run_id, store=Store(home), manifest=manifest, note=note)
     run = tracking.client().get_run(run_id)
+    assert run.inputs is not None
     (found,) = run.inputs.dataset_inputs
     assert {tag.key: tag.value for tag in found.tags} == {"mlflow.data.context": "training"}
     assert (found.dataset.name, found.dataset.digest) == ("manifest", manifest.digest[:36])
     assert json.loads(found.dataset.source) == {"uri": Store(home).url(manifest.folder)}
-    columns = json.loads(found.dataset.schema)["mlflow_colspec"]
+    columns = json.loads(found.dataset.schema or "")["mlflow_colspec"]
     assert {"type": "boolean", "name": LABELS[0], "required": True} in columns
-    profile = json.loads(found.dataset.profile)
+    profile = json.loads(found.dataset.profile or "")
     assert (profile["train_rows"], profile["eval_rows"]) == (40, 24)
     assert run.data.tags[NOTE] == "second"
 

@@ -92,7 +92,7 @@ def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
     assert start(lambda: 0, "c0ffee-dirty")["images_seen"] == 160
 
     # Each step stands there once: that at 120 is the first time's
-    for name in ("d", "g", "aug_p", "memory_mb", "pictures_per_s", "images_seen"):
+    for name in ("d_loss", "g_loss", "aug_p", "memory_mb", "pictures_per_s", "images_seen"):
         history = client.get_metric_history(run_id, f"train/{name}")
         assert sorted(one.step for one in history) == [40, 80, 120, 160], name
     after = {one.step: one for one in client.get_metric_history(run_id, "train/d_loss")}
