@@ -121,7 +121,7 @@ def generator(
             tracking,
             manifest,
             dataclasses.asdict(plan.settings),
-            folder=opened.url(plan.folder),
+            folder=plan.folder,
             reason=plan.reason,
             dagster_run=context.run.run_id,
         )

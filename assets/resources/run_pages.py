@@ -106,8 +106,8 @@ A **{settings["family"]}** generator of {settings["resolution_px"]} px faces, tr
 - **Length** {settings["total_kimg"]:g} thousand pictures, {settings["batch"]} a step.
 - **Made by** Dagster run [{dagster_run[:8]}]({tracking.dagster_url}/runs/{dagster_run}), asset \
 [generator]({tracking.dagster_url}/assets/generator).
-- **Lies in** `{folder}`. Stopped before its end, it goes on in this same run when `generator` is \
-materialised again with the same settings.
+- **Lies in** `{folder}` under the home. Stopped before its end, it goes on in this same run when \
+`generator` is materialised again with the same settings.
 
 **How to read the curves** (the step is the number of pictures seen)
 

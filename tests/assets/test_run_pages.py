@@ -42,7 +42,7 @@ def note_of(tracking: TrackingResource, manifest: Manifest, name: str) -> str:
         tracking,
         manifest,
         dataclasses.asdict(preset(name, [])),
-        folder="/home/generators/x",
+        folder="generators/x",
         reason="from scratch",
         dagster_run="0123456789abcdef",
     )
