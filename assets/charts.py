@@ -37,7 +37,7 @@ def labels_png(made: LabelsFile) -> bytes:
     left, right = figure.subplots(1, 2, width_ratios=(4.6, side))
     _draw_bars(left, made, bars)
     _draw_pairs(right, made)
-    return _png(figure)
+    return png_of(figure)
 
 
 def lift(together: npt.NDArray[np.int64], crops: int) -> npt.NDArray[np.float64]:
@@ -105,9 +105,10 @@ def _draw_pairs(axes: Axes, made: LabelsFile) -> None:
     bar.ax.tick_params(labelsize=8, colors=INK, length=0)
 
 
-def _png(figure: Figure) -> bytes:
+def png_of(figure: Figure) -> bytes:
+    """Draws a figure of flat colours off screen; returns a small PNG."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")  # off screen: a Figure of its own has nothing of pyplot
+    figure.savefig(drawn, format="png")  # a Figure of its own has nothing of pyplot
     picture = Image.open(drawn).convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)

@@ -1,51 +1,81 @@
 """Asset checks: each table has its declared columns, and enough rows came through each stage."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from assets.faults import plain_failures
 from assets.resources import StoreResource
 from crawlers.audit import audit
 from dataset.errors import OmokageError
-from dataset.labels import LABELS_PATH
-from dataset.manifest import load_manifest, read_split
-from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, read_table
+from dataset.labels import load_labels, read_labels
+from dataset.manifest import Manifest, load_manifest, read_split
+from dataset.policy import TAKEDOWN_FILE
+from dataset.schemas import (
+    FACES,
+    FACES_PATH,
+    MACHINE_LABELS_PATH,
+    POSTS,
+    POSTS_PATH,
+    machine_labels_schema,
+    read_table,
+)
+from dataset.store import Store
 
 MIN_KEPT_FRAC = 0.2
-WANTED_LABELS = 23
 MIN_TRAIN_ROWS = 256
 MIN_EVAL_ROWS = 32
+TAKE_DOWN = (
+    "Their pictures must not stay: write a line such as `post danbooru/123` for each into "
+    f"{TAKEDOWN_FILE} under the home, and materialise posts, which removes them."
+)
 
 
 def table_checks() -> list[dg.AssetChecksDefinition]:
     """Returns all checks, in the order of the chain."""
     return [
-        _schema_check("posts", POSTS_PATH, POSTS),
+        _schema_check("posts", POSTS_PATH, lambda _store: POSTS),
         posts_kept,
         posts_are_safe,
         no_orphan_blobs,
         ledger_and_files_agree,
-        _schema_check("faces", FACES_PATH, FACES),
+        _schema_check("faces", FACES_PATH, lambda _store: FACES),
         faces_kept,
         labels_wanted,
+        _schema_check("machine_labels", MACHINE_LABELS_PATH, _machine_labels),
         manifest_schema_and_rows,
     ]
 
 
-def _schema_check(asset: str, path: str, declared: pa.Schema) -> dg.AssetChecksDefinition:
+def _machine_labels(store: Store) -> pa.Schema:
+    return machine_labels_schema(read_labels(store)[0])
+
+
+def _schema_check(
+    asset: str, path: str, declared_in: Callable[[Store], pa.Schema]
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name=f"{asset}_schema",
         blocking=True,
-        description=f"`{path}` has exactly the declared columns.",
+        description=f"`{path}` has exactly the declared columns, and no empty cell where none may "
+        "be.",
     )
     def check(store: StoreResource) -> dg.AssetCheckResult:
+        opened = store.open()
         try:
-            table = read_table(store.open(), path, declared=declared)
+            declared = declared_in(opened)
+            table = read_table(opened, path, declared=declared)
         except OmokageError as error:
-            return dg.AssetCheckResult(passed=False, description=f"{error} Build {asset} again.")
+            return dg.AssetCheckResult(
+                passed=False,
+                description=f"{error}\nWhat is below would misread it, so it waits. Materialise "
+                f"{asset} again: it writes the table anew. If it stays so, something else writes "
+                f"to {opened.url(path)}.",
+            )
         return dg.AssetCheckResult(
             passed=True, metadata={"columns": len(declared), "rows": table.num_rows}
         )
@@ -56,16 +86,24 @@ def _schema_check(asset: str, path: str, declared: pa.Schema) -> dg.AssetChecksD
 @dg.asset_check(asset="posts", blocking=True)
 def posts_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the boards' posts are kept."""
-    table = read_table(store.open(), POSTS_PATH, declared=POSTS)
+    with plain_failures():
+        table = read_table(store.open(), POSTS_PATH, declared=POSTS)
     kept = pc.sum(pc.is_null(table["drop_reason"])).as_py() or 0
-    hint = "Do the search words ask for safe pictures of characters?"
-    return _part("posts were kept", kept, table.num_rows, hint=hint)
+    return _part(
+        "posts were kept",
+        kept,
+        table.num_rows,
+        cause=_reasons_in_words(table["drop_reason"]),
+        hint="Do the crawl's search words (field `tags`) ask for safe pictures of characters? "
+        "not_fetched means that the pictures are still to come: crawl again.",
+    )
 
 
 @dg.asset_check(asset="posts", blocking=True)
 def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
     """No kept post has another rating than general."""
-    table = read_table(store.open(), POSTS_PATH, declared=POSTS)
+    with plain_failures():
+        table = read_table(store.open(), POSTS_PATH, declared=POSTS)
     stored = table.filter(pc.is_valid(table["sha256"]))
     unsafe = stored.filter(pc.not_equal(stored["rating"], "general"))
     names = [f"{row['board']} {row['post_id']}" for row in unsafe.slice(0, 10).to_pylist()]
@@ -73,7 +111,7 @@ def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
         passed=unsafe.num_rows == 0,
         description=(
             f"{unsafe.num_rows:,} of {stored.num_rows:,} stored posts are not rated general"
-            + (f": {', '.join(names)}. Put them onto the takedown list." if names else ".")
+            + (f": {_some(names, unsafe.num_rows)}. {TAKE_DOWN}" if names else ".")
         ),
         metadata={"unsafe": unsafe.num_rows, "stored": stored.num_rows},
     )
@@ -82,7 +120,8 @@ def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset="posts")
 def no_orphan_blobs(store: StoreResource) -> dg.AssetCheckResult:
     """Every file under `blobs/` is named by a post of the ledger."""
-    found = audit(store.open(), hashed=0)
+    with plain_failures():
+        found = audit(store.open(), hashed=0)
     left = [*found.orphans, *found.temporary]
     # A crawl at work writes a blob before its post says so.
     passed = found.crawling or not left
@@ -101,7 +140,8 @@ def no_orphan_blobs(store: StoreResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset="posts", blocking=True)
 def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
     """Every blob that a post names is there in its size; the newest are what their names say."""
-    found = audit(store.open())
+    with plain_failures():
+        found = audit(store.open())
     faults = {
         "missing": found.missing,
         "of another size": found.wrong_size,
@@ -122,34 +162,50 @@ def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
 
 
 def _first(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:5]) + (", …" if len(paths) > 5 else "")
+    return _some(paths[:5], len(paths))
+
+
+def _some(names: Sequence[str], total: int) -> str:
+    return ", ".join(names) + (", …" if total > len(names) else "")
 
 
 @dg.asset_check(asset="faces", blocking=True)
 def faces_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the kept pictures gave a face."""
     opened = store.open()
-    posts = read_table(opened, POSTS_PATH, declared=POSTS)
-    faces = read_table(opened, FACES_PATH, declared=FACES)
+    with plain_failures():
+        posts = read_table(opened, POSTS_PATH, declared=POSTS)
+        faces = read_table(opened, FACES_PATH, declared=FACES)
     blobs = pc.count_distinct(posts.filter(pc.is_null(posts["drop_reason"]))["sha256"]).as_py()
     kept = faces.filter(pc.is_null(faces["drop_reason"]))
     with_face = pc.count_distinct(kept["sha256"]).as_py()
-    hint = "Is this a board of portraits? Are the pictures faces already (option `cropped`)?"
-    return _part("pictures gave a face", with_face, blobs, hint=hint)
+    return _part(
+        "pictures gave a face",
+        with_face,
+        blobs,
+        cause=_reasons_in_words(faces["drop_reason"]),
+        hint="Is this a board of portraits? Are the pictures faces already (field `cropped`)? Are "
+        "the faces smaller than the field `min_side_px`?",
+    )
 
 
 @dg.asset_check(asset="labels")
 def labels_wanted(store: StoreResource) -> dg.AssetCheckResult:
     """As many labels as wanted were frequent enough."""
-    chosen = store.open().read_json(LABELS_PATH)["labels"]
+    with plain_failures():
+        made = load_labels(store.open())
+    chosen, wanted = made.labels, int(made.settings["count"])
+    passed = len(chosen) >= wanted
+    number = f"{len(chosen)} of {wanted} wanted labels: {', '.join(chosen)}."
     return dg.AssetCheckResult(
-        passed=len(chosen) >= WANTED_LABELS,
+        passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
-        description=(
-            f"{len(chosen)} of {WANTED_LABELS} wanted labels: {', '.join(chosen)}. With fewer, the "
-            "generator obeys just these; more pictures with appearance tags would give more."
-        ),
-        metadata={"labels": len(chosen)},
+        description=number
+        if passed
+        else f"{number} The generator will obey just these. More would come from more pictures "
+        f"with appearance tags (now {made.crops:,} crops), or from a lower `min_frac` of labels "
+        f"(now {made.settings['min_frac']:g}).",
+        metadata={"labels": len(chosen), "wanted": wanted},
     )
 
 
@@ -161,11 +217,17 @@ def manifest_schema_and_rows(store: StoreResource) -> dg.AssetCheckResult:
         current = load_manifest(opened, None)
         rows = {split: read_split(opened, current, split).num_rows for split in ("train", "eval")}
     except OmokageError as error:
-        return dg.AssetCheckResult(passed=False, description=f"{error} Build manifest again.")
+        return dg.AssetCheckResult(
+            passed=False,
+            description=f"{error}\nNothing is trained on it. Materialise manifest again: it writes "
+            "the tables anew.",
+        )
     short = list(_too_short(rows))
     return dg.AssetCheckResult(
         passed=not short,
-        description="; ".join(short) + ". Crawl more posts." if short else "Both splits are whole.",
+        description=f"{'; '.join(short)}. {_more_rows(current)}"
+        if short
+        else "Both splits are whole.",
         metadata={"train_rows": rows["train"], "eval_rows": rows["eval"]},
     )
 
@@ -176,12 +238,33 @@ def _too_short(rows: dict[str, int]) -> Iterator[str]:
             yield f"{rows[split]:,} rows in the {split} split (limit {limit:,})"
 
 
-def _part(what: str, count: int, total: int, *, hint: str) -> dg.AssetCheckResult:
+def _more_rows(manifest: Manifest) -> str:
+    """What gives more rows: the labels that are missing, the other split's, or more pictures."""
+    advice = [
+        "Too few faces to train on or to judge by: crawl more posts, or import pictures of your own"
+    ]
+    if manifest.untagged:
+        advice.append(f"{manifest.untagged:,} faces were left out for want of labels")
+    if manifest.train_rows >= MIN_TRAIN_ROWS:
+        advice.append(f"or raise eval_frac of manifest (now {manifest.eval_frac:g})")
+    return "; ".join(advice) + "."
+
+
+def _reasons_in_words(column: pa.ChunkedArray) -> str:
+    """The three most frequent drop reasons: `most were dropped as rating (120), banned (9)`."""
+    counts = Counter(column.drop_null().to_pylist()).most_common(3)
+    if not counts:
+        return ""
+    told = ", ".join(f"{reason} ({count:,})" for reason, count in counts)
+    return f"Most of what was dropped: {told}. "
+
+
+def _part(what: str, count: int, total: int, *, cause: str, hint: str) -> dg.AssetCheckResult:
     part = count / total if total else 0.0
     passed = part >= MIN_KEPT_FRAC
     number = f"{count:,} of {total:,} {what} ({part:.1%}, limit {MIN_KEPT_FRAC:.0%})"
     return dg.AssetCheckResult(
         passed=passed,
-        description=f"{number}." if passed else f"{number}. {hint}",
+        description=f"{number}." if passed else f"{number}. {cause}{hint}",
         metadata={"kept": count, "total": total, "part": part},
     )

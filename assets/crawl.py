@@ -6,7 +6,7 @@ from pydantic import Field
 from assets.faults import plain_failures
 from assets.previews import blob_sheet, inline
 from assets.resources import ChildProcess, StoreResource
-from assets.tables import OWNERS, reasons
+from assets.tables import OWNERS, reasons, tags_of
 from crawlers.ledger import Ledger
 from crawlers.sites import Site
 from dataset.store import Store
@@ -18,9 +18,17 @@ class CrawlConfig(dg.Config):
     """What to ask the board for."""
 
     tags: str = Field(
-        default="", description="Search words in the board's own language, such as `1girl`."
+        default="",
+        description="Search words in the board's own language, such as `1girl solo`. Empty (the "
+        "default) asks for all posts; that they are rated safe is asked for and checked in any "
+        "case. Each search goes on where it stopped, apart from the others.",
     )
-    limit: int = Field(default=0, ge=0, description="Stop after this many posts seen; 0: no limit.")
+    limit: int = Field(
+        default=0,
+        ge=0,
+        description="Posts to look at in this run, then it stops and the next run goes on. 0 (the "
+        "default) looks at all that there are; a first try on a large board wants some 500.",
+    )
 
 
 def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
@@ -32,10 +40,17 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         kinds={"scrapy", "sqlite"},
         owners=OWNERS,
         description=(
-            f"New posts of **{site.name}** (`{site.api}`, {site.family}): their records in the "
-            "ledger, their pictures among the blobs. Only pictures that are rated safe are "
-            "stored. Goes on where the last crawl stopped."
+            f"New posts of **{site.name}** (`{site.api}`, {site.family}): their records and their "
+            "pictures. Only pictures that are rated safe are stored. Goes on where the last crawl "
+            "stopped.\n\n"
+            "**From** the board's published API, at the pace that the site registry names.\n\n"
+            "**Lies in** `ledger.sqlite` (a row a post) and `blobs/ab/cd/<sha256>.<ext>` (the "
+            "originals, their md5 verified).\n\n"
+            "**If it is wrong:** a board that refuses (401, 403) stops the crawl at once: read its "
+            "rules and set the contact or the key that it asks for. Whatever else fails may be run "
+            "again. A picture that must go is a line in `takedown.txt`."
         ),
+        tags=tags_of("crawling", needs="network"),
         op_tags={"omokage/stage": "crawl"},
     )
     def crawl(
@@ -57,8 +72,8 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "kept": made["kept"],
                 "refused": reasons(made["refused"]),
                 "put_off": made["put_off"],
-                "downloaded": dg.MetadataValue.text(f"{made['bytes'] / 1e6:,.1f} MB"),
-                "bytes": made["bytes"],
+                "refused_posts": sum(made["refused"].values()),
+                "downloaded_mb": round(made["bytes"] / 1e6, 3),
                 "api_requests": made["api_requests"],
                 "media_requests": made["media_requests"],
                 "seconds": made["seconds"],

@@ -1,14 +1,17 @@
 """Faces: square crops of the blobs, in 16 shards by the sha256's first hex digit."""
 
+from typing import Literal
+
 import dagster as dg
 from PIL import Image
 from pydantic import Field
 
 from assets.faults import plain_failures
+from assets.lineage import FACES_LINEAGE
 from assets.previews import contact_sheet, inline
 from assets.resources import ComputeResource, StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema, reasons
+from assets.tables import OWNERS, column_schema, reasons, tags_of
 from dataset.faces import FaceSettings, crop_shards
 from dataset.schemas import FACES
 from dataset.store import Store
@@ -21,33 +24,61 @@ class FaceConfig(dg.Config):
     """How faces are found and cut out."""
 
     min_side_px: int = Field(
-        default=64, ge=24, description="Squares with a shorter side are dropped."
+        default=64,
+        ge=24,
+        le=4096,
+        description="Faces whose square is smaller than so many pixels are dropped as `too_small` "
+        "(24 to 4096, default 64). Set it to the side that you train at; a larger value also makes "
+        "the search faster, since small faces need not be looked for.",
     )
     crop_px: int = Field(
-        default=128, ge=64, description="Side of the stored crops; never enlarged to it."
+        default=128,
+        ge=64,
+        le=4096,
+        description="Side in pixels of the stored crops (64 to 4096, default 128). Smaller squares "
+        "are stored as they are, never enlarged. Raise it for a generator of more than 128 px; all "
+        "faces are then cut again.",
     )
     cropped: bool = Field(
-        default=False, description="The pictures are faces already: take them whole."
+        default=False,
+        description="True: the pictures are faces already and are taken whole, without a search. "
+        "False (the default) looks for faces on them.",
     )
-    detector: str = Field(
-        default="lbp", description="lbp: the LBP cascade; onnx: a YOLO model of your own."
+    detector: Literal["lbp", "onnx"] = Field(
+        default="lbp",
+        description="Who looks for faces: `lbp` (the default), the LBP cascade that comes with the "
+        "project; `onnx`, a YOLO model of your own, which `onnx_path` names.",
     )
-    mode: str = Field(
+    mode: Literal["thorough", "fast"] = Field(
         default="thorough",
-        description="How lbp searches: thorough finds most; fast takes a third of the time and "
-        "sees no face whose box is below 64 px.",
+        description="How `lbp` searches: `thorough` (the default) finds most; `fast` takes a third "
+        "of the time and sees no face whose box is below 64 px. Means nothing to `onnx`.",
     )
     onnx_path: str = Field(
-        default="", description="The ONNX file, at the same path for every worker."
+        default="",
+        description="The ONNX file of detector `onnx`, at the same path for every worker. Empty "
+        "(the default) with `lbp`.",
     )
     onnx_input_px: int = Field(
-        default=640, description="Side of the square input that the model was exported with."
+        default=640,
+        ge=32,
+        le=4096,
+        description="Side in pixels of the square input that the ONNX model was exported with (32 "
+        "to 4096, default 640).",
     )
     onnx_min_score: float = Field(
-        default=0.3, description="Faces of the ONNX model with a lower score are left out."
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Faces that the ONNX model is less sure of are left out (0 to 1, default 0.3). "
+        "Raise it if crops show no faces, lower it if faces are missed.",
     )
     onnx_max_iou: float = Field(
-        default=0.5, description="Of two boxes that overlap more, the lower score is left out."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Of two boxes of the ONNX model that overlap by more than this part of their "
+        "union, the less sure one is left out (0 to 1, default 0.5).",
     )
 
 
@@ -56,14 +87,24 @@ class FaceConfig(dg.Config):
     group_name="dataset",
     kinds={"opencv", "parquet"},
     owners=OWNERS,
-    metadata={"dagster/column_schema": column_schema(FACES)},
+    tags=tags_of("dataset", needs="cpu"),
+    metadata={
+        "dagster/column_schema": column_schema(FACES),
+        "dagster/column_lineage": FACES_LINEAGE,
+    },
 )
 def faces(
     config: FaceConfig, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
     """Faces found on all kept pictures: box grown 1.5x, squared, cut out.
 
-    Shards whose pictures and settings are unchanged are used again as they are.
+    **From** the kept rows of `posts` and their blobs. Each of the 16 shards whose pictures and
+    settings are unchanged is used again as it is.
+
+    **Lies in** `faces.parquet` (a row a face, kept or dropped and why), the crops in `crops/`.
+
+    **If it is wrong:** crops without a face are named in `rejects.txt` (`omokage review` writes
+    it), then build this again. Too few faces: see `dropped` below and the field `min_side_px`.
     """
     watch = Stopwatch()
     opened = store.open()
@@ -74,11 +115,14 @@ def faces(
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.rows,
+            "dagster/uri": opened.url(made.path),
             "pictures": made.pictures,
             "pictures_without_face": made.pictures_without_face,
             "unreadable_pictures": len(made.unreadable),
             "kept": made.kept,
             "dropped": reasons(made.dropped),
+            "dropped_faces": made.rows - made.kept,
+            "with_face_frac": round(1 - made.pictures_without_face / made.pictures, 4),
             "shards_reused": made.shards_reused,
             "reused": made.shards_reused == made.shards,
             "seconds": watch.seconds,

@@ -8,11 +8,13 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
+from assets.curves import curves_chart
 from assets.faults import plain_failures
-from assets.previews import inline
+from assets.previews import MAX_BYTES, inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.resources.run_pages import describe, run_url, training_note
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS
+from assets.tables import OWNERS, tags_of
 from dataset.manifest import load_manifest
 from dataset.store import Store
 
@@ -29,26 +31,29 @@ class GeneratorConfig(dg.Config):
         default="demo",
         description="Settings to begin with: a family's own (dcgan64, dcgan96, acgan64, srresnet, "
         "stylegan2, omokage: hours on a GPU), <family>-small (minutes on two cores), "
-        "<family>-smoke (seconds, draws nothing worth seeing), or demo; models/presets.py has "
-        "them.",
+        "<family>-smoke (seconds, draws nothing worth seeing), or demo (the default: four minutes "
+        "on two cores); models/presets.py has them.",
     )
     overrides: dict[str, str] = Field(
         default={},
-        description='Settings to change, such as {"total_kimg": "200", "batch": "64"}; '
-        "models/config.py says what each means.",
+        description='Settings of the preset to change, as texts, such as {"total_kimg": "200", '
+        '"batch": "64"}; models/config.py says what each means, its unit and its range. None are '
+        "changed by default; each change is a training of its own.",
     )
     processes: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Processes that share each batch, started by torchrun on this machine: one GPU "
-        "each, or all on the CPU where there is none. They learn what one would; the batch must be "
-        "a multiple of them. The run holds one slot of the pool `gpu`, however many they are.",
+        description="Processes that share each batch (1 to 64, default 1), started by torchrun on "
+        "this machine: one GPU each, or all on the CPU where there is none. They learn what one "
+        "would; the batch must be a multiple of them. The run holds one slot of the pool `gpu`, "
+        "however many they are.",
     )
     grow_kimg: float = Field(
         default=0.0,
         ge=0.0,
-        description="0 trains from scratch on a new manifest. Above it, training is incremental: "
+        description="0 (the default) trains from scratch on a new manifest. Above it, training is "
+        "incremental: "
         "if the current generator learnt with the same settings and labels from another manifest, "
         "it is gone on from for so many thousand pictures of the new one (instead of the preset's "
         "total_kimg); otherwise a new one is trained from scratch, and the metadata says why.",
@@ -56,7 +61,12 @@ class GeneratorConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["manifest"], group_name="training", kinds={"pytorch", "mlflow"}, owners=OWNERS, pool="gpu"
+    deps=["manifest"],
+    group_name="training",
+    kinds={"pytorch", "mlflow"},
+    owners=OWNERS,
+    tags=tags_of("training", needs="gpu"),
+    pool="gpu",
 )
 def generator(
     context: dg.AssetExecutionContext,
@@ -67,8 +77,16 @@ def generator(
 ) -> dg.MaterializeResult:
     """A label-conditioned generator, trained in a subprocess that checkpoints and resumes.
 
-    The same manifest with the same settings is not trained again. One that was stopped goes on, in
-    the MLflow run that it began.
+    **From** the `manifest`, by the settings of a preset. The same manifest with the same settings
+    is not trained again. One that was stopped goes on from its last checkpoint, in the MLflow run
+    that it began.
+
+    **Lies in** `generators/<manifest>-<settings>/`: `generator/` (weights and what is known of
+    them), `checkpoints/`, `samples/`, `progress.jsonl`; `generators/current.json` names the newest.
+
+    **If it is wrong:** look at the samples and curves below and on the MLflow page. Blurred or
+    alike faces want more pictures (`total_kimg`) or another family; a loss that is not finite wants
+    smaller `lr_g` and `lr_d`. What to change goes into `overrides`.
     """
     watch = Stopwatch()
     # These import torch, which the code location need not load.
@@ -99,6 +117,15 @@ def generator(
                 "omokage.dagster_run": context.run.run_id,
             },
         )
+        note = training_note(
+            tracking,
+            manifest,
+            dataclasses.asdict(plan.settings),
+            folder=plan.folder,
+            reason=plan.reason,
+            dagster_run=context.run.run_id,
+        )
+        describe(tracking, run_id, store=opened, manifest=manifest, note=note)
     context.log.info(f"{plan.name}: {plan.reason}")
     begun = bool(finished(opened, f"{plan.folder}/checkpoints"))
     if plan.origin:
@@ -127,6 +154,7 @@ def generator(
         },
     )
     facts = opened.read_json(f"{plan.folder}/generator/train.json")
+    curves = curves_chart(opened, plan.folder)
     return dg.MaterializeResult(
         metadata={
             "family": settings.family,
@@ -145,7 +173,11 @@ def generator(
             "manifest": manifest.digest,
             "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
             "mlflow_run": run_id,
-            "preview": _last_samples(opened, plan.folder),
+            "mlflow_page": dg.MetadataValue.url(run_url(tracking, run_id)),
+            "dagster/uri": opened.url(f"{plan.folder}/generator"),
+            **_last_losses(facts),
+            "curves": curves,
+            "preview": _last_samples(opened, plan.folder, max_bytes=MAX_BYTES - len(curves.value)),
         },
         data_version=dg.DataVersion(plan.name),
     )
@@ -185,7 +217,18 @@ def _best_snapshot(store: Store, folder: str) -> dict[str, Any]:
     }
 
 
-def _last_samples(store: Store, folder: str) -> dg.MarkdownMetadataValue:
+def _last_losses(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of the last tick, for plots over the generators: losses and speed.
+
+    facts: of the train.json.
+    """
+    names = {"d": "d_loss", "g": "g_loss", "d_labels": "d_label_loss", "g_labels": "g_label_loss"}
+    names |= {"pictures_per_s": "pictures_per_s"}
+    last = facts["metrics"]  # empty where a training was stopped between its last step and its end
+    return {words: round(last[name], 4) for name, words in names.items() if name in last}
+
+
+def _last_samples(store: Store, folder: str, *, max_bytes: int) -> dg.MarkdownMetadataValue:
     """Shows the newest grid of the fixed-seed samples that training draws as it goes."""
     with store.open(store.files(f"{folder}/samples")[-1]) as file:
-        return inline(Image.open(file))
+        return inline(Image.open(file), max_bytes=max_bytes)

@@ -5,9 +5,10 @@ from pydantic import Field
 
 from assets.charts import labels_chart
 from assets.faults import plain_failures
+from assets.lineage import LABELS_COLUMNS, LABELS_LINEAGE
 from assets.resources import StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS
+from assets.tables import OWNERS, tags_of
 from dataset.labels import LabelSettings, LabelsFile, choose_labels
 
 CUT_LISTED = 40
@@ -17,17 +18,53 @@ class LabelConfig(dg.Config):
     """Which appearance tags become labels."""
 
     min_frac: float = Field(
-        default=0.05, ge=0, le=1, description="Rarer tags are cut (part of the crops)."
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Tags on a smaller part of the crops than this are no labels (0 to 1, default "
+        "0.05). Lower it on a large set, where 1 % are thousands of faces to learn from.",
     )
-    max_frac: float = Field(default=0.5, ge=0, le=1, description="More frequent tags are cut.")
-    count: int = Field(default=23, ge=1, le=512, description="How many labels at most.")
+    max_frac: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Tags on a larger part of the crops than this are no labels (0 to 1, default "
+        "0.5). Raise it for a set of one kind, such as long hair on nearly all.",
+    )
+    count: int = Field(
+        default=23,
+        ge=1,
+        le=512,
+        description="So many labels at most, the most frequent ones (1 to 512, default 23). Each "
+        "change of the labels is a new manifest, and a new training.",
+    )
 
 
-@dg.asset(deps=["posts", "faces"], group_name="dataset", kinds={"json"}, owners=OWNERS)
+@dg.asset(
+    deps=["posts", "faces"],
+    group_name="dataset",
+    kinds={"json"},
+    owners=OWNERS,
+    tags=tags_of("dataset", needs="cpu"),
+    metadata={
+        "dagster/column_schema": LABELS_COLUMNS,
+        "dagster/column_lineage": LABELS_LINEAGE,
+    },
+)
 def labels(
     context: dg.AssetExecutionContext, config: LabelConfig, store: StoreResource
 ) -> dg.MaterializeResult:
-    """The labels: curated appearance tags on 5 % to 50 % of the crops, the most frequent 23."""
+    """The labels that the generator will obey: what is frequent, and not too frequent, on faces.
+
+    **From** the general tags of the posts whose faces were kept: the curated appearance tags (hair,
+    eyes, what is on the head), after aliases and implications, on 5 % to 50 % of the crops, the
+    most frequent 23.
+
+    **Lies in** `labels.json`, with the counts of all tags and why each other one was cut.
+
+    **If it is wrong:** a label that is missed stands under `cut` below with the reason; the fields
+    `min_frac`, `max_frac` and `count` let more or fewer in.
+    """
     watch = Stopwatch()
     opened = store.open()
     settings = LabelSettings(min_frac=config.min_frac, max_frac=config.max_frac, count=config.count)
@@ -39,6 +76,7 @@ def labels(
     return dg.MaterializeResult(
         metadata={
             "labels": len(made.labels),
+            "dagster/uri": opened.url(made.path),
             "chosen": _chosen(made),
             "cut": _cut(made),
             "crops": made.crops,

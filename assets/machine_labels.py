@@ -1,20 +1,21 @@
 """Machine labels: what a tagger says of the faces whose posts have no tags."""
 
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from PIL import Image
 from pydantic import Field
 
 from assets.faults import plain_failures
+from assets.lineage import machine_labels_lineage
 from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS
+from assets.tables import OWNERS, column_schema, tags_of
 from dataset.errors import ConfigError
-from dataset.schemas import MACHINE_LABELS_PATH
+from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema
 from dataset.store import Store
-from models.tagger.faces import faces_of
+from models.tagger.faces import HomeFaces, faces_of
 from models.tagger.machine_labels import MachineLabels, write_none
 
 CHART, TABLE = "chart.png", "scores.md"  # in the tagger's folder
@@ -24,27 +25,61 @@ class MachineLabelConfig(dg.Config):
     """Which tagger labels the faces without tags, and how ours is trained."""
 
     total_kimg: float = Field(
-        default=130.0, gt=0, description="Thousands of pictures shown to our own tagger."
+        default=130.0,
+        gt=0,
+        description="Thousands of pictures shown to our own tagger while it learns (above 0, "
+        "default 130: minutes on two cores). More helps only with many thousand tagged faces.",
     )
     overrides: dict[str, str] = Field(
-        default={}, description='Further settings of it, such as {"input_px": "96"}.'
+        default={},
+        description='Further settings of our own tagger, such as {"input_px": "96"}, as texts; '
+        "models/tagger/config.py says what each means. None are changed by default.",
     )
     eval_frac: float = Field(
-        default=0.1, gt=0, lt=1, description="Part of the pictures that it is measured on."
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Part of the tagged pictures that the tagger is measured on (between 0 and 1, "
+        "default 0.1). Use the manifest's, so that the scores are of its eval split.",
     )
     threshold: float = Field(
         default=0.25,
         gt=0,
         lt=1,
-        description="Probability of the counts, precision and recall that are shown. The manifest "
-        "applies its own.",
+        description="Probability of the counts, precision and recall that are shown (between 0 and "
+        "1, default 0.25). It changes no label: the manifest applies its own `machine_threshold`.",
     )
-    onnx: str = Field(default="", description="A tagger of your own: path of its ONNX file.")
-    tags: str = Field(default="", description="Its list of tags, such as selected_tags.csv.")
-    input_size: int = Field(default=0, ge=0, description="Its input's side; 0: as declared.")
-    layout: str = Field(default="", description="nhwc or nchw; empty: as declared.")
-    range: str = Field(default="", description="bgr255, rgb255, rgb01 or rgb11; empty: by layout.")
-    logits: bool = Field(default=False, description="Its outputs are logits.")
+    onnx: str = Field(
+        default="",
+        description="A tagger of your own instead: path of its ONNX file. Empty (the default): "
+        "ours is trained on the faces with tags. Wants `tags` as well.",
+    )
+    tags: str = Field(
+        default="",
+        description="Path of the ONNX tagger's list of tags, such as selected_tags.csv; goes with "
+        "`onnx`. Empty by default.",
+    )
+    input_size: int = Field(
+        default=0,
+        ge=0,
+        description="Side in pixels of the ONNX tagger's input; 0 (the default): as its file "
+        "declares. Needed where that leaves it open.",
+    )
+    layout: Literal["", "nhwc", "nchw"] = Field(
+        default="",
+        description="Order of the ONNX tagger's input: `nhwc` (colours last) or `nchw` (colours "
+        "first); empty (the default): as its file declares.",
+    )
+    range: Literal["", "bgr255", "rgb255", "rgb01", "rgb11"] = Field(
+        default="",
+        description="Colours that the ONNX tagger wants: `bgr255` or `rgb255` (0 to 255), `rgb01` "
+        "(0 to 1), `rgb11` (-1 to 1); empty (the default): bgr255 for nhwc, else rgb01.",
+    )
+    logits: bool = Field(
+        default=False,
+        description="True: the ONNX tagger's outputs are logits, not probabilities, and a sigmoid "
+        "is applied. False is the default.",
+    )
 
 
 @dg.asset(
@@ -52,6 +87,12 @@ class MachineLabelConfig(dg.Config):
     group_name="dataset",
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
+    tags=tags_of("dataset", needs="gpu"),
+    # Before the first build: the columns that there are whatever the labels.
+    metadata={
+        "dagster/column_schema": column_schema(machine_labels_schema([])),
+        "dagster/column_lineage": machine_labels_lineage([]),
+    },
     pool="gpu",
 )
 def machine_labels(
@@ -62,7 +103,13 @@ def machine_labels(
 ) -> dg.MaterializeResult:
     """Probabilities of each label for faces without tags, by a tagger trained on those with tags.
 
-    Without such a face nothing is trained; the same faces and tagger are not gone through again.
+    **From** the kept `faces` whose `posts` have no tags, such as an own collection's. Without such
+    a face nothing is trained; the same faces and tagger are not gone through again.
+
+    **Lies in** `machine_labels.parquet`; our own tagger in `taggers/`.
+
+    **If it is wrong:** see average precision and calibration by label below. A label that the
+    tagger does not know wants more tagged faces, or a tagger of your own (field `onnx`).
     """
     watch = Stopwatch()
     opened = store.open()
@@ -71,11 +118,12 @@ def machine_labels(
         faces = faces_of(opened)
         none = None if faces.untagged.num_rows else write_none(opened, faces.labels)
     if none is not None:
-        return _nothing_to_do(opened, none, tagged=faces.tagged.num_rows, seconds=watch.seconds)
+        return _nothing_to_do(opened, none, faces, seconds=watch.seconds)
     made = child.run(context, arguments)
     scores = made["scores"] or {}
     metadata: dict[str, Any] = {
         "dagster/row_count": made["rows"],
+        **_columns(opened, faces.labels),
         "untagged": made["untagged"],
         "tagged": made["tagged"],
         "without_a_label": made["without"],
@@ -123,13 +171,14 @@ def child_arguments(config: MachineLabelConfig, *, home: str) -> list[str]:
 
 
 def _nothing_to_do(
-    store: Store, made: MachineLabels, *, tagged: int, seconds: float
+    store: Store, made: MachineLabels, faces: HomeFaces, *, seconds: float
 ) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.rows,
+            **_columns(store, faces.labels),
             "untagged": 0,
-            "tagged": tagged,
+            "tagged": faces.tagged.num_rows,
             "note": "All kept faces have tags: no tagger is needed, and none was trained.",
             "seconds": seconds,
             "path": dg.MetadataValue.path(store.url(made.path)),
@@ -137,6 +186,15 @@ def _nothing_to_do(
         },
         data_version=dg.DataVersion(made.digest),
     )
+
+
+def _columns(store: Store, labels: tuple[str, ...]) -> dict[str, Any]:
+    """What Dagster knows of every table: where it is, its columns, and what they come from."""
+    return {
+        "dagster/uri": store.url(MACHINE_LABELS_PATH),
+        "dagster/column_schema": column_schema(machine_labels_schema(list(labels))),
+        "dagster/column_lineage": machine_labels_lineage(labels),
+    }
 
 
 def _report(store: Store, folder: str) -> dict[str, dg.MetadataValue]:

@@ -4,27 +4,38 @@ import dagster as dg
 from pydantic import Field
 
 from assets.faults import plain_failures
+from assets.lineage import manifest_lineage
 from assets.resources import StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema
+from assets.tables import OWNERS, column_schema, tags_of
 from dataset.machine import DEFAULT_THRESHOLD
 from dataset.manifest import Manifest, build_manifest
-from dataset.schemas import FACES, MACHINE_LABELS_PATH, manifest_schema
+from dataset.schemas import MACHINE_LABELS_PATH, manifest_schema
 
 
 class ManifestConfig(dg.Config):
     """How the crops are split."""
 
     eval_frac: float = Field(
-        default=0.1, gt=0, lt=1, description="Part of the pictures that training never sees."
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Part of the pictures that training never sees and generators are judged by "
+        "(between 0 and 1, default 0.1). A distance from fewer than some 2,000 faces is noisy: "
+        "raise it on small sets.",
     )
     machine_labels: str = Field(
         default=MACHINE_LABELS_PATH,
-        description="Table of a tagger's labels under the home, for posts without tags; "
-        "empty: such posts are left out.",
+        description="Path under the home of a tagger's table, for faces whose posts have no tags "
+        "(default: the one that the asset `machine_labels` writes). Empty: such faces are left "
+        "out.",
     )
     machine_threshold: float = Field(
-        default=DEFAULT_THRESHOLD, gt=0, lt=1, description="Probability from which a label holds."
+        default=DEFAULT_THRESHOLD,
+        gt=0,
+        lt=1,
+        description="Probability of the tagger from which a face has a label (between 0 and 1, "
+        "default 0.25). Raise it if machine-labelled faces bear labels that they do not show.",
     )
 
 
@@ -33,9 +44,26 @@ class ManifestConfig(dg.Config):
     group_name="dataset",
     kinds={"parquet"},
     owners=OWNERS,
+    tags=tags_of("dataset", needs="cpu"),
+    # Before the first build: the columns that there are whatever the labels.
+    metadata={
+        "dagster/column_schema": column_schema(manifest_schema([])),
+        "dagster/column_lineage": manifest_lineage([]),
+    },
 )
 def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResult:
-    """The training set: crops, splits and labels. Same content, same digest, no new training."""
+    """The training set: crops, splits and labels, named by the digest of its content.
+
+    **From** the kept `faces`, the tags of their `posts` or else `machine_labels`, by the `labels`.
+    Same content, same digest, no new training. A picture's split is by its sha256 alone, so one
+    that generators are judged by is never learnt from.
+
+    **Lies in** `manifest/<digest>/` (`train.parquet`, `eval.parquet`, `manifest.json`);
+    `manifest/current.json` names the newest.
+
+    **If it is wrong:** build what is wrong above it (`faces` for crops, `labels` for labels), then
+    this. An older manifest stays where it is and may be trained on by its digest.
+    """
     watch = Stopwatch()
     opened = store.open()
     with plain_failures():
@@ -48,6 +76,7 @@ def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResu
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.train_rows + made.eval_rows,
+            "dagster/uri": opened.url(made.folder),
             "dagster/column_schema": column_schema(manifest_schema(made.labels)),
             "train_rows": made.train_rows,
             "eval_rows": made.eval_rows,
@@ -57,7 +86,9 @@ def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResu
             "untagged_faces_left_out": made.untagged,
             "crop_px": made.crop_px,
             "made_from": dg.MetadataValue.json(made.made_from),
-            "dagster/column_lineage": _lineage(made.labels),
+            "dagster/column_lineage": manifest_lineage(
+                made.labels, by_machine=bool(config.machine_labels)
+            ),
             "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.folder)),
             "digest": made.digest,
@@ -73,14 +104,3 @@ def _rows_by_label(made: Manifest) -> dg.MarkdownMetadataValue:
         for label in made.labels
     )
     return dg.MetadataValue.md(f"| label | rows | part |\n| --- | ---: | ---: |\n{rows}")
-
-
-def _lineage(labels: list[str]) -> dg.TableColumnLineage:
-    """Columns of the faces are taken over; the labels come from the posts' tags."""
-    taken = [name for name in manifest_schema([]).names if name in FACES.names]
-    of_faces = {name: [dg.TableColumnDep(dg.AssetKey("faces"), name)] for name in taken}
-    tags = dg.TableColumnDep(dg.AssetKey("posts"), "tags_general")
-    split = {"split": [dg.TableColumnDep(dg.AssetKey("faces"), "sha256")]}
-    return dg.TableColumnLineage(
-        {**of_faces, **split, "labels_by": [tags], **{label: [tags] for label in labels}}
-    )

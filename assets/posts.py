@@ -7,10 +7,11 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from assets.faults import plain_failures
+from assets.lineage import POSTS_LINEAGE
 from assets.previews import blob_sheet, inline
 from assets.resources import StoreResource
 from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, boards_table, column_schema, reasons
+from assets.tables import OWNERS, boards_table, column_schema, reasons, tags_of
 from crawlers.export import export_posts
 from crawlers.sites import load_sites
 from dataset.schemas import POSTS, read_table
@@ -29,10 +30,19 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
         kinds={"parquet"},
         owners=OWNERS,
         description=(
-            "One row for each post of a board or an import, kept or dropped and why. The takedown "
-            "list is applied again at every build."
+            "One row for each post of a board or an import, kept or dropped and why.\n\n"
+            "**From** the ledger that the crawls and `omokage import` write; the policy and the "
+            "takedown list are applied again at every build.\n\n"
+            "**Lies in** `posts.parquet`.\n\n"
+            "**If it is wrong:** `refused` below counts the drop reasons. Too many `rating` or "
+            "`tag_…`: the search words of the crawl ask for the wrong thing. `not_fetched`: crawl "
+            "again. A post that must go is a line in `takedown.txt`, then build this again."
         ),
-        metadata={"dagster/column_schema": column_schema(POSTS)},
+        tags=tags_of("dataset", needs="cpu"),
+        metadata={
+            "dagster/column_schema": column_schema(POSTS),
+            "dagster/column_lineage": POSTS_LINEAGE,
+        },
     )
     def posts(store: StoreResource) -> dg.MaterializeResult:
         watch = Stopwatch()
@@ -43,7 +53,9 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": made.rows,
+                "dagster/uri": opened.url(made.path),
                 "kept": made.kept,
+                "kept_frac": round(made.kept / made.rows, 4),
                 "refused": reasons(made.refused),
                 "boards": boards_table(made.boards),
                 "requeued": made.requeued,

@@ -42,8 +42,8 @@ def blob_sheet(store: Store, blobs: Sequence[tuple[str, str]], *, columns: int) 
     return contact_sheet(pictures or [Image.new("RGB", (96, 96), PAPER)], columns=columns)
 
 
-def inline(picture: Image.Image) -> dg.MarkdownMetadataValue:
-    """Returns the picture as Markdown with the JPEG inside, at most MAX_BYTES long.
+def inline(picture: Image.Image, *, max_bytes: int = MAX_BYTES) -> dg.MarkdownMetadataValue:
+    """Returns the picture as Markdown with the JPEG inside, at most max_bytes long.
 
     Quality goes down first, then size, until it fits.
     """
@@ -51,7 +51,7 @@ def inline(picture: Image.Image) -> dg.MarkdownMetadataValue:
     while True:
         for quality in (88, 75, 60):
             text = _markdown(shown, quality)
-            if len(text) <= MAX_BYTES:
+            if len(text) <= max_bytes:
                 return dg.MetadataValue.md(text)
         shown = shown.resize((shown.width * 3 // 4, shown.height * 3 // 4))
 

@@ -1,4 +1,4 @@
-"""How tables are shown in Dagster: column schemas, counts by reason, digests, and the owner."""
+"""How tables are shown in Dagster: columns and what holds for them, counts by reason, tags."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,59 @@ import pyarrow as pa
 
 OWNERS = ["team:avatars"]
 
+# What holds for a table as a whole, and for single columns beside their type: by table's name.
+_OF_TABLES = {
+    "posts": ["one row for each (board, post_id)", "sorted by (board, post_id)"],
+    "faces": ["sorted by face_id", "a face without drop_reason has a crop and its sha256"],
+    "machine_labels": ["only faces whose posts have no tags", "sorted by face_id"],
+    "manifest": ["sorted by face_id", "all faces of one blob stand in one split"],
+}
+_UNIQUE = {"faces": "face_id", "machine_labels": "face_id", "manifest": "face_id"}
+_OF_COLUMNS = {
+    ("posts", "md5"): ["32 hex digits"],
+    ("posts", "sha256"): ["64 hex digits"],
+    ("posts", "width"): ["> 0"],
+    ("posts", "height"): ["> 0"],
+    ("posts", "rating"): ["general, where a picture is stored"],
+    ("faces", "score"): ["0 to 1"],
+    ("faces", "side"): ["> 0"],
+    ("faces", "pad_frac"): ["0 to 1"],
+    ("faces", "sharpness"): [">= 0"],
+    ("faces", "phash"): ["16 hex digits"],
+    ("manifest", "split"): ["train or eval"],
+    ("manifest", "labels_by"): ["board or machine"],
+}
+
+
+def tags_of(domain: str, *, needs: str) -> dict[str, str]:
+    """Returns an asset's tags: what it is about, and what of the machine it needs most."""
+    return {"domain": domain, "needs": needs}
+
 
 def column_schema(schema: pa.Schema) -> dg.TableSchema:
-    """Returns a table's declared columns, with their meaning, as Dagster shows them."""
+    """Returns a table's declared columns, their meaning and what holds for them."""
+    table = (schema.metadata or {}).get(b"table", b"").decode()
     columns = [
         dg.TableColumn(
             name=field.name,
             type=str(field.type),
             description=(field.metadata or {}).get(b"description", b"").decode(),
-            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            constraints=dg.TableColumnConstraints(
+                nullable=field.nullable,
+                unique=_UNIQUE.get(table) == field.name,
+                other=_other(table, field),
+            ),
         )
         for field in schema
     ]
-    return dg.TableSchema(columns=columns)
+    constraints = dg.TableConstraints(other=_OF_TABLES.get(table, []))
+    return dg.TableSchema(columns=columns, constraints=constraints)
+
+
+def _other(table: str, field: pa.Field) -> list[str]:
+    if table == "machine_labels" and pa.types.is_floating(field.type):
+        return ["0 to 1"]  # of each label, whatever its name
+    return _OF_COLUMNS.get((table, field.name), [])
 
 
 def reasons(counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:

@@ -18,6 +18,18 @@ from dataset.errors import RegistryError
 
 IMAGES = "images"  # where MLflow keeps series of pictures among a run's artifacts
 STEP = "images_seen"  # the metric that is the step of all others
+# A tick's short names in the words of a chart's title.
+TITLES = {
+    "d": "d_loss",
+    "g": "g_loss",
+    "d_labels": "d_label_loss",
+    "g_labels": "g_label_loss",
+    "r1": "r1_penalty",
+    "r2": "r2_penalty",
+    "slope": "slope_penalty",
+    "path": "path_penalty",
+}
+_NOT_SENT = ("kimg",)  # it says what the step says
 
 
 class Tracker(Protocol):
@@ -93,13 +105,20 @@ class MlflowTracker:
         self._params |= {row.key: row.value for row in rows}
 
     def metrics(self, values: dict[str, float]) -> None:
-        """Logs metrics at the pictures seen, under `train/`, unless the run has come further."""
+        """Logs metrics at the pictures seen, under `train/`, unless the run has come further.
+
+        Losses get the names of TITLES.
+        """
         from mlflow.entities import Metric
 
         now, step = int(time.time() * 1000), int(values[STEP])
         if step <= self._last_step:
             return
-        rows = [Metric(f"train/{name}", value, now, step) for name, value in values.items()]
+        rows = [
+            Metric(f"train/{TITLES.get(name, name)}", value, now, step)
+            for name, value in values.items()
+            if name not in _NOT_SENT
+        ]
         self._sent(lambda: self._client.log_batch(self._run_id, metrics=rows))
 
     def image(self, name: str, png: bytes, images_seen: int) -> None:

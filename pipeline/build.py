@@ -73,7 +73,9 @@ def resources(settings: Settings) -> dict[str, Any]:
     return {
         "store": StoreResource(root=settings.home),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
-        "child": ChildProcess(environment=settings.environment()),
+        # The environment, which build_defs completes, reaches children by itself; as a field it
+        # would fill the launchpad.
+        "child": ChildProcess(),
         "tracking": TrackingResource(
             uri=settings.tracking_uri,
             artifacts=artifacts,

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import yaml
+from pydantic import ValidationError
 
 from dataset.errors import ConfigError, listed, nearest
 
@@ -65,11 +67,31 @@ def _faults(read: dict[str, Any]) -> list[str]:
                     options = known[stage]
                     hint = nearest(str(key), options) or f"; known are {', '.join(options)}"
                     faults.append(f'{stage}: unknown key "{key}"{hint}')
+            faults.extend(_unfit(stage, values))
     return faults
+
+
+def _unfit(stage: str, values: dict[str, Any]) -> list[str]:
+    """Names each known key whose value is none that the stage takes."""
+    config = stage_configs()[stage]
+    given = {key: value for key, value in values.items() if key in config.model_fields}
+    try:
+        config(**given)
+    except ValidationError as error:
+        return [
+            f"{stage}: {'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+    return []
 
 
 def stage_options() -> dict[str, list[str]]:
     """Returns the configuration keys of each stage."""
+    return {stage: list(config.model_fields) for stage, config in stage_configs().items()}
+
+
+def stage_configs() -> dict[str, type[dg.Config]]:
+    """Returns the configuration of each stage."""
     from assets.crawl import CrawlConfig
     from assets.evaluation import EvaluationConfig
     from assets.faces import FaceConfig
@@ -78,7 +100,7 @@ def stage_options() -> dict[str, list[str]]:
     from assets.machine_labels import MachineLabelConfig
     from assets.manifest import ManifestConfig
 
-    stages: dict[str, type[Any]] = {
+    return {
         "crawl": CrawlConfig,
         "faces": FaceConfig,
         "labels": LabelConfig,
@@ -87,7 +109,6 @@ def stage_options() -> dict[str, list[str]]:
         "generator": GeneratorConfig,
         "evaluation": EvaluationConfig,
     }
-    return {stage: list(config.model_fields) for stage, config in stages.items()}
 
 
 def _laid_over(base: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Settings:
         }
         quiet = {
             "DAGSTER_HOME": str(self.local_home / "dagster"),
-            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "DAGSTER_DISABLE_TELEMETRY": "true",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
             "GIT_PYTHON_REFRESH": "quiet",

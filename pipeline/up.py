@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataset.errors import ConfigError
@@ -16,7 +16,7 @@ from pipeline.processes import (
     running,
     wait_until_answering,
 )
-from pipeline.settings import PROJECT, Settings
+from pipeline.settings import DAGSTER_URL, MLFLOW_URL, PROJECT, Settings
 
 LOOK_EVERY_S = 1.0
 START_S = 180.0
@@ -35,6 +35,7 @@ def run_up(
 
     With a tracking server of one's own (MLFLOW_TRACKING_URI=http://…) none is started.
     """
+    settings = linked(settings, dagster_port=dagster_port, mlflow_port=mlflow_port)
     store = prepare_home(settings)
     with explained_databases(settings):
         prepare_pools()
@@ -62,6 +63,19 @@ def run_up(
             for page in pages:
                 page.server.check_alive()
             time.sleep(LOOK_EVERY_S)
+
+
+def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settings:
+    """Returns the settings whose links lead to these ports, where no address of one's own is set.
+
+    What is set (OMOKAGE_DAGSTER_URL, OMOKAGE_MLFLOW_URL) is how people come here from elsewhere.
+    """
+    found = settings
+    if settings.dagster_url == DAGSTER_URL:
+        found = replace(found, dagster_url=f"http://{LOOPBACK}:{dagster_port}")
+    if settings.mlflow_url == MLFLOW_URL:
+        found = replace(found, mlflow_url=f"http://{LOOPBACK}:{mlflow_port}")
+    return found
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_a_family_is_interrupted_resumed_judged_and_registered(home: Path, famil
     # One run holds both parts, each step once
     assert trained["mlflow_run"] == run.info.run_id
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
-    assert set(range(40, total + 1, 40)) <= set(workshop.history(run.info.run_id, "train/d"))
+    assert set(range(40, total + 1, 40)) <= set(workshop.history(run.info.run_id, "train/d_loss"))
     assert workshop.pictures(run.info.run_id) == list(range(80, total + 1, 80))
 
     # The registered version draws what the folder draws

@@ -46,7 +46,7 @@ def test_a_grown_manifest_is_gone_on_with_from_the_last_checkpoint(workshop: Wor
     assert "-from-" in grown["digest"]
     run = workshop.client().get_run(grown["mlflow_run"])
     assert run.data.tags["omokage.origin"] == first["digest"]
-    assert sorted(workshop.history(grown["mlflow_run"], "train/d")) == [200, 240]
+    assert sorted(workshop.history(grown["mlflow_run"], "train/d_loss")) == [200, 240]
 
     # The same asked again is that generator; one from scratch on the same manifest is another
     again = trained(workshop, grow_kimg=0.08)

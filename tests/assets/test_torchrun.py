@@ -57,7 +57,7 @@ def test_a_cancelled_run_ends_both_processes_and_the_next_goes_on(workshop: Work
     made = workshop.materialise("smoke", trains_only=True, **config)["generator"]
     assert (made["resumed"], made["images_seen"]) == (True, 640)
     assert (made["processes"], made["device"]) == (2, "CPU, 2 processes")
-    assert 640 in workshop.history(made["mlflow_run"], "train/d")
+    assert 640 in workshop.history(made["mlflow_run"], "train/d_loss")
 
 
 def test_all_processes_save_and_end_when_dagster_is_killed(workshop: Workshop) -> None:

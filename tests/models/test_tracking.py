@@ -31,8 +31,8 @@ def test_metrics_go_to_the_run_that_the_environment_names(
     tracker.metrics({"d": 0.5, "images_seen": 40})
     run = client.get_run(run_id)
     assert run.data.params == {"batch": "8"}
-    assert run.data.metrics["train/d"] == 0.5
-    assert client.get_metric_history(run_id, "train/d")[0].step == 40
+    assert run.data.metrics["train/d_loss"] == 0.5
+    assert client.get_metric_history(run_id, "train/d_loss")[0].step == 40
     assert run.info.status == "RUNNING"
 
     client.delete_run(run_id)  # the run is gone in mid-training: told once, and trained on
@@ -87,15 +87,15 @@ def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
 
     with pytest.raises(Killed):
         start(kill_at_17, "c0ffee")
-    before = {one.step: one for one in client.get_metric_history(run_id, "train/d")}
+    before = {one.step: one for one in client.get_metric_history(run_id, "train/d_loss")}
     assert sorted(before) == [40, 80, 120]
     assert start(lambda: 0, "c0ffee-dirty")["images_seen"] == 160
 
     # Each step stands there once: that at 120 is the first time's
-    for name in ("d", "g", "aug_p", "memory_mb", "pictures_per_s", "images_seen"):
+    for name in ("d_loss", "g_loss", "aug_p", "memory_mb", "pictures_per_s", "images_seen"):
         history = client.get_metric_history(run_id, f"train/{name}")
         assert sorted(one.step for one in history) == [40, 80, 120, 160], name
-    after = {one.step: one for one in client.get_metric_history(run_id, "train/d")}
+    after = {one.step: one for one in client.get_metric_history(run_id, "train/d_loss")}
     assert after[120].timestamp == before[120].timestamp
     assert after[160].value > 0
 

@@ -1,17 +1,22 @@
 """The servers as a person meets them: the Dagster and MLflow UIs in a headless Chromium."""
 
 import contextlib
+import json
 import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
+from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline.processes import free_port
@@ -23,13 +28,64 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
 
 
+RETRY = """mutation($parent: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: ALL_STEPS}) {
+    ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}
+  }
+}"""
+LINEAGE = """{assetNodeOrError(assetKey: {path: ["manifest"]}) {... on AssetNode {
+  assetMaterializations(limit: 1) {metadataEntries {... on TableColumnLineageMetadataEntry {
+    lineage {columnName columnDeps {columnName assetKey {path}}}
+  }}}
+}}}"""
+
+
 @dataclass(frozen=True)
 class Servers:
     """What `omokage up` has started."""
 
     process: subprocess.Popen[str]
+    home: Path
     dagster: str
     mlflow: str
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Asks Dagster's server, as its pages do; returns the answer's only field."""
+        request = urllib.request.Request(
+            f"{self.dagster}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found
+        (field,) = found["data"].values()
+        return field
+
+    def newest_run(self) -> str:
+        found = self.ask("{runsOrError(limit: 1) {... on Runs {results {runId}}}}")
+        return str(found["results"][0]["runId"])
+
+    def status(self, run_id: str) -> str:
+        query = "query($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
+        return str(self.ask(query, id=run_id)["status"])
+
+    def mlflow_client(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.home}/mlflow/mlflow.db")
+
+    def running(self, module: str) -> psutil.Process | None:
+        """The child process that runs a module, if there is one."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if module in process.cmdline():
+                    return process
+        return None
+
+    def held_slots(self) -> int:
+        """Slots of the pool `gpu` that somebody holds or waits for."""
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            pool = instance.event_log_storage.get_concurrency_info("gpu")
+            return pool.active_slot_count + pool.pending_step_count + pool.assigned_step_count
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +108,7 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     assert process.poll() is None
     started = psutil.Process(process.pid).children(recursive=True)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    yield Servers(process, urls["dagster"], urls["mlflow"])
+    yield Servers(process, home, urls["dagster"], urls["mlflow"])
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     _, alive = psutil.wait_procs(started, timeout=10)
@@ -97,7 +153,7 @@ def test_a_materialisation_shows_counts_digest_and_duration(
     assert "digest" in shown or stage == "crawl/demo"
     if stage not in ("labels", "manifest"):
         page.get_by_text("[Show Markdown]").first.click()
-        picture = page.locator('img[src^="data:image/jpeg"]').first
+        picture = page.locator('img[src^="data:image/"]').first
         picture.wait_for()
         assert picture.evaluate("image => image.naturalWidth") > 64
 
@@ -111,25 +167,159 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     page.get_by_text(re.compile("Launched run", re.IGNORECASE)).first.wait_for()
     page.goto(f"{servers.dagster}/runs")
     page.locator('a[href*="/runs/"]').first.wait_for()
-    trainer = trainer_of(servers.process.pid)
-    run_id = page.locator('a[href^="/runs/"]').filter(has_text=re.compile(r"^[0-9a-f]{8}$")).first
-    run_id.click()
+    eventually(lambda: servers.running("models.train"), "the run never came to training")
+    terminate(servers, page, "models.train")
+
+
+def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
+    servers: Servers, page: Page
+) -> None:
+    config = {"preset": "dcgan64-smoke", "overrides": {"total_kimg": "4", "device": "cpu"}}
+    known = set(servers.home.glob("generators/*/progress.jsonl"))
+    cancelled = materialise(servers, page, "generator", config)
+    eventually(
+        lambda: set(servers.home.glob("generators/*/progress.jsonl")) - known, "it never began"
+    )
+    terminate(servers, page, "models.train")
+    (run,) = runs_of(servers, cancelled)
+    assert run.info.status == "KILLED"
+    before = steps_of(servers, run.info.run_id)
+    assert before[-1] < 4000
+
+    again = servers.ask(RETRY, parent=cancelled)["run"]["runId"]
+    wait_until_it_ended(servers, again)
+    assert servers.status(again) == "SUCCESS"
+    (run,) = runs_of(servers, again)
+    assert run.info.status == "FINISHED"
+    steps = steps_of(servers, run.info.run_id)
+    assert steps[: len(before)] == before, "it went on in the same run"
+    assert steps[-1] == 4000
+    assert len(set(steps)) == len(steps)
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
+    servers: Servers, page: Page
+) -> None:
+    materialise(servers, page, "evaluation", {"fakes": 20_000})
+    evaluator = eventually(lambda: servers.running("models.evaluate"), "it was never begun")
+    eventually(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
+    terminate(servers, page, "models.evaluate")
+
+    run_id = materialise(servers, page, "evaluation", {"fakes": 64})
+    wait_until_it_ended(servers, run_id)
+    assert servers.status(run_id) == "SUCCESS"
+    page.goto(f"{servers.dagster}/assets/evaluation?view=events")
+    page.get_by_text(run_id[:8]).first.wait_for()
+
+
+def materialise(servers: Servers, page: Page, asset: str, config: dict[str, Any]) -> str:
+    """Fills in the launchpad of an asset's page and starts the run; returns the run's id."""
+    before = servers.newest_run()
+    open_launchpad(servers, page, asset)
+    content = json.dumps({"ops": {asset: {"config": config}}})  # is YAML too
+    page.evaluate(
+        "content => document.querySelector('.CodeMirror').CodeMirror.setValue(content)", content
+    )
+    start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
+    eventually(start.is_enabled, "the launchpad refuses the configuration")
+    start.click()
+    eventually(lambda: servers.newest_run() != before, "no run was started")
+    return servers.newest_run()
+
+
+def open_launchpad(servers: Servers, page: Page, asset: str) -> None:
+    page.goto(f"{servers.dagster}/assets/{asset}")
+    page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
+    page.get_by_text("Launchpad (configure assets)").wait_for()
+    page.locator(".CodeMirror-line", has_text="config:").first.wait_for()
+
+
+def terminate(servers: Servers, page: Page, module: str) -> None:
+    """Terminates the newest run on its page; no process and no held slot may be left of it."""
+    run_id, child = servers.newest_run(), servers.running(module)
+    assert child is not None
+    family = [child, *child.children(recursive=True)]
+    page.goto(f"{servers.dagster}/runs/{run_id}")
     page.get_by_role("button", name="Terminate").first.click()
     page.get_by_role("button", name=re.compile("^Terminate 1 run$")).click()
-    psutil.wait_procs([trainer], timeout=60)
-    assert not trainer.is_running()
-    page.get_by_text(re.compile("^Canceled$", re.IGNORECASE)).first.wait_for(timeout=60_000)
+    _, alive = psutil.wait_procs(family, timeout=90)
+    assert alive == []
+    eventually(lambda: servers.status(run_id) == "CANCELED", "the run was never cancelled")
+    page.get_by_text(re.compile("^Canceled$", re.IGNORECASE)).first.wait_for()
+    eventually(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held", timeout_s=15)
 
 
-def trainer_of(pid: int) -> psutil.Process:
-    """Waits until the run has come to training; returns the trainer's process."""
-    for _ in range(300):
-        for process in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if "models.train" in " ".join(process.cmdline()):
-                    return process
-        time.sleep(0.3)
-    raise AssertionError("the run never came to training")
+def wait_until_it_ended(servers: Servers, run_id: str) -> None:
+    ended = ("SUCCESS", "FAILURE", "CANCELED")
+    eventually(lambda: servers.status(run_id) in ended, f"run {run_id} never ended", timeout_s=240)
+
+
+def eventually(condition: Callable[[], Any], otherwise: str, *, timeout_s: float = 120) -> Any:
+    """Returns what condition() gives as soon as that is true."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.2)
+    return found
+
+
+def runs_of(servers: Servers, dagster_run: str) -> list[Any]:
+    """The MLflow runs of trainings that a Dagster run worked on last."""
+    found = servers.mlflow_client().search_runs(
+        ["1"], f"tags.`omokage.dagster_run` = '{dagster_run}'"
+    )
+    return list(found)
+
+
+def steps_of(servers: Servers, run_id: str) -> list[int]:
+    history = servers.mlflow_client().get_metric_history(run_id, "train/d_loss")
+    return sorted(metric.step for metric in history)
+
+
+def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None:
+    open_launchpad(servers, page, "generator")
+    start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
+    eventually(start.is_enabled, "the defaults are refused")
+    page.locator(".CodeMirror-line", has_text="preset").first.click()
+    page.get_by_text(re.compile("draws nothing worth seeing")).first.wait_for()
+
+
+def test_tables_show_their_columns_and_lineage_and_checks_what_they_found(
+    servers: Servers, page: Page
+) -> None:
+    page.goto(f"{servers.dagster}/assets/manifest")
+    page.get_by_text("train or eval, by the blob's sha256").first.wait_for()
+    assert "non-nullable" in page.inner_text("body")
+    lineage = servers.ask(LINEAGE)["assetMaterializations"][0]["metadataEntries"]
+    (found,) = [entry["lineage"] for entry in lineage if entry.get("lineage")]
+    split = next(entry["columnDeps"] for entry in found if entry["columnName"] == "split")
+    assert split == [{"columnName": "sha256", "assetKey": {"path": ["faces"]}}]
+    page.goto(f"{servers.dagster}/assets/posts/?view=checks")
+    for name in ("posts_kept", "posts_are_safe", "ledger_and_files_agree"):
+        page.get_by_text(name).first.wait_for()
+
+
+def test_an_mlflow_run_shows_its_note_dataset_curves_and_grids(
+    servers: Servers, page: Page
+) -> None:
+    versions = servers.mlflow_client().search_model_versions("name = 'avatar-generator'")
+    version = max(versions, key=lambda version: int(version.version))
+    where = f"{servers.mlflow}/#/experiments/1/runs/{version.run_id}"
+    page.goto(f"{where}?workflowType=machine_learning")
+    page.get_by_text("Learns from").first.wait_for()
+    page.get_by_text(re.compile(r"^manifest \([0-9a-f]+\)")).first.wait_for()
+    page.set_viewport_size({"width": 1700, "height": 2600})  # charts out of sight are not drawn
+    page.goto(f"{where}/model-metrics")
+    for curve in ("d_loss", "g_loss", "fd_efficientnet_lite0"):
+        page.get_by_text(curve, exact=True).first.wait_for()
+    page.set_viewport_size({"width": 1700, "height": 950})
+    page.goto(f"{where}/artifacts")
+    page.get_by_text("images", exact=True).first.click()
+    page.get_by_text(re.compile(r"^samples.*\.png$")).first.click()
+    picture = page.locator('img[src*="samples"], img[src^="blob:"]').first
+    picture.wait_for()
+    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 64, "an empty picture")
 
 
 def test_mlflow_shows_the_run_and_the_champion(servers: Servers, page: Page) -> None:

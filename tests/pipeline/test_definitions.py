@@ -38,6 +38,7 @@ CHECKS = {
     },
     "faces": {"faces_schema": True, "faces_kept": True},
     "labels": {"labels_wanted": False},
+    "machine_labels": {"machine_labels_schema": True},
     "manifest": {"manifest_rows": True},
     "evaluation": {
         "memorises_no_training_face": True,
@@ -87,12 +88,25 @@ def test_every_asset_says_what_it_is_and_whose(defs: dg.Definitions) -> None:
         assert list(node.owners) == ["team:avatars"], key
 
 
-def test_tables_declare_their_columns(defs: dg.Definitions) -> None:
-    graph = defs.resolve_asset_graph()
-    for name in ("posts", "faces"):
-        schema = graph.get(dg.AssetKey(name)).metadata["dagster/column_schema"]
-        assert "drop_reason" in [column.name for column in schema.columns]
-        assert all(column.description for column in schema.columns)
+@pytest.mark.parametrize("name", [name for name in GRAPH if name not in ("evaluation", "champion")])
+def test_an_asset_says_from_what_it_is_made_where_it_lies_and_what_to_do(
+    defs: dg.Definitions, name: str
+) -> None:
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name.split("/")))
+    for part in ("**From** ", "**Lies in** ", "**If it is wrong:** "):
+        assert part in (node.description or "")
+    assert set(node.tags) >= {"domain", "needs"}
+
+
+@pytest.mark.parametrize("name", ["posts", "faces", "labels", "machine_labels", "manifest"])
+def test_tables_declare_their_columns_and_what_those_are_made_from(
+    defs: dg.Definitions, name: str
+) -> None:
+    metadata = defs.resolve_asset_graph().get(dg.AssetKey(name)).metadata
+    columns = metadata["dagster/column_schema"].columns
+    assert all(column.description for column in columns)
+    lineage = metadata["dagster/column_lineage"].deps_by_column
+    assert set(lineage) == {column.name for column in columns}
 
 
 def test_the_checks_are_as_pinned(defs: dg.Definitions) -> None:
