@@ -1,5 +1,6 @@
 """Run configurations: the demo's preset, and a user's own file laid over it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,30 @@ def op_of(stage: str) -> str:
     return f"crawl__{DEMO_SITE}" if stage == "crawl" else stage
 
 
-def read_config(path: str) -> dict[str, dict[str, Any]]:
-    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every unknown key."""
+def read_config(
+    path: str, *, sites: Sequence[str] = (), named_by: str = "--config"
+) -> dict[str, dict[str, Any]]:
+    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every unknown key.
+
+    sites: for each of them a stage `crawl/<site>` is known too. named_by: where the path stood.
+    """
     if not Path(path).is_file():
-        raise ConfigError(f"--config: {path} is not a file")
+        raise ConfigError(f"{named_by}: {path} is not a file")
     try:
         read = yaml.safe_load(Path(path).read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(read, dict):
         raise ConfigError(f"{path}: `stage: {{key: value}}` wanted, {type(read).__name__} found")
-    faults = list(_faults(read))
+    faults = _faults(read, sites)
     if faults:
         raise ConfigError(f"{path} has faults:\n{listed(faults)}")
     return read
 
 
-def _faults(read: dict[str, Any]) -> list[str]:
+def _faults(read: dict[str, Any], sites: Sequence[str]) -> list[str]:
     known = stage_options()
+    known |= {f"crawl/{site}": known["crawl"] for site in sites}
     faults = []
     for stage, values in read.items():
         if stage not in known:
@@ -66,6 +73,11 @@ def _faults(read: dict[str, Any]) -> list[str]:
 
 def stage_options() -> dict[str, list[str]]:
     """Returns the configuration keys of each stage."""
+    return {stage: list(config.model_fields) for stage, config in stage_configs().items()}
+
+
+def stage_configs() -> dict[str, type[Any]]:
+    """Returns the configuration class of each stage."""
     from assets.crawl import CrawlConfig
     from assets.evaluation import EvaluationConfig
     from assets.faces import FaceConfig
@@ -74,7 +86,7 @@ def stage_options() -> dict[str, list[str]]:
     from assets.machine_labels import MachineLabelConfig
     from assets.manifest import ManifestConfig
 
-    stages: dict[str, type[Any]] = {
+    return {
         "crawl": CrawlConfig,
         "faces": FaceConfig,
         "labels": LabelConfig,
@@ -83,7 +95,6 @@ def stage_options() -> dict[str, list[str]]:
         "generator": GeneratorConfig,
         "evaluation": EvaluationConfig,
     }
-    return {stage: list(config.model_fields) for stage, config in stages.items()}
 
 
 def _laid_over(base: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
