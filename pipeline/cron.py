@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,9 @@ class Cron:
         if not days:
             return dt.timedelta()
         times = sorted(60 * hour + minute for hour in self.hours for minute in self.minutes)
-        within = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        within = [later - earlier for earlier, later in itertools.pairwise(times)]
         days.append(days[0] + _DAYS_OF_28_YEARS)
-        apart = max(later - earlier for earlier, later in zip(days, days[1:], strict=False))
+        apart = max(later - earlier for earlier, later in itertools.pairwise(days))
         over_night = apart * _MINUTES_A_DAY - times[-1] + times[0]
         return dt.timedelta(minutes=max([*within, over_night]))
 
@@ -100,11 +101,16 @@ def parse_cron(text: str) -> Cron:
         raise ConfigError(
             f'"{given}" has {len(parts)} fields; five wanted ({names}), such as "{DEFAULT_REFRESH}"'
         )
-    numbers = [frozenset(_numbers(part, field)) for part, field in zip(parts, _FIELDS, strict=True)]
+    minutes, hours, days, months, weekdays = (
+        frozenset(_numbers(part, field)) for part, field in zip(parts, _FIELDS, strict=True)
+    )
     cron = Cron(
         " ".join(parts),
-        *numbers[:4],
-        weekdays=frozenset(number % 7 for number in numbers[4]),
+        minutes=minutes,
+        hours=hours,
+        days=days,
+        months=months,
+        weekdays=frozenset(number % 7 for number in weekdays),  # 7 is Sunday too
         any_day=parts[2] == "*",
         any_weekday=parts[4] == "*",
     )

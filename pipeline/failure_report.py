@@ -15,8 +15,8 @@ FOLDER = "reports/failures"
 
 # What to do about an error of ours, by its class (dataset/errors.py).
 REMEDIES = {
-    "CrawlError": "The board refused or could not be reached. Where it asks to be left alone, leave "
-    "it alone; otherwise the next refresh goes on where this one stopped.",
+    "CrawlError": "The board refused or could not be reached. Where it asks to be left alone, "
+    "leave it alone; otherwise the next refresh goes on where this one stopped.",
     "ConfigError": "Mend the setting that the text names, then re-execute the run with the "
     "configuration changed.",
     "StoreError": "Make the home writable again (free space, mount, rights), then re-execute.",

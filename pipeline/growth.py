@@ -1,62 +1,19 @@
-"""Growth: how many faces of a manifest no generator has learnt yet, and whether they are enough."""
+"""Growth: how many faces of a manifest the current generator has not learnt from."""
 
 import functools
-import re
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.errors import ConfigError, OmokageError
+from dataset.errors import OmokageError
 from dataset.manifest import SPLITS, Manifest, load_manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from dataset.streams import batches
+from pipeline.threshold import percent
 
-DEFAULT_GROW = "10%"
 _ROWS_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """From what growth on a training is asked for: a part of the learnt faces, a number, either."""
-
-    frac: float | None = None
-    faces: int | None = None
-
-    def reached(self, new: int, learnt: int) -> bool:
-        """Tells whether so many new faces beside so many learnt ones are enough."""
-        by_part = self.frac is not None and new >= self.frac * learnt
-        by_number = self.faces is not None and new >= self.faces
-        return new > 0 and (by_part or by_number)
-
-    @property
-    def words(self) -> str:
-        """What is wanted, such as `10 % or 500 wanted`."""
-        parts = [_percent(self.frac)] if self.frac is not None else []
-        parts += [f"{self.faces:,}"] if self.faces is not None else []
-        return f"{' or '.join(parts)} wanted"
-
-
-def parse_threshold(text: str) -> Threshold:
-    """Reads `10%`, `500`, or `10%,500` for either; raises ConfigError saying what is wanted."""
-    parts: dict[bool, float] = {}
-    for part in map(str.strip, text.split(",")):
-        number = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,2})?)\s*(%?)", part)
-        if number is None or float(number[1]) == 0 or ("." in number[1] and not number[2]):
-            raise ConfigError(
-                f'"{part}" is no growth; a part such as 10%, a number of faces such as 500, or '
-                "both (10%,500: whichever comes first) wanted"
-            )
-        is_part = bool(number[2])
-        if is_part in parts:
-            raise ConfigError(f'"{text}" has two {"parts" if is_part else "numbers"}; one wanted')
-        parts[is_part] = float(number[1])
-    faces = parts.get(False)
-    frac = parts.get(True)
-    return Threshold(
-        frac=None if frac is None else frac / 100, faces=None if faces is None else int(faces)
-    )
 
 
 @dataclass(frozen=True)
@@ -80,7 +37,7 @@ class Growth:
         gone = f", {self.gone:,} of the learnt ones are gone" if self.gone else ""
         return (
             f"the manifest has {self.faces:,} faces, {self.learnt:,} were learnt from: "
-            f"{self.new:,} new ({_percent(self.new / self.learnt)} more){gone}"
+            f"{self.new:,} new ({percent(self.new / self.learnt)} more){gone}"
         )
 
 
@@ -125,8 +82,3 @@ def _face_ids(store: Store, manifest: Manifest) -> pa.Array:
         )
     ]
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
-
-
-def _percent(part: float) -> str:
-    number = f"{100 * part:,.2f}".rstrip("0").rstrip(".")
-    return f"{number} %"

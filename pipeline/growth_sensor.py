@@ -11,9 +11,10 @@ from dataset.manifest import CURRENT_PATH, Manifest, load_manifest
 from dataset.store import Store
 from pipeline.automatic_config import automatic_run_config
 from pipeline.blocking import unpassed_checks
-from pipeline.growth import Threshold, growth_since, parse_threshold
+from pipeline.growth import growth_since
 from pipeline.jobs import train_and_judge
 from pipeline.settings import Settings
+from pipeline.threshold import Threshold, parse_threshold
 from pipeline.unfinished import in_words, unfinished_run
 
 EVERY_S = 60
@@ -58,7 +59,7 @@ def growth_sensor(
 
 @dataclass(frozen=True)
 class Wish:
-    """Whether a training is wanted, and why: the digest of the manifest, or None for no training."""
+    """Whether a training is wanted, and why; `manifest` is the digest to train on, None for none."""
 
     manifest: str | None
     reason: str

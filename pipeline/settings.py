@@ -9,7 +9,7 @@ from pathlib import Path
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
 from pipeline.cron import DEFAULT_REFRESH, refresh_crons
-from pipeline.growth import DEFAULT_GROW, parse_threshold
+from pipeline.threshold import DEFAULT_GROW, parse_threshold
 from pipeline.webhook import check_webhook
 
 PROJECT = Path(__file__).resolve().parent.parent
