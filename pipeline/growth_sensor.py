@@ -59,7 +59,7 @@ def growth_sensor(
 
 @dataclass(frozen=True)
 class Wish:
-    """Whether a training is wanted, and why; `manifest` is the digest to train on, None for none."""
+    """Whether to train, and why: `manifest` is the digest to train on, None for none."""
 
     manifest: str | None
     reason: str

@@ -17,7 +17,8 @@ class Threshold:
 
     def reached(self, new: int, learnt: int) -> bool:
         """Tells whether so many new faces beside so many learnt ones are enough."""
-        by_part = self.frac is not None and new >= self.frac * learnt
+        # Divided, since 0.1 * 1950 is a little more than 195.
+        by_part = self.frac is not None and (not learnt or new / learnt >= self.frac)
         by_number = self.faces is not None and new >= self.faces
         return new > 0 and (by_part or by_number)
 
@@ -43,10 +44,9 @@ def parse_threshold(text: str) -> Threshold:
         if is_part in parts:
             raise ConfigError(f'"{text}" has two {"parts" if is_part else "numbers"}; one wanted')
         parts[is_part] = float(number[1])
-    faces = parts.get(False)
-    frac = parts.get(True)
     return Threshold(
-        frac=None if frac is None else frac / 100, faces=None if faces is None else int(faces)
+        frac=parts[True] / 100 if True in parts else None,
+        faces=int(parts[False]) if False in parts else None,
     )
 
 
