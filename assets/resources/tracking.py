@@ -141,7 +141,11 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         with self._explained():
             if not client.search_registered_models(f"name='{self.model}'"):
                 client.create_registered_model(self.model, description=DESCRIPTION)
-            return client.create_model_version(self.model, uri, run_id=run_id, tags=tags)
+            # A server takes a logged model (models:/m-…) only if it is named beside it.
+            model_id = uri.removeprefix("models:/") if uri.startswith("models:/m-") else None
+            return client.create_model_version(
+                self.model, uri, run_id=run_id, tags=tags, model_id=model_id
+            )
 
     def holder(self, alias: str) -> "ModelVersion | None":
         """Returns the version that bears the alias; None if none does."""

@@ -89,9 +89,7 @@ class AutomaticHome:
         """Serves so many posts from now on, at the same address: the old ones and newer ones."""
         self.board.stop()
         port = int(self.settings.board_url.rpartition(":")[2])
-        self.board.command = board_server(
-            self.store, pictures="", posts=posts, port=port
-        ).command
+        self.board.command = board_server(self.store, pictures="", posts=posts, port=port).command
         self.board.start()
         assert wait_for_board(self.board, self.settings.board_url) == posts
 
