@@ -53,6 +53,7 @@ def report(
     if settings.webhook:
         sent = message(failed, dagster_url=settings.dagster_url, report=failed.path)
         told = post(settings.webhook, sent)
-    text = markdown(failed, dagster_url=settings.dagster_url, told=told)
+    # Once more as a whole: a name beside a value may tell what the value alone did not.
+    text = hidden(markdown(failed, dagster_url=settings.dagster_url, told=told))
     store.write_bytes(failed.path, text.encode())
     return store.url(failed.path)

@@ -14,7 +14,7 @@ _SECRET_NAME = re.compile(
 )
 _ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>`()\[\]{}]+", re.IGNORECASE)
 _PARAMETER = re.compile(
-    r"\b([\w-]*(?:api_?key|token|secret|passw(?:or)?d|passwd|credential)[\w-]*)(\s*[=:]\s*)"
+    r"\b([\w-]*(?:api_?key|token|secret|passw(?:or)?d|passwd|credential)[\w-]*)([\"']?\s*[=:]\s*)"
     r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s&\"'<>,;]+)",
     re.IGNORECASE,
 )
