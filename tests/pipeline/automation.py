@@ -120,8 +120,8 @@ def automatic_home(
             **given,
         }
     )
-    for name in settings.environment():
-        patch.setenv(name, os.environ.get(name, ""))  # so that it is as before afterwards
+    for name, value in settings.environment().items():
+        patch.setenv(name, value)  # prepare_home sets them; this takes them back afterwards
     store = prepare_home(settings)
     board = board_server(store, pictures="", posts=posts, port=ports["board"])
     mlflow = mlflow_server(local, port=ports["mlflow"])

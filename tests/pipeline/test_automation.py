@@ -31,7 +31,7 @@ def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
     shutil.copytree(drawn, tmp_path / "home/board/drawn", copy_function=os.link)
     config = tmp_path / "automatic.yaml"
     config.write_text(CONFIG)
-    given = {"OMOKAGE_AUTO_CONFIG": str(config)}
+    given = {"OMOKAGE_AUTO_CONFIG": str(config), "OMOKAGE_COMPUTE": "threads:1"}
     with automatic_home(tmp_path / "home", monkeypatch, posts=FEW, given=given) as house:
         first_posts_make_the_first_champion(house)
         no_new_posts_train_nothing(house)
