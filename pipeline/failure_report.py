@@ -88,7 +88,11 @@ class FailedRun:
     @property
     def remedies(self) -> list[str]:
         """What to do, most telling first."""
-        found = [REMEDIES[step.kind] for step in self.steps if step.kind in REMEDIES]
+        kinds = [
+            step.kind or ("CrawlError" if step.step.startswith("crawl__") else "")
+            for step in self.steps
+        ]
+        found = [REMEDIES[kind] for kind in kinds if kind in REMEDIES]
         blocked = [OF_CHECKS] if any(check.blocking for check in self.checks) else []
         return list(dict.fromkeys([*blocked, *found])) or [OTHERWISE]
 

@@ -66,10 +66,11 @@ class AutomaticHome:
             data = sensor.evaluate_tick(context)
         if data.cursor:
             self.cursors[name] = data.cursor
-        asked = data.run_requests or []
+        if not data.run_requests:
+            return [], data.skip_message or ""
+        assert sensor.job_name is not None
         tag = {"dagster/sensor_name": name}
-        runs = [self._run(sensor.job_name, one, tag) for one in asked]
-        return runs, data.skip_message or ""
+        return [self._run(sensor.job_name, one, tag) for one in data.run_requests], ""
 
     def trainings(self) -> list[dg.DagsterRun]:
         """All runs of the training job, the newest first."""

@@ -227,7 +227,8 @@ def test_the_sensor_reports_runs_that_fail_after_it_was_switched_on(tmp_path: Pa
     sensor = failure_sensor(Settings(home=str(tmp_path / "home")))
     store = StoreResource(root=str(tmp_path / "home"))
     quiet = {"telemetry": {"enabled": False}}
-    cursor, runs = None, []
+    cursor: str | None = None
+    runs: list[dg.ExecuteInProcessResult] = []
     with dg.DagsterInstance.local_temp(str(folder), overrides=quiet) as instance:
         for _ in range(2):
             with dg.build_sensor_context(
