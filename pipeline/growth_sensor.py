@@ -115,7 +115,12 @@ def _by_growth(
 
 def _at_work(instance: dg.DagsterInstance, jobs: Collection[str]) -> str:
     run = unfinished_run(instance, jobs)
-    return f"{in_words(run)} has not ended; the manifest is looked at after it" if run else ""
+    if run is None:
+        return ""
+    return (
+        f"{in_words(run)} has not ended; the manifest is looked at after it (terminate it on its "
+        "page if it hangs or was killed)"
+    )
 
 
 def _not_materialised(instance: dg.DagsterInstance, manifest: Manifest) -> str:
