@@ -167,8 +167,8 @@ def _numbers(part: str, field: _Field) -> Iterator[int]:
             )
         if slash and not (re.fullmatch(r"[0-9]{1,3}", step) and int(step) >= 1):
             raise ConfigError(f'{field.name} is "{piece}"; a step from 1 wanted after /')
-        if slash and int(step) > field.greatest:
-            raise ConfigError(f'{field.name} is "{piece}"; a step to {field.greatest} wanted')
+        if slash and int(step) > high:  # it would come at the first number only
+            raise ConfigError(f'{field.name} is "{piece}"; a step to {high} wanted')
         yield from range(low, high + 1, int(step) if slash else 1)
 
 

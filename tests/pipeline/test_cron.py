@@ -49,7 +49,7 @@ def test_what_we_take_dagster_takes(text: str) -> None:
         said = ""
         assert dagster_takes(cron.text)
         assert dt.timedelta() < cron.longest_gap <= dt.timedelta(days=28 * 366)
-    assert "never comes" in said or not said
+    assert not said or "never comes" in said or "a step to" in said
 
 
 @given(st.text(alphabet="0123456789*/-, ajmsunon@", max_size=24))
