@@ -26,9 +26,18 @@ from assets.resources import ChildProcess, ComputeResource, StoreResource, Track
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
 from pipeline.alias_sensor import champion_moved
+from pipeline.automatic_config import automatic_config
+from pipeline.blocking import guarding_checks
+from pipeline.cron import refresh_crons
+from pipeline.failures import failure_sensor
+from pipeline.freshness import with_freshness
+from pipeline.growth_sensor import growth_sensor
 from pipeline.jobs import JOBS
+from pipeline.schedules import refresh_schedules
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
+
+ASSET_JOB = "__ASSET_JOB"  # Dagster's name for what "Materialize" starts
 
 # Dagster's own code uses what it calls beta or preview; a user can do nothing about that.
 for category in (dg.BetaWarning, dg.PreviewWarning):
@@ -48,12 +57,26 @@ def build_defs(
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
     dataset = [posts, faces, labels, machine_labels, manifest]
-    assets = [*crawls, *dataset, generator, evaluation, champion]
+    crons = refresh_crons(chosen.refresh, chosen.sites)
+    assets = with_freshness([*crawls, *dataset, generator, evaluation, champion], crons)
+    checks = [*table_checks(), *evaluation_checks()]
+    automatic_config(chosen)  # its faults are told now and not at the first tick
+    schedules = refresh_schedules(chosen, crons)
+    jobs = [*JOBS, *(schedule.job for schedule in schedules)]
     return dg.Definitions(
         assets=assets,
-        asset_checks=[*table_checks(), *evaluation_checks()],
-        jobs=JOBS,
-        sensors=[champion_moved],
+        asset_checks=checks,
+        jobs=jobs,
+        schedules=schedules,
+        sensors=[
+            growth_sensor(
+                chosen,
+                checks=guarding_checks(assets, checks, "manifest"),
+                jobs={*(job.name for job in jobs), ASSET_JOB},
+            ),
+            failure_sensor(chosen),
+            champion_moved,
+        ],
         resources={**resources(chosen), **(resource_overrides or {})},
         executor=dg.in_process_executor
         if chosen.executor == "in_process"

@@ -1,5 +1,6 @@
 """Run configurations: the demo's preset, and a user's own file laid over it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,30 @@ def op_of(stage: str) -> str:
     return f"crawl__{DEMO_SITE}" if stage == "crawl" else stage
 
 
-def read_config(path: str) -> dict[str, dict[str, Any]]:
-    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every unknown key."""
+def read_config(
+    path: str, *, sites: Sequence[str] = (), named_by: str = "--config"
+) -> dict[str, dict[str, Any]]:
+    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every unknown key.
+
+    sites: for each of them a stage `crawl/<site>` is known too. named_by: where the path stood.
+    """
     if not Path(path).is_file():
-        raise ConfigError(f"--config: {path} is not a file")
+        raise ConfigError(f"{named_by}: {path} is not a file")
     try:
         read = yaml.safe_load(Path(path).read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(read, dict):
         raise ConfigError(f"{path}: `stage: {{key: value}}` wanted, {type(read).__name__} found")
-    faults = list(_faults(read))
+    faults = _faults(read, sites)
     if faults:
         raise ConfigError(f"{path} has faults:\n{listed(faults)}")
     return read
 
 
-def _faults(read: dict[str, Any]) -> list[str]:
+def _faults(read: dict[str, Any], sites: Sequence[str]) -> list[str]:
     known = stage_options()
+    known |= {f"crawl/{site}": known["crawl"] for site in sites}
     faults = []
     for stage, values in read.items():
         if stage not in known:

@@ -1,12 +1,16 @@
 """Settings from the environment: read once, checked wholly, and handed on to child processes."""
 
 import os
+import zoneinfo
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
+from pipeline.cron import DEFAULT_REFRESH, refresh_crons
+from pipeline.threshold import DEFAULT_GROW, parse_threshold
+from pipeline.webhook import check_webhook
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with workspace.yaml, dagster.yaml and mlflow/."""
@@ -38,6 +42,11 @@ class Settings:
     tracking_uri: str = ""
     dagster_url: str = DAGSTER_URL  # where people open the two UIs: what links point at
     mlflow_url: str = MLFLOW_URL
+    refresh: str = DEFAULT_REFRESH  # when the schedules of the sites come
+    timezone: str = "UTC"  # of those crons
+    grow: str = DEFAULT_GROW  # from what growth on a training is asked for
+    auto_config: str = ""  # file with the configuration of the runs that nobody starts by hand
+    webhook: str = field(default="", repr=False)  # may hold a secret
 
     @property
     def local_home(self) -> Path:
@@ -45,7 +54,10 @@ class Settings:
         return Path(self.home) if "://" not in self.home else Path("var").resolve()
 
     def environment(self) -> dict[str, str]:
-        """Returns the variables that give a child process these very settings."""
+        """Returns the variables that give a child process these very settings, but the webhook.
+
+        They stand in the Dagster UI, as the configuration of a resource, and it may hold a secret.
+        """
         own = {
             VARIABLES["home"]: self.home,
             VARIABLES["sites"]: ",".join(self.sites),
@@ -58,6 +70,10 @@ class Settings:
             VARIABLES["tracking_uri"]: self.tracking_uri,
             VARIABLES["dagster_url"]: self.dagster_url,
             VARIABLES["mlflow_url"]: self.mlflow_url,
+            VARIABLES["refresh"]: self.refresh,
+            VARIABLES["timezone"]: self.timezone,
+            VARIABLES["grow"]: self.grow,
+            VARIABLES["auto_config"]: self.auto_config,
         }
         quiet = {
             "DAGSTER_HOME": str(self.local_home / "dagster"),
@@ -85,6 +101,11 @@ VARIABLES = {
     "tracking_uri": "MLFLOW_TRACKING_URI",
     "dagster_url": "OMOKAGE_DAGSTER_URL",
     "mlflow_url": "OMOKAGE_MLFLOW_URL",
+    "refresh": "OMOKAGE_REFRESH",
+    "timezone": "OMOKAGE_TIMEZONE",
+    "grow": "OMOKAGE_GROW",
+    "auto_config": "OMOKAGE_AUTO_CONFIG",
+    "webhook": "OMOKAGE_WEBHOOK",
 }
 
 
@@ -104,12 +125,14 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     executor = values.get("executor", EXECUTORS[0])
     if executor not in EXECUTORS:
         faults.append(f'OMOKAGE_EXECUTOR is "{executor}"; one of {", ".join(EXECUTORS)} wanted')
+    sites = tuple(filter(None, map(str.strip, values.get("sites", "demo").split(","))))
+    faults += _automation(values, sites)
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
     where = _absolute(home or values.get("home", "var"))
     settings = Settings(
         home=where,
-        sites=tuple(filter(None, map(str.strip, values.get("sites", "demo").split(",")))),
+        sites=sites,
         sites_file=values.get("sites_file", ""),
         board_url=values.get("board_url", f"http://127.0.0.1:{BOARD_PORT}"),
         contact=values.get("contact", ""),
@@ -119,6 +142,11 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
         tracking_uri=values.get("tracking_uri", ""),
         dagster_url=values.get("dagster_url", DAGSTER_URL).rstrip("/"),
         mlflow_url=values.get("mlflow_url", "").rstrip("/"),
+        refresh=values.get("refresh", DEFAULT_REFRESH),
+        timezone=values.get("timezone", "UTC"),
+        grow=values.get("grow", DEFAULT_GROW),
+        auto_config=_absolute(values["auto_config"]) if "auto_config" in values else "",
+        webhook=values.get("webhook", ""),
     )
     if not settings.tracking_uri:
         database = settings.local_home / "mlflow" / "mlflow.db"
@@ -156,6 +184,25 @@ def _compute(text: str, workers: int) -> tuple[str, list[str]]:
     except ConfigError as error:
         return text, [f"OMOKAGE_COMPUTE: {error}"]
     return text, []
+
+
+def _automation(values: Mapping[str, str], sites: tuple[str, ...]) -> list[str]:
+    faults = []
+    checks = (
+        ("", lambda: refresh_crons(values.get("refresh", ""), sites)),
+        ("OMOKAGE_GROW: ", lambda: parse_threshold(values.get("grow", DEFAULT_GROW))),
+        ("OMOKAGE_WEBHOOK: ", lambda: check_webhook(values.get("webhook", ""))),
+    )
+    for named, check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            faults.append(f"{named}{error}")
+    zone = values.get("timezone", "UTC")
+    if zone not in (known := zoneinfo.available_timezones()):
+        hint = nearest(zone, known) or "; a name such as Europe/Berlin wanted"
+        faults.append(f'OMOKAGE_TIMEZONE is "{zone}", which is no time zone{hint}')
+    return faults
 
 
 assert set(VARIABLES) == {field.name for field in fields(Settings)}

@@ -1,6 +1,7 @@
 """What the documents promise is there: commands, make targets, files, settings, links."""
 
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -30,6 +31,9 @@ TOOLS = re.findall(  # `omokage sample morph --seed 3` or `python -m models.samp
 )
 MODULES = sorted(set(re.findall(r"\bpython -m ([a-z_.]+)", TEXT)))
 TRAININGS = re.findall(r"(?<!`)(?:python|4) -m models\.train (--home [^`\n#]*)", TEXT)
+SWITCHES = sorted(
+    set(re.findall(r"\bdagster (schedule|sensor) (start|stop) ([a-z_]+)([^`\n#]*)", TEXT))
+)
 TARGETS = sorted(set(re.findall(r"^(?:\S+=\S+ )*make ([a-z]+)", TEXT, re.MULTILINE)))
 
 
@@ -80,6 +84,36 @@ def test_the_settings_and_presets_of_the_document_are_there() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_each_module_explains_itself(module: str) -> None:
     assert "usage" in helped([module]).lower()
+
+
+def test_what_the_documents_switch_on_and_off_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.build import build_defs
+    from pipeline.settings import read_settings
+
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    defs = build_defs(settings=settings)
+    known = {("schedule", schedule.name) for schedule in defs.schedules or []}
+    known |= {("sensor", sensor.name) for sensor in defs.sensors or []}
+    assert {verb for _, verb, _, _ in SWITCHES} == {"start", "stop"}
+    assert {(kind, name) for kind, _, name, _ in SWITCHES} <= known
+
+
+def test_a_schedule_is_switched_on_as_the_document_says(tmp_path: Path) -> None:
+    (options,) = {rest for kind, verb, _, rest in SWITCHES if (kind, verb) == ("schedule", "start")}
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), "schedule", "start", "refresh_demo_schedule",
+         *shlex.split(options)],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "OMOKAGE_HOME": str(tmp_path), "DAGSTER_HOME": str(folder)},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert "Started schedule refresh_demo_schedule" in ended.stdout
 
 
 def helped(command: list[str]) -> str:

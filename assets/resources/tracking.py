@@ -184,8 +184,15 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         with self._explained():
             if self.registered() is None:
                 client.create_registered_model(self.model, description=model_page)
+            # A server takes a logged model (models:/m-…) only if it is named beside it.
+            model_id = uri.removeprefix("models:/") if uri.startswith("models:/m-") else None
             return client.create_model_version(
-                self.model, uri, run_id=run_id, tags=tags, description=description
+                self.model,
+                uri,
+                run_id=run_id,
+                tags=tags,
+                description=description,
+                model_id=model_id,
             )
 
     def registered(self) -> "RegisteredModel | None":

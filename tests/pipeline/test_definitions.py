@@ -1,5 +1,6 @@
 """The graph as it is meant to be: keys, dependencies, groups, kinds, checks and jobs."""
 
+import datetime as dt
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from assets.resources import StoreResource
 from dataset.errors import ConfigError
 from pipeline.build import build_defs
+from pipeline.freshness import policy
 from pipeline.settings import read_settings
 from tests.pipeline.conftest import clean_environment
 
@@ -54,8 +56,15 @@ JOBS = {
     "promote": [],
     "rollback": [],
     "champion_sheet": [],
+    "refresh_demo": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
 }
-SENSORS = {"champion_moved": (dg.DefaultSensorStatus.RUNNING, "champion_sheet")}
+SCHEDULES = {"refresh_demo_schedule": ("0 4 * * *", "UTC", "STOPPED")}
+SENSORS = {
+    "champion_moved": "RUNNING",
+    "train_when_grown": "STOPPED",
+    "report_failures": "RUNNING",
+}
+FRESH = {"crawl/demo", "posts", "manifest"}
 
 
 @pytest.fixture
@@ -129,13 +138,48 @@ def test_the_jobs_are_as_pinned(defs: dg.Definitions) -> None:
     assert found == {name: sorted(keys) for name, keys in JOBS.items()}
 
 
-def test_the_sensors_are_as_pinned(defs: dg.Definitions) -> None:
-    found = {}
-    for sensor in defs.sensors or []:
-        assert isinstance(sensor, dg.SensorDefinition)
-        found[sensor.name] = (sensor.default_status, sensor.job_name)
-        assert sensor.description
-    assert found == SENSORS
+def test_the_schedules_and_sensors_are_as_pinned(defs: dg.Definitions) -> None:
+    schedules = {}
+    for schedule in defs.schedules or []:
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        assert schedule.description
+        zone, status = schedule.execution_timezone, schedule.default_status.value
+        schedules[schedule.name] = (schedule.cron_schedule, zone, status)
+    assert schedules == SCHEDULES
+    assert {one.name: one.default_status.value for one in defs.sensors or []} == SENSORS
+    assert all(sensor.description for sensor in defs.sensors or [])
+
+
+def test_what_a_refresh_makes_has_a_freshness_policy(defs: dg.Definitions) -> None:
+    policies = {
+        key.to_user_string(): spec.freshness_policy
+        for asset in defs.assets or []
+        if isinstance(asset, dg.AssetsDefinition)
+        for key, spec in asset.specs_by_key.items()
+    }
+    assert {key for key, policy in policies.items() if policy is not None} == FRESH
+    day, hours = dt.timedelta(days=1), dt.timedelta(hours=6)
+    wanted = dg.FreshnessPolicy.time_window(fail_window=2 * day + hours, warn_window=day + hours)
+    assert policies["crawl/demo"] == policies["manifest"] == wanted
+
+
+def test_a_site_is_fresh_by_its_own_cron_and_the_tables_by_the_most_frequent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_settings(
+        {
+            "OMOKAGE_HOME": str(tmp_path),
+            "OMOKAGE_SITES": "demo,konachan",
+            "OMOKAGE_REFRESH": "0 * * * *; konachan=0 4 * * mon",
+        }
+    )
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    graph = build_defs(settings=settings).resolve_asset_graph()
+    gaps = {"crawl/demo": 1, "crawl/konachan": 7 * 24, "posts": 1}
+    for key, hours in gaps.items():
+        found = graph.get(dg.AssetKey.from_user_string(key)).freshness_policy_or_from_metadata
+        assert found == policy(dt.timedelta(hours=hours)), key
 
 
 def test_several_sites_feed_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

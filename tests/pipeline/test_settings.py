@@ -35,9 +35,14 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
         "OMOKAGE_EXECUTOR": "multiprocess",
         "OMOKAGE_CONTACT": "me@example.org",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
+        "OMOKAGE_REFRESH": "0 3 * * *; yandere=@weekly",
+        "OMOKAGE_TIMEZONE": "Europe/Berlin",
+        "OMOKAGE_GROW": "5%,1000",
+        "OMOKAGE_AUTO_CONFIG": "automatic.yaml",
     }
     settings = read_settings(given)
     assert settings.sites == ("konachan", "yandere")
+    assert settings.auto_config == str(Path("automatic.yaml").resolve())
     assert read_settings(settings.environment()) == settings
 
 
@@ -51,3 +56,25 @@ def test_every_fault_is_named_at_once_with_the_nearest_right_name() -> None:
     assert 'OMOKAGE_WORKERS is "many"; a whole number from 1 to 256 wanted' in text
     assert 'OMOKAGE_EXECUTOR is "thread"; one of in_process, multiprocess wanted' in text
     assert 'OMOKAGE_COMPUTE: "process:2" is no compute; did you mean "processes"?' in text
+
+
+def test_faults_of_the_automation_are_named_with_what_is_wanted() -> None:
+    given = {"OMOKAGE_SITES": "konachan", "OMOKAGE_REFRESH": "konchan=0 4 * * *; 0 99 * * *"}
+    given |= {"OMOKAGE_TIMEZONE": "Europe/Berlino", "OMOKAGE_GROW": "a lot"}
+    given["OMOKAGE_WEBHOOK"] = "http://hooks.example/secret"
+    with pytest.raises(ConfigError) as caught:
+        read_settings(given)
+    text = str(caught.value)
+    assert 'OMOKAGE_REFRESH names "konchan", which OMOKAGE_SITES does not; did you mean' in text
+    assert 'OMOKAGE_REFRESH: hour is "99"; 0 to 23 wanted' in text
+    assert 'OMOKAGE_TIMEZONE is "Europe/Berlino", which is no time zone; did you mean' in text
+    assert 'OMOKAGE_GROW: "a lot" is no growth; a part such as 10%' in text
+    assert 'OMOKAGE_WEBHOOK: its scheme is "http" and its host hooks.example; https wanted' in text
+    assert "secret" not in text
+
+
+def test_the_webhook_is_not_handed_on_where_others_could_read_it() -> None:
+    settings = read_settings({"OMOKAGE_WEBHOOK": "https://hooks.example/secret"})
+    assert settings.webhook == "https://hooks.example/secret"
+    assert "secret" not in str(settings.environment())
+    assert "secret" not in repr(settings)

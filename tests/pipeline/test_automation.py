@@ -1,0 +1,117 @@
+"""The chain under automation, from new posts to a new champion, with no hand."""
+
+import os
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from tests.pipeline.automation import AutomaticHome, automatic_home
+from tests.pipeline.conftest import POST_COUNT, Demo
+
+FEW = 360
+# Seconds of training draw worse than none do: after 3,000 pictures this network is at a distance of
+# 1147, after the first batch at 815. So the first champion is the weak one, and after a change of
+# this file, which is read at each tick, the next generator wins clearly.
+WEAK = """\
+crawl/demo: {tags: ""}
+faces: {mode: fast}
+labels: {count: 8}
+manifest: {eval_frac: 0.15}
+generator:
+  preset: smoke
+  overrides:
+    {total_kimg: "3", tick_kimg: "1", snapshot_kimg: "4", lr_g: "5e-4", lr_d: "1e-3",
+     device: cpu, threads: "1"}
+evaluation: {fakes: 64}
+"""
+BETTER = WEAK.replace('total_kimg: "3"', 'total_kimg: "0.008"')
+TOO_FEW_TO_JUDGE_BY = BETTER.replace("eval_frac: 0.15", "eval_frac: 0.02")
+
+
+def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = demo.home / "board" / "drawn"
+    shutil.copytree(drawn, tmp_path / "home/board/drawn", copy_function=os.link)
+    config = tmp_path / "automatic.yaml"
+    config.write_text(WEAK)
+    given = {"OMOKAGE_AUTO_CONFIG": str(config), "OMOKAGE_COMPUTE": "threads:1"}
+    with automatic_home(tmp_path / "home", monkeypatch, posts=FEW, given=given) as house:
+        first_posts_make_the_first_champion(house)
+        no_new_posts_train_nothing(house)
+        config.write_text(BETTER)
+        new_posts_make_another_champion(house)
+        config.write_text(TOO_FEW_TO_JUDGE_BY)
+        a_failed_blocking_check_is_not_passed(house)
+
+
+def first_posts_make_the_first_champion(house: AutomaticHome) -> None:
+    assert "There is no manifest yet" in told(house)
+    house.sensor_tick("report_failures")  # which begins to look
+    refreshed(house)
+    (training,), _ = house.sensor_tick("train_when_grown")
+    assert training.success
+    (run,) = house.trainings()
+    assert run.tags["omokage/manifest"] == house.digest()
+    assert run.tags["omokage/reason"].startswith("there is no generator yet")
+    assert house.champion() == 1
+
+
+def no_new_posts_train_nothing(house: AutomaticHome) -> None:
+    before, digest = house.trainings(), house.digest()
+    assert "learnt from this very manifest" in told(house)
+    refreshed(house)
+    assert house.digest() == digest
+    assert "learnt from this very manifest" in told(house)
+    assert house.trainings() == before
+
+
+def new_posts_make_another_champion(house: AutomaticHome) -> None:
+    before = house.digest()
+    house.serve(POST_COUNT)
+    refreshed(house)
+    assert house.digest() != before
+    (training,), _ = house.sensor_tick("train_when_grown")
+    assert training.success
+    assert house.store.read_json("generators/current.json")["manifest"] == house.digest()
+    reason = house.trainings()[0].tags["omokage/reason"]
+    assert "were learnt from" in reason
+    assert reason.endswith("10 % wanted")
+    assert house.champion() == 2
+    (version, first) = house.tracking.versions({})
+    assert "gain" in version.tags["omokage.decision"]
+    previous = house.tracking.holder("previous")
+    assert previous is not None
+    assert previous.version == first.version
+    assert "learnt from this very manifest" in told(house)
+    assert len(house.trainings()) == 2
+
+
+def a_failed_blocking_check_is_not_passed(house: AutomaticHome) -> None:
+    (refresh,) = house.schedule_tick("refresh_demo_schedule")
+    assert not refresh.success
+    said = told(house)
+    assert 'The blocking check manifest_rows of manifest failed: "' in said
+    assert "rows in the eval split (limit 32)" in said
+    assert len(house.trainings()) == 2
+    house.sensor_tick("report_failures")
+    (report,) = (house.home / "reports/failures").glob(f"*-{refresh.run_id[:8]}.md")
+    text = report.read_text()
+    assert "**manifest_rows** of manifest (blocking):" in text
+    assert "started by the schedule `refresh_demo_schedule`" in text
+    assert f"http://127.0.0.1:3000/runs/{refresh.run_id}" in text
+
+
+def refreshed(house: AutomaticHome) -> dg.ExecuteInProcessResult:
+    (refresh,) = house.schedule_tick("refresh_demo_schedule")
+    assert refresh.success
+    return refresh
+
+
+def told(house: AutomaticHome) -> str:
+    """Why the sensor asks for no training; fails if it asks for one."""
+    runs, reason = house.sensor_tick("train_when_grown")
+    assert not runs
+    return reason
