@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import table_checks
+from assets.comparison import comparison
 from assets.crawl import crawl_asset
 from assets.evaluation import evaluation
 from assets.faces import faces
@@ -24,6 +25,7 @@ from assets.registry import champion
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
+from pipeline.compare_job import ENTRANT
 from pipeline.jobs import JOBS
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
@@ -48,7 +50,7 @@ def build_defs(
     dataset = [posts, faces, labels, machine_labels, manifest]
     assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, comparison],
         asset_checks=table_checks(),
         jobs=JOBS,
         resources={**resources(chosen), **(resource_overrides or {})},
@@ -57,7 +59,7 @@ def build_defs(
         else dg.multiprocess_executor,
         loggers={
             "console": dg.colored_console_logger,
-            "stages": stage_lines(frozenset(asset.op.name for asset in assets)),
+            "stages": stage_lines(frozenset([*(asset.op.name for asset in assets), ENTRANT])),
         },
     )
 

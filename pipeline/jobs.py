@@ -1,6 +1,8 @@
-"""Jobs: the whole chain, the dataset alone, the training alone."""
+"""Jobs: the whole chain, the dataset alone, the training alone, a comparison."""
 
 import dagster as dg
+
+from pipeline.compare_job import compare
 
 DATASET = dg.AssetSelection.groups("crawl", "dataset")
 TRAINING = dg.AssetSelection.groups("training", "evaluation", "registry")
@@ -23,4 +25,4 @@ train_and_judge = dg.define_asset_job(
     description="Train on the training set as it is, judge the generator, move the alias if won.",
 )
 
-JOBS = [everything, refresh_dataset, train_and_judge]
+JOBS = [everything, refresh_dataset, train_and_judge, compare]

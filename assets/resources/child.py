@@ -36,18 +36,21 @@ class ChildProcess(dg.ConfigurableResource[Any]):
 
     def run(
         self,
-        context: dg.AssetExecutionContext,
+        context: dg.AssetExecutionContext | dg.OpExecutionContext,
         arguments: Sequence[str],
         *,
         environment: Mapping[str, str] | None = None,
         processes: int = 1,
+        asset_key: dg.AssetKey | None = None,
     ) -> dict[str, Any]:
         """Runs `python ARGUMENTS…` to its end and returns its summary.
 
         processes: more than 1 starts so many under torchrun, on this machine; arguments then begin
         with `-m`. torchrun passes a signal on to each of them.
+        asset_key: the asset that progress is told of; None is the context's own, an op has none.
 
-        Raises dagster.Failure with the child's own words if it ends with another code than 0.
+        Raises dagster.Failure with the child's own words, and its exit code in the metadata, if it
+        ends with another code than 0.
         """
         if processes > 1:
             arguments = [*_torchrun(processes), *arguments]
@@ -61,7 +64,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 variables = {**_shared_machine(processes), **variables}
             child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
             try:
-                _listen(context, session, child)
+                _listen(context, session, child, asset_key or context.asset_key)
             except BaseException:
                 _end(child, self.patience_s)
                 raise
@@ -98,7 +101,10 @@ def _start(arguments: Sequence[str], variables: dict[str, str]) -> subprocess.Po
 
 
 def _listen(
-    context: dg.AssetExecutionContext, session: Any, child: subprocess.Popen[bytes]
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    session: Any,
+    child: subprocess.Popen[bytes],
+    asset_key: dg.AssetKey,
 ) -> None:
     """Waits for the child; passes each progress message on as an asset observation at once."""
     heard = 0
@@ -106,7 +112,7 @@ def _listen(
         time.sleep(POLL_S)
         messages = session.get_custom_messages()
         for progress in _progress_of(messages[heard:]):
-            context.log_event(dg.AssetObservation(context.asset_key, metadata=progress))
+            context.log_event(dg.AssetObservation(asset_key, metadata=progress))
         heard = len(messages)
 
 
@@ -147,7 +153,8 @@ def _summary(
         return dict(summaries[-1])
     command = f"python {' '.join(arguments)}"
     if errors or stops:
-        raise dg.Failure(description=[*stops, *errors][-1], metadata={"command": command})
+        told = {"command": command, "exit_code": returncode}
+        raise dg.Failure(description=[*stops, *errors][-1], metadata=told)
     likely = (
         "it was killed, perhaps for want of memory"
         if returncode == -signal.SIGKILL
@@ -156,5 +163,5 @@ def _summary(
     raise dg.Failure(
         description=f"`{command}` ended with code {returncode} and no summary: {likely}. "
         "Run the job again: it goes on where this stopped.",
-        metadata={"command": command},
+        metadata={"command": command, "exit_code": returncode},
     )
