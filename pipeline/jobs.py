@@ -25,4 +25,9 @@ train_and_judge = dg.define_asset_job(
     description="Train on the training set as it is, judge the generator, move the alias if won.",
 )
 
-JOBS = [everything, refresh_dataset, train_and_judge, compare]
+JOBS: list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition] = [
+    everything,
+    refresh_dataset,
+    train_and_judge,
+    compare,
+]

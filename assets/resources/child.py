@@ -153,8 +153,10 @@ def _summary(
         return dict(summaries[-1])
     command = f"python {' '.join(arguments)}"
     if errors or stops:
-        told = {"command": command, "exit_code": returncode}
-        raise dg.Failure(description=[*stops, *errors][-1], metadata=told)
+        raise dg.Failure(
+            description=[*stops, *errors][-1],
+            metadata={"command": command, "exit_code": returncode},
+        )
     likely = (
         "it was killed, perhaps for want of memory"
         if returncode == -signal.SIGKILL

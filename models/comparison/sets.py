@@ -78,7 +78,9 @@ def choices_of(sets: Iterable[str], entrants: Iterable[Choice]) -> tuple[list[Ch
 
     Faults are an unknown set, a set named twice, a name that is no folder's, a name borne twice.
     """
-    faults, chosen, seen = [], [], set()
+    faults: list[str] = []
+    chosen: list[Choice] = []
+    seen: set[str] = set()
     for name in sets:
         if name not in SETS:
             hint = nearest(name, SETS) or f"; known are {', '.join(SETS)}"

@@ -173,7 +173,7 @@ def test_mlflow_has_a_run_with_the_report_and_one_below_it_for_each(
 def test_dagster_has_the_table_and_small_pictures(done: dg.ExecuteInProcessResult) -> None:
     (event,) = done.asset_materializations_for_node("report")
     assert event.asset_key == COMPARISON
-    facts = {name: value.value for name, value in event.metadata.items()}
+    facts: dict[str, Any] = {name: one.value for name, one in event.metadata.items()}
     assert (facts["entrants"], facts["failed"]) == (3, 1)
     assert "| **nan** |" in facts["table"]
     for name in ("curves", "grids"):
@@ -222,7 +222,7 @@ def test_faults_of_the_plan_are_told_before_anything_is_trained(
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
     place = Place(tmp_path)
     write_manifest(tmp_path)
-    longer = {
+    longer: dict[str, Any] = {
         "entrants": {name: ENTRANTS[name] for name in ("small", "coloured")},
         "kimg": 1.6,
         "score_pictures": 0,

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
-from models.comparison.plan import Budget, comparison_id, planned
+from models.comparison.plan import Budget, Plan, comparison_id, planned
 from models.comparison.sets import NAME, SETS, WHAT, Choice, choices_of, read_choices
+from models.config import TrainConfig
 from models.families import FAMILIES
 from models.losses import LOSSES
 
@@ -56,7 +57,7 @@ def test_the_budget_is_the_same_for_all_and_in_the_settings() -> None:
     }
 
 
-def configs(plan):  # type: ignore[no-untyped-def]
+def configs(plan: Plan) -> list[TrainConfig]:
     return [one.config for one in plan.entrants]
 
 
