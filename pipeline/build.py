@@ -15,6 +15,7 @@ from assets.checks import table_checks
 from assets.comparison import comparison
 from assets.crawl import crawl_asset
 from assets.evaluation import evaluation
+from assets.evaluation_checks import evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
 from assets.labels import labels
@@ -25,6 +26,7 @@ from assets.registry import champion
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
+from pipeline.alias_sensor import champion_moved
 from pipeline.compare_job import ENTRANT
 from pipeline.jobs import JOBS
 from pipeline.settings import Settings, read_settings
@@ -51,8 +53,9 @@ def build_defs(
     assets = [*crawls, *dataset, generator, evaluation, champion]
     return dg.Definitions(
         assets=[*assets, comparison],
-        asset_checks=table_checks(),
+        asset_checks=[*table_checks(), *evaluation_checks()],
         jobs=JOBS,
+        sensors=[champion_moved],
         resources={**resources(chosen), **(resource_overrides or {})},
         executor=dg.in_process_executor
         if chosen.executor == "in_process"

@@ -8,8 +8,10 @@ import click
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
 from pipeline.compare_cli import compare
+from pipeline.evaluate_cli import evaluate
 from pipeline.faces_cli import faces
 from pipeline.import_cli import import_command
+from pipeline.promotion_cli import champions_command, promote, rollback_command
 from pipeline.review_cli import review
 from pipeline.sample_cli import sample
 from pipeline.settings import BOARD_PORT, Settings, read_settings
@@ -127,9 +129,13 @@ def status(home: str) -> None:
 cli.add_command(compare)
 cli.add_command(faces)
 cli.add_command(sample)
+cli.add_command(evaluate)
 cli.add_command(review)
 cli.add_command(import_command)
 cli.add_command(import_weights_command)
+cli.add_command(promote)
+cli.add_command(rollback_command)
+cli.add_command(champions_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

@@ -1,8 +1,11 @@
 """Jobs: the whole chain, the dataset alone, the training alone, a comparison."""
 
+from typing import Any
+
 import dagster as dg
 
 from pipeline.compare_job import compare
+from pipeline.promotion_jobs import PROMOTION_JOBS
 
 DATASET = dg.AssetSelection.groups("crawl", "dataset")
 TRAINING = dg.AssetSelection.groups("training", "evaluation", "registry")
@@ -25,9 +28,4 @@ train_and_judge = dg.define_asset_job(
     description="Train on the training set as it is, judge the generator, move the alias if won.",
 )
 
-JOBS: list[dg.JobDefinition | dg.UnresolvedAssetJobDefinition] = [
-    everything,
-    refresh_dataset,
-    train_and_judge,
-    compare,
-]
+JOBS: list[Any] = [everything, refresh_dataset, train_and_judge, compare, *PROMOTION_JOBS]

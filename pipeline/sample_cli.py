@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from assets.registry import CHAMPION
+from assets.promotion import CHAMPION
 from dataset.errors import RegistryError
 from dataset.store import Store
 from pipeline.build import resources

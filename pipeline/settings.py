@@ -18,6 +18,7 @@ EXECUTORS = ("in_process", "multiprocess")
 # Variables of ours that other rooms read by themselves.
 ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
+    "OMOKAGE_EXTRACTOR_WEIGHTS": "weights file of the extractor inception",
     "OMOKAGE_REAL_DATA": "folder of real pictures for the tests",
 }
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from assets.generator import CURRENT as GENERATOR_PATH
-from assets.registry import CHAMPION, SHEET
+from assets.promotion import CHAMPION
+from assets.sheets import SHEET
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
@@ -35,7 +36,8 @@ def _stages(store: Store) -> Iterator[tuple[str, str]]:
         yield "generator", f"{current['id']}, {current['images_seen'] / 1000:,.0f} kimg"
         if "evaluation" in current:
             result = store.read_json(current["evaluation"])
-            yield "evaluation", f"fd_efficientnet_lite0 {result['fd_efficientnet_lite0']:.2f}"
+            metric = result["metric"]
+            yield "evaluation", f"{metric} {result[metric]:.2f}"
 
 
 def _rows(store: Store, path: str) -> int:

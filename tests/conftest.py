@@ -1,5 +1,6 @@
 """What every test finds: one torch thread, a Ctrl-C that works, and the long tests first."""
 
+import importlib
 import os
 import signal
 
@@ -26,3 +27,26 @@ LONG_FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what takes longest, so that no worker ends alone with it."""
     items.sort(key=lambda item: [part not in item.nodeid for part in LONG_FIRST])
+
+
+@pytest.fixture(scope="session")
+def torchvision_operators() -> None:
+    """Lets `import torchvision` work where its wheel was built for another build of torch.
+
+    Beside a CPU-only torch the wheel's own operators do not load, and its import then fails on the
+    two of them that it describes further. They are declared here, and nowhere but in the tests; no
+    network that is measured with uses them.
+    """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        import torch  # most tests do without
+
+        for name in ("nms", "qnms"):
+            torch.library.define(
+                f"torchvision::{name}",
+                "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+            )
+        importlib.import_module("torchvision")

@@ -41,13 +41,11 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         *,
         environment: Mapping[str, str] | None = None,
         processes: int = 1,
-        asset_key: dg.AssetKey | None = None,
     ) -> dict[str, Any]:
         """Runs `python ARGUMENTS…` to its end and returns its summary.
 
         processes: more than 1 starts so many under torchrun, on this machine; arguments then begin
         with `-m`. torchrun passes a signal on to each of them.
-        asset_key: the asset that progress is told of; None is the context's own, an op has none.
 
         Raises dagster.Failure with the child's own words, and its exit code in the metadata, if it
         ends with another code than 0.
@@ -64,7 +62,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 variables = {**_shared_machine(processes), **variables}
             child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
             try:
-                _listen(context, session, child, asset_key or context.asset_key)
+                _listen(context, session, child)
             except BaseException:
                 _end(child, self.patience_s)
                 raise
@@ -104,7 +102,6 @@ def _listen(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     session: Any,
     child: subprocess.Popen[bytes],
-    asset_key: dg.AssetKey,
 ) -> None:
     """Waits for the child; passes each progress message on as an asset observation at once."""
     heard = 0
@@ -112,8 +109,15 @@ def _listen(
         time.sleep(POLL_S)
         messages = session.get_custom_messages()
         for progress in _progress_of(messages[heard:]):
-            context.log_event(dg.AssetObservation(asset_key, metadata=progress))
+            _tell(context, progress)
         heard = len(messages)
+
+
+def _tell(context: dg.AssetExecutionContext | dg.OpExecutionContext, progress: Any) -> None:
+    if isinstance(context, dg.AssetExecutionContext):
+        context.log_event(dg.AssetObservation(context.asset_key, metadata=progress))
+    else:  # a job that is about no asset, such as promote
+        context.log.info(", ".join(f"{name} {value}" for name, value in progress.items()))
 
 
 def _progress_of(messages: Sequence[Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """MLflow as a Dagster resource: finds a run by its key, and never relies on the working folder."""
 
 import contextlib
+import io
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -8,22 +10,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from PIL import Image
 from pydantic import Field
 
 from dataset.errors import RegistryError
+from models.promotion import OLD_METRIC
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 RUN_KEY = "omokage.run_key"
 SQLITE = "sqlite:///"
-DESCRIPTION = (
-    "Draws anime faces from labels. The input has a column `labels` with names such as "
-    "`blonde_hair,blue_eyes`; the parameters are seed, psi and n. The version that applications "
-    "use bears the alias `champion`."
+IMAGES = "images"  # where MLflow keeps the pictures of series
+GONE = "RESOURCE_DOES_NOT_EXIST"
+# What of an evaluation stands on the run as a metric, beside the distances that it names itself.
+EVALUATED = (
+    "sigma",
+    "real_fd",
+    "precision",
+    "recall",
+    "precision_sigma",
+    "recall_sigma",
+    "label_ap",
+    "label_ap_sigma",
+    "real_label_ap",
+    "label_chance",
+    "flip_success",
+    "memory_ratio",
+    "copied_frac",
+    "hair_colour_hits",
+    "real_hair_colour_hits",
 )
-EVALUATED = ("fd_efficientnet_lite0", "sigma", "real_fd", "hair_colour_hits")
 
 
 class TrackingResource(dg.ConfigurableResource[Any]):
@@ -112,12 +130,22 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         client.set_terminated(run_id, "FINISHED")
 
     def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
-        """Puts an evaluation's numbers onto the generator's run, at the images that it has seen."""
+        """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.
+
+        What was not measured, such as the label AP of a family without labels, is left out, and so
+        is what stands there already at that step.
+        """
+        metric, kernel = made.get("metric", OLD_METRIC), made.get("kernel_metric")
+        named = [metric, f"joint_{metric}", *([kernel, f"{kernel}_sigma"] if kernel else [])]
         client = self.client()
         with self._explained():
-            for name in EVALUATED:
-                if made[name] is not None:  # a set without hair labels has no hair hits
-                    client.log_metric(run_id, f"eval/{name}", float(made[name]), step=step)
+            for name in (*named, *EVALUATED):
+                if made.get(name) is None:
+                    continue
+                key, value = f"eval/{name}", float(made[name])
+                known = client.get_metric_history(run_id, key)
+                if (step, value) not in [(one.step, one.value) for one in known]:
+                    client.log_metric(run_id, key, value, step=step)
             client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
 
     def log_picture(self, run_id: str, name: str, png: bytes) -> None:
@@ -127,6 +155,16 @@ class TrackingResource(dg.ConfigurableResource[Any]):
             path.write_bytes(png)
             self.client().log_artifact(run_id, str(path))
 
+    def log_picture_of_step(self, run_id: str, key: str, png: bytes, *, step: int) -> None:
+        """Puts a PNG into the run's series `key`, at the images seen; once, however often asked."""
+        client = self.client()
+        known = re.compile(rf"{re.escape(key)}[+%]step[+%]{step}[+%]")
+        with self._explained():
+            names = [Path(file.path).name for file in client.list_artifacts(run_id, IMAGES)]
+            if not any(known.match(name) for name in names):
+                with Image.open(io.BytesIO(png)) as picture:
+                    client.log_image(run_id, picture.convert("RGB"), key=key, step=step)
+
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""
         client = self.client()
@@ -135,34 +173,106 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         bearing = [v for v in found if all(v.tags.get(k) == value for k, value in tags.items())]
         return sorted(bearing, key=lambda version: int(version.version), reverse=True)
 
-    def register(self, uri: str, *, run_id: str, tags: dict[str, str]) -> "ModelVersion":
-        """Makes a logged model the next version of the registered model, with its tags at once."""
+    def register(
+        self, uri: str, *, run_id: str, tags: dict[str, str], description: str, model_page: str
+    ) -> "ModelVersion":
+        """Makes a logged model the next version of the registered model, with its tags at once.
+
+        model_page: description of the registered model, if this is its first version.
+        """
         client = self.client()
         with self._explained():
-            if not client.search_registered_models(f"name='{self.model}'"):
-                client.create_registered_model(self.model, description=DESCRIPTION)
-            return client.create_model_version(self.model, uri, run_id=run_id, tags=tags)
+            if self.registered() is None:
+                client.create_registered_model(self.model, description=model_page)
+            return client.create_model_version(
+                self.model, uri, run_id=run_id, tags=tags, description=description
+            )
+
+    def registered(self) -> "RegisteredModel | None":
+        """Returns the registered model with its tags and aliases; None before the first version."""
+        client = self.client()
+        with self._explained():
+            found = client.search_registered_models(f"name='{self.model}'")
+        return found[0] if found else None
+
+    def version(self, number: str) -> "ModelVersion | None":
+        """Returns a version of the registered model; None if there is none of that number."""
+        from mlflow.exceptions import MlflowException
+
+        if not (number.isascii() and number.isdecimal()):
+            return None
+        client = self.client()
+        with self._explained():
+            try:
+                return client.get_model_version(self.model, number)
+            except MlflowException as error:
+                if error.error_code == GONE:
+                    return None
+                raise
+
+    def aliases(self) -> dict[str, str]:
+        """Returns the version that each alias stands for."""
+        model = self.registered()
+        return {name: str(v) for name, v in model.aliases.items()} if model else {}
 
     def holder(self, alias: str) -> "ModelVersion | None":
         """Returns the version that bears the alias; None if none does."""
-        client = self.client()
-        with self._explained():
-            models = client.search_registered_models(f"name='{self.model}'")
-            if not models or alias not in models[0].aliases:
-                return None
-            return client.get_model_version(self.model, str(models[0].aliases[alias]))
-
-    def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
-        """Puts tags onto a version."""
-        client = self.client()
-        with self._explained():
-            for tag, value in tags.items():
-                client.set_model_version_tag(self.model, version, tag, value)
+        return self.version(self.aliases().get(alias, ""))
 
     def set_alias(self, alias: str, version: str) -> None:
         """Moves an alias to a version."""
         with self._explained():
             self.client().set_registered_model_alias(self.model, alias, version)
+
+    def drop_alias(self, alias: str) -> None:
+        """Takes an alias away; one that nobody bears is fine."""
+        with self._explained():
+            self.client().delete_registered_model_alias(self.model, alias)
+
+    def model_tags(self) -> dict[str, str]:
+        """Returns the tags of the registered model."""
+        model = self.registered()
+        return dict(model.tags) if model else {}
+
+    def tag_model(self, tag: str, value: str) -> None:
+        """Puts a tag onto the registered model."""
+        with self._explained():
+            self.client().set_registered_model_tag(self.model, tag, value)
+
+    def tag_version(self, version: "ModelVersion", tags: Mapping[str, str]) -> None:
+        """Puts tags onto a version; those that stand there already are not written again."""
+        client = self.client()
+        with self._explained():
+            for tag, value in tags.items():
+                if version.tags.get(tag) != value:
+                    client.set_model_version_tag(self.model, str(version.version), tag, value)
+
+    def untag_version(self, version: "ModelVersion", tag: str) -> None:
+        """Takes a tag from a version; one that is not there is fine."""
+        if tag in version.tags:
+            with self._explained():
+                self.client().delete_model_version_tag(self.model, str(version.version), tag)
+
+    def describe(self, page: str) -> None:
+        """Sets the registered model's description, if it is another."""
+        model = self.registered()
+        if model is not None and model.description != page:
+            with self._explained():
+                self.client().update_registered_model(self.model, page)
+
+    def describe_version(self, version: "ModelVersion", page: str) -> None:
+        """Sets a version's description, if it is another."""
+        if version.description != page:
+            with self._explained():
+                self.client().update_model_version(self.model, str(version.version), page)
+
+    def run_url(self, run_id: str) -> str:
+        """Returns where people see a run in MLflow's UI."""
+        return f"{self.mlflow_url}/#/experiments/{self.experiment_id()}/runs/{run_id}"
+
+    def version_url(self, version: str) -> str:
+        """Returns where people see a version of the registered model in MLflow's UI."""
+        return f"{self.mlflow_url}/#/models/{self.model}/versions/{version}"
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

@@ -9,7 +9,6 @@ from models.ticks import PROGRESS
 
 OUTCOME = "outcome.json"  # written last: where it stands, the entrant is done
 MEASURED, FAILED = "measured", "failed"
-OLD_METRIC = "fd_efficientnet_lite0"  # of evaluations that do not name theirs
 # What an evaluation may say beside its distance; a family without labels has no label AP.
 FIGURES = (
     "sigma",
@@ -17,10 +16,12 @@ FIGURES = (
     "precision",
     "label_ap",
     "real_label_ap",
+    "label_chance",
     "flip_success",
     "hair_colour_hits",
     "real_hair_colour_hits",
     "memory_ratio",
+    "copied_frac",
     "real_fd",
     "fakes",
     "repeats",
@@ -33,8 +34,7 @@ def measured(store: Store, out: str, evaluation: dict[str, Any]) -> dict[str, An
     """Returns the outcome of a training in the folder `out` and its evaluation."""
     facts = store.read_json(f"{out}/generator/{TRAIN}")
     generator = load_generator(store.url(f"{out}/generator"))
-    metric = evaluation.get("metric", OLD_METRIC)
-    protocol = evaluation.get("protocol") or {}
+    metric = evaluation["metric"]
     return {
         "state": MEASURED,
         "images_seen": facts["images_seen"],
@@ -44,7 +44,7 @@ def measured(store: Store, out: str, evaluation: dict[str, Any]) -> dict[str, An
         "commit": facts["commit"],
         "parameters": sum(weight.numel() for weight in generator.parameters()),
         "resolution_px": generator.spec.resolution_px,
-        "reference_px": protocol.get("reference_px") or generator.spec.resolution_px,
+        "reference_px": evaluation["protocol"]["reference_px"],
         "metric": metric,
         "distance": evaluation[metric],
         **{name: evaluation[name] for name in FIGURES if evaluation.get(name) is not None},

@@ -7,6 +7,15 @@ from models.comparison.outcomes import MEASURED
 
 CURVES, GRIDS = "curves.png", "grids.jpg"
 Outcome = Mapping[str, Any]
+_MEANINGS = {
+    "label_ap": "Label AP is how well a judge, who never saw the training pictures, finds the "
+    "asked-for labels on the fakes.",
+    "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for it "
+    "than on the same one without.",
+    "hair_colour_hits": "Hair is the share of asked-for hair colours that show.",
+    "memory_ratio": "Memory is the distance to the nearest training face: 1 is that of unseen real "
+    "ones, 0 would be copies.",
+}
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -69,6 +78,7 @@ def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome],
         ("label AP", lambda one: _number(one, "label_ap")),
         ("labels that show", lambda one: _percent(one, "flip_success")),
         ("hair", lambda one: _percent(one, "hair_colour_hits")),
+        ("memory", lambda one: _number(one, "memory_ratio")),
         ("parameters of G", lambda one: f"{one['parameters']:,}" if "parameters" in one else ""),
     ]
 
@@ -127,13 +137,9 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     ]
     if ceilings:
         told.append(f"Real training pictures reach {', '.join(ceilings)}.")
+    told += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
     if any(one["protocol_digest"] != first["protocol_digest"] for one in done):
         told.append("Not all were measured by one protocol: measure them again to compare.")
-    if len({one["reference_px"] for one in done}) > 1:
-        told.append(
-            "A distance is to real pictures of the entrant's own side: those of different sides "
-            "are not comparable."
-        )
     return " ".join(told)
 
 

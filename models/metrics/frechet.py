@@ -1,17 +1,23 @@
 """The Fréchet distance between two sets of features: features, statistics, distance.
 
 Source: Dowson and Landau 1982, equation 16; as a metric of generators, Heusel et al. 2017,
-arXiv:1706.08500. Over standard Inception features alone it is called FID.
+arXiv:1706.08500. Over standard Inception features alone it is called FID. With labels beside the
+features it is the Fréchet joint distance, DeVries et al. 2019, arXiv:1907.08175.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
+from models.metrics.blocks import starts
 
 Array = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.floating[Any]]  # float32 or float64, in memory or a memmap
+
+BLOCK = 4096  # rows that are read and centred at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +29,61 @@ class Statistics:
     rows: int
 
 
-def statistics(features: Array) -> Statistics:
+class RunningStatistics:
+    """Gathers mean and covariance from chunks, so that the features never lie together.
+
+    Each block is centred on its own mean and then merged, in float64, so that features far from
+    zero lose nothing. Source: Chan, Golub and LeVeque 1979, equations 2.1.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._finite = True
+        self._mean: Array = np.zeros(0)
+        self._scatter: Array = np.zeros((0, 0))  # sum of (x - mean)(x - mean)^T
+
+    def add(self, features: Numbers) -> None:
+        """Takes features [n,F], n >= 0; raises TrainingError if F is not that of the rows before.
+
+        A memmap is read BLOCK rows at a time.
+        """
+        width = features.shape[1]
+        if not self._rows:
+            self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
+        elif width != len(self._mean):
+            raise TrainingError(f"features [{len(features)},{width}] after {len(self._mean)} wide")
+        for start in starts(len(features), BLOCK):
+            self._merge(np.asarray(features[start : start + BLOCK], dtype=np.float64))
+
+    def _merge(self, block: Array) -> None:
+        self._finite = self._finite and bool(np.isfinite(block).all())
+        if not self._finite:
+            return  # `result` says so
+        rows = self._rows + len(block)
+        mean = block.mean(axis=0)
+        centred = block - mean
+        apart = mean - self._mean
+        self._scatter += centred.T @ centred
+        self._scatter += np.outer(apart, apart) * (self._rows * len(block) / rows)
+        self._mean = self._mean + apart * (len(block) / rows)
+        self._rows = rows
+
+    def result(self) -> Statistics:
+        """Returns the statistics so far; raises TrainingError if < 2 rows or not finite."""
+        if not self._finite:
+            raise TrainingError("the extractor gave features that are not finite")
+        if self._rows < 2:
+            raise TrainingError(
+                f"a distance needs 2 pictures or more on each side, not {self._rows}"
+            )
+        return Statistics(self._mean.copy(), self._scatter / (self._rows - 1), self._rows)
+
+
+def statistics(features: Numbers) -> Statistics:
     """Returns the statistics of features [N,F]; raises TrainingError if N < 2 or not finite."""
-    if len(features) < 2:
-        raise TrainingError(
-            f"a distance needs 2 pictures or more on each side, not {len(features)}"
-        )
-    if not np.isfinite(features).all():
-        raise TrainingError("the extractor gave features that are not finite")
-    covariance = np.atleast_2d(np.cov(features, rowvar=False))
-    return Statistics(features.mean(axis=0), covariance, len(features))
+    running = RunningStatistics()
+    running.add(features)
+    return running.result()
 
 
 def frechet_distance(one: Statistics, two: Statistics) -> float:
@@ -48,3 +99,29 @@ def frechet_distance(one: Statistics, two: Statistics) -> float:
     apart = np.square(one.mean - two.mean).sum()
     spread = np.trace(one.covariance) + np.trace(two.covariance)
     return float(max(0.0, apart + spread - 2 * np.sqrt(shared.clip(min=0)).sum()))
+
+
+def joint_weight(features: Numbers, labels: npt.NDArray[Any]) -> float:
+    """Returns what labels are multiplied by to weigh as much as the features do: a ratio of norms.
+
+    features [N,F] and labels [N,L] of the reals; returns the mean norm of the features over that
+    of the labels, 0 where no row has a label: the joint distance is then the plain one.
+    Source: DeVries et al. 2019, section 3.1 (alpha).
+    """
+    held = float(np.linalg.norm(np.asarray(labels, dtype=np.float64), axis=1).sum())
+    norms = (
+        np.linalg.norm(np.asarray(features[start : start + BLOCK], dtype=np.float64), axis=1).sum()
+        for start in starts(len(features), BLOCK)
+    )
+    return float(sum(norms)) / held if held else 0.0
+
+
+def joint_features(features: Numbers, labels: npt.NDArray[Any], *, weight: float) -> Array:
+    """Returns features [n,F] with their labels [n,L] times `weight` beside them: [n,F+L].
+
+    The labels are those that each picture was drawn for, or has; pictures that do not show them
+    are then far from the reals even where the pictures alone are not.
+    """
+    assert len(features) == len(labels), (features.shape, labels.shape)
+    beside = np.asarray(labels, dtype=np.float64) * weight
+    return np.concatenate([np.asarray(features, dtype=np.float64), beside], axis=1)

@@ -2,7 +2,8 @@
 
 `predict` takes a column "labels" of texts such as "blonde_hair,blue_eyes", a row a request, and
 returns uint8 pictures [rows * n, H, W, 3]: picture k of all has the latent of seed + k. An
-empty text asks for labels as they come: picture k has the real label row of number seed + k.
+empty text asks for labels as they come: picture k has the real label row of number seed + k. The
+parameter `labels` is a text of the same kind, whose labels every row gets besides its own.
 """
 
 import ast
@@ -21,7 +22,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 CHUNK = 64  # pictures a pass; the trainer's own sampler uses the same, so the bytes are the same
-DEFAULTS: dict[str, Any] = {"seed": 0, "psi": 1.0, "n": 1}
+DEFAULTS: dict[str, Any] = {"seed": 0, "psi": 1.0, "n": 1, "labels": ""}
 MOST_PICTURES = 10_000
 
 
@@ -42,12 +43,15 @@ class AvatarGenerator(PythonModel):
     ) -> np.ndarray[Any, Any]:
         """Draws n pictures for each row; raises ValueError naming what is wrong and what is right.
 
-        params: seed (from 0), psi (0 = the mean face, 1 = full variety, up to 2), n (from 1).
+        params: seed (from 0), psi (0 = the mean face, 1 = full variety, up to 2), n (from 1),
+        labels (names that every row gets besides its own).
         """
         given = {**DEFAULTS, **(params or {})}
         _check_params(given, rows=len(model_input))
         n, seed, psi = int(given["n"]), int(given["seed"]), torch.tensor(float(given["psi"]))
-        names = _names(model_input)
+        everyones = _split(given["labels"])
+        self._refuse_unknown_labels(everyones, where="parameter labels")
+        names = [[*own, *everyones] for own in _names(model_input)]
         rows = self._rows(names, where="row").repeat(n, axis=0)
         for k in range(len(rows)):
             if not names[k // n]:
@@ -74,14 +78,18 @@ class AvatarGenerator(PythonModel):
     def _rows(self, asked: list[list[str]], *, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         rows = np.zeros((len(asked), len(self._known)), dtype=np.float32)
         for number, names in enumerate(asked):
+            self._refuse_unknown_labels(names, where=f"{where} {number}")
             for name in names:
-                if name not in self._known:
-                    raise ValueError(
-                        f'{where} {number}: unknown label "{name}"{_nearest(name, self._known)}. '
-                        f"Labels: {', '.join(self._known)}."
-                    )
                 rows[number, self._known.index(name)] = 1
         return rows
+
+    def _refuse_unknown_labels(self, names: list[str], *, where: str) -> None:
+        for name in names:
+            if name not in self._known:
+                raise ValueError(
+                    f'{where}: unknown label "{name}"{_nearest(name, self._known)}. '
+                    f"Labels: {', '.join(self._known)}."
+                )
 
 
 def _names(model_input: pd.DataFrame) -> list[list[str]]:
@@ -96,12 +104,18 @@ def _names(model_input: pd.DataFrame) -> list[list[str]]:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(f"row {number}: labels is {text!r}, a text is wanted")
-    parts = [[part.strip().replace(" ", "_") for part in text.split(",")] for text in texts]
-    return [[name for name in names if name] for names in parts]
+    return [_split(text) for text in texts]
+
+
+def _split(text: str) -> list[str]:
+    parts = [part.strip().replace(" ", "_") for part in text.split(",")]
+    return [name for name in parts if name]
 
 
 def _check_params(given: dict[str, Any], *, rows: int) -> None:
     _refuse_unknown(name for name in given if name not in DEFAULTS)
+    if not isinstance(given["labels"], str):
+        raise ValueError(f'labels is {given["labels"]!r}; a text such as "blonde_hair" wanted')
     if not 0 <= float(given["psi"]) <= 2:
         raise ValueError(f"psi is {given['psi']}; 0 (the mean face) to 2 wanted, 1 is full variety")
     if not 0 <= int(given["seed"]) < 2**62:
@@ -130,6 +144,7 @@ class _UnknownParams(logging.Filter):
     with exactly our parameters, becomes an error.
     """
 
+    params = tuple(DEFAULTS)  # another version of the model, in the same process, may have others
     pattern = re.compile(r"Unrecognized params (\[.*?\]) are .*Supported params are: (\{.*?\})")
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -142,7 +157,7 @@ class _UnknownParams(logging.Filter):
 
 def _raise_for_unknown_params() -> None:
     logger = logging.getLogger("mlflow.models.utils")
-    if not any(type(one).__name__ == _UnknownParams.__name__ for one in logger.filters):
+    if not any(getattr(one, "params", None) == _UnknownParams.params for one in logger.filters):
         logger.addFilter(_UnknownParams())
 
 

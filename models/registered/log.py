@@ -43,6 +43,7 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
                 ParamSpec("seed", DataType.long, 0),
                 ParamSpec("psi", DataType.double, 1.0),
                 ParamSpec("n", DataType.long, 1),
+                ParamSpec("labels", DataType.string, ""),
             ]
         ),
     )

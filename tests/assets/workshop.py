@@ -106,7 +106,11 @@ class Workshop:
     def pictures(self, run_id: str) -> list[int]:
         """The steps of the run's series `samples`, each of which stands there once."""
         names = [Path(file.path).name for file in self.client().list_artifacts(run_id, "images")]
-        return sorted(int(name.split("+")[2]) for name in names if name.endswith(".png"))
+        return sorted(
+            int(name.split("+")[2])
+            for name in names
+            if name.startswith("samples") and name.endswith(".png")
+        )
 
 
 @contextlib.contextmanager

@@ -28,7 +28,11 @@ faces = model.predict(
     params={"seed": 5, "psi": 0.7, "n": 33},
 )
 free = model.predict(pandas.DataFrame({"labels": [""]}), params={"n": 3})
-numpy.savez(sys.argv[4], faces=faces, free=free)
+every = model.predict(
+    pandas.DataFrame({"labels": ["blonde hair", ""]}),
+    params={"seed": 5, "n": 2, "labels": "blue_eyes"},
+)
+numpy.savez(sys.argv[4], faces=faces, free=free, every=every)
 refused = []
 for labels, params in json.loads(sys.argv[5]):
     try:
@@ -45,6 +49,8 @@ WRONG = [
     ("", {"sead": 1}, 'unknown parameter "sead"; did you mean "seed"?'),
     ("", {"psi": 2.5}, "psi is 2.5; 0 (the mean face) to 2 wanted"),
     ("", {"n": 0}, "n is 0 for 1 rows; 1 to 10000 pictures wanted"),
+    ("", {"labels": "blu_eyes"}, 'parameter labels: unknown label "blu_eyes"; did you mean "blue_'),
+    ("", {"lables": "blue_eyes"}, 'unknown parameter "lables"; did you mean "labels"?'),
     ("", {"seed": -1}, "seed is -1; a whole number from 0 wanted"),
 ]
 
@@ -100,3 +106,5 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
         typical = typical_rows(folder, LABELS)
         free = asked_labels([], range(3), known=LABELS, typical=typical)
         assert np.array_equal(found["free"], draw(generator, free, range(3)))
+        both = label_rows([["blonde_hair", "blue_eyes"], ["blue_eyes"]], LABELS).repeat(2, axis=0)
+        assert np.array_equal(found["every"], draw(generator, both, range(5, 9)))

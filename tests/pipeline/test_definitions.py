@@ -39,6 +39,11 @@ CHECKS = {
     "faces": {"faces_schema": True, "faces_kept": True},
     "labels": {"labels_wanted": False},
     "manifest": {"manifest_rows": True},
+    "evaluation": {
+        "memorises_no_training_face": True,
+        "obeys_labels": False,
+        "recall_is_not_collapsed": False,
+    },
 }
 JOBS = {
     "everything": list(GRAPH),

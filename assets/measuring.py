@@ -1,0 +1,117 @@
+"""Versions measured on equal terms: one manifest, one protocol; what is known is not done again."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.evaluation import evaluate
+from assets.promotion import Measure
+from assets.resources import ChildProcess
+from assets.sheets import FOLDER, training_folder
+from dataset.errors import RegistryError
+from dataset.manifest import load_manifest
+from dataset.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+RESULT = "evaluation.json"
+PROTOCOL = "omokage.protocol"  # a version's tag: digest of the protocol that judged it
+WEIGHTS = "omokage.weights"  # a version's tag: sha256 of the weights that it was registered with
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What two generators are compared on."""
+
+    manifest: str
+    protocol: Mapping[str, Any]  # the options of an evaluation's protocol
+    protocol_digest: str
+
+    @classmethod
+    def of(cls, evaluation: Mapping[str, Any]) -> "Terms":
+        """Returns the terms of an evaluation."""
+        digest = evaluation["protocol_digest"]
+        return cls(evaluation["manifest_digest"], evaluation["protocol"], digest)
+
+    @classmethod
+    def today(cls, store: Store, version: "ModelVersion") -> "Terms":
+        """Returns the home's newest manifest with the protocol that judged the version last.
+
+        Raises RegistryError if it never was judged.
+        """
+        known = evaluations(store, training_folder(store, version))
+        if not known:
+            raise RegistryError(
+                f"version {version.version} has not been judged; materialise evaluation first"
+            )
+        judged_by = version.tags.get(PROTOCOL)
+        last = next((one for one in known if one["protocol_digest"] == judged_by), known[-1])
+        manifest = load_manifest(store, None).digest
+        return dataclasses.replace(cls.of(last), manifest=manifest)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Gives the evaluation of any version on the same terms, by a child process where need be."""
+
+    context: dg.AssetExecutionContext
+    child: ChildProcess
+    store: Store
+    terms: Terms
+
+    def __call__(self, version: "ModelVersion") -> Mapping[str, Any]:
+        """Returns the version's evaluation on these terms.
+
+        Raises RegistryError if its folder is not here or holds other weights by now.
+        """
+        folder = training_folder(self.store, version)
+        for known in evaluations(self.store, folder):
+            same = (known["manifest_digest"], known["protocol_digest"]) == (
+                self.terms.manifest,
+                self.terms.protocol_digest,
+            )
+            if same and _is_of(version, known):
+                return known
+        made = evaluate(
+            self.context,
+            self.child,
+            home=self.store.root,
+            generator=folder,
+            manifest=self.terms.manifest,
+            protocol=self.terms.protocol,
+        )
+        if not _is_of(version, made):
+            raise RegistryError(
+                f"version {version.version} cannot be measured again: {FOLDER} {folder} holds "
+                f"weights {made['generator_sha256'][:12]}, and it was registered with "
+                f"{version.tags[WEIGHTS][:12]}; its training went on. Promote the newer version."
+            )
+        return made
+
+
+def on_todays_terms(
+    context: dg.AssetExecutionContext, child: ChildProcess, store: Store, version: "ModelVersion"
+) -> Measure:
+    """Returns what measures versions as the one that is asked about; looks when first called."""
+
+    @functools.cache
+    def measuring() -> Measuring:
+        return Measuring(context, child, store, Terms.today(store, version))
+
+    return lambda one: measuring()(one)
+
+
+def evaluations(store: Store, folder: str) -> list[dict[str, Any]]:
+    """Returns all evaluations of a training's folder that are whole."""
+    paths = [path for path in store.files(f"{folder}/evaluation") if path.endswith(f"/{RESULT}")]
+    return [store.read_json(path) for path in paths]
+
+
+def _is_of(version: "ModelVersion", evaluation: Mapping[str, Any]) -> bool:
+    registered = version.tags.get(WEIGHTS)  # versions of earlier times do not say
+    return registered is None or registered == evaluation["generator_sha256"]

@@ -1,0 +1,94 @@
+"""The journal of the champion's moves: tags of the registered model, one a move."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dataset.errors import RegistryError
+
+PREFIX = "omokage.move."
+GATE, PROMOTE, ROLLBACK, PERSON = "gate", "promote", "rollback", "person"
+BY = (GATE, PROMOTE, ROLLBACK, PERSON)
+BEGUN, DONE = "begun", "done"
+STATES = (BEGUN, DONE)
+
+_NUMBERED = re.compile(rf"{re.escape(PREFIX)}(\d+)")
+# The words of a move in its tag, and the fields here.
+_WORDS = {
+    "from": "source",
+    "to": "to",
+    "by": "by",
+    "reason": "reason",
+    "at": "at",
+    "state": "state",
+    "evidence": "evidence",
+}
+
+
+@dataclass(frozen=True)
+class Move:
+    """The alias `champion` going from one version to another; an empty text stands for none."""
+
+    number: int
+    source: str
+    to: str
+    by: str  # gate; promote: a person, past the gate; rollback; person: in MLflow's own UI
+    reason: str
+    at: str  # UTC, ISO 8601
+    state: str = BEGUN  # begun: the aliases may not be where they belong yet
+    evidence: str = ""  # manifest and protocol that a gate's decision rests on
+
+    @property
+    def tag(self) -> str:
+        """Name of the tag that holds it."""
+        return f"{PREFIX}{self.number:04d}"
+
+    def to_json(self) -> str:
+        """Returns the tag's value."""
+        return json.dumps(
+            {word: getattr(self, field) for word, field in _WORDS.items()}, ensure_ascii=False
+        )
+
+    def done(self) -> "Move":
+        """Returns the same move as finished."""
+        return dataclasses.replace(self, state=DONE)
+
+    def is_same(self, other: "Move | None") -> bool:
+        """Tells whether the other is this very move, in whichever state."""
+        return other is not None and self.done() == other.done()
+
+
+def read_journal(tags: Mapping[str, str]) -> list[Move]:
+    """Returns the moves among a registered model's tags, the oldest first.
+
+    Raises RegistryError, naming the tag, for one that is no move.
+    """
+    found = [_read(tag, value) for tag, value in tags.items() if tag.startswith(PREFIX)]
+    return sorted(found, key=lambda move: move.number)
+
+
+def _read(tag: str, text: str) -> Move:
+    numbered = _NUMBERED.fullmatch(tag)
+    try:
+        held: Any = json.loads(text)
+    except ValueError:
+        held = None
+    if numbered is None or not isinstance(held, dict):
+        raise _unreadable(tag, f"it says {text[:80]!r}")
+    values = {field: held.get(word, "") for word, field in _WORDS.items()}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise _unreadable(tag, "a value of it is no text")
+    if values["by"] not in BY or values["state"] not in STATES:
+        raise _unreadable(tag, f"by is {values['by']!r}, state is {values['state']!r}")
+    return Move(number=int(numbered[1]), **values)
+
+
+def _unreadable(tag: str, found: str) -> RegistryError:
+    return RegistryError(
+        f"the registered model's tag {tag} is no move of the champion: {found}; wanted is JSON "
+        f"with from, to, by ({', '.join(BY)}), reason, at and state ({', '.join(STATES)}). "
+        "Delete that tag in MLflow."
+    )

@@ -1,0 +1,105 @@
+"""The fakes of an evaluation: drawn and measured chunk by chunk, and never drawn twice."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataset.errors import TrainingError
+from dataset.store import Store, digest_of
+from models.batches import local_store
+from models.evaluation.going import Going
+from models.evaluation.measuring import Measured, Measuring
+from models.evaluation.rows import RowFile, alone
+from models.labels import Rows
+from models.networks import GeneratorNet
+from models.provenance import code_version
+from models.sampling import CHUNK, Pictures, draw
+
+WORK = "evaluating"
+STATE = "state.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FakeSet:
+    """Pictures to draw: labels [N,L] in the generator's order, the first of N seeds, and psi."""
+
+    name: str
+    asked: Rows
+    seed: int
+    psi: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def draw(self, generator: GeneratorNet, start: int, stop: int) -> Pictures:
+        """Draws the pictures from `start` to before `stop`."""
+        seeds = range(self.seed + start, self.seed + stop)
+        return draw(generator, self.asked[start:stop], seeds, psi=self.psi)
+
+
+class WorkFolder:
+    """The rows of fakes on disk while an evaluation is not finished."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store, self._path = store, path
+        self._folder: Path = store.make_folder(path)
+
+    def measured(
+        self, fakes: FakeSet, generator: GeneratorNet, measuring: Measuring, *, going: Going
+    ) -> Measured:
+        """Returns the rows of a set, after drawing and measuring the chunks that are missing."""
+        path = self._folder / f"{fakes.name}.f32"
+        file = RowFile(path, len(fakes), measuring.width, chunk=CHUNK)
+        going.pictures(file.done)
+        while file.done < file.rows:
+            start, stop = file.done, min(file.done + CHUNK, file.rows)
+            with finite(generator):
+                pictures = fakes.draw(generator, start, stop)
+            file.append(measuring(pictures))
+            going.pictures(stop - start)
+        return Measured(file.read(), measuring.network.features)
+
+    def remove(self) -> None:
+        """Takes the folder away, once the numbers are written."""
+        self._store.remove(self._path)
+
+
+@contextlib.contextmanager
+def work_folder(store: Store, out: str, identity: Mapping[str, Any]) -> Iterator[WorkFolder]:
+    """Yields the work folder of the evaluation that is written to `out`, alone.
+
+    What an interrupted evaluation left is kept if it was of the same identity by the same code,
+    else it is begun again. Another process with the same evaluation is waited for.
+    """
+    local = local_store(store)
+    path = f"{WORK}/{digest_of(store.url(out))[:24]}"
+    with alone(local.local(f"{path}.lock")):
+        told = {**identity, "code": code_version()}
+        state = f"{path}/{STATE}"
+        if not local.exists(state) or local.read_json(state) != told:
+            local.remove(path)
+            local.write_json(state, told)
+        yield WorkFolder(local, path)
+
+
+@contextlib.contextmanager
+def finite(generator: GeneratorNet) -> Iterator[None]:
+    """Raises TrainingError if the generator draws anything that is no number."""
+
+    def check(_network: torch.nn.Module, _given: Any, images: torch.Tensor) -> None:
+        if not bool(torch.isfinite(images).all()):
+            bad = int((~torch.isfinite(images)).flatten(1).any(dim=1).sum())
+            raise TrainingError(
+                f"{bad} of {len(images)} pictures hold values that are not finite: the generator's "
+                "weights are broken, or its training has run away. Take an earlier checkpoint."
+            )
+
+    hook = generator.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()

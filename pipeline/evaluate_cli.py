@@ -1,0 +1,182 @@
+"""`omokage evaluate`: measures a folder's generator, or a registered model, and prints a table."""
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dataset.errors import RegistryError, UsageError
+from dataset.store import Store
+from pipeline.build import resources
+from pipeline.settings import Settings, read_settings
+
+CHAMPION = "models:/avatar-generator@champion"
+_URI = re.compile(r"models:/[^/@]+(?:@[^/@]+|/\d+)|runs:/[0-9a-f]{32}/\S+|models:/m-[0-9a-f]{32}")
+PICTURES = ("fakes_grid", "reals_grid", "neighbours_grid", "truncation_chart", "labels_chart")
+
+
+@click.command()
+@click.argument("generator", default=CHAMPION)
+@click.option(
+    "--home",
+    default="",
+    metavar="PATH",
+    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
+)
+@click.option("--manifest", default="", metavar="DIGEST", help="The face set (default: newest).")
+@click.option(
+    "--fakes", default=1000, show_default=True, type=click.IntRange(4), help="Fakes in a set."
+)
+@click.option(
+    "--repeats", default=5, show_default=True, type=click.IntRange(1), help="Sets of fakes."
+)
+@click.option(
+    "--extractor",
+    default="efficientnet_lite0",
+    show_default=True,
+    metavar="NAME",
+    help="efficientnet_lite0, or inception for an FID.",
+)
+@click.option("--weights", default="", metavar="FILE", help="Weights of the extractor inception.")
+@click.option("--out", default="", metavar="FILE.json", help="Write the numbers there as well.")
+def evaluate(
+    generator: str,
+    *,
+    home: str,
+    manifest: str,
+    fakes: int,
+    repeats: int,
+    extractor: str,
+    weights: str,
+    out: str,
+) -> None:
+    r"""Measure a generator against the faces that no training saw.
+
+    GENERATOR is a folder (of a training, a generator or a checkpoint), an id under generators/, or
+    a registered model: models:/avatar-generator@champion (the default), models:/NAME/3 or
+    runs:/ID/generator. Stopped, the same command goes on.
+
+    \b
+    Examples:
+      omokage evaluate
+      omokage evaluate models:/avatar-generator/2 --fakes 10000
+      omokage evaluate runs/first --repeats 3 --out first.json
+    """
+    from models.entry import Stopped  # imports torch
+    from models.evaluation.command import options_of, run
+
+    settings = read_settings(home=home)
+    options = ["--home", settings.home, f"--fakes={fakes}", f"--repeats={repeats}"]
+    options += [f"--extractor={extractor}", f"--weights={weights}"]
+    options += ["--manifest", manifest] if manifest else []
+    with tempfile.TemporaryDirectory(prefix="omokage-model-") as place:
+        folder = _folder(settings, generator, Path(place))
+        try:
+            made = run(options_of([*options, "--generator", folder]), lambda _payload: None)
+        except Stopped as stopped:
+            click.echo(f"omokage: {stopped}", err=True)
+            sys.exit(128 + stopped.signum)
+    store = Store(settings.home)
+    click.echo("\n".join(table(made)))
+    for name in ("evaluation", *PICTURES):
+        path = f"{made['folder']}/evaluation.json" if name == "evaluation" else made.get(name)
+        if path:
+            click.echo(f"{name.replace('_', ' '):<22}{store.url(path)}")
+    if out:
+        target = Path(out).absolute()
+        text = json.dumps(made, indent=2, sort_keys=True) + "\n"
+        Store(target.parent).write_bytes(target.name, text.encode(), durable=False)
+
+
+def table(made: Mapping[str, Any]) -> list[str]:
+    """Returns an evaluation's numbers as lines: what was found, its noise, what to hold it against.
+
+    What has no meaning for the generator is left out.
+    """
+    return [f"{'':<22}{'found':>9}{'sigma':>9}  beside", *_rows(made)]
+
+
+def _rows(made: Mapping[str, Any]) -> Iterator[str]:
+    metric, kernel = made["metric"], made["kernel_metric"]
+    rows = [
+        (metric, made[metric], made["sigma"], _beside(made["real_fd"], "training reals")),
+        (f"joint_{metric}", made[f"joint_{metric}"], None, "with the labels asked for"),
+        (kernel, made[kernel], made[f"{kernel}_sigma"], "0 for equal sets"),
+        ("precision", made["precision"], made["precision_sigma"], "1 at best"),
+        ("recall", made["recall"], made["recall_sigma"], "1 at best"),
+        (
+            "label_ap",
+            made["label_ap"],
+            made["label_ap_sigma"],
+            f"{_beside(made['real_label_ap'], 'reals')}, {_beside(made['label_chance'], 'chance')}",
+        ),
+        ("flip_success", made["flip_success"], None, "0.5000 by chance"),
+        ("memory_ratio", made["memory_ratio"], None, "1 like unseen faces, 0 copies"),
+        ("copied_frac", made["copied_frac"], None, "0.01 for unseen faces"),
+        (
+            "hair_colour_hits",
+            made["hair_colour_hits"],
+            None,
+            _beside(made["real_hair_colour_hits"], "reals"),
+        ),
+    ]
+    for name, found, sigma, beside in rows:
+        if found is not None:
+            noise = "" if sigma is None else f"{sigma:.4f}"
+            yield f"{name:<22}{found:>9.4f}{noise:>9}  {beside}"
+    yield (
+        f"{made['fakes']:,} fakes x {made['repeats']} against {made['reference_rows']:,} faces of "
+        f"manifest {made['manifest_digest'][:12]}, protocol {made['protocol_digest'][:12]}"
+    )
+
+
+def _beside(value: float | None, what: str) -> str:
+    return "" if value is None else f"{value:.4f} {what}"
+
+
+def _folder(settings: Settings, generator: str, place: Path) -> str:
+    """Returns the folder of what is to be measured; a registered model is fetched into `place`.
+
+    Raises UsageError for what is neither, RegistryError if MLflow has no such model.
+    """
+    if re.match(r"[a-z]+:/", generator) and not re.match(r"[a-z0-9]+://", generator):
+        return _downloaded(settings, generator, place)
+    store = Store(settings.home)
+    if "://" in generator:
+        return generator
+    for path in (generator, f"generators/{generator}"):
+        if not generator.startswith(("/", ".")) and store.exists(path):
+            return path
+    if Path(generator).exists():
+        return str(Path(generator).resolve())
+    raise UsageError(
+        f'there is no generator "{generator}": neither a folder, nor under {settings.home}, nor '
+        f"under its generators/, nor a model URI such as {CHAMPION}"
+    )
+
+
+def _downloaded(settings: Settings, uri: str, place: Path) -> str:
+    if not _URI.fullmatch(uri):
+        raise UsageError(
+            f'"{uri}" is no model URI: {CHAMPION}, models:/NAME/3 or runs:/ID/generator wanted'
+        )
+    tracking = resources(settings)["tracking"]
+    if not tracking.database_exists():
+        raise RegistryError(
+            f"{settings.tracking_uri} has no model {uri} yet: `make demo` makes one"
+        )
+    tracking.client()  # sets the address that MLflow's own functions use
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(place)))
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"{settings.tracking_uri} did not give the model {uri}: {error}"
+        ) from error

@@ -1,0 +1,166 @@
+"""`omokage promote`, `rollback` and `champions`: who draws for everybody, and why."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from assets.moves import DONE, Move
+from assets.promotion import CHAMPION, Outcome, champions, lock_folder, rollback, wanted_version
+from assets.resources import ChildProcess, TrackingResource
+from assets.sheets import SHEET, champion_sheet
+from dataset.errors import OmokageError, RegistryError
+from dataset.store import Store
+from pipeline.build import resources
+from pipeline.promotion_jobs import asked_promotion
+from pipeline.settings import Settings, read_settings
+
+METRIC = "omokage.metric"
+
+home_option = click.option(
+    "--home",
+    default="",
+    metavar="PATH",
+    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
+)
+
+
+class TerminalChild(ChildProcess):
+    """Runs a child whose progress bar is this terminal's; it ends with this process."""
+
+    def run(
+        self,
+        context: Any,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        processes: int = 1,
+    ) -> dict[str, Any]:
+        """Runs `python ARGUMENTS…` and returns the summary on its last line.
+
+        Raises OmokageError if it fails; it has said why on stderr by then.
+        """
+        ended = subprocess.run(
+            [sys.executable, *arguments, "--die-with-parent", str(os.getpid())],
+            env={**os.environ, **self.environment, **(environment or {})},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
+            raise KeyboardInterrupt
+        if ended.returncode:
+            raise OmokageError(
+                f"`python {' '.join(arguments)}` ended with code {ended.returncode}; its own output "
+                "above says why, unless it was killed, perhaps for want of memory"
+            )
+        return dict(json.loads(ended.stdout.splitlines()[-1]))
+
+
+@click.command()
+@home_option
+@click.argument("version", default="", metavar="[VERSION]")
+@click.option("--force", is_flag=True, help="Make it champion without asking the gate.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; wanted with --force.")
+def promote(home: str, version: str, force: bool, reason: str) -> None:
+    r"""Make a version champion if it beats the champion on equal terms.
+
+    VERSION is a number of MLflow's registry (default: the newest that was not rolled back). What
+    has not been measured on the newest manifest is measured now. Twice changes nothing.
+
+    \b
+    Examples:
+      omokage promote
+      omokage promote 3 --force --reason "prettier eyes"
+    """
+    settings, tracking = _registry(home)
+    store = Store(settings.home)
+    child = TerminalChild(environment=settings.environment())
+    outcome = asked_promotion(
+        None, child, store, tracking, version=version, force=force, reason=reason
+    )
+    _tell(store, tracking, outcome)
+
+
+@click.command("rollback")
+@home_option
+@click.option("--reason", default="", metavar="TEXT", help="Why; it goes into the version's tags.")
+def rollback_command(home: str, reason: str) -> None:
+    """Give the champion's alias back to the version that had it before.
+
+    The gate lets the version that is left alone from then on. Twice changes nothing.
+
+    Example: omokage rollback --reason "green skin"
+    """
+    settings, tracking = _registry(home)
+    store = Store(settings.home)
+    _tell(store, tracking, rollback(tracking, lock_folder(store), reason=reason.strip()))
+
+
+@click.command("champions")
+@home_option
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON a move.")
+def champions_command(home: str, as_json: bool) -> None:
+    """List who was champion: when, from which version to which, by whom, and why.
+
+    The newest comes first.
+
+    Example: omokage champions --json | head -1
+    """
+    _, tracking = _registry(home)
+    moves = champions(tracking)
+    distances = {str(one.version): _distance(one.tags) for one in tracking.versions({})}
+    for move in moves:
+        distance = distances.get(move.to, "")
+        click.echo(_json_line(move, distance) if as_json else _in_words(move, distance))
+    now = tracking.aliases().get(CHAMPION, "")
+    if now != (moves[0].to if moves else ""):
+        click.echo(f"version {now or '(none)'} bears the alias now, by hand in MLflow", err=True)
+    elif not moves:
+        click.echo("there was no champion yet: make demo", err=True)
+
+
+def _registry(home: str) -> tuple[Settings, TrackingResource]:
+    settings = read_settings(home=home)
+    os.environ.update(settings.environment())  # MLflow reads its own from there
+    tracking: TrackingResource = resources(settings)["tracking"]
+    if not tracking.database_exists():
+        raise RegistryError(f"{settings.tracking_uri} has no registry yet: `make demo` makes one")
+    return settings, tracking
+
+
+def _tell(store: Store, tracking: TrackingResource, outcome: Outcome) -> None:
+    """Says what came of it, and draws the sheet of a new champion."""
+    if not outcome.moved:
+        click.echo(f"nothing changed: {outcome.reason}")
+        return
+    click.echo(f"version {outcome.champion} is champion: {outcome.reason}")
+    try:
+        champion_sheet(store, tracking, wanted_version(tracking, outcome.champion))
+    except RegistryError as error:  # the move stands all the same
+        click.echo(f"no fresh {SHEET}: {error}", err=True)
+    else:
+        click.echo(f"its grid   {store.url(SHEET)}")
+
+
+def _distance(tags: Mapping[str, str]) -> str:
+    metric = tags.get(METRIC, "fd_efficientnet_lite0")
+    value = tags.get(f"omokage.{metric}", "")
+    return f"{metric} {value}" if value else ""
+
+
+def _in_words(move: Move, distance: str) -> str:
+    when = f"{move.at[:10]} {move.at[11:16]}"
+    way = f"{move.source or '(none)'} → {move.to or '(none)'}"
+    unfinished = "" if move.state == DONE else " (begun; the next command finishes it)"
+    return f"{when}  {way:<12} {move.by:<9} {distance:<30} {move.reason}{unfinished}"
+
+
+def _json_line(move: Move, distance: str) -> str:
+    held = json.loads(move.to_json())
+    return json.dumps({"number": move.number, "distance": distance, **held}, ensure_ascii=False)

@@ -1,0 +1,200 @@
+"""Jobs that move the champion's alias for a person, and the one that draws its sheet anew."""
+
+import io
+from typing import Any, cast
+
+import dagster as dg
+from PIL import Image
+from pydantic import Field
+
+from assets.faults import plain_failures
+from assets.measuring import on_todays_terms
+from assets.previews import inline
+from assets.promotion import (
+    CHAMPION,
+    Outcome,
+    lock_folder,
+    newest_version,
+    promote,
+    promote_anyway,
+    rollback,
+    wanted_version,
+)
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.sheets import champion_sheet
+from dataset.errors import RegistryError, UsageError
+from dataset.store import Store
+
+
+class PromoteConfig(dg.Config):
+    """Which version, and whether the gate is asked."""
+
+    version: str = Field(
+        default="",
+        description="Number of a version of the registered model; empty: the newest one that was "
+        "not rolled back.",
+    )
+    force: bool = Field(
+        default=False,
+        description="true makes it champion without asking the gate; the reason is recorded.",
+    )
+    reason: str = Field(
+        default="", description="Why, in a sentence of yours; wanted with force, unused without."
+    )
+
+
+class RollbackConfig(dg.Config):
+    """Why the champion is taken back."""
+
+    reason: str = Field(default="", description="Why, in a sentence of yours; goes into the tags.")
+
+
+class SheetConfig(dg.Config):
+    """Whose sheet."""
+
+    version: str = Field(default="", description="Number of a version; empty: the champion's.")
+
+
+def asked_promotion(
+    context: Any,
+    child: ChildProcess,
+    store: Store,
+    tracking: TrackingResource,
+    *,
+    version: str,
+    force: bool,
+    reason: str,
+) -> Outcome:
+    """Promotes as a person asks; version "" is the newest. Raises UsageError, RegistryError.
+
+    context: of the op that asks; None for a child that needs none.
+    """
+    if force != bool(reason.strip()):
+        raise UsageError("--force and --reason TEXT go together: why is the gate not asked?")
+    chosen = wanted_version(tracking, version or newest_version(tracking))
+    number, lock = str(chosen.version), lock_folder(store)
+    if force:
+        return promote_anyway(tracking, lock, number, reason=reason.strip())
+    # An op's context does all that an asset's does here.
+    measure = on_todays_terms(cast(dg.AssetExecutionContext, context), child, store, chosen)
+    return promote(tracking, lock, number, measure=measure)
+
+
+@dg.op(name="promote", description="Asks the gate about a version, and moves the alias if it won.")
+def promote_op(
+    context: dg.OpExecutionContext,
+    config: PromoteConfig,
+    store: StoreResource,
+    child: ChildProcess,
+    tracking: TrackingResource,
+) -> None:
+    """Promotes, and draws the new champion's sheet."""
+    opened = store.open()
+    with plain_failures():
+        outcome = asked_promotion(
+            context,
+            child,
+            opened,
+            tracking,
+            version=config.version,
+            force=config.force,
+            reason=config.reason,
+        )
+    _tell(context, opened, tracking, outcome)
+
+
+@dg.op(name="rollback", description="Gives the alias back to the version that had it before.")
+def rollback_op(
+    context: dg.OpExecutionContext,
+    config: RollbackConfig,
+    store: StoreResource,
+    tracking: TrackingResource,
+) -> None:
+    """Rolls back, and draws the champion's sheet."""
+    opened = store.open()
+    with plain_failures():
+        outcome = rollback(tracking, lock_folder(opened), reason=config.reason)
+    _tell(context, opened, tracking, outcome)
+
+
+@dg.op(name="champion_sheet", description="Draws a fresh sample sheet of the champion.")
+def champion_sheet_op(
+    context: dg.OpExecutionContext,
+    config: SheetConfig,
+    store: StoreResource,
+    tracking: TrackingResource,
+) -> None:
+    """Draws the sheet to champion.png and into the version's MLflow run."""
+    opened = store.open()
+    with plain_failures():
+        number = config.version or tracking.aliases().get(CHAMPION, "")
+        if not number:
+            raise RegistryError(f"{tracking.model} has no {CHAMPION}; promote a version first")
+        sheet = champion_sheet(opened, tracking, wanted_version(tracking, number))
+    metadata = _sheet_metadata(opened, tracking, number, sheet)
+    context.log_event(dg.AssetObservation(CHAMPION, metadata=metadata))
+    context.add_output_metadata(metadata)
+
+
+def _tell(
+    context: dg.OpExecutionContext, store: Store, tracking: TrackingResource, outcome: Outcome
+) -> None:
+    """Puts what came of it onto the run; a sheet that cannot be drawn takes no move back."""
+    context.log.info(outcome.reason)
+    metadata: dict[str, Any] = {
+        "moved": outcome.moved,
+        "champion_version": outcome.champion or "none",
+        "reason": outcome.reason,
+    }
+    if outcome.moved:
+        try:
+            version = wanted_version(tracking, outcome.champion)
+            sheet = champion_sheet(store, tracking, version)
+            metadata |= _sheet_metadata(store, tracking, outcome.champion, sheet)
+        except RegistryError as error:
+            context.log.warning(f"no fresh sheet: {error}")
+            metadata["no_sheet"] = str(error)
+        context.log_event(dg.AssetObservation(CHAMPION, metadata=metadata))
+    context.add_output_metadata(metadata)
+
+
+def _sheet_metadata(
+    store: Store, tracking: TrackingResource, number: str, sheet: bytes
+) -> dict[str, Any]:
+    return {
+        "version": number,
+        "sheet": dg.MetadataValue.path(store.url("champion.png")),
+        "version_page": dg.MetadataValue.url(tracking.version_url(number)),
+        "preview": inline(Image.open(io.BytesIO(sheet))),
+    }
+
+
+@dg.job(
+    name="promote",
+    description="Measure a version against the champion and make it champion if it won; with "
+    "force, without asking. Twice changes nothing.",
+)
+def promote_job() -> None:
+    """Asks the gate about one version."""
+    promote_op()
+
+
+@dg.job(
+    name="rollback",
+    description="Give the champion's alias back to the version before. Twice changes nothing.",
+)
+def rollback_job() -> None:
+    """Takes the last promotion back."""
+    rollback_op()
+
+
+@dg.job(
+    name="champion_sheet",
+    description="Draw a fresh sample sheet of the champion, after its alias was moved by hand.",
+)
+def champion_sheet_job() -> None:
+    """Draws one sheet."""
+    champion_sheet_op()
+
+
+PROMOTION_JOBS = [promote_job, rollback_job, champion_sheet_job]

@@ -1,0 +1,286 @@
+"""The metrics' own properties: closed forms, symmetry, order, blocks, memmaps, refusals."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataset.errors import TrainingError
+from models.metrics.frechet import (
+    RunningStatistics,
+    frechet_distance,
+    joint_features,
+    joint_weight,
+    statistics,
+)
+from models.metrics.kernel import kernel_distance
+from models.metrics.label_scores import average_precisions, flip_success
+from models.metrics.manifold import precision_recall
+from models.metrics.memory import memory
+from tests.models.feature_sets import feature_sets, on_disk
+
+FAKES, REALS = feature_sets()
+RNG = np.random.default_rng(5)
+
+
+# Fréchet distance
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(2, 40),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    far=st.sampled_from([0.0, 1e3, 1e6]),
+    seed=st.integers(0, 99),
+)
+def test_running_statistics_are_those_of_the_whole_in_any_chunking(
+    rows: int, cuts: list[int], far: float, seed: int
+) -> None:
+    features = np.random.default_rng(seed).normal(size=(rows, 5)) + far
+    running = RunningStatistics()
+    edges = [0, *sorted(min(cut, rows) for cut in cuts), rows]
+    for start, stop in itertools.pairwise(edges):
+        running.add(features[start:stop])  # empty chunks too
+    found = running.result()
+    assert found.rows == rows
+    assert np.allclose(found.mean, features.mean(axis=0), rtol=1e-12)
+    exact = np.cov(features - far, rowvar=False)
+    assert np.allclose(found.covariance, exact, atol=1e-9 * max(1.0, far))
+
+
+def test_running_statistics_refuse_what_cannot_be_measured() -> None:
+    with pytest.raises(TrainingError, match="2 pictures or more on each side, not 0"):
+        RunningStatistics().result()
+    broken = RunningStatistics()
+    broken.add(np.ones((3, 2)))
+    broken.add(np.array([[np.inf, 0.0]]))
+    broken.add(np.ones((3, 2)))
+    with pytest.raises(TrainingError, match="not finite"):
+        broken.result()
+    with pytest.raises(TrainingError, match=r"\[3,4\] after 2 wide"):
+        broken.add(np.ones((3, 4)))
+
+
+def test_statistics_of_a_memmap_are_those_of_the_array(tmp_path: Path) -> None:
+    rows = RNG.normal(size=(9000, 3)).astype(np.float32)  # more than one block
+    whole, mapped = statistics(rows), statistics(on_disk(rows, tmp_path / "rows"))
+    assert np.array_equal(whole.covariance, mapped.covariance)
+    assert np.allclose(whole.covariance, np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_distance_is_symmetric_zero_for_equal_sets_and_blind_to_order(seed: int) -> None:
+    fakes, reals = feature_sets(30, 40, width=8, seed=seed)
+    one, two = statistics(fakes), statistics(reals)
+    distance = frechet_distance(one, two)
+    assert distance == pytest.approx(frechet_distance(two, one), rel=1e-6)
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+    mixed = statistics(np.random.default_rng(seed).permutation(fakes))
+    assert frechet_distance(mixed, two) == pytest.approx(distance, rel=1e-6)
+
+
+def test_joint_weight_makes_labels_as_long_as_features() -> None:
+    features, labels = np.full((4, 9), 2.0), np.tile([1, 0, 1, 1, 1], (4, 1))
+    weight = joint_weight(features, labels)
+    assert weight == pytest.approx(6 / 2)
+    joined = joint_features(features, labels, weight=weight)
+    assert joined.shape == (4, 14)
+    assert np.linalg.norm(joined[:, 9:], axis=1) == pytest.approx(6)
+
+
+def test_without_labels_the_joint_distance_is_the_plain_one() -> None:
+    none = np.zeros((len(FAKES), 2))
+    weight = joint_weight(FAKES, none)
+    assert weight == 0
+    joint = frechet_distance(
+        statistics(joint_features(FAKES, none, weight=weight)),
+        statistics(joint_features(REALS, np.ones((len(REALS), 2)), weight=weight)),
+    )
+    assert joint == pytest.approx(frechet_distance(statistics(FAKES), statistics(REALS)))
+
+
+def test_joint_distance_grows_with_the_share_of_shuffled_labels() -> None:
+    labels = (REALS[:, :4] > np.median(REALS[:, :4], axis=0)).astype(np.float32)
+    weight = joint_weight(REALS, labels)
+    reference = statistics(joint_features(REALS, labels, weight=weight))
+    distances = []
+    for share in (0.0, 0.25, 0.5, 1.0):
+        shuffled = labels.copy()
+        some = np.arange(round(share * len(labels)))
+        shuffled[some] = labels[np.random.default_rng(1).permutation(some)]
+        found = statistics(joint_features(REALS, shuffled, weight=weight))
+        distances.append(frechet_distance(found, reference))
+    assert all(a < b for a, b in itertools.pairwise(distances)), distances
+
+
+# Kernel distance
+
+
+def test_kernel_distance_has_the_closed_form_of_two_points() -> None:
+    # Fakes 0 and 0, reals 2 and 2 in one dimension: k(0,0) = 1, k(2,2) = 125, k(0,2) = 1
+    found = kernel_distance(np.zeros((2, 1)), np.full((2, 1), 2.0))
+    assert found.mean == pytest.approx(1 + 125 - 2 * 1)
+    assert found.std == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_kernel_distance_is_symmetric_and_blind_to_order(seed: int) -> None:
+    fakes, reals = feature_sets(30, 30, width=6, seed=seed)
+    rng = np.random.default_rng(seed)
+    distance = kernel_distance(fakes, reals).mean
+    assert kernel_distance(reals, fakes).mean == pytest.approx(distance, rel=1e-4, abs=1e-6)
+    mixed = kernel_distance(rng.permutation(fakes), rng.permutation(reals)).mean
+    assert mixed == pytest.approx(distance, rel=1e-4, abs=1e-6)
+
+
+def test_kernel_distance_of_one_distribution_is_within_its_noise_of_zero() -> None:
+    rows = RNG.normal(size=(2000, 16))
+    same = kernel_distance(rows[:1000], rows[1000:], subsets=50, subset_size=200)
+    other = kernel_distance(rows[:1000], rows[1000:] + 0.3, subsets=50, subset_size=200)
+    assert abs(same.mean) < same.std
+    assert other.mean > 5 * same.std
+
+
+def test_kernel_distance_hangs_on_its_seed_alone() -> None:
+    first = kernel_distance(FAKES, REALS, subsets=5, subset_size=50, seed=3)
+    assert kernel_distance(FAKES, REALS, subsets=5, subset_size=50, seed=3) == first
+    assert kernel_distance(FAKES, REALS, subsets=5, subset_size=50, seed=4) != first
+
+
+# Precision and recall
+
+
+def test_a_set_lies_wholly_within_itself_and_not_within_a_far_one() -> None:
+    assert precision_recall(REALS, REALS) == (1.0, 1.0)
+    assert precision_recall(REALS, REALS + 100) == (0.0, 0.0)
+
+
+def test_precision_and_recall_on_a_line_are_counted_by_hand() -> None:
+    reals = np.arange(6.0)[:, None]  # each reaches 1 or 2 to its second neighbour
+    fakes = np.array([[2.5], [2.6], [2.7], [50.0]])  # .2, .1 and .2 far; 50 reaches 47.4
+    # The fake at 50 is outside. Its own reach takes in 2.6 and more: the reals 3, 4 and 5.
+    assert precision_recall(reals, fakes, k=2) == (3 / 4, 3 / 6)
+
+
+def test_recall_of_a_collapsed_set_is_zero_and_precision_is_not() -> None:
+    collapsed = REALS[7] + RNG.normal(scale=1e-3, size=(200, REALS.shape[1]))
+    precision, recall = precision_recall(REALS, collapsed)
+    assert precision == 1.0
+    assert recall <= 1 / len(REALS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 999), block=st.integers(1, 70), k=st.integers(1, 4))
+def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_order(
+    seed: int, block: int, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Whole numbers: many pictures are equal, and many as far away as a radius reaches
+    reals = rng.integers(0, 4, size=(40, 3)).astype(np.float64)
+    fakes = rng.integers(1, 6, size=(30, 3)).astype(np.float64)
+    precision, recall = precision_recall(reals, fakes, k=k)
+    assert precision_recall(fakes, reals, k=k) == (recall, precision)
+    assert precision_recall(reals, fakes, k=k, block=block) == (precision, recall)
+    mixed = rng.permutation(reals), rng.permutation(fakes)
+    assert precision_recall(*mixed, k=k, block=block) == (precision, recall)
+
+
+# Memory
+
+
+def test_copies_are_told_from_unseen_pictures() -> None:
+    train, unseen = RNG.normal(size=(400, 24)), RNG.normal(size=(200, 24))
+    copies = memory(train[50:90] + 1e-6, train, unseen)
+    assert copies.ratio == pytest.approx(0, abs=1e-4)
+    assert copies.copied_frac == 1.0
+    assert copies.nearest.tolist() == list(range(50, 90))
+    assert copies.distances == pytest.approx(1e-6 * np.sqrt(24), rel=1e-3)
+    new = memory(RNG.normal(size=(200, 24)), train, unseen)
+    assert new.ratio == pytest.approx(1, abs=0.05)
+    assert new.copied_frac <= 0.05
+    half = memory(np.concatenate([train[:100], RNG.normal(size=(100, 24))]), train, unseen)
+    assert half.copied_frac == pytest.approx(0.5, abs=0.05)
+
+
+def test_exact_copies_count_even_where_unseen_pictures_are_copies_too() -> None:
+    train = RNG.normal(size=(20, 4))
+    found = memory(train[:3], train, train[:10])
+    assert (found.copied_frac, np.isnan(found.ratio)) == (1.0, True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), block=st.integers(1, 60))
+def test_nearest_pictures_are_those_of_a_plain_search_in_any_blocks(seed: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    fakes, train, unseen = (rng.normal(size=(rows, 5)) for rows in (17, 40, 23))
+    found = memory(fakes, train, unseen, block=block)
+    apart = np.linalg.norm(fakes[:, None] - train[None], axis=2)
+    assert found.nearest.tolist() == apart.argmin(axis=1).tolist()
+    assert found.distances == pytest.approx(apart.min(axis=1), rel=1e-12)
+    usual = np.linalg.norm(unseen[:, None] - train[None], axis=2).min(axis=1)
+    assert found.ratio == pytest.approx(np.median(apart.min(axis=1)) / np.median(usual))
+    assert found.copied_frac == (apart.min(axis=1) < np.percentile(usual, 1)).mean()
+
+
+# All of them
+
+
+def test_memmaps_give_the_results_of_arrays(tmp_path: Path) -> None:
+    fakes, reals = on_disk(FAKES, tmp_path / "fakes"), on_disk(REALS, tmp_path / "reals")
+    assert kernel_distance(fakes, reals, subset_size=60) == kernel_distance(
+        FAKES, REALS, subset_size=60
+    )
+    assert precision_recall(reals, fakes, block=64) == precision_recall(REALS, FAKES)
+    mapped, whole = (memory(a, b, b[:50], block=64) for a, b in ((fakes, reals), (FAKES, REALS)))
+    assert np.array_equal(mapped.nearest, whole.nearest)
+    assert np.array_equal(mapped.distances, whole.distances)
+    assert joint_weight(fakes, np.ones((len(FAKES), 1))) == joint_weight(
+        FAKES, np.ones((len(FAKES), 1))
+    )
+
+
+def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
+    with pytest.raises(TrainingError, match=r"needs 2 pictures or more .* fakes \[1, 48\]"):
+        kernel_distance(FAKES[:1], REALS)
+    with pytest.raises(TrainingError, match=r"k 3 needs 4 pictures .* fakes \[3, 48\]"):
+        precision_recall(REALS, FAKES[:3])
+    with pytest.raises(TrainingError, match=r"one extractor: .* eval_reals \[300, 9\]"):
+        memory(FAKES, REALS, REALS[:, :9])
+    with pytest.raises(TrainingError, match=r"\[rows,features\]; there are fakes \[48\]"):
+        kernel_distance(FAKES[0], REALS)
+    broken = REALS.copy()
+    broken[-1, 3] = np.nan
+    for measure in (
+        lambda: kernel_distance(FAKES, broken),
+        lambda: precision_recall(broken, FAKES),
+        lambda: memory(FAKES, REALS, broken),
+    ):
+        with pytest.raises(TrainingError, match="not finite"):
+            measure()
+
+
+# Labels
+
+
+def test_average_precision_is_one_for_a_right_order_and_nan_for_an_unused_label() -> None:
+    probabilities = np.array([[0.9, 0.1, 0.5], [0.8, 0.9, 0.5], [0.1, 0.8, 0.5]])
+    asked = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert average_precisions(probabilities, asked).tolist()[:2] == [1.0, 1.0]
+    assert np.isnan(average_precisions(probabilities, asked)[2])
+    assert average_precisions(np.zeros((3, 0)), np.zeros((3, 0))).shape == (0,)
+
+
+def test_average_precision_of_equal_scores_is_the_share_of_rows_that_have_the_label() -> None:
+    assert average_precisions(np.full((4, 1), 0.3), np.array([[1], [0], [0], [0]])) == [0.25]
+
+
+def test_flips_that_change_nothing_have_not_succeeded() -> None:
+    same = np.array([0.2, 0.7, 0.7])
+    assert flip_success(same, same) == 0.0
+    assert flip_success(np.array([0.3, 0.7, 0.8]), same) == pytest.approx(2 / 3)
+    assert np.isnan(flip_success(np.zeros(0), np.zeros(0)))

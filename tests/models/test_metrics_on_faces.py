@@ -1,0 +1,107 @@
+"""The metrics on painted faces and their offline features answer as a person would."""
+
+import dataclasses
+import itertools
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from demo.painter import draw
+from models.extractors import Extractor, chunks, extractor
+from models.metrics.frechet import frechet_distance, joint_features, joint_weight, statistics
+from models.metrics.kernel import kernel_distance
+from models.metrics.manifold import precision_recall
+from models.metrics.memory import memory
+
+COUNT = 40
+Pictures = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    pictures: Pictures  # [N,64,64,3]
+    features: Features  # [N,1280]
+    labels: npt.NDArray[np.float32]  # [N,L]
+    network: Extractor
+
+    def of(self, pictures: Pictures) -> Features:
+        return self.network(chunks(pictures))
+
+    def distance(self, pictures: Pictures) -> float:
+        return frechet_distance(statistics(self.of(pictures)), statistics(self.features))
+
+
+@pytest.fixture(scope="module")
+def faces() -> Faces:
+    pictures, tags = [], []
+    for drawing in map(draw, range(COUNT)):
+        face = drawing.faces[0]
+        hair = face.w // 4
+        box = (face.x - hair, face.y - hair, face.x + face.w + hair, face.y + face.h + hair)
+        pictures.append(np.asarray(drawing.image.convert("RGB").crop(box).resize((64, 64))))
+        tags.append(drawing.characters[0].tags)
+    labels = sorted({tag for some in tags for tag in some if tag.endswith(("_hair", "_eyes"))})
+    rows = np.array([[label in some for label in labels] for some in tags], dtype=np.float32)
+    network = extractor("efficientnet_lite0")
+    stacked = np.stack(pictures)
+    return Faces(stacked, network(chunks(stacked)), rows, network)
+
+
+def grow(distances: list[float]) -> bool:
+    return all(less < more for less, more in itertools.pairwise(distances))
+
+
+def test_distance_grows_with_noise(faces: Faces) -> None:
+    rng = np.random.default_rng(0)
+    distances = [0.0]
+    for spread in (4, 16, 48):
+        noise = rng.normal(scale=spread, size=faces.pictures.shape)
+        distances.append(
+            faces.distance((faces.pictures + noise).round().clip(0, 255).astype(np.uint8))
+        )
+    assert grow(distances), distances
+
+
+def test_distance_grows_with_blur(faces: Faces) -> None:
+    distances = [0.0]
+    for sigma_px in (0.6, 1.2, 2.5):
+        blurred = [cv2.GaussianBlur(one, (0, 0), sigma_px) for one in faces.pictures]
+        distances.append(faces.distance(np.stack(blurred)))
+    assert grow(distances), distances
+
+
+def test_joint_distance_grows_with_the_share_of_shuffled_labels(faces: Faces) -> None:
+    weight = joint_weight(faces.features, faces.labels)
+    reference = statistics(joint_features(faces.features, faces.labels, weight=weight))
+    distances = []
+    for share in (0, 0.25, 0.5, 1):
+        count = round(share * COUNT)
+        labels = faces.labels.copy()
+        labels[:count] = np.roll(labels[:count], 1, axis=0)
+        found = statistics(joint_features(faces.features, labels, weight=weight))
+        distances.append(frechet_distance(found, reference))
+    assert grow(distances), distances
+
+
+def test_one_face_drawn_again_and_again_is_precise_and_recalls_nothing(faces: Faces) -> None:
+    rng = np.random.default_rng(0)
+    shaken = faces.pictures[3] + rng.integers(0, 2, size=(20, 64, 64, 3), dtype=np.uint8)
+    collapsed = faces.of(shaken)
+    precision, recall = precision_recall(faces.features, collapsed)
+    assert precision == 1
+    assert recall <= 1 / COUNT
+    whole = kernel_distance(faces.features[::2], faces.features[1::2])
+    assert kernel_distance(collapsed, faces.features).mean > 5 * abs(whole.mean)
+
+
+def test_faces_that_were_trained_on_are_remembered_and_others_are_not(faces: Faces) -> None:
+    train, unseen, new = faces.features[:24], faces.features[24:32], faces.features[32:]
+    brighter = faces.of(faces.pictures[:8].clip(0, 253) + np.uint8(2))
+    copies = memory(brighter, train, unseen)
+    assert copies.ratio < 0.3
+    assert copies.copied_frac == 1
+    assert copies.nearest.tolist() == list(range(8))
+    assert memory(new, train, unseen).ratio > 0.7
