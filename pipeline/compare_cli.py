@@ -65,7 +65,7 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
 )
 @click.option(
     "--repeats",
-    default=3,
+    default=5,
     show_default=True,
     type=click.IntRange(1, 20),
     help="Sets of fakes, for the spread of the distance.",

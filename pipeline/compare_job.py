@@ -71,7 +71,7 @@ class CompareConfig(dg.Config):
     )
     fakes: int = Field(default=1000, ge=8, le=100_000, description="Fakes in a set to measure.")
     repeats: int = Field(
-        default=3, ge=1, le=20, description="Sets of fakes, for the spread of the distance."
+        default=5, ge=1, le=20, description="Sets of fakes, for the spread of the distance."
     )
     measure_again: bool = Field(
         default=False,

@@ -10,8 +10,8 @@ Outcome = Mapping[str, Any]
 _MEANINGS = {
     "label_ap": "Label AP is how well a judge, who never saw the training pictures, finds the "
     "asked-for labels on the fakes.",
-    "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for it "
-    "than on the same one without.",
+    "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for "
+    "it than on the same one without.",
     "hair_colour_hits": "Hair is the share of asked-for hair colours that show.",
     "memory_ratio": "Memory is the distance to the nearest training face: 1 is that of unseen real "
     "ones, 0 would be copies.",

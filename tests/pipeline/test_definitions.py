@@ -49,7 +49,8 @@ JOBS = {
     "everything": list(GRAPH),
     "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
-    "compare": [],  # of ops: it reports to the asset `comparison`, which nothing else makes
+    # Of ops; compare reports to the asset `comparison`, which nothing else makes
+    **dict.fromkeys(("compare", "promote", "rollback", "champion_sheet"), []),
 }
 
 
