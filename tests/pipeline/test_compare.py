@@ -99,15 +99,17 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        (found,) = (self.home / FOLDER).iterdir()
-        return found
+        """Of the comparison that was asked for last."""
+        plans = sorted(self.home.glob(f"{FOLDER}/*/plan.json"), key=lambda one: one.stat().st_mtime)
+        return plans[-1].parent
 
     def results(self) -> dict[str, Any]:
         return dict(json.loads((self.folder / "results.json").read_text()))
 
     def runs(self) -> dict[str, Run]:
         client = MlflowClient(self.settings.tracking_uri)
-        return {run.info.run_name: run for run in client.search_runs(["1"])}
+        of_it = f"tags.`omokage.comparison` = '{self.folder.name}'"
+        return {run.info.run_name: run for run in client.search_runs(["1"], of_it)}
 
 
 @pytest.fixture(scope="module")
@@ -220,20 +222,26 @@ def test_faults_of_the_plan_are_told_before_anything_is_trained(
     assert not (tmp_path / FOLDER).exists()
 
 
-def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    write_manifest(tmp_path)
+def test_the_command_refuses_what_does_not_fit_by_exit_code(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli, ["compare", "--home", str(tmp_path), "--entrant", "smoke"])
+    assert '"smoke" is no name=preset,key=value' in str(told.exception)
+    told = CliRunner().invoke(cli, ["compare", "--help"])
+    assert "acgan64-small with the class loss weighted" in told.output
+
+
+# The last one: it is another comparison in the home of those above.
+def test_an_interrupted_comparison_goes_on_where_it_was(place: Place) -> None:
     longer: dict[str, Any] = {
-        "entrants": {name: ENTRANTS[name] for name in ("small", "coloured")},
+        "entrants": {"one": ENTRANTS["small"], "two": ENTRANTS["coloured"]},
         "kimg": 1.0,
         "score_pictures": 0,
     }
-    with interrupting_the_first_tick_of("small", tmp_path):
+    with interrupting_the_first_tick_of("one", place.home):
         result = place.compare(trains_here=False, **longer)
     assert not result.success
-    assert place.runs()["small"].info.status == "KILLED"
+    assert place.runs()["one"].info.status == "KILLED"
     assert place.runs()["comparison of 2, 1 kimg each"].info.status == "KILLED"
-    stopped_at = len((place.folder / "entrants/small/progress.jsonl").read_text().splitlines())
+    stopped_at = len((place.folder / "entrants/one/progress.jsonl").read_text().splitlines())
     assert 0 < stopped_at < 25
     before = {name: run.info.run_id for name, run in place.runs().items()}
 
@@ -264,10 +272,3 @@ def interrupting_the_first_tick_of(name: str, home: Path) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-
-
-def test_the_command_refuses_what_does_not_fit_by_exit_code(tmp_path: Path) -> None:
-    told = CliRunner().invoke(cli, ["compare", "--home", str(tmp_path), "--entrant", "smoke"])
-    assert '"smoke" is no name=preset,key=value' in str(told.exception)
-    told = CliRunner().invoke(cli, ["compare", "--help"])
-    assert "acgan64-small with the class loss weighted" in told.output

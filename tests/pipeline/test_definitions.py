@@ -50,7 +50,7 @@ JOBS = {
     "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
     # Of ops; compare reports to the asset `comparison`, which nothing else makes
-    **dict.fromkeys(("compare", "promote", "rollback", "champion_sheet"), []),
+    **{job: [] for job in ("compare", "promote", "rollback", "champion_sheet")},
 }
 
 
