@@ -127,7 +127,7 @@ def evaluation(
 
 
 def evaluate(
-    context: dg.AssetExecutionContext,
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
     child: ChildProcess,
     *,
     home: str,

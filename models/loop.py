@@ -32,6 +32,7 @@ from models.training_set import TrainingSet
 
 MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
+CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     tracker: Tracker,
     stop_signal: Callable[[], int],
     continue_from: str = "",
+    clock: str = "wall",
 ) -> dict[str, Any]:
     """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
 
@@ -55,19 +57,27 @@ def train(
     smaller manifest: a new `out` starts from its last checkpoint and trains config.total_kimg more.
     Under `torchrun` every process calls this alike, and the first one writes.
 
-    Raises ConfigError if config.flip is true and a label tells left from right; TrainingError if a
-    loss is not finite, if `out` holds a training of other settings or
-    data, or if its checkpoint is damaged; Stopped, after saving, when a signal came.
+    clock is what max_minutes counts: "wall", or "processor", the time that this process used of the
+    processors, which other work on the machine does not shorten. On a GPU that says nothing.
+
+    Raises ConfigError if config.flip is true and a label tells left from right, for an unknown
+    clock, and for the clock "processor" on a GPU; TrainingError if a loss is not finite, if `out`
+    holds a training of other settings or data, or if its checkpoint is damaged; Stopped, after
+    saving, when a signal came.
     """
     started = time.monotonic()
     data = data.of_family(family_of(config.family))
     _check_flips(config, data.label_names)
+    if clock not in CLOCKS:
+        raise ConfigError(f'the clock is "{clock}"; {" or ".join(CLOCKS)} wanted')
     folder = TrainingFolder(store, out, config, data)
     done = folder.already_trained()
     if done is not None:
         print(f"already trained: {store.url(out)}/generator", file=sys.stderr)
         return {**done, "already_trained": True, "seconds": 0.0}
     with held_device(config.device) as device, _joined(config, device):
+        if clock == "processor" and device.type != "cpu":
+            raise ConfigError(f"processor time says nothing on {described(device)}; set clock wall")
         _train(
             folder,
             device,
@@ -75,6 +85,7 @@ def train(
             tracker=tracker,
             stop_signal=stop_signal,
             continue_from=continue_from,
+            now=CLOCKS[clock],
         )
     seconds = round(time.monotonic() - started, 2)
     return folder.summary() | {"already_trained": False, "seconds": seconds}
@@ -88,6 +99,7 @@ def _train(
     tracker: Tracker,
     stop_signal: Callable[[], int],
     continue_from: str,
+    now: Callable[[], float],
 ) -> None:
     """Trains to the end and leaves the generator; see `train`."""
     # Build, and go on from the last checkpoint
@@ -131,9 +143,9 @@ def _train(
     ):
         ended = state.step >= total
         while not ended:
-            began = time.monotonic()
+            began = now()
             tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
-            state.seconds += time.monotonic() - began
+            state.seconds += now() - began
             bar.advance(each)
             tick_due = state.step % tick_steps == 0 or state.step == total
             meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
@@ -142,6 +154,7 @@ def _train(
             snapshot_due = ended or state.step % snapshot_steps == 0
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
+                metrics["minutes"] = round(state.seconds / 60, 4)
             if leads and snapshot_due and score is not None:
                 metrics[score.name] = score.of(state.ema)
             if leads and (stopped_by or snapshot_due):

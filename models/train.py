@@ -9,7 +9,7 @@ from dataset.packed import pack
 from dataset.store import Store
 from models.batches import local_store
 from models.entry import Report, run_entry, stop_signals
-from models.loop import train
+from models.loop import CLOCKS, train
 from models.parallel import rank_of_environment
 from models.presets import PRESETS, preset
 from models.tracking import NoTracker, tracker_from_environment
@@ -48,6 +48,7 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
             tracker=tracker_from_environment() if rank_of_environment() == 0 else NoTracker(),
             stop_signal=stop_signal,
             continue_from=options.continue_from,
+            clock=options.clock,
         )
 
 
@@ -89,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="RELDIR",
         help="a training of the same settings and labels, on a smaller set perhaps, to start from",
+    )
+    add(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="what max_minutes counts: time on the wall, or the processor time of this process, "
+        "which other work on the machine does not shorten; CPU only (default: wall)",
     )
     add(
         "--die-with-parent",

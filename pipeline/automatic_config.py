@@ -1,12 +1,9 @@
 """The configuration of runs that nobody starts by hand: OMOKAGE_AUTO_CONFIG, read at each tick."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from dataset.errors import ConfigError, listed
-from pipeline.run_config import read_config, stage_configs
+from dataset.errors import ConfigError
+from pipeline.run_config import read_config
 from pipeline.settings import Settings
 
 CRAWL = "crawl"
@@ -22,12 +19,7 @@ def automatic_config(settings: Settings) -> dict[str, dict[str, Any]]:
     """
     if not settings.auto_config:
         return {}
-    path = settings.auto_config
-    read = read_config(path, sites=settings.sites, named_by="OMOKAGE_AUTO_CONFIG")
-    faults = list(_wrong_values(read))
-    if faults:
-        raise ConfigError(f"{path} has faults:\n{listed(faults)}")
-    return read
+    return read_config(settings.auto_config, sites=settings.sites, named_by="OMOKAGE_AUTO_CONFIG")
 
 
 def automatic_run_config(settings: Settings, job: str, *, site: str = "") -> dict[str, Any]:
@@ -44,14 +36,3 @@ def automatic_run_config(settings: Settings, job: str, *, site: str = "") -> dic
     if site:
         ops[f"{CRAWL}__{site}"] = {**config.get(CRAWL, {}), **config.get(f"{CRAWL}/{site}", {})}
     return {"ops": {stage: {"config": values} for stage, values in ops.items() if values}}
-
-
-def _wrong_values(read: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    configs = stage_configs()
-    for stage, values in read.items():
-        try:
-            configs[stage.partition("/")[0]](**values)
-        except ValidationError as error:
-            for fault in error.errors():
-                key = ".".join(str(part) for part in fault["loc"])
-                yield f"{stage}: {key} is {fault['input']!r}: {fault['msg']}"

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import table_checks
+from assets.comparison import comparison
 from assets.crawl import crawl_asset
 from assets.evaluation import evaluation
 from assets.evaluation_checks import evaluation_checks
@@ -28,6 +29,7 @@ from dataset.errors import ConfigError, nearest
 from pipeline.alias_sensor import champion_moved
 from pipeline.automatic_config import automatic_config
 from pipeline.blocking import guarding_checks
+from pipeline.compare_job import ENTRANT
 from pipeline.cron import refresh_crons
 from pipeline.failures import failure_sensor
 from pipeline.freshness import with_freshness
@@ -64,7 +66,7 @@ def build_defs(
     schedules = refresh_schedules(chosen, crons)
     jobs = [*JOBS, *(schedule.job for schedule in schedules)]
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, comparison],
         asset_checks=checks,
         jobs=jobs,
         schedules=schedules,
@@ -83,7 +85,7 @@ def build_defs(
         else dg.multiprocess_executor,
         loggers={
             "console": dg.colored_console_logger,
-            "stages": stage_lines(frozenset(asset.op.name for asset in assets)),
+            "stages": stage_lines(frozenset([*(asset.op.name for asset in assets), ENTRANT])),
         },
     )
 

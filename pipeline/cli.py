@@ -1,4 +1,4 @@
-"""The command line `omokage`: the demo, servers, a crawl, faces, the state of a home, samples."""
+"""The command line `omokage`: the demo, servers, a crawl, faces, comparisons, a home's state."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
+from pipeline.compare_cli import compare
 from pipeline.evaluate_cli import evaluate
 from pipeline.faces_cli import faces
 from pipeline.import_cli import import_command
@@ -125,6 +126,7 @@ def status(home: str) -> None:
     click.echo("\n".join(status_lines(read_settings(home=home))))
 
 
+cli.add_command(compare)
 cli.add_command(faces)
 cli.add_command(sample)
 cli.add_command(evaluate)

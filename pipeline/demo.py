@@ -61,13 +61,14 @@ def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
         result = job.execute_in_process(
             run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
         )
-    if any(map(_was_interrupted, result.all_events)):
+    if any(map(was_interrupted, result.all_events)):
         raise KeyboardInterrupt
     if not result.success:
         raise OmokageError(failure_text(result))
 
 
-def _was_interrupted(event: dg.DagsterEvent) -> bool:
+def was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Tells whether the event is of a step that a Ctrl-C ended."""
     error = event.step_failure_data.error if event.is_step_failure else None
     return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 

@@ -1,9 +1,10 @@
-"""Jobs: the whole chain, the dataset alone, the training alone."""
+"""Jobs: the whole chain, the dataset alone, the training alone, a comparison."""
 
 from typing import Any
 
 import dagster as dg
 
+from pipeline.compare_job import compare
 from pipeline.promotion_jobs import PROMOTION_JOBS
 
 DATASET = dg.AssetSelection.groups("crawl", "dataset")
@@ -32,4 +33,4 @@ train_and_judge = dg.define_asset_job(
     tags=CHAIN,
 )
 
-JOBS: list[Any] = [everything, refresh_dataset, train_and_judge, *PROMOTION_JOBS]
+JOBS: list[Any] = [everything, refresh_dataset, train_and_judge, compare, *PROMOTION_JOBS]

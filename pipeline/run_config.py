@@ -40,7 +40,7 @@ def op_of(stage: str) -> str:
 def read_config(
     path: str, *, sites: Sequence[str] = (), named_by: str = "--config"
 ) -> dict[str, dict[str, Any]]:
-    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every unknown key.
+    """Reads a YAML file of `stage: {key: value}`; raises ConfigError naming every fault.
 
     sites: for each of them a stage `crawl/<site>` is known too. named_by: where the path stood.
     """
@@ -80,7 +80,7 @@ def _faults(read: dict[str, Any], sites: Sequence[str]) -> list[str]:
 
 def _unfit(stage: str, values: dict[str, Any]) -> list[str]:
     """Names each known key whose value is none that the stage takes."""
-    config = stage_configs()[stage]
+    config = stage_configs()[stage.partition("/")[0]]
     given = {key: value for key, value in values.items() if key in config.model_fields}
     try:
         config(**given)

@@ -28,7 +28,7 @@ class StageLines(logging.Handler):
         step = event.step_key or ""
         if event.event_type == DagsterEventType.STEP_START:
             self._began[step] = time.monotonic()
-            if step in self._steps:
+            if _op(step) in self._steps:
                 _say(f"▶ {step.replace('__', '/')}")
         elif event.event_type == DagsterEventType.ASSET_MATERIALIZATION:
             self._facts[step] = facts(event)
@@ -36,9 +36,14 @@ class StageLines(logging.Handler):
             evaluation = event.asset_check_evaluation_data
             if not evaluation.passed:
                 _say(f"  ! {evaluation.check_name}: {evaluation.description}")
-        elif event.event_type == DagsterEventType.STEP_SUCCESS and step in self._steps:
+        elif event.event_type == DagsterEventType.STEP_SUCCESS and _op(step) in self._steps:
             took = time.monotonic() - self._began[step]
             _say(f"✔ {step.replace('__', '/')}  {took:.1f} s  {self._facts.get(step, '')}")
+
+
+def _op(step: str) -> str:
+    """Returns the name of the step's op: `entrant` of `entrant[02_omokage]`."""
+    return step.partition("[")[0]
 
 
 def facts(event: DagsterEvent) -> str:

@@ -47,7 +47,8 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         processes: more than 1 starts so many under torchrun, on this machine; arguments then begin
         with `-m`. torchrun passes a signal on to each of them.
 
-        Raises dagster.Failure with the child's own words if it ends with another code than 0.
+        Raises dagster.Failure with the child's own words, and its exit code in the metadata, if it
+        ends with another code than 0.
         """
         if processes > 1:
             arguments = [*_torchrun(processes), *arguments]
@@ -156,7 +157,10 @@ def _summary(
         return dict(summaries[-1])
     command = f"python {' '.join(arguments)}"
     if errors or stops:
-        raise dg.Failure(description=[*stops, *errors][-1], metadata={"command": command})
+        raise dg.Failure(
+            description=[*stops, *errors][-1],
+            metadata={"command": command, "exit_code": returncode},
+        )
     likely = (
         "it was killed, perhaps for want of memory"
         if returncode == -signal.SIGKILL
@@ -165,5 +169,5 @@ def _summary(
     raise dg.Failure(
         description=f"`{command}` ended with code {returncode} and no summary: {likely}. "
         "Run the job again: it goes on where this stopped.",
-        metadata={"command": command},
+        metadata={"command": command, "exit_code": returncode},
     )

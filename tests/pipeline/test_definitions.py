@@ -52,11 +52,9 @@ JOBS = {
     "everything": list(GRAPH),
     "refresh_dataset": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
     "train_and_judge": ["generator", "evaluation", "champion"],
-    # about no asset
-    "promote": [],
-    "rollback": [],
-    "champion_sheet": [],
     "refresh_demo": ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest"],
+    # Of ops; compare reports to the asset `comparison`, which nothing else makes
+    **{job: [] for job in ("compare", "promote", "rollback", "champion_sheet")},
 }
 SCHEDULES = {"refresh_demo_schedule": ("0 4 * * *", "UTC", "STOPPED")}
 SENSORS = {

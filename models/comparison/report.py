@@ -1,0 +1,158 @@
+"""The report of a comparison in words: results, best first, and the Markdown of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from models.comparison.outcomes import MEASURED
+
+CURVES, GRIDS = "curves.png", "grids.jpg"
+Outcome = Mapping[str, Any]
+_MEANINGS = {
+    "label_ap": "Label AP is how well a judge, who never saw the training pictures, finds the "
+    "asked-for labels on the fakes.",
+    "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for "
+    "it than on the same one without.",
+    "hair_colour_hits": "Hair is the share of asked-for hair colours that show.",
+    "memory_ratio": "Memory is the distance to the nearest training face: 1 is that of unseen real "
+    "ones, 0 would be copies.",
+}
+
+
+def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Returns the outcomes, the least distance first; those without one last, as they came."""
+    done = [one for one in outcomes if one["state"] == MEASURED]
+    rest = [one for one in outcomes if one["state"] != MEASURED]
+    return sorted(done, key=lambda one: float(one["distance"])) + rest
+
+
+def results(plan: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Returns what results.json says: the plan, the manifest, and every outcome, best first."""
+    best = [one["name"] for one in ranked(outcomes)[:1] if one["state"] == MEASURED]
+    return {"plan": plan, "best": best[0] if best else None, "entrants": ranked(outcomes)}
+
+
+def markdown(result: Mapping[str, Any], *, pictures: Mapping[str, str] | None = None) -> str:
+    """Returns the report: what was done, the table, faults, curves and grids.
+
+    result is of `results`. pictures gives the addresses of CURVES and GRIDS (default: beside the
+    report); one that is left out is not shown.
+    """
+    shown = {CURVES: CURVES, GRIDS: GRIDS} if pictures is None else pictures
+    entrants = result["entrants"]
+    parts = [_done(result), table(entrants), _notes(entrants), _faults(entrants)]
+    if CURVES in shown and any(one["curve"] for one in entrants):
+        parts.append(
+            f"![score against pictures seen and against training time]({shown[CURVES]})\n\n"
+            "Curves: the score of snapshots, a distance to training pictures on few fakes. It "
+            "shows the way of a training; the table's distance is the one to compare by."
+        )
+    if GRIDS in shown and any(one["state"] == MEASURED for one in entrants):
+        parts.append(
+            f"![the same seeds and labels by each entrant, a row each]({shown[GRIDS]})\n\n"
+            "Each column has one seed and the labels of one real face; each row is an entrant, in "
+            "the order of the table."
+        )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(entrants: Sequence[Outcome]) -> str:
+    """Returns the table of outcomes; columns that no entrant fills are left out."""
+    columns = [(head, cell) for head, cell in _columns(entrants) if any(map(cell, entrants))]
+    heads = [head for head, _ in columns]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [[cell(one) or "–" for _, cell in columns] for one in entrants]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome], str]]]:
+    several = len({one["preset"] for one in entrants}) > 1
+    metric = next((one["metric"] for one in entrants if "metric" in one), "distance")
+    return [
+        ("entrant", lambda one: f"**{one['name']}**"),
+        ("what differs", lambda one: _difference(one, with_preset=several)),
+        ("side", lambda one: f"{one['resolution_px']} px" if "resolution_px" in one else ""),
+        ("pictures seen", lambda one: f"{one['images_seen']:,}" if "images_seen" in one else ""),
+        ("minutes", lambda one: f"{one['minutes']:.1f}" if "minutes" in one else ""),
+        (f"`{metric}`", _distance),
+        ("recall", lambda one: _number(one, "recall")),
+        ("label AP", lambda one: _number(one, "label_ap")),
+        ("labels that show", lambda one: _percent(one, "flip_success")),
+        ("hair", lambda one: _percent(one, "hair_colour_hits")),
+        ("memory", lambda one: _number(one, "memory_ratio")),
+        ("parameters of G", lambda one: f"{one['parameters']:,}" if "parameters" in one else ""),
+    ]
+
+
+def _difference(one: Outcome, *, with_preset: bool) -> str:
+    told = [f"`{text}`" for text in one["own"]]
+    return ", ".join([f"`{one['preset']}`", *told] if with_preset else told)
+
+
+def _distance(one: Outcome) -> str:
+    if "distance" not in one:
+        return "failed"
+    sigma = one.get("sigma")
+    return f"{one['distance']:.1f}" + (f" ± {sigma:.1f}" if sigma else "")
+
+
+def _number(one: Outcome, name: str) -> str:
+    return f"{one[name]:.3f}" if name in one else ""
+
+
+def _percent(one: Outcome, name: str) -> str:
+    return f"{one[name]:.0%}" if name in one else ""
+
+
+def _done(result: Mapping[str, Any]) -> str:
+    plan, entrants = result["plan"], result["entrants"]
+    devices = sorted({str(one["device"]) for one in entrants if "device" in one})
+    on = f" on {' and '.join(devices)}" if devices else ""
+    return (
+        f"{len(entrants)} entrants, {plan['budget_text']}{on}, seed {plan['seed']}, on the "
+        f"manifest `{plan['manifest'][:12]}` of {plan['train_rows']:,} faces to learn from and "
+        f"{plan['eval_rows']:,} to be measured against."
+    )
+
+
+def _notes(entrants: Sequence[Outcome]) -> str:
+    """Says by what the numbers were measured, and what real pictures reach."""
+    done = [one for one in entrants if one["state"] == MEASURED]
+    if not done:
+        return ""
+    first = done[0]
+    told = [
+        f"`{first['metric']}` is the distance to the eval split, less is better, on "
+        f"{first['fakes']:,} fakes"
+        + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
+        + "; ± is the spread of such sets."
+    ]
+    ceilings = [
+        f"{words} {_of_reals(done, name, form)}"
+        for name, words, form in (
+            ("real_fd", "a distance of", ".0f"),
+            ("real_label_ap", "a label AP of", ".3f"),
+            ("real_hair_colour_hits", "hair of", ".0%"),
+        )
+        if any(name in one for one in done)
+    ]
+    if ceilings:
+        told.append(f"Real training pictures reach {', '.join(ceilings)}.")
+    told += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
+    if any(one["protocol_digest"] != first["protocol_digest"] for one in done):
+        told.append("Not all were measured by one protocol: measure them again to compare.")
+    return " ".join(told)
+
+
+def _of_reals(done: Sequence[Outcome], name: str, form: str) -> str:
+    """Returns the values of that name, the least to the greatest where they are not the same."""
+    found = sorted(float(one[name]) for one in done if name in one)
+    ends = list(dict.fromkeys(format(value, form) for value in (found[0], found[-1])))
+    return " to ".join(ends)
+
+
+def _faults(entrants: Sequence[Outcome]) -> str:
+    return "\n".join(
+        f"- **{one['name']}** failed: {' '.join(one['fault'].split())}"
+        for one in entrants
+        if one["state"] != MEASURED
+    )

@@ -1,0 +1,108 @@
+"""Reports in words: the order, the columns, and what is said of faults and of real pictures."""
+
+from typing import Any
+
+from models.comparison.report import CURVES, GRIDS, markdown, ranked, results, table
+
+PLAN = {
+    "budget_text": "5 minutes of training each",
+    "seed": 0,
+    "manifest": "ab" * 32,
+    "train_rows": 7209,
+    "eval_rows": 782,
+}
+
+
+def outcome(name: str, distance: float, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "state": "measured",
+        "preset": f"{name}-small",
+        "own": [],
+        "images_seen": 73_184,
+        "minutes": 5.01,
+        "device": "cpu",
+        "parameters": 328_835,
+        "resolution_px": 64,
+        "reference_px": 64,
+        "metric": "fd_x",
+        "distance": distance,
+        "sigma": 2.04,
+        "fakes": 1000,
+        "repeats": 3,
+        "protocol_digest": "p",
+        "curve": [{"images_seen": 5000, "minutes": 1.0, "score": 900.0}],
+        **more,
+    }
+
+
+FAILED = {
+    "name": "wgan",
+    "state": "failed",
+    "fault": "step 9: the loss d is nan;\nTry smaller lr_g",
+    "preset": "srresnet-small",
+    "own": ["loss=wgan"],
+    "images_seen": 640,
+    "curve": [],
+}
+
+
+def test_the_best_comes_first_and_the_failed_last() -> None:
+    rows = [FAILED, outcome("b", 20.0), outcome("a", 100.0), outcome("c", 3.0)]
+    assert [one["name"] for one in ranked(rows)] == ["c", "b", "a", "wgan"]
+    assert results(PLAN, rows)["best"] == "c"
+    assert results(PLAN, [FAILED])["best"] is None
+
+
+def test_a_row_has_its_figures_and_no_column_is_empty() -> None:
+    made = table([outcome("a", 512.34, recall=0.25, hair_colour_hits=0.581), FAILED])
+    head, _, first, second = made.splitlines()
+    assert head == (
+        "| entrant | what differs | side | pictures seen | minutes | `fd_x` | recall | hair "
+        "| parameters of G |"
+    )
+    assert first == (
+        "| **a** | `a-small` | 64 px | 73,184 | 5.0 | 512.3 ± 2.0 | 0.250 | 58% | 328,835 |"
+    )
+    assert second == (
+        "| **wgan** | `srresnet-small`, `loss=wgan` | – | 640 | – | failed | – | – | – |"
+    )
+
+
+def test_the_one_preset_of_all_is_not_repeated() -> None:
+    rows = [
+        outcome("a", 1.0, preset="p", own=["batch=4"]),
+        outcome("b", 2.0, preset="p", own=["batch=8"]),
+    ]
+    assert "`p`" not in table(rows)
+    assert "| `batch=4` |" in table(rows)
+
+
+def test_the_report_tells_what_was_done_and_what_failed_why() -> None:
+    rows = [outcome("a", 500.0, real_fd=20.2), outcome("b", 400.0, real_fd=24.8), FAILED]
+    told = markdown(results(PLAN, rows))
+    assert told.startswith("3 entrants, 5 minutes of training each on cpu, seed 0, on the manifest")
+    assert "7,209 faces to learn from and 782 to be measured against" in told
+    assert "Real training pictures reach a distance of 20 to 25." in told
+    assert "- **wgan** failed: step 9: the loss d is nan; Try smaller lr_g" in told
+    assert f"]({CURVES})" in told
+    assert f"]({GRIDS})" in told
+    assert "Not all" not in told
+
+
+def test_pictures_that_are_not_there_are_not_shown() -> None:
+    told = markdown(results(PLAN, [outcome("a", 5.0)]), pictures={GRIDS: "images/one-grids.jpg"})
+    assert "(images/one-grids.jpg)" in told
+    assert CURVES not in told
+
+
+def test_distances_by_other_protocols_are_told_apart() -> None:
+    rows = [outcome("a", 5.0), outcome("b", 6.0, protocol_digest="q")]
+    told = markdown(results(PLAN, rows))
+    assert "Not all were measured by one protocol" in told
+
+
+def test_a_report_of_failures_alone_has_no_pictures() -> None:
+    told = markdown(results(PLAN, [FAILED, FAILED]))
+    assert "![" not in told
+    assert told.count("failed:") == 2

@@ -1,0 +1,274 @@
+"""The job `compare` on drawn heads: its report, its runs, its faults, what is not done twice."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from assets.comparison import COMPARISON, FOLDER
+from assets.previews import MAX_BYTES
+from assets.resources import ChildProcess
+from models import evaluate, train
+from models.comparison.pictures import GRIDS_BYTES
+from pipeline.build import build_defs
+from pipeline.cli import cli
+from pipeline.settings import Settings, read_settings
+from tests.models.conftest import write_manifest
+
+DIVERGES = {"loss": "wgan-gp", "lr_d": "1", "beta1": "0", "beta2": "0", "adam_eps": "0"}
+ENTRANTS = {
+    "small": {"preset": "dcgan64-smoke"},
+    "nan": {"preset": "dcgan64-smoke", "overrides": DIVERGES},
+    "coloured": {"preset": "acgan64-smoke"},
+}
+CONFIG: dict[str, Any] = {
+    "entrants": ENTRANTS,
+    "kimg": 0.08,
+    "overrides": {"device": "cpu", "threads": "1", "tick_kimg": "0.04", "snapshot_kimg": "0.04"},
+    "score_pictures": 8,
+    "fakes": 8,
+    "repeats": 1,
+}
+INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+
+
+class WorksHere(ChildProcess):
+    """Trains and measures in this process, which takes a second each; notes what it was asked."""
+
+    trains_here: bool = True
+
+    def run(
+        self,
+        context: Any,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        processes: int = 1,
+    ) -> dict[str, Any]:
+        ASKED.append(list(arguments))
+        trains = arguments[1] == "models.train"
+        if trains and not self.trains_here:
+            return super().run(context, arguments, environment=environment)
+        told, faults = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (environment or {}).items():
+                patch.setenv(name, value)
+            with contextlib.redirect_stdout(told), contextlib.redirect_stderr(faults):
+                words = [*arguments[2:], *([] if trains else FEW)]
+                code = (train if trains else evaluate).main(words)
+        if code:
+            said = faults.getvalue().rpartition("error: ")[2]
+            raise dg.Failure(description=said, metadata={"exit_code": code})
+        return dict(json.loads(told.getvalue().splitlines()[-1]))
+
+
+ASKED: list[list[str]] = []
+FEW = ("--flips", "1", "--psis", "1", "--reference-px", "64")
+
+
+class Place:
+    """A home with a manifest, and the job run on it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.settings: Settings = read_settings({"OMOKAGE_HOME": str(home)})
+
+    def compare(self, *, trains_here: bool = True, **changes: Any) -> dg.ExecuteInProcessResult:
+        child = WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here)
+        ASKED.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.settings.environment().items():
+                patch.setenv(name, value)
+            defs = build_defs(settings=self.settings, resource_overrides={"child": child})
+            return defs.resolve_job_def("compare").execute_in_process(
+                run_config={"ops": {"plan": {"config": CONFIG | changes}}},
+                raise_on_error=False,
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Of the comparison that was asked for last."""
+        plans = sorted(self.home.glob(f"{FOLDER}/*/plan.json"), key=lambda one: one.stat().st_mtime)
+        return plans[-1].parent
+
+    def results(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "results.json").read_text()))
+
+    def runs(self) -> dict[str, Run]:
+        client = MlflowClient(self.settings.tracking_uri)
+        of_it = f"tags.`omokage.comparison` = '{self.folder.name}'"
+        return {run.info.run_name: run for run in client.search_runs(["1"], of_it)}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    made = Place(tmp_path_factory.mktemp("compare"))
+    write_manifest(made.home)
+    return made
+
+
+@pytest.fixture(scope="module")
+def done(place: Place) -> dg.ExecuteInProcessResult:
+    result = place.compare()
+    assert result.success
+    return result
+
+
+def test_a_failing_entrant_is_told_and_does_not_lose_the_others(
+    place: Place, done: dg.ExecuteInProcessResult
+) -> None:
+    assert done.output_for_node("report") == place.folder.name
+    entrants = place.results()["entrants"]
+    assert {one["name"] for one in entrants[:2]} == {"small", "coloured"}
+    assert entrants[0]["distance"] <= entrants[1]["distance"]
+    assert (entrants[2]["name"], entrants[2]["state"]) == ("nan", "failed")
+    assert "is nan; the last checkpoint is from before it" in entrants[2]["fault"]
+    for one in entrants[:2]:
+        assert [point["images_seen"] for point in one["curve"]] == [40, 80]
+        assert one["images_seen"] == 80
+        assert 0 < one["curve"][0]["minutes"] < one["curve"][-1]["minutes"]
+
+
+def test_the_report_stands_with_its_pictures(place: Place, done: dg.ExecuteInProcessResult) -> None:
+    text = (place.folder / "report.md").read_text()
+    assert "3 entrants, 0.08 kimg each on cpu" in text
+    assert "**nan** failed: step" in text
+    for name, least in (("curves.png", 600), ("grids.jpg", 640)):
+        assert f"]({name})" in text
+        with Image.open(place.folder / name) as picture:
+            assert picture.width >= least
+    with Image.open(place.folder / "grids.jpg") as grids:
+        assert grids.height == 2 * 64  # a row for each that was measured
+    assert (place.folder / "grids.jpg").stat().st_size <= GRIDS_BYTES
+    assert (place.folder / "entrants" / "coloured" / "labels.png").exists()
+
+
+def test_mlflow_has_a_run_with_the_report_and_one_below_it_for_each(
+    place: Place, done: dg.ExecuteInProcessResult
+) -> None:
+    runs, client = place.runs(), MlflowClient(place.settings.tracking_uri)
+    parent = runs.pop("comparison of 3, 0.08 kimg each")
+    assert set(runs) == set(ENTRANTS)
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert (parent.info.status, runs["nan"].info.status) == ("FINISHED", "FAILED")
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"report.md", "results.json", "curves.png", "grids.jpg"} <= files
+    assert "| **small** |" in parent.data.tags["mlflow.note.content"]
+    for name in ("small", "coloured"):
+        metrics = runs[name].data.metrics
+        assert metrics["train/images_seen"] == 80
+        assert metrics["eval/fd_efficientnet_lite0"] > 0
+        assert runs[name].info.status == "FINISHED"
+
+
+def test_dagster_has_the_table_and_small_pictures(done: dg.ExecuteInProcessResult) -> None:
+    (event,) = done.asset_materializations_for_node("report")
+    assert event.asset_key == COMPARISON
+    facts: dict[str, Any] = {name: one.value for name, one in event.metadata.items()}
+    assert (facts["entrants"], facts["failed"]) == (3, 1)
+    assert "| **nan** |" in facts["table"]
+    for name in ("curves", "grids"):
+        assert facts[name].startswith("![preview](data:image/jpeg;base64,")
+        assert len(facts[name]) <= MAX_BYTES
+
+
+def test_the_same_comparison_again_trains_nothing(
+    place: Place, done: dg.ExecuteInProcessResult
+) -> None:
+    before = (place.folder / "report.md").read_text()
+    assert place.compare().success
+    assert ASKED == []
+    assert (place.folder / "report.md").read_text() == before
+    assert len(place.runs()) == 4
+
+
+def test_on_more_fakes_it_is_measured_again_and_not_trained(
+    place: Place, done: dg.ExecuteInProcessResult
+) -> None:
+    assert place.compare(fakes=10).success
+    measured = [words for words in ASKED if words[1] == "models.evaluate"]
+    assert len(measured) == 2
+    assert {one.get("fakes") for one in place.results()["entrants"][:2]} == {10}
+    assert all(one["curve"] for one in place.results()["entrants"][:2])
+
+
+def test_faults_of_the_plan_are_told_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path)
+    write_manifest(tmp_path, labels=("blonde_hair", "left_side_ponytail"))
+    for changes, words in (
+        ({"sets": ["familis"]}, 'unknown set "familis"; did you mean "families"?'),
+        ({"minutes": 1.0}, "minutes is 1 and kimg is 0.08"),
+        ({}, "small: flip is true, and left_side_ponytail tells left from right"),
+    ):
+        result = place.compare(**changes)
+        (failed,) = [event for event in result.all_events if event.is_step_failure]
+        assert failed.step_failure_data.user_failure_data is not None
+        assert words in str(failed.step_failure_data.user_failure_data.description)
+        assert ASKED == []
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_the_command_refuses_what_does_not_fit_by_exit_code(tmp_path: Path) -> None:
+    told = CliRunner().invoke(cli, ["compare", "--home", str(tmp_path), "--entrant", "smoke"])
+    assert '"smoke" is no name=preset,key=value' in str(told.exception)
+    told = CliRunner().invoke(cli, ["compare", "--help"])
+    assert "acgan64-small with the class loss weighted" in told.output
+
+
+# The last one: it is another comparison in the home of those above.
+def test_an_interrupted_comparison_goes_on_where_it_was(place: Place) -> None:
+    longer: dict[str, Any] = {
+        "entrants": {"one": ENTRANTS["small"], "two": ENTRANTS["coloured"]},
+        "kimg": 1.0,
+        "score_pictures": 0,
+    }
+    with interrupting_the_first_tick_of("one", place.home):
+        result = place.compare(trains_here=False, **longer)
+    assert not result.success
+    assert place.runs()["one"].info.status == "KILLED"
+    assert place.runs()["comparison of 2, 1 kimg each"].info.status == "KILLED"
+    stopped_at = len((place.folder / "entrants/one/progress.jsonl").read_text().splitlines())
+    assert 0 < stopped_at < 25
+    before = {name: run.info.run_id for name, run in place.runs().items()}
+
+    assert place.compare(**longer).success
+    assert [words[1] for words in ASKED] == ["models.train", "models.evaluate"] * 2
+    after = {name: run.info.run_id for name, run in place.runs().items()}
+    assert after.items() >= before.items()
+    assert {run.info.status for run in place.runs().values()} == {"FINISHED"}
+    seen = [one["images_seen"] for one in place.results()["entrants"]]
+    assert seen == [1000, 1000]
+
+
+@contextlib.contextmanager
+def interrupting_the_first_tick_of(name: str, home: Path) -> Iterator[None]:
+    """Sends this process a Ctrl-C once the entrant's training has told a tick."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            if any(home.glob(f"{FOLDER}/*/entrants/{name}/progress.jsonl")):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
