@@ -66,11 +66,15 @@ class Measuring:
 
     def __call__(self, pictures: Pictures) -> Rows32:
         """Returns the rows [n,width] of pictures [n,H,W,3]."""
-        features = self._quick([*self._pieces(pictures)], device=self.device).astype(np.float32)
+        features = self.features(pictures).astype(np.float32)
         thumbs = thumbnails(pictures)
         rest = thumbs if self.judge is None else self.judge.logits(features, thumbs)
         tones = hair_tones(pictures).astype(np.float32)
         return np.concatenate([features, tones, rest], axis=1)
+
+    def features(self, pictures: Pictures) -> npt.NDArray[np.float64]:
+        """Returns the extractor's features [n,F] of pictures [n,H,W,3], quicker than itself."""
+        return self._quick(self._pieces(pictures), device=self.device)
 
     @functools.cached_property
     def _quick(self) -> Extractor:
