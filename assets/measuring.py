@@ -10,8 +10,8 @@ import dagster as dg
 
 from assets.evaluation import evaluate
 from assets.promotion import Measure
-from assets.resources import ChildProcess
-from assets.sheets import FOLDER, training_folder
+from assets.resources import ChildProcess, TrackingResource
+from assets.version_files import FOLDER, training_folder, version_files
 from dataset.errors import RegistryError
 from dataset.manifest import load_manifest
 from dataset.store import Store
@@ -42,12 +42,14 @@ class Terms:
     def today(cls, store: Store, version: "ModelVersion") -> "Terms":
         """Returns the home's newest manifest with the protocol that judged the version last.
 
-        Raises RegistryError if it never was judged.
+        Raises RegistryError if it never was judged under this home.
         """
-        known = evaluations(store, training_folder(store, version))
+        folder = training_folder(store, version)
+        known = evaluations(store, folder) if folder else []
         if not known:
             raise RegistryError(
-                f"version {version.version} has not been judged; materialise evaluation first"
+                f"version {version.version} has not been judged under {store.root}; materialise "
+                "evaluation first, or name the home that it was made in with --home"
             )
         judged_by = version.tags.get(PROTOCOL)
         last = next((one for one in known if one["protocol_digest"] == judged_by), known[-1])
@@ -62,46 +64,54 @@ class Measuring:
     context: dg.AssetExecutionContext
     child: ChildProcess
     store: Store
+    tracking: TrackingResource
     terms: Terms
 
     def __call__(self, version: "ModelVersion") -> Mapping[str, Any]:
         """Returns the version's evaluation on these terms.
 
-        Raises RegistryError if its folder is not here or holds other weights by now.
+        A version of another home is measured as MLflow keeps it. Raises RegistryError if its
+        training's folder holds other weights by now.
         """
         folder = training_folder(self.store, version)
-        for known in evaluations(self.store, folder):
+        for known in evaluations(self.store, folder) if folder else []:
             same = (known["manifest_digest"], known["protocol_digest"]) == (
                 self.terms.manifest,
                 self.terms.protocol_digest,
             )
             if same and _is_of(version, known):
                 return known
-        made = evaluate(
-            self.context,
-            self.child,
-            home=self.store.root,
-            generator=folder,
-            manifest=self.terms.manifest,
-            protocol=self.terms.protocol,
-        )
-        if not _is_of(version, made):
+        with version_files(self.store, self.tracking, version) as files:
+            made = evaluate(
+                self.context,
+                self.child,
+                home=self.store.root,
+                generator=files.folder,
+                manifest=self.terms.manifest,
+                protocol=self.terms.protocol,
+            )
+        if files.is_training and not _is_of(version, made):
             raise RegistryError(
-                f"version {version.version} cannot be measured again: {FOLDER} {folder} holds "
-                f"weights {made['generator_sha256'][:12]}, and it was registered with "
+                f"version {version.version} cannot be measured again: {FOLDER} {files.folder} "
+                f"holds weights {made['generator_sha256'][:12]}, and it was registered with "
                 f"{version.tags[WEIGHTS][:12]}; its training went on. Promote the newer version."
             )
         return made
 
 
 def on_todays_terms(
-    context: dg.AssetExecutionContext, child: ChildProcess, store: Store, version: "ModelVersion"
+    context: dg.AssetExecutionContext,
+    child: ChildProcess,
+    store: Store,
+    *,
+    tracking: TrackingResource,
+    version: "ModelVersion",
 ) -> Measure:
     """Returns what measures versions as the one that is asked about; looks when first called."""
 
     @functools.cache
     def measuring() -> Measuring:
-        return Measuring(context, child, store, Terms.today(store, version))
+        return Measuring(context, child, store, tracking, Terms.today(store, version))
 
     return lambda one: measuring()(one)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from models.promotion import OLD_METRIC
 
+METRIC = "omokage.metric"  # a version's tag: which of its tags is the distance
+
 # Metric, what it means, which way is better; in the order in which they are shown.
 NUMBERS = {
     "label_ap": ("label average precision", "1 is best: how surely asked-for labels are seen"),
@@ -22,6 +24,13 @@ class Links:
     dagster_run: str
     asset: str
     mlflow_run: str
+
+
+def distance_in_words(tags: Mapping[str, str]) -> str:
+    """Returns a version's distance by its tags, such as `fid 12.34`; "" if it bears none."""
+    metric = tags.get(METRIC, OLD_METRIC)
+    value = tags.get(f"omokage.{metric}", "")
+    return f"{metric} {value}" if value else ""
 
 
 def model_page(model: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 from assets.faults import plain_failures
 from assets.generator import CURRENT
 from assets.measuring import PROTOCOL, WEIGHTS, Measuring, Terms
-from assets.model_page import NUMBERS, Links, model_page, version_page
+from assets.model_page import METRIC, NUMBERS, Links, model_page, version_page
 from assets.previews import inline
 from assets.promotion import (
     CHAMPION,
@@ -21,9 +21,10 @@ from assets.promotion import (
     promote,
 )
 from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.sheets import FOLDER, LABELS_SHEET, SHEET, swap_sheet
+from assets.sheets import LABELS_SHEET, SHEET, swap_sheet
 from assets.stopwatch import Stopwatch
 from assets.tables import OWNERS
+from assets.version_files import FOLDER
 from dataset.errors import EmptyStageError
 from dataset.store import Store
 from models.promotion import Measured
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 GENERATOR = "omokage.generator"
 DAGSTER_RUN = "omokage.dagster_run"
-METRIC = "omokage.metric"  # which of the tags is the distance
 
 
 @dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
@@ -62,7 +62,7 @@ def champion(
         entry = _Entry.of(opened, current, measured)
         version, is_new = _registered(context, opened, tracking, entry)
         number = str(version.version)
-        measuring = Measuring(context, child, opened, Terms.of(measured))
+        measuring = Measuring(context, child, opened, tracking, Terms.of(measured))
         outcome = promote(
             tracking,
             lock_folder(opened),

@@ -1,15 +1,18 @@
 """Sheets of samples that show what a generator can do: one trait changed, all else the same."""
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.resources import TrackingResource
-from dataset.errors import RegistryError
+from assets.version_files import version_files
 from dataset.labels import appearance
 from dataset.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+
+    from models.networks import GeneratorNet
 
 SHEET = "champion.png"  # at the home's top, for people
 LABELS_SHEET = "labels.png"
@@ -17,20 +20,25 @@ SHEET_COLUMNS = 10
 SHEET_ROWS = 10
 SHEET_PSI = 0.75  # for people: a little less variety, cleaner faces
 HAIR_COLOUR = "hair_colour"
-FOLDER = "omokage.folder"  # a version's tag: the training's folder under the home
 
 
 def swap_sheet(folder: str) -> bytes:
     """Draws the same characters with one hair colour after the other; returns the PNG's bytes.
 
-    folder: path or URL of a generator. Without hair colours it is the first labels; without labels,
-    characters as they come.
+    folder: path or URL of a generator, or of a registered model's files. Without hair colours it is
+    the first labels; without labels, characters as they come.
     """
     from models.generators import load_generator, typical_rows  # these import torch
+    from models.registered.opened import OpenedGenerator, is_registered, registered_files
     from models.sampling import draw, grid
     from models.tables import swap_table
 
-    network = load_generator(folder)
+    network: GeneratorNet
+    if is_registered(Path(folder)):
+        files = registered_files(Path(folder))
+        folder, network = str(files), OpenedGenerator(files)
+    else:
+        network = load_generator(folder)
     # A family may know a part of the manifest's labels, in an order of its own, or none of them.
     known = network.spec.labels
     rows = typical_rows(folder, known)
@@ -50,22 +58,11 @@ def swap_sheet(folder: str) -> bytes:
 def champion_sheet(store: Store, tracking: TrackingResource, version: "ModelVersion") -> bytes:
     """Draws a version's sheet anew, to champion.png and into its MLflow run; returns the PNG.
 
-    Raises RegistryError if its folder is not under this home.
+    Raises RegistryError if neither this home nor MLflow has its weights.
     """
-    folder = training_folder(store, version)
-    sheet = swap_sheet(store.url(f"{folder}/generator"))
+    with version_files(store, tracking, version) as files:
+        sheet = swap_sheet(store.url(files.folder) if files.is_training else files.folder)
     store.write_bytes(SHEET, sheet)
     if version.run_id:
         tracking.log_picture(version.run_id, LABELS_SHEET, sheet)
     return sheet
-
-
-def training_folder(store: Store, version: "ModelVersion") -> str:
-    """Returns the folder of a version's training; RegistryError if it is not under this home."""
-    folder = version.tags.get(FOLDER, "")
-    if not folder or not store.exists(f"{folder}/generator"):
-        raise RegistryError(
-            f"the folder of version {version.version}, {folder or f'(no tag {FOLDER})'}, is not "
-            f"under {store.root}: put it back, or name the home that it was made in with --home"
-        )
-    return folder

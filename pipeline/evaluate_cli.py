@@ -170,13 +170,4 @@ def _downloaded(settings: Settings, uri: str, place: Path) -> str:
         raise RegistryError(
             f"{settings.tracking_uri} has no model {uri} yet: `make demo` makes one"
         )
-    tracking.client()  # sets the address that MLflow's own functions use
-    import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(place)))
-    except (MlflowException, OSError) as error:
-        raise RegistryError(
-            f"{settings.tracking_uri} did not give the model {uri}: {error}"
-        ) from error
+    return str(tracking.fetch_model(uri, place))

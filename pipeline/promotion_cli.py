@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from assets.model_page import distance_in_words
 from assets.moves import DONE, Move
 from assets.promotion import CHAMPION, Outcome, champions, lock_folder, rollback, wanted_version
 from assets.resources import ChildProcess, TrackingResource
@@ -19,8 +20,6 @@ from dataset.store import Store
 from pipeline.build import resources
 from pipeline.promotion_jobs import asked_promotion
 from pipeline.settings import Settings, read_settings
-
-METRIC = "omokage.metric"
 
 home_option = click.option(
     "--home",
@@ -114,7 +113,7 @@ def champions_command(home: str, as_json: bool) -> None:
     """
     _, tracking = _registry(home)
     moves = champions(tracking)
-    distances = {str(one.version): _distance(one.tags) for one in tracking.versions({})}
+    distances = {str(one.version): distance_in_words(one.tags) for one in tracking.versions({})}
     for move in moves:
         distance = distances.get(move.to, "")
         click.echo(_json_line(move, distance) if as_json else _in_words(move, distance))
@@ -146,12 +145,6 @@ def _tell(store: Store, tracking: TrackingResource, outcome: Outcome) -> None:
         click.echo(f"no fresh {SHEET}: {error}", err=True)
     else:
         click.echo(f"its grid   {store.url(SHEET)}")
-
-
-def _distance(tags: Mapping[str, str]) -> str:
-    metric = tags.get(METRIC, "fd_efficientnet_lite0")
-    value = tags.get(f"omokage.{metric}", "")
-    return f"{metric} {value}" if value else ""
 
 
 def _in_words(move: Move, distance: str) -> str:

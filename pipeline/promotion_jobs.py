@@ -76,7 +76,9 @@ def asked_promotion(
     if force:
         return promote_anyway(tracking, lock, number, reason=reason.strip())
     # An op's context does all that an asset's does here.
-    measure = on_todays_terms(cast(dg.AssetExecutionContext, context), child, store, chosen)
+    measure = on_todays_terms(
+        cast(dg.AssetExecutionContext, context), child, store, tracking=tracking, version=chosen
+    )
     return promote(tracking, lock, number, measure=measure)
 
 

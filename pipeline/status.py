@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from assets.generator import CURRENT as GENERATOR_PATH
+from assets.model_page import distance_in_words
 from assets.promotion import CHAMPION
 from assets.sheets import SHEET
 from dataset.labels import LABELS_PATH
@@ -53,9 +54,9 @@ def champion_lines(settings: Settings) -> list[str]:
     holder = tracking.holder(CHAMPION)
     if holder is None:
         return ["champion   none yet: make demo"]
-    distance = holder.tags.get("omokage.fd_efficientnet_lite0", "unknown")
+    distance = distance_in_words(holder.tags)
     return [
-        f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}, "
-        f"fd_efficientnet_lite0 {distance}",
+        f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}"
+        + (f", {distance}" if distance else ""),
         f"its grid   {Store(settings.home).url(SHEET)}",
     ]

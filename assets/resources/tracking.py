@@ -277,6 +277,22 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         """Returns where people see a run in MLflow's UI."""
         return f"{self.mlflow_url}/#/experiments/{self.experiment_id()}/runs/{run_id}"
 
+    def fetch_model(self, uri: str, into: Path) -> Path:
+        """Fetches a model's files into a folder and returns where they lie.
+
+        uri: models:/NAME/3, models:/NAME@alias or runs:/ID/generator. Raises RegistryError if
+        MLflow has no such model.
+        """
+        self.client()  # sets the address that MLflow's own functions use
+        import mlflow.artifacts
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into))
+        except (MlflowException, OSError) as error:
+            raise RegistryError(f"{self.uri} did not give the model {uri}: {error}") from error
+        return Path(found)
+
     def version_url(self, version: str) -> str:
         """Returns where people see a version of the registered model in MLflow's UI."""
         return f"{self.mlflow_url}/#/models/{self.model}/versions/{version}"

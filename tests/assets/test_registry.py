@@ -8,9 +8,10 @@ import dagster as dg
 import mlflow
 import pytest
 
-from assets.promotion import CHAMPION, rollback
+from assets.promotion import CHAMPION, rollback, wanted_version
 from assets.registry import champion
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from assets.sheets import champion_sheet, swap_sheet
 from dataset.errors import RegistryError
 from dataset.store import Store
 from tests.models.small_generators import NAMES, small_generator, write_generator
@@ -138,6 +139,14 @@ def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
     signature = mlflow.models.get_model_info(f"models:/{shop.tracking.model}/1").signature
     params = {one["name"]: one["type"] for one in json.loads(signature.to_dict()["params"])}
     assert params == {"seed": "long", "psi": "double", "n": "long", "labels": "string"}
+
+
+def test_another_home_draws_a_version_as_the_registry_keeps_it(shop: Shop, tmp_path: Path) -> None:
+    shop.materialise()
+    version = wanted_version(shop.tracking, "1")
+    here = swap_sheet(str(shop.home / "generators/one/generator"))
+    assert champion_sheet(Store(tmp_path), shop.tracking, version) == here
+    assert (tmp_path / "champion.png").read_bytes() == here
 
 
 def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
