@@ -30,10 +30,11 @@ from models.evaluation.fakes import FakeSet, WorkFolder
 from models.evaluation.going import going
 from models.evaluation.judge import JudgeConfig, fit_judge, thumbnails
 from models.evaluation.measuring import Measured, Measuring
-from models.evaluation.numbers import Reals, joint_axes, numbers_of, plain_statistics
+from models.evaluation.numbers import Reals, joint_statistics, numbers_of, plain_statistics
 from models.extractors import Extractor, efficientnet_lite0
 from models.families import family_of
 from models.families.size import NetworkSize
+from models.metrics.frechet import joint_weight
 from models.networks import GeneratorNet
 from models.sampling import CHUNK, draw
 
@@ -137,14 +138,14 @@ def _evaluated(count: int) -> None:
             )
             reals = Measured(np.concatenate([_reals(network)[0]]), network.features)
             real_labels = labels[np.arange(REALS) % count]
-            axes, weight = joint_axes(reals, real_labels)
+            weight = joint_weight(reals.features, real_labels)
             compared = Reals(
                 measured=reals,
                 labels=real_labels,
                 train=reals,
                 unseen=reals,
-                axes=Axes(plain_statistics(reals.features)),
-                joint_axes=axes,
+                axes=Axes.of(plain_statistics(reals.features)),
+                joint_axes=Axes.of(joint_statistics(reals, real_labels, weight)),
                 weight=weight,
                 shared=list(range(len(LABELS))),
                 hair=[],

@@ -16,7 +16,7 @@ from dataset.manifest import Manifest
 from dataset.store import Store, digest_of
 from models.entry import Report
 from models.evaluation import charts
-from models.evaluation.axes import Axes
+from models.evaluation.axes import Axes, axes_at
 from models.evaluation.fakes import FakeSet, WorkFolder, work_folder
 from models.evaluation.flips import flipped_pairs
 from models.evaluation.going import Going, going
@@ -28,7 +28,7 @@ from models.evaluation.numbers import (
     Reals,
     by_label,
     finite_or_none,
-    joint_axes,
+    joint_statistics,
     mean_ap,
     mean_of,
     numbers_of,
@@ -56,13 +56,14 @@ from models.evaluation.reference import (
 from models.evaluation.truncation import curve_point
 from models.extractors import Extractor
 from models.labels import Rows, typical_labels
+from models.metrics.frechet import Statistics, joint_weight
 from models.metrics.hair import hair_labels, hits, tones_by_label
 from models.metrics.label_scores import average_precisions, flip_success
 from models.metrics.memory import Memory
 from models.networks import GeneratorNet
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
-JUDGES = "cache/judges"
+JUDGES, STATISTICS = "cache/judges", "cache/statistics"
 
 Precisions = npt.NDArray[np.float64]  # [L]
 
@@ -282,19 +283,28 @@ class _Evaluation:
         split, shared = plan.reals["eval"], plan.shared
         columns = [self.manifest.labels.index(name) for name in shared]
         hair = [columns[place] for place in hair_labels(shared)]
-        of_labels, weight = joint_axes(reals, split.labels)
+        weight = joint_weight(reals.features, split.labels)
         return Reals(
             measured=reals,
             labels=split.labels,
             train=near["train"],
             unseen=near["eval"],
-            axes=Axes(plain_statistics(reals.features)),
-            joint_axes=of_labels,
+            axes=self._axes(split, "plain", lambda: plain_statistics(reals.features)),
+            joint_axes=self._axes(
+                split, "joint", lambda: joint_statistics(reals, split.labels, weight)
+            )
+            if weight
+            else None,
             weight=weight,
             shared=columns,
             hair=hair,
             tones=tones_by_label(reals.tones, split.labels[:, hair]),
         )
+
+    def _axes(self, split: Split, kind: str, make: Callable[[], Statistics]) -> Axes:
+        # The file of the features is named by all that they depend on; labels by the manifest.
+        key = {"manifest": self.manifest.digest, "features": split.file.stem, "kind": kind}
+        return axes_at(self.store, f"{STATISTICS}/{digest_of(key)}.safetensors", make)
 
     def _curve(
         self,

@@ -14,7 +14,6 @@ from models.metrics.frechet import (
     RunningStatistics,
     Statistics,
     joint_features,
-    joint_weight,
 )
 from models.metrics.hair import hits
 from models.metrics.kernel import kernel_distance
@@ -106,17 +105,6 @@ def joint_statistics(measured: Measured, labels: Rows, weight: float) -> Statist
         some = slice(start, start + _BLOCK)
         running.add(joint_features(measured.features[some], labels[some], weight=weight))
     return running.result()
-
-
-def joint_axes(measured: Measured, labels: Rows) -> tuple[Axes | None, float]:
-    """Returns the axes of the reals with labels beside them and the labels' weight.
-
-    None if no real has a label.
-    """
-    weight = joint_weight(measured.features, labels)
-    if not weight:
-        return None, 0.0
-    return Axes(joint_statistics(measured, labels, weight)), weight
 
 
 def mean_ap(aps: npt.NDArray[np.float64], occurring: npt.NDArray[np.bool_]) -> float:

@@ -24,7 +24,7 @@ generator:
   overrides:
     {total_kimg: "3", tick_kimg: "1", snapshot_kimg: "4", lr_g: "5e-4", lr_d: "1e-3",
      device: cpu, threads: "1"}
-evaluation: {fakes: 64}
+evaluation: {fakes: 64, repeats: 2, flips: 1}
 """
 BETTER = WEAK.replace('total_kimg: "3"', 'total_kimg: "0.008"')
 TOO_FEW_TO_JUDGE_BY = BETTER.replace("eval_frac: 0.15", "eval_frac: 0.02")

@@ -12,7 +12,7 @@ from dataset.errors import EmptyStageError, TrainingError, UsageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from dataset.vocabulary import appearance
-from models.evaluation.axes import Axes
+from models.evaluation.axes import Axes, axes_at
 from models.evaluation.flips import flipped_pairs
 from models.evaluation.judge import JudgeConfig, fit_judge, judge_at, thumbnails
 from models.evaluation.measure import evaluate
@@ -46,8 +46,17 @@ def test_the_distance_along_the_references_axes_is_the_distance(rows: int) -> No
     rng = np.random.default_rng(rows)
     reference = statistics(rng.normal(size=(rows, 20)) @ rng.normal(size=(20, 20)))
     found = statistics(rng.normal(loc=0.5, size=(33, 20)))
-    assert Axes(reference).distance(found) == pytest.approx(frechet_distance(reference, found))
-    assert Axes(reference).distance(reference) == pytest.approx(0, abs=1e-6)
+    axes = Axes.of(reference)
+    assert axes.distance(found) == pytest.approx(frechet_distance(reference, found))
+    assert axes.distance(reference) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_references_statistics_are_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    reference, found = (statistics(rng.normal(size=(12, 20))) for _ in range(2))
+    made = axes_at(Store(tmp_path), "reference", lambda: reference)
+    kept = axes_at(Store(tmp_path), "reference", lambda: pytest.fail("they are there"))
+    assert kept.distance(found) == made.distance(found)
 
 
 def test_a_flipped_hair_colour_takes_the_others_off_and_leaves_one_without() -> None:
