@@ -46,10 +46,24 @@ def unfit_to_continue(
     facts: of its state.json. An empty list means that it can.
     """
     faults = differences(config, facts["config"])
-    before = list(GeneratorSpec.from_json(facts["spec"], where="its spec").labels)
-    if before != list(label_names):
+    before = GeneratorSpec.from_json(facts["spec"], where="its spec").labels
+    if sorted(before) != sorted(label_names):  # `labels_in_use` gives them their order
         faults.append(f"its labels are {_list(before)}; now {_list(label_names)}")
     return faults
+
+
+def labels_in_use(store: Store, *folders: str) -> tuple[str, ...]:
+    """Returns the labels, in order, of the first of these trainings that has a checkpoint, else ().
+
+    Labels stand by their frequency, so they change places as a set grows, and columns of weights
+    would then mean other labels.
+    """
+    for folder in filter(None, folders):
+        places = finished(store, f"{folder}/checkpoints")
+        if places:
+            spec = facts_of(store, places[-1]).get("spec")
+            return GeneratorSpec.from_json(spec, where="its spec").labels if spec else ()
+    return ()
 
 
 def _list(names: Sequence[str]) -> str:

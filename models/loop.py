@@ -19,6 +19,7 @@ from models.beginning import new_state, set_up, uses_bf16
 from models.checkpoints import TrainState
 from models.compiled import check_compiled
 from models.config import TrainConfig
+from models.continuing import labels_in_use
 from models.devices import described, held_device
 from models.entry import Report, Stopped
 from models.families import family_of
@@ -53,8 +54,9 @@ def train(
     progress.jsonl. A finished training of the same settings and data returns at once, with
     `"already_trained": true`. stop_signal() gives the number of a signal that came, or 0.
 
-    continue_from is the folder of another training of the same settings and labels, perhaps on a
-    smaller manifest: a new `out` starts from its last checkpoint and trains config.total_kimg more.
+    continue_from is the folder of another training of the same settings and labels (in whichever
+    order), perhaps on a smaller manifest: a new `out` starts from its last checkpoint and trains
+    config.total_kimg more.
     Under `torchrun` every process calls this alike, and the first one writes.
 
     clock is what max_minutes counts: "wall", or "processor", the time that this process used of the
@@ -67,6 +69,7 @@ def train(
     """
     started = time.monotonic()
     data = data.of_family(family_of(config.family))
+    data = data.in_order(labels_in_use(store, out, continue_from))
     _check_flips(config, data.label_names)
     if clock not in CLOCKS:
         raise ConfigError(f'the clock is "{clock}"; {" or ".join(CLOCKS)} wanted')

@@ -268,6 +268,23 @@ def test_training_goes_on_from_another_on_a_grown_manifest(
     assert trained(tmp_path, reals, out="grown", continue_from="small")["already_trained"]
 
 
+def test_labels_that_changed_places_mean_the_same_afterwards(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals, out="before")
+    plain = dataclasses.replace(reals, manifest_digest="cd" * 32)
+    turned = dataclasses.replace(
+        plain, labels=plain.labels[:, ::-1], label_names=tuple(reversed(plain.label_names))
+    )
+    for out, data in (("plain", plain), ("turned", turned)):
+        trained(tmp_path, data, out=out, continue_from="before")
+    ours, theirs = (tensors(tmp_path, out, 320) for out in ("plain", "turned"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    # Started once more, it is found finished
+    assert trained(tmp_path, turned, out="turned", continue_from="before")["already_trained"]
+
+
 def test_training_does_not_go_on_from_other_labels_or_settings(
     tmp_path: Path, reals: TrainingSet
 ) -> None:
