@@ -7,15 +7,15 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
-from pipeline.compare_cli import compare
-from pipeline.evaluate_cli import evaluate
-from pipeline.faces_cli import faces
-from pipeline.import_cli import import_command
-from pipeline.promotion_cli import champions_command, promote, rollback_command
-from pipeline.review_cli import review
-from pipeline.sample_cli import sample
+from pipeline.commands.compare import compare
+from pipeline.commands.evaluate import evaluate
+from pipeline.commands.faces import faces
+from pipeline.commands.importing import import_command
+from pipeline.commands.promotion import champions_command, promote, rollback_command
+from pipeline.commands.review import review
+from pipeline.commands.sample import sample
+from pipeline.commands.weights import import_weights_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
-from pipeline.weights_cli import import_weights_command
 
 INTERRUPTED = 130
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
-from pipeline.cron import DEFAULT_REFRESH, refresh_crons
-from pipeline.threshold import DEFAULT_GROW, parse_threshold
-from pipeline.webhook import check_webhook
+from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
+from pipeline.automation.threshold import DEFAULT_GROW, parse_threshold
+from pipeline.automation.webhook import check_webhook
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with workspace.yaml, dagster.yaml and mlflow/."""

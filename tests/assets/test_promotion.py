@@ -38,7 +38,7 @@ from assets.promotion import (
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import RegistryError
 from dataset.store import Store
-from pipeline.alias_sensor import champion_moved
+from pipeline.automation.alias_sensor import champion_moved
 from pipeline.cli import cli
 from pipeline.processes import free_port, running, wait_until_answering
 from pipeline.promotion_jobs import champion_sheet_job, promote_job, rollback_job

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import ConfigError
-from pipeline.automatic_config import automatic_config, automatic_run_config
+from pipeline.automation.automatic_config import automatic_config, automatic_run_config
 from pipeline.settings import Settings
 
 GOOD = """\

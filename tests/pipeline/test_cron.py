@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
-from pipeline.cron import DEFAULT_REFRESH, parse_cron, refresh_crons
+from pipeline.automation.cron import DEFAULT_REFRESH, parse_cron, refresh_crons
 
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 

@@ -10,8 +10,8 @@ import pytest
 
 from assets.resources import StoreResource
 from dataset.errors import ConfigError
+from pipeline.automation.freshness import policy
 from pipeline.build import build_defs
-from pipeline.freshness import policy
 from pipeline.settings import read_settings
 from tests.pipeline.conftest import clean_environment
 

@@ -15,11 +15,11 @@ import pytest
 from assets.resources import StoreResource
 from dataset.errors import ConfigError, CrawlError
 from dataset.store import Store
-from pipeline.failure_report import REMEDIES
-from pipeline.failures import failure_sensor, report
-from pipeline.redaction import Redaction
+from pipeline.automation.failure_report import REMEDIES
+from pipeline.automation.failures import failure_sensor, report
+from pipeline.automation.redaction import Redaction
+from pipeline.automation.webhook import check_webhook, post
 from pipeline.settings import Settings
-from pipeline.webhook import check_webhook, post
 
 KEY = "k3y/with+signs=and%more"
 WEBHOOK_SECRET = "T0PSECRETPATH"

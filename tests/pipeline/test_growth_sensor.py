@@ -13,10 +13,10 @@ from dataset.digests import content_digest
 from dataset.manifest import CURRENT_PATH, SPLITS, manifest_digest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
+from pipeline.automation.growth_sensor import DIGEST_TAG, Wish, wish
+from pipeline.automation.threshold import parse_threshold
 from pipeline.build import build_defs
-from pipeline.growth_sensor import DIGEST_TAG, Wish, wish
 from pipeline.settings import read_settings
-from pipeline.threshold import parse_threshold
 
 LABELS = ["blonde_hair", "blue_eyes"]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from crawlers.export import export_posts
 from dataset.store import Store
-from pipeline.import_cli import name_of
+from pipeline.commands.importing import name_of
 from tests.pipeline.conftest import run
 
 

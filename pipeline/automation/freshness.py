@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from pipeline.cron import Cron
+from pipeline.automation.cron import Cron
 
 LEAST_GRACE = dt.timedelta(hours=1)
 

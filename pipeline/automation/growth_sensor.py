@@ -9,13 +9,13 @@ from assets.generator import CURRENT
 from assets.resources import StoreResource
 from dataset.manifest import CURRENT_PATH, Manifest, load_manifest
 from dataset.store import Store
-from pipeline.automatic_config import automatic_run_config
-from pipeline.blocking import unpassed_checks
-from pipeline.growth import growth_since
+from pipeline.automation.automatic_config import automatic_run_config
+from pipeline.automation.blocking import unpassed_checks
+from pipeline.automation.growth import growth_since
+from pipeline.automation.threshold import Threshold, parse_threshold
+from pipeline.automation.unfinished import in_words, unfinished_run
 from pipeline.jobs import train_and_judge
 from pipeline.settings import Settings
-from pipeline.threshold import Threshold, parse_threshold
-from pipeline.unfinished import in_words, unfinished_run
 
 EVERY_S = 60
 DIGEST_TAG = "omokage/manifest"

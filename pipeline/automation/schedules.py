@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from pipeline.automatic_config import DATASET_STAGES, automatic_run_config
-from pipeline.cron import Cron
+from pipeline.automation.automatic_config import DATASET_STAGES, automatic_run_config
+from pipeline.automation.cron import Cron
+from pipeline.automation.unfinished import in_words, unfinished_run
 from pipeline.jobs import CHAIN
 from pipeline.settings import Settings
-from pipeline.unfinished import in_words, unfinished_run
 
 
 def refresh_schedules(settings: Settings, crons: Mapping[str, Cron]) -> list[dg.ScheduleDefinition]:

@@ -5,10 +5,10 @@ import dagster as dg
 from assets.resources import StoreResource
 from crawlers.sites import load_sites
 from dataset.store import Store
-from pipeline.failure_report import failed_run, markdown, message, redacted
-from pipeline.redaction import Redaction
+from pipeline.automation.failure_report import failed_run, markdown, message, redacted
+from pipeline.automation.redaction import Redaction
+from pipeline.automation.webhook import post
 from pipeline.settings import Settings
-from pipeline.webhook import post
 
 EVERY_S = 30
 

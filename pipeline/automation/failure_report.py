@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from pipeline.unfinished import duration
+from pipeline.automation.unfinished import duration
 
 FOLDER = "reports/failures"
 

@@ -11,7 +11,7 @@ from dataset.manifest import SPLITS, Manifest, load_manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from dataset.streams import batches
-from pipeline.threshold import percent
+from pipeline.automation.threshold import percent
 
 _ROWS_AT_ONCE = 65_536
 

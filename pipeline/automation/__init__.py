@@ -1,0 +1,1 @@
+"""What happens by itself: schedules, sensors, freshness, and reports of what failed."""

@@ -1,0 +1,1 @@
+"""The commands of `omokage`, one module each; `pipeline/cli.py` gathers them."""
