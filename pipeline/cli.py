@@ -11,6 +11,7 @@ from pipeline.commands.compare import compare
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.faces import faces
 from pipeline.commands.importing import import_command
+from pipeline.commands.options import home_option
 from pipeline.commands.promotion import champions_command, promote, rollback_command
 from pipeline.commands.review import review
 from pipeline.commands.sample import sample
@@ -19,12 +20,6 @@ from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
 
-home_option = click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
 pictures_option = click.option(
     "--pictures",
     default="",

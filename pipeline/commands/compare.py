@@ -6,6 +6,7 @@ import click
 
 from dataset.errors import OmokageError
 from models.comparison.sets import SETS, WHAT, read_choices
+from pipeline.commands.options import home_option
 from pipeline.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -15,12 +16,7 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
 
 
 @click.command(epilog=_KNOWN)
-@click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
+@home_option
 @click.option("--manifest", default="", metavar="DIGEST", help="The face set (default: newest).")
 @click.option(
     "--set", "sets", multiple=True, metavar="NAME", help="A built-in set, as often as wanted."

@@ -13,6 +13,7 @@ import click
 from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from pipeline.build import resources
+from pipeline.commands.options import home_option
 from pipeline.settings import Settings, read_settings
 
 CHAMPION = "models:/avatar-generator@champion"
@@ -22,12 +23,7 @@ PICTURES = ("fakes_grid", "reals_grid", "neighbours_grid", "truncation_chart", "
 
 @click.command()
 @click.argument("generator", default=CHAMPION)
-@click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
+@home_option
 @click.option("--manifest", default="", metavar="DIGEST", help="The face set (default: newest).")
 @click.option(
     "--fakes", default=1000, show_default=True, type=click.IntRange(4), help="Fakes in a set."

@@ -19,6 +19,7 @@ from dataset.importers.danbooru import look_through, read_dump
 from dataset.importers.files import FolderFiles, ZipFiles, open_files
 from dataset.importers.folder import look_at, read_collection
 from dataset.store import Store
+from pipeline.commands.options import home_option
 from pipeline.settings import read_settings
 
 KINDS = ("danbooru", "folder")
@@ -27,12 +28,7 @@ KINDS = ("danbooru", "folder")
 @click.command("import")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
+@home_option
 @click.option(
     "--images",
     type=click.Path(path_type=Path),

@@ -18,15 +18,9 @@ from assets.sheets import SHEET, champion_sheet
 from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
 from pipeline.build import resources
+from pipeline.commands.options import home_option
 from pipeline.promotion_jobs import asked_promotion
 from pipeline.settings import Settings, read_settings
-
-home_option = click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
 
 
 class TerminalChild(ChildProcess):

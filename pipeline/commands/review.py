@@ -8,17 +8,13 @@ from dataset.errors import UsageError
 from dataset.rejects import REJECTS_PATH
 from dataset.review import CSV_PATH, reject, unreject, write_review
 from dataset.store import Store
+from pipeline.commands.options import home_option
 from pipeline.settings import read_settings
 
 
 @click.command()
 @click.argument("faces", nargs=-1, metavar="[FACE]…")
-@click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
+@home_option
 @click.option(
     "--pages",
     default=10,

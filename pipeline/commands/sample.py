@@ -9,6 +9,7 @@ from assets.promotion import CHAMPION
 from dataset.errors import RegistryError
 from dataset.store import Store
 from pipeline.build import resources
+from pipeline.commands.options import home_option
 from pipeline.settings import Settings, read_settings
 
 TOOLS = {
@@ -20,13 +21,6 @@ TOOLS = {
     "mix": "Draw the coarse styles of some avatars with the fine styles of others.",
 }
 PROG = "omokage sample"
-
-home_option = click.option(
-    "--home",
-    default="",
-    metavar="PATH",
-    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
-)
 
 
 @click.group(invoke_without_command=True)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,14 +114,13 @@ class Workshop:
 
 
 @contextlib.contextmanager
-def interrupting_the_first_tick(home: Path) -> Iterator[None]:
-    """Sends this process a Ctrl-C once a training that begins in the block has told a tick."""
-    known = ticks(home)
+def interrupting_when(condition: Callable[[], bool]) -> Iterator[None]:
+    """Sends this process a Ctrl-C once the condition holds while the block works."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.01):
-            if ticks(home) != known:
+            if condition():
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
@@ -132,6 +131,14 @@ def interrupting_the_first_tick(home: Path) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
+
+
+@contextlib.contextmanager
+def interrupting_the_first_tick(home: Path) -> Iterator[None]:
+    """Sends this process a Ctrl-C once a training that begins in the block has told a tick."""
+    known = ticks(home)
+    with interrupting_when(lambda: ticks(home) != known):
+        yield
 
 
 def ticks(home: Path) -> set[Path]:

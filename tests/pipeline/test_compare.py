@@ -3,10 +3,7 @@
 import contextlib
 import io
 import json
-import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from models.comparison.pictures import GRIDS_BYTES
 from pipeline.build import build_defs
 from pipeline.cli import cli
 from pipeline.settings import Settings, read_settings
+from tests.assets.workshop import interrupting_when
 from tests.models.conftest import write_manifest
 
 DIVERGES = {"loss": "wgan-gp", "lr_d": "1", "beta1": "0", "beta2": "0", "adam_eps": "0"}
@@ -236,7 +234,8 @@ def test_an_interrupted_comparison_goes_on_where_it_was(place: Place) -> None:
         "kimg": 1.0,
         "score_pictures": 0,
     }
-    with interrupting_the_first_tick_of("one", place.home):
+    ticks = f"{FOLDER}/*/entrants/one/progress.jsonl"
+    with interrupting_when(lambda: any(place.home.glob(ticks))):
         result = place.compare(trains_here=False, **longer)
     assert not result.success
     assert place.runs()["one"].info.status == "KILLED"
@@ -252,23 +251,3 @@ def test_an_interrupted_comparison_goes_on_where_it_was(place: Place) -> None:
     assert {run.info.status for run in place.runs().values()} == {"FINISHED"}
     seen = [one["images_seen"] for one in place.results()["entrants"]]
     assert seen == [1000, 1000]
-
-
-@contextlib.contextmanager
-def interrupting_the_first_tick_of(name: str, home: Path) -> Iterator[None]:
-    """Sends this process a Ctrl-C once the entrant's training has told a tick."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.01):
-            if any(home.glob(f"{FOLDER}/*/entrants/{name}/progress.jsonl")):
-                os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()

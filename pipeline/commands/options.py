@@ -1,0 +1,10 @@
+"""Options that several commands have."""
+
+import click
+
+home_option = click.option(
+    "--home",
+    default="",
+    metavar="PATH",
+    help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
+)
