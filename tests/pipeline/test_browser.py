@@ -71,7 +71,9 @@ class Servers:
         return str(self.ask(query, id=run_id)["status"])
 
     def mlflow_client(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.home}/mlflow/mlflow.db")
+        # The registry's address too: by default it is what a test before has left.
+        database = f"sqlite:///{self.home}/mlflow/mlflow.db"
+        return MlflowClient(database, registry_uri=database)
 
     def running(self, module: str) -> psutil.Process | None:
         """The child process that runs a module, if there is one."""
