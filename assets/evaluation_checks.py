@@ -41,7 +41,7 @@ def obeys_labels(store: StoreResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="evaluation")
 def recall_is_not_collapsed(store: StoreResource) -> dg.AssetCheckResult:
-    """Some of the unseen faces lie among the fakes: not all fakes are one face."""
+    """Some of the unseen faces lie among the fakes: not all fakes are one face, or far from all."""
     return recall_verdict(_current(store))
 
 
@@ -101,7 +101,10 @@ def recall_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
     recall = made["recall"]
     passed = recall >= MIN_RECALL
     number = f"{recall:.1%} of the unseen faces lie among the fakes (limit {MIN_RECALL:.0%})"
-    hint = "Do all fakes look alike? Go back to an earlier snapshot, or train with more noise."
+    hint = (
+        "Look at fakes.png. Do all look alike? Then go back to an earlier snapshot. Are they still "
+        f"far from real faces ({made['precision']:.1%} of them lie among those)? Then train longer."
+    )
     return dg.AssetCheckResult(
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,

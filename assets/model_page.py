@@ -90,7 +90,8 @@ import mlflow, pandas
 mlflow.set_tracking_uri("…")  # this server
 model = mlflow.pyfunc.load_model("models:/{model}@{alias}")
 rows = pandas.DataFrame({{"labels": ["blonde_hair,blue_eyes"]}})
-faces = model.predict(rows, params={{"seed": 7, "n": 4, "psi": 0.7}})  # uint8 [4, H, W, 3]
+# uint8 [4, H, W, 3]
+faces = model.predict(rows, params={{"seed": 7, "n": 4, "psi": 0.7}})
 ```"""
 
 
