@@ -41,7 +41,7 @@ def obeys_labels(store: StoreResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="evaluation")
 def recall_is_not_collapsed(store: StoreResource) -> dg.AssetCheckResult:
-    """Some of the unseen faces lie among the fakes: not all fakes are one face, or far from all."""
+    """Some unseen faces lie among the fakes: those are not all one face, nor far from all."""
     return recall_verdict(_current(store))
 
 
