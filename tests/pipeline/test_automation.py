@@ -12,8 +12,8 @@ from tests.pipeline.conftest import POST_COUNT, Demo
 
 FEW = 360
 # Seconds of training draw worse than none do: after 3,000 pictures this network is at a distance of
-# 1322, after the first batch at 1016. So the first champion is the weak one (which learns no labels,
-# for the gate looks at those too), and after a change of this file, which is read at each tick, the
+# 1519, after the first batch at 1016. So the first champion is the weak one (it learns no labels,
+# which the gate looks at too), and after a change of this file, which is read at each tick, the
 # next generator wins clearly.
 WEAK = """\
 crawl/demo: {tags: ""}
