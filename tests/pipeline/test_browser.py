@@ -311,11 +311,12 @@ def test_an_mlflow_run_shows_its_note_dataset_curves_and_grids(
     page.goto(f"{where}?workflowType=machine_learning")
     page.get_by_text("Learns from").first.wait_for()
     page.get_by_text(re.compile(r"^manifest \([0-9a-f]+\)")).first.wait_for()
-    page.set_viewport_size({"width": 1700, "height": 6000})  # charts out of sight are not drawn
     page.goto(f"{where}/model-metrics")
-    for curve in ("d_loss", "g_loss", "fd_efficientnet_lite0"):
-        page.get_by_text(curve, exact=True).first.wait_for()
-    page.set_viewport_size({"width": 1700, "height": 950})
+    search = page.get_by_placeholder("Search metric charts")  # those out of sight are not drawn
+    for words, curves in (("loss", ("d_loss", "g_loss")), ("fd_", ("fd_efficientnet_lite0",))):
+        search.fill(words)
+        for curve in curves:
+            page.get_by_text(curve, exact=True).first.wait_for()
     page.goto(f"{where}/artifacts")
     page.get_by_text("images", exact=True).first.click()
     page.get_by_text(re.compile(r"^samples.*\.png$")).first.click()
