@@ -52,18 +52,20 @@ def unfit_to_continue(
     return faults
 
 
-def labels_in_use(store: Store, *folders: str) -> tuple[str, ...]:
-    """Returns the labels, in order, of the first of these trainings that has a checkpoint, else ().
+def labels_in_use(store: Store, out: str, continue_from: str) -> tuple[str, ...]:
+    """Returns the labels in the order of the weights that `out` goes on from, () for none.
 
     Labels stand by their frequency, so they change places as a set grows, and columns of weights
-    would then mean other labels.
+    would then mean other labels. A training begun keeps the order that its origin had.
     """
-    for folder in filter(None, folders):
-        places = finished(store, f"{folder}/checkpoints")
-        if places:
-            spec = facts_of(store, places[-1]).get("spec")
-            return GeneratorSpec.from_json(spec, where="its spec").labels if spec else ()
-    return ()
+    begun = finished(store, f"{out}/checkpoints")
+    if begun:
+        origin = facts_of(store, begun[-1]).get("origin") or {}
+        return tuple(origin.get("labels") or ())
+    if not continue_from or not finished(store, f"{continue_from}/checkpoints"):
+        return ()  # what is wrong with it is told where it is gone on from
+    _, facts = last_checkpoint(store, continue_from)
+    return GeneratorSpec.from_json(facts["spec"], where="its spec").labels
 
 
 def _list(names: Sequence[str]) -> str:

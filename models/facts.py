@@ -65,10 +65,15 @@ SHA256: Kind = (
     lambda found: isinstance(found, str) and bool(re.fullmatch("[0-9a-f]{64}", found)),
     "a sha256 (64 hexadecimal digits)",
 )
+NAMES_OR_NONE: Kind = (
+    lambda found: found is None or (isinstance(found, list) and all(map(_is_name, found))),
+    "a list of texts or null",
+)
 _OF_ORIGIN: dict[str, Kind] = {
     "folder": NAME,
     "step": COUNT,
     "images_seen": COUNT,
     "manifest_digest": NAME,
+    "labels": NAMES_OR_NONE,  # in the order in which the weights have them
 }
 ORIGIN: Kind = (_is_origin, f"null or an object of {', '.join(_OF_ORIGIN)}")

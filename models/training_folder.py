@@ -78,6 +78,7 @@ class TrainingFolder:
             "step": facts["step"],
             "images_seen": facts["images_seen"],
             "manifest_digest": facts["manifest_digest"],
+            "labels": list(self.data.label_names),
         }
         return facts
 

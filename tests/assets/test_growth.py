@@ -17,9 +17,9 @@ from tests.models.conftest import LABELS, write_manifest
 SMOKE = preset("smoke", ["device=cpu", "threads=1"])
 
 
-@pytest.fixture(scope="module")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("growing"))
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)  # each test its own, for what is there already decides what is done
 
 
 def trained(workshop: Workshop, preset: str = "smoke", **config: Any) -> dict[str, Any]:

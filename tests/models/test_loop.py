@@ -261,6 +261,7 @@ def test_training_goes_on_from_another_on_a_grown_manifest(
         "step": 20,
         "images_seen": 160,
         "manifest_digest": "cd" * 32,
+        "labels": list(LABELS),
     }
     after = tensors(tmp_path, "grown", 320)
     assert before.keys() == after.keys()
@@ -281,8 +282,11 @@ def test_labels_that_changed_places_mean_the_same_afterwards(
     ours, theirs = (tensors(tmp_path, out, 320) for out in ("plain", "turned"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    # Started once more, it is found finished
+    # Interrupted, it goes on in that order; started once more, it is found finished
     assert trained(tmp_path, turned, out="turned", continue_from="before")["already_trained"]
+    longer = dataclasses.replace(SMOKE, total_kimg=0.2)
+    more = trained(tmp_path, turned, longer, out="turned", continue_from="before")
+    assert (more["images_seen"], more["already_trained"]) == (360, False)
 
 
 def test_training_does_not_go_on_from_other_labels_or_settings(
