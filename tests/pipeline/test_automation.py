@@ -47,6 +47,8 @@ def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
         new_posts_make_another_champion(house)
         config.write_text(TOO_FEW_TO_JUDGE_BY)
         a_failed_blocking_check_is_not_passed(house)
+        assert house.champion() == 2
+        assert len(house.trainings()) == 2  # one a manifest that was new, and no other
 
 
 def first_posts_make_the_first_champion(house: AutomaticHome) -> None:

@@ -171,6 +171,8 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     page.locator('a[href*="/runs/"]').first.wait_for()
     eventually(lambda: servers.running("models.train"), "the run never came to training")
     terminate(servers, page, "models.train")
+    assert servers.status(servers.newest_run()) == "CANCELED"
+    assert servers.running("models.train") is None
 
 
 def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
@@ -284,7 +286,10 @@ def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
     eventually(start.is_enabled, "the defaults are refused")
     page.locator(".CodeMirror-line", has_text="preset").first.click()
-    page.get_by_text(re.compile("draws nothing worth seeing")).first.wait_for()
+    told = page.get_by_text(re.compile("draws nothing worth seeing")).first
+    told.wait_for()
+    assert "draws nothing worth seeing" in told.inner_text()
+    assert start.is_enabled(), "reading a field's text changes nothing"
 
 
 def test_tables_show_their_columns_and_lineage_and_checks_what_they_found(
@@ -317,6 +322,7 @@ def test_an_mlflow_run_shows_its_note_dataset_curves_and_grids(
         search.fill(words)
         for curve in curves:
             page.get_by_text(curve, exact=True).first.wait_for()
+            assert curve in page.inner_text("body")
     page.goto(f"{where}/artifacts")
     page.get_by_text("images", exact=True).first.click()
     page.get_by_text(re.compile(r"^samples.*\.png$")).first.click()
