@@ -45,15 +45,15 @@ def prepare_home(settings: Settings) -> Store:
 
 @contextlib.contextmanager
 def alone_in(home: Store) -> Iterator[None]:
-    """Keeps a second demo out of a home; raises UsageError if one is at work there."""
+    """Keeps a second demo or comparison out of a home; raises UsageError if one is at work."""
     path = home.local("demo.lock")
     with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"another demo is at work in {home.root}; wait for it, end it, or choose another "
-                "folder with --home"
+                f"another demo or comparison is at work in {home.root}; wait for it, end it, or "
+                "choose another folder with --home"
             ) from error
         yield
 

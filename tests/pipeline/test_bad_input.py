@@ -176,7 +176,7 @@ def test_a_second_demo_in_the_same_home_is_refused(demo: Demo) -> None:
         first.send_signal(number)
     first.stderr.read()
     assert second.returncode == 2
-    assert "another demo is at work in" in second.stderr
+    assert "another demo or comparison is at work in" in second.stderr
     assert first.wait(60) == 130
 
 
