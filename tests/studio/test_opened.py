@@ -145,7 +145,7 @@ def test_a_logged_generator_opens_whole_by_its_run_its_id_and_its_version(
     client = champions.client
     experiment = client.create_experiment("faces", (tmp_path / "artifacts").as_uri())
     run_id = client.create_run(experiment).info.run_id
-    # Both calls in the block go by MLflow's global address; monkeypatch puts back the environment's.
+    # Both calls in the block go by MLflow's global address, which lies in the environment too.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", champions.uri)
     before = mlflow.get_tracking_uri()
     try:
