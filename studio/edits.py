@@ -193,10 +193,10 @@ def edited_size(width: int, height: int, edits: Edits) -> tuple[int, int]:
     left, top, right, bottom = crop_box(width, height, edits.crop)
     size = (right - left, bottom - top)
     if min(size) < SIDE_MIN_PX:
-        raise UsageError(
-            f"crop would leave {size[0]}x{size[1]} px of {width}x{height}; sides of at least "
-            f"{SIDE_MIN_PX} px are wanted"
-        )
+        there = f"crop would leave {size[0]}x{size[1]} px of {width}x{height}"
+        if edits.crop == WHOLE:
+            there = f"the picture is {width}x{height} px"
+        raise UsageError(f"{there}; sides of at least {SIDE_MIN_PX} px are wanted")
     size = rotated_size(*size, edits.rotate)
     # A quarter turn makes no pixel more; any other of a long thin picture makes a huge one.
     if edits.rotate % 90 and max(size) > SIDE_MAX_PX:
