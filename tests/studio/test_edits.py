@@ -2,13 +2,13 @@
 
 import colorsys
 import itertools
+import math
 import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
@@ -131,24 +131,38 @@ def test_a_turned_picture_grows_and_its_corners_are_white() -> None:
     assert abs(black - 100 * 100) < 150  # nothing of it is cut off
 
 
-def test_a_positive_angle_turns_counter_clockwise() -> None:
-    picture = plain(0, 0, 0, side=101)
-    picture[40:60, 80:] = (255, 0, 0)  # at the right
-    made = apply_edits(picture, Edits(rotate=30))
-    ys, xs = np.nonzero(made[..., 0].astype(int) - made[..., 1] > 200)
-    height, width = made.shape[:2]
-    assert ys.mean() < height / 2 - 10  # now above the middle
-    assert xs.mean() > width / 2 + 10
-
-
 @unhurried
-@given(st.integers(8, 400), st.integers(8, 400), st.floats(-180, 180))
-def test_the_planned_size_of_a_turn_is_the_one_made(
+@given(st.integers(30, 200), st.integers(30, 200), st.floats(-180, 180))
+def test_a_turned_picture_is_held_whole_by_the_smallest_box(
     width: int, height: int, degrees: float
 ) -> None:
     edits = Edits(rotate=degrees)
-    turned = Image.new("L", (width, height)).rotate(edits.rotate, expand=True)
-    assert rotated_size(width, height, edits.rotate) == turned.size
+    made = apply_edits(np.zeros((height, width, 3), np.uint8), edits)
+    assert made.shape[1::-1] == rotated_size(width, height, edits.rotate)
+    turned = math.radians(edits.rotate)
+    cos, sin = abs(math.cos(turned)), abs(math.sin(turned))
+    assert -1e-6 < made.shape[1] - (width * cos + height * sin) < 1
+    assert -1e-6 < made.shape[0] - (width * sin + height * cos) < 1
+    black = (255.0 - made[..., 0]).sum() / 255
+    assert abs(black - width * height) < 0.1 * (width + height)
+
+
+@pytest.mark.parametrize("degrees", [30, -77.7, 135])
+def test_a_turned_point_lies_where_it_should(degrees: float) -> None:
+    picture = plain(255, 255, 255, side=101)
+    picture[48:53, 78:83] = 0  # its centre 30 px right of the picture's
+    made = apply_edits(picture, Edits(rotate=degrees))
+    ys, xs = np.indices(made.shape[:2]) + 0.5
+    weight = 255.0 - made[..., 0]
+    turned = math.radians(degrees)
+    x = (xs * weight).sum() / weight.sum() - made.shape[1] / 2
+    y = (ys * weight).sum() / weight.sum() - made.shape[0] / 2
+    assert (x, y) == pytest.approx((30 * math.cos(turned), -30 * math.sin(turned)), abs=0.1)
+
+
+def test_the_edges_of_a_turned_picture_blend_into_the_white() -> None:
+    row = apply_edits(plain(0, 0, 0, side=100), Edits(rotate=10))[20, :, 0]
+    assert ((row > 20) & (row < 235)).sum() >= 2  # one at each side at least
 
 
 @unhurried
