@@ -1,5 +1,6 @@
 """The one door of page, API and commands: links draw the same again, faults are sentences."""
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -21,11 +22,19 @@ from tests.studio.champions import Champions, generator
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
-    folder = write_generator(
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_generator(
         tmp_path_factory.mktemp("studio") / "faces", small_generator("stylegan2")
     )
+
+
+def studio_of(folder: str) -> Studio:
     return Studio(ModelSource(folder, tracking_uri="sqlite:///nowhere.db"))
+
+
+@pytest.fixture(scope="module")
+def studio(folder: str) -> Studio:
+    return studio_of(folder)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +42,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
                Wish({"hair_colour": ("blonde_hair",), "eye_colour": ("blue_eyes",)})],
     ids=["text", "names", "wish"],
 )  # fmt: skip
-def test_a_draw_is_redrawn_by_its_recipe_and_by_its_link(studio: Studio, labels) -> None:  # type: ignore[no-untyped-def]
+def test_a_draw_is_redrawn_by_its_recipe_and_by_its_link(  # type: ignore[no-untyped-def]
+    studio: Studio, folder: str, labels
+) -> None:
     avatars = list(studio.draw(labels, count=3, seed=5, psi=0.70004))
     assert [avatar.recipe for avatar in avatars] == [
         Recipe(studio.model().key, seed, ("blonde_hair", "blue_eyes"), psi=0.7)
@@ -41,19 +52,35 @@ def test_a_draw_is_redrawn_by_its_recipe_and_by_its_link(studio: Studio, labels)
     ]
     for avatar in avatars:
         assert np.array_equal(studio.redraw(avatar.recipe), avatar.picture)
-        assert np.array_equal(studio.redraw(avatar.recipe.to_query()), avatar.picture)
+        elsewhere = studio_of(folder)  # which has kept nothing
+        assert np.array_equal(elsewhere.redraw(avatar.recipe.to_query()), avatar.picture)
 
 
-def test_a_png_is_finished_and_says_the_same_again(studio: Studio) -> None:
+def test_a_png_is_finished_and_says_the_same_again(studio: Studio, folder: str) -> None:
     edits = Edits(crop=(0, 0, 1, 0.5), rotate=90, brightness=1.2)
     recipe = Recipe(studio.model().key, 3, ("blue_hair",), psi=0.8, upscale=2, edits=edits)
     content = studio.png(recipe.to_query())
-    assert content == studio.png(recipe)
+    assert content == studio.png(recipe) == studio_of(folder).png(recipe)
     assert recipe_of_png(content, where="a.png") == recipe
     with Image.open(io.BytesIO(content)) as image:
         assert image.size == (16, 32)
         assert np.array_equal(np.asarray(image), studio.finish(recipe))
         assert image.info["omokage model"] == "faces"
+
+
+def test_the_next_edit_of_a_picture_draws_nothing_anew(folder: str) -> None:
+    studio = studio_of(folder)
+    avatar = next(studio.draw(seed=3))
+    calls: list[int] = []
+    handle = studio.model().generator.register_forward_hook(lambda *_: calls.append(1))
+    turned = [
+        studio.finish(dataclasses.replace(avatar.recipe, upscale=2, edits=Edits(rotate=degrees)))
+        for degrees in (0.0, 90.0, 180.0)
+    ]
+    handle.remove()
+    assert calls == []
+    assert np.array_equal(turned[1], np.rot90(turned[0]))
+    assert np.array_equal(turned[2], np.rot90(turned[0], 2))
 
 
 def test_a_result_that_is_too_large_is_refused_before_it_is_drawn(studio: Studio) -> None:
