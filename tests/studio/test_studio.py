@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
+from models.registered.export import export_generator
 from models.tensors import generator_digest
 from studio.drawing import Wish
 from studio.edits import Edits
@@ -149,6 +150,24 @@ def test_without_a_champion_every_method_says_so(tmp_path: Path) -> None:
     for ask in asks:
         with pytest.raises(RegistryError, match="There is no champion yet"):
             ask()
+
+
+def test_a_version_without_its_weights_draws_the_same_and_can_do_less(
+    folder: str, tmp_path: Path
+) -> None:
+    export_generator(folder, tmp_path / "old")
+    (tmp_path / "old/generator.safetensors").unlink()
+    old, whole = studio_of(str(tmp_path / "old")), studio_of(folder)
+    for one, other in zip(old.draw(count=3, psi=0.7), whole.draw(count=3, psi=0.7), strict=True):
+        assert one.recipe.labels == other.recipe.labels
+        assert np.abs(one.picture.astype(int) - other.picture).max() <= 1
+    a, b = (avatar.recipe for avatar in old.draw(count=2))
+    old.write_morph(a, b, outs=[tmp_path / "morph.gif"], seconds=0.3, fps=10)
+    reason = "Old was registered without its weights, so it draws from seeds and labels alone"
+    with pytest.raises(UsageError, match=reason):
+        old.mix([a], [b])
+    with pytest.raises(UsageError, match=reason):
+        old.draw(noise="random")
 
 
 def test_avatars_of_two_models_are_not_brought_together(tmp_path: Path) -> None:
