@@ -16,6 +16,7 @@ from pipeline.commands.options import home_option
 from pipeline.commands.promotion import champions_command, promote, rollback_command
 from pipeline.commands.review import review
 from pipeline.commands.sample import sample
+from pipeline.commands.upscale import upscale
 from pipeline.commands.weights import import_weights_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
@@ -126,6 +127,7 @@ cli.add_command(compare)
 cli.add_command(edit)
 cli.add_command(faces)
 cli.add_command(sample)
+cli.add_command(upscale)
 cli.add_command(evaluate)
 cli.add_command(review)
 cli.add_command(import_command)
