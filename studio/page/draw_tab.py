@@ -61,7 +61,7 @@ def build_draw_tab() -> DrawTab:
     with gr.Row(elem_classes="room"):
         with gr.Column(scale=5, min_width=320, elem_classes="panel"):
             places = slots.build_slots()
-            with gr.Group(elem_classes="numbers"):
+            with gr.Column(elem_classes="numbers"):
                 count = gr.Slider(1, MAX_PICTURES, 8, step=1, label="Pictures", elem_id="count")
                 with gr.Row(elem_classes="seed-row"):
                     seed = gr.Number(
