@@ -8,6 +8,7 @@ import click
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
 from pipeline.commands.compare import compare
+from pipeline.commands.edit import edit
 from pipeline.commands.evaluate import evaluate
 from pipeline.commands.faces import faces
 from pipeline.commands.importing import import_command
@@ -122,6 +123,7 @@ def status(home: str) -> None:
 
 
 cli.add_command(compare)
+cli.add_command(edit)
 cli.add_command(faces)
 cli.add_command(sample)
 cli.add_command(evaluate)

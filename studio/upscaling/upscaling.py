@@ -1,13 +1,12 @@
 """Makes a picture 2x or 4x larger, tile by tile, after all that was asked has been checked."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
+from studio.upscaling.gates import gate_means
 from studio.upscaling.kinds import DENOISE, FACTORS, KINDS, UPSCALERS, Kind
-from studio.upscaling.networks import Network, Planes, network
+from studio.upscaling.networks import Advance, Network, Planes, network, planes_of
 from studio.upscaling.tiles import Tile, count_tiles, tiles, with_margin
 
 SIDE_MAX_PX = 4096  # of the result
@@ -21,7 +20,7 @@ def upscale(
     model: str = "anime",
     denoise: int = -1,
     tile_px: int | None = None,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
 ) -> Picture:
     """Returns the picture with sides `factor` times as long: uint8 [H*f, W*f, 3], RGB.
 
@@ -30,9 +29,10 @@ def upscale(
     the upscaler's own; memory beside picture and result grows with it alone. advance: is told of
     each finished tile (see `tile_count`); what it raises ends the work.
 
-    The same picture and options give the same bytes; another tile_px gives the same picture within
-    1 of 255 with anime and photo. Any number of threads may call it. Raises UsageError, naming
-    every fault, before any work; UpscalerMissing if a package is not there.
+    The same picture and options give the same bytes; with another tile_px they may differ by 1 of
+    255, by rounding. cunet on more than one tile takes about 3x as long (see `Gate`). Any number
+    of threads may call it. Raises UsageError, naming every fault, before any work; UpscalerMissing
+    if a package is not there.
     """
     check_upscale(picture, factor, model=model, denoise=denoise, tile_px=tile_px)
     kind = KINDS[model]
@@ -45,10 +45,13 @@ def upscale(
 def tile_count(
     height: int, width: int, factor: int, *, model: str = "anime", tile_px: int | None = None
 ) -> int:
-    """Returns how many tiles `upscale` makes of a picture of that size."""
-    side = tile_px or KINDS[model].tile_px
-    doublings = range(FACTORS.index(factor) + 1)
-    return sum(count_tiles(height << times, width << times, side) for times in doublings)
+    """Returns how often `upscale` calls `advance` for a picture of that size."""
+    kind = KINDS[model]
+    count = 0
+    for times in range(FACTORS.index(factor) + 1):
+        once = count_tiles(height << times, width << times, tile_px or kind.tile_px)
+        count += once * (1 + len(kind.gates)) if once > 1 else once
+    return count
 
 
 def check_upscale(
@@ -75,6 +78,8 @@ def check_upscale(
         faults.append(f"denoise is {denoise}; -1 (none) or 0 to 3 wanted")
     if tile_px is not None and not TILE_MIN_PX <= tile_px <= TILE_MAX_PX:
         faults.append(f"the tiles are {tile_px} px; {TILE_MIN_PX} to {TILE_MAX_PX} wanted")
+    elif tile_px is not None and tile_px % 2:
+        faults.append(f"the tiles are {tile_px} px; an even number wanted")
     if faults:
         raise UsageError("; ".join(faults))
 
@@ -85,23 +90,18 @@ def _doubled(
     net: Network,
     *,
     side: int,
-    advance: Callable[[int], None] | None,
+    advance: Advance | None,
 ) -> Picture:
     """Returns the picture with doubled sides, each tile run with real pixels as its margin."""
     height, width = picture.shape[:2]
     doubled = np.empty((2 * height, 2 * width, 3), np.uint8)
+    means = gate_means(picture, kind, net, side=side, advance=advance)
     for tile in tiles(height, width, side):
         pixels = with_margin(picture, tile, kind.margin_px, even=kind.even)
-        _paste(net.run(_planes(pixels)), doubled, tile)
+        _paste(net.run(planes_of(pixels), means), doubled, tile)
         if advance is not None:
             advance(1)
     return doubled
-
-
-def _planes(pixels: Picture) -> Planes:
-    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32)
-    planes *= np.float32(1 / 255)
-    return planes
 
 
 def _paste(planes: Planes, doubled: Picture, tile: Tile) -> None:
