@@ -38,7 +38,7 @@ def listen(parts: Parts) -> None:
             noise=asked.noise,
         )
         drawn = (
-            Drawn(one.recipe, parts.files.keep(parts.studio.avatar_png(one), file_name(one.recipe)))
+            Drawn(one.recipe, parts.pictures.avatar(one, file_name(one.recipe)))
             for one in avatars
         )
         for so_far in draw_tab.now_and_then(drawn):

@@ -59,7 +59,7 @@ class DrawTab:
 def build_draw_tab() -> DrawTab:
     """Lays the tab out."""
     with gr.Row(elem_classes="room"):
-        with gr.Column(scale=5, min_width=320, elem_classes="panel"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             places = slots.build_slots()
             with gr.Column(elem_classes="numbers"):
                 count = gr.Slider(1, MAX_PICTURES, 8, step=1, label="Pictures", elem_id="count")
@@ -71,7 +71,7 @@ def build_draw_tab() -> DrawTab:
                     new_seed = gr.Button("New seed", size="sm", min_width=80, elem_id="new-seed")
                     lock = gr.Checkbox(
                         False, label="Keep the seed", elem_id="lock", min_width=110,
-                        elem_classes="lock", container=False,
+                        container=False,
                     )  # fmt: skip
                 psi = gr.Slider(
                     0, PSI_MAX, 1, step=0.05, label="Variety ψ", elem_id="psi",

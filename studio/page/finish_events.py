@@ -1,18 +1,16 @@
 """What happens on the tab that finishes: each change is seen at once, each can be taken back."""
 
-import io
 import time
 from typing import Any
 
 import gradio as gr
-from PIL import Image
-
 from studio.page import finish_tab
 from studio.page.bench import Bench
 from studio.page.desk import Desk
 from studio.page.finish_tab import Finished, look_of
 from studio.page.names import file_name
 from studio.page.parts import AT_ONCE, FINISHES_AT_ONCE, PRIVATE, Parts
+from studio.page.pictures import size_of
 from studio.page.pills import in_words
 from studio.page.told import told
 
@@ -71,14 +69,10 @@ def finished(parts: Parts, bench: Bench) -> Finished | None:
     if bench.is_empty:
         return None
     if bench.recipe is None:
-        content, sent = parts.files.sent(bench.sent)
-        look = bench.look
-        made = parts.studio.finish_upload(
-            content, where=sent, upscale=look.upscale, denoise=look.denoise, edits=look.edits
-        )
+        made = parts.pictures.sent(bench.sent, bench.name, bench.look)
         return _kept(parts, made, name=f"{bench.name}-finished.png", told=bench.name, link="")
     recipe = bench.finished()
-    made = parts.studio.png(recipe)
+    made = parts.pictures.drawn(recipe)
     told_of = f"seed {recipe.seed}, {in_words(recipe.labels)}, by {recipe.model.replace('/', ' ')}"
     return _kept(
         parts, made, name=file_name(recipe), told=told_of, link=f"?{recipe.to_query()}"
@@ -91,8 +85,7 @@ def _gone_to(parts: Parts, desk: Desk, bench: Bench) -> list[Any]:
 
 
 def _kept(parts: Parts, content: bytes, *, name: str, told: str, link: str) -> Finished:
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-        width, height = opened.size
+    width, height = size_of(content)
     path = parts.files.keep(content, name)
     return Finished(path, width, height, len(content), told, link)
 

@@ -67,9 +67,9 @@ class FinishTab:
 def build_finish_tab() -> FinishTab:
     """Lays the tab out."""
     with gr.Row(elem_classes="room"):
-        with gr.Column(scale=5, min_width=320, elem_classes="panel"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             drop = gr.File(
-                label="Drop a PNG, or click", file_types=["image"], height=110, elem_id="drop"
+                label="Drop a PNG, or click", file_types=["image"], height=130, elem_id="drop"
             )
             upscale = gr.Radio(
                 FACTORS, value=1, label="Larger", elem_classes="pills", elem_id="upscale"

@@ -86,7 +86,7 @@ def brought_back(parts: Parts, desk: Desk, recipe: Recipe) -> tuple[Desk, list[A
     bench = bench_of(recipe)
     assert bench.recipe is not None
     desk, laid = finish_events.put_on_bench(parts, desk, bench)
-    path = parts.files.keep(parts.studio.png(bench.recipe), file_name(bench.recipe))
+    path = parts.files.keep(parts.pictures.drawn(bench.recipe), file_name(bench.recipe))
     desk = desk.with_(drawn=(Drawn(bench.recipe, path),), chosen=0)
     picked = pills.picks_of(desk.groups, recipe.labels)
     return desk, [

@@ -40,6 +40,11 @@ FONTS = ("ui-sans-serif", "system-ui", "Segoe UI", "Helvetica", "Arial", "sans-s
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 
 
+def style() -> str:
+    """Returns the style sheet for the page's head, as it is: Gradio would rewrite its selectors."""
+    return f"<style>{CSS.read_text(encoding='utf-8')}</style>"
+
+
 def theme() -> gr.themes.Base:
     """Returns the page's theme: no font of it is fetched from anywhere."""
     made = gr.themes.Base(

@@ -14,7 +14,7 @@ from studio.page.head import head
 from studio.page.parts import AT_ONCE, Parts
 from studio.page.pills import Picked
 from studio.page.told import told
-from studio.play import abilities
+from studio.abilities import abilities
 
 LOOK_EVERY_S = 5.0
 

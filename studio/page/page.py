@@ -9,6 +9,7 @@ from studio.page.files import KEPT_S as FILES_KEPT_S
 from studio.page.files import LOOK_EVERY_S, Files
 from studio.page.finish_tab import build_finish_tab
 from studio.page.parts import Parts
+from studio.page.pictures import Pictures
 from studio.page.play_tab import build_play_tab
 from studio.studio import Studio
 
@@ -31,7 +32,7 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
                 play = build_play_tab()
             with gr.Tab("Finish", id="finish"):
                 finish = build_finish_tab()
-        parts = Parts(studio, files, desk, head, tabs, draw, play, finish)
+        parts = Parts(studio, files, Pictures(studio, files), desk, head, tabs, draw, play, finish)
         for events in (model_events, draw_events, play_events, finish_events):
             events.listen(parts)
         link_events.listen(parts, page)

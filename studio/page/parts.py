@@ -8,6 +8,7 @@ import gradio as gr
 from studio.page.draw_tab import DrawTab
 from studio.page.files import Files
 from studio.page.finish_tab import FinishTab
+from studio.page.pictures import Pictures
 from studio.page.play_tab import PlayTab
 from studio.studio import Studio
 
@@ -22,6 +23,7 @@ class Parts:
 
     studio: Studio
     files: Files
+    pictures: Pictures
     desk: gr.State
     head: gr.HTML
     tabs: gr.Tabs

@@ -77,7 +77,7 @@ def application(studio: Studio, files: Files, address: Address) -> "App":
 
     from studio.limits import UPLOAD_MAX_BYTES
     from studio.page.guard import Guard
-    from studio.page.look import CSS, FAVICON, theme
+    from studio.page.look import FAVICON, style, theme
     from studio.page.page import build_page
 
     page = build_page(studio, files)
@@ -104,7 +104,7 @@ def application(studio: Studio, files: Files, address: Address) -> "App":
         pwa=False,
         mcp_server=False,
         theme=theme(),
-        css_paths=CSS,
+        head=style(),
     )
     return Guard(app, files=files.folder, hosts=address.hosts)
 
