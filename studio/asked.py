@@ -7,6 +7,7 @@ from studio.faults import quoted
 
 _EXACT = 2**53  # beyond it a float may stand for another whole number
 
+
 def whole(value: object, what: str, *, low: int, high: int) -> int:
     """Returns a whole number from low to high; 3.0, as pages send it, is 3. Raises UsageError."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
@@ -21,7 +22,9 @@ def number(value: object, what: str, *, low: float, high: float, meaning: str = 
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
         return float(value)
     told = f", {meaning}" if meaning else ""
-    raise UsageError(f"{what} is {quoted(value)}; a number from {low:g} to {high:g} is wanted{told}")
+    raise UsageError(
+        f"{what} is {quoted(value)}; a number from {low:g} to {high:g} is wanted{told}"
+    )
 
 
 def one_of(value: object, what: str, known: Sequence[str]) -> str:

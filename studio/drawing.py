@@ -110,7 +110,9 @@ def draw_one(
     """
     seed, psi, noise = check_seed(seed), check_psi(psi), check_noise(model, noise)
     rows = label_rows([known_labels(labels, model.labels)], model.labels)
-    return draw(OneByOne(model.generator), rows, [seed], psi=psi, noise=noise)[0]
+    pictures = draw(OneByOne(model.generator), rows, [seed], psi=psi, noise=noise)
+    picture: Picture = pictures[0]
+    return picture
 
 
 def draw_avatars(
@@ -131,6 +133,8 @@ def draw_avatars(
         for seed in seeds
     ]
     return (
-        Avatar(recipe, draw_one(model, seed=recipe.seed, labels=recipe.labels, psi=psi, noise=noise))
+        Avatar(
+            recipe, draw_one(model, seed=recipe.seed, labels=recipe.labels, psi=psi, noise=noise)
+        )
         for recipe in recipes
     )

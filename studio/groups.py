@@ -55,8 +55,9 @@ def known_labels(names: Iterable[object], known: Sequence[str]) -> tuple[str, ..
     unknown = [name for name in asked if name not in known]
     if unknown:
         faults = [f"unknown label {quoted(name)}{_near(name, known)}" for name in unknown]
-        text = faults[0] if len(faults) == 1 else f"{len(faults)} labels:\n{listed(faults)}\n"
-        raise UsageError(f"{text.rstrip('?. ')}{'?' if text.endswith('?') else '.'} {_told(known)}")
+        if len(faults) == 1:
+            raise UsageError(f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {_told(known)}")
+        raise UsageError(f"{len(faults)} labels are unknown:\n{listed(faults)}\n{_told(known)}")
     return tuple(label for label in known if label in asked)
 
 

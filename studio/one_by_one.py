@@ -17,10 +17,8 @@ class OneByOne(GeneratorNet):
     those who wait get their turn in between.
     """
 
-    def __init__(
-        self, generator: GeneratorNet, drawn: Callable[[], None] = lambda: None
-    ) -> None:
-        """Draws with `generator`; drawn is called after each picture, and what it raises ends it."""
+    def __init__(self, generator: GeneratorNet, drawn: Callable[[], None] = lambda: None) -> None:
+        """Draws with `generator`; what drawn raises, which is called after each, ends the work."""
         super().__init__()
         self.spec = generator.spec
         self.generator = generator

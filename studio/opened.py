@@ -99,6 +99,7 @@ def open_found(registry: Registry, found: Found, *, device: str = "cpu") -> Open
             typical = read_typical_rows(str(files), generator.spec.labels)
         except OmokageError as error:
             told = str(error).replace(f"{fetched}/", "").replace(str(fetched), "its folder")
+            told = told.replace("artifacts/", "")  # how MLflow lays files out means nothing here
             raise RegistryError(f"{found.title} cannot be opened: {told}") from error
     opened = _nameless(found.title, generator, typical, trained=found.made)
     return dataclasses.replace(opened, version=found.version, key=found.key or opened.key)

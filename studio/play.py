@@ -22,7 +22,7 @@ from models.clips import (
     there_and_back,
 )
 from models.labels import Rows, label_rows
-from models.png import SOFTWARE
+from models.png import SOFTWARE, png_bytes, shortened
 from models.sampling import grid, titled
 from models.tables import mixing_table, sweep_table
 from models.videos import FPS_MAX as FPS_BY_END
@@ -51,6 +51,18 @@ from studio.one_by_one import OneByOne
 from studio.opened import OpenModel
 
 Advance = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """Pictures laid out as one, and what they were made from, as texts by name."""
+
+    picture: Image.Image
+    facts: dict[str, str]
+
+    def png(self) -> bytes:
+        """Returns the sheet as a PNG that says what it was made from."""
+        return png_bytes(self.picture, self.facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +172,7 @@ def sweep(
     psi: float = 1.0,
     noise: str = "const",
     advance: Advance | None = None,
-) -> Image.Image:
+) -> Sheet:
     """Draws a character with one number of its z or w at 20 values, side by side.
 
     advance is told of each finished picture; what it raises ends the work. Raises UsageError for
@@ -169,15 +181,18 @@ def sweep(
     rows = _checked(model, [character], psi=psi, noise=noise)
     _check_space(model, "sweep", space)
     size = model.spec.z_dim if space == "z" else model.spec.w_dim
-    return sweep_table(
+    number = whole(number, f"the number of {space}", low=0, high=size - 1)
+    drawn = sweep_table(
         _drawer(model, advance),
         character.seed,
         rows[0],
-        numbers=[whole(number, f"the number of {space}", low=0, high=size - 1)],
+        numbers=[number],
         space=space,
         psi=check_psi(psi),
         noise=noise,
     )
+    told = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
+    return Sheet(drawn, told)
 
 
 def mix(
@@ -189,7 +204,7 @@ def mix(
     psi: float = 1.0,
     noise: str = "const",
     advance: Advance | None = None,
-) -> Image.Image:
+) -> Sheet:
     """Draws avatars with the coarse styles of a row's and the fine styles of a column's character.
 
     The layers before `crossover` are the row's; 0 crosses in the middle. The first column and row
@@ -199,20 +214,26 @@ def mix(
     reason = abilities(model)["mix"]
     if reason:
         raise UsageError(reason)
-    _check_sheet(len(rows), len(columns))
+    check_sheet(len(rows), len(columns))
     both = _checked(model, [*rows, *columns], psi=psi, noise=noise)
     layers = model.spec.w_layers
     what = f"the layer where the styles cross (0: the middle one, {layers // 2})"
-    return mixing_table(
+    crossover = whole(crossover, what, low=0, high=layers - 1) or layers // 2
+    drawn = mixing_table(
         _drawer(model, advance),
         [character.seed for character in rows],
         [character.seed for character in columns],
         row_labels=both[: len(rows)],
         column_labels=both[len(rows) :],
-        crossover=whole(crossover, what, low=0, high=layers - 1),
+        crossover=crossover,
         psi=check_psi(psi),
         noise=noise,
     )
+    characters = [*rows, *columns]
+    told = facts(
+        model, "mix", characters, psi=psi, noise=noise, rows=len(rows), crossover=crossover
+    )
+    return Sheet(drawn, told)
 
 
 def table(
@@ -223,7 +244,7 @@ def table(
     psi: float = 1.0,
     noise: str = "const",
     advance: Advance | None = None,
-) -> Image.Image:
+) -> Sheet:
     """Draws a table with the labels of a row down and seeds across, titled at its left.
 
     A column keeps its character: of its own labels, a row replaces the groups that it names, as
@@ -232,7 +253,7 @@ def table(
     reason = abilities(model)["table"]
     if reason:
         raise UsageError(reason)
-    _check_sheet(len(row_labels), len(seeds))
+    check_sheet(len(row_labels), len(seeds))
     psi, noise = check_psi(psi), check_noise(model, noise)
     wishes = [wish_named(labels, model) for labels in row_labels]
     cells = [(seed, resolve(model, wish, seed)) for wish in wishes for seed in seeds]
@@ -246,7 +267,11 @@ def table(
         for labels in row_labels
     ]
     drawn = grid(np.stack(pictures), len(seeds))
-    return titled(drawn, titles, row_px=model.spec.resolution_px)
+    sheet = titled(drawn, titles, row_px=model.spec.resolution_px)
+    told = facts(model, "table", [], psi=psi, noise=noise)
+    told["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
+    told["omokage labels"] = "; ".join(titles)
+    return Sheet(sheet, told)
 
 
 def facts(
@@ -326,9 +351,7 @@ def _morph(
     return morph(model.generator, ends, space=space, psi=check_psi(psi))
 
 
-def _checked(
-    model: OpenModel, characters: Sequence[Character], *, psi: float, noise: str
-) -> Rows:
+def _checked(model: OpenModel, characters: Sequence[Character], *, psi: float, noise: str) -> Rows:
     """Returns the label rows [N,L] of characters after checking them, psi and noise."""
     check_psi(psi)
     check_noise(model, noise)
@@ -345,7 +368,8 @@ def _check_space(model: OpenModel, tool: str, space: str) -> None:
         raise UsageError(reason)
 
 
-def _check_sheet(rows: int, columns: int) -> None:
+def check_sheet(rows: int, columns: int) -> None:
+    """Raises UsageError if a sheet would have no picture, or too many."""
     if rows < 1 or columns < 1 or rows * columns > MAX_PICTURES:
         raise UsageError(
             f"{rows} rows and {columns} columns are asked for; at least one of each, and at most "

@@ -22,7 +22,7 @@ ANSWER_S = 5.0  # that a question may take, whatever kind of registry is asked
 _SQLITE = "sqlite:///"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 # MLflow's own defaults (120 s and 7 tries) are for trainings; a page has people who wait.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_S),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -34,7 +34,7 @@ _FORMS = (
     re.compile(rf"models:/(?P<name>{_NAME})@(?P<alias>[^/@]+)"),
     re.compile(r"models:/(?P<logged>m-[0-9a-f]+)"),
     re.compile(rf"models:/(?P<name>{_NAME})/(?P<version>[1-9][0-9]*)"),
-    re.compile(r"(?P<run>runs:/[^/]+/.+)"),
+    re.compile(r"runs:/(?P<run>[0-9a-zA-Z]+)/(?P<path>[\w.-]+)"),
 )
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class Registry:
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri = tracking_uri
         self.place = _place(tracking_uri)
-        for name, value in _ENVIRONMENT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
 
     @property
@@ -143,7 +143,7 @@ class Registry:
         import mlflow.artifacts
         from mlflow.exceptions import MlflowException
 
-        gone = f"{found.title} is no longer in {self.place}."
+        gone = f"{found.title} is not in {self.place}."
         location = self._asked(lambda: self._location(found), absent=gone)
         try:
             fetched = mlflow.artifacts.download_artifacts(
@@ -176,9 +176,26 @@ class Registry:
             # Not `models:/NAME/3`: MLflow asks its global address for those, whatever it is told.
             return self._client().get_model_version_download_uri(found.name, found.version)
         if found.name.startswith("runs:"):
-            return found.name
+            _, run_id, name = found.name.split("/")
+            return self._location_in_run(run_id, name)
         logged = self._client().get_logged_model(found.name.removeprefix("models:/"))
         return str(logged.artifact_location)
+
+    def _location_in_run(self, run_id: str, name: str) -> str:
+        """Returns where a run's model of that name lies; MLflow 2 kept it among the artifacts."""
+        client = self._client()
+        info = client.get_run(run_id).info
+        page = None
+        while page is None or page.token:
+            page = client.search_logged_models(
+                [info.experiment_id],
+                filter_string=f"name = '{name}'",
+                page_token=page.token if page else None,
+            )
+            for logged in page:
+                if logged.source_run_id == run_id:
+                    return str(logged.artifact_location)
+        return f"{info.artifact_uri}/{name}"
 
     def _client(self) -> "MlflowClient":
         import mlflow  # slow to import

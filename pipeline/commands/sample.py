@@ -1,14 +1,14 @@
-"""`omokage sample`: a grid by the champion, and the tools of `models.sample` on its folder."""
+"""`omokage sample`: a grid by the champion, and the tools of `models.sample` on its weights."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from assets.promotion import CHAMPION
 from dataset.errors import RegistryError
 from dataset.store import Store
-from pipeline.build import resources
 from pipeline.commands.options import home_option
 from pipeline.settings import Settings, read_settings
 
@@ -60,38 +60,30 @@ def sample(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context, context.invoked_subcommand)
         return
-    from models.png import png_bytes  # imports torch
-    from studio.draw import draw_grid
+    from studio.champion import champion_grid  # imports torch
 
-    names = [name.strip() for name in labels.split(",") if name.strip()]
-    settings = read_settings(home=home)
-    sheet, facts = draw_grid(settings.tracking_uri, names, n=n, seed=seed, psi=psi, columns=columns)
     target = Path(out).absolute()
-    Store(target.parent).write_bytes(target.name, png_bytes(sheet, facts), durable=False)
+    settings = read_settings(home=home)
+    with champion_there(settings):
+        content = champion_grid(
+            settings.tracking_uri, labels, n=n, seed=seed, psi=psi, columns=columns
+        )
+    Store(target.parent).write_bytes(target.name, content, durable=False)
     click.echo(f"{out}: {n} pictures, seeds {seed} to {seed + n - 1}")
 
 
-def champion_folder(settings: Settings) -> str:
-    """Returns the folder of the champion's weights under the home.
+@contextlib.contextmanager
+def champion_there(settings: Settings) -> Iterator[None]:
+    """Raises RegistryError, telling how to get one, if there turns out to be no champion."""
+    from studio.registry import AbsentError
 
-    Raises RegistryError if there is no champion, or it was made under another home.
-    """
-    tracking = resources(settings)["tracking"]
-    is_there = not settings.tracking_uri.startswith("sqlite:///") or tracking.database_exists()
-    holder = tracking.holder(CHAMPION) if is_there else None
-    if holder is None:
+    try:
+        yield
+    except AbsentError as error:
         raise RegistryError(
             f"{settings.tracking_uri} has no champion yet: `make demo` makes one; or name a "
-            "folder with --generator"
-        )
-    folder = f"{holder.tags.get('omokage.folder', '')}/generator"
-    store = Store(settings.home)
-    if folder.startswith("/") or not store.exists(folder):
-        raise RegistryError(
-            f"the folder of champion version {holder.version}, {folder.removeprefix('/')}, is not "
-            f"under {settings.home}: name its home with --home, or a folder with --generator"
-        )
-    return store.url(folder)
+            "folder with --generator, as in `omokage sample grid --generator FOLDER`"
+        ) from error
 
 
 def _tool(name: str, purpose: str) -> click.Command:
@@ -108,6 +100,7 @@ def _tool(name: str, purpose: str) -> click.Command:
     @click.pass_context
     def run(context: click.Context, home: str, words: tuple[str, ...]) -> None:
         from models.sample import main  # imports torch
+        from studio.champion import champion_folder
 
         home = home or (context.parent.params["home"] if context.parent else "")
 
@@ -115,8 +108,11 @@ def _tool(name: str, purpose: str) -> click.Command:
             word in ("-h", "--help", "--generator") or word.startswith("--generator=")
             for word in words
         )
-        folder = "champion" if asks_nothing else champion_folder(read_settings(home=home))
-        sys.exit(main([name, *words], prog=PROG, generator=folder))
+        if asks_nothing:
+            sys.exit(main([name, *words], prog=PROG, generator="champion"))
+        settings = read_settings(home=home)
+        with champion_there(settings), champion_folder(settings.tracking_uri) as folder:
+            sys.exit(main([name, *words], prog=PROG, generator=folder))
 
     return run
 

@@ -1,0 +1,23 @@
+"""One torch thread, and MLflow's settings as every test found them."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from studio.registry import ENVIRONMENT
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _mlflow_waits_as_briefly_as_the_studio_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets what the studio would set for the process, so that it ends with the test."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
