@@ -66,7 +66,7 @@ class FinishTab:
 
 def build_finish_tab() -> FinishTab:
     """Lays the tab out."""
-    with gr.Row(elem_classes="room"):
+    with gr.Row(elem_classes=["room", "picture-first"]):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             drop = gr.File(
                 label="Drop a PNG, or click", file_types=["image"], height=130, elem_id="drop"

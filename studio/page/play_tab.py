@@ -1,13 +1,13 @@
 """The tab that plays with two avatars: morph, sweep, mix, table and loop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from studio.limits import FPS_MAX, FRAMES_MAX
+from studio.limits import FRAMES_MAX
 from studio.page.desk import Desk, Drawn
 from studio.page.pills import in_words
 
@@ -15,8 +15,8 @@ SPACES = [("the latent z", "z"), ("the styles W", "w")]
 STEPS_MAX = 16  # pictures of a strip
 SIDE_BY_SIDE = 6  # of the last draw, in a table or a mix
 SECONDS_MAX = 10
+FPS_MOST = FRAMES_MAX // SECONDS_MAX
 SWEPT = 20  # values of a sweep
-FACTS = {"morph": "Morph", "sweep": "Sweep", "mix": "Mix", "table": "Table", "loop": "Loop"}
 TOLD = {
     "morph": "From the first avatar to the second, labels and all.",
     "sweep": f"The first avatar with one number of its latent swept over {SWEPT} values.",
@@ -45,20 +45,16 @@ class Film:
 
 @dataclass(frozen=True)
 class Game:
-    """One way to play: why it cannot be played, its button, its controls and where it shows."""
+    """One way to play: why it cannot be played, its buttons and controls, and where it shows."""
 
     name: str
     reason: gr.HTML
     play: gr.Button
+    make_film: gr.Button
     controls: dict[str, Any]
+    empty: gr.HTML
     shown: Any = None
     film: Film | None = None
-    make_film: gr.Button | None = None
-
-    @property
-    def buttons(self) -> list[gr.Button]:
-        """The buttons that are greyed out where the family cannot play it."""
-        return [self.play, *([self.make_film] if self.make_film else [])]
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class PlayTab:
         """What is greyed out or not, in the order of `abled`."""
         found: list[Any] = []
         for game in self.games.values():
-            found += [game.reason, *game.buttons]
+            found += [game.reason, game.play, game.make_film]
             found += [game.controls["space"]] if "space" in game.controls else []
         return found
 
@@ -82,33 +78,69 @@ def build_play_tab() -> PlayTab:
     """Lays the tab out."""
     tab = PlayTab(gr.HTML(pair_text(Desk()), elem_id="pair"))
     with gr.Tabs(elem_classes="games"):
-        with gr.Tab("Morph", id="morph"):
-            controls = {
-                "space": _space("morph"),
-                "steps": gr.Slider(2, STEPS_MAX, 8, step=1, label="Pictures of the strip"),
-                **_pace("morph"),
-            }
-            tab.games["morph"] = _game("morph", controls, "Show a strip", film="Make a film")
-        with gr.Tab("Sweep", id="sweep"):
-            controls = {
-                "space": _space("sweep"),
-                "number": gr.Slider(0, 1, 0, step=1, label="Number of the latent", elem_id="number"),
-            }
-            tab.games["sweep"] = _game("sweep", controls, "Sweep it")
-        with gr.Tab("Mix", id="mix"):
-            controls = {
-                "crossover": gr.Slider(
-                    1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover"
-                )
-            }
-            tab.games["mix"] = _game("mix", controls, "Mix them")
-        with gr.Tab("Table", id="table"):
-            controls = {"group": gr.Radio([], label="Group", elem_classes="pills", elem_id="group")}
-            tab.games["table"] = _game("table", controls, "Draw the table")
-        with gr.Tab("Loop", id="loop"):
-            controls = {"space": _space("loop"), **_pace("loop")}
-            tab.games["loop"] = _game("loop", controls, "", film="Make a film")
+        for name, (title, controls, play, film) in _GAMES.items():
+            with gr.Tab(title, id=name):
+                tab.games[name] = _game(name, controls, play=play, film=film)
     return tab
+
+
+def _game(
+    name: str, controls: Callable[[], dict[str, Any]], *, play: str, film: str
+) -> Game:
+    """Lays out a game: what it is, its controls and buttons; and beside them where it shows."""
+    with gr.Row(elem_classes="room"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
+            gr.HTML(f'<p class="hint">{TOLD[name]}</p>')
+            made = controls()
+            reason = gr.HTML(visible=False, elem_id=f"{name}-reason")
+            with gr.Row(elem_classes="actions"):
+                button = gr.Button(
+                    play, variant="primary", size="md", visible=bool(play), elem_id=f"{name}-play"
+                )
+                make = gr.Button(
+                    film, variant="secondary" if play else "primary", size="md",
+                    visible=bool(film), elem_id=f"{name}-film",
+                )  # fmt: skip
+        with gr.Column(scale=7, min_width=320, elem_classes="results"):
+            empty = gr.HTML('<div class="empty"><p>Nothing is played yet.</p></div>')
+            shown = _strip_shown() if name == "morph" else _sheet_shown(name) if play else None
+            filmed = _film(name) if film else None
+    return Game(name, reason, button, make, made, empty, shown, filmed)
+
+
+def _morph_controls() -> dict[str, Any]:
+    steps = gr.Slider(2, STEPS_MAX, 8, step=1, label="Pictures of the strip", elem_id="steps")
+    return {"space": _space("morph"), "steps": steps, **_pace("morph")}
+
+
+def _sweep_controls() -> dict[str, Any]:
+    number = gr.Slider(0, 1, 0, step=1, label="Number of the latent", elem_id="number")
+    return {"space": _space("sweep"), "number": number}
+
+
+def _mix_controls() -> dict[str, Any]:
+    layers = gr.Slider(
+        1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover"
+    )
+    return {"crossover": layers}
+
+
+def _table_controls() -> dict[str, Any]:
+    return {"group": gr.Radio([], label="Group", elem_classes="pills", elem_id="group")}
+
+
+def _loop_controls() -> dict[str, Any]:
+    return {"space": _space("loop"), **_pace("loop")}
+
+
+# By name: title, controls, what the button that shows pictures says, and the one that films.
+_GAMES = {
+    "morph": ("Morph", _morph_controls, "Show a strip", "Make a film"),
+    "sweep": ("Sweep", _sweep_controls, "Sweep it", ""),
+    "mix": ("Mix", _mix_controls, "Mix them", ""),
+    "table": ("Table", _table_controls, "Draw the table", ""),
+    "loop": ("Loop", _loop_controls, "", "Make a film"),
+}
 
 
 def _space(game: str) -> gr.Radio:
@@ -118,46 +150,32 @@ def _space(game: str) -> gr.Radio:
 
 
 def _pace(game: str) -> dict[str, Any]:
-    with gr.Row():
-        seconds = gr.Slider(
-            1, SECONDS_MAX, 3, step=1, label="Seconds", elem_id=f"{game}-seconds", min_width=140
-        )
-        fps = gr.Slider(
-            4, min(FPS_MAX, FRAMES_MAX // SECONDS_MAX), 12, step=1, label="Frames a second",
-            elem_id=f"{game}-fps", min_width=140,
-        )  # fmt: skip
+    seconds = gr.Slider(1, SECONDS_MAX, 3, step=1, label="Seconds", elem_id=f"{game}-seconds")
+    fps = gr.Slider(4, FPS_MOST, 12, step=1, label="Frames a second", elem_id=f"{game}-fps")
     return {"seconds": seconds, "fps": fps}
 
 
-def _game(name: str, controls: dict[str, Any], play: str, *, film: str = "") -> Game:
-    """Lays out what is below the controls of a game: reason, buttons, and where it shows."""
-    gr.HTML(f'<p class="hint">{TOLD[name]}</p>')
-    reason = gr.HTML(visible=False, elem_id=f"{name}-reason")
-    with gr.Row(elem_classes="actions"):
-        button = gr.Button(
-            play or "Play", variant="primary", visible=bool(play), elem_id=f"{name}-play"
-        )
-        make = gr.Button(film, elem_id=f"{name}-film", variant="secondary" if play else "primary") if film else None
-    strip = None
-    if name == "morph":
-        strip = gr.Gallery(
-            columns=8, allow_preview=False, show_label=False, container=False, buttons=[],
-            visible=False, elem_id="morph-strip", interactive=False, height="auto",
-            object_fit="contain",
-        )  # fmt: skip
-    elif not film:
-        strip = gr.Image(
-            visible=False, interactive=False, show_label=False, container=False,
-            buttons=["download", "fullscreen"], type="filepath", elem_id=f"{name}-shown",
-        )  # fmt: skip
-    return Game(name, reason, button, controls, strip, _film(name) if film else None, make)
+def _strip_shown() -> gr.Gallery:
+    return gr.Gallery(
+        columns=4, allow_preview=False, show_label=False, container=False, buttons=[],
+        visible=False, elem_id="morph-strip", interactive=False, height="auto",
+        object_fit="contain", fit_columns=False,
+    )  # fmt: skip
+
+
+def _sheet_shown(name: str) -> gr.Image:
+    return gr.Image(
+        visible=False, interactive=False, show_label=False, container=False,
+        buttons=["download", "fullscreen"], type="filepath", elem_id=f"{name}-shown",
+        elem_classes="drawn-sheet",
+    )  # fmt: skip
 
 
 def _film(name: str) -> Film:
-    shown = gr.HTML(visible=False, elem_id=f"{name}-shown-film")
+    shown = gr.HTML(visible=False, elem_id=f"{name}-filmed")
     with gr.Row(elem_classes="actions"):
-        mp4 = gr.DownloadButton("Download MP4", visible=False, elem_id=f"{name}-mp4")
-        gif = gr.DownloadButton("Download GIF", visible=False, elem_id=f"{name}-gif")
+        mp4 = gr.DownloadButton("Download MP4", size="md", visible=False, elem_id=f"{name}-mp4")
+        gif = gr.DownloadButton("Download GIF", size="md", visible=False, elem_id=f"{name}-gif")
     return Film(shown, mp4, gif)
 
 
@@ -178,15 +196,13 @@ def abled(abilities: Mapping[str, str]) -> list[Any]:
     abilities: by name "" or the reason, as `studio.play.abilities` says.
     """
     updates: list[Any] = []
-    for name in FACTS:
+    for name, (_, controls, _, _) in _GAMES.items():
         reason, no_w = abilities.get(name, ""), abilities.get(f"{name}_w", "")
-        told = reason or no_w
-        updates.append(
-            gr.update(visible=bool(told), value=f'<p class="reason">{escape(told)}</p>')
-        )
-        updates += [gr.update(interactive=not reason)] * (2 if name in ("morph", "loop") else 1)
-        if name in ("morph", "sweep", "loop"):
-            updates.append(gr.update(interactive=not reason and not no_w, value="z" if no_w else None) if no_w else gr.update(interactive=not reason))
+        told = escape(reason or no_w)
+        updates.append(gr.update(visible=bool(told), value=f'<p class="reason">{told}</p>'))
+        updates += [gr.update(interactive=not reason)] * 2
+        if controls in (_morph_controls, _sweep_controls, _loop_controls):
+            updates.append(gr.update(interactive=not (reason or no_w), value="z"))
     return updates
 
 

@@ -6,19 +6,23 @@ server answers.
 """
 
 import contextlib
+import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dataset.errors import UsageError
+from dataset.errors import OmokageError, UsageError
 from studio.page.files import Files, temporary_files
 from studio.page.quiet import silence
 from studio.studio import Studio
 
 if TYPE_CHECKING:
     from studio.page.guard import App
+
+log = logging.getLogger("studio")
 
 HOST = "127.0.0.1"
 PORT = 7860
@@ -65,6 +69,7 @@ def serve(studio: Studio, address: Address) -> None:
             timeout_graceful_shutdown=ENDING_S,
             server_header=False,
         )
+        threading.Thread(target=_warm, args=(studio,), daemon=True).start()
         print(f"The studio is open at {address.url} (Ctrl-C ends it).", flush=True)
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -107,6 +112,15 @@ def application(studio: Studio, files: Files, address: Address) -> "App":
         head=style(),
     )
     return Guard(app, files=files.folder, hosts=address.hosts)
+
+
+def _warm(studio: Studio) -> None:
+    """Opens the model and draws once, so that the first visitor does not wait for that."""
+    try:
+        for _ in studio.draw():
+            log.info("ready to draw")
+    except OmokageError as error:  # the page's head says so too, and asks again
+        log.warning("%s", error)
 
 
 def _check(address: Address) -> None:
