@@ -39,9 +39,10 @@ class Files:
         Path(temporary).replace(path)
         return str(path)
 
-    def room(self, suffix: str = "") -> Path:
-        """Returns a new empty folder for films, which are written as they are drawn."""
-        return Path(tempfile.mkdtemp(dir=self.folder, suffix=suffix))
+    def films(self, name: str) -> tuple[Path, Path]:
+        """Returns the paths of an MP4 and a GIF in a new folder, to be written as they are drawn."""
+        room = Path(tempfile.mkdtemp(dir=self.folder))
+        return room / f"{name}.mp4", room / f"{name}.gif"
 
     def sent(self, sent: object) -> tuple[bytes, str]:
         """Returns the content and the name of an uploaded picture: a path, or what stands for it.
@@ -63,10 +64,9 @@ class Files:
 
 
 def _path_and_name(sent: object) -> tuple[str, str]:
-    if isinstance(sent, Mapping):
-        path, name = sent.get("path"), sent.get("orig_name")
-    else:
-        path, name = sent, None
+    if not isinstance(sent, Mapping):
+        sent = {"path": sent}
+    path, name = sent.get("path"), sent.get("orig_name")
     if not isinstance(path, str) or not path:
         raise UsageError("no picture was uploaded")
     return path, name if isinstance(name, str) and name else Path(path).name

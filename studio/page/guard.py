@@ -33,6 +33,8 @@ API_DOORS = (
 UPLOAD = API + "upload"
 FILE = API + "file="
 
+FULL = "Too many drawings are waited for at this moment: please try again in a little while."
+
 HEADERS = {
     "content-security-policy": "; ".join(
         (
@@ -131,7 +133,7 @@ class Guard:
             told = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self._app(scope, again, _with_headers(send))
+        await self._app(scope, again, _full_in_words(_with_headers(send), send))
 
     def _fault_of(self, body: bytes) -> str:
         try:
@@ -186,6 +188,21 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
         return {"type": "http.disconnect"} if taken > most else message
 
     return bounded
+
+
+def _full_in_words(with_headers: Send, send: Send) -> Send:
+    """Says in words what Gradio's 503 means, whose own text tells the queue's size."""
+    refused = False
+
+    async def sent(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            refused = True
+            await _say(send, 503, FULL)
+        if not refused:
+            await with_headers(message)
+
+    return sent
 
 
 def _with_headers(send: Send) -> Send:

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from studio.page import draw_events, finish_events, link_events, model_events, play_events
+from studio.page import draw_events, endpoints, finish_events, link_events, model_events, play_events
 from studio.page.desk import KEPT_S, Desk
 from studio.page.draw_tab import build_draw_tab
 from studio.page.files import KEPT_S as FILES_KEPT_S
@@ -33,6 +33,7 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
             with gr.Tab("Finish", id="finish"):
                 finish = build_finish_tab()
         parts = Parts(studio, files, Pictures(studio, files), desk, head, tabs, draw, play, finish)
+        endpoints.listen(parts)  # first: a listener of the page must not take a name of theirs
         for events in (model_events, draw_events, play_events, finish_events):
             events.listen(parts)
         link_events.listen(parts, page)

@@ -1,7 +1,6 @@
 """What happens on the tab that plays: each game takes the two avatars and shows what comes of it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -50,7 +49,7 @@ def _morph_film(parts: Parts, game: Game) -> None:
         desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = gr.Progress()
     ) -> list[Any]:
         first, second = _both(desk)
-        mp4, gif = _outs(parts, "morph")
+        mp4, gif = parts.files.films("morph")
         parts.studio.write_morph(
             first,
             second,
@@ -71,7 +70,7 @@ def _loop_film(parts: Parts, game: Game) -> None:
     def film(
         desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = gr.Progress()
     ) -> list[Any]:
-        mp4, gif = _outs(parts, "loop")
+        mp4, gif = parts.files.films("loop")
         parts.studio.write_loop(
             [_first(desk)],
             outs=[mp4, gif],
@@ -144,11 +143,6 @@ def _side_by_side(desk: Desk) -> list[Recipe]:
     if not desk.drawn:
         raise UsageError('Nothing is drawn yet: draw some pictures under "Draw" first.')
     return [one.recipe for one in desk.drawn[:SIDE_BY_SIDE]]
-
-
-def _outs(parts: Parts, name: str) -> tuple[Path, Path]:
-    room = parts.files.room()
-    return room / f"{name}.mp4", room / f"{name}.gif"
 
 
 def _png(picture: Picture) -> bytes:

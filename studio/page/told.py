@@ -13,7 +13,6 @@ from dataset.errors import OmokageError
 log = logging.getLogger("studio")
 
 OURS = "Something went wrong in the studio itself; its log says more. The page goes on."
-FULL = "Too many drawings are being waited for: please try again in a little while."
 
 F = TypeVar("F", bound=Callable[..., Any])
 
