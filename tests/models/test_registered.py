@@ -7,13 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from models.generators import load_generator, typical_rows
+from dataset.store import Store
+from models.evaluation.subject import open_subject
+from models.families import FAMILIES, family_of
+from models.families.size import NetworkSize
+from models.generators import WEIGHTS, load_generator, typical_rows
 from models.labels import label_rows
+from models.registered.export import export_generator
 from models.registered.log import log_generator
+from models.registered.opened import (
+    OpenedGenerator,
+    open_files,
+    program_sha256,
+    registered_files,
+)
 from models.sampling import asked_labels, draw
+from models.tensors import generator_digest
 from models.training_set import TrainingSet
 from tests.models.conftest import LABELS
+from tests.models.small_generators import NAMES, write_generator
 from tests.models.training import trained
 
 # Runs with -S: no .pth file is read, so the editable install of this repository is out of reach.
@@ -79,6 +93,8 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
     assert run.info.status == "RUNNING"  # logging a model does not end its run
     assert client.search_logged_models([experiment])[0].source_run_id == run_id
     assert list(tmp_path.glob("artifacts/**/generator.pt2"))
+    (weights,) = tmp_path.glob("artifacts/**/generator.safetensors")
+    assert weights.read_bytes() == (tmp_path / "run/generator/generator.safetensors").read_bytes()
     assert not list(tmp_path.glob("artifacts/**/*.pkl"))
 
     drawn = tmp_path / "drawn.npz"
@@ -108,3 +124,38 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
         assert np.array_equal(found["free"], draw(generator, free, range(3)))
         both = label_rows([["blonde_hair", "blue_eyes"], ["blue_eyes"]], LABELS).repeat(2, axis=0)
         assert np.array_equal(found["every"], draw(generator, both, range(5, 9)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_weights_draw_the_very_bytes_of_the_program(family: str, tmp_path: Path) -> None:
+    maker = family_of(family)
+    size = NetworkSize(
+        maker.resolutions_px[0],
+        width=0.05,
+        blocks=2,
+        channel_base=512,
+        channel_max=16,
+        w_dim=16,
+        mapping_layers=2,
+    )
+    torch.manual_seed(0)
+    network = maker.generator(maker.spec(NAMES, size)).eval()
+    made = export_generator(write_generator(tmp_path / "trained", network), tmp_path / "files")
+    files = registered_files(made)
+
+    whole = open_files(files)
+    assert generator_digest(whole) == generator_digest(network)
+    assert (whole.spec, whole.training) == (network.spec, False)
+    labels = label_rows([["blonde_hair"], ["blue_hair", "blue_eyes"], []], whole.spec.labels)
+    pictures = draw(whole, labels, [1, 2, 3], psi=0.7)
+    assert len(np.unique(pictures)) > 2
+    program = OpenedGenerator(files)
+    assert np.array_equal(draw(program, labels, [1, 2, 3], psi=0.7), pictures)
+
+    # Versions from before carried the program alone.
+    (files / WEIGHTS).unlink()
+    old = open_files(registered_files(files))
+    assert np.array_equal(draw(old, labels, [1, 2, 3], psi=0.7), pictures)
+    assert isinstance(old, OpenedGenerator)
+    assert old.can_less == network.spec.can_w
+    assert open_subject(Store(tmp_path), str(files)).sha256 == program_sha256(files)

@@ -23,6 +23,15 @@ def generator(number: int, family: str = "stylegan2", **changes: Any) -> Generat
     return network
 
 
+def write_empty(database: Path) -> Path:
+    """Writes a registry's database without any model, which takes MLflow seconds."""
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{database}"
+    MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models()
+    return database
+
+
 class Champions:
     """The registered model `avatar-generator` of a folder's registry.
 
@@ -31,10 +40,12 @@ class Champions:
     only for the versions that have nothing else.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, empty: Path) -> None:
+        """empty: the database that a fresh registry begins with, as `write_empty` makes it."""
         from mlflow import MlflowClient
 
         home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty, home / "mlflow.db")
         self.home = home
         self.uri = f"sqlite:///{home}/mlflow.db"
         self.client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

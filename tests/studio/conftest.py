@@ -1,11 +1,13 @@
 """One torch thread, and MLflow's settings as every test found them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from studio.registry import ENVIRONMENT
+from tests.studio.champions import write_empty
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,3 +23,9 @@ def _mlflow_waits_as_briefly_as_the_studio_wants(monkeypatch: pytest.MonkeyPatch
     """Sets what the studio would set for the process, so that it ends with the test."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database that the registries of the tests begin with."""
+    return write_empty(tmp_path_factory.mktemp("empty") / "mlflow.db")

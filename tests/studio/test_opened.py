@@ -28,9 +28,9 @@ MADE = re.compile(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC")
 
 
 @pytest.fixture(scope="module")
-def champions(tmp_path_factory: pytest.TempPathFactory) -> Champions:
+def champions(empty_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Champions:
     """Version 1 has its weights, 2 is from before models carried them."""
-    made = Champions(tmp_path_factory.mktemp("registry"))
+    made = Champions(tmp_path_factory.mktemp("registry"), empty_registry)
     made.register(generator(1))
     made.register(generator(2), weights=False)
     made.crown("1")
