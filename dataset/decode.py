@@ -36,7 +36,6 @@ _DAMAGE = (
     TypeError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
@@ -99,6 +98,12 @@ def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX
         raise UnreadablePicture(
             f"{where}: not a picture that can be opened (it begins with {content[:8]!r}); "
             f"{known} are read"
+        ) from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit is met before ours
+        most = Image.MAX_IMAGE_PIXELS or max_pixels
+        raise UnreadablePicture(
+            f"{where}: its header says more than {2 * most:,} pixels; at most {max_pixels:,} are "
+            "decoded"
         ) from error
     except _DAMAGE as error:
         raise UnreadablePicture(f"{where}: damaged or cut off: {error}") from error

@@ -17,6 +17,7 @@ from pipeline.commands.promotion import champions_command, promote, rollback_com
 from pipeline.commands.review import review
 from pipeline.commands.sample import sample
 from pipeline.commands.studio import studio
+from pipeline.commands.upscale import upscale
 from pipeline.commands.weights import import_weights_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
@@ -136,6 +137,7 @@ cli.add_command(edit)
 cli.add_command(faces)
 cli.add_command(sample)
 cli.add_command(studio)
+cli.add_command(upscale)
 cli.add_command(evaluate)
 cli.add_command(review)
 cli.add_command(import_command)

@@ -47,8 +47,13 @@ def run_up(
         Page("demo board", board, board_port, "--board-port", path="/health"),
         Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
         # Last: before the first champion it is open too, and says that there is none yet.
-        Page("studio", studio_server(settings, port=studio_port), studio_port, "--studio-port",
-             path="/health"),
+        Page(
+            "studio",
+            studio_server(settings, port=studio_port),
+            studio_port,
+            "--studio-port",
+            path="/health",
+        ),
     ]
     if settings.tracking_uri.startswith("http"):
         print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)

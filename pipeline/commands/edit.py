@@ -44,7 +44,7 @@ def edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @out_option
 @into_option
 def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> None:
-    r"""Cut, turn, scale and recolour pictures, in the order of the options below.
+    """Cut, turn, scale and recolour pictures, in the order of the options below.
 
     A picture that says what it was drawn from goes on saying so, with these edits.
 
@@ -52,8 +52,8 @@ def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> 
     Examples:
       omokage edit face.png --crop 0.1,0,0.9,1 --hue 120 --out green.png
       omokage edit faces/*.png --rotate 90 --into turned
-    """
-    edits = _edits({name: text for name, text in asked.items() if text is not None})
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    edits = _edits({name: text for name in NAMES if (text := asked[name]) is not None})
     change_pictures(inputs, lambda source: _edited(source, edits), out=out, into=into)
 
 

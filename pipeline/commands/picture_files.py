@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from dataset.decode import MAX_PIXELS, Picture
+from dataset.decode import MAX_PIXELS, Picture, UnreadablePicture
 from dataset.errors import OmokageError, StoreError, UsageError, listed
 from dataset.media import MAX_BYTES
 from dataset.store import Store
+from studio.limits import SIDE_MAX_PX
 from studio.png_settings import (
     PREFIX,
     Facts,
@@ -20,6 +21,8 @@ from studio.png_settings import (
     recipe_of_facts,
 )
 from studio.recipe import Recipe
+
+RESULT_MAX_BYTES = 4 * SIDE_MAX_PX**2  # more than the pixels of any result unpacked
 
 inputs_argument = click.argument(
     "inputs", nargs=-1, required=True, metavar="IN…", type=click.Path(path_type=Path)
@@ -61,21 +64,30 @@ class Changed:
         picture: uint8 [H,W,3].
         recipe: that makes this very picture; None if no recipe does.
         done: what was done to the input, for people: {"edits": "rotate=90"}.
+    more: further facts beside a recipe's, by their whole names.
 
     """
 
     picture: Picture
     recipe: Recipe | None
     done: dict[str, str]
+    more: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def change_pictures(
-    inputs: Sequence[Path], change: Callable[[Source], Changed], *, out: str, into: str
+    inputs: Sequence[Path],
+    change: Callable[[Source], Changed],
+    *,
+    out: str,
+    into: str,
+    is_done: Callable[[bytes, Facts], bool] | None = None,
 ) -> None:
     """Reads each input, changes it, and writes the result as a PNG; says a line for each.
 
-    out: the file, for one input; into: a folder that takes any number. An input that cannot be
-    read or changed is left out, and the others are done. Raises UsageError before anything is
+    out: the file, for one input; into: a folder that takes any number. is_done: tells from an
+    input's bytes and the texts of a whole picture that stands at its result's place whether that
+    is its result already; then it stays. An input that cannot be read or changed is left out, and
+    the others are done. Raises UsageError before anything is
     read if the names do not fit, and at the end with the faults of all inputs that were left out;
     StoreError at once if a result cannot be written.
     """
@@ -83,7 +95,11 @@ def change_pictures(
     faults = []
     for path, target in zip(inputs, targets, strict=True):
         try:
-            source = read_source(path)
+            content = _content(path)
+            if is_done is not None and _stands(target, content, is_done):
+                click.echo(f"{target}: stands already, from {path}")
+                continue
+            source = _opened(path, content)
             changed = change(source)
         except OmokageError as error:
             told = str(error)
@@ -106,7 +122,10 @@ def read_source(path: Path) -> Source:
     Settings in it that are damaged are told on stderr, and the picture counts as one without.
     Raises UsageError or UnreadablePicture, naming the file.
     """
-    content = _content(path)
+    return _opened(path, _content(path))
+
+
+def _opened(path: Path, content: bytes) -> Source:
     where = str(path)
     picture, facts = open_picture(content, where=where, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
     try:
@@ -115,6 +134,22 @@ def read_source(path: Path) -> Source:
         click.echo(f"{error}. The result names this file as its source.", err=True)
         recipe = None
     return Source(path, content, picture, facts, recipe)
+
+
+def _stands(target: Path, content: bytes, is_done: Callable[[bytes, Facts], bool]) -> bool:
+    """Tells whether a whole picture stands at `target` and is the result of that input."""
+    if not target.is_file() or target.stat().st_size > RESULT_MAX_BYTES:
+        return False
+    try:
+        _, facts = open_picture(
+            target.read_bytes(),
+            where=str(target),
+            max_bytes=RESULT_MAX_BYTES,
+            max_pixels=MAX_PIXELS,
+        )
+    except (UnreadablePicture, OSError):  # whatever it is, it is no result of ours
+        return False
+    return is_done(content, facts)
 
 
 def _content(path: Path) -> bytes:
@@ -179,7 +214,8 @@ def _write(target: Path, changed: Changed, source: Source, *, option: str) -> No
     file = target.absolute()
     try:
         store = Store(file.parent)
-        store.write_bytes(file.name, png_bytes(Image.fromarray(changed.picture), facts))
+        picture = Image.fromarray(changed.picture)
+        store.write_bytes(file.name, png_bytes(picture, {**facts, **changed.more}))
     except StoreError as error:
         why = error.__cause__
         reason = why.strerror if isinstance(why, OSError) and why.strerror else str(error)

@@ -1,7 +1,7 @@
 """The picture that is being finished: what it is, and each step of what was done to it."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from studio.edits import Edits
 from studio.recipe import Recipe
@@ -16,7 +16,7 @@ class Look:
 
     upscale: int = 1
     denoise: int = -1
-    edits: Edits = Edits()
+    edits: Edits = field(default_factory=Edits)
 
     def differs_in(self, other: "Look") -> str:
         """Names what differs from another look, "" if nothing does."""
@@ -45,7 +45,7 @@ class Bench:
     recipe: Recipe | None = None
     sent: str = ""
     name: str = ""
-    steps: tuple[Look, ...] = (Look(),)
+    steps: tuple[Look, ...] = field(default_factory=lambda: (Look(),))
     at: int = 0
     touched: str = ""
     touched_at: float = 0.0

@@ -1,7 +1,7 @@
 """What one visitor's page knows: the model it shows, what was drawn, what was put aside."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from studio.groups import Group
 from studio.page.bench import Bench
@@ -45,7 +45,7 @@ class Desk:
     chosen: int = -1
     first: Drawn | None = None
     second: Drawn | None = None
-    bench: Bench = Bench()
+    bench: Bench = field(default_factory=Bench)
 
     @property
     def current(self) -> Drawn | None:

@@ -38,8 +38,7 @@ def listen(parts: Parts) -> None:
             noise=asked.noise,
         )
         drawn = (
-            Drawn(one.recipe, parts.pictures.avatar(one, file_name(one.recipe)))
-            for one in avatars
+            Drawn(one.recipe, parts.pictures.avatar(one, file_name(one.recipe))) for one in avatars
         )
         for so_far in draw_tab.now_and_then(drawn):
             now = moved.with_(drawn=so_far, chosen=-1)

@@ -90,7 +90,9 @@ def build_draw_tab() -> DrawTab:
             )  # fmt: skip
             chosen = gr.HTML(HINT, visible=False, elem_id="chosen")
             with gr.Row(visible=False, elem_classes="actions") as actions:
-                finish = gr.Button("Finish this one", variant="primary", size="md", elem_id="finish")
+                finish = gr.Button(
+                    "Finish this one", variant="primary", size="md", elem_id="finish"
+                )
                 first = gr.Button("Play: as first", size="md", elem_id="as-first")
                 second = gr.Button("Play: as second", size="md", elem_id="as-second")
                 keep = gr.Button("Keep this character", size="md", elem_id="keep")
@@ -157,7 +159,4 @@ def chosen_text(desk: Desk) -> str:
     if one is None:
         return HINT
     labels = escape(pills.in_words(one.recipe.labels))
-    return (
-        f'<p class="chosen"><b>Seed {one.recipe.seed}</b> · {labels} '
-        f"· ψ {one.recipe.psi:g}</p>"
-    )
+    return f'<p class="chosen"><b>Seed {one.recipe.seed}</b> · {labels} · ψ {one.recipe.psi:g}</p>'

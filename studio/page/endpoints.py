@@ -6,11 +6,11 @@ files, and a picture goes in as one that was uploaded (`handle_file`).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-import gradio as gr
 import numpy as np
 from gradio import FileData
+from gradio.events import api as add_endpoint
 from PIL import Image
 
 from dataset.errors import UsageError
@@ -18,8 +18,8 @@ from models.png import png_bytes
 from studio.abilities import abilities
 from studio.asked import whole
 from studio.edits import Edits
-from studio.groups import label_groups
 from studio.faults import quoted
+from studio.groups import label_groups
 from studio.page.bench import Look
 from studio.page.names import file_name, stem_of
 from studio.page.parts import DRAWS_AT_ONCE, FILMS_AT_ONCE, FINISHES_AT_ONCE, Parts
@@ -54,7 +54,7 @@ def listen(parts: Parts) -> None:
         (api.table, films),
     ]
     for endpoint, turns in endpoints:
-        gr.api(told(endpoint), api_name=endpoint.__name__, **turns)
+        add_endpoint(told(endpoint), api_name=endpoint.__name__, **turns)
 
 
 class Endpoints:
@@ -121,7 +121,10 @@ class Endpoints:
         plain = recipe_of(_query(link))
         return self._finished(
             dataclasses.replace(
-                plain, upscale=upscale, denoise=denoise, edits=Edits.from_text(_text(edits, "edits"))
+                plain,
+                upscale=upscale,
+                denoise=denoise,
+                edits=Edits.from_text(_text(edits, "edits")),
             )
         )
 
@@ -151,9 +154,7 @@ class Endpoints:
 
         space: z, or w where the model has it.
         """
-        pictures = self._studio.morph_strip(
-            _query(first), _query(second), steps=steps, space=space
-        )
+        pictures = self._studio.morph_strip(_query(first), _query(second), steps=steps, space=space)
         made = (png_bytes(Image.fromarray(np.ascontiguousarray(one)), {}) for one in pictures)
         return [_file(self._parts.files.keep(content, "morph.png")) for content in made]
 
@@ -173,9 +174,7 @@ class Endpoints:
     ) -> list[FileData]:
         """Draws a film of a link's avatar that wanders and comes back: an MP4 and a GIF."""
         outs = self._parts.files.films("loop")
-        self._studio.write_loop(
-            [_query(link)], outs=outs, seconds=seconds, fps=fps, space=space
-        )
+        self._studio.write_loop([_query(link)], outs=outs, seconds=seconds, fps=fps, space=space)
         return [_file(str(out)) for out in outs]
 
     def sweep(self, link: str, number: int = 0, space: str = "z") -> FileData:
@@ -230,9 +229,9 @@ def _told(recipe: Recipe) -> Answer:
     }
 
 
-def _file(path: str) -> Any:
+def _file(path: str) -> FileData:
     # As plain values: Gradio adds the address to fetch it from, for these alone.
-    return FileData(path=path).model_dump()
+    return cast(FileData, FileData(path=path).model_dump())
 
 
 def _text(value: object, what: str) -> str:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import gradio as gr
+
 from studio.page import finish_tab
 from studio.page.bench import Bench
 from studio.page.desk import Desk
@@ -42,7 +43,7 @@ def listen(parts: Parts) -> None:
     def reset(desk: Desk) -> list[Any]:
         return _gone_to(parts, desk, desk.bench.reset(now=time.monotonic()))
 
-    group = {"concurrency_limit": FINISHES_AT_ONCE, "concurrency_id": "finish"}
+    group: dict[str, Any] = {"concurrency_limit": FINISHES_AT_ONCE, "concurrency_id": "finish"}
     gr.on(
         [control.input for control in tab.controls],
         change,
@@ -74,9 +75,7 @@ def finished(parts: Parts, bench: Bench) -> Finished | None:
     recipe = bench.finished()
     made = parts.pictures.drawn(recipe)
     told_of = f"seed {recipe.seed}, {in_words(recipe.labels)}, by {recipe.model.replace('/', ' ')}"
-    return _kept(
-        parts, made, name=file_name(recipe), told=told_of, link=f"?{recipe.to_query()}"
-    )
+    return _kept(parts, made, name=file_name(recipe), told=told_of, link=f"?{recipe.to_query()}")
 
 
 def _gone_to(parts: Parts, desk: Desk, bench: Bench) -> list[Any]:
@@ -88,5 +87,3 @@ def _kept(parts: Parts, content: bytes, *, name: str, told: str, link: str) -> F
     width, height = size_of(content)
     path = parts.files.keep(content, name)
     return Finished(path, width, height, len(content), told, link)
-
-

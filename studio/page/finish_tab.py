@@ -139,7 +139,9 @@ def laid_out(bench: Bench, finished: Finished | None) -> list[Any]:
         gr.update(visible=there, value=finished.path if finished else None),
         gr.update(visible=there, value=_caption(finished) if finished else ""),
         gr.update(interactive=there, value=finished.path if finished else None),
-        gr.update(visible=bool(finished and finished.link), value=finished.link if finished else ""),
+        gr.update(
+            visible=bool(finished and finished.link), value=finished.link if finished else ""
+        ),
         gr.update(interactive=there and bench.can_undo),
         gr.update(interactive=there and bench.can_redo),
         gr.update(interactive=there and bench.look != Look()),

@@ -6,6 +6,7 @@ from typing import Any
 import gradio as gr
 
 from dataset.errors import OmokageError
+from studio.abilities import abilities
 from studio.groups import label_groups
 from studio.opened import OpenModel
 from studio.page import pills, play_tab, slots
@@ -14,7 +15,6 @@ from studio.page.head import head
 from studio.page.parts import AT_ONCE, Parts
 from studio.page.pills import Picked
 from studio.page.told import told
-from studio.abilities import abilities
 
 LOOK_EVERY_S = 5.0
 

@@ -2,7 +2,14 @@
 
 import gradio as gr
 
-from studio.page import draw_events, endpoints, finish_events, link_events, model_events, play_events
+from studio.page import (
+    draw_events,
+    endpoints,
+    finish_events,
+    link_events,
+    model_events,
+    play_events,
+)
 from studio.page.desk import KEPT_S, Desk
 from studio.page.draw_tab import build_draw_tab
 from studio.page.files import KEPT_S as FILES_KEPT_S

@@ -14,7 +14,11 @@ Choice = tuple[str, str]
 
 def choices(group: Group) -> list[Choice]:
     """Returns what stands on each pill, and its value: first "any" and "none", then the labels."""
-    return [("any", ANY), ("none", NONE), *((spoken(label, group), label) for label in group.labels)]
+    return [
+        ("any", ANY),
+        ("none", NONE),
+        *((spoken(label, group), label) for label in group.labels),
+    ]
 
 
 def spoken(label: str, group: Group) -> str:

@@ -18,6 +18,7 @@ from studio.play import Sheet
 from studio.recipe import Recipe
 
 Advance = Callable[[int], None]
+PROGRESS = gr.Progress()  # a parameter with this default is what Gradio shows
 
 
 def listen(parts: Parts) -> None:
@@ -46,7 +47,7 @@ def _strip(parts: Parts, game: Game) -> None:
 def _morph_film(parts: Parts, game: Game) -> None:
     @told
     def film(
-        desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = gr.Progress()
+        desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
         first, second = _both(desk)
         mp4, gif = parts.files.films("morph")
@@ -68,7 +69,7 @@ def _morph_film(parts: Parts, game: Game) -> None:
 def _loop_film(parts: Parts, game: Game) -> None:
     @told
     def film(
-        desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = gr.Progress()
+        desk: Desk, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
         mp4, gif = parts.files.films("loop")
         parts.studio.write_loop(
@@ -90,9 +91,7 @@ def _filmed(parts: Parts, game: Game, film: Callable[..., Any]) -> None:
     _played(game.make_film, film, [parts.desk, *controls], [game.empty, *game.film.outputs])
 
 
-def _sheet(
-    parts: Parts, game: Game, drawn: Callable[..., Sheet], controls: Sequence[str]
-) -> None:
+def _sheet(parts: Parts, game: Game, drawn: Callable[..., Sheet], controls: Sequence[str]) -> None:
     @told
     def sheet(desk: Desk, *values: Any) -> list[Any]:
         path = parts.files.keep(drawn(parts, desk, *values).png(), f"{game.name}.png")
@@ -160,7 +159,9 @@ def _counted(progress: gr.Progress, frames: int) -> Advance:
     return advance
 
 
-def _played(button: gr.Button, play: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
+def _played(
+    button: gr.Button, play: Callable[..., Any], inputs: list[Any], outputs: list[Any]
+) -> None:
     button.click(
         play,
         inputs,

@@ -84,9 +84,7 @@ def build_play_tab() -> PlayTab:
     return tab
 
 
-def _game(
-    name: str, controls: Callable[[], dict[str, Any]], *, play: str, film: str
-) -> Game:
+def _game(name: str, controls: Callable[[], dict[str, Any]], *, play: str, film: str) -> Game:
     """Lays out a game: what it is, its controls and buttons; and beside them where it shows."""
     with gr.Row(elem_classes="room"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
@@ -119,9 +117,7 @@ def _sweep_controls() -> dict[str, Any]:
 
 
 def _mix_controls() -> dict[str, Any]:
-    layers = gr.Slider(
-        1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover"
-    )
+    layers = gr.Slider(1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover")
     return {"crossover": layers}
 
 
@@ -208,9 +204,7 @@ def abled(abilities: Mapping[str, str]) -> list[Any]:
 
 def pair_text(desk: Desk) -> str:
     """Shows the two avatars that are played with, as HTML."""
-    return (
-        f'<div class="pair">{_card("First", desk.first)}{_card("Second", desk.second)}</div>'
-    )
+    return f'<div class="pair">{_card("First", desk.first)}{_card("Second", desk.second)}</div>'
 
 
 def _card(title: str, one: Drawn | None) -> str:

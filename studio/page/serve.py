@@ -75,7 +75,7 @@ def serve(studio: Studio, address: Address) -> None:
 
 
 def application(studio: Studio, files: Files, address: Address) -> "App":
-    """Returns the whole ASGI application; Gradio is imported here, after it was told to be quiet."""
+    """Returns the whole ASGI application; imports Gradio, after it was told to be quiet."""
     silence(files.folder)
     import fastapi
     import gradio as gr

@@ -60,7 +60,9 @@ def build_slots() -> Slots:
     components: list[gr.Radio | gr.CheckboxGroup] = []
     for place in range(PLACES):
         one = gr.Radio([], visible=False, elem_id=f"one-{place}", elem_classes="pills")
-        several = gr.CheckboxGroup([], visible=False, elem_id=f"several-{place}", elem_classes="pills")
+        several = gr.CheckboxGroup(
+            [], visible=False, elem_id=f"several-{place}", elem_classes="pills"
+        )
         several.input(
             None, several, several, js=pills.EXCLUSIVE_JS, api_visibility="private", queue=False
         )

@@ -4,12 +4,12 @@ import numpy as np
 
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
+from studio.limits import SIDE_MAX_PX
 from studio.upscaling.gates import gate_means
 from studio.upscaling.kinds import DENOISE, FACTORS, KINDS, UPSCALERS, Kind
 from studio.upscaling.networks import Advance, Network, Planes, network, planes_of
 from studio.upscaling.tiles import Tile, count_tiles, tiles, with_margin
 
-SIDE_MAX_PX = 4096  # of the result
 TILE_MIN_PX, TILE_MAX_PX = 16, 1024
 
 
