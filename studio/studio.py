@@ -1,5 +1,6 @@
 """All that the studio can do, by plain values: what the page, its API and the command line call."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from studio.drawing import (
     draw_one,
     wish_named,
 )
-from studio.edits import apply_edits, edited_size
+from studio.edits import Edits, apply_edits, edited_size
 from studio.groups import Group, label_groups
+from studio.kept import KeptPictures
 from studio.limits import MAX_CHARACTERS, MAX_PICTURES, MAX_SEED, SIDE_MAX_PX
 from studio.opened import OpenModel
 from studio.play import Advance, Character
@@ -29,6 +31,8 @@ from studio.png_settings import recipe_facts
 from studio.recipe import Recipe
 from studio.source import ModelSource
 from studio.upscaling import upscale
+
+KEPT_BYTES = 64 * 2**20  # of pictures for the next edit: eighty of 512 px, or one of 4,096 px
 
 Asked = Wish | str | Sequence[str]  # a wish, "blonde hair, blue_eyes", or these names in a list
 Link = Recipe | str | Mapping[str, str]  # a recipe, or what a link says behind its question mark
@@ -44,6 +48,7 @@ class Studio:
     def __init__(self, source: ModelSource) -> None:
         """Loads nothing yet."""
         self._source = source
+        self._kept = KeptPictures(KEPT_BYTES)
 
     def model(self) -> OpenModel:
         """Returns the model that is drawn with now; see `ModelSource.current`."""
@@ -82,7 +87,9 @@ class Studio:
         """
         seeds = _seeds(seed, count)
         model = self.model()
-        return draw_avatars(model, wish_of(labels, model), seeds, psi=psi, noise=noise)
+        return self._remembered(
+            draw_avatars(model, wish_of(labels, model), seeds, psi=psi, noise=noise)
+        )
 
     def redraw(self, link: Link) -> Picture:
         """Draws the picture of a link [R,R,3], neither upscaled nor edited, with the link's model.
@@ -90,12 +97,15 @@ class Studio:
         Raises UsageError if that model cannot be had, or does not know a label of the link.
         """
         recipe = recipe_of(link)
-        return _drawn(self._source.of(recipe.model), recipe)
+        return self._drawn(self._source.of(recipe.model), recipe)
 
     def finish(self, link: Link) -> Picture:
-        """Draws the picture of a link, upscales and edits it: uint8 [H,W,3]."""
+        """Draws the picture of a link, upscales and edits it: uint8 [H,W,3], not to be written to.
+
+        What was drawn and upscaled last is kept, so that the next edit of it is quick.
+        """
         recipe = recipe_of(link)
-        return _finished(self._source.of(recipe.model), recipe)
+        return self._finished(self._source.of(recipe.model), recipe)
 
     def png(self, link: Link) -> bytes:
         """Returns the finished picture as a PNG that says how it was made, link included.
@@ -105,7 +115,7 @@ class Studio:
         recipe = recipe_of(link)
         model = self._source.of(recipe.model)
         told = recipe_facts(recipe, model=model.name, digest=model.digest)
-        return png_bytes(Image.fromarray(_finished(model, recipe)), told)
+        return png_bytes(Image.fromarray(self._finished(model, recipe)), told)
 
     def morph_strip(self, a: Link, b: Link, *, steps: int = 10, space: str = "z") -> list[Picture]:
         """Draws the way from one avatar to another; see `play.morph_strip`.
@@ -228,6 +238,42 @@ class Studio:
         seeds = _seeds(seed, count)
         return play.table(self.model(), named, seeds, psi=psi, noise=noise, advance=advance)
 
+    def _remembered(self, avatars: Iterator[Avatar]) -> Iterator[Avatar]:
+        for avatar in avatars:
+            self._kept.put(avatar.recipe, avatar.picture)
+            yield avatar
+
+    def _finished(self, model: OpenModel, recipe: Recipe) -> Picture:
+        side = model.spec.resolution_px * recipe.upscale
+        if side > SIDE_MAX_PX:
+            raise UsageError(
+                f"{model.spec.resolution_px} px made {recipe.upscale}x larger are {side} px; at "
+                f"most {SIDE_MAX_PX} px are made."
+            )
+        edited_size(side, side, recipe.edits)  # raises before anything is drawn
+        return apply_edits(self._upscaled(model, recipe), recipe.edits)
+
+    def _upscaled(self, model: OpenModel, recipe: Recipe) -> Picture:
+        if recipe.upscale == 1:
+            return self._drawn(model, recipe)
+        key = dataclasses.replace(recipe, edits=Edits())
+        picture = self._kept.get(key)
+        if picture is None:
+            drawn = self._drawn(model, recipe)
+            picture = upscale(drawn, recipe.upscale, denoise=recipe.denoise)
+            self._kept.put(key, picture)
+        return picture
+
+    def _drawn(self, model: OpenModel, recipe: Recipe) -> Picture:
+        key = dataclasses.replace(recipe, upscale=1, denoise=-1, edits=Edits())
+        picture = self._kept.get(key)
+        if picture is None:
+            picture = draw_one(
+                model, seed=key.seed, labels=key.labels, psi=key.psi, noise=key.noise
+            )
+            self._kept.put(key, picture)
+        return picture
+
     def _together(self, links: Sequence[Link]) -> tuple[OpenModel, list[Recipe], list[Character]]:
         """Returns the one model of links, their recipes and their characters."""
         recipes = [recipe_of(link) for link in links]
@@ -259,23 +305,3 @@ def _seeds(seed: int, count: int) -> range:
     if first + count - 1 > MAX_SEED:
         raise UsageError(f"{count} seeds from {first} on go beyond {MAX_SEED}, the last one.")
     return range(first, first + count)
-
-
-def _drawn(model: OpenModel, recipe: Recipe) -> Picture:
-    return draw_one(
-        model, seed=recipe.seed, labels=recipe.labels, psi=recipe.psi, noise=recipe.noise
-    )
-
-
-def _finished(model: OpenModel, recipe: Recipe) -> Picture:
-    side = model.spec.resolution_px * recipe.upscale
-    if side > SIDE_MAX_PX:
-        raise UsageError(
-            f"{model.spec.resolution_px} px made {recipe.upscale}x larger are {side} px; at most "
-            f"{SIDE_MAX_PX} px are made."
-        )
-    edited_size(side, side, recipe.edits)  # raises before anything is drawn
-    picture = _drawn(model, recipe)
-    if recipe.upscale > 1:
-        picture = upscale(picture, recipe.upscale, denoise=recipe.denoise)
-    return apply_edits(picture, recipe.edits)

@@ -19,6 +19,11 @@ class Turns:
         self._changed = threading.Condition()
         self._queue: deque[object] = deque()  # who holds it, and then those who wait
 
+    @property
+    def asking(self) -> int:
+        """How many hold it or wait for it."""
+        return len(self._queue)
+
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Waits for its turn and holds it."""

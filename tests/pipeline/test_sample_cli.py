@@ -1,11 +1,15 @@
 from pathlib import Path
 
-from click.testing import CliRunner
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 
-from dataset.errors import RegistryError
+from dataset.errors import RegistryError, UsageError
+from models.tensors import generator_digest
 from pipeline.cli import cli
 from tests.models.small_generators import small_generator, write_generator
+from tests.studio.champions import Champions, generator
 
 
 def test_a_tool_draws_from_a_named_folder_without_any_champion(tmp_path: Path) -> None:
@@ -50,3 +54,64 @@ def test_a_fault_of_the_tool_keeps_its_exit_code(tmp_path: Path) -> None:
     ended = CliRunner().invoke(cli, words)
     assert ended.exit_code == 2
     assert "dcgan64 has no W, which style mixing needs" in ended.output
+
+
+@pytest.fixture(scope="module")
+def champions(tmp_path_factory: pytest.TempPathFactory) -> Champions:
+    """Version 1 has its weights, version 2 is from before models carried them."""
+    made = Champions(tmp_path_factory.mktemp("registry"))
+    made.register(generator(1))
+    made.register(generator(2), weights=False)
+    return made
+
+
+def sample(champions: Champions, *words: str) -> Result:
+    return CliRunner().invoke(cli, ["sample", *words], env={"MLFLOW_TRACKING_URI": champions.uri})
+
+
+def test_the_champions_own_weights_draw_whatever_home_they_came_from(
+    champions: Champions, tmp_path: Path
+) -> None:
+    champions.crown("1")
+    elsewhere = ["--home", str(tmp_path / "home"), "--labels", "blue hair"]
+    grid, tool, mixed = (tmp_path / f"{name}.png" for name in ("grid", "tool", "mixed"))
+    for words in (
+        [*elsewhere, "--n", "2", "--out", str(grid)],
+        ["grid", *elsewhere, "--n", "2", "--out", str(tool)],
+        ["mix", *elsewhere, "--out", str(mixed)],
+    ):
+        ended = sample(champions, *words)
+        assert ended.exit_code == 0, ended.output
+    with Image.open(grid) as plain, Image.open(tool) as other, Image.open(mixed) as sheet:
+        assert np.array_equal(np.asarray(plain), np.asarray(other))
+        assert plain.info["omokage model"] == (
+            "models:/avatar-generator@champion, avatar-generator version 1"
+        )
+        assert plain.info["omokage seeds"] == "0-1"
+        assert plain.info["omokage generator"] == generator_digest(generator(1))
+        assert sheet.info["omokage generator"] == generator_digest(generator(1))
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_champion_without_its_weights_draws_grids_and_says_why_no_more(
+    champions: Champions, tmp_path: Path
+) -> None:
+    champions.crown("2")
+    out = tmp_path / "grid.png"
+    assert sample(champions, "--n", "2", "--out", str(out)).exit_code == 0
+    with Image.open(out) as grid:
+        assert grid.size == (32, 16)
+    ended = sample(champions, "mix", "--out", str(tmp_path / "mix.png"))
+    assert isinstance(ended.exception, RegistryError)
+    assert "avatar-generator version 2 was registered without its weights" in str(ended.exception)
+    assert "--generator" in str(ended.exception)
+
+
+def test_an_unknown_label_is_refused_and_no_file_is_made(
+    champions: Champions, tmp_path: Path
+) -> None:
+    champions.crown("1")
+    ended = sample(champions, "--labels", "blond_hair", "--out", str(tmp_path / "grid.png"))
+    assert isinstance(ended.exception, UsageError)
+    assert 'did you mean "blonde_hair"?' in str(ended.exception)
+    assert list(tmp_path.iterdir()) == []
