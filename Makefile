@@ -1,5 +1,5 @@
 # make install   .venv with everything            make demo   the whole chain, once, offline
-# make up        Dagster UI, MLflow UI, board     make test   installs what is missing, runs the tests
+# make up        Dagster, MLflow, board, studio   make test   installs what is missing, runs the tests
 #
 # make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
 # make demo OMOKAGE_HOME=/data/omokage            another folder for everything

@@ -16,6 +16,7 @@ from pipeline.commands.options import home_option
 from pipeline.commands.promotion import champions_command, promote, rollback_command
 from pipeline.commands.review import review
 from pipeline.commands.sample import sample
+from pipeline.commands.studio import studio
 from pipeline.commands.upscale import upscale
 from pipeline.commands.weights import import_weights_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
@@ -78,10 +79,17 @@ def demo(home: str, pictures: str, cropped: bool, posts: int, config_file: str) 
 @click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
 @click.option("--board-port", default=BOARD_PORT, show_default=True, help="Port of the demo board.")
+@click.option("--studio-port", default=7860, show_default=True, help="Port of the studio's page.")
 def up(
-    home: str, pictures: str, posts: int, dagster_port: int, mlflow_port: int, board_port: int
+    home: str,
+    pictures: str,
+    posts: int,
+    dagster_port: int,
+    mlflow_port: int,
+    board_port: int,
+    studio_port: int,
 ) -> None:
-    """Start Dagster's UI and daemon, MLflow's server and the demo board; Ctrl-C ends all."""
+    """Start Dagster, MLflow's server, the demo board and the studio; Ctrl-C ends all."""
     from pipeline.up import run_up
 
     run_up(
@@ -89,6 +97,7 @@ def up(
         dagster_port=dagster_port,
         mlflow_port=mlflow_port,
         board_port=board_port,
+        studio_port=studio_port,
         pictures=pictures,
         posts=posts,
     )
@@ -127,6 +136,7 @@ cli.add_command(compare)
 cli.add_command(edit)
 cli.add_command(faces)
 cli.add_command(sample)
+cli.add_command(studio)
 cli.add_command(upscale)
 cli.add_command(evaluate)
 cli.add_command(review)

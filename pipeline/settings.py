@@ -24,6 +24,7 @@ ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
     "OMOKAGE_EXTRACTOR_WEIGHTS": "weights file of the extractor inception",
     "OMOKAGE_REAL_DATA": "folder of real pictures for the tests",
+    "OMOKAGE_STUDIO_PASSWORD": "password of the studio's page, with --user",
 }
 
 

@@ -1,4 +1,4 @@
-"""Everything a person looks at, together: Dagster's UI and daemon, MLflow's server, the board."""
+"""Everything a person looks at, together: Dagster, MLflow's server, the board, the studio."""
 
 import sys
 import time
@@ -28,6 +28,7 @@ def run_up(
     dagster_port: int,
     mlflow_port: int,
     board_port: int,
+    studio_port: int,
     pictures: str,
     posts: int,
 ) -> None:
@@ -45,6 +46,14 @@ def run_up(
     pages = [
         Page("demo board", board, board_port, "--board-port", path="/health"),
         Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
+        # Last: before the first champion it is open too, and says that there is none yet.
+        Page(
+            "studio",
+            studio_server(settings, port=studio_port),
+            studio_port,
+            "--studio-port",
+            path="/health",
+        ),
     ]
     if settings.tracking_uri.startswith("http"):
         print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
@@ -130,3 +139,10 @@ def dagster_server(settings: Settings, *, port: int, board: str) -> Server:
         settings.local_home / "logs" / "dagster.log",
         {"OMOKAGE_BOARD_URL": board},
     )
+
+
+def studio_server(settings: Settings, *, port: int) -> Server:
+    """Returns the studio's page, which draws with the champion of the same registry."""
+    command = [sys.executable, "-m", "pipeline.cli", "studio", "--port", str(port)]
+    command += ["--host", LOOPBACK, "--home", settings.home]
+    return Server("the studio", command, settings.local_home / "logs" / "studio.log")

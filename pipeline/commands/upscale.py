@@ -75,7 +75,7 @@ def upscale(
     Examples:
       omokage upscale face.png --factor 4 --out large.png
       omokage upscale faces/*.jpg --denoise 1 --into large
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
     asked = Asked(int(factor), denoise, model)
 
     def is_done(content: bytes, facts: Facts) -> bool:
