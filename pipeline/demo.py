@@ -104,8 +104,9 @@ def _farewell(settings: Settings, took_s: float) -> list[str]:
         f"everything {settings.home}",
         "",
         f"See it all:  {omokage} up{home}",
-        "             opens the Dagster UI at http://127.0.0.1:3000 and the MLflow UI at "
+        "             opens the Dagster UI at http://127.0.0.1:3000, the MLflow UI at "
         "http://127.0.0.1:5000",
+        "             and the studio, where people draw, at http://127.0.0.1:7860",
         f"Draw more:   {omokage} sample --labels blonde_hair,blue_eyes --n 16{home}",
     ]
 
