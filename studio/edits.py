@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
@@ -32,6 +32,8 @@ _NUMBER = re.compile(r"-?[0-9]{1,6}(\.[0-9]{1,20})?")
 _EDGES = ("left", "top", "right", "bottom")
 _ROWS = 256  # of a picture whose hue is turned at once: in float32 4,096 px wide, 13 MB
 _TURN = 360.0  # degrees
+_WHITE = (255, 255, 255)
+_EDGE_PX = 2  # of white about what is turned: as far as the bicubic filter sees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +146,8 @@ def apply_edits(picture: Picture, edits: Edits) -> Picture:
 
     - crop keeps the pixels of `crop_box`: each border at the nearest border between two pixels.
     - rotate turns about the centre. Quarter turns move pixels; other angles go through Pillow's
-      bicubic filter onto the smallest upright box that holds the picture, the rest of it white.
+      bicubic filter onto the upright box of `rotated_size`, the rest of it white. The edges blend
+      into the white, where Pillow's own `Image.rotate` leaves stairs.
     - scale goes through Pillow's Lanczos filter to sides of floor(scale·side + 1/2).
     - brightness, contrast and saturation are Pillow's ImageEnhance, after Haeberli and Voorhies,
       "Image Processing by Interpolation and Extrapolation" (1994): d + factor·(v - d), cut at 0
@@ -165,9 +168,7 @@ def apply_edits(picture: Picture, edits: Edits) -> Picture:
     left, top, right, bottom = crop_box(width, height, edits.crop)
     image = Image.fromarray(np.ascontiguousarray(picture[top:bottom, left:right]))
     if edits.rotate:
-        image = image.rotate(
-            edits.rotate, Image.Resampling.BICUBIC, expand=True, fillcolor=(255, 255, 255)
-        )
+        image = _turned(image, edits.rotate)
     if edits.scale != 1:
         image = image.resize(planned, Image.Resampling.LANCZOS)
     assert image.size == planned, f"{image.size} was made, {planned} was planned"
@@ -193,10 +194,10 @@ def edited_size(width: int, height: int, edits: Edits) -> tuple[int, int]:
     left, top, right, bottom = crop_box(width, height, edits.crop)
     size = (right - left, bottom - top)
     if min(size) < SIDE_MIN_PX:
-        raise UsageError(
-            f"crop would leave {size[0]}x{size[1]} px of {width}x{height}; sides of at least "
-            f"{SIDE_MIN_PX} px are wanted"
-        )
+        there = f"crop would leave {size[0]}x{size[1]} px of {width}x{height}"
+        if edits.crop == WHOLE:
+            there = f"the picture is {width}x{height} px"
+        raise UsageError(f"{there}; sides of at least {SIDE_MIN_PX} px are wanted")
     size = rotated_size(*size, edits.rotate)
     # A quarter turn makes no pixel more; any other of a long thin picture makes a huge one.
     if edits.rotate % 90 and max(size) > SIDE_MAX_PX:
@@ -230,25 +231,17 @@ def crop_box(
 def rotated_size(width: int, height: int, degrees: float) -> tuple[int, int]:
     """Returns width and height of the upright box that holds a turned picture, in whole px.
 
-    As Pillow's `Image.rotate(expand=True)` makes it: about the centre, outwards to whole pixels.
+    Its sides are w·|cos| + h·|sin| and w·|sin| + h·|cos|, a fraction of a pixel rounded up.
     """
     if degrees % 180 == 0:
         return width, height
     if degrees % 90 == 0:
         return height, width
-    angle = -math.radians(degrees % _TURN)
-    cos, sin = round(math.cos(angle), 15), round(math.sin(angle), 15)
-    middle_x, middle_y = width / 2, height / 2
-    # In the very order of Pillow's operations: near a whole pixel their rounding decides.
-    from_x = cos * -middle_x + sin * -middle_y + 0.0 + middle_x
-    from_y = -sin * -middle_x + cos * -middle_y + 0.0 + middle_y
-    corners = [(0, 0), (width, 0), (width, height), (0, height)]
-    xs = [cos * x + sin * y + from_x for x, y in corners]
-    ys = [-sin * x + cos * y + from_y for x, y in corners]
-    return (
-        math.ceil(max(xs)) - math.floor(min(xs)),
-        math.ceil(max(ys)) - math.floor(min(ys)),
-    )
+    cos, sin = (abs(part) for part in _cos_sin(degrees))
+    sides = (width * cos + height * sin, width * sin + height * cos)
+    # 9 decimals: what floating point adds to a whole number is no fraction of a pixel
+    across, down = (math.ceil(round(side, 9)) for side in sides)
+    return across, down
 
 
 def number_text(number: float) -> str:
@@ -260,6 +253,29 @@ def number_text(number: float) -> str:
 def read_number(text: str) -> float | None:
     """Returns the number that a text such as `-12.25` is; None for any other way to write one."""
     return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _turned(image: Image.Image, degrees: float) -> Image.Image:
+    if degrees % 90 == 0:
+        return image.rotate(degrees, expand=True)
+    width, height = rotated_size(*image.size, degrees)
+    cos, sin = _cos_sin(degrees)
+    edged = ImageOps.expand(image, _EDGE_PX, fill=_WHITE)
+    # From a place in the result to one in the picture: turned back about the two centres. The y
+    # axis points down, so that this is clockwise.
+    from_x = edged.width / 2 - cos * width / 2 + sin * height / 2
+    from_y = edged.height / 2 - sin * width / 2 - cos * height / 2
+    return edged.transform(
+        (width, height),
+        Image.Transform.AFFINE,
+        (cos, -sin, from_x, sin, cos, from_y),
+        Image.Resampling.BICUBIC,
+        fillcolor=_WHITE,
+    )
+
+
+def _cos_sin(degrees: float) -> tuple[float, float]:
+    return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 
 def _turn_hue(picture: Picture, degrees: float) -> Picture:

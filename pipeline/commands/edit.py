@@ -53,7 +53,7 @@ def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> 
       omokage edit face.png --crop 0.1,0,0.9,1 --hue 120 --out green.png
       omokage edit faces/*.png --rotate 90 --into turned
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
-    edits = _edits({name: text for name, text in asked.items() if text is not None})
+    edits = _edits({name: text for name in NAMES if (text := asked[name]) is not None})
     change_pictures(inputs, lambda source: _edited(source, edits), out=out, into=into)
 
 
