@@ -68,13 +68,13 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
 )
 @click.option("--measure-again", is_flag=True, help="Measure what is trained already once more.")
 def compare(home: str, sets: tuple[str, ...], entrants: tuple[str, ...], **options: Any) -> None:
-    r"""Train families and settings side by side on one face set, and report.
+    """Train families and settings side by side on one face set, and report.
 
     \b
     Examples:
       omokage compare --set families --minutes 5
       omokage compare --kimg 50 --entrant a=dcgan64-small --entrant b=dcgan64-small,batch=64
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
     chosen = read_choices(entrants)
     settings = read_settings(home=home)
     overrides = {text.partition("=")[0]: text.partition("=")[2] for text in options["overrides"]}

@@ -51,7 +51,7 @@ def evaluate(
     weights: str,
     out: str,
 ) -> None:
-    r"""Measure a generator against the faces that no training saw.
+    """Measure a generator against the faces that no training saw.
 
     GENERATOR is a folder (of a training, a generator or a checkpoint), an id under generators/, or
     a registered model: models:/avatar-generator@champion (the default), models:/NAME/3 or
@@ -62,7 +62,7 @@ def evaluate(
       omokage evaluate
       omokage evaluate models:/avatar-generator/2 --fakes 10000
       omokage evaluate runs/first --repeats 3 --out first.json
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
     from models.entry import Stopped  # imports torch
     from models.evaluation.command import options_of, run
 

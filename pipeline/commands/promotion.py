@@ -61,7 +61,7 @@ class TerminalChild(ChildProcess):
 @click.option("--force", is_flag=True, help="Make it champion without asking the gate.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; wanted with --force.")
 def promote(home: str, version: str, force: bool, reason: str) -> None:
-    r"""Make a version champion if it beats the champion on equal terms.
+    """Make a version champion if it beats the champion on equal terms.
 
     VERSION is a number of MLflow's registry (default: the newest that was not rolled back). What
     has not been measured on the newest manifest is measured now. Twice changes nothing.
@@ -70,7 +70,7 @@ def promote(home: str, version: str, force: bool, reason: str) -> None:
     Examples:
       omokage promote
       omokage promote 3 --force --reason "prettier eyes"
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
     settings, tracking = _registry(home)
     store = Store(settings.home)
     child = TerminalChild(environment=settings.environment())

@@ -50,13 +50,13 @@ def sample(
     columns: int,
     out: str,
 ) -> None:
-    r"""Draw with the champion: a grid, or with a command what that draws.
+    """Draw with the champion: a grid, or with a command what that draws.
 
     \b
     Examples:
       omokage sample --labels blonde_hair,blue_eyes --n 16 --out blonde.png
       omokage sample morph --seed 3 --to-seed 7 --out morph.mp4
-    """
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
     if context.invoked_subcommand is not None:
         _refuse_options_before(context, context.invoked_subcommand)
         return
