@@ -1,7 +1,7 @@
 """`omokage studio`: the page where people draw with the champion."""
 
-import logging
 import os
+import sys
 
 import click
 
@@ -9,7 +9,7 @@ from dataset.errors import UsageError
 from pipeline.commands.options import home_option
 from pipeline.settings import read_settings
 
-CHAMPION = "models:/avatar-generator@champion"  # studio.source has it too, and imports torch
+CHAMPION = "models:/avatar-generator@champion"  # as in studio.source, which imports torch
 
 
 @click.command()
@@ -49,14 +49,9 @@ def studio(
     if uri and generator:
         raise UsageError("--uri and --generator exclude each other: both say what draws")
     settings = read_settings(home=home)
-    os.environ.update(settings.environment())  # before MLflow is imported, which reads some
-    from studio.page.serve import PASSWORD, Address, serve  # imports torch
-    from studio.source import ModelSource
-    from studio.studio import Studio
-
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    source = ModelSource(
-        generator or uri or CHAMPION, tracking_uri=settings.tracking_uri, device=device
-    )
-    password = os.environ.get(PASSWORD, "") if user else ""
-    serve(Studio(source), Address(host=host, port=port, user=user, password=password))
+    command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION]
+    command += ["--tracking-uri", settings.tracking_uri, "--device", device]
+    command += ["--host", host, "--port", str(port), *(["--user", user] if user else [])]
+    sys.stdout.flush()
+    # In place of this process, which has imported what Gradio does not bear (see there).
+    os.execvpe(sys.executable, command, {**os.environ, **settings.environment()})  # noqa: S606

@@ -40,7 +40,7 @@ class Files:
         return str(path)
 
     def films(self, name: str) -> tuple[Path, Path]:
-        """Returns the paths of an MP4 and a GIF in a new folder, to be written as they are drawn."""
+        """Returns the paths of an MP4 and a GIF, not there yet, in a new folder."""
         room = Path(tempfile.mkdtemp(dir=self.folder))
         return room / f"{name}.mp4", room / f"{name}.gif"
 

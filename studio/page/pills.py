@@ -72,9 +72,9 @@ def picks_of(groups: Sequence[Group], labels: Sequence[str]) -> dict[str, Picked
 
 
 # Run in the browser: what was clicked last is the last of the list. "any" and "none" stand alone,
-# and nothing at all means any.
+# and nothing at all means any. A list of outputs is given back: of this one.
 EXCLUSIVE_JS = f"""(picked) => {{
   const last = picked[picked.length - 1], alone = [{ANY!r}, {NONE!r}];
-  if (!picked.length) return [{ANY!r}];
-  return alone.includes(last) ? [last] : picked.filter((one) => !alone.includes(one));
+  if (!picked.length) return [[{ANY!r}]];
+  return [alone.includes(last) ? [last] : picked.filter((one) => !alone.includes(one))];
 }}"""

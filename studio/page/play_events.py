@@ -1,4 +1,4 @@
-"""What happens on the tab that plays: each game takes the two avatars and shows what comes of it."""
+"""What happens on the tab that plays: a game takes the two avatars and shows what comes of it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,0 +1,66 @@
+"""`python -m studio`: serves the page. It runs alone, where there is neither Dagster nor Scrapy.
+
+Scrapy's Twisted brings zope.interface, which marks Python's own base classes; Gradio, which looks
+at all attributes of its components, then fails. So `omokage studio` becomes this program.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from dataset.errors import OmokageError, UsageError
+
+CHAMPION = "models:/avatar-generator@champion"
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until Ctrl-C; returns the exit code."""
+    options = _options(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        _serve(options)
+    except OmokageError as error:
+        print(f"omokage: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("omokage: the studio is closed.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m studio", description="Serves the studio.")
+    parser.add_argument(
+        "--uri", default=CHAMPION, help=f"model URI or folder to draw with (default: {CHAMPION})"
+    )
+    parser.add_argument(
+        "--tracking-uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI", ""),
+        help="MLflow's server or database (default: $MLFLOW_TRACKING_URI)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
+    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
+    parser.add_argument(
+        "--user", default="", help="ask for this name and $OMOKAGE_STUDIO_PASSWORD (default: no)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    # Slow to import; a port that is taken, and a password without a user, are told before.
+    from studio.page.serve import PASSWORD, Address, serve
+    from studio.source import ModelSource
+    from studio.studio import Studio
+
+    if options.uri.startswith(("models:", "runs:")) and not options.tracking_uri:
+        raise UsageError("no registry is named: set --tracking-uri or MLFLOW_TRACKING_URI")
+    source = ModelSource(options.uri, tracking_uri=options.tracking_uri, device=options.device)
+    password = os.environ.get(PASSWORD, "") if options.user else ""
+    serve(Studio(source), Address(options.host, options.port, options.user, password))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

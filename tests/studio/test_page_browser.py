@@ -1,0 +1,395 @@
+"""The studio as a person meets it: drawing, playing and finishing in a headless Chromium."""
+
+import re
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from models.networks import GeneratorNet
+from studio.png_settings import recipe_of_png
+from tests.studio.champions import Champions, generator
+from tests.studio.servers import LABELS, Running, studio_server
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_MS = 30_000
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Champions:
+    return Champions(tmp_path_factory.mktemp("registry") / "home", empty_registry)
+
+
+@pytest.fixture(scope="module")
+def server(
+    registry: Champions, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    with studio_server(tmp_path_factory.mktemp("studio"), registry.uri) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Running) -> Iterator[Page]:
+    page = open_page(browser, server.url)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    page.close()
+    assert asked
+    elsewhere = [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
+    assert elsewhere == [], "the page asks for nothing elsewhere"
+
+
+def open_page(browser: Browser, url: str, *, width: int = 1400) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    return page
+
+
+def ready(page: Page, url: str) -> None:
+    page.goto(url)
+    page.locator("#one-0").wait_for()
+
+
+def network(number: int, labels: tuple[str, ...] = LABELS) -> GeneratorNet:
+    return generator(number, labels=labels)
+
+
+def group(page: Page, title: str) -> Locator:
+    return page.locator("fieldset").filter(has=page.get_by_text(title, exact=True))
+
+
+def pill(page: Page, title: str, name: str) -> Locator:
+    return group(page, title).locator("label").filter(has_text=re.compile(f"^\\s*{name}\\s*$"))
+
+
+def is_on(page: Page, title: str, name: str) -> bool:
+    return pill(page, title, name).locator("input").is_checked()
+
+
+def set_number(page: Page, name: str, value: float) -> None:
+    box = page.locator(f"#{name} input[type=number]")
+    box.fill(f"{value:g}")
+    box.press("Enter")
+    box.blur()
+
+
+def sources(page: Page) -> list[str]:
+    found: list[str] = page.locator("#grid img").evaluate_all("all => all.map((one) => one.src)")
+    return found
+
+
+def draw(page: Page, count: int) -> list[str]:
+    """Presses Draw and waits for that many pictures, none of which was there before."""
+    before = sources(page)
+    page.locator("#draw").click()
+    page.wait_for_function(
+        """([count, before]) => {
+          const now = [...document.querySelectorAll('#grid img')].map((one) => one.src);
+          return now.length === count && !now.some((one) => before.includes(one));
+        }""",
+        arg=[count, before],
+    )
+    return sources(page)
+
+
+def choose(page: Page, number: int, seed: int) -> str:
+    """Clicks a picture of the grid; returns the labels that the page says it has."""
+    page.locator("#grid button.thumbnail-item").nth(number).click()
+    chosen = page.locator("#chosen")
+    expect(chosen).to_contain_text(f"Seed {seed} ")
+    return chosen.inner_text().split(" · ")[1]
+
+
+def download(page: Page) -> bytes:
+    with page.expect_download() as started:
+        page.locator("#download").click()
+    return Path(started.value.path()).read_bytes()
+
+
+def keep_seed(page: Page, seed: int) -> None:
+    set_number(page, "seed", seed)
+    page.locator("#lock input").check()
+
+
+def test_before_the_first_champion_the_page_says_so_and_then_begins_by_itself(
+    registry: Champions, server: Running, page: Page
+) -> None:
+    page.goto(server.url)
+    expect(page.locator("#head")).to_contain_text("There is no champion yet")
+    page.locator("#draw").click()
+    page.locator(".toast-body").get_by_text("There is no champion yet").wait_for()
+    registry.crown(registry.register(network(1)))
+    expect(page.locator("#model")).to_contain_text("avatar-generator version 1")
+    expect(page.locator("#model")).to_contain_text(re.compile(r"trained \d{4}-\d\d-\d\d"))
+    assert group(page, "Hair colour").is_visible()
+    draw(page, 8)
+
+
+def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(
+    server: Running, page: Page
+) -> None:
+    ready(page, server.url)
+    set_number(page, "count", 3)
+    keep_seed(page, 40)
+    pill(page, "Hair colour", "pink").click()
+    pink = draw(page, 3)
+    before = [choose(page, number, 40 + number) for number in range(3)]
+    pill(page, "Hair colour", "blue").click()
+    blue = draw(page, 3)
+    after = [choose(page, number, 40 + number) for number in range(3)]
+    assert all("pink hair" in labels for labels in before)
+    assert [labels.replace("pink hair", "blue hair") for labels in before] == after
+    pill(page, "Hair colour", "pink").click()
+    assert draw(page, 3) == pink, "the same wish gives the same files"
+    assert set(pink).isdisjoint(blue)
+
+
+def test_any_none_and_several_exclude_each_other_as_they_should(
+    server: Running, page: Page
+) -> None:
+    ready(page, server.url)
+    assert is_on(page, "On the head", "any")
+    pill(page, "On the head", "animal ears").click()
+    pill(page, "On the head", "hair ornament").click()
+    expect(pill(page, "On the head", "any").locator("input")).not_to_be_checked()
+    set_number(page, "count", 1)
+    keep_seed(page, 7)
+    draw(page, 1)
+    assert {"animal ears", "hair ornament"} <= set(choose(page, 0, 7).split(", "))
+    pill(page, "On the head", "none").click()
+    expect(pill(page, "On the head", "animal ears").locator("input")).not_to_be_checked()
+    draw(page, 1)
+    assert not {"animal ears", "hair ornament"} & set(choose(page, 0, 7).split(", "))
+
+
+def test_two_avatars_morph_into_each_other(server: Running, page: Page) -> None:
+    ready(page, server.url)
+    set_number(page, "count", 2)
+    keep_seed(page, 11)
+    draw(page, 2)
+    page.get_by_role("tab", name="Play").click()
+    page.locator("#morph-play").click()
+    page.locator(".toast-body").get_by_text("There is no first avatar yet").wait_for()
+    page.get_by_role("tab", name="Draw").click()
+    for number, which in enumerate(("first", "second")):
+        choose(page, number, 11 + number)
+        page.locator(f"#as-{which}").click()
+    page.get_by_role("tab", name="Play").click()
+    expect(page.locator("#pair img")).to_have_count(2)
+    page.locator("#morph-play").click()
+    expect(page.locator("#morph-strip img")).to_have_count(8)
+    set_number(page, "morph-seconds", 1)
+    page.locator("#morph-film").click()
+    film = page.locator("#morph-filmed video")
+    film.wait_for()
+    page.wait_for_function("document.querySelector('#morph-filmed video').readyState >= 2")
+    for kind, magic in (("mp4", b"ftyp"), ("gif", b"GIF89a")):
+        with page.expect_download() as started:
+            page.locator(f"#morph-{kind}").click()
+        assert magic in Path(started.value.path()).read_bytes()[:12]
+    page.get_by_role("tab", name="Mix").click()
+    page.locator("#mix-play").click()
+    page.locator("#mix-shown img").wait_for()
+
+
+def test_a_picture_is_finished_downloaded_and_brought_back_by_file_and_by_link(
+    server: Running, browser: Browser, page: Page, tmp_path: Path
+) -> None:
+    ready(page, server.url)
+    set_number(page, "count", 1)
+    keep_seed(page, 23)
+    pill(page, "Eye colour", "red").click()
+    draw(page, 1)
+    choose(page, 0, 23)
+    page.locator("#finish").click()
+    caption = page.locator("#caption")
+    expect(caption).to_contain_text("16 × 16 px")
+    plain = download(page)
+
+    group(page, "Larger").get_by_text("4×").click()
+    expect(caption).to_contain_text("64 × 64 px")
+    large = download(page)
+    set_number(page, "rotate", 45)
+    expect(caption).not_to_contain_text("64 × 64 px")
+    turned = download(page)
+    page.locator("#undo").click()
+    expect(caption).to_contain_text("64 × 64 px")
+    assert download(page) == large
+    page.locator("#redo").click()
+    expect(caption).not_to_contain_text("64 × 64 px")
+    assert download(page) == turned
+    page.locator("#reset").click()
+    expect(caption).to_contain_text("16 × 16 px")
+    assert download(page) == plain
+    page.locator("#undo").click()
+    expect(caption).not_to_contain_text("16 × 16 px")
+
+    recipe = recipe_of_png(turned, where="the download")
+    assert recipe is not None
+    assert (recipe.seed, recipe.upscale, recipe.edits.rotate) == (23, 4, 45)
+    expect(page.locator("#link input, #link textarea")).to_have_value(
+        f"{server.url}/?{recipe.to_query()}"
+    )
+
+    ready(page, f"{server.url}/?{recipe.to_query()}")
+    expect(page.locator("#caption")).to_contain_text("seed 23")
+    assert download(page) == turned, "the same link gives the same bytes"
+
+    (tmp_path / "mine.png").write_bytes(turned)
+    ready(page, server.url)
+    page.get_by_role("tab", name="Finish").click()
+    page.locator("#drop input[type=file]").set_input_files(tmp_path / "mine.png")
+    expect(page.locator("#caption")).to_contain_text("seed 23")
+    expect(page.locator("#rotate input[type=number]")).to_have_value("45")
+    assert download(page) == turned
+    page.get_by_role("tab", name="Draw").click()
+    expect(page.locator("#seed input")).to_have_value("23")
+    assert page.locator("#lock input").is_checked()
+    assert is_on(page, "Eye colour", "red")
+
+
+def test_a_picture_without_settings_can_be_finished_too(
+    server: Running, page: Page, tmp_path: Path
+) -> None:
+    Image.new("RGB", (30, 20), "teal").save(tmp_path / "teal.png")
+    ready(page, server.url)
+    page.get_by_role("tab", name="Finish").click()
+    page.locator("#drop input[type=file]").set_input_files(tmp_path / "teal.png")
+    expect(page.locator("#caption")).to_contain_text("30 × 20 px")
+    group(page, "Larger").get_by_text("2×").click()
+    expect(page.locator("#caption")).to_contain_text("60 × 40 px")
+    assert not page.locator("#link").is_visible()
+
+
+def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
+    server: Running, page: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "text.png").write_text("no picture at all")
+    (tmp_path / "bomb.png").write_bytes(bomb(20_000))
+    ready(page, f"{server.url}/?model=avatar-generator%2F99&seed=1")
+    page.get_by_text("which the registry does not have").first.wait_for()
+    ready(page, f"{server.url}/?model=avatar-generator%2F1&seed=x&psi=9")
+    page.get_by_text("psi is").first.wait_for()
+    page.get_by_role("tab", name="Finish").click()
+    for name, told in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
+        page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
+        page.locator(".toast-body").get_by_text(told).wait_for()
+    page.get_by_role("tab", name="Draw").click()
+    set_number(page, "count", 1)
+    draw(page, 1)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few kilobytes whose pixels would take megabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("tab", ["Draw", "Play", "Finish"])
+def test_at_phone_width_nothing_is_wider_than_the_screen(
+    server: Running, browser: Browser, tab: str
+) -> None:
+    page = open_page(browser, server.url, width=390)
+    ready(page, server.url)
+    set_number(page, "count", 1)
+    draw(page, 1)
+    page.get_by_role("tab", name=tab).click()
+    page.locator("#draw, #pair, #drop").locator("visible=true").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+def test_the_alias_moves_while_four_draw_and_the_next_draw_names_the_new_version(
+    registry: Champions, server: Running, page: Page
+) -> None:
+    ready(page, server.url)
+    keep_seed(page, 3)
+    draw(page, 8)
+    found: list[Any] = []
+    go_on = threading.Event()
+    go_on.set()
+
+    def person() -> None:
+        client = Client(server.url, verbose=False)
+        while go_on.is_set():
+            try:
+                found.append(client.predict(count=4, seed=3, api_name="/draw"))
+            except Exception as error:  # told below, with what was drawn before
+                found.append(error)
+                return
+
+    people = [threading.Thread(target=person) for _ in range(4)]
+    for one in people:
+        one.start()
+    until(lambda: len(found) >= 4)
+    version = registry.register(network(2, (*LABELS, "ponytail", "ahoge")))
+    registry.crown(version)
+    draw(page, 8)
+    expect(page.locator("#model")).to_contain_text(f"version {version}")
+    assert pill(page, "Hair style", "ponytail").is_visible(), "its labels are there at once"
+    until(lambda: any(drawn_by(one) == f"avatar-generator/{version}" for one in found[-4:]))
+    go_on.clear()
+    for one in people:
+        one.join()
+    assert [one for one in found if isinstance(one, Exception)] == []
+    for drawn in found:
+        assert len({one["model"] for one in drawn}) == 1, "a draw has one model from end to end"
+
+
+def until(condition: Any) -> None:
+    waiting = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        waiting.wait(0.05)
+    raise AssertionError("it never came")
+
+
+def drawn_by(found: Any) -> str:
+    return "" if isinstance(found, Exception) else str(found[0]["model"])
+
+
+def test_with_the_registry_down_drawing_goes_on_and_the_head_says_so(
+    registry: Champions, server: Running, page: Page
+) -> None:
+    ready(page, server.url)
+    database = registry.home / "mlflow.db"
+    away = database.rename(registry.home / "away.db")
+    database.write_bytes(b"this is no database " * 50)
+    try:
+        expect(page.locator("#head .notice")).to_contain_text("Drawing goes on with")
+        set_number(page, "count", 1)
+        draw(page, 1)
+    finally:
+        away.rename(database)
