@@ -24,7 +24,8 @@ ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
     "OMOKAGE_EXTRACTOR_WEIGHTS": "weights file of the extractor inception",
     "OMOKAGE_REAL_DATA": "folder of real pictures for the tests",
-    "OMOKAGE_STUDIO_PASSWORD": "password of the studio's page, with --user",
+    "OMOKAGE_STUDIO_PASSWORD": "password of the studio's page, with a user",
+    "OMOKAGE_STUDIO_USER": "user of the studio's page, with a password",
 }
 
 

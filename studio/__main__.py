@@ -44,7 +44,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
     parser.add_argument(
-        "--user", default="", help="ask for this name and $OMOKAGE_STUDIO_PASSWORD (default: no)"
+        "--user",
+        default=os.environ.get("OMOKAGE_STUDIO_USER", ""),
+        help="ask for this name and $OMOKAGE_STUDIO_PASSWORD (default: $OMOKAGE_STUDIO_USER)",
     )
     return parser.parse_args(arguments)
 
@@ -58,7 +60,7 @@ def _serve(options: argparse.Namespace) -> None:
     if options.uri.startswith(("models:", "runs:")) and not options.tracking_uri:
         raise UsageError("no registry is named: set --tracking-uri or MLFLOW_TRACKING_URI")
     source = ModelSource(options.uri, tracking_uri=options.tracking_uri, device=options.device)
-    password = os.environ.get(PASSWORD, "") if options.user else ""
+    password = os.environ.get(PASSWORD, "")
     serve(Studio(source), Address(options.host, options.port, options.user, password))
 
 

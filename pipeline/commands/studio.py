@@ -34,7 +34,8 @@ CHAMPION = "models:/avatar-generator@champion"  # as in studio.source, which imp
     "--user",
     default="",
     metavar="NAME",
-    help="Ask for this name and for the password in $OMOKAGE_STUDIO_PASSWORD.",
+    help="Ask for this name and for the password in $OMOKAGE_STUDIO_PASSWORD (default: "
+    "$OMOKAGE_STUDIO_USER, else nobody is asked).",
 )
 @click.option(
     "--device", default="cpu", show_default=True, help="What draws: cpu, cuda, cuda:N or auto."
@@ -50,8 +51,9 @@ def studio(
         raise UsageError("--uri and --generator exclude each other: both say what draws")
     settings = read_settings(home=home)
     command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION]
-    command += ["--tracking-uri", settings.tracking_uri, "--device", device]
-    command += ["--host", host, "--port", str(port), *(["--user", user] if user else [])]
+    command += ["--device", device, "--host", host, "--port", str(port)]
+    command += ["--user", user] if user else []
     sys.stdout.flush()
-    # In place of this process, which has imported what Gradio does not bear (see there).
+    # In place of this process, which has imported what Gradio does not bear (see there). MLflow's
+    # address, which may hold a password, goes by the environment.
     os.execvpe(sys.executable, command, {**os.environ, **settings.environment()})  # noqa: S606

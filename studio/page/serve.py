@@ -126,7 +126,9 @@ def _warm(studio: Studio) -> None:
 def _check(address: Address) -> None:
     if bool(address.user) != bool(address.password):
         there, lacking = (
-            ("--user", f"a password in ${PASSWORD}") if address.user else (f"${PASSWORD}", "--user")
+            ("a user", f"a password in ${PASSWORD}")
+            if address.user
+            else (f"${PASSWORD}", "a user (--user or $OMOKAGE_STUDIO_USER)")
         )
         raise UsageError(f"{there} is given, and {lacking} is not: both or none")
 
