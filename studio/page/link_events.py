@@ -10,7 +10,7 @@ from studio.page.bench import Bench, bench_of
 from studio.page.desk import Desk, Drawn
 from studio.page.model_events import followed
 from studio.page.names import file_name, stem_of
-from studio.page.parts import FINISHES_AT_ONCE, PRIVATE, Parts
+from studio.page.parts import AT_ONCE, FINISHES_AT_ONCE, PRIVATE, Parts
 from studio.page.told import told
 from studio.png_settings import recipe_of_png
 from studio.recipe import KEYS, Recipe
@@ -59,7 +59,7 @@ def listen(parts: Parts, page: gr.Blocks) -> None:
         concurrency_limit=FINISHES_AT_ONCE,
         concurrency_id="finish",
     )
-    parts.finish.drop.upload(
+    taken = parts.finish.drop.upload(
         dropped,
         [parts.desk, parts.finish.drop],
         [parts.desk, parts.finish.drop, *outputs],
@@ -68,6 +68,8 @@ def listen(parts: Parts, page: gr.Blocks) -> None:
         concurrency_limit=FINISHES_AT_ONCE,
         concurrency_id="finish",
     )
+    # What was refused must not lie in the way of the next one.
+    taken.failure(lambda: None, [], [parts.finish.drop], **AT_ONCE)
 
 
 def _outputs(parts: Parts) -> list[Any]:

@@ -1,0 +1,226 @@
+"""The studio's API, as a program calls it; and what the server's door refuses."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from studio.page.guard import FULL, Guard
+from studio.source import ModelSource
+from studio.studio import Studio
+from tests.studio.champions import Champions, generator
+from tests.studio.servers import LABELS, Running, studio_server
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "studio.md"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Champions:
+    made = Champions(tmp_path_factory.mktemp("registry") / "home", empty_registry)
+    made.crown(made.register(generator(1, labels=LABELS)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(registry: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with studio_server(tmp_path_factory.mktemp("studio"), registry.uri) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+def refusal(client: Client, api_name: str, **asked: Any) -> str:
+    with pytest.raises(Exception, match=r"\w") as told:
+        client.predict(api_name=api_name, **asked)
+    return str(told.value)
+
+
+def test_a_draw_says_what_it_drew_and_its_link_gives_the_same_bytes(client: Client) -> None:
+    drawn = client.predict(labels=["pink_hair"], count=2, seed=5, api_name="/draw")
+    assert [one["seed"] for one in drawn] == [5, 6]
+    assert all("pink_hair" in one["labels"] for one in drawn)
+    again = client.predict(link=f"http://anywhere/?{drawn[1]['link']}", api_name="/picture")
+    assert digest(again["picture"]) == digest(drawn[1]["picture"])
+    told = client.predict(picture=handle_file(drawn[1]["picture"]), api_name="/settings")
+    assert told["link"] == drawn[1]["link"]
+
+
+def test_the_page_the_api_and_the_library_make_the_same_bytes(
+    client: Client, registry: Champions
+) -> None:
+    (drawn,) = client.predict(seed=8, api_name="/draw")
+    finished = client.predict(
+        link=drawn["link"], upscale=2, edits="rotate=30;hue=90", api_name="/finish"
+    )
+    studio = Studio(ModelSource(tracking_uri=registry.uri))
+    assert Path(finished["picture"]).read_bytes() == studio.png(finished["link"])
+    assert Path(drawn["picture"]).read_bytes() == studio.png(drawn["link"])
+
+
+def test_films_strips_and_sheets_come_as_files(client: Client) -> None:
+    first, second = (one["link"] for one in client.predict(count=2, seed=1, api_name="/draw"))
+    strip = client.predict(first=first, second=second, steps=3, api_name="/strip")
+    assert len(strip) == 3
+    films = client.predict(first=first, second=second, seconds=0.5, fps=8, api_name="/morph")
+    assert [Path(film).suffix for film in films] == [".mp4", ".gif"]
+    loops = client.predict(link=first, seconds=0.5, fps=8, api_name="/loop")
+    assert Path(loops[1]).read_bytes().startswith(b"GIF89a")
+    for name, asked in (
+        ("/sweep", {"link": first, "number": 1}),
+        ("/mix", {"rows": [first], "columns": [second]}),
+        ("/table", {"rows": ["pink hair", "blue hair"], "count": 2}),
+    ):
+        with Image.open(client.predict(api_name=name, **asked)) as sheet:
+            assert sheet.width > 16
+
+
+def test_an_uploaded_picture_is_made_larger_and_edited(client: Client, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), "teal").save(tmp_path / "teal.png")
+    sent = handle_file(tmp_path / "teal.png")
+    with Image.open(client.predict(picture=sent, factor=4, api_name="/upscale")) as larger:
+        assert larger.size == (80, 40)
+    with Image.open(client.predict(picture=sent, edits="rotate=90", api_name="/edit")) as turned:
+        assert turned.size == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("api_name", "asked", "told"),
+    [
+        ("/draw", {"count": 1000}, 'the number of pictures is "1000"; a whole number from 1 to 64'),
+        ("/draw", {"labels": ["pink_hare"]}, 'did you mean "pink_hair"?'),
+        ("/draw", {"psi": 7}, 'psi is "7"'),
+        ("/draw", {"labels": "pink_hair"}, "a list of texts is wanted"),
+        ("/draw", {"seed": -1}, "a whole number from 0"),
+        ("/picture", {"link": "model=avatar-generator%2F7&seed=1"}, "the registry does not have"),
+        ("/picture", {"link": 3}, "a text is wanted"),
+        ("/finish", {"link": "model=avatar-generator%2F1&seed=1", "edits": "rotat=3"}, "rotate"),
+        ("/upscale", {"picture": None}, "no picture was uploaded"),
+        ("/upscale", {"picture": "/etc/passwd"}, "no other path and no address is opened"),
+        ("/mix", {"rows": [], "columns": []}, "at least one of each"),
+    ],
+)
+def test_what_is_wrong_comes_back_as_a_sentence_and_the_server_goes_on(
+    client: Client, api_name: str, asked: dict[str, Any], told: str
+) -> None:
+    said = refusal(client, api_name, **asked)
+    assert told in said
+    assert "Traceback" not in said
+    assert client.predict(api_name="/model")["name"] == "avatar-generator version 1"
+
+
+def test_a_text_file_that_is_called_a_picture_is_refused(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    said = refusal(client, "/upscale", picture=handle_file(tmp_path / "text.png"))
+    assert "text.png: not a picture that can be opened" in said
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:9/x.png", "x/../../etc/passwd"])
+def test_neither_a_path_nor_an_address_in_a_request_is_ever_opened(
+    server: Running, path: str
+) -> None:
+    """Sent as JSON: gradio_client would upload its own machine's file of that name."""
+    config = httpx.get(f"{server.url}/config").json()
+    number = {one["api_name"]: one["id"] for one in config["dependencies"]}["upscale"]
+    picture = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [[{"deep": picture}], 2, -1], "fn_index": number, "session_hash": "s"}
+    for door in ("queue/join", "run/upscale", "call/upscale"):
+        answer = httpx.post(f"{server.url}/gradio_api/{door}", json=body)
+        assert answer.status_code == 400
+        assert "a picture must be uploaded to be used" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/gradio_api/file=/etc/passwd", 403),
+        ("/gradio_api/file=http://127.0.0.1:9/", 403),
+        ("/gradio_api/proxy=http://127.0.0.1:9/", 404),
+        ("/gradio_api/runs", 404),
+        ("/monitoring", 404),
+        ("/docs", 404),
+    ],
+)
+def test_doors_that_nobody_needs_are_closed(server: Running, path: str, status: int) -> None:
+    assert httpx.get(server.url + path).status_code == status
+
+
+def test_too_large_uploads_and_requests_are_refused_with_their_limit(server: Running) -> None:
+    upload = {"files": ("large.png", b"0" * (11 * 2**20))}
+    answer = httpx.post(f"{server.url}/gradio_api/upload", files=upload)
+    assert answer.status_code == 413
+    assert "at most 10," in answer.json()["detail"]
+    body = b'{"data": "' + b"x" * 2**20 + b'"}'
+    assert httpx.post(f"{server.url}/gradio_api/queue/join", content=body).status_code == 413
+
+
+def test_another_hosts_name_is_refused_and_the_browser_is_told_to_ask_nobody_else(
+    server: Running,
+) -> None:
+    rebound = httpx.get(server.url, headers={"Host": "evil.example:80"})
+    assert rebound.status_code == 400
+    page = httpx.get(server.url)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert "googleapis" not in page.text
+    assert "googleapis" not in httpx.get(f"{server.url}/theme.css").text
+
+
+def test_a_full_queue_is_told_in_a_sentence(tmp_path: Path) -> None:
+    async def full(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body", "body": b"Queue is full. Max size is 32"})
+
+    async def body() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
+    asyncio.run(Guard(full, files=tmp_path, hosts=frozenset())(scope, body, send))
+    assert [message.get("status") for message in sent] == [503, None]
+    assert json.loads(sent[1]["body"]) == {"detail": FULL}
+
+
+def test_a_user_and_a_password_are_asked_for(
+    registry: Champions, tmp_path: Path
+) -> None:
+    with studio_server(
+        tmp_path, registry.uri, "--user", "mio", OMOKAGE_STUDIO_PASSWORD="sesame"
+    ) as running:
+        assert httpx.get(f"{running.url}/config").status_code == 401
+        assert httpx.get(f"{running.url}/gradio_api/info").status_code == 401
+        wrong = httpx.post(f"{running.url}/login", data={"username": "mio", "password": "x"})
+        assert wrong.status_code == 400
+        client = Client(running.url, auth=("mio", "sesame"), verbose=False)
+        assert client.predict(api_name="/model")["key"] == "avatar-generator/1"
+        assert "sesame" not in running.said.read_text()
+
+
+def test_the_example_of_the_document_runs(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(from gradio_client.*?)```", DOCUMENT.read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    told: list[Any] = []
+    exec(example.replace("http://127.0.0.1:7860", server.url), {"print": told.append})
+    assert "avatar-generator version 1" in str(told)
+
+
+def digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
