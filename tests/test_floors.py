@@ -55,6 +55,17 @@ def test_imports_only_go_down(room: str) -> None:
     assert found == []
 
 
+def test_gradio_is_imported_for_the_page_alone() -> None:
+    files = [file for room in MAY_IMPORT for file in sorted((ROOT / room).rglob("*.py"))]
+    found = {
+        file.relative_to(ROOT).parent.as_posix()
+        for file in files
+        for name, _ in imported(file)
+        if name in ("gradio", "gradio_client")
+    }
+    assert found == {"studio/page"}
+
+
 def test_every_package_is_a_room_with_a_floor() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages - ELSEWHERE == set(MAY_IMPORT)

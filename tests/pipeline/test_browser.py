@@ -94,7 +94,7 @@ class Servers:
 def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     home = tmp_path_factory.mktemp("up") / "home"
     shutil.copytree(demo.home, home)  # what is done here must not change what others look at
-    ports = {name: free_port() for name in ("dagster", "mlflow", "board")}
+    ports = {name: free_port() for name in ("dagster", "mlflow", "board", "studio")}
     options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     process = subprocess.Popen(
         demo.command("up", "--home", str(home), "--posts", str(POST_COUNT), *options),

@@ -31,7 +31,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def studio_server(home: Path, tracking_uri: str, *options: str, **variables: str) -> Iterator[Running]:
+def studio_server(
+    home: Path, tracking_uri: str, *options: str, **variables: str
+) -> Iterator[Running]:
     """Starts a studio on a free port; at the end one Ctrl-C must end it and leave no file."""
     port, temporary, said = free_port(), home / "temporary", home / "said.txt"
     temporary.mkdir()

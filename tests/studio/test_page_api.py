@@ -19,6 +19,7 @@ from studio.studio import Studio
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
 
+USER, PASSWORD = "mio", "open sesame"
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "studio.md"
 
 
@@ -31,13 +32,25 @@ def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> 
 
 @pytest.fixture(scope="module")
 def server(registry: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with studio_server(tmp_path_factory.mktemp("studio"), registry.uri) as running:
+    home, password = tmp_path_factory.mktemp("studio"), {"OMOKAGE_STUDIO_PASSWORD": PASSWORD}
+    with studio_server(home, registry.uri, "--user", USER, **password) as running:
         yield running
+        assert PASSWORD not in running.said.read_text()
 
 
 @pytest.fixture(scope="module")
 def client(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    downloads = tmp_path_factory.mktemp("downloads")
+    return Client(server.url, auth=(USER, PASSWORD), verbose=False, download_files=downloads)
+
+
+@pytest.fixture(scope="module")
+def visitor(server: Running) -> Iterator[httpx.Client]:
+    """One who has said the password."""
+    with httpx.Client(base_url=server.url) as visitor:
+        answer = visitor.post("/login", data={"username": USER, "password": PASSWORD})
+        assert answer.json() == {"success": True}
+        yield visitor
 
 
 def refusal(client: Client, api_name: str, **asked: Any) -> str:
@@ -127,15 +140,15 @@ def test_a_text_file_that_is_called_a_picture_is_refused(client: Client, tmp_pat
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "http://127.0.0.1:9/x.png", "x/../../etc/passwd"])
 def test_neither_a_path_nor_an_address_in_a_request_is_ever_opened(
-    server: Running, path: str
+    visitor: httpx.Client, path: str
 ) -> None:
     """Sent as JSON: gradio_client would upload its own machine's file of that name."""
-    config = httpx.get(f"{server.url}/config").json()
+    config = visitor.get("/config").json()
     number = {one["api_name"]: one["id"] for one in config["dependencies"]}["upscale"]
     picture = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
     body = {"data": [[{"deep": picture}], 2, -1], "fn_index": number, "session_hash": "s"}
     for door in ("queue/join", "run/upscale", "call/upscale"):
-        answer = httpx.post(f"{server.url}/gradio_api/{door}", json=body)
+        answer = visitor.post(f"/gradio_api/{door}", json=body)
         assert answer.status_code == 400
         assert "a picture must be uploaded to be used" in answer.json()["detail"]
 
@@ -165,16 +178,16 @@ def test_too_large_uploads_and_requests_are_refused_with_their_limit(server: Run
 
 
 def test_another_hosts_name_is_refused_and_the_browser_is_told_to_ask_nobody_else(
-    server: Running,
+    server: Running, visitor: httpx.Client
 ) -> None:
     rebound = httpx.get(server.url, headers={"Host": "evil.example:80"})
     assert rebound.status_code == 400
-    page = httpx.get(server.url)
+    page = visitor.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "http" not in policy
     assert "googleapis" not in page.text
-    assert "googleapis" not in httpx.get(f"{server.url}/theme.css").text
+    assert "googleapis" not in visitor.get("/theme.css").text
 
 
 def test_a_full_queue_is_told_in_a_sentence(tmp_path: Path) -> None:
@@ -197,19 +210,13 @@ def test_a_full_queue_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert json.loads(sent[1]["body"]) == {"detail": FULL}
 
 
-def test_a_user_and_a_password_are_asked_for(
-    registry: Champions, tmp_path: Path
-) -> None:
-    with studio_server(
-        tmp_path, registry.uri, "--user", "mio", OMOKAGE_STUDIO_PASSWORD="sesame"
-    ) as running:
-        assert httpx.get(f"{running.url}/config").status_code == 401
-        assert httpx.get(f"{running.url}/gradio_api/info").status_code == 401
-        wrong = httpx.post(f"{running.url}/login", data={"username": "mio", "password": "x"})
-        assert wrong.status_code == 400
-        client = Client(running.url, auth=("mio", "sesame"), verbose=False)
-        assert client.predict(api_name="/model")["key"] == "avatar-generator/1"
-        assert "sesame" not in running.said.read_text()
+@pytest.mark.parametrize("path", ["/config", "/gradio_api/info", "/gradio_api/queue/status"])
+def test_nothing_is_told_to_those_who_do_not_know_the_password(server: Running, path: str) -> None:
+    assert httpx.get(server.url + path).status_code in (401, 404)
+    wrong = httpx.post(f"{server.url}/login", data={"username": USER, "password": "sesame"})
+    assert wrong.status_code == 400
+    with pytest.raises(Exception, match="credentials were not provided"):
+        Client(server.url, verbose=False)
 
 
 def test_the_example_of_the_document_runs(
@@ -218,7 +225,10 @@ def test_the_example_of_the_document_runs(
     (example,) = re.findall(r"```python\n(from gradio_client.*?)```", DOCUMENT.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     told: list[Any] = []
-    exec(example.replace("http://127.0.0.1:7860", server.url), {"print": told.append})
+    here = example.replace(
+        '"http://127.0.0.1:7860"', f'"{server.url}", auth=("{USER}", "{PASSWORD}")'
+    )
+    exec(here, {"print": lambda *values: told.extend(values)})
     assert "avatar-generator version 1" in str(told)
 
 

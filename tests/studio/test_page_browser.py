@@ -31,9 +31,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def server(
-    registry: Champions, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+def server(registry: Champions, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with studio_server(tmp_path_factory.mktemp("studio"), registry.uri) as running:
         yield running
 
