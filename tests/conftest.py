@@ -10,6 +10,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# Some hundred processes are started: without it each would compile all modules of ours anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # What is started with & by a script ignores Ctrl-C, and so do its children, whom tests interrupt.
 # This runs before there are workers, which inherit it.
