@@ -10,11 +10,11 @@ from models.without_memory import without_memory
 from tests.models.small_families import narrow
 
 
-class Drawn(TorchDispatchMode):
+class Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which of torch's functions draw random numbers without memory."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
 
     def __torch_dispatch__(
