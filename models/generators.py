@@ -18,6 +18,7 @@ from models.own_files import read_own, read_own_json
 from models.shown import shown
 from models.spec import GeneratorSpec
 from models.tensors import parse_tensors, tensor_faults
+from models.without_memory import without_memory
 
 WEIGHTS = "generator.safetensors"
 SPEC = "spec.json"
@@ -89,7 +90,7 @@ def load_generator(folder: str, *, device: str | torch.device = "cpu") -> Genera
         spec = read_spec(_json(place, SPEC), where=place.url(SPEC))
         tensors, name = parse_tensors(_bytes(place, WEIGHTS), where=place.url(WEIGHTS)), WEIGHTS
     tensors = {key: one for key, one in tensors.items() if not key.endswith(_COUNTER)}
-    with torch.device("meta"):  # no memory is taken before the shapes are known to fit
+    with without_memory():  # none is taken before the shapes are known to fit
         network = family_of(spec.family).generator(spec)
     faults = tensor_faults(tensors, network.state_dict())
     if faults:

@@ -1,5 +1,6 @@
 """The command line `omokage`: the demo, servers, a crawl, faces, comparisons, a home's state."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -7,21 +8,27 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
-from pipeline.commands.compare import compare
-from pipeline.commands.edit import edit
-from pipeline.commands.evaluate import evaluate
-from pipeline.commands.faces import faces
-from pipeline.commands.importing import import_command
 from pipeline.commands.options import home_option
-from pipeline.commands.promotion import champions_command, promote, rollback_command
-from pipeline.commands.review import review
-from pipeline.commands.sample import sample
-from pipeline.commands.studio import studio
-from pipeline.commands.upscale import upscale
-from pipeline.commands.weights import import_weights_command
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
+# The modules under pipeline/commands of the other commands, and their names there. Some import
+# Dagster, which takes seconds: each is loaded when it, or the help of all, is asked for.
+MODULES = {
+    "champions": "promotion:champions_command",
+    "compare": "compare:compare",
+    "edit": "edit:edit",
+    "evaluate": "evaluate:evaluate",
+    "faces": "faces:faces",
+    "import": "importing:import_command",
+    "import-weights": "weights:import_weights_command",
+    "promote": "promotion:promote",
+    "review": "review:review",
+    "rollback": "promotion:rollback_command",
+    "sample": "sample:sample",
+    "studio": "studio:studio",
+    "upscale": "upscale:upscale",
+}
 
 pictures_option = click.option(
     "--pictures",
@@ -38,7 +45,26 @@ posts_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class Commands(click.Group):
+    """The commands of this file, and those of `pipeline/commands`, loaded when they are wanted."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns the command of that name, None if there is none."""
+        if cmd_name not in MODULES:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = MODULES[cmd_name].partition(":")
+        command = getattr(importlib.import_module(f"pipeline.commands.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="omokage")
 def cli() -> None:
     """Turns booru crawls into anime-avatar generators, tracked and promoted in MLflow."""
@@ -130,21 +156,6 @@ def status(home: str) -> None:
     from pipeline.status import status_lines
 
     click.echo("\n".join(status_lines(read_settings(home=home))))
-
-
-cli.add_command(compare)
-cli.add_command(edit)
-cli.add_command(faces)
-cli.add_command(sample)
-cli.add_command(studio)
-cli.add_command(upscale)
-cli.add_command(evaluate)
-cli.add_command(review)
-cli.add_command(import_command)
-cli.add_command(import_weights_command)
-cli.add_command(promote)
-cli.add_command(rollback_command)
-cli.add_command(champions_command)
 
 
 def demo_settings(home: str, pictures: str) -> Settings:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sys
 
 import pytest
 
@@ -10,6 +11,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# Some hundred processes are started: each would compile all modules of ours and the tests anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # What is started with & by a script ignores Ctrl-C, and so do its children, whom tests interrupt.
 # This runs before there are workers, which inherit it.

@@ -26,6 +26,7 @@ from models.weights.nvidia import read_nvidia
 from models.weights.renaming import Found, reshaped
 from models.weights.rosinality import read_rosinality
 from models.weights.torch_file import is_torch_file, read_torch_file
+from models.without_memory import without_memory
 
 MAX_FILE_BYTES = 4 * 2**30  # a 1024 px checkpoint with both optimisers has 1.4 GB
 CENTRE_LATENTS = 4096  # for the mean w, where the file has none
@@ -110,7 +111,7 @@ def _content(file: Path) -> bytes:
 
 def _network(found: Found, *, where: str) -> GeneratorNet:
     """Builds our generator with the tensors of a file, and its mean w if the file had none."""
-    with torch.device("meta"):  # no memory is taken before the tensors are known to fit
+    with without_memory():  # none is taken before the tensors are known to fit
         network = family_of(found.spec.family).generator(found.spec)
     wanted = network.state_dict()
     tensors = reshaped(found.tensors, wanted)

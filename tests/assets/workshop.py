@@ -23,6 +23,7 @@ from assets.resources import ChildProcess, StoreResource, TrackingResource
 from models import evaluate, train
 
 INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+FEW_PICTURES = ("--fakes", "8", "--repeats", "1", "--flips", "1", "--psis", "0.7,1")
 
 
 class WorksHere(ChildProcess):
@@ -43,9 +44,11 @@ class WorksHere(ChildProcess):
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             if "models.evaluate" in arguments:
-                code = evaluate.main([*arguments[2:], "--fakes", "8", "--repeats", "1"])
+                code = evaluate.main([*arguments[2:], *FEW_PICTURES])
             elif self.trains_here:
                 code = train.main(list(arguments[2:]))
+                if code == 128 + signal.SIGINT:
+                    raise KeyboardInterrupt
             else:
                 return super().run(context, arguments, environment=environment, processes=processes)
         assert code == 0

@@ -6,13 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-POST_COUNT = 480
+from tests.pipeline.warm import WarmOmokage
+
+POST_COUNT = 350  # a few more than the 256 faces to train on and 32 to judge by need
 SMOKE = """\
+manifest: {eval_frac: 0.12}
 generator: {preset: smoke}
 evaluation: {fakes: 64, repeats: 2, flips: 1}
 """
@@ -29,11 +33,14 @@ class Demo:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "pipeline.cli", *arguments]
 
-    def demo_command(self, home: Path | None = None) -> list[str]:
-        return self.command(
+    def demo_arguments(self, home: Path | None = None) -> list[str]:
+        return [
             "demo", "--home", str(home or self.home), "--posts", str(POST_COUNT),
             "--config", str(self.config),
-        )  # fmt: skip
+        ]  # fmt: skip
+
+    def demo_command(self, home: Path | None = None) -> list[str]:
+        return self.command(*self.demo_arguments(home))
 
     def run(self, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
         return run(self.command(arguments[0], "--home", str(home or self.home), *arguments[1:]))
@@ -50,6 +57,14 @@ def clean_environment() -> dict[str, str]:
     """The environment without what another test may have set in it."""
     ours = ("OMOKAGE_", "MLFLOW_", "DAGSTER_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmOmokage]:
+    """Runs commands of `omokage` that need not import everything once more."""
+    omokage = WarmOmokage(clean_environment())
+    yield omokage
+    omokage.close()
 
 
 @pytest.fixture(scope="session")

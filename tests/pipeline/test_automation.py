@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline.automation import AutomaticHome, automatic_home
 from tests.pipeline.conftest import POST_COUNT, Demo
 
-FEW = 360
+FEW, MORE = POST_COUNT, POST_COUNT + 50
 # Seconds of training draw worse than none do: after 3,000 pictures this network is at a distance of
 # 1519, after the first batch at 1016. So the first champion is the weak one (it learns no labels,
 # which the gate looks at too), and after a change of this file, which is read at each tick, the
@@ -74,7 +74,7 @@ def no_new_posts_train_nothing(house: AutomaticHome) -> None:
 
 def new_posts_make_another_champion(house: AutomaticHome) -> None:
     before = house.digest()
-    house.serve(POST_COUNT)
+    house.serve(MORE)
     refreshed(house)
     assert house.digest() != before
     (training,), _ = house.sensor_tick("train_when_grown")

@@ -16,6 +16,7 @@ from PIL import Image
 from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
 from tests.pipeline.test_chain import digests
+from tests.pipeline.warm import WarmOmokage
 
 
 def picture(seed: int, side: int = 96) -> bytes:
@@ -35,17 +36,17 @@ def folder_of(path: Path, table: str, pictures: dict[str, bytes]) -> Path:
     return path
 
 
-def failed(demo: Demo, home: Path, *options: str, code: int) -> str:
+def failed(omokage: WarmOmokage, home: Path, *options: str, code: int) -> str:
     """Runs the demo with options that cannot work; returns what it said, without a traceback."""
-    ended = run([*demo.command("demo", "--home", str(home)), *options])
+    ended = omokage.run(["demo", "--home", str(home), *options])
     said = ended.stdout + ended.stderr
     assert ended.returncode == code, said
     assert "Traceback" not in said
     return said
 
 
-def test_a_wrong_path_is_named(demo: Demo, tmp_path: Path) -> None:
-    said = failed(demo, tmp_path / "h", "--pictures", str(tmp_path / "nowhere.zip"), code=2)
+def test_a_wrong_path_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
+    said = failed(warm, tmp_path / "h", "--pictures", str(tmp_path / "nowhere.zip"), code=2)
     assert "nowhere.zip is not there; a folder or a zip file wanted" in said
 
 
@@ -61,45 +62,50 @@ def test_a_wrong_path_is_named(demo: Demo, tmp_path: Path) -> None:
     ids=["no table", "no file column", "empty", "missing file", "unreadable"],
 )
 def test_a_faulty_set_is_told_by_file_line_and_column(
-    demo: Demo, tmp_path: Path, *, table: str | None, pictures: dict[str, bytes], told: str
+    warm: WarmOmokage, tmp_path: Path, *, table: str | None, pictures: dict[str, bytes], told: str
 ) -> None:
     folder = folder_of(tmp_path / "set", table or "", pictures)
     if table is None:
         (folder / "tags.csv").unlink()
-    said = failed(demo, tmp_path / "h", "--pictures", str(folder), code=2)
+    said = failed(warm, tmp_path / "h", "--pictures", str(folder), code=2)
     assert told in said
 
 
-def test_no_face_anywhere_is_told_with_what_to_try(demo: Demo, tmp_path: Path) -> None:
+def test_no_face_anywhere_is_told_with_what_to_try(warm: WarmOmokage, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(6)]
     table = "file,tags\n" + "".join(f"{name},blonde hair\n" for name in names)
     pictures = {name: picture(number) for number, name in enumerate(names)}
     folder = folder_of(tmp_path / "set", table, pictures)
-    said = failed(demo, tmp_path / "h", "--pictures", str(folder), code=1)
+    said = failed(warm, tmp_path / "h", "--pictures", str(folder), code=1)
     assert "No face is left of 6 pictures" in said
     assert "set `cropped`" in said
 
 
-def test_another_collection_does_not_mix_into_a_home(demo: Demo, tmp_path: Path) -> None:
+def test_another_collection_does_not_mix_into_a_home(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
     folder = folder_of(tmp_path / "set", "file,hair\na.png,red\n", {"a.png": picture(1)})
     before = digests(demo.home)
-    said = failed(demo, demo.home, "--pictures", str(folder), code=2)
+    said = failed(warm, demo.home, "--pictures", str(folder), code=2)
     assert "holds the demo of drawn" in said
     assert "--home" in said
     assert digests(demo.home) == before
 
 
-def test_an_unknown_configuration_key_is_named(demo: Demo, tmp_path: Path) -> None:
+def test_an_unknown_configuration_key_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("generator: {presett: smoke}\n")
-    said = failed(demo, tmp_path / "h", "--config", str(config), code=3)
+    said = failed(warm, tmp_path / "h", "--config", str(config), code=3)
     assert 'generator: unknown key "presett"; did you mean "preset"?' in said
 
 
-def test_an_unknown_training_setting_is_named(demo: Demo, tmp_path: Path) -> None:
+def test_an_unknown_training_setting_is_named(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("generator: {preset: smoke, overrides: {bacth: '8'}}\n")
-    ended = run([*demo.demo_command()[:-1], str(config)])
+    wrong = "preset: smoke, overrides: {bacth: '8'}"
+    config.write_text(demo.config.read_text().replace("preset: smoke", wrong))
+    ended = warm.run([*demo.demo_arguments()[:-1], str(config)])
     said = ended.stdout + ended.stderr
     assert ended.returncode == 1
     assert 'did you mean "batch"?' in said
@@ -118,17 +124,19 @@ def test_an_unknown_variable_is_named(demo: Demo, tmp_path: Path) -> None:
     assert 'OMOKAGE_WORKRES is not a setting; did you mean "OMOKAGE_WORKERS"?' in ended.stderr
 
 
-def test_a_home_that_cannot_be_written_is_named(demo: Demo) -> None:
-    said = failed(demo, Path("/sys/omokage"), code=5)  # read-only even for root
+def test_a_home_that_cannot_be_written_is_named(warm: WarmOmokage) -> None:
+    said = failed(warm, Path("/sys/omokage"), code=5)  # read-only even for root
     assert "/sys/omokage" in said
     assert "set OMOKAGE_HOME to a folder that can be written" in said
 
 
-def test_a_full_disk_is_told_and_the_next_run_goes_on(demo: Demo, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_the_next_run_goes_on(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("only root can make a small disk")
@@ -138,13 +146,13 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(demo: Demo, tmp_path: Path
         # The pictures lie elsewhere, so that the crawl is what fills the disk.
         shutil.copytree(demo.home / "board", tmp_path / "board")
         (home / "board").symlink_to(tmp_path / "board")
-        ended = run(demo.demo_command(home))
+        ended = warm.run(demo.demo_arguments(home))
         said = ended.stdout + ended.stderr
         assert ended.returncode != 0
         assert "the disk is full; free some space and run the same command again" in said
         assert "Traceback" not in said
         subprocess.run(["mount", "-o", "remount,size=600m", disk], check=True)
-        again = run(demo.demo_command(home))
+        again = warm.run(demo.demo_arguments(home))
         assert again.returncode == 0, again.stdout + again.stderr
         assert digests(home) == digests(demo.home)
     finally:
@@ -162,44 +170,35 @@ def test_a_taken_port_is_a_clear_message(demo: Demo, tmp_path: Path) -> None:
     assert "--mlflow-port" in ended.stderr
 
 
-def test_a_second_demo_in_the_same_home_is_refused(demo: Demo) -> None:
-    first = subprocess.Popen(
-        demo.demo_command(), stderr=subprocess.PIPE, text=True, env=clean_environment()
-    )
-    assert first.stderr is not None
+def test_a_second_demo_in_the_same_home_is_refused(demo: Demo, warm: WarmOmokage) -> None:
+    first = warm.start(demo.demo_arguments())
     for line in first.stderr:
         if line.startswith("▶"):
             break
     first.send_signal(signal.SIGSTOP)  # else it might end before the second has begun
-    second = run(demo.demo_command())
+    second = warm.run(demo.demo_arguments())
     for number in (signal.SIGINT, signal.SIGCONT):
         first.send_signal(number)
-    first.stderr.read()
+    assert first.completed().returncode == 130
     assert second.returncode == 2
     assert "another demo or comparison is at work in" in second.stderr
-    assert first.wait(60) == 130
 
 
-def test_ctrl_c_saves_and_the_next_run_goes_on(demo: Demo, tmp_path: Path) -> None:
+def test_ctrl_c_saves_and_the_next_run_goes_on(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     shutil.copytree(demo.home / "board", home / "board")
-    process = subprocess.Popen(
-        demo.demo_command(home),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=clean_environment(),
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
+    running = warm.start(demo.demo_arguments(home), in_own_session=True)
+    for line in running.stderr:
         if line.startswith("▶ faces"):
-            time.sleep(1.0)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            time.sleep(0.6)
+            os.killpg(running.pid, signal.SIGINT)  # as a terminal does
             break
-    said = process.stderr.read()
-    assert process.wait(60) == 130, said
-    assert "stopped. The same command goes on where this ended." in said
+    ended = running.completed()
+    assert ended.returncode == 130, ended.stderr
+    assert "stopped. The same command goes on where this ended." in ended.stderr
     assert not Store(home).exists("manifest/current.json")
-    again = run(demo.demo_command(home))
+    again = warm.run(demo.demo_arguments(home))
     assert again.returncode == 0, again.stdout + again.stderr
     assert digests(home) == digests(demo.home)

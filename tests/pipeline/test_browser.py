@@ -20,11 +20,13 @@ from mlflow import MlflowClient
 from playwright.sync_api import Page, sync_playwright
 
 from pipeline.processes import free_port
-from tests.pipeline.conftest import POST_COUNT, Demo, clean_environment
+from tests.pipeline.conftest import Demo, clean_environment
 
 pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# More than the demo's: new ones to crawl, and by the default settings enough to train and judge.
+SERVED = 480
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
 
 
@@ -97,7 +99,7 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     ports = {name: free_port() for name in ("dagster", "mlflow", "board", "studio")}
     options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     process = subprocess.Popen(
-        demo.command("up", "--home", str(home), "--posts", str(POST_COUNT), *options),
+        demo.command("up", "--home", str(home), "--posts", str(SERVED), *options),
         stdout=subprocess.PIPE,
         text=True,
         env=clean_environment(),

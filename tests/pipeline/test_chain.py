@@ -19,12 +19,15 @@ from PIL import Image
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store
 from tests.pipeline.conftest import POST_COUNT, Demo, clean_environment, run
+from tests.pipeline.warm import WarmOmokage
 
 ROOT = Path(__file__).resolve().parents[2]
 
 STAGES = (
     "crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation", "champion",
 )  # fmt: skip
+# When a stage is killed, after its beginning; most work for seconds, these for some tenths of one.
+SHORTLY_S = dict.fromkeys(("posts", "labels", "manifest"), 0.15)
 LOAD_ELSEWHERE = """
 import sys
 import mlflow, pandas as pd
@@ -115,12 +118,15 @@ def test_status_tells_how_far_the_chain_has_come(demo: Demo) -> None:
     assert "models:/avatar-generator@champion is version 1" in told
 
 
-def test_sample_draws_the_same_bytes_for_the_same_seed(demo: Demo, tmp_path: Path) -> None:
+def test_sample_draws_the_same_bytes_for_the_same_seed(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
+    asked = ["sample", "--home", str(demo.home), "--n", "4", "--seed", "7"]
+    asked += ["--labels", "blonde_hair,blue_eyes", "--out"]
     grids = []
-    for name in ("one.png", "two.png"):
+    for name, started in (("one.png", warm.run), ("two.png", in_a_shell)):
         out = tmp_path / name
-        asked = ("--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7")
-        ended = demo.run("sample", *asked, "--out", str(out))
+        ended = started([*asked, str(out)])
         assert ended.returncode == 0, ended.stderr
         grids.append(out.read_bytes())
     assert grids[0] == grids[1]
@@ -128,29 +134,42 @@ def test_sample_draws_the_same_bytes_for_the_same_seed(demo: Demo, tmp_path: Pat
         assert grid.size == (4 * 64, 64)
 
 
-def test_the_tools_of_sample_draw_with_the_champion(demo: Demo, tmp_path: Path) -> None:
+def in_a_shell(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    return run([sys.executable, "-m", "pipeline.cli", *arguments])
+
+
+def test_the_tools_of_sample_draw_with_the_champion(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
+    sample = ["sample", "--home", str(demo.home)]
     loop, grid, plain = tmp_path / "loop.gif", tmp_path / "grid.png", tmp_path / "plain.png"
     asked = ("--n", "2", "--labels", "blonde_hair")
-    ended = demo.run("sample", "loop", *asked, "--seconds", "0.5", "--fps", "8", "--out", str(loop))
+    film = ["--seconds", "0.5", "--fps", "8", "--out", str(loop)]
+    ended = warm.run([*sample, "loop", *asked, *film])
     assert ended.returncode == 0, ended.stderr
-    with Image.open(loop) as film:
-        assert (film.size, getattr(film, "n_frames", 0)) == ((128, 64), 4)
+    with Image.open(loop) as drawn:
+        assert (drawn.size, getattr(drawn, "n_frames", 0)) == ((128, 64), 4)
     # The champion's folder and its registered program draw the same pictures.
-    demo.run("sample", "grid", *asked, "--out", str(grid))
-    demo.run("sample", *asked, "--out", str(plain))
+    warm.run([*sample, "grid", *asked, "--out", str(grid)])
+    warm.run([*sample, *asked, "--out", str(plain)])
     with Image.open(grid) as first, Image.open(plain) as second:
         assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def test_an_unknown_label_is_refused_with_the_nearest_name(demo: Demo, tmp_path: Path) -> None:
-    ended = demo.run("sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png"))
+def test_an_unknown_label_is_refused_with_the_nearest_name(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
+    asked = ["sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png")]
+    ended = warm.run([*asked, "--home", str(demo.home)])
     assert ended.returncode == 2
     assert 'did you mean "blonde_hair"?' in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "x.png").exists()
 
 
-def test_the_champion_loads_without_this_repository(demo: Demo, tmp_path: Path) -> None:
+def test_the_champion_loads_without_this_repository(
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
+) -> None:
     """With mlflow and torch alone on the path, elsewhere, it draws what `sample` draws."""
     bare = bare_python(tmp_path)
     ended = subprocess.run(
@@ -166,9 +185,8 @@ def test_the_champion_loads_without_this_repository(demo: Demo, tmp_path: Path) 
     assert ended.stdout.strip().endswith("(4, 64, 64, 3) uint8")
     elsewhere = np.fromfile(tmp_path / "pictures", np.uint8).reshape(4, 64, 64, 3)
     out = tmp_path / "here.png"
-    demo.run(
-        "sample", "--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7", "--out", str(out)
-    )
+    asked = ["--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7", "--out", str(out)]
+    warm.run(["sample", "--home", str(demo.home), *asked])
     with Image.open(out) as grid:
         here = np.asarray(grid).reshape(64, 4, 64, 3).swapaxes(0, 1)
     assert np.array_equal(elsewhere, here)
@@ -211,13 +229,13 @@ def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -
 
 
 def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_set(
-    demo: Demo, tmp_path: Path
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     shutil.copytree(demo.home / "board", home / "board")  # the drawing itself is another's test
     for stage in STAGES:
-        kill_in(stage, demo.demo_command(home))
-    ended = run(demo.demo_command(home))
+        kill_in(stage, warm, demo.demo_arguments(home))
+    ended = warm.run(demo.demo_arguments(home))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert rows_only_in_one(digests(home), digests(demo.home)) == []
     assert digests(home) == digests(demo.home)
@@ -235,24 +253,20 @@ def rows_only_in_one(one: dict[str, Any], other: dict[str, Any]) -> list[dict[st
     ]
 
 
-def kill_in(stage: str, command: list[str]) -> None:
+def kill_in(stage: str, omokage: WarmOmokage, arguments: list[str]) -> None:
     """Starts the demo and kills it, without a word, shortly after the stage has begun."""
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, bufsize=1,
-        env=clean_environment(),
-    )  # fmt: skip
-    assert process.stderr is not None
+    running = omokage.start(arguments)
     said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith(f"▶ {stage}"):
-            time.sleep(0.6)
-            break
-    else:
-        raise AssertionError(f"{stage} never began:\n{''.join(said)}")
-    os.kill(process.pid, signal.SIGKILL)
-    process.stderr.close()
-    process.wait()
+    with running.stdout, running.stderr:
+        for line in running.stderr:
+            said.append(line)
+            if line.startswith(f"▶ {stage}"):
+                time.sleep(SHORTLY_S.get(stage, 0.6))
+                break
+        else:
+            raise AssertionError(f"{stage} never began:\n{''.join(said)}")
+        running.send_signal(signal.SIGKILL)
+        assert running.wait() == -signal.SIGKILL
 
 
 def digests(home: Path) -> dict[str, Any]:
