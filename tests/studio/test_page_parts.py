@@ -30,7 +30,11 @@ def test_pills_leave_out_the_word_that_a_group_shares() -> None:
 
 
 def test_any_leaves_a_group_out_and_none_asks_for_none_of_it() -> None:
-    picked = {"hair_colour": "pink_hair", "hair_length": ANY, "on_the_head": [NONE]}
+    picked: dict[str, pills.Picked] = {
+        "hair_colour": "pink_hair",
+        "hair_length": ANY,
+        "on_the_head": [NONE],
+    }
     assert pills.wish_of(GROUPS, picked).chosen == {
         "hair_colour": ("pink_hair",),
         "on_the_head": (),
