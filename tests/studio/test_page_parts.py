@@ -12,7 +12,7 @@ from studio.page import pills
 from studio.page.bench import STEPS_MAX, Bench, Look, bench_of
 from studio.page.files import Files, temporary_files
 from studio.page.names import file_name, stem_of
-from studio.page.pills import ANY, NONE
+from studio.page.pills import ANY, NONE, Picked
 from studio.recipe import Recipe
 
 GROUPS = label_groups(["long_hair", "pink_hair", "blue_hair", "animal_ears", "hair_ornament"])
@@ -30,7 +30,11 @@ def test_pills_leave_out_the_word_that_a_group_shares() -> None:
 
 
 def test_any_leaves_a_group_out_and_none_asks_for_none_of_it() -> None:
-    picked = {"hair_colour": "pink_hair", "hair_length": ANY, "on_the_head": [NONE]}
+    picked: dict[str, Picked] = {
+        "hair_colour": "pink_hair",
+        "hair_length": ANY,
+        "on_the_head": [NONE],
+    }
     assert pills.wish_of(GROUPS, picked).chosen == {
         "hair_colour": ("pink_hair",),
         "on_the_head": (),
