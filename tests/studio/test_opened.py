@@ -145,15 +145,16 @@ def test_a_logged_generator_opens_whole_by_its_run_its_id_and_its_version(
     client = champions.client
     experiment = client.create_experiment("faces", (tmp_path / "artifacts").as_uri())
     run_id = client.create_run(experiment).info.run_id
-    # Set by log_generator, in MLflow and in the environment; monkeypatch puts the latter back.
+    # Both calls in the block go by MLflow's global address, which lies in the environment too.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", champions.uri)
     before = mlflow.get_tracking_uri()
     try:
         logged = log_generator(folder, run_id=run_id, tracking_uri=champions.uri)
+        model_id = logged.removeprefix("models:/")
+        made = client.create_model_version(NAME, logged, run_id=run_id, model_id=model_id)
     finally:
         mlflow.set_tracking_uri(before)
-    model_id = logged.removeprefix("models:/")
-    version = client.create_model_version(NAME, logged, run_id=run_id, model_id=model_id).version
+    version = made.version
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody there
     mlflow.set_tracking_uri("http://127.0.0.1:9")
