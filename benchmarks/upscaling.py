@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     longest = cases[name]
     result = {
         "benchmark": "upscaling",
-        "value": longest["ours_s"],
-        "unit": "s",
+        "value": longest["ours_core_s"],
+        "unit": "s of one core",
         "case": name,
         "limit_s": LIMIT_S,
         "model": options.model,
@@ -59,7 +59,7 @@ class Bare:
 
     def __init__(self, model: str) -> None:
         files = network_files(model, -1)
-        self._margin, self._even = KINDS[model].margin_px, KINDS[model].even
+        self._margin = KINDS[model].margin_px
         self._net = ncnn.Net()
         self._net.opt.num_threads = 1
         self._net.load_param(str(files.param))
@@ -69,9 +69,10 @@ class Bare:
         """Returns the picture `factor` times as large: 2, or 4 by twice 2; even sides only."""
         for _ in range(factor // 2):
             margin = ((self._margin, self._margin),) * 2
-            planes = np.pad(picture, (*margin, (0, 0)), "edge").transpose(2, 0, 1)
+            whole = np.pad(picture, (*margin, (0, 0)), "edge").transpose(2, 0, 1)
+            planes = np.ascontiguousarray(whole, np.float32) / np.float32(255)
             extractor = self._net.create_extractor()
-            extractor.input("Input1", ncnn.Mat(np.ascontiguousarray(planes, np.float32) / 255))
+            extractor.input("Input1", ncnn.Mat(planes))  # reads `planes` where it lies
             _, made = extractor.extract("Eltwise4")
             larger = np.clip(np.rint(255 * np.array(made)), 0, 255)
             picture = np.ascontiguousarray(larger.transpose(1, 2, 0), np.uint8)

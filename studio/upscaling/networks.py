@@ -58,6 +58,7 @@ class Network:
         Returns [C,H',W']; the answer is [3, 2(H - 2 margin), 2(W - 2 margin)].
         """
         extractor = self._net.create_extractor()
+        # ncnn reads arrays where they lie and holds none of them: they must outlive the answer.
         extractor.input(_INPUT, self._ncnn.Mat(planes))
         for name, values in (known or {}).items():
             extractor.input(name, self._ncnn.Mat(values))
