@@ -9,7 +9,7 @@ from dataset.errors import RegistryError, UsageError
 from models.tensors import generator_digest
 from pipeline.cli import cli
 from tests.models.small_generators import small_generator, write_generator
-from tests.studio.champions import Champions, generator
+from tests.studio.champions import Champions, generator, write_empty
 
 
 def test_a_tool_draws_from_a_named_folder_without_any_champion(tmp_path: Path) -> None:
@@ -59,7 +59,8 @@ def test_a_fault_of_the_tool_keeps_its_exit_code(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def champions(tmp_path_factory: pytest.TempPathFactory) -> Champions:
     """Version 1 has its weights, version 2 is from before models carried them."""
-    made = Champions(tmp_path_factory.mktemp("registry"))
+    home = tmp_path_factory.mktemp("registry")
+    made = Champions(home, write_empty(home / "empty.db"))
     made.register(generator(1))
     made.register(generator(2), weights=False)
     return made

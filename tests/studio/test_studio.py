@@ -170,8 +170,10 @@ def test_a_version_without_its_weights_draws_the_same_and_can_do_less(
         old.draw(noise="random")
 
 
-def test_avatars_of_two_models_are_not_brought_together(tmp_path: Path) -> None:
-    champions = Champions(tmp_path)
+def test_avatars_of_two_models_are_not_brought_together(
+    tmp_path: Path, empty_registry: Path
+) -> None:
+    champions = Champions(tmp_path, empty_registry)
     networks = [generator(number) for number in (1, 2)]
     versions = [champions.register(network) for network in networks]
     champions.crown(versions[0])
