@@ -1,5 +1,6 @@
 """The server's door: which hosts, paths and bodies come in, and which headers go out."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -70,6 +71,11 @@ class Guard:
         self._app = app
         self._files = files
         self._hosts = hosts
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Ends the streams that pages listen to, which else go on for as long as a page is open."""
+        self._ending.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection."""
@@ -83,10 +89,12 @@ class Guard:
             await _say(send, *refused)
         elif scope["path"] == HEALTH:
             await _say(send, 200, "ok")
-        elif scope["method"] == "POST" and scope["path"].rstrip("/") != UPLOAD:
-            await self._post(scope, receive, send)
-        else:
+        elif scope["method"] != "POST":
+            await self._get(scope, receive, send)
+        elif scope["path"].rstrip("/") == UPLOAD:
             await self._app(scope, _bounded(scope, receive), _with_headers(send))
+        else:
+            await self._post(scope, receive, send)
 
     def _refused(self, scope: Scope) -> tuple[int, str] | None:
         headers = {
@@ -108,6 +116,32 @@ class Guard:
         if length.isdecimal() and int(length) > most:
             return 413, f"{int(length):,} bytes were sent; at most {most:,} are taken"
         return None
+
+    async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a page, a file or a stream; to a stream the server's end is its listener's end."""
+        open_ = False
+        with_headers = _with_headers(send)
+
+        async def sent(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or bool(message.get("more_body"))
+            await with_headers(message)
+
+        await self._app(scope, self._until_the_end(receive), sent)
+        if open_ and self._ending.is_set():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _until_the_end(self, receive: Receive) -> Receive:
+        async def received() -> Message:
+            own, end = asyncio.ensure_future(receive()), asyncio.ensure_future(self._ending.wait())
+            try:
+                await asyncio.wait({own, end}, return_when=asyncio.FIRST_COMPLETED)
+                return own.result() if own.done() else {"type": "http.disconnect"}
+            finally:
+                own.cancel()
+                end.cancel()
+
+        return received
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads a whole JSON body first, so that no file that was not uploaded is ever named."""

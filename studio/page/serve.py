@@ -20,7 +20,7 @@ from studio.page.quiet import silence
 from studio.studio import Studio
 
 if TYPE_CHECKING:
-    from studio.page.guard import App
+    from studio.page.guard import Guard
 
 log = logging.getLogger("studio")
 
@@ -61,20 +61,28 @@ def serve(studio: Studio, address: Address) -> None:
     """
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """Has the streams of open pages end with it."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            guard.end()
+            await super().shutdown(sockets)
+
     _check(address)
     with temporary_files() as files, _listening(address) as listening:
+        guard = application(studio, files, address)
         config = uvicorn.Config(
-            application(studio, files, address),
+            guard,
             log_level="warning",
             timeout_graceful_shutdown=ENDING_S,
             server_header=False,
         )
         threading.Thread(target=_warm, args=(studio,), daemon=True).start()
         print(f"The studio is open at {address.url} (Ctrl-C ends it).", flush=True)
-        uvicorn.Server(config).run(sockets=[listening])
+        Server(config).run(sockets=[listening])
 
 
-def application(studio: Studio, files: Files, address: Address) -> "App":
+def application(studio: Studio, files: Files, address: Address) -> "Guard":
     """Returns the whole ASGI application; imports Gradio, after it was told to be quiet."""
     silence(files.folder)
     import fastapi

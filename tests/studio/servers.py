@@ -55,6 +55,7 @@ def studio_server(
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130, said.read_text()
         assert list(temporary.glob("omokage-studio-*")) == []
+        assert "Traceback" not in said.read_text(), said.read_text()
     finally:
         if process.poll() is None:
             process.kill()
