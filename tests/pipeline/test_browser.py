@@ -17,14 +17,14 @@ import dagster as dg
 import psutil
 import pytest
 from mlflow import MlflowClient
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from pipeline.processes import free_port
+from tests.chromium import headless_chromium
 from tests.pipeline.conftest import Demo, clean_environment
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # More than the demo's: new ones to crawl, and by the default settings enough to train and judge.
 SERVED = 480
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
@@ -121,15 +121,10 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+    with headless_chromium() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 950})
         page.set_default_timeout(30_000)
         yield page
-        browser.close()
 
 
 def test_the_graph_reads_left_to_right(servers: Servers, page: Page) -> None:

@@ -1,7 +1,6 @@
 """The studio as a person meets it: drawing, playing and finishing in a headless Chromium."""
 
 import re
-import shutil
 import struct
 import threading
 import zlib
@@ -12,16 +11,16 @@ from typing import Any
 import pytest
 from gradio_client import Client
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.networks import GeneratorNet
 from studio.png_settings import recipe_of_png
+from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_MS = 30_000
 
 
@@ -38,13 +37,8 @@ def server(registry: Champions, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+    with headless_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
