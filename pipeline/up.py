@@ -46,14 +46,6 @@ def run_up(
     pages = [
         Page("demo board", board, board_port, "--board-port", path="/health"),
         Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
-        # Last: before the first champion it is open too, and says that there is none yet.
-        Page(
-            "studio",
-            studio_server(settings, port=studio_port),
-            studio_port,
-            "--studio-port",
-            path="/health",
-        ),
     ]
     if settings.tracking_uri.startswith("http"):
         print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
@@ -61,17 +53,21 @@ def run_up(
         # First, since its database must be laid out before anything else opens it.
         mlflow = mlflow_server(settings, port=mlflow_port)
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
-    for page in pages:
+    server = studio_server(settings, port=studio_port)
+    studio = Page("studio", server, studio_port, "--studio-port", path="/health")
+    for page in (*pages, studio):
         check_port_free(page.port, name=page.server.name, option=page.option)
     with interruptible(), running([page.server for page in pages]):
         for page in pages:
-            wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
-            print(f"{page.name:<12}{page.url}", flush=True)
-        print("Ctrl-C ends all of them.", flush=True)
-        while True:
-            for page in pages:
-                page.server.check_alive()
-            time.sleep(LOOK_EVERY_S)
+            _tell_when_it_answers(page)
+        # Not before: it looks into MLflow's database, which MLflow may have just been laying out.
+        with running([studio.server]):
+            _tell_when_it_answers(studio)
+            print("Ctrl-C ends all of them.", flush=True)
+            while True:
+                for page in (*pages, studio):
+                    page.server.check_alive()
+                time.sleep(LOOK_EVERY_S)
 
 
 def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settings:
@@ -101,6 +97,11 @@ class Page:
     def url(self) -> str:
         """The address to open."""
         return f"http://{LOOPBACK}:{self.port}"
+
+
+def _tell_when_it_answers(page: Page) -> None:
+    wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
+    print(f"{page.name:<12}{page.url}", flush=True)
 
 
 def mlflow_server(settings: Settings, *, port: int) -> Server:

@@ -18,22 +18,23 @@ from studio.recipe import KEYS, Recipe
 
 def listen(parts: Parts, page: gr.Blocks) -> None:
     """Has a page that opens show its model, and its link's picture; and takes dropped files."""
-    outputs = _outputs(parts)
+    outputs, slots = _outputs(parts), parts.draw.slots.components
 
     @told
     def opened(desk: Desk, request: gr.Request) -> list[Any]:
         desk, updates, _ = followed(parts, desk, [])
         query = {name: text for name, text in request.query_params.items() if name in KEYS}
-        back = [gr.skip()] * len(outputs)
+        back, came = [gr.skip()] * len(outputs), False
         if query:
             try:
                 desk, back = brought_back(parts, desk, Recipe.from_query(query))
+                came = True
             except OmokageError as error:
                 gr.Warning(str(error), title="This link shows no picture", duration=None)
-        # The slots are among both: what the link picks comes after what the model has.
-        slots = len(parts.draw.slots.components)
-        chosen = back[-slots:] if query and back[-1] != gr.skip() else updates[-slots:]
-        return [desk, *updates[:-slots], *back[:-slots], *chosen]
+        # The slots are among both: what a link picks is laid over what the model has.
+        places = len(slots)
+        chosen = back[-places:] if came else updates[-places:]
+        return [desk, *updates[:-places], *back[:-places], *chosen]
 
     @told
     def dropped(desk: Desk, sent: Any) -> list[Any]:
@@ -46,11 +47,9 @@ def listen(parts: Parts, page: gr.Blocks) -> None:
             return [desk, None, *back]
         bench = Bench(sent=parts.files.keep(content, stem_of(name)), name=stem_of(name))
         desk, laid = finish_events.put_on_bench(parts, desk, bench)
-        first = len(outputs) - len(parts.draw.slots.components) - len(laid)
-        rest = [gr.skip()] * len(parts.draw.slots.components)
-        return [desk, None, *[gr.skip()] * first, *laid, *rest]
+        before = len(outputs) - len(slots) - len(laid)
+        return [desk, None, *[gr.skip()] * before, *laid, *[gr.skip()] * len(slots)]
 
-    slots = parts.draw.slots.components
     page.load(
         opened,
         [parts.desk],

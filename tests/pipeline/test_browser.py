@@ -50,6 +50,7 @@ class Servers:
     home: Path
     dagster: str
     mlflow: str
+    studio: str
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Asks Dagster's server, as its pages do; returns the answer's only field."""
@@ -112,7 +113,7 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     assert process.poll() is None
     started = psutil.Process(process.pid).children(recursive=True)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    yield Servers(process, home, urls["dagster"], urls["mlflow"])
+    yield Servers(process, home, urls["dagster"], urls["mlflow"], urls["studio"])
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     _, alive = psutil.wait_procs(started, timeout=10)
@@ -344,3 +345,10 @@ def test_nothing_listens_beyond_loopback(servers: Servers) -> None:
                     Path(process.exe()),
                     connection,
                 )
+
+
+def test_the_studio_draws_with_the_champion(servers: Servers, page: Page) -> None:
+    page.goto(servers.studio)
+    page.get_by_text("avatar-generator version 1").wait_for()
+    page.locator("#draw").click()
+    page.locator("#grid img").first.wait_for()

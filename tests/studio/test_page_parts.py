@@ -1,10 +1,13 @@
 """What the page keeps in mind: pills and wishes, steps of a finishing, files and their names."""
 
+import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from dataset.errors import UsageError
+from pipeline.cli import cli
 from studio.edits import Edits
 from studio.groups import label_groups
 from studio.limits import UPLOAD_MAX_BYTES
@@ -14,6 +17,8 @@ from studio.page.files import Files, temporary_files
 from studio.page.names import file_name, stem_of
 from studio.page.pills import ANY, NONE
 from studio.recipe import Recipe
+from studio.source import ModelSource
+from studio.studio import Studio
 
 GROUPS = label_groups(["long_hair", "pink_hair", "blue_hair", "animal_ears", "hair_ornament"])
 HAIR = next(group for group in GROUPS if group.name == "hair_colour")
@@ -122,3 +127,39 @@ def test_nothing_but_what_was_uploaded_is_read(tmp_path: Path) -> None:
 def test_names_of_downloads_are_plain(name: str, stem: str) -> None:
     assert stem_of(name) == stem
     assert file_name(RECIPE) == "avatar-generator-3-seed-17.png"
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (Address(user="mio"), "--user is given, and a password in $OMOKAGE_STUDIO_PASSWORD is not"),
+        (Address(password="sesame"), "is given, and --user is not"),
+    ],
+)
+def test_a_user_without_a_password_is_refused_before_anything_is_served(
+    address: Address, told: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        serve(Studio(ModelSource("/nowhere", tracking_uri="")), address)
+    assert told in str(refused.value)
+
+
+def test_a_port_that_is_taken_is_told_with_the_option_that_moves_it() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} cannot be had: .* --port"):
+            serve(Studio(ModelSource("/nowhere", tracking_uri="")), Address(port=port))
+
+
+def test_only_loopback_knows_which_names_it_may_be_called_by() -> None:
+    assert Address().hosts == {"127.0.0.1", "localhost", "[::1]"}
+    assert Address(host="0.0.0.0").hosts == frozenset()
+    assert Address(host="::1", port=80).url == "http://[::1]:80"
+
+
+def test_two_models_at_once_are_refused() -> None:
+    asked = CliRunner().invoke(cli, ["studio", "--uri", "models:/a/1", "--generator", "there"])
+    assert isinstance(asked.exception, UsageError)
+    assert "exclude each other" in str(asked.exception)
