@@ -16,6 +16,7 @@ from studio.page.bench import STEPS_MAX, Bench, Look, bench_of
 from studio.page.files import Files, temporary_files
 from studio.page.names import file_name, stem_of
 from studio.page.pills import ANY, NONE
+from studio.page.serve import Address, serve
 from studio.recipe import Recipe
 from studio.source import ModelSource
 from studio.studio import Studio
