@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from assets.resources.mlflow_database import SQLITE, lay_out
 from dataset.errors import ConfigError
 from pipeline.board import board_server, board_url, check_same_collection
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
@@ -40,34 +41,34 @@ def run_up(
     store = prepare_home(settings)
     with explained_databases(settings):
         prepare_pools()
+        # Not by the server: stopped on the way, it would leave half a database.
+        if settings.tracking_uri.startswith(SQLITE):
+            lay_out(Path(settings.tracking_uri.removeprefix(SQLITE)))
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))
+    studio = studio_server(settings, port=studio_port)
     pages = [
         Page("demo board", board, board_port, "--board-port", path="/health"),
         Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
+        Page("studio", studio, studio_port, "--studio-port", path="/health"),
     ]
     if settings.tracking_uri.startswith("http"):
         print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
     else:
-        # First, since its database must be laid out before anything else opens it.
         mlflow = mlflow_server(settings, port=mlflow_port)
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
-    server = studio_server(settings, port=studio_port)
-    studio = Page("studio", server, studio_port, "--studio-port", path="/health")
-    for page in (*pages, studio):
+    for page in pages:
         check_port_free(page.port, name=page.server.name, option=page.option)
     with interruptible(), running([page.server for page in pages]):
         for page in pages:
-            _tell_when_it_answers(page)
-        # Not before: it looks into MLflow's database, which MLflow may have just been laying out.
-        with running([studio.server]):
-            _tell_when_it_answers(studio)
-            print("Ctrl-C ends all of them.", flush=True)
-            while True:
-                for page in (*pages, studio):
-                    page.server.check_alive()
-                time.sleep(LOOK_EVERY_S)
+            wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
+            print(f"{page.name:<12}{page.url}", flush=True)
+        print("Ctrl-C ends all of them.", flush=True)
+        while True:
+            for page in pages:
+                page.server.check_alive()
+            time.sleep(LOOK_EVERY_S)
 
 
 def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settings:
@@ -97,11 +98,6 @@ class Page:
     def url(self) -> str:
         """The address to open."""
         return f"http://{LOOPBACK}:{self.port}"
-
-
-def _tell_when_it_answers(page: Page) -> None:
-    wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
-    print(f"{page.name:<12}{page.url}", flush=True)
 
 
 def mlflow_server(settings: Settings, *, port: int) -> Server:

@@ -13,6 +13,7 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
+from assets.resources.mlflow_database import SQLITE, lay_out
 from dataset.errors import RegistryError
 from models.promotion import OLD_METRIC
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 RUN_KEY = "omokage.run_key"
-SQLITE = "sqlite:///"
 IMAGES = "images"  # where MLflow keeps the pictures of series
 GONE = "RESOURCE_DOES_NOT_EXIST"
 # What of an evaluation stands on the run as a metric, beside the distances that it names itself.
@@ -71,12 +71,13 @@ class TrackingResource(dg.ConfigurableResource[Any]):
     def client(self) -> "MlflowClient":
         """Returns a client on this server, after making the database on first use.
 
-        Raises RegistryError, naming the URI, when it is out of reach.
+        Raises RegistryError, naming the URI, when it is out of reach; StoreError if there is no
+        database yet and it cannot be made.
         """
         import mlflow  # slow to import, and only some stages need it
 
         if self.uri.startswith(SQLITE):
-            Path(self.uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+            lay_out(Path(self.uri.removeprefix(SQLITE)), artifacts=self.artifacts)
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
