@@ -1,5 +1,6 @@
 """The studio as a person meets it: drawing, playing and finishing in a headless Chromium."""
 
+import contextlib
 import re
 import struct
 import threading
@@ -26,7 +27,9 @@ PATIENCE_MS = 30_000
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Champions:
-    return Champions(tmp_path_factory.mktemp("registry") / "home", empty_registry)
+    registry = Champions(tmp_path_factory.mktemp("registry") / "home", empty_registry)
+    registry.crown(registry.register(network(1)))
+    return registry
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +130,22 @@ def keep_seed(page: Page, seed: int) -> None:
 
 
 def test_before_the_first_champion_the_page_says_so_and_then_begins_by_itself(
-    registry: Champions, server: Running, page: Page
+    empty_registry: Path, tmp_path: Path, browser: Browser
 ) -> None:
-    page.goto(server.url)
-    expect(page.locator("#head")).to_contain_text("There is no champion yet")
-    page.locator("#draw").click()
-    page.locator(".toast-body").get_by_text("There is no champion yet").wait_for()
-    registry.crown(registry.register(network(1)))
-    expect(page.locator("#model")).to_contain_text("avatar-generator version 1")
-    expect(page.locator("#model")).to_contain_text(re.compile(r"trained \d{4}-\d\d-\d\d"))
-    assert group(page, "Hair colour").is_visible()
-    draw(page, 8)
+    registry = Champions(tmp_path / "registry", empty_registry)
+    with (
+        studio_server(tmp_path, registry.uri) as server,
+        contextlib.closing(open_page(browser, server.url)) as page,
+    ):
+        page.goto(server.url)
+        expect(page.locator("#head")).to_contain_text("There is no champion yet")
+        page.locator("#draw").click()
+        page.locator(".toast-body").get_by_text("There is no champion yet").wait_for()
+        registry.crown(registry.register(network(1)))
+        expect(page.locator("#model")).to_contain_text("avatar-generator version 1")
+        expect(page.locator("#model")).to_contain_text(re.compile(r"trained \d{4}-\d\d-\d\d"))
+        assert group(page, "Hair colour").is_visible()
+        assert len(draw(page, 8)) == 8
 
 
 def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(

@@ -133,8 +133,11 @@ def test_names_of_downloads_are_plain(name: str, stem: str) -> None:
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        (Address(user="mio"), "--user is given, and a password in $OMOKAGE_STUDIO_PASSWORD is not"),
-        (Address(password="sesame"), "is given, and --user is not"),
+        (Address(user="mio"), "a user is given, and a password in $OMOKAGE_STUDIO_PASSWORD is not"),
+        (
+            Address(password="sesame"),
+            "is given, and a user (--user or $OMOKAGE_STUDIO_USER) is not",
+        ),
     ],
 )
 def test_a_user_without_a_password_is_refused_before_anything_is_served(
