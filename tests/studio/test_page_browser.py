@@ -375,10 +375,6 @@ def until(condition: Any) -> None:
     raise AssertionError("it never came")
 
 
-def drawn_by(found: Any) -> str:
-    return "" if isinstance(found, Exception) else str(found[0]["model"])
-
-
 def test_with_the_registry_down_drawing_goes_on_and_the_head_says_so(
     registry: Champions, server: Running, page: Page
 ) -> None:
