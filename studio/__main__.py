@@ -54,10 +54,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _serve(options: argparse.Namespace) -> None:
     # Slow to import; a port that is taken, and a password without a user, are told before.
     from studio.page.serve import PASSWORD, Address, serve
+    from studio.registry import is_model_uri
     from studio.source import ModelSource
     from studio.studio import Studio
 
-    if options.uri.startswith(("models:", "runs:")) and not options.tracking_uri:
+    if is_model_uri(options.uri) and not options.tracking_uri:
         raise UsageError("no registry is named: set --tracking-uri or MLFLOW_TRACKING_URI")
     # Each draw asks where the alias points, 9 ms with a database: the next one after a move is new.
     source = ModelSource(
@@ -66,6 +67,8 @@ def _serve(options: argparse.Namespace) -> None:
         device=options.device,
         look_every_s=0.05,  # who asks at once need not all ask
     )
+    if not is_model_uri(options.uri):
+        source.current()  # a folder is there or not: what is wrong with it is told before any page
     password = os.environ.get(PASSWORD, "")
     serve(Studio(source), Address(options.host, options.port, options.user, password))
 

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from dataset.errors import UsageError
 from pipeline.cli import cli
+from studio.__main__ import main as serve_studio
 from studio.edits import Edits
 from studio.groups import label_groups
 from studio.limits import UPLOAD_MAX_BYTES
@@ -167,3 +168,10 @@ def test_two_models_at_once_are_refused() -> None:
     asked = CliRunner().invoke(cli, ["studio", "--uri", "models:/a/1", "--generator", "there"])
     assert isinstance(asked.exception, UsageError)
     assert "exclude each other" in str(asked.exception)
+
+
+def test_a_folder_without_a_generator_is_told_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve_studio(["--uri", str(tmp_path)]) == UsageError.exit_code
+    assert f"omokage: {tmp_path} holds no generator" in capsys.readouterr().err
