@@ -45,7 +45,7 @@ up: install
 	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 A real server draws with generators of preset size and random weights, which take as long as trained
 ones: dcgan64 at 64 px and omokage at 128 px. People are gradio_client's, each with a session of its
 own; a draw is timed from asking to the picture's bytes in the client's hand. Then a picture of 128
-px is made 4x larger, and the memory of the server is looked at over two thousand draws.
+px is made 4x larger, and the memory of the server is looked at over a thousand draws.
 """
 
 import argparse
@@ -148,10 +148,7 @@ def _upscale(url: str, room: Path, repeats: int) -> float:
 
 
 def _memory(url: str, process: psutil.Process, *, draws: int) -> dict[str, float]:
-    """Looks at the resident memory after 100 draws, after half and after all of them, MB.
-
-    Its caches and its record of requests fill in the first half; the second shows what stays flat.
-    """
+    """Looks at the resident memory after 100 draws, after half and after all of them, MB."""
     client = Client(url, verbose=False)
     marks: dict[str, float] = {}
     for number in range(1, draws + 1):
@@ -169,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--users", type=int, default=8, help="people who draw at once")
     parser.add_argument("--repeats", type=int, default=5, help="draws of each")
-    parser.add_argument("--draws", type=int, default=2000, help="draws that memory is watched over")
+    parser.add_argument("--draws", type=int, default=1000, help="draws that memory is watched over")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
     return parser
 

@@ -87,9 +87,7 @@ class Studio:
         """
         seeds = _seeds(seed, count)
         model = self.model()
-        return self._remembered(
-            draw_avatars(model, wish_of(labels, model), seeds, psi=psi, noise=noise)
-        )
+        return draw_avatars(model, wish_of(labels, model), seeds, psi=psi, noise=noise)
 
     def redraw(self, link: Link) -> Picture:
         """Draws the picture of a link [R,R,3], neither upscaled nor edited, with the link's model.
@@ -237,11 +235,6 @@ class Studio:
         named = [split_names(row) if isinstance(row, str) else row for row in rows]
         seeds = _seeds(seed, count)
         return play.table(self.model(), named, seeds, psi=psi, noise=noise, advance=advance)
-
-    def _remembered(self, avatars: Iterator[Avatar]) -> Iterator[Avatar]:
-        for avatar in avatars:
-            self._kept.put(avatar.recipe, avatar.picture)
-            yield avatar
 
     def _finished(self, model: OpenModel, recipe: Recipe) -> Picture:
         side = model.spec.resolution_px * recipe.upscale

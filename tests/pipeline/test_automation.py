@@ -1,6 +1,7 @@
 """The chain under automation, from new posts to a new champion, with no hand."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -85,7 +86,10 @@ def new_posts_make_another_champion(house: AutomaticHome) -> None:
     assert reason.endswith("10 % wanted")
     assert house.champion() == 2
     (version, first) = house.tracking.versions({})
-    assert "gain" in version.tags["omokage.decision"]
+    decision = version.tags["omokage.decision"]
+    assert re.search(r"version 2 has distance [\d.]+, champion version 1 has [\d.]+", decision)
+    gain, needed = map(float, re.findall(r"gain (-?[\d.]+), more than ([\d.]+)", decision)[0])
+    assert gain > needed
     previous = house.tracking.holder("previous")
     assert previous is not None
     assert previous.version == first.version
