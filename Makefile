@@ -44,6 +44,7 @@ demo: install
 up: install
 	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
 
+# Three workers on two cores: many tests wait, for servers, clocks and each other's processes.
 test: install
 	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
