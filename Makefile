@@ -19,7 +19,7 @@ DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(
 .PHONY: help install demo up test lint clean
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^#/!q; s/^# //p' Makefile
 
 install: $(STAMP)
 
