@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from dataset.errors import OmokageError, UsageError
+from studio.default_model import CHAMPION_URI
 
-CHAMPION = "models:/avatar-generator@champion"
 INTERRUPTED = 130
 
 
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m studio", description="Serves the studio.")
     parser.add_argument(
-        "--uri", default=CHAMPION, help=f"model URI or folder to draw with (default: {CHAMPION})"
+        "--uri",
+        default=CHAMPION_URI,
+        help=f"model URI or folder to draw with (default: {CHAMPION_URI})",
     )
     parser.add_argument(
         "--tracking-uri",

@@ -10,10 +10,11 @@ from dataset.errors import nearest
 from studio.edits import DECIMALS, Edits, number_text, read_number
 from studio.faults import Faulty, quoted
 from studio.limits import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS
+from studio.upscaling.kinds import DENOISE
+from studio.upscaling.kinds import FACTORS as ENLARGEMENTS
 
 NOISES = ("const", "none", "random")  # those of models.sampling, which needs torch
-FACTORS = (1, 2, 4)
-DENOISES = (-1, 0, 1, 2, 3)  # -1: none
+FACTORS = (1, *ENLARGEMENTS)
 MAX_NAME = 200  # characters of a label or of a registered model's name
 WHAT = "the settings of the picture"
 
@@ -202,7 +203,7 @@ def _upscale_faults(upscale: Any) -> list[str]:
 
 
 def _denoise_faults(denoise: Any) -> list[str]:
-    if _is_whole(denoise) and denoise in DENOISES:
+    if _is_whole(denoise) and denoise in DENOISE:
         return []
     return [f"denoise is {quoted(denoise)}; -1 (none) or 0 to 3 is wanted"]
 

@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 
 from dataset.errors import OmokageError, RegistryError, UsageError
+from studio.default_model import CHAMPION_URI
 from studio.opened import DIGEST, OpenModel, open_folder, open_found
 from studio.registry import (
     AbsentError,
@@ -15,7 +16,6 @@ from studio.registry import (
     parse_model_uri,
 )
 
-CHAMPION_URI = "models:/avatar-generator@champion"
 RETRY_S = 10.0  # after a registry that did not answer or a version that cannot be opened
 
 

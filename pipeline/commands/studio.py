@@ -8,8 +8,7 @@ import click
 from dataset.errors import UsageError
 from pipeline.commands.options import home_option
 from pipeline.settings import read_settings
-
-CHAMPION = "models:/avatar-generator@champion"  # as in studio.source, which imports torch
+from studio.default_model import CHAMPION_URI
 
 
 @click.command()
@@ -18,7 +17,7 @@ CHAMPION = "models:/avatar-generator@champion"  # as in studio.source, which imp
     "--uri",
     default="",
     metavar="URI",
-    help=f"Model to draw with: an alias is followed when it moves (default: {CHAMPION}).",
+    help=f"Model to draw with: an alias is followed when it moves (default: {CHAMPION_URI}).",
 )
 @click.option(
     "--generator",
@@ -50,7 +49,7 @@ def studio(
     if uri and generator:
         raise UsageError("--uri and --generator exclude each other: both say what draws")
     settings = read_settings(home=home)
-    command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION]
+    command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION_URI]
     command += ["--device", device, "--host", host, "--port", str(port)]
     command += ["--user", user] if user else []
     sys.stdout.flush()

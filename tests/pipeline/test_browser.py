@@ -351,4 +351,8 @@ def test_the_studio_draws_with_the_champion(servers: Servers, page: Page) -> Non
     page.goto(servers.studio)
     page.get_by_text("avatar-generator version 1").wait_for()
     page.locator("#draw").click()
-    page.locator("#grid img").first.wait_for()
+    page.wait_for_function("document.querySelectorAll('#grid img').length === 8")
+    widths = page.locator("#grid img").evaluate_all(
+        "all => Promise.all(all.map((one) => one.decode().then(() => one.naturalWidth)))"
+    )
+    assert widths == [64] * 8, "as many pictures as the page asks for, of the champion's side"

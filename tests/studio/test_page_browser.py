@@ -297,9 +297,10 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     for name, told in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
         page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
         page.locator(".toast-body").get_by_text(told).wait_for()
+        assert not page.locator("#link").is_visible(), "nothing of it lies on the bench"
     page.get_by_role("tab", name="Draw").click()
     set_number(page, "count", 1)
-    draw(page, 1)
+    assert len(draw(page, 1)) == 1, "the page goes on"
 
 
 def bomb(side: int) -> bytes:
@@ -385,6 +386,6 @@ def test_with_the_registry_down_drawing_goes_on_and_the_head_says_so(
     try:
         expect(page.locator("#head .notice")).to_contain_text("Drawing goes on with")
         set_number(page, "count", 1)
-        draw(page, 1)
+        assert len(draw(page, 1)) == 1, "the page goes on"
     finally:
         database.write_bytes(content)

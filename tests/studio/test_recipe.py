@@ -9,7 +9,8 @@ from models import sampling
 from studio import recipe as recipes
 from studio.edits import Edits
 from studio.limits import MAX_SEED
-from studio.recipe import DENOISES, FACTORS, KEYS, NOISES, Recipe
+from studio.recipe import FACTORS, KEYS, NOISES, Recipe
+from studio.upscaling import DENOISE
 from tests.studio.test_edits import all_edits, unhurried
 
 GOOD = "model=avatar-generator%2F3&seed=17"
@@ -33,7 +34,7 @@ def recipe_values(draw: st.DrawFn) -> Recipe:
         draw(st.floats(0, 2)),
         noise=draw(st.sampled_from(NOISES)),
         upscale=draw(st.sampled_from(FACTORS)),
-        denoise=draw(st.sampled_from(DENOISES)),
+        denoise=draw(st.sampled_from(DENOISE)),
         edits=draw(all_edits()),
     )
 
