@@ -1,0 +1,91 @@
+"""A home that version 0.1.0 (commit e1fea30) made opens, resumes and draws as it did there.
+
+`tests/homes/e1fea30.tar.xz` holds 60 posts of coloured squares with their blobs, crops, tables and
+manifest, half a training of the smallest dcgan64, and the grid that e1fea30 drew from it.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from assets.faces import faces
+from assets.labels import labels
+from assets.machine_labels import machine_labels
+from assets.manifest import manifest
+from assets.resources import ChildProcess, ComputeResource, StoreResource
+from crawlers.ledger import Ledger
+from dataset.store import Store
+from models import sample, train
+from pipeline.cli import cli
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "homes" / "e1fea30.tar.xz"
+MANIFEST = "f1c9677139b7d65fbc0efd75e6e739b40596539cd7447e866ef3ed69ae51bf0c"
+TRAINING = "generators/stored"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path
+
+
+def test_a_stored_home_shows_its_status(home: Path) -> None:
+    shown = CliRunner().invoke(cli, ["status", "--home", str(home)])
+    assert shown.exit_code == 0, shown.output
+    assert "posts      60 rows" in shown.output
+    assert f"manifest   {MANIFEST}" in shown.output
+
+
+def test_a_stored_ledger_opens_with_every_blob(home: Path) -> None:
+    with Ledger.of(Store(str(home))) as ledger:
+        assert len(list(ledger.blobs())) == 60
+
+
+def test_a_stored_home_is_built_on_without_cropping_anything_again(home: Path) -> None:
+    result = dg.materialize(
+        [faces, labels, machine_labels, manifest],
+        resources={
+            "store": StoreResource(root=str(home)),
+            "compute": ComputeResource(),
+            "child": ChildProcess(),
+        },
+        run_config={
+            "ops": {
+                "faces": {"config": {"cropped": True, "mode": "fast"}},
+                "manifest": {"config": {"eval_frac": 0.2}},
+            }
+        },
+    )
+    (made,) = result.asset_materializations_for_node("faces")
+    assert made.metadata["shards_reused"].value == len(list((home / "faces").glob("*.parquet")))
+    (made,) = result.asset_materializations_for_node("manifest")
+    assert made.metadata["digest"].value == MANIFEST
+
+
+def test_a_stored_generator_draws_what_it_drew(home: Path) -> None:
+    drawn = home / "drawn.png"
+    arguments = ["--generator", str(home / TRAINING), "--n", "4", "--seed", "5"]
+    assert sample.main(["grid", *arguments, "--out", str(drawn)]) == 0
+    before = np.asarray(Image.open(home / "expected.png"), dtype=np.int16)
+    now = np.asarray(Image.open(drawn), dtype=np.int16)
+    # Other processors round differently; on one machine the bytes are equal.
+    assert np.abs(now - before).max() <= 2
+
+
+def test_a_stored_training_resumes(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["total_kimg=0.064", "snapshot_kimg=0.032", "g_width=0.03", "d_width=0.03"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    arguments = ["--home", str(home), "--out", TRAINING, "--preset", "dcgan64-smoke", *overrides]
+    assert train.main(arguments) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["images_seen"] == 64
+    assert result["manifest_digest"] == MANIFEST
+    checkpoints = sorted(path.name for path in (home / TRAINING / "checkpoints").iterdir())
+    assert checkpoints == ["0000000032", "0000000064"]  # the stored one was not trained again
