@@ -91,8 +91,8 @@ def generator(
     watch = Stopwatch()
     # These import torch, which the code location need not load.
     from assets.growth import planned
-    from models.checkpoints import finished
     from models.presets import preset
+    from models.training.checkpoint import finished
 
     opened = store.open()
     with plain_failures():
@@ -204,7 +204,7 @@ def _origin(plan: "Plan", facts: Mapping[str, Any]) -> dg.MetadataValue:
 
 def _best_snapshot(store: Store, folder: str) -> dict[str, Any]:
     """Returns the least score of the kept checkpoints, and where it was; {} if none is scored."""
-    from models.checkpoints import facts_of, finished
+    from models.training.checkpoint import facts_of, finished
 
     facts = [facts_of(store, place) for place in finished(store, f"{folder}/checkpoints")]
     scored = [one for one in facts if one.get("score") is not None]

@@ -8,8 +8,8 @@ from dataset.errors import TrainingError
 from dataset.manifest import Manifest
 from dataset.store import Store
 from models.config import TrainConfig, overridden
-from models.continuing import last_checkpoint, unfit_to_continue
 from models.families import family_of
+from models.training.checkpoint import last_checkpoint, unfit_to_continue
 
 FOLDER = "generators"
 

@@ -12,7 +12,7 @@ from dataset.store import Store
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from models.networks import GeneratorNet
+    from models.families.base import GeneratorNet
 
 SHEET = "champion.png"  # at the home's top, for people
 LABELS_SHEET = "labels.png"
@@ -28,10 +28,10 @@ def swap_sheet(folder: str) -> bytes:
     folder: path or URL of a generator, or of a registered model's files. Without hair colours it is
     the first labels; without labels, characters as they come.
     """
-    from models.generators import load_generator, typical_rows  # these import torch
+    from models.io.generators import load_generator, typical_rows  # these import torch
     from models.registered.opened import OpenedGenerator, is_registered, registered_files
-    from models.sampling import draw, grid
-    from models.tables import swap_table
+    from models.sampling.draw import draw, grid
+    from models.sampling.tables import swap_table
 
     network: GeneratorNet
     if is_registered(Path(folder)):

@@ -33,10 +33,9 @@ from models.evaluation.measuring import Measured, Measuring
 from models.evaluation.numbers import Reals, joint_statistics, numbers_of, plain_statistics
 from models.extractors import Extractor, efficientnet_lite0
 from models.families import family_of
-from models.families.size import NetworkSize
+from models.families.base import GeneratorNet, NetworkSize
 from models.metrics.frechet import joint_weight
-from models.networks import GeneratorNet
-from models.sampling import CHUNK, draw
+from models.sampling.draw import CHUNK, draw
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 SIDE_PX = 64

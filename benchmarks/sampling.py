@@ -16,12 +16,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.manifest import peak_mb
-from models.clips import Clip, Ends, make_clip, morph, one_way
 from models.families import family_of
-from models.families.size import NetworkSize
+from models.families.base import GeneratorNet, NetworkSize
 from models.labels import label_rows
-from models.networks import GeneratorNet
-from models.videos import write_clip
+from models.sampling.clips import Clip, Ends, make_clip, morph, one_way
+from models.sampling.video import write_clip
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 SIDE_PX = 128

@@ -30,14 +30,14 @@ from torch import Tensor, nn
 from benchmarks.children import REPOSITORY, BenchmarkError
 from benchmarks.plain_stylegan2 import PlainSettings, PlainSize, PlainTraining
 from dataset.errors import OmokageError
-from models.batches import Batches
-from models.beginning import new_state, set_up, uses_bf16
 from models.config import TrainConfig, overridden
-from models.devices import held_device
 from models.families import FAMILIES, family_of
-from models.losses import positive_weights
 from models.presets import PRESETS
-from models.step import Parts, train_step
+from models.training.data import Batches
+from models.training.devices import held_device
+from models.training.loop import new_state, set_up, uses_bf16
+from models.training.losses import positive_weights
+from models.training.step import Parts, train_step
 
 # As many labels as a real set has, and their names, by which a family may choose.
 LABELS = (

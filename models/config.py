@@ -2,15 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dataset.errors import ConfigError, listed, nearest
 from dataset.store import digest_of
 from models.families import BY_CHANNELS, BY_WIDTH, Family, family_of
-from models.families.size import NetworkSize
-from models.losses import LOSSES
-from models.overrides import is_device, read_overrides
+from models.families.base import NetworkSize
+from models.training.losses import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16")
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
@@ -43,7 +42,7 @@ class TrainConfig:
     d_steps: int = 1  # steps of D for each of G
     ema_kimg: float = 2.0  # half-life of the averaged generator
     # Losses and penalties.
-    loss: str = "ns"  # a name in models.losses.LOSSES
+    loss: str = "ns"  # a name in models.training.losses.LOSSES
     g_label_weight: float = 1.0  # λ of the label loss that G minimises on fakes
     d_label_weight: float = 1.0  # λ of the label loss that D minimises on reals
     clip: float = 0.01  # D's weights stay within ± this under loss wgan
@@ -218,4 +217,61 @@ _SIZES: dict[str, Any] = {
     field.name: field.default
     for field in dataclasses.fields(TrainConfig)
     if field.name in {*BY_WIDTH, *BY_CHANNELS, "blocks"}
+}
+
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def read_overrides(
+    settings: type[Any], overrides: Sequence[str], *, heading: str
+) -> dict[str, Any]:
+    """Returns the values of `key=value` texts for fields of the dataclass `settings`.
+
+    Raises ConfigError, under `heading`, naming each text that is no key=value, each unknown key
+    with the nearest right one, and each value that is none of its field's type.
+    """
+    kinds: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(settings)}
+    values: dict[str, Any] = {}
+    faults = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            faults.append(f'"{text}" is no key=value, such as batch=32')
+        elif name not in kinds:
+            faults.append(f'"{name}" is unknown{nearest(name, kinds)}')
+        else:
+            read, wanted = _READERS[kinds[name]]
+            try:
+                values[name] = read(value)
+            except ValueError:
+                faults.append(f'{name} is "{value}", {wanted} wanted')
+    if faults:
+        raise ConfigError(f"{heading}:\n{listed(faults)}")
+    return values
+
+
+def is_device(text: str) -> bool:
+    """Tells whether a text names a device: auto, cpu, cuda or cuda:N."""
+    return text in ("auto", "cpu", "cuda") or (text[:5] == "cuda:" and text[5:].isdigit())
+
+
+def _read_bool(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(text)
+    return _BOOLEANS[text.lower()]
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+_READERS: dict[Any, tuple[Callable[[str], Any], str]] = {
+    bool: (_read_bool, "true or false"),
+    int: (int, "a whole number"),
+    float: (_read_float, "a number"),
+    str: (str, "a text"),
 }

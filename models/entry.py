@@ -12,7 +12,7 @@ from typing import Any
 
 from dataset.errors import OmokageError
 from dataset.parent import end_with_parent, end_with_process
-from models.parallel import rank_of_environment
+from models.training.distributed import rank_of_environment
 
 # torchrun ends all once one has ended; of a fault that all share, the first one has to tell.
 FIRST_SPEAKS_S = 3.0

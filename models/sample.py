@@ -14,16 +14,25 @@ from PIL import Image
 
 from dataset.errors import UsageError
 from dataset.store import Store
-from models.clips import Clip, Ends, around, loop, make_clip, morph, one_way, there_and_back
 from models.entry import run_entry
-from models.generators import load_generator, typical_rows
+from models.families.base import GeneratorNet
+from models.io.generators import load_generator, typical_rows
 from models.labels import Rows, label_row, label_rows, split_names
-from models.networks import GeneratorNet
-from models.png import AS_THEY_COME, drawing_facts, png_bytes
-from models.sample_options import COMMANDS, PROG, parser
-from models.sampling import asked_labels, draw, grid, laid_out
-from models.tables import label_table, mixing_table, swap_table, sweep_table
-from models.videos import write_clip
+from models.sampling.clips import (
+    Clip,
+    Ends,
+    around,
+    loop,
+    make_clip,
+    morph,
+    one_way,
+    there_and_back,
+)
+from models.sampling.draw import asked_labels, draw, grid, laid_out
+from models.sampling.options import COMMANDS, PROG, parser
+from models.sampling.png import AS_THEY_COME, drawing_facts, png_bytes
+from models.sampling.tables import label_table, mixing_table, swap_table, sweep_table
+from models.sampling.video import write_clip
 
 
 def main(argv: list[str] | None = None, *, prog: str = PROG, generator: str = "") -> int:

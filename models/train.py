@@ -7,13 +7,12 @@ from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
-from models.batches import local_store
 from models.entry import Report, run_entry, stop_signals
-from models.loop import CLOCKS, train
-from models.parallel import rank_of_environment
 from models.presets import PRESETS, preset
-from models.tracking import NoTracker, tracker_from_environment
-from models.training_set import TrainingSet
+from models.training.data import TrainingSet, local_store
+from models.training.distributed import rank_of_environment
+from models.training.loop import CLOCKS, train
+from models.training.progress_log import NoTracker, tracker_from_environment
 
 
 def main(argv: list[str] | None = None) -> int:

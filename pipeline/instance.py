@@ -88,7 +88,7 @@ def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
     A limit that the user has set (`dagster instance concurrency set gpu N`, or in the UI) stands.
     What was set here before is told from that by a note beside the instance's dagster.yaml.
     """
-    from models.devices import gpu_count  # imports torch
+    from models.training.devices import gpu_count  # imports torch
 
     storage = instance.event_log_storage
     note = Path(instance.root_directory) / GPU_NOTE

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dataset.errors import RegistryError
-from models.generators import WEIGHTS
+from models.io.generators import WEIGHTS
 from models.labels import split_names
-from models.png import drawing_facts, png_bytes
 from models.registered.opened import registered_files
-from models.sampling import asked_labels, draw, grid
+from models.sampling.draw import asked_labels, draw, grid
+from models.sampling.png import drawing_facts, png_bytes
 from studio.default_model import CHAMPION_URI
 from studio.opened import open_registered
 from studio.registry import Registry, parse_model_uri

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
 from models.labels import label_rows, names_of
-from models.sampling import draw
+from models.sampling.draw import draw
 from studio.abilities import abilities
 from studio.asked import number, one_of, whole
 from studio.faults import quoted

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dataset.errors import UsageError, listed
-from models.shown import shown
+from models.io.safe_io import shown
 
 
 class Faulty(UsageError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.networks import GeneratorNet, Noise
+from models.families.base import GeneratorNet, Noise
 from studio.turns import TURNS
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from models.checkpoints import TENSORS
-from models.devices import gpu_count
-from models.generators import CHECKPOINTS, GENERATOR, WEIGHTS, find_generator, load_generator
-from models.generators import typical_rows as read_typical_rows
+from models.families.base import GeneratorNet
+from models.families.spec import GeneratorSpec
+from models.io.generators import CHECKPOINTS, GENERATOR, WEIGHTS, find_generator, load_generator
+from models.io.generators import typical_rows as read_typical_rows
+from models.io.tensors import generator_digest
 from models.labels import Rows
-from models.networks import GeneratorNet
 from models.registered.export import PROGRAM
 from models.registered.opened import OpenedGenerator, is_registered, open_files, registered_files
-from models.spec import GeneratorSpec
-from models.tensors import generator_digest
+from models.training.checkpoint import TENSORS
+from models.training.devices import gpu_count
 from studio.registry import Found, Registry, parse_model_uri, told_time
 
 DIGEST = "sha256:"  # begins the key of a model that is no version of a registered one

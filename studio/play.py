@@ -10,7 +10,8 @@ from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from models.clips import (
+from models.labels import Rows, label_rows
+from models.sampling.clips import (
     Clip,
     Ends,
     Frame,
@@ -21,12 +22,11 @@ from models.clips import (
     one_way,
     there_and_back,
 )
-from models.labels import Rows, label_rows
-from models.png import SOFTWARE, png_bytes, shortened
-from models.sampling import grid, titled
-from models.tables import mixing_table, sweep_table
-from models.videos import FPS_MAX as FPS_BY_END
-from models.videos import write_clip
+from models.sampling.draw import grid, titled
+from models.sampling.png import SOFTWARE, png_bytes, shortened
+from models.sampling.tables import mixing_table, sweep_table
+from models.sampling.video import FPS_MAX as FPS_BY_END
+from models.sampling.video import write_clip
 from studio.abilities import SPACES, abilities
 from studio.asked import number, one_of, whole
 from studio.drawing import (

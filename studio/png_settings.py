@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 from dataset.decode import Picture, UnreadablePicture, decode
 from dataset.errors import UsageError
-from models.shown import shown
+from models.io.safe_io import shown
 from studio.limits import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 from studio.png_texts import png_texts
 from studio.recipe import Recipe
 
-SOFTWARE = "Omokage"  # what models.png says too, which needs torch
+SOFTWARE = "Omokage"  # what models.sampling.png says too, which needs torch
 PREFIX = "omokage "
 LINK = f"{PREFIX}link"
 NONE = "none"
@@ -19,7 +19,7 @@ Facts = Mapping[str, str | None]  # texts by name; None: damaged
 
 
 def recipe_facts(recipe: Recipe, *, model: str, digest: str) -> dict[str, str]:
-    """Returns what the PNG of a recipe says, as texts by name, for `models.png.png_bytes`.
+    """Returns what the PNG of a recipe says, as texts by name, for `models.sampling.png.png_bytes`.
 
     model: its name for people, "avatar-generator version 3"; digest: of its weights, 64 hex.
     All but "omokage link" is for people; the link is what is read back.

@@ -13,7 +13,7 @@ from studio.limits import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS
 from studio.upscaling.kinds import DENOISE
 from studio.upscaling.kinds import FACTORS as ENLARGEMENTS
 
-NOISES = ("const", "none", "random")  # those of models.sampling, which needs torch
+NOISES = ("const", "none", "random")  # those of models.sampling.draw, which needs torch
 FACTORS = (1, *ENLARGEMENTS)
 MAX_NAME = 200  # characters of a label or of a registered model's name
 WHAT = "the settings of the picture"

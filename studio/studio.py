@@ -9,7 +9,7 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.labels import split_names
-from models.png import png_bytes
+from models.sampling.png import png_bytes
 from studio import play
 from studio.abilities import abilities
 from studio.asked import whole

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from dataset.store import Store
-from models.generators import TRAIN, load_generator
-from models.ticks import PROGRESS
+from models.io.generators import TRAIN, load_generator
+from models.training.progress_log import PROGRESS
 
 OUTCOME = "outcome.json"  # written last: where it stands, the entrant is done
 MEASURED, FAILED = "measured", "failed"

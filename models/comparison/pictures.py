@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.generators import load_generator
+from models.families.base import GeneratorNet
+from models.io.generators import load_generator
 from models.labels import Rows, typical_labels
 from models.metrics.hair import hair_labels
-from models.networks import GeneratorNet
-from models.sampling import draw, grid, titled
-from models.tables import swap_table
+from models.sampling.draw import draw, grid, titled
+from models.sampling.tables import swap_table
 
 COLUMNS = 10
 CELL_PX = 64

@@ -10,8 +10,8 @@ from dataset.vocabulary import sided
 from models.comparison.sets import Choice, choices_of
 from models.config import TrainConfig
 from models.families import family_of
-from models.loop import CLOCKS
 from models.presets import preset
+from models.training.loop import CLOCKS
 
 ENDLESS_KIMG = 1e7  # the time ends such a training
 CURVE_POINTS = 8  # scored snapshots of a training whose length is given in pictures

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from dataset.store import Store
+from models.io.tensors import parse_tensors
 from models.metrics.frechet import Statistics
-from models.tensors import parse_tensors
 
 Array = npt.NDArray[np.float64]
 

@@ -7,8 +7,6 @@ from typing import Any
 from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
-from models.batches import local_store
-from models.devices import held_device
 from models.entry import Report, stop_signals
 from models.evaluation.measure import evaluate
 from models.evaluation.protocol import (
@@ -24,6 +22,8 @@ from models.evaluation.protocol import (
 )
 from models.evaluation.subject import open_subject
 from models.extractors import EXTRACTORS, extractor
+from models.training.data import local_store
+from models.training.devices import held_device
 
 WEIGHTS_VARIABLE = "OMOKAGE_EXTRACTOR_WEIGHTS"
 WEIGHTS_CACHE = "cache/weights"

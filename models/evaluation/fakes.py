@@ -10,14 +10,14 @@ import torch
 
 from dataset.errors import TrainingError
 from dataset.store import Store, digest_of
-from models.batches import local_store
 from models.evaluation.going import Going
 from models.evaluation.measuring import Measured, Measuring
 from models.evaluation.rows import RowFile, alone
+from models.families.base import GeneratorNet
+from models.io.provenance import code_version
 from models.labels import Rows
-from models.networks import GeneratorNet
-from models.provenance import code_version
-from models.sampling import CHUNK, Pictures, draw
+from models.sampling.draw import CHUNK, Pictures, draw
+from models.training.data import local_store
 
 WORK = "evaluating"
 STATE = "state.json"

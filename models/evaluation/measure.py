@@ -55,12 +55,12 @@ from models.evaluation.reference import (
 )
 from models.evaluation.truncation import curve_point
 from models.extractors import Extractor
+from models.families.base import GeneratorNet
 from models.labels import Rows, typical_labels
 from models.metrics.frechet import Statistics, joint_weight
 from models.metrics.hair import hair_labels, hits, tones_by_label
 from models.metrics.label_scores import average_precisions, flip_success
 from models.metrics.memory import Memory
-from models.networks import GeneratorNet
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
 JUDGES, STATISTICS = "cache/judges", "cache/statistics"

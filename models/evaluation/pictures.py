@@ -10,10 +10,10 @@ from dataset.store import Store
 from models.evaluation.fakes import FakeSet
 from models.evaluation.measuring import Measured, Pictures
 from models.evaluation.reference import Split
+from models.families.base import GeneratorNet
 from models.metrics.blocks import blocks, squared_distances
 from models.metrics.memory import Memory
-from models.networks import GeneratorNet
-from models.sampling import CHUNK, grid
+from models.sampling.draw import CHUNK, grid
 
 FAKES, REALS, NEIGHBOURS = "fakes.png", "reals.png", "neighbours.png"
 SHOWN = 32  # pictures on fakes.png and reals.png

@@ -11,14 +11,14 @@ from dataset.errors import EmptyStageError, UsageError
 from dataset.manifest import Manifest
 from dataset.packed import Packed, pack
 from dataset.store import Store, digest_of
-from models.batches import local_store
 from models.evaluation.going import Going
 from models.evaluation.judge import JudgeConfig
 from models.evaluation.measuring import Measured, Measuring, Pictures
 from models.evaluation.protocol import Protocol
 from models.evaluation.rows import RowFile, alone
 from models.labels import Rows
-from models.sampling import CHUNK
+from models.sampling.draw import CHUNK
+from models.training.data import local_store
 
 CACHE = "cache/features"
 _VERSION = 1  # of what a row holds

@@ -8,15 +8,15 @@ import torch
 
 from dataset.errors import UsageError
 from dataset.store import Store
-from models.checkpoints import STATE, TENSORS
-from models.generators import GENERATOR, TRAIN, WEIGHTS, Place, find_generator, load_generator
-from models.networks import GeneratorNet
+from models.families.base import GeneratorNet
+from models.io.generators import GENERATOR, TRAIN, WEIGHTS, Place, find_generator, load_generator
 from models.registered.opened import (
     OpenedGenerator,
     is_registered,
     program_sha256,
     registered_files,
 )
+from models.training.checkpoint import STATE, TENSORS
 
 FOREIGN = "evaluations"  # under the home: of what lies outside, and of checkpoints, which go
 

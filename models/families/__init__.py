@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
 from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
-from models.families.size import NetworkSize
-from models.networks import DiscriminatorNet, GeneratorNet
-from models.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize
+from models.families.spec import GeneratorSpec
 
 Labels = tuple[str, ...]
 

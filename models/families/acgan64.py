@@ -32,11 +32,10 @@ from torch import Tensor, nn
 
 from dataset.errors import ConfigError
 from dataset.vocabulary import appearance
-from models.families.size import NetworkSize, scaled
-from models.layers.dense import Dense
+from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
+from models.families.spec import GeneratorSpec
+from models.layers.equalized import Dense
 from models.layers.norm import BatchNorm2d
-from models.networks import DiscriminatorNet, GeneratorWithoutW
-from models.spec import GeneratorSpec
 
 RESOLUTION_PX = 64
 Z_DIM = 100

@@ -29,11 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.families.size import NetworkSize, scaled
-from models.layers.dense import Dense
+from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
+from models.families.spec import GeneratorSpec
+from models.layers.equalized import Dense
 from models.layers.norm import ConditionalNorm
-from models.networks import DiscriminatorNet, GeneratorWithoutW
-from models.spec import GeneratorSpec
 
 RESOLUTION_PX = 64
 Z_DIM = 100

@@ -36,15 +36,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.families import stylegan2
-from models.families.size import NetworkSize
+from models.families.base import DiscriminatorNet, NetworkSize
+from models.families.spec import GeneratorSpec
 from models.families.stylegan2 import channels, sides
-from models.layers.equalized import EqualConv, EqualDense
+from models.layers.equalized import EqualConv, EqualDense, full_precision
+from models.layers.heads import ProjectionHead
 from models.layers.modulated import GAIN, SLOPE
-from models.layers.precision import full_precision
-from models.layers.projection import ProjectionHead
 from models.layers.resample import Down
-from models.networks import DiscriminatorNet
-from models.spec import GeneratorSpec
 
 RESOLUTIONS_PX = stylegan2.RESOLUTIONS_PX
 RGB_START = 0.1  # of the colours' weights: the first pictures are grey, not noise

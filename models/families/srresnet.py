@@ -41,11 +41,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.families.size import NetworkSize, scaled
-from models.layers.dense import Dense
+from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
+from models.families.spec import GeneratorSpec
+from models.layers.equalized import Dense
 from models.layers.norm import BatchNorm2d
-from models.networks import DiscriminatorNet, GeneratorWithoutW
-from models.spec import GeneratorSpec
 
 RESOLUTIONS_PX = (64, 128)
 Z_DIM = 128

@@ -48,15 +48,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.errors import UsageError
-from models.families.size import NetworkSize
-from models.layers.equalized import EqualConv, EqualDense
-from models.layers.minibatch_std import with_minibatch_std
+from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize, Noise
+from models.families.spec import GeneratorSpec
+from models.layers.equalized import EqualConv, EqualDense, full_precision
+from models.layers.heads import ProjectionHead, with_minibatch_std
 from models.layers.modulated import GAIN, SLOPE, StyledConv, ToRGB
-from models.layers.precision import full_precision
-from models.layers.projection import ProjectionHead
 from models.layers.resample import Blur, Down, doubled
-from models.networks import DiscriminatorNet, GeneratorNet, Noise
-from models.spec import GeneratorSpec
 
 RESOLUTIONS_PX = (8, 16, 32, 64, 128, 256, 512, 1024)
 MAPPING_LR = 0.01

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.parallel import rank
+from models.training.distributed import rank
 
 _FACTORS = (0x7FEB352D, 0x846CA68B - (1 << 32))  # the second as a signed number of 32 bits
 _BITS = 24  # of each element's number that are compared with the chance

@@ -4,6 +4,7 @@ Every weight then has about the same size, so Adam's step means the same to all 
 Source: Karras et al. 2018, arXiv:1710.10196, section 4.1.
 """
 
+import contextlib
 import math
 
 import torch
@@ -70,3 +71,24 @@ class EqualConv(nn.Module):
         """Maps x [N,I,H,W] to [N,O,H',W']."""
         bias = None if self.bias is None else self.bias * self.gain
         return F.conv2d(x, self.weight * self.scale, bias, stride=self.stride, padding=self.padding)
+
+
+class Dense(nn.Linear):
+    """torch's dense layer; with no inputs or no outputs it starts at a bias of 0, unwarned."""
+
+    def reset_parameters(self) -> None:
+        """Draws the weights as torch does."""
+        if self.weight.numel():
+            super().reset_parameters()
+        elif self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Returns a context without autocast on x's device.
+
+    Where no autocast is on, it is an empty one: an exported program then holds no trace of it.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return contextlib.nullcontext()

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers.equalized import EqualDense
-from models.layers.precision import full_precision
+from models.layers.equalized import EqualDense, full_precision
 from models.layers.resample import Blur
 
 SLOPE = 0.2  # of the leaky relu

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from models.layers.dense import Dense
-from models.parallel import sum_over_ranks, world
+from models.layers.equalized import Dense
+from models.training.distributed import sum_over_ranks, world
 
 EPSILON = 1e-5
 

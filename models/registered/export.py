@@ -7,9 +7,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from models.generators import SPEC, TYPICAL, WEIGHTS, load_generator, typical_rows
+from models.families.base import GeneratorNet
+from models.io.generators import SPEC, TYPICAL, WEIGHTS, load_generator, typical_rows
 from models.labels import names_of
-from models.networks import GeneratorNet
 
 PROGRAM = "generator.pt2"
 # By their names in the model. `predict` needs these; the first versions carried nothing else.

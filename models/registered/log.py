@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from dataset.errors import RegistryError
-from models.generators import load_generator
+from models.io.generators import load_generator
 from models.registered.export import FILES, export_generator
 
 CODE = Path(__file__).with_name("avatar_generator.py")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dataset.errors import RegistryError, UsageError
-from models.generators import SPEC, WEIGHTS, load_generator, read_spec
-from models.networks import GeneratorNet, Noise
+from models.families.base import GeneratorNet, Noise
+from models.io.generators import SPEC, WEIGHTS, load_generator, read_spec
 from models.registered.export import NEEDED, PROGRAM
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dataset.errors import ConfigError, listed
 from dataset.store import digest_of
-from models.overrides import is_device, read_overrides
+from models.config import is_device, read_overrides
 
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
 

@@ -16,11 +16,11 @@ from dataset.errors import TrainingError, listed
 from dataset.geometry import resized
 from dataset.store import Store, digest_of
 from dataset.vocabulary import sided
+from models.io.tensors import read_tensors, tensor_faults
 from models.tagger.calibration import Calibration, sigmoid
 from models.tagger.config import TaggerConfig
 from models.tagger.interface import Images, Probabilities, check_images
 from models.tagger.network import TaggerNet
-from models.tensors import read_tensors, tensor_faults
 
 WEIGHTS = "tagger.safetensors"
 FACTS = "tagger.json"

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dataset.errors import TrainingError, listed
 from dataset.vocabulary import sided
-from models.losses import positive_weights
 from models.tagger.augment import varied
 from models.tagger.calibration import fit, none_for
 from models.tagger.config import TaggerConfig
 from models.tagger.interface import Images, check_images
 from models.tagger.network import TaggerNet, begin_at_frequency
 from models.tagger.tagger import Tagger, at_side, scaled
+from models.training.losses import positive_weights
 
 Progress = Callable[[dict[str, Any]], None]
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dataset.errors import TrainingError
 from models.families.stylegan2 import MAPPING_LR
-from models.shown import shown
+from models.io.safe_io import shown
 from models.weights.renaming import Found, Row, Table, spec_from
 from models.weights.restricted_pickle import Refused, plain_makers, read_pickle
 from models.weights.stored import StoredTensor, tensor_makers

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from dataset.errors import TrainingError, listed
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
+from models.families.spec import GeneratorSpec
 from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
-from models.shown import shown
-from models.spec import GeneratorSpec
+from models.io.safe_io import shown
 from models.weights.stored import StoredTensor
 
 FAMILY = "stylegan2"

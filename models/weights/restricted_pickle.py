@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dataset.errors import TrainingError
-from models.shown import shown
+from models.io.safe_io import shown
 
 MAX_INSTRUCTIONS = 500_000  # a 1024 px StyleGAN2 with both optimisers has about 100,000
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataset.errors import TrainingError
-from models.shown import shown
+from models.io.safe_io import shown
 from models.weights.renaming import Found, Row, Table, spec_from
 from models.weights.stored import StoredTensor
 

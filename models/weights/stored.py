@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.shown import shown
+from models.io.safe_io import shown
 from models.weights.restricted_pickle import Maker, Noted, Refused
 
 MAX_DIMENSIONS = 8

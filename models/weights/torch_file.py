@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataset.errors import TrainingError
-from models.shown import shown
+from models.io.safe_io import shown
 from models.weights.restricted_pickle import Refused, plain_makers, read_pickle
 from models.weights.stored import Storage, storage_of, tensor_makers
 

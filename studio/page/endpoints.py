@@ -14,7 +14,7 @@ from gradio.events import api as add_endpoint
 from PIL import Image
 
 from dataset.errors import UsageError
-from models.png import png_bytes
+from models.sampling.png import png_bytes
 from studio.abilities import abilities
 from studio.asked import whole
 from studio.edits import Edits

@@ -5,7 +5,7 @@ import io
 from PIL import Image
 
 from dataset.decode import Picture, decode
-from models.png import png_bytes
+from models.sampling.png import png_bytes
 from studio.drawing import Avatar
 from studio.edits import apply_edits, edited_size
 from studio.kept import KeptPictures

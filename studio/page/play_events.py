@@ -9,7 +9,7 @@ from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from models.png import png_bytes
+from models.sampling.png import png_bytes
 from studio.page.desk import Desk, Drawn
 from studio.page.parts import FILMS_AT_ONCE, PRIVATE, Parts
 from studio.page.play_tab import SIDE_BY_SIDE, Game, film_shown

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from models.families import FAMILIES
-from models.generators import load_generator
+from models.io.generators import load_generator
 from models.labels import label_rows
-from models.sampling import draw
+from models.sampling.draw import draw
 from tests.assets.workshop import INTERRUPTS, Workshop, interrupting_the_first_tick
 from tests.models.conftest import LABELS, write_manifest
 

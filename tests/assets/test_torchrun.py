@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from dataset.store import Store
-from models import checkpoints
+from models.training import checkpoint
 from tests.assets.workshop import (
     INTERRUPTS,
     Workshop,
@@ -76,7 +76,7 @@ def test_all_processes_save_and_end_when_dagster_is_killed(workshop: Workshop) -
     (progress,) = ticks(workshop.home) - known
     store = Store(workshop.home)
     out = progress.parent.relative_to(workshop.home).as_posix()
-    assert len(checkpoints.finished(store, f"{out}/checkpoints")) == 1
+    assert len(checkpoint.finished(store, f"{out}/checkpoints")) == 1
 
 
 def test_a_fault_is_told_once_in_the_trainers_words(workshop: Workshop) -> None:

@@ -12,7 +12,7 @@ from benchmarks.children import REPOSITORY
 from benchmarks.plain_stylegan2 import PlainDiscriminator, PlainGenerator, PlainSize
 from benchmarks.train import main
 from models.families import stylegan2
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
 
 SIDE = 16
 PLAIN = PlainSize(SIDE, channel_base=128, channel_max=16, w_dim=12, mapping_layers=3)

@@ -17,7 +17,7 @@ from dataset.digests import content_digest, pixels_sha256
 from dataset.manifest import CURRENT_PATH, Manifest, manifest_digest
 from dataset.schemas import manifest_schema, write_table
 from dataset.store import Store
-from models.training_set import TrainingSet
+from models.training.data import TrainingSet
 
 LABELS = ("blonde_hair", "blue_hair", "brown_hair", "blue_eyes", "red_eyes")
 HAIR = {"blonde_hair": "#f0d070", "blue_hair": "#4060d0", "brown_hair": "#704020"}

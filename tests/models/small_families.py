@@ -7,7 +7,7 @@ import numpy as np
 
 from models.config import TrainConfig
 from models.presets import PRESETS
-from models.training_set import TrainingSet
+from models.training.data import TrainingSet
 from tests.models.conftest import training_set
 
 

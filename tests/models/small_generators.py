@@ -9,8 +9,7 @@ import safetensors.torch
 import torch
 
 from models.families import family_of
-from models.families.size import NetworkSize
-from models.networks import GeneratorNet
+from models.families.base import GeneratorNet, NetworkSize
 
 NAMES = ("blonde_hair", "blue_hair", "blue_eyes")
 TYPICAL = [["blonde_hair", "blue_eyes"], ["blue_hair"], ["blonde_hair"]]

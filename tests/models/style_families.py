@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from models.families import family_of
-from models.families.size import NetworkSize
+from models.families.base import DiscriminatorNet, NetworkSize
 from models.families.stylegan2 import Generator
-from models.networks import DiscriminatorNet
 
 FAMILIES = ("stylegan2", "omokage")
 SMALL = NetworkSize(32, channel_base=256, channel_max=16, w_dim=12, mapping_layers=2)

@@ -5,7 +5,7 @@ import torch
 
 from dataset.errors import ConfigError
 from models.families import acgan64, family_of
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
 
 LABELS = tuple(f"label{number}" for number in range(23))
 SIZE = NetworkSize(64)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.augment import Strength, augmented, flipped
+from models.training.augment import Strength, augmented, flipped
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 NEVER, ALWAYS = torch.tensor(0.0), torch.tensor(1.0)

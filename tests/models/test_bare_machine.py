@@ -64,10 +64,10 @@ for command in json.loads(sys.stdin.read()):
 ASKING = """
 from pathlib import Path
 from dataset.errors import OmokageError
-from models.clips import Clip
+from models.sampling.clips import Clip
 from models.extractors import extractor
 from models.registered.log import log_generator
-from models.videos import write_clip
+from models.sampling.video import write_clip
 
 def told(work):
     try:

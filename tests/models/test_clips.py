@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from dataset.errors import UsageError
-from models.clips import (
+from models.families.base import GeneratorNet
+from models.labels import label_rows
+from models.sampling.clips import (
     Ends,
     Points,
     around,
@@ -20,10 +22,8 @@ from models.clips import (
     one_way,
     there_and_back,
 )
-from models.labels import label_rows
-from models.networks import GeneratorNet
-from models.sampling import draw
-from models.videos import write_clip
+from models.sampling.draw import draw
+from models.sampling.video import write_clip
 from tests.models.small_generators import NAMES, small_generator
 
 Rows = npt.NDArray[np.float32]

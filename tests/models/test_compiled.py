@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError
-from models.compiled import check_compiled, compare, require_compiler
 from models.config import TrainConfig
 from models.families import FAMILIES, family_of
-from models.networks import DiscriminatorNet, GeneratorNet
-from models.step import Parts
+from models.families.base import DiscriminatorNet, GeneratorNet
+from models.training.compile_check import check_compiled, compare, require_compiler
+from models.training.step import Parts
 
 AGREE = 1e-4
 COUNT, LABELS = 4, ("blonde_hair", "blue_eyes")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.families import dcgan64
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
 
 LABELS = tuple(f"label{number}" for number in range(23))
 SIZE = NetworkSize(64)

@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from models.families import dcgan96
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
 from models.layers.norm import ConditionalNorm
-from models.losses import ns_d
+from models.training.losses import ns_d
 
 LABELS = tuple(f"label{number}" for number in range(23))
 SIZE = NetworkSize(96)

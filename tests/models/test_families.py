@@ -8,13 +8,10 @@ from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES, family_of
-from models.families.size import NetworkSize
-from models.layers.latent import pulled
-from models.losses import label_loss, ns_d, ns_g
-from models.networks import DiscriminatorNet, GeneratorNet
-from models.penalties import r1_penalty, slope_penalty
+from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize, pulled
+from models.families.spec import GeneratorSpec
 from models.registered.export import _Program
-from models.spec import GeneratorSpec
+from models.training.losses import label_loss, ns_d, ns_g, r1_penalty, slope_penalty
 
 LABELS = tuple(f"label{number}" for number in range(4))
 EVERY = pytest.mark.parametrize("name", FAMILIES)

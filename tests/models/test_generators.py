@@ -8,9 +8,9 @@ import safetensors.torch
 import torch
 
 from dataset.errors import TrainingError, UsageError
-from models.generators import find_generator, load_generator, typical_rows
-from models.tensors import generator_digest
-from models.training_set import TrainingSet
+from models.io.generators import find_generator, load_generator, typical_rows
+from models.io.tensors import generator_digest
+from models.training.data import TrainingSet
 from tests.models.small_generators import (
     NAMES,
     TYPICAL,

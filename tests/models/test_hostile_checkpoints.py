@@ -23,9 +23,9 @@ from torch import Tensor
 from dataset.errors import ConfigError, OmokageError, TrainingError
 from dataset.store import Store
 from models import sample, train
-from models.checkpoints import facts_of, finished, prune
-from models.generators import load_generator, typical_rows
-from models.training_set import TrainingSet
+from models.io.generators import load_generator, typical_rows
+from models.training.checkpoint import facts_of, finished, prune
+from models.training.data import TrainingSet
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 from tests.models.training import SMOKE, trained
 
@@ -236,7 +236,7 @@ MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
 from dataset.errors import TrainingError
-from models.generators import load_generator
+from models.io.generators import load_generator
 load_generator(sys.argv[1])
 spec = Path(sys.argv[1], "spec.json")
 good = json.loads(spec.read_text())

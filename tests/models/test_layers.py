@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from models.layers import dropout
-from models.layers.dense import Dense
 from models.layers.dropout import Dropout
+from models.layers.equalized import Dense
 from models.layers.norm import BatchNorm2d, ConditionalNorm
 
 

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from dataset.store import Store
-from models import checkpoints
-from models.batches import Batches
 from models.entry import Stopped
 from models.families import dcgan64
-from models.families.size import NetworkSize
-from models.losses import LOSSES, AdversarialLoss, ns_d
-from models.scores import SnapshotScore
-from models.spec import GeneratorSpec
-from models.step import update_average
-from models.training_set import TrainingSet
+from models.families.base import NetworkSize
+from models.families.spec import GeneratorSpec
+from models.training import checkpoint
+from models.training.data import Batches, TrainingSet
+from models.training.losses import LOSSES, AdversarialLoss, ns_d
+from models.training.snapshot_score import SnapshotScore
+from models.training.step import update_average
 from tests.models.conftest import LABELS
 from tests.models.training import SMOKE, trained
 
@@ -63,7 +62,7 @@ def test_a_stop_between_snapshots_is_saved_and_gone_on_from(
     with pytest.raises(Stopped, match="stopped at 56 pictures") as caught:
         trained(tmp_path, reals, stop_signal=lambda: signal.SIGINT if next(steps) == 7 else 0)
     assert caught.value.signum == signal.SIGINT
-    places = checkpoints.finished(Store(tmp_path), "run/checkpoints")
+    places = checkpoint.finished(Store(tmp_path), "run/checkpoints")
     assert places == ["run/checkpoints/0000000056"]
     assert trained(tmp_path, reals)["images_seen"] == 160
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import (
+from models.training.losses import (
     LOSSES,
     hinge_d,
     hinge_g,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.families import family_of
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize
 from tests.models.style_families import label_names, networks, parameters, some_labels
 
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.networks import GeneratorNet, Noise
-from models.penalties import (
+from models.families.base import GeneratorNet, Noise
+from models.families.spec import GeneratorSpec
+from models.training.losses import (
     DRAGAN_SPREAD,
     around,
     between,
@@ -17,7 +18,6 @@ from models.penalties import (
     r1_penalty,
     slope_penalty,
 )
-from models.spec import GeneratorSpec
 
 SIDE = 4
 LABELS = torch.zeros(5, 2)

@@ -12,8 +12,9 @@ import torch
 from dataset.store import Store
 from models.evaluation.subject import open_subject
 from models.families import FAMILIES, family_of
-from models.families.size import NetworkSize
-from models.generators import WEIGHTS, load_generator, typical_rows
+from models.families.base import NetworkSize
+from models.io.generators import WEIGHTS, load_generator, typical_rows
+from models.io.tensors import generator_digest
 from models.labels import label_rows
 from models.registered.export import export_generator
 from models.registered.log import log_generator
@@ -23,9 +24,8 @@ from models.registered.opened import (
     program_sha256,
     registered_files,
 )
-from models.sampling import asked_labels, draw
-from models.tensors import generator_digest
-from models.training_set import TrainingSet
+from models.sampling.draw import asked_labels, draw
+from models.training.data import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.small_generators import NAMES, write_generator
 from tests.models.training import trained

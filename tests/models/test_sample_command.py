@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from models import sample
-from models.generators import load_generator
+from models.io.generators import load_generator
+from models.io.tensors import generator_digest
 from models.labels import label_rows
-from models.sampling import draw
-from models.tensors import generator_digest
+from models.sampling.draw import draw
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 
 
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_a_film_with_a_line(
     def interrupted(*_: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("models.clips.draw_latents", interrupted)
+    monkeypatch.setattr("models.sampling.clips.draw_latents", interrupted)
     words = ["loop", "--generator", plain, "--out", str(tmp_path / "loop.mp4")]
     assert sample.main(words) == 130
     assert "stopped; no unfinished file is left" in capsys.readouterr().err

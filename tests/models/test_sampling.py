@@ -8,11 +8,11 @@ import safetensors.torch
 import torch
 
 from dataset.errors import TrainingError, UsageError
-from models.generators import load_generator, typical_rows
+from models.io.generators import load_generator, typical_rows
 from models.labels import label_row, names_of, split_names, typical_labels
-from models.sampling import asked_labels, draw, grid, latents
-from models.tables import label_table
-from models.training_set import TrainingSet
+from models.sampling.draw import asked_labels, draw, grid, latents
+from models.sampling.tables import label_table
+from models.training.data import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.training import trained
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from dataset.store import Store
-from models import checkpoints, train
+from models import train
+from models.training import checkpoint
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 LENGTH = ["--set", "total_kimg=0.48", "--set", "snapshot_kimg=10", "--set", "device=cpu"]
@@ -36,8 +37,8 @@ def started(home: Path, command: list[str]) -> subprocess.Popen[str]:
 def saved(home: Path, out: str) -> int:
     """The pictures seen by the only checkpoint; fails if its state is not whole."""
     store = Store(home)
-    (place,) = checkpoints.finished(store, f"{out}/checkpoints")
-    return int(checkpoints.facts_of(store, place)["images_seen"])
+    (place,) = checkpoint.finished(store, f"{out}/checkpoints")
+    return int(checkpoint.facts_of(store, place)["images_seen"])
 
 
 @pytest.mark.parametrize("family", ["srresnet", "omokage"])

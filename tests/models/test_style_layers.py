@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.layers.equalized import EqualConv, EqualDense
-from models.layers.minibatch_std import with_minibatch_std
+from models.layers.heads import with_minibatch_std
 from models.layers.modulated import StyledConv, ToRGB
 from models.layers.resample import Blur, Down, Filter, doubled
 

@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from dataset.errors import UsageError
 from models.families import family_of
-from models.families.size import NetworkSize
+from models.families.base import NetworkSize, Noise
 from models.families.stylegan2 import Generator
-from models.networks import Noise
-from models.penalties import path_lengths, r1_penalty
 from models.registered.export import _Program
+from models.training.losses import path_lengths, r1_penalty
 from tests.models.style_families import (
     FAMILIES,
     SMALL,

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from dataset.errors import UsageError
+from models.families.base import GeneratorNet
 from models.labels import label_rows
-from models.networks import GeneratorNet
-from models.png import png_bytes, shortened
-from models.sampling import draw, draw_latents, latents, map_latents, noise_maps
-from models.tables import mixing_table, swap_table, sweep_table
+from models.sampling.draw import draw, draw_latents, latents, map_latents, noise_maps
+from models.sampling.png import png_bytes, shortened
+from models.sampling.tables import mixing_table, swap_table, sweep_table
 from tests.models.small_generators import NAMES, small_generator
 
 SIDE = 16

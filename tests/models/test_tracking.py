@@ -8,9 +8,9 @@ import pytest
 
 from dataset.errors import RegistryError
 from dataset.store import Store
-from models.loop import train
-from models.tracking import MlflowTracker, NoTracker, tracker_from_environment
-from models.training_set import TrainingSet
+from models.training.data import TrainingSet
+from models.training.loop import train
+from models.training.progress_log import MlflowTracker, NoTracker, tracker_from_environment
 from tests.models.training import SMOKE
 
 
@@ -67,7 +67,7 @@ def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
     monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
 
     def start(stop_signal: Callable[[], int], commit: str) -> dict[str, Any]:
-        monkeypatch.setattr("models.training_folder.commit", lambda: commit)
+        monkeypatch.setattr("models.training.run_folder.commit", lambda: commit)
         return train(
             Store(tmp_path),
             "run",

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dataset.errors import StoreError, UsageError
-from models.clips import Clip, around, loop, make_clip
 from models.labels import label_rows
-from models.videos import mp4_writer, shared_palette, write_clip, yuv420p
+from models.sampling.clips import Clip, around, loop, make_clip
+from models.sampling.video import mp4_writer, shared_palette, write_clip, yuv420p
 from tests.models.small_generators import NAMES, small_generator
 
 FACTS = {"omokage family": "stylegan2, 16 px", "omokage seeds": "1,2"}

@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.families import FAMILIES, family_of
-from models.without_memory import without_memory
+from models.io.safe_io import without_memory
 from tests.models.small_families import narrow
 
 

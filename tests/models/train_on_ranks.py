@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from models import parallel
+from models.training import distributed
 from tests.models.small_families import heads, narrow
 from tests.models.training import trained
 
@@ -17,7 +17,7 @@ from tests.models.training import trained
 def main(home: Path, steps: int, families: list[str]) -> None:
     """Trains each family below home/FAMILY."""
     torch.set_num_threads(1)
-    joined = parallel.join(torch.device("cpu"))
+    joined = distributed.join(torch.device("cpu"))
     for family in families:
         # Adam's usual 1e-8 makes whole steps of gradients that are all rounding, such as those of
         # weights before a norm: 20 steps then tell nothing of whether the gradients are the same.
@@ -29,7 +29,7 @@ def main(home: Path, steps: int, families: list[str]) -> None:
             config = dataclasses.replace(config, lr_g=2e-5, lr_d=2e-5)
         trained(home, heads(config.resolution_px), config, out=family)
     if joined:
-        parallel.leave()
+        distributed.leave()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from typing import Any
 
 from dataset.store import Store
 from models.config import TrainConfig
-from models.loop import train
 from models.presets import PRESETS
-from models.tracking import NoTracker
-from models.training_set import TrainingSet
+from models.training.data import TrainingSet
+from models.training.loop import train
+from models.training.progress_log import NoTracker
 
 SMOKE = dataclasses.replace(PRESETS["smoke"], threads=1, device="cpu")
 

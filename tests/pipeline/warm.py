@@ -24,8 +24,8 @@ WANTED = (  # what a run of the demo imports in the end
     "matplotlib.backends.backend_agg",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
-    "models.checkpoints",
-    "models.generators",
+    "models.training.checkpoint",
+    "models.io.generators",
     "models.presets",
     "pipeline.demo",
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from models.networks import GeneratorNet
+from models.families.base import GeneratorNet
 from models.registered.export import PROGRAM, export_generator
 from tests.models.small_generators import small_generator, write_generator
 

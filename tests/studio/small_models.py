@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from models.io.tensors import generator_digest
 from models.labels import label_rows
-from models.tensors import generator_digest
 from studio.opened import OpenModel
 from tests.models.small_generators import small_generator
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dataset.errors import OmokageError, RegistryError, TrainingError, UsageError
+from models.families.base import GeneratorNet
+from models.io.tensors import generator_digest
 from models.labels import label_rows
-from models.networks import GeneratorNet
 from models.registered.log import log_generator
-from models.sampling import Pictures, draw, latents, map_latents
-from models.tensors import generator_digest
+from models.sampling.draw import Pictures, draw, latents, map_latents
 from studio.opened import OpenModel, open_folder, open_registered
 from tests.models.small_generators import (
     NAMES,

@@ -14,7 +14,7 @@ from gradio_client import Client
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from models.networks import GeneratorNet
+from models.families.base import GeneratorNet
 from studio.png_settings import recipe_of_png
 from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator

@@ -17,7 +17,7 @@ from PIL import Image, PngImagePlugin
 
 from dataset.decode import UnreadablePicture
 from dataset.errors import OmokageError, UsageError
-from models.png import SOFTWARE, png_bytes
+from models.sampling.png import SOFTWARE, png_bytes
 from studio import png_settings
 from studio.edits import Edits
 from studio.limits import UPLOAD_MAX_BYTES

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
-from models import sampling
+from models.sampling import draw
 from studio import recipe as recipes
 from studio.edits import Edits
 from studio.limits import MAX_SEED
@@ -174,4 +174,4 @@ def test_values_that_are_no_recipe_are_refused(values: dict[str, object], told: 
 
 
 def test_the_kinds_of_noise_are_those_of_the_sampler() -> None:
-    assert recipes.NOISES == sampling.NOISES
+    assert recipes.NOISES == draw.NOISES

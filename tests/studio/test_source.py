@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from dataset.errors import RegistryError, UsageError
-from models.sampling import Pictures, draw
-from models.tensors import generator_digest
+from models.io.tensors import generator_digest
+from models.sampling.draw import Pictures, draw
 from studio.opened import OpenModel
 from studio.source import ModelSource
 from tests.models.small_generators import write_generator

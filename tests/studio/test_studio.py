@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
+from models.io.tensors import generator_digest
 from models.registered.export import export_generator
-from models.tensors import generator_digest
 from studio.drawing import Wish
 from studio.edits import Edits
 from studio.png_settings import recipe_of_png

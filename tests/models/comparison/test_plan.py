@@ -9,7 +9,7 @@ from models.comparison.plan import Budget, Plan, comparison_id, planned
 from models.comparison.sets import NAME, SETS, WHAT, Choice, choices_of, read_choices
 from models.config import TrainConfig
 from models.families import FAMILIES
-from models.losses import LOSSES
+from models.training.losses import LOSSES
 
 MINUTES = Budget(minutes=2)
 TWO = (Choice("a", "smoke"), Choice("b", "smoke", ("batch=4",)))

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from models.extractors import Extractor
-from models.networks import GeneratorNet, Noise
-from models.spec import GeneratorSpec
+from models.families.base import GeneratorNet, Noise
+from models.families.spec import GeneratorSpec
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.heads_home import SIDE_PX
 

@@ -17,7 +17,7 @@ from models.entry import Stopped
 from models.evaluation.fakes import work_folder
 from models.evaluation.measure import evaluate
 from models.evaluation.protocol import protocol_for
-from models.sampling import CHUNK
+from models.sampling.draw import CHUNK
 from tests.models.evaluation.galleries import Gallery, colours
 from tests.models.evaluation.heads_home import UNSEEN, heads, write_home
 

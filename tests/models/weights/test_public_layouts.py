@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dataset.errors import OmokageError, StoreError, TrainingError, UsageError
-from models.generators import load_generator, typical_rows
-from models.networks import GeneratorNet
+from models.families.base import GeneratorNet
+from models.io.generators import load_generator, typical_rows
 from models.registered.export import export_generator
-from models.sampling import asked_labels, draw, latents
+from models.sampling.draw import asked_labels, draw, latents
 from models.weights.importing import import_weights
 from models.weights.renaming import spec_from
 from tests.models.weights import nvidia_reference as nvidia

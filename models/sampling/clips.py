@@ -1,0 +1,260 @@
+"""Moving pictures, drawn a few frames at a time as they are asked for: morphs and loops."""
+
+import copy
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset.errors import UsageError
+from models.families.base import GeneratorNet
+from models.labels import Rows
+from models.sampling.draw import (
+    Pictures,
+    check_drawing,
+    draw_latents,
+    laid_out,
+    latents,
+    map_latents,
+    require_w,
+)
+from models.sampling.interpolation import PATHS, ClosedWalk, closed_curve, lerp
+
+Frame = npt.NDArray[np.uint8]  # [H,W,3], RGB
+
+SPACES = ("z", "w")
+A_PASS = 4  # pictures that are drawn together; more are no faster on a CPU and take memory
+LOOP_KEYS = 5  # avatars that a loop in W goes through
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """What the cells of one frame are drawn from: z [N,Z] with z_std, labels [N,L], w or None."""
+
+    z: Tensor
+    labels: Rows
+    w: Tensor | None = None  # [N,K,W]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A grid of moving cells; its frames are drawn when they are asked for and not kept.
+
+    Attributes:
+        generator: what draws; see `make_clip`.
+        seeds: one a cell; they also choose a cell's noise, which it keeps through all frames.
+        at: t in [0,1] -> the cells' points.
+        times: t of each frame.
+        columns: cells a row.
+        cell_px: side of a cell; the generator's own side is not resized.
+        psi, noise: as in `sampling.draw`.
+
+    """
+
+    generator: GeneratorNet
+    seeds: Sequence[int]
+    at: Callable[[float], Points]
+    times: Sequence[float]
+    columns: int
+    cell_px: int
+    psi: float = 1.0
+    noise: str = "const"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a frame, px."""
+        columns = min(self.columns, len(self.seeds))
+        return columns * self.cell_px, -(-len(self.seeds) // columns) * self.cell_px
+
+    def frames(self) -> Iterator[Frame]:
+        """Draws all frames [H,W,3] in order."""
+        yield from self.frames_at(self.times)
+
+    def frames_at(self, times: Sequence[float]) -> Iterator[Frame]:
+        """Draws the frames at these t, a pass of about A_PASS pictures after the other."""
+        at_once = max(1, A_PASS // len(self.seeds))
+        columns = min(self.columns, len(self.seeds))
+        for first in range(0, len(times), at_once):
+            points = [self.at(t) for t in times[first : first + at_once]]
+            cells = self._drawn(points)
+            for number in range(len(points)):
+                own = cells[number * len(self.seeds) : (number + 1) * len(self.seeds)]
+                yield laid_out(_resized(own, self.cell_px), columns)
+
+    def _drawn(self, points: Sequence[Points]) -> Pictures:
+        mapped = [one.w for one in points if one.w is not None]
+        return draw_latents(
+            self.generator,
+            torch.cat([one.z for one in points]),
+            np.concatenate([one.labels for one in points]),
+            psi=self.psi,
+            noise=self.noise,
+            noise_seeds=list(self.seeds) * len(points),
+            w=torch.cat(mapped) if mapped else None,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """Two ends of a morph: for N cells the seeds and the label rows [N,L] of each."""
+
+    seeds: Sequence[int]
+    labels: Rows
+    to_seeds: Sequence[int]
+    to_labels: Rows
+
+
+def morph(
+    generator: GeneratorNet,
+    ends: Ends,
+    *,
+    space: str = "z",
+    path: str = "",
+    psi: float = 1.0,
+) -> Callable[[float], Points]:
+    """Returns the way from one end (t = 0) to the other (t = 1); labels go straight between.
+
+    space "z" moves the latent, "w" what it is mapped to. path is "lerp" or "slerp"; by default the
+    arc for normal latents, the straight line for uniform ones and in W. An arc in W turns about
+    the centre of the labels, which itself goes straight.
+
+    Raises UsageError for a space or a path that the family does not have.
+    """
+    spec = generator.spec
+    _check_space(space)
+    if path and path not in PATHS:
+        raise UsageError(f'path is "{path}"; one of {", ".join(PATHS)} wanted')
+    if space == "z" and path == "slerp" and spec.z_dist == "uniform":
+        raise UsageError(
+            f"{spec.family} has latents from 0 to 1, and an arc would leave that range: "
+            "use --path lerp"
+        )
+    z = latents(ends.seeds, spec.z_dim, spec.z_dist) * spec.z_std
+    to_z = latents(ends.to_seeds, spec.z_dim, spec.z_dist) * spec.z_std
+    if space == "w":
+        way = PATHS[path or "lerp"]
+        w, centre = _w_and_centre(generator, z, ends.labels, psi)
+        to_w, to_centre = _w_and_centre(generator, to_z, ends.to_labels, psi)
+
+        def through_w(t: float) -> Points:
+            if t in (0, 1):
+                return Points(z, _between(ends, t), to_w if t else w)
+            turned = way(w - centre, to_w - to_centre, t)
+            return Points(z, _between(ends, t), lerp(centre, to_centre, t) + turned)
+
+        return through_w
+    way = PATHS[path or ("slerp" if spec.z_dist == "normal" else "lerp")]
+    return lambda t: Points(way(z, to_z, t), _between(ends, t))
+
+
+def loop(
+    generator: GeneratorNet,
+    seeds: Sequence[int],
+    labels: Rows,
+    *,
+    space: str = "z",
+    psi: float = 1.0,
+) -> Callable[[float], Points]:
+    """Returns a closed walk for each of N cells: t = 0 is the avatar of its seed, and so is t = 1.
+
+    space "z" walks through latents, "w" on a smooth curve through LOOP_KEYS avatars. Labels [N,L]
+    stay. Raises UsageError for a space that the family does not have.
+    """
+    spec = generator.spec
+    _check_space(space)
+    z = latents(seeds, spec.z_dim, spec.z_dist)
+    sources = [_walk_source(seed) for seed in seeds]
+    if space == "w":
+        require_w(spec, "--space w")
+        further = [
+            [int(torch.randint(2**31, (), generator=rng)) for _ in range(LOOP_KEYS - 1)]
+            for rng in sources
+        ]
+        keys = [z, *(latents(row, spec.z_dim, spec.z_dist) for row in zip(*further, strict=True))]
+        curve = torch.stack(
+            [map_latents(generator, key * spec.z_std, labels, psi=psi) for key in keys]
+        )  # [M,N,K,W]
+        return lambda t: Points(z * spec.z_std, labels, closed_curve(curve, t))
+    walks = [
+        ClosedWalk(start, rng, z_dist=spec.z_dist) for start, rng in zip(z, sources, strict=True)
+    ]
+    return lambda t: Points(torch.stack([walk.at(t) for walk in walks]) * spec.z_std, labels)
+
+
+def one_way(frames: int) -> list[float]:
+    """Returns t of each frame from 0 to 1, both ends among them."""
+    return [number / (frames - 1) for number in range(frames)]
+
+
+def there_and_back(frames: int) -> list[float]:
+    """Returns t of each frame from 0 to 1 and back, slower at the ends; it closes to a loop."""
+    return [(1 - math.cos(2 * math.pi * number / frames)) / 2 for number in range(frames)]
+
+
+def around(frames: int) -> list[float]:
+    """Returns t of each frame of a loop; the frame after the last would be the first again."""
+    return [number / frames for number in range(frames)]
+
+
+def make_clip(
+    generator: GeneratorNet,
+    seeds: Sequence[int],
+    at: Callable[[float], Points],
+    times: Sequence[float],
+    *,
+    columns: int = 1,
+    cell_px: int = 0,
+    psi: float = 1.0,
+    noise: str = "const",
+) -> Clip:
+    """Returns a clip after checking psi and noise; cell_px 0 is the generator's own side.
+
+    The clip draws with a copy of the generator whose weights lie channels last, so its pictures may
+    differ from those of `sampling.draw` in the last bit.
+    """
+    check_drawing(generator.spec, psi=psi, noise=noise)
+    side = cell_px or generator.spec.resolution_px
+    # stylegan2 of full width at 128 px, two cores: 106 ms a picture, 147 with channels first
+    faster = copy.deepcopy(generator)
+    faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Clip(faster, seeds, at, times, columns, side, psi, noise)
+
+
+def _between(ends: Ends, t: float) -> Rows:
+    if t in (0, 1):
+        return ends.to_labels if t else ends.labels
+    return np.asarray(ends.labels + (ends.to_labels - ends.labels) * np.float32(t), np.float32)
+
+
+def _w_and_centre(
+    generator: GeneratorNet, z: Tensor, labels: Rows, psi: float
+) -> tuple[Tensor, Tensor]:
+    require_w(generator.spec, "--space w")
+    return (
+        map_latents(generator, z, labels, psi=psi),
+        map_latents(generator, z, labels, psi=0.0),
+    )
+
+
+def _walk_source(seed: int) -> torch.Generator:
+    mixed = int.from_bytes(hashlib.sha256(f"walk {seed}".encode()).digest()[:7], "big")
+    return torch.Generator().manual_seed(mixed)
+
+
+def _check_space(space: str) -> None:
+    if space not in SPACES:
+        raise UsageError(f'space is "{space}"; z or w wanted')
+
+
+def _resized(cells: Pictures, side_px: int) -> Pictures:
+    if cells.shape[1] == side_px:
+        return cells
+    size = (side_px, side_px)
+    resized = [Image.fromarray(cell).resize(size, Image.Resampling.LANCZOS) for cell in cells]
+    return np.stack([np.asarray(cell) for cell in resized])

@@ -1,0 +1,305 @@
+"""The training loop: one function from data to a saved generator, read from top to bottom.
+
+The preparation stands at the end: the machine set up, networks and optimisers made.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataset.errors import ConfigError
+from dataset.store import Store
+from dataset.vocabulary import sided
+from models.config import TrainConfig
+from models.entry import Report, Stopped
+from models.families import family_of
+from models.families.base import GeneratorNet
+from models.training import distributed
+from models.training.checkpoint import TrainState, labels_in_use
+from models.training.compile_check import check_compiled
+from models.training.data import Batches, TrainingSet
+from models.training.devices import described, held_device
+from models.training.losses import positive_weights
+from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
+from models.training.run_folder import TrainingFolder
+from models.training.snapshot_score import SnapshotScore, snapshot_score
+from models.training.step import Parts, train_step
+
+MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
+CHECKED = 8  # pictures that compiled and eager gradients are compared on
+CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
+
+
+def train(
+    store: Store,
+    out: str,
+    config: TrainConfig,
+    *,
+    data: TrainingSet,
+    report: Report,
+    tracker: Tracker,
+    stop_signal: Callable[[], int],
+    continue_from: str = "",
+    clock: str = "wall",
+) -> dict[str, Any]:
+    """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
+
+    Leaves `generator/` (averaged weights, spec.json, train.json), `checkpoints/`, `samples/` and
+    progress.jsonl. A finished training of the same settings and data returns at once, with
+    `"already_trained": true`. stop_signal() gives the number of a signal that came, or 0.
+
+    continue_from is the folder of another training of the same settings and labels (in whichever
+    order), perhaps on a smaller manifest: a new `out` starts from its last checkpoint and trains
+    config.total_kimg more.
+    Under `torchrun` every process calls this alike, and the first one writes.
+
+    clock is what max_minutes counts: "wall", or "processor", the time that this process used of the
+    processors, which other work on the machine does not shorten. On a GPU that says nothing.
+
+    Raises ConfigError if config.flip is true and a label tells left from right, for an unknown
+    clock, and for the clock "processor" on a GPU; TrainingError if a loss is not finite, if `out`
+    holds a training of other settings or data, or if its checkpoint is damaged; Stopped, after
+    saving, when a signal came.
+    """
+    started = time.monotonic()
+    data = data.of_family(family_of(config.family))
+    data = data.in_order(labels_in_use(store, out, continue_from))
+    _check_flips(config, data.label_names)
+    if clock not in CLOCKS:
+        raise ConfigError(f'the clock is "{clock}"; {" or ".join(CLOCKS)} wanted')
+    folder = TrainingFolder(store, out, config, data)
+    done = folder.already_trained()
+    if done is not None:
+        print(f"already trained: {store.url(out)}/generator", file=sys.stderr)
+        return {**done, "already_trained": True, "seconds": 0.0}
+    with held_device(config.device) as device, _joined(config, device):
+        if clock == "processor" and device.type != "cpu":
+            raise ConfigError(f"processor time says nothing on {described(device)}; set clock wall")
+        _train(
+            folder,
+            device,
+            report=report,
+            tracker=tracker,
+            stop_signal=stop_signal,
+            continue_from=continue_from,
+            now=CLOCKS[clock],
+        )
+    seconds = round(time.monotonic() - started, 2)
+    return folder.summary() | {"already_trained": False, "seconds": seconds}
+
+
+def _train(
+    folder: TrainingFolder,
+    device: torch.device,
+    *,
+    report: Report,
+    tracker: Tracker,
+    stop_signal: Callable[[], int],
+    continue_from: str,
+    now: Callable[[], float],
+) -> None:
+    """Trains to the end and leaves the generator; see `train`."""
+    # Build, and go on from the last checkpoint
+    config, data, leads = folder.config, folder.data, distributed.rank() == 0
+    set_up(config, device)
+    state = new_state(config, data.label_names, device)
+    folder.resume(state, continue_from, leads=leads)
+    parts = Parts(state.G, state.D, bf16=uses_bf16(config, device), compiled=config.compile)
+    batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
+    if config.compile:
+        images, labels = batches.at(state.step)
+        errors = check_compiled(
+            state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
+        )
+        _tell_errors(errors, leads=leads)
+    weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
+    weights = weights.to(device)
+    score = _score(folder, device) if leads else None
+    total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
+    each = config.images_a_step
+    tick_steps = config.steps_of(config.tick_kimg)
+    snapshot_steps = config.steps_of(config.snapshot_kimg)
+    log = TickLog(
+        folder.store,
+        folder.out,
+        images_seen=state.step * each,
+        report=report,
+        tracker=tracker,
+        speaks=leads,
+    )
+    if leads:
+        print(f"training {config.family} on {described(device)}", file=sys.stderr)
+        tracker.params(folder.identity() | dataclasses.asdict(config))
+
+    # Train
+    tick = Tick(state, config, device)
+    metrics: dict[str, float] = {}
+    with (
+        contextlib.closing(batches),
+        TerminalBar(total * each, state.step * each, speaks=leads) as bar,
+    ):
+        ended = state.step >= total
+        while not ended:
+            began = now()
+            tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
+            state.seconds += now() - began
+            bar.advance(each)
+            tick_due = state.step % tick_steps == 0 or state.step == total
+            meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
+            stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
+            ended = state.step == total or timed_out
+            snapshot_due = ended or state.step % snapshot_steps == 0
+            if tick_due or stopped_by or snapshot_due:
+                metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
+                metrics["minutes"] = round(state.seconds / 60, 4)
+            if leads and snapshot_due and score is not None:
+                metrics[score.name] = score.of(state.ema)
+            if leads and (stopped_by or snapshot_due):
+                folder.save_checkpoint(state, metrics.get(score.name) if score else None)
+            if leads and snapshot_due:
+                tracker.image("samples", folder.save_samples(state), state.step * each)
+            if tick_due or stopped_by or snapshot_due:
+                log.tick(metrics, of_images=total * each)
+                bar.tell(metrics)
+                tick = Tick(state, config, device)
+            if stopped_by and not ended:
+                distributed.wait_for_all()  # torchrun ends all as soon as one of them has ended
+                raise Stopped(
+                    stopped_by,
+                    f"stopped at {state.step * each:,} pictures and saved; "
+                    "the same command goes on from there",
+                )
+
+    # Leave the generator
+    if leads:
+        facts = folder.facts(state, device) | {"metrics": metrics}
+        folder.save_generator(state, facts)
+    distributed.wait_for_all()
+
+
+def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None:
+    return snapshot_score(
+        folder.data.images,
+        folder.data.labels,
+        count=folder.config.score_pictures,
+        seed=folder.config.seed,
+        device=str(device),
+    )
+
+
+@contextlib.contextmanager
+def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    """Joins the other processes of `torchrun`, if there are any and the caller has not done so.
+
+    Raises ConfigError if the batch cannot be shared out.
+    """
+    joined = distributed.join(device)
+    try:
+        # Minibatch statistics are over groups of four, which no two processes share.
+        unit = distributed.world() * (4 if config.family == "stylegan2" else 1)
+        if distributed.world() > 1 and config.batch % unit:
+            raise ConfigError(
+                f"batch is {config.batch}; a multiple of {unit} is wanted for "
+                f"{distributed.world()} processes"
+            )
+        yield
+    finally:
+        if joined:
+            distributed.leave()
+
+
+def _asked_to_end(
+    state: TrainState, config: TrainConfig, stop_signal: Callable[[], int], *, agreed: bool
+) -> tuple[int, bool]:
+    """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
+
+    Several ranks ask each other only where `agreed`: each time costs a meeting.
+    """
+    if distributed.world() > 1 and not agreed:
+        return 0, False
+    timed_out = 0 < config.max_minutes * 60 <= state.seconds
+    return distributed.any_rank(stop_signal()), bool(distributed.any_rank(int(timed_out)))
+
+
+def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
+    """Raises ConfigError naming the labels that mirrored pictures would make wrong."""
+    wrong = sided(label_names) if config.flip else []
+    if wrong:
+        raise ConfigError(
+            f"flip is true, and {', '.join(wrong)} tells left from right: mirrored pictures "
+            "would be labelled wrongly. Set flip=false."
+        )
+
+
+def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:
+    if leads:
+        told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        print(f"compiled gradients are those of eager steps, up to {told}", file=sys.stderr)
+
+
+SLOW_PACE = 0.01  # of the step of a generator's slow parameters
+
+
+def set_up(config: TrainConfig, device: torch.device) -> None:
+    """Sets threads, kernels, precision of products and the seed, as every training has them."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.backends.cudnn.benchmark = False  # it may choose other kernels on another day
+    torch.backends.cudnn.deterministic = True
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.cuda.reset_peak_memory_stats(device)
+    torch.manual_seed(config.seed)
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Tells whether the networks run under autocast to bfloat16."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return config.precision == "bf16"
+
+
+def new_state(
+    config: TrainConfig, label_names: tuple[str, ...], device: torch.device
+) -> TrainState:
+    """Returns networks, optimisers and sources as they are before the first step."""
+    family = family_of(config.family)
+    G = family.generator(family.spec(label_names, config.g_size()))
+    D = family.discriminator(family.spec(label_names, config.d_size()))
+    # NHWC is what the tensor cores of a GPU want; on a CPU it is slower.
+    if device.type == "cuda":
+        for network in (G, D):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def adam(groups: list[dict[str, Any]]) -> torch.optim.Adam:
+        betas = (config.beta1, config.beta2)
+        return torch.optim.Adam(groups, betas=betas, eps=config.adam_eps, fused=True)
+
+    return TrainState(
+        G=G,
+        D=D,
+        ema=copy.deepcopy(G).eval().requires_grad_(False),
+        opt_g=adam(_paced(G, config.lr_g)),
+        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d}]),
+        rng=torch.Generator().manual_seed(config.seed),
+        device_rng=torch.Generator(device).manual_seed(config.seed),
+        aug_p=torch.tensor(config.aug_p, device=device),
+        real_sign=torch.zeros((), device=device),
+        path_mean=torch.zeros((), device=device),
+    )
+
+
+def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
+    """Returns G's parameters with their steps: those that it names slow take a hundredth."""
+    named = list(G.named_parameters())
+    slow = [weight for name, weight in named if name.endswith(G.slow)]
+    others = [weight for name, weight in named if not name.endswith(G.slow)]
+    groups = [{"params": others, "lr": lr}]
+    return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups

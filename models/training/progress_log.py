@@ -1,0 +1,339 @@
+"""Where a training's numbers go: the terminal, progress.jsonl, MLflow and the orchestrator.
+
+Whoever started the trainer makes and ends the MLflow run; MLFLOW_TRACKING_URI and MLFLOW_RUN_ID say
+where it is. MLflow need not be installed.
+"""
+
+import io
+import json
+import os
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dataset.errors import RegistryError, TrainingError
+from dataset.progress import progress_stream
+from dataset.store import Store
+from models.config import TrainConfig
+from models.entry import Report
+from models.io.safe_io import is_number
+from models.training import distributed
+from models.training.checkpoint import TrainState
+
+IMAGES = "images"  # where MLflow keeps series of pictures among a run's artifacts
+STEP = "images_seen"  # the metric that is the step of all others
+# A tick's short names in the words of a chart's title.
+TITLES = {
+    "d": "d_loss",
+    "g": "g_loss",
+    "d_labels": "d_label_loss",
+    "g_labels": "g_label_loss",
+    "r1": "r1_penalty",
+    "r2": "r2_penalty",
+    "slope": "slope_penalty",
+    "path": "path_penalty",
+}
+_NOT_SENT = ("kimg",)  # it says what the step says
+
+
+class Tracker(Protocol):
+    """Takes settings once and metrics at each tick."""
+
+    def params(self, values: dict[str, Any]) -> None:
+        """Logs settings."""
+
+    def metrics(self, values: dict[str, float]) -> None:
+        """Logs metrics at `values["images_seen"]`, under `train/`."""
+
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Logs a picture as the next of the series `name`."""
+
+
+class NoTracker:
+    """Logs nothing."""
+
+    def params(self, values: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def metrics(self, values: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Does nothing."""
+
+
+class MlflowTracker:
+    """Logs to one MLflow run; an outage after the start is told once and does not stop training.
+
+    MLflow cannot take a number back, and keeps every one that it is sent. A training that was
+    killed goes on from its last checkpoint and does the ticks since then once more; those that the
+    run holds already are not sent again, so that each step stands there once. progress.jsonl, which
+    can be cut, holds the second time's.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("DO_NOT_TRACK", "true")
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        self._run_id, self._error = run_id, MlflowException
+        self._lost = 0
+        try:
+            known = self._client.get_run(run_id).data
+            self._pictures = set(map(_series_and_step, self._picture_names()))
+        except MlflowException as error:
+            uri = os.environ["MLFLOW_TRACKING_URI"]
+            raise RegistryError(f"no MLflow run {run_id} at {uri}: {error}") from error
+        self._params: dict[str, str] = known.params
+        self._last_step = int(known.metrics.get(f"train/{STEP}", -1))
+
+    def params(self, values: dict[str, Any]) -> None:
+        """Logs settings; those that an earlier start of the run logged stand already.
+
+        MLflow never changes a parameter. What is another now (the commit, the length) becomes a tag
+        `resumed.<name>`, beside the value that the run began with.
+        """
+        from mlflow.entities import Param, RunTag
+
+        texts = {name: str(value) for name, value in values.items()}
+        rows = [Param(name, text) for name, text in texts.items() if name not in self._params]
+        tags = [
+            RunTag(f"resumed.{name}", text)
+            for name, text in texts.items()
+            if self._params.get(name, text) != text
+        ]
+        if rows or tags:
+            self._sent(lambda: self._client.log_batch(self._run_id, params=rows, tags=tags))
+        self._params |= {row.key: row.value for row in rows}
+
+    def metrics(self, values: dict[str, float]) -> None:
+        """Logs metrics at the pictures seen, under `train/`, unless the run has come further.
+
+        Losses get the names of TITLES.
+        """
+        from mlflow.entities import Metric
+
+        now, step = int(time.time() * 1000), int(values[STEP])
+        if step <= self._last_step:
+            return
+        rows = [
+            Metric(f"train/{TITLES.get(name, name)}", value, now, step)
+            for name, value in values.items()
+            if name not in _NOT_SENT
+        ]
+        self._sent(lambda: self._client.log_batch(self._run_id, metrics=rows))
+
+    def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Logs a picture at the pictures seen, as one of the series `name`, once."""
+        if (name, images_seen) in self._pictures:
+            return
+        with Image.open(io.BytesIO(png)) as picture:
+            picture.load()
+        self._sent(
+            lambda: self._client.log_image(self._run_id, picture, key=name, step=images_seen)
+        )
+
+    def _picture_names(self) -> list[str]:
+        return [Path(file.path).name for file in self._client.list_artifacts(self._run_id, IMAGES)]
+
+    def _sent(self, send: Any) -> None:
+        try:
+            send()
+        except self._error as error:
+            self._lost += 1
+            if self._lost == 1:
+                print(
+                    f"MLflow did not take the numbers ({error}); they are in progress.jsonl",
+                    file=sys.stderr,
+                )
+
+
+def _series_and_step(name: str) -> tuple[str, int]:
+    """Reads a logged picture's name, `samples+step+160+timestamp+…`; ("", -1) if it is none."""
+    found = re.match(r"(.+)[+%]step[+%](\d+)[+%]timestamp[+%]", name)
+    return (found[1], int(found[2])) if found else ("", -1)
+
+
+def tracker_from_environment() -> Tracker:
+    """Returns an MlflowTracker if the environment names a run and MLflow is installed.
+
+    Raises RegistryError if the named run cannot be reached.
+    """
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id or not os.environ.get("MLFLOW_TRACKING_URI"):
+        return NoTracker()
+    try:
+        # Not `import mlflow`: without the package, that finds the folder of this name in the root.
+        from mlflow import MlflowClient  # noqa: F401
+    except ImportError:
+        print("MLflow is not installed here: numbers go to progress.jsonl only", file=sys.stderr)
+        return NoTracker()
+    return MlflowTracker(run_id)
+
+
+PROGRESS = "progress.jsonl"
+
+
+class Tick:
+    """Losses since the last tick, kept on the device so that no step waits for them."""
+
+    def __init__(self, state: TrainState, config: TrainConfig, device: torch.device) -> None:
+        self._first, self._each, self._device = state.step, config.images_a_step, device
+        self._rows: list[Tensor] = []
+        self._names: list[str] = []
+        self._started = time.monotonic()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Takes a step's losses, scalars on the device; always the same ones."""
+        self._names = list(losses)
+        self._rows.append(torch.stack(list(losses.values())))
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the tick; raises TrainingError naming the first step that was not finite."""
+        table = distributed.mean_over_ranks(torch.stack(self._rows)).double().cpu()
+        bad = (~torch.isfinite(table)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise TrainingError(
+                f"step {self._first + row + 1}: the loss {self._names[column]} is "
+                f"{table[row, column].item()}; the last checkpoint is from before it. Try smaller "
+                "lr_g and lr_d, or a larger r1_gamma."
+            )
+        images = (self._first + len(table)) * self._each
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        metrics = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
+        return metrics | {
+            "images_seen": images,
+            "kimg": images / 1000,
+            "pictures_per_s": len(table) * self._each / seconds,
+            "memory_mb": round(_peak_bytes(self._device) / 1e6, 1),
+        }
+
+
+class TickLog:
+    """Takes a tick's metrics and passes them on everywhere.
+
+    On a resumed training the lines of `progress.jsonl` beyond `images_seen` are taken back first.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        out: str,
+        *,
+        images_seen: int,
+        report: Report,
+        tracker: Tracker,
+        speaks: bool = True,
+    ) -> None:
+        """speaks: whether anything is passed on at all; of several processes, one does."""
+        self._store, self._path = store, f"{out}/{PROGRESS}"
+        self._report, self._tracker, self._speaks = report, tracker, speaks
+        self._lines = _lines_until(store, self._path, images_seen)
+
+    def tick(self, metrics: dict[str, float], *, of_images: int) -> None:
+        """Records metrics, among them images_seen, kimg, d, g and pictures_per_s."""
+        if not self._speaks:
+            return
+        self._lines.append(json.dumps(metrics, sort_keys=True))
+        content = "".join(f"{line}\n" for line in self._lines).encode()
+        self._store.write_bytes(self._path, content, durable=False)
+        stream = progress_stream()
+        if stream is not None and not stream.isatty():  # a terminal has the bar
+            print(tick_line(metrics), file=stream, flush=True)
+        self._report({"progress": {**metrics, "of_images": of_images}})
+        self._tracker.metrics(metrics)
+
+
+def tick_line(metrics: dict[str, float]) -> str:
+    """Returns `kimg 12  d 0.71  g 1.32  812 pictures/s`."""
+    return (
+        f"kimg {metrics['kimg']:g}  d {metrics['d']:.2f}  g {metrics['g']:.2f}  "
+        f"{metrics['pictures_per_s']:,.0f} pictures/s"
+    )
+
+
+class TerminalBar:
+    """A bar with the losses, pictures a second and the time left; silent without a terminal."""
+
+    def __init__(self, total_images: int, images_seen: int, *, speaks: bool = True) -> None:
+        stream = progress_stream()
+        self._bar: Any = None
+        if not speaks or stream is None or not stream.isatty():
+            return
+        try:
+            from tqdm import tqdm
+        except ImportError:  # a machine that only trains need not have it: it gets no bar
+            return
+        self._bar = tqdm(
+            total=total_images,
+            initial=images_seen,
+            desc="train",
+            unit=" pictures",
+            unit_scale=True,
+            dynamic_ncols=True,
+            file=stream,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self, images: int) -> None:
+        """Moves the bar on."""
+        if self._bar is not None:
+            self._bar.update(images)
+
+    def tell(self, metrics: dict[str, float]) -> None:
+        """Shows a tick's losses behind the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"d {metrics['d']:.2f} g {metrics['g']:.2f}")
+
+
+def _lines_until(store: Store, path: str, images_seen: int) -> list[str]:
+    if images_seen == 0 or not store.exists(path):
+        return []
+    kept = []
+    for number, line in enumerate(store.read_bytes(path).splitlines(), 1):
+        row = _row(line)
+        if row is None:
+            raise TrainingError(
+                f"{store.url(path)}, line {number}: a JSON object with images_seen is wanted. "
+                "Remove the file to go on without the lines so far."
+            )
+        if row["images_seen"] <= images_seen:
+            kept.append(json.dumps(row, sort_keys=True))
+    return kept
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and is_number(row.get("images_seen")) else None
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024

@@ -1,0 +1,219 @@
+"""A training's folder: resumed from its last checkpoint, and kept up to date as training goes."""
+
+import dataclasses
+import io
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from dataset.errors import TrainingError, listed
+from dataset.store import Store
+from models.config import TrainConfig
+from models.io.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
+from models.io.provenance import code_version, commit
+from models.io.safe_io import COUNT, NAME, OBJECT, ORIGIN, SECONDS, Kind, fact_faults, read_own_json
+from models.labels import names_of, typical_labels
+from models.sampling.draw import grid, sample_sheet
+from models.training import checkpoint, distributed
+from models.training.checkpoint import TrainState, differences, last_checkpoint, unfit_to_continue
+from models.training.data import TrainingSet
+
+TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
+
+
+@dataclasses.dataclass
+class TrainingFolder:
+    """A training's folder: what stands in it, and what is written into it.
+
+    Attributes:
+        store, out: the folder `out` of the store.
+        config, data: what is trained.
+        origin: the training that it goes on from, and how far that was; None for none.
+
+    """
+
+    store: Store
+    out: str
+    config: TrainConfig
+    data: TrainingSet
+    origin: dict[str, Any] | None = None
+
+    def resume(self, state: TrainState, continue_from: str, *, leads: bool) -> None:
+        """Puts the last checkpoint into `state`, else that of the training `continue_from`, if any.
+
+        leads: whether this process tells of it. Raises TrainingError for other settings or data.
+        """
+        places = checkpoint.finished(self.store, f"{self.out}/checkpoints")
+        if places:
+            facts = checkpoint.facts_of(self.store, places[-1])
+            self._check_same(facts)
+            self.origin = facts.get("origin")
+            checkpoint.load(self.store, places[-1], state)
+        elif continue_from:
+            facts = self._begin_from(continue_from, state)
+        else:
+            return
+        if leads:
+            print(f"going on from {facts['images_seen']:,} pictures", file=sys.stderr)
+
+    def _begin_from(self, folder: str, state: TrainState) -> dict[str, Any]:
+        """Takes the last state of another training over; returns that checkpoint's facts."""
+        place, facts = last_checkpoint(self.store, folder)
+        faults = unfit_to_continue(facts, self.config, self.data.label_names)
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(folder)} cannot be gone on from: {'; '.join(faults)}. "
+                "Train from the beginning instead."
+            )
+        checkpoint.load(self.store, place, state)
+        state.seconds = 0.0  # max_minutes is for this training, not for the one before
+        self.origin = {
+            "folder": folder,
+            "step": facts["step"],
+            "images_seen": facts["images_seen"],
+            "manifest_digest": facts["manifest_digest"],
+            "labels": list(self.data.label_names),
+        }
+        return facts
+
+    def _check_same(self, facts: dict[str, Any]) -> None:
+        faults, now = differences(self.config, facts["config"]), self.data.manifest_digest
+        if facts["manifest_digest"] != now:
+            faults.append(f"the manifest was {facts['manifest_digest'][:12]}…, now {now[:12]}…")
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(self.out)} holds another training: {'; '.join(faults)}. "
+                "Choose another --out."
+            )
+
+    def already_trained(self) -> dict[str, Any] | None:
+        """Returns the summary of a finished training of these settings and data, if it is one."""
+        if not self.store.exists(f"{self.out}/{GENERATOR}/{TRAIN}"):
+            return None
+        facts = self._trained_facts()
+        self._check_same(facts)
+        wanted = self.config.total_steps * self.config.images_a_step
+        wanted += facts["origin"]["images_seen"] if facts.get("origin") else 0
+        limit_s = self.config.max_minutes * 60
+        if facts["images_seen"] < wanted and not 0 < limit_s <= facts["train_seconds"]:
+            return None
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what a caller wants to know of the finished training."""
+        facts = self._trained_facts()
+        names = ["family", "images_seen", "config", "config_digest", "manifest_digest", "device"]
+        return {
+            "generator": f"{self.out}/{GENERATOR}",
+            **{name: facts[name] for name in [*names, "metrics"]},
+            "samples": self._samples_path(facts["images_seen"]),
+        }
+
+    def _trained_facts(self) -> dict[str, Any]:
+        """Reads train.json; raises TrainingError naming all that it says wrongly."""
+        path = f"{self.out}/{GENERATOR}/{TRAIN}"
+        found = read_own_json(self.store, path, within=self.out)
+        faults = ["a JSON object is wanted"]
+        if isinstance(found, dict):
+            faults = fact_faults(found, _TRAINED)
+        if faults:
+            raise TrainingError(
+                f"{self.store.url(path)} is no finished training's:\n{listed(faults)}\n"
+                "Remove it to go on from the last checkpoint."
+            )
+        return dict(found)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what the training is made from: digests, commit, versions."""
+        return {
+            "config_digest": self.config.digest,
+            "manifest_digest": self.data.manifest_digest,
+            "pictures": len(self.data.images),
+            "code_version": code_version(),
+            "commit": commit(),
+            "torch": torch.__version__,
+        }
+
+    def facts(self, state: TrainState, device: torch.device) -> dict[str, Any]:
+        """Returns what train.json says of a training that has come to `state`."""
+        images = state.step * self.config.images_a_step
+        return {
+            **self.identity(),
+            "family": self.config.family,
+            "config": dataclasses.asdict(self.config),
+            "seed": self.config.seed,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "processes": distributed.world(),
+            "images_seen": images,
+            "train_seconds": round(state.seconds, 2),
+            "origin": self.origin,
+            "samples": self._samples_path(images),
+        }
+
+    def save_checkpoint(self, state: TrainState, score: float | None) -> None:
+        """Writes a checkpoint and takes those away that are neither among the last nor the best."""
+        folder = f"{self.out}/checkpoints"
+        facts = {
+            "config": dataclasses.asdict(self.config),
+            "manifest_digest": self.data.manifest_digest,
+            "spec": state.G.spec.to_json(),
+            "typical_labels": self._typical_labels(),
+            "origin": self.origin,
+            "score": score,
+        }
+        images = state.step * self.config.images_a_step
+        checkpoint.save(self.store, folder, state, images=images, facts=facts)
+        checkpoint.prune(self.store, folder, keep=self.config.keep_checkpoints)
+
+    def save_samples(self, state: TrainState) -> bytes:
+        """Draws the sheet of fixed seeds, writes it and returns its PNG."""
+        pictures = sample_sheet(state.ema, np.asarray(self.data.labels), seed=self.config.seed)
+        sheet = io.BytesIO()
+        grid(pictures, 8).save(sheet, "PNG")
+        path = self._samples_path(state.step * self.config.images_a_step)
+        self.store.write_bytes(path, sheet.getvalue(), durable=False)
+        return sheet.getvalue()
+
+    def _samples_path(self, images: int) -> str:
+        return f"{self.out}/samples/{images:010d}.png"
+
+    def save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
+        """Writes `generator/`: the averaged weights, their spec, typical labels, and the facts."""
+        folder = f"{self.out}/generator"
+        weights = state.ema.state_dict()
+        tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+        self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
+        self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
+        self.store.write_json(f"{folder}/{TYPICAL}", self._typical_labels())
+        self.store.write_json(f"{folder}/{TRAIN}", facts)
+
+    def _typical_labels(self) -> list[list[str]]:
+        rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)
+        return [names_of(row, self.data.label_names) for row in rows]
+
+
+_SHEET = re.compile(r"[^/\\]+(?:/[^/\\]+)*/samples/[0-9]{10,16}\.png")
+_TRAINED: dict[str, Kind] = {
+    "family": NAME,
+    "config": OBJECT,
+    "config_digest": NAME,
+    "manifest_digest": NAME,
+    "device": NAME,
+    "images_seen": COUNT,
+    "train_seconds": SECONDS,
+    "origin": ORIGIN,
+    "metrics": OBJECT,
+    # It may name another folder, which the training lay in before, but never one outside a home.
+    "samples": (
+        lambda found: (
+            isinstance(found, str)
+            and bool(_SHEET.fullmatch(found))
+            and ".." not in found.split("/")
+        ),
+        "the path of a sheet in samples/",
+    ),
+}

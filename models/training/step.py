@@ -1,0 +1,265 @@
+"""One step of training: D's, G's and the average's, and what they compute, eager or compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.config import TrainConfig
+from models.families.base import DiscriminatorNet, GeneratorNet
+from models.training.augment import Strength, augmented, flipped
+from models.training.checkpoint import TrainState
+from models.training.data import Batches
+from models.training.distributed import average_gradients, mean_over_ranks, share, world
+from models.training.losses import (
+    LOSSES,
+    around,
+    between,
+    label_loss,
+    path_lengths,
+    r1_penalty,
+    slope_penalty,
+)
+
+SIGN_MEMORY = 0.9  # of the running mean of D's sign on reals, a step
+PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
+
+
+class Parts:
+    """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
+
+    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32. backend is
+    torch.compile's: "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
+    """
+
+    def __init__(
+        self,
+        G: GeneratorNet,
+        D: DiscriminatorNet,
+        *,
+        bf16: bool,
+        compiled: bool,
+        backend: str = "inductor",
+    ) -> None:
+        self._G, self._D = G, D
+        self._device = next(G.parameters()).device.type
+        self._bf16 = bf16
+        parts: dict[str, Callable[..., Any]] = {
+            "fakes": self._fakes,
+            "judged": self._judged,
+            "r1": self._r1,
+            "slope": self._slope,
+            "lengths": self._lengths,
+        }
+        if compiled:
+            # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
+            # on with the same masks.
+            options: dict[str, Any] | None = None
+            if backend == "inductor":
+                options = {"fallback_random": True}
+            parts = {
+                name: torch.compile(part, dynamic=False, backend=backend, options=options)
+                for name, part in parts.items()
+            }
+        self.fakes, self.judged = parts["fakes"], parts["judged"]
+        self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device, torch.bfloat16, enabled=self._bf16)
+
+    def _fakes(
+        self, z: Tensor, labels: Tensor, crossing: Tensor | None, noise: list[Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draws z [2,N,Z] or [1,N,Z] -> pictures [N,3,R,R] and their w [N,K,W], if there is one.
+
+        crossing [N,K,1] is True where a layer takes the w of the first z.
+        """
+        with self._autocast():
+            w = self._G.map(z[0], labels)
+            if w is None:
+                return self._G(z[0], labels).float(), None
+            if crossing is not None:
+                other = self._G.map(z[1], labels)
+                assert other is not None  # as the first
+                w = torch.where(crossing, w, other)
+            return self._G(z[0], labels, w=w, noise=noise).float(), w
+
+    def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            adversarial, auxiliary = self._D(images, labels)
+        return adversarial.float(), auxiliary.float()
+
+    def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            return r1_penalty(self._D, images, labels).mean()
+
+    def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            return slope_penalty(self._D, images, labels).mean()
+
+    def _lengths(self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]) -> Tensor:
+        with self._autocast():
+            return path_lengths(self._G, w, labels, direction=direction, noise=noise)
+
+
+def train_step(
+    state: TrainState,
+    config: TrainConfig,
+    batches: Batches,
+    *,
+    parts: Parts,
+    positive_weight: Tensor,
+) -> dict[str, Tensor]:
+    """Takes D's steps, one of G and one of the average; returns detached scalars, not yet
+    averaged over the ranks.
+    """
+    loss = LOSSES[config.loss]
+    strength = Strength(config.translate_px, config.scale_frac, config.rotate_deg)
+    G, D, rng = state.G, state.D, state.rng
+    told: dict[str, Tensor] = {}
+
+    for turn in range(config.d_steps):
+        # D: reals against fakes, and the reals' labels
+        reals, labels = batches.at(state.step * config.d_steps + turn)
+        reals = flipped(reals, rng) if config.flip else reals
+        reals = augmented(reals, strength, state.aug_p, rng)
+        fakes, w, asked = _drawn(state, config, batches, parts)  # the last ones serve G as well
+        seen = augmented(fakes.detach(), strength, state.aug_p, rng)
+        real_logits, real_labels = parts.judged(reals, labels)
+        fake_logits, _ = parts.judged(seen, asked)
+        told["d"] = loss.d(real_logits, fake_logits)
+        told["d_labels"] = label_loss(real_labels, labels, positive_weight)
+        total = told["d"] + config.d_label_weight * told["d_labels"]
+
+        # Penalties on D's slope; those of the loss itself every time, the lazy ones every so often
+        penalised = state.step % config.r1_every == 0
+        if config.r1_gamma > 0:
+            told["r1"] = parts.r1(reals, labels) if penalised else torch.zeros_like(total)
+            total = total + config.r1_gamma / 2 * config.r1_every * told["r1"]
+        if config.r2_gamma > 0:
+            told["r2"] = parts.r1(seen, asked) if penalised else torch.zeros_like(total)
+            total = total + config.r2_gamma / 2 * config.r1_every * told["r2"]
+        if loss.penalty:
+            told["slope"] = parts.slope(*_slope_places(loss.penalty, reals, labels, seen, rng))
+            total = total + config.gp_weight * told["slope"]
+        _descend(state.opt_d, D, total)
+        if loss.clipped:
+            _clip(D, config.clip)
+        _steer_augmentation(state, config, real_logits)
+
+    # G: fakes that D takes for reals and that show the asked-for labels
+    D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
+    fake_logits, fake_labels = parts.judged(augmented(fakes, strength, state.aug_p, rng), asked)
+    told["g"] = loss.g(real_logits.detach(), fake_logits)
+    told["g_labels"] = label_loss(fake_labels, asked, positive_weight)
+    total = told["g"] + config.g_label_weight * told["g_labels"]
+    if config.pl_weight > 0 and w is not None:
+        due = state.step % config.pl_every == 0
+        told["path"] = _path_penalty(state, parts, w, asked) if due else torch.zeros_like(total)
+        total = total + config.pl_weight * config.pl_every * told["path"]
+    _descend(state.opt_g, G, total)
+    D.requires_grad_(True)
+
+    # The averages that are drawn from
+    if w is not None:
+        G.track(mean_over_ranks(w[:, 0].float().mean(dim=0)))
+    state.step += 1
+    half_life_steps = config.ema_kimg * 1000 / config.images_a_step
+    update_average(state.ema, G, step=state.step, half_life_steps=half_life_steps)
+    told["aug_p"] = state.aug_p
+    return {name: value.detach() for name, value in told.items()}
+
+
+@torch.no_grad()
+def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: float) -> None:
+    """Moves the averaged weights towards G's; early on faster, so that the start is forgotten.
+
+    decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
+    """
+    decay = min(0.5 ** (1 / half_life_steps), (1 + step) / (10 + step))
+    averages: list[Tensor] = list(ema.parameters())
+    currents: list[Tensor] = list(G.parameters())
+    torch._foreach_lerp_(averages, currents, 1 - decay)
+    for kept, latest in zip(ema.buffers(), G.buffers(), strict=True):
+        kept.copy_(latest)
+
+
+def _drawn(
+    state: TrainState, config: TrainConfig, batches: Batches, parts: Parts
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Draws this rank's share of a batch of fakes; returns them, their w and their labels."""
+    G, rng = state.G, state.rng
+    asked = batches.labels_of_fakes(rng)
+    pairs = 2 if config.mixing > 0 else 1
+    draw = torch.randn if G.spec.z_dist == "normal" else torch.rand
+    z = draw(pairs, config.batch, G.spec.z_dim, generator=rng) * G.spec.z_std
+    z = torch.stack([share(one) for one in z]).to(asked.device)
+    crossing = None
+    if config.mixing > 0:
+        layers = G.spec.w_layers
+        # Rows that are not mixed cross over after the last layer.
+        at = torch.randint(1, layers, (config.batch,), generator=rng)
+        at[torch.rand(config.batch, generator=rng) >= config.mixing] = layers
+        crossing = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(asked.device)
+    fakes, w = parts.fakes(z, asked, crossing, _noise(state, config.batch))
+    return fakes, w, asked
+
+
+def _noise(state: TrainState, count: int) -> list[Tensor]:
+    rng = state.device_rng
+    sides = state.G.noise_sides()
+    return [
+        share(torch.randn(count, 1, side, side, generator=rng, device=rng.device)) for side in sides
+    ]
+
+
+def _slope_places(
+    name: str, reals: Tensor, labels: Tensor, fakes: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    count = len(reals) * world()
+    how_far = share(torch.rand(count, generator=rng)).to(reals.device)
+    if name == "wgan-gp":
+        return between(reals, fakes, how_far), labels
+    noise = share(torch.rand(count, *reals.shape[1:], generator=rng)).to(reals.device)
+    return around(reals, how_far, noise), labels
+
+
+def _path_penalty(state: TrainState, parts: Parts, w: Tensor, asked: Tensor) -> Tensor:
+    """(length - its running mean)², on every second picture: half the memory, all the use."""
+    w, asked = w[::2], asked[::2]
+    side, rng = state.G.spec.resolution_px, state.device_rng
+    count = len(w) * world()
+    direction = share(torch.randn(count, 3, side, side, generator=rng, device=rng.device))
+    lengths = parts.lengths(w, asked, direction, _noise(state, count))
+    mean = mean_over_ranks(lengths.mean())
+    state.path_mean.lerp_(mean, 1 - PATH_MEMORY)
+    penalty: Tensor = (lengths - state.path_mean).square().mean()
+    return penalty
+
+
+@torch.no_grad()
+def _steer_augmentation(state: TrainState, config: TrainConfig, real_logits: Tensor) -> None:
+    """Adapts the chance of augmentation to how sure D is of the reals.
+
+    Source: Karras et al. 2020, arXiv:2006.06676, section 3.1: the mean sign is held at a target.
+    """
+    if config.ada_target == 0:
+        return
+    sign = mean_over_ranks(real_logits.sign().mean())
+    state.real_sign.lerp_(sign, 1 - SIGN_MEMORY)
+    pace = config.batch / (config.ada_kimg * 1000)
+    state.aug_p.add_((state.real_sign - config.ada_target).sign() * pace).clamp_(0, 1)
+
+
+@torch.no_grad()
+def _clip(D: nn.Module, bound: float) -> None:
+    for weight in D.parameters():
+        weight.clamp_(-bound, bound)
+
+
+def _descend(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(network)
+    optimiser.step()
