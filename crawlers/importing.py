@@ -22,16 +22,14 @@ from typing import Any
 from crawlers.boards.record import now
 from crawlers.ledger import FILE, TAKEDOWN, Ledger
 from crawlers.post import TAG_KINDS, Post
-from crawlers.sites import Site, board_names, load_sites
-from crawlers.takedowns import board_takedowns
-from dataset.blobs import blob_path
+from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed
 from dataset.importers.files import UNREADABLE, Files, read
 from dataset.importers.records import Entry, Fault, Read
 from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob, sniff
 from dataset.policy import Takedowns, drop_reason
 from dataset.progress import progress
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 FOLDER = "imports"  # of the lists of faults, under the home
 UNRATED = "unrated"

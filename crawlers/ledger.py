@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from crawlers.cursor import Window
 from crawlers.migrations import migrate
 from crawlers.post import Post, same_picture_and_words
+from crawlers.rate_limit import Wait
 from crawlers.sites import Site
-from crawlers.waits import Wait
-from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
 from dataset.policy import Takedowns

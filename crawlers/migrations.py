@@ -6,7 +6,7 @@ A step is frozen once released: what it says of boards is what was true of them 
 import sqlite3
 from collections.abc import Mapping
 
-from crawlers.window import Window
+from crawlers.cursor import Window
 
 # Version 1 took two addresses of one board for two boards.
 _ONE_BOARD = {

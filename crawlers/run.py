@@ -23,7 +23,7 @@ from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
 from crawlers.sites import site_named
-from crawlers.spiders.board import BoardSpider
+from crawlers.spiders import BoardSpider
 from dataset.errors import CrawlError, OmokageError
 from dataset.parent import end_with_parent
 
@@ -204,7 +204,7 @@ def _scrapy_settings(verbose: bool) -> Settings:
 def _be_quiet(verbose: bool) -> None:
     if not verbose:
         # What failed is counted and told in our own words.
-        logging.getLogger("crawlers.spiders.board").setLevel(logging.CRITICAL)
+        logging.getLogger("crawlers.spiders").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
 

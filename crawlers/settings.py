@@ -46,18 +46,18 @@ DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
     "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
-    "crawlers.middlewares.stop.StopMiddleware": 40,
-    "crawlers.middlewares.hosts.HostsMiddleware": 50,
-    "crawlers.middlewares.robots.RobotsMiddleware": 100,
-    "crawlers.middlewares.patience.PatienceMiddleware": 550,
-    "crawlers.middlewares.encoding.EncodingMiddleware": 590,
-    "crawlers.middlewares.redirects.RedirectsMiddleware": 600,
-    "crawlers.middlewares.pace.PaceMiddleware": 890,  # last before the downloader
+    "crawlers.middlewares.StopMiddleware": 40,
+    "crawlers.middlewares.HostsMiddleware": 50,
+    "crawlers.middlewares.RobotsMiddleware": 100,
+    "crawlers.retry.PatienceMiddleware": 550,
+    "crawlers.middlewares.EncodingMiddleware": 590,
+    "crawlers.middlewares.RedirectsMiddleware": 600,
+    "crawlers.retry.PaceMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {
-    "crawlers.pipelines.policy.PolicyPipeline": 100,
-    "crawlers.pipelines.blobs.BlobsPipeline": 200,
-    "crawlers.pipelines.recorder.RecorderPipeline": 300,
+    "crawlers.pipelines.PolicyPipeline": 100,
+    "crawlers.download.BlobsPipeline": 200,
+    "crawlers.pipelines.RecorderPipeline": 300,
 }
 # Scrapy imports what it names there although it is turned off: 0.2 s of every start.
 EXTENSIONS_BASE = {
@@ -71,10 +71,10 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     if name.rpartition(".")[2] != "CookiesMiddleware"
 }
 EXTENSIONS = {
-    "crawlers.extensions.discretion.Discretion": 50,
-    "crawlers.extensions.traffic.Traffic": 100,
-    "crawlers.extensions.faults.Faults": 150,
-    "crawlers.extensions.bar.ProgressBar": 200,
+    "crawlers.extensions.Discretion": 50,
+    "crawlers.extensions.Traffic": 100,
+    "crawlers.extensions.Faults": 150,
+    "crawlers.extensions.ProgressBar": 200,
 }
 
 LOOPBACK_OPEN_S = 1.0  # BREAKER_OPEN_S of a board on this machine, which nobody else waits for

@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from crawlers.boards import danbooru, gelbooru02, moebooru
+from crawlers.cursor import Ask
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 
 class Board(Protocol):

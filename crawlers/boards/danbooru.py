@@ -3,11 +3,10 @@
 import json
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, now
+from crawlers.boards.record import Record, now, records_of
+from crawlers.cursor import Ask
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 # Both page=a<id> and page=b<id> take the ids next to <id> and list them descending, whatever
 # order the search asks for: there is no order to check.

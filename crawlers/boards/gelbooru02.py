@@ -8,11 +8,10 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, ext_of, now
+from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.cursor import Ask
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 ORDERED_PAGES = True
 

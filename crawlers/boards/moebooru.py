@@ -2,11 +2,10 @@
 
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, ext_of, now
+from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.cursor import Ask
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 ORDERED_PAGES = True
 

@@ -9,13 +9,12 @@ import pytest
 from assets.checks import ledger_and_files_agree, no_orphan_blobs
 from assets.resources import StoreResource
 from crawlers.audit import Audit, audit, sweep
+from crawlers.cursor import Window
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import CrawlError
 from dataset.media import Media, check_media
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import MakePost
 from tests.crawlers.tiny import tiny_picture

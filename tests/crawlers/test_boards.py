@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawlers.boards import BOARDS, danbooru, gelbooru02, moebooru
+from crawlers.cursor import Ask
 from crawlers.post import Post
 from crawlers.sites import Site, load_sites
-from crawlers.window import Ask
 from dataset.errors import CrawlError
 from dataset.schemas import POSTS
 

@@ -19,11 +19,10 @@ from aiohttp import web
 
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
-from dataset.blobs import blob_path
 from dataset.errors import EmptyStageError
 from dataset.policy import EXCLUDED_TAGS
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import Entry
 from tests.board_fixture import RunningBoard, serve_collection
 from tests.crawlers.conftest import REPOSITORY, CrawlOf

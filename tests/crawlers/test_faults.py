@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from crawlers.cursor import Window
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import Collection, md5_of
 from demo.faults import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection

@@ -18,12 +18,11 @@ import pytest
 from PIL import ImageFilter
 
 from crawlers.audit import audit, sweep
+from crawlers.cursor import Window
 from crawlers.export import export_posts
 from crawlers.importing import ImportSettings, ImportSummary, check_outcome, take_in
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import CrawlError, EmptyStageError, SchemaError, StoreError, UsageError
 from dataset.faces import FaceSettings, crop_shards
 from dataset.importers.danbooru import look_through, read_dump
@@ -32,7 +31,7 @@ from dataset.importers.folder import look_at, read_collection
 from dataset.importers.records import Read
 from dataset.media import MAX_BYTES, check_media
 from dataset.schemas import FACES, POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import REPOSITORY, MakePost
 from tests.crawlers.tiny import tiny_picture

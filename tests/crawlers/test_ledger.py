@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from crawlers.cursor import Window
 from crawlers.ledger import MAX_ATTEMPTS, Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
 from tests.crawlers.conftest import MakePost

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from crawlers.cursor import Window
 from crawlers.export import export_posts
 from crawlers.ledger import MAX_REVISITS, REVISIT_AFTER, Ledger
-from crawlers.sites import load_sites
-from crawlers.takedowns import board_takedowns
-from crawlers.window import Window
+from crawlers.sites import board_takedowns, load_sites
 from dataset.errors import ConfigError, CrawlError
 from dataset.media import Media
 from dataset.store import Store

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.answers import BLOCKED, PASSING, THROTTLED, is_trouble, refusal
 from crawlers.ledger import Ledger
+from crawlers.rate_limit import Wait, refuse_to_undercut
+from crawlers.responses import BLOCKED, PASSING, THROTTLED, is_trouble, refusal
 from crawlers.settings import user_agent
 from crawlers.sites import load_sites
-from crawlers.waits import Wait, refuse_to_undercut
 from dataset.errors import CrawlError
 from dataset.store import Store
 from tests.crawlers.little_board import Crawler, LittleBoard, serving

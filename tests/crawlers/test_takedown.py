@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crawlers.cursor import Window
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import StoreError
 from dataset.faces import FaceSettings, crop_shards
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest, read_split
 from dataset.media import check_media
 from dataset.schemas import FACES, POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from demo.painter import draw
 from tests.crawlers.conftest import MakePost

@@ -1,8 +1,4 @@
-"""Lets each request out when its host may be asked again, and learns from every answer.
-
-Stands next to the downloader, whose own queues are left empty: what has passed here is sent at
-once, so that no wait that a host asks for can be undercut by a request that was queued before.
-"""
+"""Downloader middlewares that wait: the rate limit of each host, and retries of failures."""
 
 import asyncio
 import datetime as dt
@@ -10,19 +6,48 @@ import time
 
 from scrapy import signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DownloadCancelledError
+from scrapy.downloadermiddlewares.retry import get_retry_request
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    ResponseDataLossError,
+)
 from scrapy.http import Request, Response
 from scrapy.robotstxt import RobotParser
+from twisted.internet.error import ConnectError, ConnectionLost
+from twisted.web.client import ResponseFailed
 
-from crawlers.answers import BLOCKED, asked_wait
-from crawlers.breaker import BreakerLimits
-from crawlers.middlewares.stop import Stopping
-from crawlers.pace import Pace, Turn, host_of
-from crawlers.part import CrawlPart
-from crawlers.waits import LONGEST_WAIT_S, Wait, refuse_to_undercut, too_soon
+from crawlers.circuit_breaker import BreakerLimits
+from crawlers.component import CrawlPart
+from crawlers.middlewares import Stopping
+from crawlers.rate_limit import (
+    LONGEST_WAIT_S,
+    Pace,
+    Turn,
+    Wait,
+    backoff_s,
+    host_of,
+    refuse_to_undercut,
+    too_soon,
+)
+from crawlers.responses import BLOCKED, PASSING, asked_wait
 from dataset.errors import CrawlError, OmokageError
 
 TICK_S = 0.25  # how long a stop may go unheard by a request that waits
+BROKEN_LINE = (
+    CannotResolveHostError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    ResponseDataLossError,
+    ConnectError,
+    ConnectionLost,
+    ResponseFailed,
+    OSError,
+)
 
 
 class PaceMiddleware(CrawlPart):
@@ -129,3 +154,41 @@ class PaceMiddleware(CrawlPart):
         return CrawlError(
             f"{name}: {host} is down, and still was after several waits: run again later"
         )
+
+
+class PatienceMiddleware(CrawlPart):
+    """Waits longer with each repetition; what the host itself asks for is the pace's business."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._answered: set[str] = set()  # hosts
+        self._first_wait_s = crawler.settings.getfloat("FIRST_WAIT_S")
+
+    async def process_response(self, request: Request, response: Response) -> Request | Response:
+        """Asks again after a status that passes."""
+        self._answered.add(host_of(request.url))
+        if response.status not in PASSING or not request.meta.get("kind"):
+            return response
+        return await self._again(request, f"status {response.status}") or response
+
+    async def process_exception(self, request: Request, exception: Exception) -> Request | None:
+        """Asks again after a line that broke."""
+        if not isinstance(exception, BROKEN_LINE) or not request.meta.get("kind"):
+            return None
+        return await self._again(request, type(exception).__name__)
+
+    async def _again(self, request: Request, reason: str) -> Request | None:
+        if self.spider.stopping:
+            return None
+        again = get_retry_request(
+            request,
+            spider=self.spider,
+            reason=reason,
+            # A host that has never answered is not there: say so soon.
+            max_retry_times=None if host_of(request.url) in self._answered else 1,
+            give_up_log_level="DEBUG",
+        )
+        if again is not None:
+            times = again.meta["retry_times"]
+            await self.spider.pause(backoff_s(times, first_s=self._first_wait_s))
+        return again

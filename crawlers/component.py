@@ -5,7 +5,7 @@ from typing import Self
 from scrapy.crawler import Crawler
 from scrapy.statscollectors import StatsCollector
 
-from crawlers.spiders.board import BoardSpider
+from crawlers.spiders import BoardSpider
 
 
 class CrawlPart:

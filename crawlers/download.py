@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+from collections import Counter
 from typing import Any
 
 from scrapy.crawler import Crawler
@@ -14,24 +15,24 @@ from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
 from scrapy.utils.datatypes import LocalCache
 from twisted.python.failure import Failure
 
-from crawlers.answers import PASSING
-from crawlers.backoff import backoff_s
-from crawlers.belief import Belief
-from crawlers.broken import BrokenAnswer, TooLarge
-from crawlers.middlewares.hosts import HostNotAllowed
-from crawlers.middlewares.patience import BROKEN_LINE
-from crawlers.middlewares.stop import Stopping
-from crawlers.part import CrawlPart
-from crawlers.post import Post
-from crawlers.verdict import STOPPING, Verdict
-from dataset.blobs import blob_path
+from crawlers.component import CrawlPart
+from crawlers.middlewares import HostNotAllowed, Stopping
+from crawlers.post import STOPPING, Post, Verdict
+from crawlers.rate_limit import backoff_s
+from crawlers.responses import PASSING, BrokenAnswer, TooLarge
+from crawlers.retry import BROKEN_LINE
 from dataset.errors import OmokageError
 from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob
 from dataset.memory import give_back_large_blocks
+from dataset.store import blob_path
 
 BODIES_BYTES = 64_000_000  # what all pictures that are fetched beside each other may hold
 
 GONE = frozenset({404, 410, 451})
+# A fault of a minute (a page of the host's caretaker, another picture out of a broken cache) often
+# comes twice; the same three times, with waits between, is what the board has.
+ALIKE = 3
+LOOKS = 5  # in one crawl
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +50,27 @@ class Look:
     doubtful: bool = False
     told_by: str | None = None
     of_body: bool = False
+
+
+class Belief:
+    """The answers about one picture in this crawl, each told by what is the same in it."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self._seen: Counter[str] = Counter()
+
+    def believes(self, answer: str | None) -> bool:
+        """Tells whether this answer has come often enough; None is never believed."""
+        self.looks += 1
+        if answer is None:
+            return False
+        self._seen[answer] += 1
+        return self._seen[answer] >= ALIKE
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has been asked often enough for this crawl."""
+        return self.looks >= LOOKS
 
 
 class BlobInfo(FileInfo):

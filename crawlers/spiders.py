@@ -1,4 +1,4 @@
-"""What the spiders of all families share: arguments, the way through the pages, and the stop."""
+"""The spiders: arguments, the way through the pages of a search, and the stop."""
 
 import asyncio
 import logging
@@ -14,18 +14,15 @@ from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
-from crawlers.answers import is_too_large, refusal
-from crawlers.backoff import backoff_s
 from crawlers.boards import BOARDS, Board
-from crawlers.broken import BrokenAnswer
+from crawlers.cursor import Ask, Window, check_order, take
 from crawlers.ledger import Ledger
-from crawlers.post import Post
+from crawlers.post import Post, Verdict
+from crawlers.rate_limit import backoff_s
+from crawlers.responses import BrokenAnswer, is_too_large, refusal
 from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
-from crawlers.sites import Site, board_names, load_sites, site_named
-from crawlers.takedowns import board_takedowns
-from crawlers.verdict import Verdict
-from crawlers.window import Ask, Window, check_order, take
+from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
 from dataset.errors import CrawlError, OmokageError, UsageError
 from dataset.policy import Takedowns, drop_reason
 from dataset.store import Store
@@ -392,3 +389,24 @@ class BoardSpider(scrapy.Spider):
         if not values or not all(values.values()):
             return url
         return f"{url}&{urlencode(values)}"
+
+
+class DanbooruSpider(BoardSpider):
+    """Crawls a site of the Danbooru family: scrapy crawl danbooru -a site=…"""
+
+    name = "danbooru"
+    family = "danbooru"
+
+
+class MoebooruSpider(BoardSpider):
+    """Crawls a site of the Moebooru family: scrapy crawl moebooru -a site=…"""
+
+    name = "moebooru"
+    family = "moebooru"
+
+
+class GelbooruSpider(BoardSpider):
+    """Crawls a site of the Gelbooru family: scrapy crawl gelbooru02 -a site=…"""
+
+    name = "gelbooru02"
+    family = "gelbooru02"

@@ -1,16 +1,20 @@
-"""When the next request to a host may go: its pace, the waits it asked for, and its breaker.
+"""The rate limit of each host: intervals, the waits that it asked for, and our own backoff.
 
 Knows nothing of Scrapy, and the time only from the clock that it is given.
 """
 
 import dataclasses
+import datetime as dt
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from crawlers.answers import THROTTLED, is_trouble
-from crawlers.breaker import Breaker, BreakerLimits
+from crawlers.circuit_breaker import Breaker, BreakerLimits
+from crawlers.responses import THROTTLED, is_trouble
+from crawlers.sites import Site
+from dataset.errors import CrawlError
 
 FIRST_THROTTLE_S = 1.0  # wait of a throttled host that does not say for how long; doubles
 LONGEST_THROTTLE_S = 60.0
@@ -152,3 +156,61 @@ def host_of(url: str) -> str:
     if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)):
         return host
     return f"{host}:{parts.port}"
+
+
+LONGEST_WAIT_S = 120.0  # a crawl waits so long; when a host wants more, it ends and says until when
+
+
+class Wait(NamedTuple):
+    """A host lets us wait until `not_before` (UTC), because it asked for `asked_s` seconds."""
+
+    host: str
+    not_before: dt.datetime
+    asked_s: float
+
+    @classmethod
+    def asked(cls, host: str, asked_s: float, now: dt.datetime) -> "Wait":
+        """Returns the wait that an answer of this moment asks for."""
+        return cls(host, now + dt.timedelta(seconds=asked_s), asked_s)
+
+    def left_s(self, now: dt.datetime) -> float:
+        """Returns the seconds that are left; never more than were asked for at first.
+
+        (Else a clock that was set back would lengthen the wait.)
+        """
+        return min(max(0.0, (self.not_before - now).total_seconds()), self.asked_s)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a crawl ends instead of waiting."""
+        return self.asked_s > LONGEST_WAIT_S
+
+
+def refuse_to_undercut(site: Site, waits: Iterable[Wait], now: dt.datetime) -> None:
+    """Raises CrawlError if a host of the site asked for a long wait that is not over yet."""
+    scheme = "http" if site.is_loopback else "https"
+    for wait in waits:
+        ours = site.allows(f"{scheme}://{wait.host}/")
+        if ours and wait.is_long and wait.left_s(now) > 0:
+            raise too_soon(site, wait, now)
+
+
+def too_soon(site: Site, wait: Wait, now: dt.datetime) -> CrawlError:
+    """Returns the error of a crawl that would have to wait for too long."""
+    own = wait.host == host_of(site.api)
+    who = site.name if own else f"{site.name} (its host {wait.host})"
+    return CrawlError(
+        f"{who} asks us to wait until {_moment(wait.not_before, now)} UTC "
+        f"(Retry-After {wait.asked_s:.0f} s): run again then"
+    )
+
+
+def _moment(moment: dt.datetime, now: dt.datetime) -> str:
+    """Writes a moment down to the minute, rounded up: at the minute named, it is over."""
+    up = (moment + dt.timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
+    return f"{up:%H:%M}" if up.date() == now.date() else f"{up:%Y-%m-%d %H:%M}"
+
+
+def backoff_s(times: int, *, first_s: float) -> float:
+    """Returns the wait before the `times`-th repetition: doubling, with a jitter of 25 %."""
+    return first_s * 2.0 ** (times - 1) * random.uniform(0.75, 1.25)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from crawlers.answers import asked_wait
-from crawlers.breaker import BreakerLimits
+from crawlers.circuit_breaker import BreakerLimits
 from crawlers.ledger import Ledger
-from crawlers.pace import Pace, host_of
+from crawlers.rate_limit import Pace, Wait, host_of, refuse_to_undercut
+from crawlers.responses import asked_wait
 from crawlers.sites import load_sites
-from crawlers.waits import Wait, refuse_to_undercut
 from dataset.errors import CrawlError
 
 EPOCH = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)

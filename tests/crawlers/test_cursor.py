@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawlers.window import Ask, Window, check_order, take
+from crawlers.cursor import Ask, Window, check_order, take
 from dataset.errors import CrawlError
 from tests.crawlers.conftest import MakePost
 

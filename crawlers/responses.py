@@ -1,4 +1,4 @@
-"""What a board's refusals mean, in words for the user; reads Retry-After."""
+"""What the responses of a host mean: status codes, Retry-After, and responses of no use."""
 
 import datetime as dt
 import email.utils
@@ -6,9 +6,8 @@ import json
 import re
 from collections.abc import Iterable
 
-from scrapy.exceptions import DownloadCancelledError
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 
-from crawlers.broken import TooLarge
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
@@ -92,3 +91,19 @@ def _said(body: bytes) -> str:
         return ""
     text = answer.get("message") or answer.get("reason") or answer.get("error") or ""
     return " ".join(str(text).split())[:160]
+
+
+class BrokenAnswer(IgnoreRequest):
+    """An answer came, but nothing can be made of it."""
+
+
+class RedirectLoop(BrokenAnswer):
+    """The host sends us on and on."""
+
+
+class TooLarge(BrokenAnswer):
+    """Undone from its encoding, the answer is larger than anything we take."""
+
+
+class UnreadableEncoding(BrokenAnswer):
+    """The answer is not encoded as it says."""

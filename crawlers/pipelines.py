@@ -1,9 +1,10 @@
-"""Writes into the ledger what became of each post, and counts it."""
+"""The item pipelines before and after the download: the policy, and the record in the ledger."""
 
+from crawlers.component import CrawlPart
 from crawlers.ledger import Ledger
-from crawlers.part import CrawlPart
-from crawlers.verdict import STOPPING, Verdict
+from crawlers.post import STOPPING, Verdict, matches
 from dataset.errors import OmokageError
+from dataset.policy import drop_reason
 
 
 class RecorderPipeline(CrawlPart):
@@ -39,3 +40,18 @@ class RecorderPipeline(CrawlPart):
 
     def _count(self, name: str) -> None:
         self.stats.inc_value(f"omokage/{name}")
+
+
+class PolicyPipeline(CrawlPart):
+    """Applies the policy and checks the search again on our side."""
+
+    def process_item(self, item: Verdict) -> Verdict:
+        """Gives a post that may not be stored its reason."""
+        spider = self.spider
+        excluded = spider.site.excluded_tags
+        item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
+        if item.reason is None and spider.ledger.is_taken_down(item.post.md5):
+            item.reason = "takedown"
+        if item.reason is None and not matches(item.query, item.post):
+            item.reason = "not_asked_for"
+        return item
