@@ -8,7 +8,7 @@ from scrapy.statscollectors import StatsCollector
 from crawlers.spiders import BoardSpider
 
 
-class CrawlPart:
+class CrawlComponent:
     """A part that Scrapy makes from its crawler, with the crawl's spider and stats at hand."""
 
     def __init__(self, crawler: Crawler) -> None:

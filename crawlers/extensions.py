@@ -7,13 +7,13 @@ from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.http import Request, Response
 
-from crawlers.component import CrawlPart
-from crawlers.post import STOPPING, Verdict
+from crawlers.component import CrawlComponent
+from crawlers.post import STOPPING, Outcome
 from crawlers.secrets import Secrets, SecretsFilter
 from dataset.progress import Advance, progress
 
 
-class ProgressBar(CrawlPart):
+class ProgressBar(CrawlComponent):
     """A bar that appears with the first settled post: a crawl with nothing new shows none."""
 
     def __init__(self, crawler: Crawler) -> None:
@@ -23,9 +23,9 @@ class ProgressBar(CrawlPart):
         crawler.signals.connect(self.settled, signal=signals.item_scraped)
         crawler.signals.connect(self.close, signal=signals.spider_closed)
 
-    def settled(self, item: Verdict) -> None:
+    def settled(self, item: Outcome) -> None:
         """Moves the bar by one post."""
-        if item.put_off == STOPPING:
+        if item.deferred == STOPPING:
             return
         if self._advance is None:
             bar = progress(f"crawl {self.spider.site.name}", self.spider.expected, unit="posts")
@@ -37,7 +37,7 @@ class ProgressBar(CrawlPart):
         self._stack.close()
 
 
-class Discretion(CrawlPart):
+class RedactionExtension(CrawlComponent):
     """Puts a filter before every handler of the root logger for as long as the crawl runs."""
 
     def __init__(self, crawler: Crawler) -> None:
@@ -60,7 +60,7 @@ class Discretion(CrawlPart):
                 handler.removeFilter(self._filter)
 
 
-class Faults(CrawlPart):
+class ErrorCounter(CrawlComponent):
     """Counts into the stat omokage/faults what Scrapy only logs."""
 
     def __init__(self, crawler: Crawler) -> None:
@@ -80,7 +80,7 @@ class Faults(CrawlPart):
         self.stats.inc_value("omokage/faults")
 
 
-class Traffic(CrawlPart):
+class TrafficCounter(CrawlComponent):
     """Counts into the stats omokage/api_requests, omokage/media_requests and omokage/bytes."""
 
     def __init__(self, crawler: Crawler) -> None:

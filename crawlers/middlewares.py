@@ -15,8 +15,15 @@ from scrapy.robotstxt import RobotParser
 from scrapy.spiders import Spider
 from twisted.internet.defer import Deferred
 
-from crawlers.component import CrawlPart
-from crawlers.responses import BLOCKED, PASSING, RedirectLoop, TooLarge, UnreadableEncoding, refusal
+from crawlers.component import CrawlComponent
+from crawlers.responses import (
+    BLOCKED,
+    TRANSIENT,
+    RedirectLoop,
+    TooLarge,
+    UnreadableEncoding,
+    refusal,
+)
 from crawlers.secrets import bare
 from crawlers.spiders import BoardSpider
 
@@ -69,7 +76,7 @@ class RobotsMiddleware(RobotsTxtMiddleware):
         await super().process_request(request)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
-        if response.status not in PASSING:
+        if response.status not in TRANSIENT:
             await super()._parse_robots(response, netloc, request)
             return
         waiting = self._parsers[netloc]
@@ -82,7 +89,7 @@ class Stopping(IgnoreRequest):
     """The crawl is being stopped: the request was not sent and its post stays pending."""
 
 
-class StopMiddleware(CrawlPart):
+class StopMiddleware(CrawlComponent):
     """First to see a request, last to see an answer."""
 
     def process_request(self, request: Request) -> None:
@@ -107,7 +114,7 @@ class HostNotAllowed(IgnoreRequest):
     """The address is not one of the site's hosts, or is not https."""
 
 
-class HostsMiddleware(CrawlPart):
+class HostsMiddleware(CrawlComponent):
     """Sees every request before it is sent; redirects and retries are requests again."""
 
     def process_request(self, request: Request) -> None:

@@ -1,16 +1,16 @@
 """The item pipelines before and after the download: the policy, and the record in the ledger."""
 
-from crawlers.component import CrawlPart
+from crawlers.component import CrawlComponent
 from crawlers.ledger import Ledger
-from crawlers.post import STOPPING, Verdict, matches
+from crawlers.post import STOPPING, Outcome, matches
 from dataset.errors import OmokageError
 from dataset.policy import drop_reason
 
 
-class RecorderPipeline(CrawlPart):
+class RecorderPipeline(CrawlComponent):
     """The end of the pipelines: every post gets its state here."""
 
-    def process_item(self, item: Verdict) -> Verdict:
+    def process_item(self, item: Outcome) -> Outcome:
         """Settles the post, or leaves it pending if its picture could not be fetched."""
         try:
             self._record(self.spider.ledger, item)
@@ -18,11 +18,11 @@ class RecorderPipeline(CrawlPart):
             self.spider.stop(error)
         return item
 
-    def _record(self, ledger: Ledger, item: Verdict) -> None:
-        if item.put_off == STOPPING:
+    def _record(self, ledger: Ledger, item: Outcome) -> None:
+        if item.deferred == STOPPING:
             return  # as it was: pending
-        if item.put_off is not None:
-            if ledger.postpone(item.post, item.put_off):
+        if item.deferred is not None:
+            if ledger.postpone(item.post, item.deferred):
                 self._count("put_off")
             else:
                 item.reason = "unavailable"
@@ -42,10 +42,10 @@ class RecorderPipeline(CrawlPart):
         self.stats.inc_value(f"omokage/{name}")
 
 
-class PolicyPipeline(CrawlPart):
+class PolicyPipeline(CrawlComponent):
     """Applies the policy and checks the search again on our side."""
 
-    def process_item(self, item: Verdict) -> Verdict:
+    def process_item(self, item: Outcome) -> Outcome:
         """Gives a post that may not be stored its reason."""
         spider = self.spider
         excluded = spider.site.excluded_tags

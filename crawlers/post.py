@@ -73,7 +73,7 @@ class Post:
 _FIELDS = tuple(field.name for field in dataclasses.fields(Post))
 
 
-def same_picture_and_words(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tells whether two records of a post differ in nothing that a decision rests on."""
     passing = {"score", "fetched_at", "updated_at"}
     return all(one[key] == other.get(key) for key in one if key not in passing)
@@ -98,16 +98,16 @@ def matches(words: str, post: Post) -> bool:
     return True
 
 
-STOPPING = "stopping"  # put off because the crawl is being stopped: the post stays as it was
+STOPPING = "stopping"  # deferred because the crawl is being stopped: the post stays as it was
 
 
 @dataclasses.dataclass(slots=True)
-class Verdict:
-    """A post on its way: refused for `reason`, kept as `media`, or put off for `put_off`."""
+class Outcome:
+    """A post on its way: refused for `reason`, kept as `media`, or `deferred` (why)."""
 
     post: Post
     query: str  # the search that brought it
     reason: str | None = None
     media: Media | None = None
-    put_off: str | None = None  # why the picture could not be fetched this time
-    alone: bool = False  # the picture is too large to be fetched beside others
+    deferred: str | None = None  # why the picture could not be fetched this time
+    is_large: bool = False  # the picture is too large to be fetched beside others

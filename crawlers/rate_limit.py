@@ -12,20 +12,20 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from crawlers.circuit_breaker import Breaker, BreakerLimits
-from crawlers.responses import THROTTLED, is_trouble
+from crawlers.responses import THROTTLED, is_server_failure
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
 FIRST_THROTTLE_S = 1.0  # wait of a throttled host that does not say for how long; doubles
-LONGEST_THROTTLE_S = 60.0
+MAX_THROTTLE_S = 60.0
 JITTER = 0.25  # of a wait that we chose ourselves
-MOST_JITTER_S = 1.0  # upon a wait that the host asked for: later than asked, never sooner
+MAX_JITTER_S = 1.0  # upon a wait that the host asked for: later than asked, never sooner
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Turn:
+class Permit:
     """A request that was let out; it comes back with its outcome."""
 
     host: str
@@ -33,7 +33,7 @@ class Turn:
     ticket: int
 
 
-class Pace:
+class RateLimiter:
     """Says for each host when the next request may go; the answers teach it.
 
     `intervals_s`: least seconds between two requests of a kind to one host. Requests of the kinds
@@ -48,63 +48,65 @@ class Pace:
         *,
         clock: Callable[[], float],
         one_at_a_time: frozenset[str] = frozenset({"api"}),
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._intervals_s = intervals_s
         self._limits = limits
         self._clock = clock
         self._one_at_a_time = one_at_a_time
-        self._chance = chance or random.Random()
+        self._rng = rng or random.Random()
         self._hosts: dict[str, _Host] = {}
 
     def wait_s(self, host: str, kind: str) -> float:
         """Returns the seconds to wait before asking again whether a request may go; 0: now."""
         known = self._host(host)
-        lane = known.lane(kind)
-        if lane.busy:
+        queue = known.queue(kind)
+        if queue.busy:
             return math.inf
-        until = max(known.not_before, lane.not_before)
+        until = max(known.not_before, queue.not_before)
         return max(0.0, until - self._clock(), known.breaker.wait_s())
 
-    def take(self, host: str, kind: str) -> Turn:
+    def acquire(self, host: str, kind: str) -> Permit:
         """Notes that a request goes out now; only if `wait_s` has just said 0."""
         known = self._host(host)
-        lane = known.lane(kind)
+        queue = known.queue(kind)
         ticket = known.breaker.sent()
-        lane.busy = kind in self._one_at_a_time
-        lane.not_before = self._clock() + self._interval_s(known, kind)
-        return Turn(host, kind, ticket)
+        queue.busy = kind in self._one_at_a_time
+        queue.not_before = self._clock() + self._interval_s(known, kind)
+        return Permit(host, kind, ticket)
 
-    def answered(self, turn: Turn, status: int, asked_s: float | None = None) -> None:
+    def record_response(self, permit: Permit, status: int, asked_s: float | None = None) -> None:
         """Notes an answer; `asked_s`: the wait that it asks for, for the whole host."""
-        known = self._come_back(turn)
+        known = self._release(permit)
         # Who says when to come back, or that we are too many, is not down.
-        known.breaker.answer(turn.ticket, failed=is_trouble(status) and asked_s is None)
+        known.breaker.answer(permit.ticket, failed=is_server_failure(status) and asked_s is None)
         if status in THROTTLED:
             known.throttles += 1
-            own_s = min(FIRST_THROTTLE_S * 2.0 ** (known.throttles - 1), LONGEST_THROTTLE_S)
-            self.hold(turn.host, max(asked_s or 0.0, own_s * self._chance.uniform(1, 1 + JITTER)))
+            throttle_s = min(FIRST_THROTTLE_S * 2.0 ** (known.throttles - 1), MAX_THROTTLE_S)
+            self.delay(
+                permit.host, max(asked_s or 0.0, throttle_s * self._rng.uniform(1, 1 + JITTER))
+            )
         elif asked_s is not None:
-            self.hold(turn.host, asked_s)
+            self.delay(permit.host, asked_s)
         elif status < 400:
             known.throttles = 0
 
-    def broke(self, turn: Turn) -> None:
+    def record_failure(self, permit: Permit) -> None:
         """Notes that no answer came."""
-        self._come_back(turn).breaker.failure(turn.ticket)
+        self._release(permit).breaker.failure(permit.ticket)
 
-    def hold(self, host: str, wait_s: float) -> None:
+    def delay(self, host: str, wait_s: float) -> None:
         """Lets nothing out to a host for `wait_s` seconds from now, and a little jitter."""
         known = self._host(host)
-        late_s = self._chance.uniform(0, min(wait_s * JITTER, MOST_JITTER_S))
+        late_s = self._rng.uniform(0, min(wait_s * JITTER, MAX_JITTER_S))
         known.not_before = max(known.not_before, self._clock() + wait_s + late_s)
 
-    def slow(self, host: str, interval_s: float) -> None:
+    def set_min_interval(self, host: str, interval_s: float) -> None:
         """Makes the interval of a host at least so long, for every kind of request."""
         known = self._host(host)
-        known.least_interval_s = max(known.least_interval_s, interval_s)
+        known.min_interval_s = max(known.min_interval_s, interval_s)
 
-    def has_answered(self, host: str) -> bool:
+    def has_responded(self, host: str) -> bool:
         """Tells whether a host has ever answered."""
         return self._host(host).breaker.answered
 
@@ -112,16 +114,16 @@ class Pace:
         """Tells whether a host has been down for so long that it is no longer asked."""
         return self._host(host).breaker.state == "given_up"
 
-    def _come_back(self, turn: Turn) -> "_Host":
-        known = self._host(turn.host)
-        lane = known.lane(turn.kind)
-        if turn.kind in self._one_at_a_time:
-            lane.busy = False
-            lane.not_before = self._clock() + self._interval_s(known, turn.kind)
+    def _release(self, permit: Permit) -> "_Host":
+        known = self._host(permit.host)
+        queue = known.queue(permit.kind)
+        if permit.kind in self._one_at_a_time:
+            queue.busy = False
+            queue.not_before = self._clock() + self._interval_s(known, permit.kind)
         return known
 
     def _interval_s(self, known: "_Host", kind: str) -> float:
-        return max(self._intervals_s.get(kind, 0.0), known.least_interval_s)
+        return max(self._intervals_s.get(kind, 0.0), known.min_interval_s)
 
     def _host(self, host: str) -> "_Host":
         if host not in self._hosts:
@@ -130,7 +132,7 @@ class Pace:
 
 
 @dataclasses.dataclass(slots=True)
-class _Lane:
+class _Queue:
     """The requests of one kind to one host."""
 
     not_before: float = -math.inf
@@ -142,11 +144,11 @@ class _Host:
     breaker: Breaker
     not_before: float = -math.inf
     throttles: int = 0  # in a row
-    least_interval_s: float = 0.0
-    lanes: dict[str, _Lane] = dataclasses.field(default_factory=dict)
+    min_interval_s: float = 0.0
+    queues: dict[str, _Queue] = dataclasses.field(default_factory=dict)
 
-    def lane(self, kind: str) -> _Lane:
-        return self.lanes.setdefault(kind, _Lane())
+    def queue(self, kind: str) -> _Queue:
+        return self.queues.setdefault(kind, _Queue())
 
 
 def host_of(url: str) -> str:
@@ -158,7 +160,7 @@ def host_of(url: str) -> str:
     return f"{host}:{parts.port}"
 
 
-LONGEST_WAIT_S = 120.0  # a crawl waits so long; when a host wants more, it ends and says until when
+MAX_WAIT_S = 120.0  # a crawl waits so long; when a host wants more, it ends and says until when
 
 
 class Wait(NamedTuple):
@@ -169,7 +171,7 @@ class Wait(NamedTuple):
     asked_s: float
 
     @classmethod
-    def asked(cls, host: str, asked_s: float, now: dt.datetime) -> "Wait":
+    def until(cls, host: str, asked_s: float, now: dt.datetime) -> "Wait":
         """Returns the wait that an answer of this moment asks for."""
         return cls(host, now + dt.timedelta(seconds=asked_s), asked_s)
 
@@ -183,19 +185,19 @@ class Wait(NamedTuple):
     @property
     def is_long(self) -> bool:
         """Whether a crawl ends instead of waiting."""
-        return self.asked_s > LONGEST_WAIT_S
+        return self.asked_s > MAX_WAIT_S
 
 
-def refuse_to_undercut(site: Site, waits: Iterable[Wait], now: dt.datetime) -> None:
+def check_waits(site: Site, waits: Iterable[Wait], now: dt.datetime) -> None:
     """Raises CrawlError if a host of the site asked for a long wait that is not over yet."""
     scheme = "http" if site.is_loopback else "https"
     for wait in waits:
         ours = site.allows(f"{scheme}://{wait.host}/")
         if ours and wait.is_long and wait.left_s(now) > 0:
-            raise too_soon(site, wait, now)
+            raise wait_error(site, wait, now)
 
 
-def too_soon(site: Site, wait: Wait, now: dt.datetime) -> CrawlError:
+def wait_error(site: Site, wait: Wait, now: dt.datetime) -> CrawlError:
     """Returns the error of a crawl that would have to wait for too long."""
     own = wait.host == host_of(site.api)
     who = site.name if own else f"{site.name} (its host {wait.host})"

@@ -131,13 +131,13 @@ class Crawl:
             deadline = threading.Timer(STOP_WITHIN_S, os._exit, (INTERRUPTED,))
             deadline.daemon = True
             deadline.start()
-            _reactor().callFromThread(ask)
+            _reactor().callFromThread(request_stop)
 
-        def ask() -> None:
+        def request_stop() -> None:
             if isinstance(crawler.spider, BoardSpider):
                 crawler.spider.stop()
             else:  # the signal came while the crawl was still being set up
-                _reactor().callLater(0.05, ask)
+                _reactor().callLater(0.05, request_stop)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -49,10 +49,10 @@ DOWNLOADER_MIDDLEWARES = {
     "crawlers.middlewares.StopMiddleware": 40,
     "crawlers.middlewares.HostsMiddleware": 50,
     "crawlers.middlewares.RobotsMiddleware": 100,
-    "crawlers.retry.PatienceMiddleware": 550,
+    "crawlers.retry.RetryMiddleware": 550,
     "crawlers.middlewares.EncodingMiddleware": 590,
     "crawlers.middlewares.RedirectsMiddleware": 600,
-    "crawlers.retry.PaceMiddleware": 890,  # last before the downloader
+    "crawlers.retry.RateLimitMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {
     "crawlers.pipelines.PolicyPipeline": 100,
@@ -71,9 +71,9 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     if name.rpartition(".")[2] != "CookiesMiddleware"
 }
 EXTENSIONS = {
-    "crawlers.extensions.Discretion": 50,
-    "crawlers.extensions.Traffic": 100,
-    "crawlers.extensions.Faults": 150,
+    "crawlers.extensions.RedactionExtension": 50,
+    "crawlers.extensions.TrafficCounter": 100,
+    "crawlers.extensions.ErrorCounter": 150,
     "crawlers.extensions.ProgressBar": 200,
 }
 
@@ -94,8 +94,8 @@ def site_settings(site: Site) -> dict[str, Any]:
         "HTTPPROXY_ENABLED": not site.is_loopback,
         "CONCURRENT_REQUESTS": site.media_at_once + 2,
         "CONCURRENT_REQUESTS_PER_DOMAIN": site.media_at_once,
-        # The pace is kept by PaceMiddleware: a request that waits in Scrapy's own queues could not
-        # be held back any more.
+        # RateLimitMiddleware keeps the rate limit: a request in Scrapy's own queues could not be
+        # held back any more.
         "DOWNLOAD_DELAY": 0.0,
         "DOWNLOAD_SLOTS": dict.fromkeys(("api", "media"), _AT_ONCE),
         **({"BREAKER_OPEN_S": LOOPBACK_OPEN_S} if site.is_loopback else {}),

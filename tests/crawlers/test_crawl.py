@@ -417,4 +417,4 @@ def test_a_crawl_whose_parent_has_gone_before_it_could_begin_ends_soon(tmp_path:
     )
     assert orphan.wait(15) in (130, -signal.SIGTERM)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.hold("demo", patience_s=0.0)
+        ledger.lock("demo", timeout_s=0.0)

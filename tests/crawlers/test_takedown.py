@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crawlers.cursor import Window
+from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
@@ -61,7 +61,7 @@ class Crawled:
         )
         path = blob_path(media.sha256, media.ext)
         with Ledger.of(self.store) as ledger:
-            ledger.note_page(board, "q", posts=[post], window=Window(1, number))
+            ledger.note_page(board, "q", posts=[post], cursor=Cursor(1, number))
             self.store.write_bytes(path, body)
             ledger.keep(post, media)
         return path
