@@ -26,7 +26,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Permit:
-    """A request that was let out; it comes back with its outcome."""
+    """A request in flight; it is returned with its response or failure."""
 
     host: str
     kind: str
@@ -34,7 +34,7 @@ class Permit:
 
 
 class RateLimiter:
-    """Says for each host when the next request may go; the answers teach it.
+    """Tells for each host when the next request may be sent; responses adjust it.
 
     `intervals_s`: least seconds between two requests of a kind to one host. Requests of the kinds
     in `one_at_a_time` go one after the other, and their interval runs from the answer: however
@@ -67,7 +67,7 @@ class RateLimiter:
         return max(0.0, until - self._clock(), known.breaker.wait_s())
 
     def acquire(self, host: str, kind: str) -> Permit:
-        """Notes that a request goes out now; only if `wait_s` has just said 0."""
+        """Records that a request is sent now; only if `wait_s` has just returned 0."""
         known = self._host(host)
         queue = known.queue(kind)
         ticket = known.breaker.sent()
@@ -92,17 +92,17 @@ class RateLimiter:
             known.throttles = 0
 
     def record_failure(self, permit: Permit) -> None:
-        """Notes that no answer came."""
+        """Records that no response came."""
         self._release(permit).breaker.failure(permit.ticket)
 
     def delay(self, host: str, wait_s: float) -> None:
-        """Lets nothing out to a host for `wait_s` seconds from now, and a little jitter."""
+        """Delays all requests to a host by `wait_s` seconds from now, plus a little jitter."""
         known = self._host(host)
         late_s = self._rng.uniform(0, min(wait_s * JITTER, MAX_JITTER_S))
         known.not_before = max(known.not_before, self._clock() + wait_s + late_s)
 
     def set_min_interval(self, host: str, interval_s: float) -> None:
-        """Makes the interval of a host at least so long, for every kind of request."""
+        """Sets the minimum interval of a host, for every kind of request."""
         known = self._host(host)
         known.min_interval_s = max(known.min_interval_s, interval_s)
 

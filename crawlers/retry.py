@@ -159,7 +159,7 @@ class RateLimitMiddleware(CrawlComponent):
 
 
 class RetryMiddleware(CrawlComponent):
-    """Waits longer with each repetition; what the host itself asks for is the pace's business."""
+    """Retries with exponential backoff; RateLimitMiddleware handles Retry-After."""
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
@@ -167,14 +167,14 @@ class RetryMiddleware(CrawlComponent):
         self._first_wait_s = crawler.settings.getfloat("FIRST_WAIT_S")
 
     async def process_response(self, request: Request, response: Response) -> Request | Response:
-        """Asks again after a status that passes."""
+        """Retries after a transient status."""
         self._responded.add(host_of(request.url))
         if response.status not in TRANSIENT or not request.meta.get("kind"):
             return response
         return await self._retry(request, f"status {response.status}") or response
 
     async def process_exception(self, request: Request, exception: Exception) -> Request | None:
-        """Asks again after a line that broke."""
+        """Retries after a connection error."""
         if not isinstance(exception, CONNECTION_ERRORS) or not request.meta.get("kind"):
             return None
         return await self._retry(request, type(exception).__name__)
