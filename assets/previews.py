@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import dagster as dg
 from PIL import Image
 
-from dataset.blobs import blob_path
 from dataset.decode import decode
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 MAX_BYTES = 100_000  # inline pictures cost four times their size in the instance's database
 PAPER = (250, 249, 246)

@@ -24,12 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.manifest import peak_mb
-from dataset.blobs import blob_path
 from dataset.compute import executor_of, parse_compute
 from dataset.cropping import FaceSettings
 from dataset.faces import crop_shards
 from dataset.schemas import POSTS, POSTS_PATH
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 SIDE_PX = 64
 TAGS = [f"tag_{number}" for number in range(29)]

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crawlers.ledger import FILE, Ledger
-from dataset.blobs import blob_path
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 FOLDER = "blobs"
 TEMPORARY = ".tmp-"  # how the store's unfinished files begin

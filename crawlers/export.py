@@ -14,14 +14,12 @@ import pyarrow.parquet as pq
 from crawlers.audit import sweep
 from crawlers.ledger import FILE, TAKEDOWN, Ledger, Row
 from crawlers.post import Post
-from crawlers.sites import Site, board_names, load_sites
-from crawlers.takedowns import board_takedowns
-from dataset.blobs import blob_path
+from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, listed
 from dataset.media import Media, has_blob
 from dataset.policy import Takedowns, drop_reason
 from dataset.schemas import POSTS, POSTS_PATH, check_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 BATCH = 2_000
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl

@@ -22,16 +22,14 @@ from typing import Any
 from crawlers.boards.record import now
 from crawlers.ledger import FILE, TAKEDOWN, Ledger
 from crawlers.post import TAG_KINDS, Post
-from crawlers.sites import Site, board_names, load_sites
-from crawlers.takedowns import board_takedowns
-from dataset.blobs import blob_path
+from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed
 from dataset.importers.files import UNREADABLE, Files, read
 from dataset.importers.records import Entry, Fault, Read
 from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob, sniff
 from dataset.policy import Takedowns, drop_reason
 from dataset.progress import progress
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 FOLDER = "imports"  # of the lists of faults, under the home
 UNRATED = "unrated"
@@ -43,7 +41,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BATCH = 64
 _BATCH_BYTES = 64_000_000  # of pictures that are in memory at once
 _THREADS = min(4, os.cpu_count() or 1)  # decoding and fsync both leave the interpreter's lock
-_PATIENCE_S = 3.0
+_LOCK_TIMEOUT_S = 3.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def take_in(
         if not settings.dry_run:
             ledger = stack.enter_context(Ledger.of(store))
             ledger.admit_import(settings.name, settings.kind)
-            ledger.hold(settings.name, patience_s=_PATIENCE_S)
+            ledger.lock(settings.name, timeout_s=_LOCK_TIMEOUT_S)
         elif store.exists(FILE):
             ledger = stack.enter_context(Ledger.of(store))
         known = [settings.name, *(ledger.boards() if ledger else [])]
@@ -317,7 +315,7 @@ class _Import:
         self._met.add(one.post.post_id)
         if self._ledger is None:
             return True
-        state, settled = self._ledger.standing(one.post)
+        state, settled = self._ledger.state_of(one.post)
         if state is None or not settled or (state == "kept" and self._is_taken_down(one)):
             return True
         self._known[state] += 1

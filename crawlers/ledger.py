@@ -1,8 +1,8 @@
 """The ledger of all crawls: one SQLite file that knows every post seen and what became of it.
 
-A page of posts and the window's move over it are one transaction, and a post noted there is
+A page of posts and the cursor's move over it are one transaction, and a post noted there is
 `pending` until it is kept or refused. So a crawl that is killed at any moment loses nothing and
-does nothing twice: the next one first settles what is pending, then goes on from the window.
+does nothing twice: the next one first settles what is pending, then goes on from the cursor.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple
 
+from crawlers.cursor import Cursor
 from crawlers.migrations import migrate
-from crawlers.post import Post, same_picture_and_words
+from crawlers.post import Post, same_content
+from crawlers.rate_limit import Wait
 from crawlers.sites import Site
-from crawlers.waits import Wait
-from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
 from dataset.policy import Takedowns
@@ -37,7 +37,7 @@ UNFINISHED = ("pending", "flagged")
 MAX_REVISITS = 4
 REVISIT_AFTER = dt.timedelta(days=3)
 BATCH = 500
-PATIENCE_S = 30.0
+LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
 _BEYOND = 2**63 - 1
 
@@ -116,7 +116,7 @@ class Ledger:
     def __init__(self, path: Path, *, clock: Callable[[], dt.datetime] | None = None) -> None:
         self.path = path
         self._clock = clock or _utc
-        self._held: list[IO[str]] = []
+        self._locks: list[IO[str]] = []
         try:
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
         except sqlite3.Error as error:
@@ -151,17 +151,17 @@ class Ledger:
     def close(self) -> None:
         """Closes the file; a crawl that only ends without this loses nothing."""
         self._db.close()
-        for file in self._held:
+        for file in self._locks:
             file.close()
-        self._held.clear()
+        self._locks.clear()
 
-    def hold(self, board: str, *, patience_s: float = PATIENCE_S) -> None:
+    def lock(self, board: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         """Makes this the only crawl of a board until the ledger is closed or the process ends.
 
         A crawl whose parent was killed needs a moment to end; it is waited for. Raises CrawlError
-        if another is still at work after `patience_s`.
+        if another is still at work after `timeout_s`.
         """
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         files = [(self._lock_path(), fcntl.LOCK_SH), (self._lock_path(board), fcntl.LOCK_EX)]
         for path, kind in files:
             while (file := _locked(path, kind)) is None:
@@ -170,7 +170,7 @@ class Ledger:
                         f"another crawl of {board} is at work on {self.path}; wait for it or end it"
                     )
                 time.sleep(0.1)
-            self._held.append(file)
+            self._locks.append(file)
 
     @contextlib.contextmanager
     def no_crawl(self) -> Iterator[bool]:
@@ -208,17 +208,17 @@ class Ledger:
         rows = self._rows("SELECT DISTINCT board FROM boards ORDER BY board")
         return [board for (board,) in rows]
 
-    def window(self, board: str, query: str) -> Window:
+    def cursor(self, board: str, query: str) -> Cursor:
         """Returns which ids of a search have been seen."""
         row = self._one(
             "SELECT low, high, bottomed FROM windows WHERE board = ? AND query = ?", board, query
         )
-        return Window(row[0], row[1], bool(row[2])) if row else Window()
+        return Cursor(row[0], row[1], bool(row[2])) if row else Cursor()
 
     def note_page(
-        self, board: str, query: str, *, posts: Sequence[Post], window: Window
+        self, board: str, query: str, *, posts: Sequence[Post], cursor: Cursor
     ) -> list[Post]:
-        """Writes down a page and moves the window over it, at once or not at all.
+        """Writes down a page and moves the cursor over it, at once or not at all.
 
         Returns the posts that are to be settled: new ones, and known ones whose record changed.
         """
@@ -226,7 +226,7 @@ class Ledger:
             to_settle = [post for post in posts if self._note(board, query, post)]
             self._do(
                 "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?)",
-                (board, query, window.low, window.high, int(window.bottomed), self._now()),
+                (board, query, cursor.low, cursor.high, int(cursor.bottomed), self._now()),
             )
         return to_settle
 
@@ -236,14 +236,14 @@ class Ledger:
             for post in posts:
                 self._note(name, IMPORTED, post)
 
-    def standing(self, post: Post) -> tuple[str | None, bool]:
+    def state_of(self, post: Post) -> tuple[str | None, bool]:
         """Returns a post's state (None: unknown), and whether its record is settled as it is."""
         row = self._one(f"SELECT record, state, reason FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
         if row is None:
             return None, False
         record, state, reason = row
         return state, state != "pending" and (
-            reason == TAKEDOWN or same_picture_and_words(json.loads(record), post.to_record())
+            reason == TAKEDOWN or same_content(json.loads(record), post.to_record())
         )
 
     def revisit(self, board: str) -> int:
@@ -465,7 +465,7 @@ class Ledger:
             post.post_id,
         )
         if known and known[1] != "pending":
-            if known[2] == TAKEDOWN or same_picture_and_words(json.loads(known[0]), record):
+            if known[2] == TAKEDOWN or same_content(json.loads(known[0]), record):
                 return False
             self._do(f"UPDATE posts SET attempts = 0, revisits = 0 WHERE {_THIS}", _key(post))  # noqa: S608
         if known and not self._has_md5(post):

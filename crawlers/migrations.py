@@ -6,7 +6,7 @@ A step is frozen once released: what it says of boards is what was true of them 
 import sqlite3
 from collections.abc import Mapping
 
-from crawlers.window import Window
+from crawlers.cursor import Cursor
 
 # Version 1 took two addresses of one board for two boards.
 _ONE_BOARD = {
@@ -54,7 +54,7 @@ def _join_posts(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:
     One that was taken down stays before any other.
     """
     for board in sorted(set(boards.values())):
-        names = [site for site, joined in boards.items() if joined == board]
+        names = [site for site, merged in boards.items() if merged == board]
         if names == [board]:
             continue
         among = f"({', '.join('?' * len(names))})"
@@ -80,19 +80,19 @@ def _join_windows(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:
     What was seen below it is listed once more, and known by then.
     """
     rows = db.execute("SELECT board, query, low, high, bottomed, moved_at FROM windows").fetchall()
-    joined: dict[tuple[str, str], tuple[Window, str]] = {}
+    merged: dict[tuple[str, str], tuple[Cursor, str]] = {}
     for site, query, low, high, bottomed, moved_at in rows:
         key = (boards.get(site, site), query)
-        window = Window(low, high, bool(bottomed))
-        if key in joined:
-            other, other_at = joined[key]
-            window, moved_at = window.joined(other), max(moved_at, other_at)
-        joined[key] = (window, moved_at)
+        cursor = Cursor(low, high, bool(bottomed))
+        if key in merged:
+            other, other_at = merged[key]
+            cursor, moved_at = cursor.merged(other), max(moved_at, other_at)
+        merged[key] = (cursor, moved_at)
     db.execute("DELETE FROM windows")
     db.executemany(
         "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (board, query, window.low, window.high, int(window.bottomed), moved_at)
-            for (board, query), (window, moved_at) in joined.items()
+            (board, query, cursor.low, cursor.high, int(cursor.bottomed), moved_at)
+            for (board, query), (cursor, moved_at) in merged.items()
         ],
     )

@@ -1,8 +1,11 @@
-"""A post: what a board's record says of one picture, in the same shape for every board."""
+"""A post in the same shape for every board, whether a search matches it, and its outcome."""
 
 import dataclasses
 import datetime as dt
+import re
 from typing import Any
+
+from dataset.media import Media
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
 _TAG_FIELDS = tuple(f"tags_{kind}" for kind in TAG_KINDS)
@@ -70,7 +73,41 @@ class Post:
 _FIELDS = tuple(field.name for field in dataclasses.fields(Post))
 
 
-def same_picture_and_words(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Tells whether two records of a post differ in nothing that a decision rests on."""
     passing = {"score", "fetched_at", "updated_at"}
     return all(one[key] == other.get(key) for key in one if key not in passing)
+
+
+_METATAG = re.compile(r"-?[a-z_]{2,}:\S+")
+
+
+def matches(words: str, post: Post) -> bool:
+    """Tells whether a post has the plain tags of a search, and none of its `-tags`.
+
+    Metatags (`id:`, `rating:` …), alternatives (`~tag`) and patterns (`tag*`) are the board's own
+    business; rating and state are checked by the policy anyway.
+    """
+    tags = post.tags
+    for word in words.lower().split():
+        if _METATAG.fullmatch(word) or word.startswith("~") or "*" in word:
+            continue
+        negated = word.startswith("-") and len(word) > 1
+        if negated == (word.removeprefix("-") in tags if negated else word in tags):
+            return False
+    return True
+
+
+STOPPING = "stopping"  # deferred because the crawl is being stopped: the post stays as it was
+
+
+@dataclasses.dataclass(slots=True)
+class Outcome:
+    """A post on its way: refused for `reason`, kept as `media`, or `deferred` (why)."""
+
+    post: Post
+    query: str  # the search that brought it
+    reason: str | None = None
+    media: Media | None = None
+    deferred: str | None = None  # why the picture could not be fetched this time
+    is_large: bool = False  # the picture is too large to be fetched beside others

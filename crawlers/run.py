@@ -23,7 +23,7 @@ from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
 from crawlers.sites import site_named
-from crawlers.spiders.board import BoardSpider
+from crawlers.spiders import BoardSpider
 from dataset.errors import CrawlError, OmokageError
 from dataset.parent import end_with_parent
 
@@ -131,13 +131,13 @@ class Crawl:
             deadline = threading.Timer(STOP_WITHIN_S, os._exit, (INTERRUPTED,))
             deadline.daemon = True
             deadline.start()
-            _reactor().callFromThread(ask)
+            _reactor().callFromThread(request_stop)
 
-        def ask() -> None:
+        def request_stop() -> None:
             if isinstance(crawler.spider, BoardSpider):
                 crawler.spider.stop()
             else:  # the signal came while the crawl was still being set up
-                _reactor().callLater(0.05, ask)
+                _reactor().callLater(0.05, request_stop)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -204,7 +204,7 @@ def _scrapy_settings(verbose: bool) -> Settings:
 def _be_quiet(verbose: bool) -> None:
     if not verbose:
         # What failed is counted and told in our own words.
-        logging.getLogger("crawlers.spiders.board").setLevel(logging.CRITICAL)
+        logging.getLogger("crawlers.spiders").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)
 

@@ -46,18 +46,18 @@ DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
     "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": None,
     "scrapy.downloadermiddlewares.redirect.RedirectMiddleware": None,
-    "crawlers.middlewares.stop.StopMiddleware": 40,
-    "crawlers.middlewares.hosts.HostsMiddleware": 50,
-    "crawlers.middlewares.robots.RobotsMiddleware": 100,
-    "crawlers.middlewares.patience.PatienceMiddleware": 550,
-    "crawlers.middlewares.encoding.EncodingMiddleware": 590,
-    "crawlers.middlewares.redirects.RedirectsMiddleware": 600,
-    "crawlers.middlewares.pace.PaceMiddleware": 890,  # last before the downloader
+    "crawlers.middlewares.StopMiddleware": 40,
+    "crawlers.middlewares.HostsMiddleware": 50,
+    "crawlers.middlewares.RobotsMiddleware": 100,
+    "crawlers.retry.RetryMiddleware": 550,
+    "crawlers.middlewares.EncodingMiddleware": 590,
+    "crawlers.middlewares.RedirectsMiddleware": 600,
+    "crawlers.retry.RateLimitMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {
-    "crawlers.pipelines.policy.PolicyPipeline": 100,
-    "crawlers.pipelines.blobs.BlobsPipeline": 200,
-    "crawlers.pipelines.recorder.RecorderPipeline": 300,
+    "crawlers.pipelines.PolicyPipeline": 100,
+    "crawlers.download.BlobsPipeline": 200,
+    "crawlers.pipelines.RecorderPipeline": 300,
 }
 # Scrapy imports what it names there although it is turned off: 0.2 s of every start.
 EXTENSIONS_BASE = {
@@ -71,10 +71,10 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     if name.rpartition(".")[2] != "CookiesMiddleware"
 }
 EXTENSIONS = {
-    "crawlers.extensions.discretion.Discretion": 50,
-    "crawlers.extensions.traffic.Traffic": 100,
-    "crawlers.extensions.faults.Faults": 150,
-    "crawlers.extensions.bar.ProgressBar": 200,
+    "crawlers.extensions.RedactionExtension": 50,
+    "crawlers.extensions.TrafficCounter": 100,
+    "crawlers.extensions.ErrorCounter": 150,
+    "crawlers.extensions.ProgressBar": 200,
 }
 
 LOOPBACK_OPEN_S = 1.0  # BREAKER_OPEN_S of a board on this machine, which nobody else waits for
@@ -94,8 +94,8 @@ def site_settings(site: Site) -> dict[str, Any]:
         "HTTPPROXY_ENABLED": not site.is_loopback,
         "CONCURRENT_REQUESTS": site.media_at_once + 2,
         "CONCURRENT_REQUESTS_PER_DOMAIN": site.media_at_once,
-        # The pace is kept by PaceMiddleware: a request that waits in Scrapy's own queues could not
-        # be held back any more.
+        # RateLimitMiddleware keeps the rate limit: a request in Scrapy's own queues could not be
+        # held back any more.
         "DOWNLOAD_DELAY": 0.0,
         "DOWNLOAD_SLOTS": dict.fromkeys(("api", "media"), _AT_ONCE),
         **({"BREAKER_OPEN_S": LOOPBACK_OPEN_S} if site.is_loopback else {}),

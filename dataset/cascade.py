@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from dataset.decode import REDUCTIONS, Picture
 from dataset.detection import Found, box_within, one_a_face
-from dataset.geometry import halved
-from dataset.windows import (
+from dataset.detection_windows import (
     Cluster,
     Windows,
     agreeing,
@@ -28,6 +27,7 @@ from dataset.windows import (
     moved,
     no_windows,
 )
+from dataset.geometry import halved
 
 Grey = npt.NDArray[np.uint8]  # [H, W]
 

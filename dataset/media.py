@@ -7,9 +7,8 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError, features
 
-from dataset.blobs import blob_path
 from dataset.memory import Room
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 MAX_BYTES = 30_000_000
 MAX_PIXELS = 40_000_000

@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dataset.blobs import blob_path
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
 from dataset.errors import SchemaError, StoreError
 from dataset.schemas import FACES, PARQUET
-from dataset.store import Store, digest_of
+from dataset.store import Store, blob_path, digest_of
 from dataset.streams import batches
 
 DIGITS = "0123456789abcdef"

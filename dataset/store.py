@@ -186,3 +186,8 @@ def digest_of(value: Any) -> str:
     """Returns the sha256 (hex) of a JSON value written with sorted keys and no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def blob_path(sha256: str, ext: str) -> str:
+    """Returns the path under the home of an original, such as `blobs/ab/cd/<its sha256>.png`."""
+    return f"blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}.{ext}"

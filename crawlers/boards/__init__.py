@@ -3,9 +3,9 @@
 from typing import Protocol
 
 from crawlers.boards import danbooru, gelbooru02, moebooru
+from crawlers.cursor import PageRequest
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 
 class Board(Protocol):
@@ -14,7 +14,7 @@ class Board(Protocol):
     # Whether a page comes out of a search ordered by id, so that its order can be checked.
     ORDERED_PAGES: bool
 
-    def page_url(self, site: Site, words: str, ask: Ask, *, limit: int) -> str:
+    def page_url(self, site: Site, words: str, request: PageRequest, *, limit: int) -> str:
         """Returns the address of a page of at most `limit` posts of the search `words`."""
         ...
 

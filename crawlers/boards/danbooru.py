@@ -3,11 +3,10 @@
 import json
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, now
+from crawlers.boards.record import Record, now, records_of
+from crawlers.cursor import PageRequest
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 # Both page=a<id> and page=b<id> take the ids next to <id> and list them descending, whatever
 # order the search asks for: there is no order to check.
@@ -18,10 +17,10 @@ RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit
 _SIGNS = ("md5", "rating", "tag_string", "tag_string_general", "file_url")
 
 
-def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
+def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str:
     """Returns the address of a page of posts."""
     # b with an id beyond all others is the newest page: unlike page=1 it is always by id.
-    page = f"a{ask.edge}" if ask.side == "above" else f"b{ask.edge or 2**31 - 1}"
+    page = f"a{request.edge}" if request.side == "above" else f"b{request.edge or 2**31 - 1}"
     return f"{site.api}/posts.json?{urlencode({'limit': limit, 'tags': words, 'page': page})}"
 
 

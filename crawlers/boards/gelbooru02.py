@@ -8,11 +8,10 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, ext_of, now
+from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.cursor import PageRequest
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 ORDERED_PAGES = True
 
@@ -31,13 +30,13 @@ _SIGNS = ("md5", "hash", "rating", "tags", "file_url")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
+def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str:
     """Returns the address of a page of posts."""
     where = {
         "newest": "sort:id:desc",
-        "above": f"sort:id:asc id:>{ask.edge}",
-        "below": f"sort:id:desc id:<{ask.edge}",
-    }[ask.side]
+        "above": f"sort:id:asc id:>{request.edge}",
+        "below": f"sort:id:desc id:<{request.edge}",
+    }[request.side]
     fixed = {"page": "dapi", "s": "post", "q": "index", "json": 1}
     query = urlencode({**fixed, "limit": limit, "tags": f"{words} {where}".strip()})
     return f"{site.api}/index.php?{query}"

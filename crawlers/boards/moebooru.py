@@ -2,11 +2,10 @@
 
 from urllib.parse import urlencode
 
-from crawlers.boards.answer import records_of
-from crawlers.boards.record import Record, ext_of, now
+from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.cursor import PageRequest
 from crawlers.post import Post
 from crawlers.sites import Site
-from crawlers.window import Ask
 
 ORDERED_PAGES = True
 
@@ -14,13 +13,13 @@ RATINGS = {"s": "general", "q": "questionable", "e": "explicit"}
 _SIGNS = ("md5", "rating", "tags", "file_url")
 
 
-def page_url(site: Site, words: str, ask: Ask, *, limit: int) -> str:
+def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str:
     """Returns the address of a page of posts."""
     where = {
         "newest": "order:id_desc",
-        "above": f"order:id id:>{ask.edge}",
-        "below": f"order:id_desc id:<{ask.edge}",
-    }[ask.side]
+        "above": f"order:id id:>{request.edge}",
+        "below": f"order:id_desc id:<{request.edge}",
+    }[request.side]
     query = urlencode({"limit": limit, "tags": f"{words} {where}".strip()})
     return f"{site.api}/post.json?{query}"
 

@@ -1,11 +1,13 @@
 """Reads the fields of a board's record; a field of the wrong kind is an error that names it."""
 
 import datetime as dt
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from crawlers.boards.markup import is_markup, read_markup
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
@@ -166,3 +168,38 @@ def _shown(value: Any) -> str:
     except RecursionError:
         return type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def records_of(body: bytes, site: Site) -> list[Any]:
+    """Returns the records of an answer: a bare list, one under `post`, a single record, or XML.
+
+    Raises CrawlError, with the board's own words if it has any, for an answer that has none.
+    """
+    if is_markup(body):
+        return list(read_markup(body, site))
+    answer = load_json(body, site)
+    if isinstance(answer, list):
+        return answer
+    if isinstance(answer, dict):
+        if "post" in answer:
+            rows = answer["post"]
+            return rows if isinstance(rows, list) else [rows]
+        if "id" in answer:
+            return [answer]
+        if answer.keys() == {"@attributes"}:  # gelbooru.com leaves `post` out where it finds none
+            return []
+        said = answer.get("message") or answer.get("reason") or answer.get("error")
+        if isinstance(said, str):
+            raise CrawlError(f'{site.name} answers with no posts and says "{said[:160]}"')
+    raise CrawlError(
+        f"{site.name}: the answer is no list of posts but {type(answer).__name__}"
+        + (f" of {', '.join(list(answer)[:5])}" if isinstance(answer, dict) else "")
+    )
+
+
+def load_json(body: bytes, site: Site) -> Any:
+    """Reads an answer as JSON; raises CrawlError if it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CrawlError(f"{site.name}: the answer is not JSON: {error}") from error

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataset.importers.cells import TAGS, cells_read, json_cells
 from dataset.importers.danbooru import read_record
+from dataset.importers.fields import TAGS, cells_read, json_cells
 from dataset.importers.files import UNREADABLE, Files, read
 from dataset.importers.records import BadField, Entry, Place, Read, by_kind, shown, split_tags
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.cells import FILE, cells_read, json_cells
+from dataset.importers.fields import FILE, cells_read, json_cells
 from dataset.importers.files import UNREADABLE, Files
 from dataset.importers.lines import DAMAGED, numbered_lines
 from dataset.importers.records import BadField, Entry, Fault, Place, Read, shown, whole

@@ -12,7 +12,7 @@ import pytest
 from crawlers.post import Post
 from crawlers.sites import Site, load_sites
 from tests.board_fixture import RunningBoard, start_board
-from tests.crawlers import nursery
+from tests.crawlers import forkserver
 
 REPOSITORY = Path(__file__).parents[2]
 MakePost = Callable[..., Post]
@@ -21,9 +21,9 @@ QUICK = (
     "-c",
     """
 import sys
-from crawlers import pace, run, settings
+from crawlers import rate_limit, run, settings
 settings.FIRST_WAIT_S = 0.01
-pace.FIRST_THROTTLE_S = 0.01
+rate_limit.FIRST_THROTTLE_S = 0.01
 sys.exit(run.main())
 """,
 )
@@ -101,10 +101,10 @@ class CrawlOf:
 
     def start(
         self, *options: str, site: str = "demo", cold: bool = False, **variables: str
-    ) -> nursery.Child:
+    ) -> forkserver.Child:
         """Starts a crawl and returns at once; cold: as the very command that users give."""
         fixed = ["--site", site, "--home", str(self.home), "--sites", str(self._registry)]
-        return nursery.start(
+        return forkserver.start(
             [*self.program, *fixed, *options], {**self._variables, **variables}, cold=cold
         )
 

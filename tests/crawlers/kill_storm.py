@@ -28,13 +28,12 @@ from aiohttp import web
 from crawlers.audit import audit
 from crawlers.export import PostsTable, export_posts
 from crawlers.ledger import Ledger
-from dataset.blobs import blob_path
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import Collection
 from tests.board_fixture import serve_collection
-from tests.crawlers import nursery
-from tests.crawlers.nursery import Child
+from tests.crawlers import forkserver
+from tests.crawlers.forkserver import Child
 from tests.crawlers.tiny import mixed_collection
 
 FAMILIES = {"danbooru": "demo", "moebooru": "demo_moebooru", "gelbooru02": "demo_gelbooru"}
@@ -157,7 +156,9 @@ def crawls(
 
         def start(home: Path, *, cold: bool = False) -> Child:
             options = ["--site", FAMILIES[family], "--home", str(home), "--sites", str(registry)]
-            return nursery.start(["-m", "crawlers.run", *options], variables, cold=cold, quiet=True)
+            return forkserver.start(
+                ["-m", "crawlers.run", *options], variables, cold=cold, quiet=True
+            )
 
         yield start, executioner
 

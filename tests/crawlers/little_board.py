@@ -19,7 +19,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
-from tests.crawlers import nursery
+from tests.crawlers import forkserver
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
 
@@ -188,7 +188,7 @@ class Crawler:
         clean = {
             k: v for k, v in os.environ.items() if "OMOKAGE" not in k and "proxy" not in k.lower()
         }
-        child = nursery.start(
+        child = forkserver.start(
             ["-c", WATCHED, *arguments],
             {
                 **clean,

@@ -9,13 +9,12 @@ import pytest
 from assets.checks import ledger_and_files_agree, no_orphan_blobs
 from assets.resources import StoreResource
 from crawlers.audit import Audit, audit, sweep
+from crawlers.cursor import Cursor
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import CrawlError
 from dataset.media import Media, check_media
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import MakePost
 from tests.crawlers.tiny import tiny_picture
@@ -34,7 +33,7 @@ class Kept:
         body = tiny_picture(number)
         media: Media = check_media(body, md5=md5_of(body), ext="png")
         post = make_post(number, md5=md5_of(body))
-        self.ledger.note_page("demo", "q", posts=[post], window=Window(1, number))
+        self.ledger.note_page("demo", "q", posts=[post], cursor=Cursor(1, number))
         self.ledger.keep(post, media)
         path = blob_path(media.sha256, media.ext)
         self.store.write_bytes(path, body)
@@ -106,7 +105,7 @@ def test_the_sweep_removes_what_no_post_names_and_nothing_else(kept: Kept) -> No
 def test_nothing_is_swept_while_a_crawl_of_any_board_is_at_work(kept: Kept) -> None:
     kept.store.write_bytes(ORPHAN, b"its post is about to be settled")
     with Ledger.of(kept.store) as crawl:
-        crawl.hold("konachan")
+        crawl.lock("konachan")
         assert sweep(kept.store, kept.ledger) == []
         assert audit(kept.store).crawling
         assert judged(no_orphan_blobs, kept.store)[0]
@@ -117,4 +116,4 @@ def test_a_crawl_waits_for_the_sweep(kept: Kept) -> None:
     with kept.ledger.no_crawl() as quiet, Ledger.of(kept.store) as crawl:
         assert quiet
         with pytest.raises(CrawlError, match="another crawl of demo"):
-            crawl.hold("demo", patience_s=0.2)
+            crawl.lock("demo", timeout_s=0.2)

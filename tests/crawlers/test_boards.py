@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawlers.boards import BOARDS, danbooru, gelbooru02, moebooru
+from crawlers.cursor import PageRequest
 from crawlers.post import Post
 from crawlers.sites import Site, load_sites
-from crawlers.window import Ask
 from dataset.errors import CrawlError
 from dataset.schemas import POSTS
 
@@ -194,21 +194,31 @@ def test_any_record_is_either_a_post_or_a_crawl_error(values: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("site", "ask", "wanted"),
+    ("site", "page_request", "wanted"),
     [
-        ("demo", Ask("newest"), {"page": ["b2147483647"], "tags": ["1girl"]}),
-        ("demo", Ask("above", 9), {"page": ["a9"]}),
-        ("demo", Ask("below", 9), {"page": ["b9"]}),
-        ("konachan", Ask("newest"), {"tags": ["1girl order:id_desc"]}),
-        ("konachan", Ask("above", 9), {"tags": ["1girl order:id id:>9"]}),
-        ("konachan", Ask("below", 9), {"tags": ["1girl order:id_desc id:<9"]}),
-        ("gelbooru_com", Ask("above", 9), {"tags": ["1girl sort:id:asc id:>9"], "json": ["1"]}),
-        ("gelbooru_com", Ask("below", 9), {"tags": ["1girl sort:id:desc id:<9"], "s": ["post"]}),
+        ("demo", PageRequest("newest"), {"page": ["b2147483647"], "tags": ["1girl"]}),
+        ("demo", PageRequest("above", 9), {"page": ["a9"]}),
+        ("demo", PageRequest("below", 9), {"page": ["b9"]}),
+        ("konachan", PageRequest("newest"), {"tags": ["1girl order:id_desc"]}),
+        ("konachan", PageRequest("above", 9), {"tags": ["1girl order:id id:>9"]}),
+        ("konachan", PageRequest("below", 9), {"tags": ["1girl order:id_desc id:<9"]}),
+        (
+            "gelbooru_com",
+            PageRequest("above", 9),
+            {"tags": ["1girl sort:id:asc id:>9"], "json": ["1"]},
+        ),
+        (
+            "gelbooru_com",
+            PageRequest("below", 9),
+            {"tags": ["1girl sort:id:desc id:<9"], "s": ["post"]},
+        ),
     ],
 )
-def test_pages_are_asked_for_by_id(site: str, ask: Ask, wanted: dict[str, list[str]]) -> None:
+def test_pages_are_asked_for_by_id(
+    site: str, page_request: PageRequest, wanted: dict[str, list[str]]
+) -> None:
     row: Site = SITES[site]
-    url = BOARDS[row.family].page_url(row, "1girl", ask, limit=50)
+    url = BOARDS[row.family].page_url(row, "1girl", page_request, limit=50)
     asked = parse_qs(urlsplit(url).query)
     assert asked["limit"] == ["50"]
     assert wanted.items() <= asked.items()

@@ -19,11 +19,10 @@ from aiohttp import web
 
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
-from dataset.blobs import blob_path
 from dataset.errors import EmptyStageError
 from dataset.policy import EXCLUDED_TAGS
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import Entry
 from tests.board_fixture import RunningBoard, serve_collection
 from tests.crawlers.conftest import REPOSITORY, CrawlOf
@@ -418,4 +417,4 @@ def test_a_crawl_whose_parent_has_gone_before_it_could_begin_ends_soon(tmp_path:
     )
     assert orphan.wait(15) in (130, -signal.SIGTERM)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.hold("demo", patience_s=0.0)
+        ledger.lock("demo", timeout_s=0.0)

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import Collection, md5_of
 from demo.faults import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
@@ -126,9 +125,9 @@ def serving(posts: Collection, fault: Callable[[web.Request], web.StreamResponse
     return serve_collection(posts, middlewares=[middleware])
 
 
-def window_of(crawl: CrawlOf, site: str = "demo") -> Window:
+def cursor_of(crawl: CrawlOf, site: str = "demo") -> Cursor:
     with Ledger.of(Store(crawl.home)) as ledger:
-        return ledger.window(site, "")
+        return ledger.cursor(site, "")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_three_empty_pages_in_a_row_are_not_taken_for_the_end(
         made = crawl(site=site)
     assert left["empty"] == 0
     assert made["kept"] == 60
-    assert window_of(crawl, site) == Window(1, 60, bottomed=True)
+    assert cursor_of(crawl, site) == Cursor(1, 60, bottomed=True)
 
 
 def test_a_board_that_shows_nothing_at_first_is_asked_again(
@@ -181,12 +180,12 @@ def test_the_end_is_found_although_the_lowest_post_has_gone(
     with serve_collection(gone) as board:
         crawl = QuickCrawlOf(board.url, tmp_path)
         crawl("--limit", "50")
-        assert window_of(crawl) == Window(11, 60)
+        assert cursor_of(crawl) == Cursor(11, 60)
     left = Collection([entry for entry in gone if entry.post_id > 11], few._bodies)
     with serve_collection(left) as board:
         crawl = QuickCrawlOf(board.url, tmp_path)
         crawl()
-        assert window_of(crawl) == Window(11, 60, bottomed=True)
+        assert cursor_of(crawl) == Cursor(11, 60, bottomed=True)
         again = crawl()
     assert again["api_requests"] <= 2
 

@@ -18,12 +18,11 @@ import pytest
 from PIL import ImageFilter
 
 from crawlers.audit import audit, sweep
+from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.importing import ImportSettings, ImportSummary, check_outcome, take_in
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import CrawlError, EmptyStageError, SchemaError, StoreError, UsageError
 from dataset.faces import FaceSettings, crop_shards
 from dataset.importers.danbooru import look_through, read_dump
@@ -32,7 +31,7 @@ from dataset.importers.folder import look_at, read_collection
 from dataset.importers.records import Read
 from dataset.media import MAX_BYTES, check_media
 from dataset.schemas import FACES, POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import REPOSITORY, MakePost
 from tests.crawlers.tiny import tiny_picture
@@ -359,7 +358,7 @@ def test_imports_stand_beside_crawled_posts(mine: Set, make_post: MakePost) -> N
     post = make_post(7, md5=md5_of(body))
     with Ledger.of(mine.store) as ledger:
         ledger.admit(load_sites()["demo"])
-        ledger.note_page("demo", "q", posts=[post], window=Window(7, 7))
+        ledger.note_page("demo", "q", posts=[post], cursor=Cursor(7, 7))
         mine.store.write_bytes(blob_path(media.sha256, media.ext), body)
         ledger.keep(post, media)
     mine.add(1, 50)
@@ -455,7 +454,7 @@ def test_two_imports_of_one_name_do_not_meet(mine: Set, monkeypatch: pytest.Monk
     monkeypatch.setattr("crawlers.importing._PATIENCE_S", 0.0)
     mine.add(1)
     with Ledger.of(mine.store) as ledger:
-        ledger.hold("mine")
+        ledger.lock("mine")
         with pytest.raises(CrawlError, match="of mine is at work"):
             mine.take()
         assert mine.take(name="other").kept == 1
@@ -471,7 +470,7 @@ def test_while_an_import_is_at_work_nothing_is_swept_and_crawls_may_run(mine: Se
         yield from read_collection(look_at(files))
         with Ledger.of(mine.store) as other:
             assert sweep(mine.store, other) == []
-            other.hold("demo", patience_s=0.0)
+            other.lock("demo", timeout_s=0.0)
 
     made = take_in(mine.store, files, records(), settings=GENERAL)
     assert made.kept == 2

@@ -1,4 +1,4 @@
-"""The ledger: pages and windows together or not at all, states that last, blobs found again."""
+"""The ledger: pages and cursors together or not at all, states that last, blobs found again."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from crawlers.cursor import Cursor
 from crawlers.ledger import MAX_ATTEMPTS, Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
 from dataset.errors import CrawlError, StoreError
 from dataset.media import Media
 from tests.crawlers.conftest import MakePost
@@ -27,10 +27,10 @@ def test_a_noted_page_is_pending_until_each_post_is_settled(
     ledger: Ledger, make_post: MakePost
 ) -> None:
     posts = [make_post(n) for n in (3, 2, 1)]
-    window = Window(1, 3)
-    assert ledger.note_page("demo", "q", posts=posts, window=window) == posts
-    assert ledger.window("demo", "q") == window
-    assert ledger.window("demo", "another") == Window()
+    cursor = Cursor(1, 3)
+    assert ledger.note_page("demo", "q", posts=posts, cursor=cursor) == posts
+    assert ledger.cursor("demo", "q") == cursor
+    assert ledger.cursor("demo", "another") == Cursor()
     assert [post.post_id for post in ledger.pending("demo", "q")] == [1, 2, 3]
     assert [post.post_id for post in ledger.pending("demo", "q", first=2, below=3)] == [2]
     assert ledger.pending_queries("demo") == ["q"]
@@ -47,26 +47,26 @@ def test_a_noted_page_is_pending_until_each_post_is_settled(
     }
 
 
-def test_a_page_that_cannot_be_written_leaves_the_window_where_it_was(
+def test_a_page_that_cannot_be_written_leaves_the_cursor_where_it_was(
     ledger: Ledger, make_post: MakePost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger.note_page("demo", "q", posts=[make_post(1)], window=Window(1, 1))
+    ledger.note_page("demo", "q", posts=[make_post(1)], cursor=Cursor(1, 1))
     broken = make_post(3, source="\udcff")  # cannot be written as UTF-8
     with pytest.raises((StoreError, UnicodeError)):
-        ledger.note_page("demo", "q", posts=[make_post(2), broken], window=Window(1, 3))
-    assert ledger.window("demo", "q") == Window(1, 1)
+        ledger.note_page("demo", "q", posts=[make_post(2), broken], cursor=Cursor(1, 3))
+    assert ledger.cursor("demo", "q") == Cursor(1, 1)
     assert [row.post.post_id for row in ledger.rows(["demo"])] == [1]
 
 
 def test_a_post_seen_again_is_settled_again_only_if_it_changed(
     ledger: Ledger, make_post: MakePost
 ) -> None:
-    window = Window(1, 2)
-    ledger.note_page("demo", "q", posts=[make_post(1), make_post(2)], window=window)
+    cursor = Cursor(1, 2)
+    ledger.note_page("demo", "q", posts=[make_post(1), make_post(2)], cursor=cursor)
     ledger.keep(make_post(1), MEDIA)
     ledger.keep(make_post(2), MEDIA)
     again = [make_post(1, score=99), make_post(2, deleted=True)]
-    assert ledger.note_page("demo", "other", posts=again, window=window) == [again[1]]
+    assert ledger.note_page("demo", "other", posts=again, cursor=cursor) == [again[1]]
     assert [post.post_id for post in ledger.pending("demo", "other")] == [2]
 
 
@@ -74,7 +74,7 @@ def test_a_picture_that_cannot_be_fetched_is_tried_some_times_then_given_up(
     ledger: Ledger, make_post: MakePost
 ) -> None:
     post = make_post(1)
-    ledger.note_page("demo", "q", posts=[post], window=Window(1, 1))
+    ledger.note_page("demo", "q", posts=[post], cursor=Cursor(1, 1))
     tries = [ledger.postpone(post, "status 503") for _ in range(MAX_ATTEMPTS)]
     assert tries == [True] * (MAX_ATTEMPTS - 1) + [False]
     assert [(row.state, row.reason) for row in ledger.rows(["demo"])] == [
@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_fetched_is_tried_some_times_then_given_up(
 
 def test_a_blob_is_found_by_the_md5_of_any_board(ledger: Ledger, make_post: MakePost) -> None:
     post = make_post(1)
-    ledger.note_page("demo", "q", posts=[post], window=Window(1, 1))
+    ledger.note_page("demo", "q", posts=[post], cursor=Cursor(1, 1))
     assert ledger.blob_of(post.md5 or "") is None
     ledger.keep(post, MEDIA)
     assert ledger.blob_of(post.md5 or "") == MEDIA
@@ -92,7 +92,7 @@ def test_a_blob_is_found_by_the_md5_of_any_board(ledger: Ledger, make_post: Make
 
 def test_more_posts_than_a_batch_come_in_order(ledger: Ledger, make_post: MakePost) -> None:
     posts = [make_post(n) for n in range(1, 1203)]
-    ledger.note_page("demo", "q", posts=posts, window=Window(1, 1202))
+    ledger.note_page("demo", "q", posts=posts, cursor=Cursor(1, 1202))
     seen = []
     for row in ledger.rows(["demo"]):
         ledger.refuse(row.post, "rating")  # settled while they are read
@@ -132,7 +132,7 @@ def test_a_late_failure_does_not_touch_a_post_that_another_crawl_has_settled(
     ledger: Ledger, make_post: MakePost
 ) -> None:
     post = make_post(1)
-    ledger.note_page("demo", "q", posts=[post], window=Window(1, 1))
+    ledger.note_page("demo", "q", posts=[post], cursor=Cursor(1, 1))
     ledger.refuse(post, "animated")
     for _ in range(MAX_ATTEMPTS):
         ledger.postpone(post, "Connection was refused")
@@ -141,10 +141,10 @@ def test_a_late_failure_does_not_touch_a_post_that_another_crawl_has_settled(
 
 
 def test_one_crawl_of_a_site_is_at_work_at_a_time(ledger: Ledger) -> None:
-    ledger.hold("demo")
+    ledger.lock("demo")
     with Ledger(ledger.path) as second:
-        second.hold("konachan")
+        second.lock("konachan")
         with pytest.raises(CrawlError, match="another crawl of demo is at work"):
-            second.hold("demo", patience_s=0.2)
+            second.lock("demo", timeout_s=0.2)
         ledger.close()
-        second.hold("demo", patience_s=0.2)
+        second.lock("demo", timeout_s=0.2)

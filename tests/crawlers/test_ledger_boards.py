@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import MAX_REVISITS, REVISIT_AFTER, Ledger
-from crawlers.sites import load_sites
-from crawlers.takedowns import board_takedowns
-from crawlers.window import Window
+from crawlers.sites import board_takedowns, load_sites
 from dataset.errors import ConfigError, CrawlError
 from dataset.media import Media
 from dataset.store import Store
@@ -64,7 +63,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def note(ledger: Ledger, *posts: object) -> None:
-    ledger.note_page("demo", "q", posts=list(posts), window=Window(1, 9))  # type: ignore[arg-type]
+    ledger.note_page("demo", "q", posts=list(posts), cursor=Cursor(1, 9))  # type: ignore[arg-type]
 
 
 def test_both_addresses_of_danbooru_are_one_board(tmp_path: Path) -> None:
@@ -76,12 +75,12 @@ def test_both_addresses_of_danbooru_are_one_board(tmp_path: Path) -> None:
         ledger.admit(one)
         ledger.admit(two)
         assert ledger.boards() == ["danbooru"]
-        ledger.hold(one.board)
+        ledger.lock(one.board)
         with (
             Ledger(ledger.path) as second,
             pytest.raises(CrawlError, match="another crawl of danbooru is at work"),
         ):
-            second.hold(two.board, patience_s=0.1)
+            second.lock(two.board, timeout_s=0.1)
 
 
 def test_a_users_address_of_a_known_board_is_admitted_to_it(tmp_path: Path) -> None:
@@ -141,8 +140,8 @@ def test_a_ledger_of_version_1_is_brought_up_in_place(tmp_path: Path) -> None:
     for _ in range(2):  # the second time, nothing is left to do
         with Ledger(path) as ledger:
             assert ledger.boards() == ["danbooru", "konachan"]
-            assert ledger.window("danbooru", "rating:g") == Window(1, 9, True)
-            assert ledger.window("konachan", "rating:g") == Window(2, 3)
+            assert ledger.cursor("danbooru", "rating:g") == Cursor(1, 9, True)
+            assert ledger.cursor("konachan", "rating:g") == Cursor(2, 3)
             assert ledger.count("danbooru") == {"kept": 1, "refused": 2, "pending": 1}
             assert ledger.taken_down(["danbooru"]) == 1
             ledger.admit(load_sites()["danbooru_donmai"])
@@ -169,17 +168,17 @@ def test_a_ledger_of_version_1_is_brought_up_in_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "joined"),
     [
-        (Window(1, 5, True), Window(4, 9), Window(1, 9, True)),
-        (Window(4, 9), Window(1, 5), Window(1, 9)),
-        (Window(1, 3, True), Window(5, 9), Window(5, 9)),
-        (Window(2, 9), Window(3, 5), Window(2, 9)),
-        (Window(), Window(3, 5, True), Window(3, 5, True)),
-        (Window(), Window(), Window()),
+        (Cursor(1, 5, True), Cursor(4, 9), Cursor(1, 9, True)),
+        (Cursor(4, 9), Cursor(1, 5), Cursor(1, 9)),
+        (Cursor(1, 3, True), Cursor(5, 9), Cursor(5, 9)),
+        (Cursor(2, 9), Cursor(3, 5), Cursor(2, 9)),
+        (Cursor(), Cursor(3, 5, True), Cursor(3, 5, True)),
+        (Cursor(), Cursor(), Cursor()),
     ],
 )
-def test_windows_that_meet_are_joined(one: Window, other: Window, joined: Window) -> None:
-    assert one.joined(other) == joined
-    assert other.joined(one) == joined
+def test_cursors_that_meet_are_merged(one: Cursor, other: Cursor, joined: Cursor) -> None:
+    assert one.merged(other) == joined
+    assert other.merged(one) == joined
 
 
 @pytest.mark.parametrize("reason", ["pending", "flagged"])
@@ -241,7 +240,7 @@ def test_no_later_record_brings_back_what_was_taken_down(
     note(ledger, post)
     ledger.refuse(post, "takedown")
     changed = make_post(1, tags_general=("1girl", "smile"))
-    assert ledger.note_page("demo", "other", posts=[changed], window=Window(1, 1)) == []
+    assert ledger.note_page("demo", "other", posts=[changed], cursor=Cursor(1, 1)) == []
     ledger.keep(post, MEDIA)  # a crawl that began before the takedown
     ledger.requeue([post], "blob_missing")
     assert [(row.state, row.reason) for row in ledger.rows(["demo"])] == [("refused", "takedown")]

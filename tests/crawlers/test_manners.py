@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.answers import BLOCKED, PASSING, THROTTLED, is_trouble, refusal
 from crawlers.ledger import Ledger
+from crawlers.rate_limit import Wait, check_waits
+from crawlers.responses import BLOCKED, THROTTLED, TRANSIENT, is_server_failure, refusal
 from crawlers.settings import user_agent
 from crawlers.sites import load_sites
-from crawlers.waits import Wait, refuse_to_undercut
 from dataset.errors import CrawlError
 from dataset.store import Store
 from tests.crawlers.little_board import Crawler, LittleBoard, serving
@@ -94,7 +94,7 @@ def test_a_short_wait_survives_the_crawl_that_was_told(tmp_path: Path) -> None:
         crawl = Crawler(tmp_path, url=board.url)
         host = board.url.removeprefix("http://")
         with Ledger.of(Store(crawl.home)) as ledger:
-            ledger.note_wait(Wait.asked(host, 3.0, dt.datetime.now(dt.UTC)))
+            ledger.note_wait(Wait.until(host, 3.0, dt.datetime.now(dt.UTC)))
         until = time.monotonic() + 3.0
         done = crawl.run()
     assert done.code == 0, done.err
@@ -107,7 +107,7 @@ def test_the_ledger_keeps_the_longest_wait_of_a_host_and_forgets_what_is_over(
     now = dt.datetime(2026, 11, 21, 10, tzinfo=dt.UTC)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         for host, asked_s in [("a", 60.0), ("a", 900.0), ("a", 5.0), ("b", 30.0)]:
-            ledger.note_wait(Wait.asked(host, asked_s, now))
+            ledger.note_wait(Wait.until(host, asked_s, now))
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         later = now + dt.timedelta(seconds=30)
         (wait,) = ledger.waits(later)
@@ -120,11 +120,11 @@ def test_the_ledger_keeps_the_longest_wait_of_a_host_and_forgets_what_is_over(
 def test_a_wait_of_another_sites_host_does_not_hold_a_site() -> None:
     now = dt.datetime(2026, 11, 21, 10, 0, 20, tzinfo=dt.UTC)
     sites = load_sites()
-    wait = Wait.asked("cdn.donmai.us", 100_000.0, now)
-    refuse_to_undercut(sites["konachan"], [wait], now)
+    wait = Wait.until("cdn.donmai.us", 100_000.0, now)
+    check_waits(sites["konachan"], [wait], now)
     for name in ("safebooru_donmai", "danbooru_donmai"):
         with pytest.raises(CrawlError) as caught:
-            refuse_to_undercut(sites[name], [wait], now)
+            check_waits(sites[name], [wait], now)
         assert str(caught.value) == (
             f"{name} (its host cdn.donmai.us) asks us to wait until 2026-11-22 13:47 UTC "
             "(Retry-After 100000 s): run again then"
@@ -189,7 +189,7 @@ def test_each_status_has_its_words_and_is_asked_again_or_not(
     error = refusal(load_sites()["konachan"], "https://konachan.net/post.json", status=status)
     assert str(error).startswith(f"konachan answers {status} to https://konachan.net/post.json: ")
     assert said in str(error)
-    assert (status in PASSING) is asked_again
+    assert (status in TRANSIENT) is asked_again
 
 
 @pytest.mark.parametrize(("status", "times_asked"), [(410, 1), (451, 1), (429, 2), (501, 2)])
@@ -235,10 +235,12 @@ def test_each_status_of_a_picture_settles_or_postpones_its_post(tmp_path: Path) 
 
 
 def test_no_status_means_two_things() -> None:
-    assert not BLOCKED & PASSING
-    assert THROTTLED < PASSING
-    assert not any(is_trouble(status) for status in THROTTLED | BLOCKED | {404, 410, 422, 451})
-    assert {500, 502, 503, 504, 520, 525, 599} <= PASSING
+    assert not BLOCKED & TRANSIENT
+    assert THROTTLED < TRANSIENT
+    assert not any(
+        is_server_failure(status) for status in THROTTLED | BLOCKED | {404, 410, 422, 451}
+    )
+    assert {500, 502, 503, 504, 520, 525, 599} <= TRANSIENT
 
 
 def test_every_real_board_of_the_registry_wants_a_contact(monkeypatch: pytest.MonkeyPatch) -> None:

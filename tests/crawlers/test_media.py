@@ -51,7 +51,7 @@ def md5_of(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def verdict(content: bytes, ext: str | None) -> str:
+def outcome(content: bytes, ext: str | None) -> str:
     try:
         media = check_media(content, md5=md5_of(content), ext=ext)
     except MediaRefused as refused:
@@ -69,7 +69,7 @@ def png(width: int, height: int) -> bytes:
 
 def test_every_known_faulty_file_has_its_verdict(real_data: Path) -> None:
     files = sorted((real_data / "media_faults").iterdir())
-    found = {file.name: verdict(file.read_bytes(), file.suffix[1:]) for file in files}
+    found = {file.name: outcome(file.read_bytes(), file.suffix[1:]) for file in files}
     wanted = dict(VERDICTS)
     if not features.check("avif"):
         wanted["avif__paris_icc_exif_xmp.avif"] = "not_a_picture"
@@ -83,28 +83,28 @@ def test_a_file_with_another_md5_is_refused_before_it_is_looked_at() -> None:
 
 
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded() -> None:
-    assert verdict(png(8000, 5000), "png") == "8000x5000 png"
-    assert verdict(png(8001, 5000), "png") == "too_many_pixels"
+    assert outcome(png(8000, 5000), "png") == "8000x5000 png"
+    assert outcome(png(8001, 5000), "png") == "too_many_pixels"
 
 
 def test_a_header_that_claims_a_monstrous_size_is_refused() -> None:
     content = bytearray(png(8, 8))
     content[16:24] = (100_000).to_bytes(4, "big") * 2
-    assert verdict(bytes(content), "png") in ("too_many_pixels", "corrupt")
+    assert outcome(bytes(content), "png") in ("too_many_pixels", "corrupt")
 
 
 def test_a_file_of_more_than_30_mb_is_refused() -> None:
-    assert verdict(png(8, 8) + bytes(MAX_BYTES), "png") == "too_large"
+    assert outcome(png(8, 8) + bytes(MAX_BYTES), "png") == "too_large"
 
 
 def test_a_picture_cut_anywhere_is_refused() -> None:
     file = io.BytesIO()
     Image.effect_noise((64, 64), 50).save(file, "PNG")
     content = file.getvalue()
-    whole = verdict(content, "png")
+    whole = outcome(content, "png")
     assert whole == "64x64 png"
     for size in range(1, len(content) - 16, 97):
-        assert verdict(content[:size], "png") in ("corrupt", "not_a_picture"), size
+        assert outcome(content[:size], "png") in ("corrupt", "not_a_picture"), size
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_picture_cut_anywhere_is_refused() -> None:
 def test_jpeg_and_jpg_are_the_same(ext: str | None, wanted: str) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG")
-    assert verdict(file.getvalue(), ext) == wanted
+    assert outcome(file.getvalue(), ext) == wanted
 
 
 def test_videos_and_text_have_no_picture_format() -> None:

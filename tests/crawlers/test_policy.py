@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from crawlers.query import matches
+from crawlers.post import matches
 from dataset.errors import ConfigError
 from dataset.policy import EXCLUDED_TAGS, Takedowns, drop_reason, parse_takedowns
 from tests.crawlers.conftest import MakePost

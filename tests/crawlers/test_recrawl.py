@@ -15,9 +15,8 @@ from aiohttp import web
 
 from crawlers.export import export_posts
 from crawlers.ledger import REVISIT_AFTER, Ledger
-from dataset.blobs import blob_path
 from dataset.schemas import POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import CrawlOf
 from tests.crawlers.tiny import tiny_collection

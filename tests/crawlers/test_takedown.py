@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from crawlers.window import Window
-from dataset.blobs import blob_path
 from dataset.errors import StoreError
 from dataset.faces import FaceSettings, crop_shards
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest, read_split
 from dataset.media import check_media
 from dataset.schemas import FACES, POSTS, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from demo.painter import draw
 from tests.crawlers.conftest import MakePost
@@ -62,7 +61,7 @@ class Crawled:
         )
         path = blob_path(media.sha256, media.ext)
         with Ledger.of(self.store) as ledger:
-            ledger.note_page(board, "q", posts=[post], window=Window(1, number))
+            ledger.note_page(board, "q", posts=[post], cursor=Cursor(1, number))
             self.store.write_bytes(path, body)
             ledger.keep(post, media)
         return path

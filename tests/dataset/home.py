@@ -13,9 +13,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from dataset.blobs import blob_path
 from dataset.schemas import POSTS, write_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 HAIR = {"blonde_hair": (240, 214, 120), "blue_hair": (70, 110, 220), "red_hair": (200, 60, 50)}

@@ -15,14 +15,13 @@ import pytest
 from PIL import Image, ImageFilter
 
 from dataset import shards
-from dataset.blobs import blob_path
 from dataset.cropping import faces_in
 from dataset.decode import decode
 from dataset.digests import pixels_sha256
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, FacesTable, crop_shards
 from dataset.schemas import FACES, read_table
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from tests.dataset.home import Home, png, portrait, scenery
 
 SETTINGS = FaceSettings()

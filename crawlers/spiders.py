@@ -1,4 +1,4 @@
-"""What the spiders of all families share: arguments, the way through the pages, and the stop."""
+"""The spiders: arguments, the way through the pages of a search, and the stop."""
 
 import asyncio
 import logging
@@ -14,18 +14,15 @@ from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
-from crawlers.answers import is_too_large, refusal
-from crawlers.backoff import backoff_s
 from crawlers.boards import BOARDS, Board
-from crawlers.broken import BrokenAnswer
+from crawlers.cursor import Cursor, PageRequest, check_order, select
 from crawlers.ledger import Ledger
-from crawlers.post import Post
+from crawlers.post import Outcome, Post
+from crawlers.rate_limit import backoff_s
+from crawlers.responses import UnusableResponse, is_too_large, refusal
 from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
-from crawlers.sites import Site, board_names, load_sites, site_named
-from crawlers.takedowns import board_takedowns
-from crawlers.verdict import Verdict
-from crawlers.window import Ask, Window, check_order, take
+from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
 from dataset.errors import CrawlError, OmokageError, UsageError
 from dataset.policy import Takedowns, drop_reason
 from dataset.store import Store
@@ -34,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_HOME = "./var"
 # A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
-MAX_ANSWER_BYTES = 8_000_000
+MAX_RESPONSE_BYTES = 8_000_000
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
@@ -48,7 +45,7 @@ class Unreadable(CrawlError):
 
 
 class BoardSpider(scrapy.Spider):
-    """Walks the pages of one search on one site and yields a Verdict for every post.
+    """Walks the pages of one search on one site and yields an Outcome for every post.
 
     Arguments: site; tags (search words); limit (posts to take, 0: all); home (default:
     OMOKAGE_HOME, ./var); sites (a registry file of one's own).
@@ -67,13 +64,13 @@ class BoardSpider(scrapy.Spider):
         self.limit = limit
         self.board: Board = BOARDS[self.family]
         self.ledger = Ledger.of(store)
-        self.ledger.hold(site.board)
+        self.ledger.lock(site.board)
         self.ledger.admit(site)
         self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
         self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
         self.failure: OmokageError | None = None
         self.stopping = False
-        self._window = Window()
+        self._cursor = Cursor()
         self._caught_up = False
         self._taken = 0
         self._empty_answers = 0  # in a row
@@ -109,7 +106,7 @@ class BoardSpider(scrapy.Spider):
 
     async def start(self) -> AsyncIterator[Request]:
         """Asks again for what an earlier crawl left pending, then for what is new."""
-        self._window = self.ledger.window(self.site.board, self.query)
+        self._cursor = self.ledger.cursor(self.site.board, self.query)
         self.ledger.revisit(self.site.board)
         self._unsettled = self.ledger.pending_queries(self.site.board)
         for request in self._next_unsettled():
@@ -122,39 +119,43 @@ class BoardSpider(scrapy.Spider):
         self.expected = min(count or 0, self.limit) if self.limit else count or 0
         yield from self._next_page()
 
-    async def parse_page(self, response: Response, ask: Ask, limit: int) -> AsyncIterator[Any]:
+    async def parse_page(
+        self, response: Response, page: PageRequest, limit: int
+    ) -> AsyncIterator[Any]:
         """Writes a page into the ledger, yields its posts, then asks for the next page."""
         try:
-            verdicts = self._noted(response, ask, limit)
+            outcomes = self._record_page(response, page, limit)
         except Unreadable as error:
-            async for request in self._ask_again(response.request, error):
+            async for request in self._retry(response.request, error):
                 yield request
             return
         except OmokageError as error:
             self.stop(error)
             return
-        for verdict in verdicts:
-            yield verdict
-        await self._wait_if_empty()
+        for outcome in outcomes:
+            yield outcome
+        await self._backoff_if_empty()
         # Last, so that the next page is asked for only when most of this one's posts are settled.
         for request in self._next_page():
             yield request
 
-    async def parse_unsettled(self, response: Response, query: str, ask: Ask) -> AsyncIterator[Any]:
+    async def parse_unsettled(
+        self, response: Response, query: str, page: PageRequest
+    ) -> AsyncIterator[Any]:
         """Yields the pending posts of a page by their present records, then asks for the next."""
         try:
-            posts = self._read(response, ask, self.site.page_size)
-            if not posts and self._is_not_the_end(ask):
-                await self._wait_if_empty()
-                yield self._ask_unsettled(query, ask.edge)
+            posts = self._read(response, page, self.site.page_size)
+            if not posts and self._is_not_the_end(page):
+                await self._backoff_if_empty()
+                yield self._unsettled_request(query, page.edge)
                 return
             bottom = min((post.post_id for post in posts), default=0)
-            waiting = self.ledger.pending(self.site.board, query, first=bottom, below=ask.edge)
+            waiting = self.ledger.pending(self.site.board, query, first=bottom, below=page.edge)
             present = {post.post_id: post for post in posts}
             self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
             following = self.ledger.highest_pending(self.site.board, query, below=bottom)
         except Unreadable as error:
-            async for request in self._ask_again(response.request, error):
+            async for request in self._retry(response.request, error):
                 yield request
             return
         except OmokageError as error:
@@ -162,17 +163,17 @@ class BoardSpider(scrapy.Spider):
             return
         for post in waiting:
             if post.post_id in present:
-                yield Verdict(present[post.post_id], query)
+                yield Outcome(present[post.post_id], query)
             elif drop_reason(post, self.takedowns) is None:
-                yield Verdict(post, query, put_off="the board does not list it")
+                yield Outcome(post, query, deferred="the board does not list it")
             else:  # it was to be refused when it was last seen: no need to see it again
-                yield Verdict(post, query)
+                yield Outcome(post, query)
         if following is None:
             self._unsettled = self._unsettled[1:]
             for request in self._next_unsettled():
                 yield request
         else:
-            yield self._ask_unsettled(query, following + 1)
+            yield self._unsettled_request(query, following + 1)
 
     async def page_failed(self, failure: Failure) -> AsyncIterator[Request]:
         """Asks again if nothing can be made of an answer; stops the crawl if none came at all."""
@@ -183,12 +184,14 @@ class BoardSpider(scrapy.Spider):
         url = str(request.meta["shown_url"])
         why = str(error).strip().rstrip(".") or type(error).__name__
         if is_too_large(error):
-            why = f"it has more than {MAX_ANSWER_BYTES / 1e6:.0f} MB, which no page of posts takes"
-        if isinstance(error, (BrokenAnswer, DownloadCancelledError)):
+            why = (
+                f"it has more than {MAX_RESPONSE_BYTES / 1e6:.0f} MB, which no page of posts takes"
+            )
+        if isinstance(error, (UnusableResponse, DownloadCancelledError)):
             unusable = f"{self.site.name} gives no answer that can be used to {url}: {why}"
             # One that is too large may have been a slip; it costs too much to hope for five times.
             most = 1 if is_too_large(error) else None
-            async for again in self._ask_again(request, CrawlError(unusable), most=most):
+            async for again in self._retry(request, CrawlError(unusable), most=most):
                 yield again
             return
         if isinstance(error, IgnoreRequest) and why.startswith("Forbidden by robots.txt"):
@@ -234,26 +237,26 @@ class BoardSpider(scrapy.Spider):
             logger.error("%s", self.failure)
         self.ledger.close()
 
-    def _noted(self, response: Response, ask: Ask, limit: int) -> list[Verdict]:
+    def _record_page(self, response: Response, page: PageRequest, limit: int) -> list[Outcome]:
         """Writes a page into the ledger; returns the posts that are to be settled."""
         room = self.limit - self._taken if self.limit else None
-        found = self._read(response, ask, limit)
-        if not found and self._is_not_the_end(ask):
+        found = self._read(response, page, limit)
+        if not found and self._is_not_the_end(page):
             return []
         # Without the lowest post seen, which is asked for again where nothing was below it.
-        taken = [post for post in found if not self._has_seen(ask, post)][:room]
+        taken = [post for post in found if not self._is_known(page, post)][:room]
         self._taken += len(taken)
-        self._window = self._window.after(ask, [post.post_id for post in taken])
-        self._caught_up |= ask.side == "newest" or (ask.side == "above" and not taken)
+        self._cursor = self._cursor.after(page, [post.post_id for post in taken])
+        self._caught_up |= page.side == "newest" or (page.side == "above" and not taken)
         to_settle = self.ledger.note_page(
-            self.site.board, self.query, posts=taken, window=self._window
+            self.site.board, self.query, posts=taken, cursor=self._cursor
         )
-        return [Verdict(post, self.query) for post in to_settle]
+        return [Outcome(post, self.query) for post in to_settle]
 
-    def _has_seen(self, ask: Ask, post: Post) -> bool:
-        return ask.side == "below" and post.post_id == self._window.low
+    def _is_known(self, page: PageRequest, post: Post) -> bool:
+        return page.side == "below" and post.post_id == self._cursor.low
 
-    def _read(self, response: Response, ask: Ask, limit: int) -> list[Post]:
+    def _read(self, response: Response, page: PageRequest, limit: int) -> list[Post]:
         """Returns the posts of an answer in the order to visit.
 
         Raises Unreadable for an answer of status 200 that is none, CrawlError for all else.
@@ -270,12 +273,12 @@ class BoardSpider(scrapy.Spider):
                 f"no page of posts: {error}"
             ) from error
         if self.board.ORDERED_PAGES and len(posts) >= limit > 1:
-            check_order(ask, posts)
+            check_order(page, posts)
         if posts:
             self._empty_answers = 0
-        return take(ask, posts)
+        return select(page, posts)
 
-    async def _ask_again(
+    async def _retry(
         self, request: Request | None, error: CrawlError, *, most: int | None = None
     ) -> AsyncIterator[Request]:
         """Asks for the same after a wait, RETRY_TIMES or `most` at most; then `error` stops all."""
@@ -298,7 +301,7 @@ class BoardSpider(scrapy.Spider):
         if not self.stopping:
             yield again
 
-    def _is_not_the_end(self, ask: Ask) -> bool:
+    def _is_not_the_end(self, page: PageRequest) -> bool:
         """Tells, after an empty page, whether it has to be asked for again.
 
         What a faulty empty page hides above, the next crawl finds; what it hides below would be
@@ -310,11 +313,11 @@ class BoardSpider(scrapy.Spider):
             # Of all crawls, those with nothing new are the most frequent: two requests at most.
             "above": min(wanted, 2),
             "below": max(wanted, LAST_EMPTY_ANSWERS),
-        }[ask.side]
+        }[page.side]
         self._empty_answers = (self._empty_answers + 1) % enough
         return self._empty_answers > 0
 
-    async def _wait_if_empty(self) -> None:
+    async def _backoff_if_empty(self) -> None:
         """Gives a board that answers with nothing again and again the time to come to itself."""
         if self._empty_answers > 1:
             first_s = self.settings.getfloat("FIRST_WAIT_S")
@@ -328,41 +331,41 @@ class BoardSpider(scrapy.Spider):
             highest = self.ledger.highest_pending(self.site.board, query)
             if highest is not None:
                 self._unsettled = self._unsettled[self._unsettled.index(query) :]
-                yield self._ask_unsettled(query, highest + 1)
+                yield self._unsettled_request(query, highest + 1)
                 return
         yield from self._first_page()
 
-    def _ask_unsettled(self, query: str, edge: int) -> Request:
-        ask = Ask("below", edge)
-        url = self.board.page_url(self.site, query, ask, limit=self.site.page_size)
+    def _unsettled_request(self, query: str, edge: int) -> Request:
+        page = PageRequest("below", edge)
+        url = self.board.page_url(self.site, query, page, limit=self.site.page_size)
         return self._request(
             url,
             self.parse_unsettled,
             errback=self.page_failed,
-            arguments={"query": query, "ask": ask},
+            arguments={"query": query, "page": page},
         )
 
     def _first_page(self) -> Iterator[Request]:
         """Asks how many posts there are, if this is the first crawl of the search, then goes on."""
         url = self.board.count_url(self.site, self.query)
-        if url and self._window.high is None:
+        if url and self._cursor.high is None:
             yield self._request(url, self.parse_count, errback=self.page_failed)
         else:
             yield from self._next_page()
 
     def _next_page(self) -> Iterator[Request]:
-        ask = self._window.ask(caught_up=self._caught_up)
-        if ask is not None and ask.side == "below" and self._empty_answers:
+        page = self._cursor.next_request(caught_up=self._caught_up)
+        if page is not None and page.side == "below" and self._empty_answers:
             # Asked so that there must be an answer: an empty one is faulty, and one with nothing
             # but the lowest post seen is the end.
-            ask = Ask("below", ask.edge + 1)
+            page = PageRequest("below", page.edge + 1)
         room = self.limit - self._taken if self.limit else self.site.page_size
-        if ask is None or room <= 0 or self.stopping:
+        if page is None or room <= 0 or self.stopping:
             return
         # Never a page of one: its order could not be checked.
         limit = max(2, min(room, self.site.page_size))
-        url = self.board.page_url(self.site, self.query, ask, limit=limit)
-        arguments = {"ask": ask, "limit": limit}
+        url = self.board.page_url(self.site, self.query, page, limit=limit)
+        arguments = {"page": page, "limit": limit}
         yield self._request(url, self.parse_page, errback=self.page_failed, arguments=arguments)
 
     def _request(
@@ -378,7 +381,7 @@ class BoardSpider(scrapy.Spider):
             meta={
                 "kind": "api",
                 "download_slot": "api",
-                "download_maxsize": MAX_ANSWER_BYTES,
+                "download_maxsize": MAX_RESPONSE_BYTES,
                 "shown_url": url,
                 "handle_httpstatus_list": [*range(400, 600)],
             },
@@ -392,3 +395,24 @@ class BoardSpider(scrapy.Spider):
         if not values or not all(values.values()):
             return url
         return f"{url}&{urlencode(values)}"
+
+
+class DanbooruSpider(BoardSpider):
+    """Crawls a site of the Danbooru family: scrapy crawl danbooru -a site=…"""
+
+    name = "danbooru"
+    family = "danbooru"
+
+
+class MoebooruSpider(BoardSpider):
+    """Crawls a site of the Moebooru family: scrapy crawl moebooru -a site=…"""
+
+    name = "moebooru"
+    family = "moebooru"
+
+
+class GelbooruSpider(BoardSpider):
+    """Crawls a site of the Gelbooru family: scrapy crawl gelbooru02 -a site=…"""
+
+    name = "gelbooru02"
+    family = "gelbooru02"

@@ -1,16 +1,18 @@
-"""Starts the tests' crawls from a process that has imported all of it: in 0.1 s, not in 1 s.
+"""A fork server for the tests: starts a crawl in 0.1 s instead of 1 s.
 
-A crawl is a process of its own, and most of a short one's time goes into importing Scrapy and
-Twisted. The nursery imports them once and forks itself for every crawl. What it forks is a real
-process (a pid that takes any signal, environment, folder, pipes and exit code of its own) and goes
-on like `python -m MODULE` or `python -c CODE`: `__main__`, `sys.argv` and the interpreter's end are
-as there. What is not as there, so that tests of it want `cold=True`, which starts a new
-interpreter: its parent is the nursery, it has the nursery's memory from the start, and no start-up.
+A crawl is a process of its own, and a short one spends most of its time importing Scrapy and
+Twisted. The fork server imports them once and forks for every crawl. Each child is a real process
+(a pid that takes any signal; its own environment, folder, pipes and exit code) and behaves like
+`python -m MODULE` or `python -c CODE`: `__main__`, `sys.argv` and the interpreter's end are the
+same. It differs from a new interpreter in three ways, and tests of these pass `cold=True`: its
+parent is the fork server, it starts with the fork server's memory, and there is no start-up.
+multiprocessing's forkserver does not fit: its children run functions, not programs with their own
+stdout, stderr and `__main__`.
 
     child = start(["-m", "crawlers.run", "--site", "demo"], env)
     out, err = child.communicate(timeout=60)
 
-OMOKAGE_NURSERY=off starts every crawl cold; so does a system without Linux's process descriptors.
+OMOKAGE_FORKSERVER=off starts every crawl cold; so does a system without Linux's pidfd.
 """
 
 import array
@@ -34,10 +36,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 REPOSITORY = Path(__file__).parents[2]
-MODULE = "tests.crawlers.nursery"
+MODULE = "tests.crawlers.forkserver"
 MESSAGE_BYTES = 4_000_000
-DESCRIPTORS = 3  # of a wish: stdout, stderr and where to tell of it
-NEVER_WARM = ("twisted.internet.reactor",)  # a crawl installs its own
+DESCRIPTORS = 3  # of a job: stdout, stderr and where to report pid and exit code
+NOT_PRELOADED = ("twisted.internet.reactor",)  # a crawl installs its own
 PARTS = ("EXTENSIONS", "DOWNLOADER_MIDDLEWARES", "SPIDER_MIDDLEWARES", "ITEM_PIPELINES")
 
 
@@ -60,9 +62,9 @@ def start(
 ) -> Child:
     """Starts `python ARGUMENTS` (-m MODULE ... or -c CODE ...) in the repository's folder.
 
-    env: the whole environment. cold: as a new interpreter. quiet: its words go nowhere.
+    env: the whole environment. cold: as a new interpreter. quiet: its output is discarded.
     """
-    if cold or os.environ.get("OMOKAGE_NURSERY") == "off" or not hasattr(os, "pidfd_open"):
+    if cold or os.environ.get("OMOKAGE_FORKSERVER") == "off" or not hasattr(os, "pidfd_open"):
         pipe = subprocess.DEVNULL if quiet else subprocess.PIPE
         return subprocess.Popen(
             [sys.executable, *arguments],
@@ -72,21 +74,21 @@ def start(
             stderr=pipe,
             text=True,
         )
-    return _nursery().start(arguments, env, quiet=quiet)
+    return _server().start(arguments, env, quiet=quiet)
 
 
 class ForkedChild:
-    """A process that the nursery has forked, as its starter sees it; any thread may use it."""
+    """A process that the fork server has forked, as its starter sees it; any thread may use it."""
 
-    def __init__(self, told: socket.socket, pipes: Sequence[int]) -> None:
-        self.pid = int(_word(told))
+    def __init__(self, status: socket.socket, pipes: Sequence[int]) -> None:
+        self.pid = _receive_number(status)
         self.returncode: int | None = None
         self._texts = [""] * len(pipes)
         self._descriptor: int | None = None
         # It may be over already; from here on, no other process can be taken for it.
         with contextlib.suppress(ProcessLookupError):
             self._descriptor = os.pidfd_open(self.pid)
-        self._watcher = threading.Thread(target=self._watch, args=(told,), daemon=True)
+        self._watcher = threading.Thread(target=self._watch, args=(status,), daemon=True)
         # From the beginning, so that no pipe is ever full.
         self._readers = [
             threading.Thread(target=self._read, args=(place, pipe), daemon=True)
@@ -105,7 +107,7 @@ class ForkedChild:
         if self._watcher.is_alive():
             raise subprocess.TimeoutExpired("a crawl", timeout or 0.0)
         if self.returncode is None:
-            raise RuntimeError("the nursery ended before its child; its last words are above")
+            raise RuntimeError("the fork server ended before its child; its output is above")
         return self.returncode
 
     def kill(self) -> None:
@@ -119,7 +121,7 @@ class ForkedChild:
                 signal.pidfd_send_signal(self._descriptor, sig)
 
     def communicate(self, *, timeout: float | None = None) -> tuple[str, str]:
-        """Waits for its end and returns what it said on stdout and stderr."""
+        """Waits for its end and returns its stdout and stderr."""
         self.wait(timeout)
         for reader in self._readers:
             reader.join(timeout)
@@ -130,17 +132,17 @@ class ForkedChild:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
-    def _watch(self, told: socket.socket) -> None:
-        with told:
-            self.returncode = int(_word(told))
+    def _watch(self, status: socket.socket) -> None:
+        with status:
+            self.returncode = _receive_number(status)
 
     def _read(self, place: int, pipe: int) -> None:
         with open(pipe, encoding="utf-8") as file:
             self._texts[place] = file.read()
 
 
-class Nursery:
-    """The nursery's process, as its starter sees it; it ends with its starter."""
+class ForkServer:
+    """The fork server's process, as its starter sees it; it ends with its starter."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -153,100 +155,100 @@ class Nursery:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-        self._door = ours
-        self._turn = threading.Lock()
+        self._socket = ours
+        self._lock = threading.Lock()
 
     def start(self, arguments: Sequence[str], env: Mapping[str, str], *, quiet: bool) -> Child:
-        """Has a child forked and returns when it is there."""
-        told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Forks a child and returns once it runs."""
+        status, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if quiet:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             pipes, ends = [], [nowhere, nowhere]
         else:
             (out, out_end), (err, err_end) = os.pipe(), os.pipe()
             pipes, ends = [out, err], [out_end, err_end]
-        wish = json.dumps({"arguments": list(arguments), "env": dict(env)}).encode()
+        job = json.dumps({"arguments": list(arguments), "env": dict(env)}).encode()
         try:
-            with self._turn:
-                _send(self._door, wish, [*ends, tells.fileno()])
+            with self._lock:
+                _send(self._socket, job, [*ends, report.fileno()])
         finally:
-            tells.close()
+            report.close()
             for end in set(ends):
                 os.close(end)
-        return ForkedChild(told, pipes)
+        return ForkedChild(status, pipes)
 
     def close(self) -> None:
-        """Ends the nursery and waits for it."""
-        self._door.close()
+        """Ends the fork server and waits for it."""
+        self._socket.close()
         self._process.wait(timeout=30)
 
 
-_nurseries: dict[int, Nursery] = {}  # by the pid of their starter: a fork starts its own
+_servers: dict[int, ForkServer] = {}  # by the pid of their starter: a fork starts its own
 
 
-def _nursery() -> Nursery:
+def _server() -> ForkServer:
     pid = os.getpid()
-    if pid not in _nurseries:
-        _nurseries[pid] = Nursery()
-        atexit.register(_nurseries[pid].close)
-    return _nurseries[pid]
+    if pid not in _servers:
+        _servers[pid] = ForkServer()
+        atexit.register(_servers[pid].close)
+    return _servers[pid]
 
 
 @dataclasses.dataclass
-class Wish:
+class Job:
     """What a child is to do, and the descriptors that it gets."""
 
     arguments: list[str]
     env: dict[str, str]
     out: int
     err: int
-    tells: socket.socket
+    report: socket.socket
 
 
-def next_wish(door: socket.socket) -> Wish | None:
-    """Forks for every wish; returns it in the child that is to fulfil it, and None at the end."""
+def next_job(server: socket.socket) -> Job | None:
+    """Forks for every job; returns it in the child that is to run it, and None at the end."""
     waiting = selectors.DefaultSelector()
-    waiting.register(door, selectors.EVENT_READ)
+    waiting.register(server, selectors.EVENT_READ)
     living: dict[int, tuple[int, socket.socket]] = {}  # by process descriptor
     while True:
         for key, _events in waiting.select():
-            if key.fileobj is not door:
+            if key.fileobj is not server:
                 descriptor = int(key.fd)
                 waiting.unregister(descriptor)
                 os.close(descriptor)
-                pid, tells = living.pop(descriptor)
+                pid, report = living.pop(descriptor)
                 _ended, status = os.waitpid(pid, 0)
-                _tell(tells, os.waitstatus_to_exitcode(status))
-                tells.close()
+                _report(report, os.waitstatus_to_exitcode(status))
+                report.close()
                 continue
-            wish = _receive(door)
-            if wish is None:
+            job = _receive(server)
+            if job is None:
                 return None
             pid = os.fork()
             if pid == 0:
                 waiting.close()
-                door.close()
-                wish.tells.close()
-                for descriptor, (_pid, tells) in living.items():
+                server.close()
+                job.report.close()
+                for descriptor, (_pid, report) in living.items():
                     os.close(descriptor)
-                    tells.close()
-                return wish
-            os.close(wish.out)
-            os.close(wish.err)
+                    report.close()
+                return job
+            os.close(job.out)
+            os.close(job.err)
             descriptor = os.pidfd_open(pid)
             waiting.register(descriptor, selectors.EVENT_READ)
-            living[descriptor] = (pid, wish.tells)
-            _tell(wish.tells, pid)
+            living[descriptor] = (pid, job.report)
+            _report(job.report, pid)
 
 
-def fulfil(wish: Wish) -> None:
+def run_job(job: Job) -> None:
     """Becomes what `python ARGUMENTS` would be; its end is the interpreter's."""
-    for descriptor, place in ((wish.out, 1), (wish.err, 2)):
+    for descriptor, place in ((job.out, 1), (job.err, 2)):
         os.dup2(descriptor, place)
         os.close(descriptor)
     os.environ.clear()
-    os.environ.update(wish.env)
-    kind, what, *others = wish.arguments
+    os.environ.update(job.env)
+    kind, what, *others = job.arguments
     if kind == "-m":
         sys.argv = [what, *others]
         runpy.run_module(what, run_name="__main__", alter_sys=True)
@@ -258,7 +260,7 @@ def fulfil(wish: Wish) -> None:
         exec(compile(what, "<string>", "exec"), main.__dict__)
 
 
-def warm() -> None:
+def preload() -> None:
     """Imports what a crawl imports, but for what belongs to one process only."""
     from scrapy.settings import Settings
 
@@ -266,9 +268,7 @@ def warm() -> None:
     settings.setmodule("crawlers.settings")
     for name in (
         "crawlers.run",
-        "crawlers.spiders.danbooru",
-        "crawlers.spiders.gelbooru02",
-        "crawlers.spiders.moebooru",
+        "crawlers.spiders",
         "scrapy.commands.crawl",
         "scrapy.core.downloader.handlers.http11",
         "scrapy.dupefilters",
@@ -284,45 +284,45 @@ def warm() -> None:
                 importlib.import_module(name.rpartition(".")[0])
     # What runs as `__main__` must not have been imported before.
     del sys.modules["crawlers.run"], sys.modules["crawlers"].run
-    for name in NEVER_WARM:
+    for name in NOT_PRELOADED:
         assert name not in sys.modules, f"{name} cannot be shared by forked crawls"
     assert threading.active_count() == 1, "a fork takes no threads along"
     gc.collect()
     gc.freeze()  # else each child's first collection would copy all of it
 
 
-def _word(told: socket.socket) -> str:
-    word = told.recv(100)
+def _receive_number(status: socket.socket) -> int:
+    word = status.recv(100)
     if not word:
-        raise RuntimeError("the nursery has gone; its last words are above")
-    return word.decode()
+        raise RuntimeError("the fork server has ended; its output is above")
+    return int(word)
 
 
-def _send(door: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:
+def _send(server: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:
     packed = array.array("i", descriptors)
-    door.sendmsg([content], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+    server.sendmsg([content], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
 
 
-def _receive(door: socket.socket) -> Wish | None:
+def _receive(server: socket.socket) -> Job | None:
     room = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
-    content, ancillary, _flags, _address = door.recvmsg(MESSAGE_BYTES, room)
+    content, ancillary, _flags, _address = server.recvmsg(MESSAGE_BYTES, room)
     if not content:
         return None
     descriptors = array.array("i")
     for _level, _kind, packed in ancillary:
         descriptors.frombytes(packed)
-    out, err, tells = descriptors
-    return Wish(**json.loads(content), out=out, err=err, tells=socket.socket(fileno=tells))
+    out, err, report = descriptors
+    return Job(**json.loads(content), out=out, err=err, report=socket.socket(fileno=report))
 
 
-def _tell(tells: socket.socket, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
-        tells.send(str(number).encode())
+def _report(report: socket.socket, number: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
+        report.send(str(number).encode())
 
 
 if __name__ == "__main__":
     own = socket.socket(fileno=int(sys.argv[1]))
-    warm()
-    wished = next_wish(own)
-    if wished is not None:
-        fulfil(wished)
+    preload()
+    job = next_job(own)
+    if job is not None:
+        run_job(job)

@@ -1,4 +1,4 @@
-"""The pace of a host on a made clock: intervals, waits that were asked for, and their survival."""
+"""The rate limit of a host on a made clock: intervals, requested waits, and their survival."""
 
 import datetime as dt
 import heapq
@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from crawlers.answers import asked_wait
-from crawlers.breaker import BreakerLimits
+from crawlers.circuit_breaker import BreakerLimits
 from crawlers.ledger import Ledger
-from crawlers.pace import Pace, host_of
+from crawlers.rate_limit import RateLimiter, Wait, check_waits, host_of
+from crawlers.responses import longest_retry_after
 from crawlers.sites import load_sites
-from crawlers.waits import Wait, refuse_to_undercut
 from dataset.errors import CrawlError
 
 EPOCH = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)
@@ -37,83 +36,83 @@ def clock() -> Clock:
     return Clock()
 
 
-def a_pace(clock: Clock, **limits: float) -> Pace:
-    return Pace(
+def limiter_with(clock: Clock, **limits: float) -> RateLimiter:
+    return RateLimiter(
         INTERVALS_S,
         BreakerLimits(**limits),  # type: ignore[arg-type]
         clock=clock,
-        chance=random.Random(0),
+        rng=random.Random(0),
     )
 
 
 def test_the_interval_of_the_api_runs_from_the_answer(clock: Clock) -> None:
-    pace = a_pace(clock)
-    turn = pace.take(HOST, "api")
+    limiter = limiter_with(clock)
+    permit = limiter.acquire(HOST, "api")
     clock.now_s = 5.0
-    assert pace.wait_s(HOST, "api") == math.inf  # one at a time
-    pace.answered(turn, 200)
-    assert pace.wait_s(HOST, "api") == 1.0
+    assert limiter.wait_s(HOST, "api") == math.inf  # one at a time
+    limiter.record_response(permit, 200)
+    assert limiter.wait_s(HOST, "api") == 1.0
     clock.now_s = 6.0
-    assert pace.wait_s(HOST, "api") == 0.0
+    assert limiter.wait_s(HOST, "api") == 0.0
 
 
 def test_pictures_have_an_interval_of_their_own_and_may_overlap(clock: Clock) -> None:
-    pace = a_pace(clock)
-    pace.take(HOST, "api")
-    assert pace.wait_s(HOST, "media") == 0.0
-    pace.take(HOST, "media")
-    assert pace.wait_s(HOST, "media") == 0.5
+    limiter = limiter_with(clock)
+    limiter.acquire(HOST, "api")
+    assert limiter.wait_s(HOST, "media") == 0.0
+    limiter.acquire(HOST, "media")
+    assert limiter.wait_s(HOST, "media") == 0.5
     clock.now_s = 0.5
-    assert pace.wait_s(HOST, "media") == 0.0
+    assert limiter.wait_s(HOST, "media") == 0.0
 
 
-def test_a_wait_told_to_one_kind_of_request_holds_all_of_the_host_and_no_other(
+def test_a_wait_for_one_kind_of_request_holds_all_of_the_host_and_no_other(
     clock: Clock,
 ) -> None:
-    pace = a_pace(clock)
-    pace.answered(pace.take(HOST, "media"), 429, 30.0)
-    assert 30.0 <= pace.wait_s(HOST, "api") <= 31.0
-    assert 30.0 <= pace.wait_s(HOST, "media") <= 31.0
-    assert pace.wait_s("files.yande.re", "media") == 0.0
+    limiter = limiter_with(clock)
+    limiter.record_response(limiter.acquire(HOST, "media"), 429, 30.0)
+    assert 30.0 <= limiter.wait_s(HOST, "api") <= 31.0
+    assert 30.0 <= limiter.wait_s(HOST, "media") <= 31.0
+    assert limiter.wait_s("files.yande.re", "media") == 0.0
 
 
 def test_a_later_and_shorter_wait_does_not_shorten_the_first(clock: Clock) -> None:
-    pace = a_pace(clock)
-    one, other = pace.take(HOST, "api"), pace.take(HOST, "media")
-    pace.answered(one, 503, 60.0)
-    pace.answered(other, 429, 1.0)
-    assert pace.wait_s(HOST, "api") >= 60.0
+    limiter = limiter_with(clock)
+    one, other = limiter.acquire(HOST, "api"), limiter.acquire(HOST, "media")
+    limiter.record_response(one, 503, 60.0)
+    limiter.record_response(other, 429, 1.0)
+    assert limiter.wait_s(HOST, "api") >= 60.0
 
 
 def test_a_throttle_without_a_time_is_waited_out_for_longer_each_time(clock: Clock) -> None:
-    pace = a_pace(clock)
+    limiter = limiter_with(clock)
     for least_s in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0):
-        pace.answered(pace.take(HOST, "api"), 429)
-        wait_s = pace.wait_s(HOST, "api")
+        limiter.record_response(limiter.acquire(HOST, "api"), 429)
+        wait_s = limiter.wait_s(HOST, "api")
         assert least_s <= wait_s <= least_s * 1.25 + 1.0
         clock.now_s += wait_s
-    pace.answered(pace.take(HOST, "api"), 200)
+    limiter.record_response(limiter.acquire(HOST, "api"), 200)
     clock.now_s += 1.0
-    pace.answered(pace.take(HOST, "api"), 429)
-    assert pace.wait_s(HOST, "api") < 3.0
+    limiter.record_response(limiter.acquire(HOST, "api"), 429)
+    assert limiter.wait_s(HOST, "api") < 3.0
 
 
 def test_throttles_are_no_failures_and_do_not_open_the_breaker(clock: Clock) -> None:
-    pace = a_pace(clock, failures=2)
+    limiter = limiter_with(clock, failures=2)
     for status, asked_s in [(429, None), (421, 1.0), (503, 1.0), (429, None), (500, 2.0)]:
         clock.now_s += 1000
-        pace.answered(pace.take(HOST, "api"), status, asked_s)
+        limiter.record_response(limiter.acquire(HOST, "api"), status, asked_s)
     clock.now_s += 1000
-    assert pace.wait_s(HOST, "api") == 0.0
+    assert limiter.wait_s(HOST, "api") == 0.0
 
 
 def test_a_crawl_delay_lengthens_every_interval_and_never_shortens_one(clock: Clock) -> None:
-    pace = a_pace(clock)
-    pace.slow(HOST, 0.7)
-    pace.take(HOST, "media")
-    assert pace.wait_s(HOST, "media") == 0.7
-    pace.answered(pace.take(HOST, "api"), 200)
-    assert pace.wait_s(HOST, "api") == 1.0
+    limiter = limiter_with(clock)
+    limiter.set_min_interval(HOST, 0.7)
+    limiter.acquire(HOST, "media")
+    assert limiter.wait_s(HOST, "media") == 0.7
+    limiter.record_response(limiter.acquire(HOST, "api"), 200)
+    assert limiter.wait_s(HOST, "api") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +144,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self.process = 0  # which one is at work; what belongs to another is dead
-        self.pace = a_pace(self.clock)
+        self.limiter = limiter_with(self.clock)
 
     def run(self, requests: int) -> None:
         self.start_process()
@@ -161,20 +160,20 @@ class World:
         return EPOCH + dt.timedelta(seconds=self.clock.now_s)
 
     def start_process(self) -> None:
-        """As PaceMiddleware begins: refuses, or heeds what is left of shorter waits."""
+        """As RateLimitMiddleware begins: refuses, or heeds what is left of shorter waits."""
         self.process += 1
         waits = self.ledger.waits(self.now())
         try:
-            refuse_to_undercut(self.site, waits, self.now())
+            check_waits(self.site, waits, self.now())
         except CrawlError:
             # A wait runs from when the answer is in; a Date header knows only whole seconds.
             assert max(self.told) + SLOWEST_S + 1 > self.clock.now_s
             self.refused += 1
             self.later(self.chance.choice([1.0, 60.0, 3e3, 1e5, 1e9]), self.start_process)
             return
-        self.pace = a_pace(self.clock)
+        self.limiter = limiter_with(self.clock)
         for wait in waits:
-            self.pace.hold(wait.host, wait.left_s(self.now()))
+            self.limiter.delay(wait.host, wait.left_s(self.now()))
         for kind in ("api", "media", "media", "media"):
             self.later(self.chance.uniform(0, 1), self.worker(kind, self.process))
         self.later(self.chance.uniform(1, 200), self.killer(self.process))
@@ -191,11 +190,11 @@ class World:
         def attempt() -> None:
             if process != self.process:
                 return
-            wait_s = self.pace.wait_s(HOST, kind)
+            wait_s = self.limiter.wait_s(HOST, kind)
             if wait_s > 0:
                 self.later(min(wait_s, 0.25), attempt)
                 return
-            turn = self.pace.take(HOST, kind)
+            permit = self.limiter.acquire(HOST, kind)
             self.check(kind)
             latency_s = self.chance.choice([0.01, 0.2, SLOWEST_S])
             status, values, date, moment = self.answer()
@@ -205,10 +204,10 @@ class World:
                     return  # nobody hears it
                 if moment is not None:
                     self.told.append(moment)
-                asked_s = asked_wait(values, date=date, now=self.now())
-                self.pace.answered(turn, status, asked_s)
+                asked_s = longest_retry_after(values, date=date, now=self.now())
+                self.limiter.record_response(permit, status, asked_s)
                 if asked_s is not None:
-                    wait = Wait.asked(HOST, asked_s, self.now())
+                    wait = Wait.until(HOST, asked_s, self.now())
                     self.ledger.note_wait(wait)
                     if wait.is_long:  # the crawl ends
                         self.process += 1

@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dataset.detection import Found, box_within, one_a_face, scaled
+from dataset.detection_windows import (
+    NEAR,
+    Windows,
+    agreeing,
+    clustered,
+    mean_of,
+    mirrored,
+    moved,
+    no_windows,
+)
 from dataset.geometry import Box
-from dataset.windows import NEAR, Windows, agreeing, clustered, mean_of, mirrored, moved, no_windows
 
 NUMBER = st.floats(0, 500, allow_nan=False, width=32)
 WINDOWS = st.lists(st.tuples(NUMBER, NUMBER, st.floats(24, 200, width=32)), max_size=30).map(

@@ -1,4 +1,4 @@
-"""A crawl that the nursery forks is to its tests what a new interpreter is."""
+"""A child of the fork server behaves like a new interpreter."""
 
 import json
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crawlers.nursery import Child, start
+from tests.crawlers.forkserver import Child, start
 
-TELL = """
+REPORT = """
 import json, os, signal, sys, threading
 print(json.dumps({
     "argv": sys.argv,
@@ -47,19 +47,19 @@ def both(*arguments: str, **variables: str) -> list[Child]:
 
 
 def test_a_forked_program_finds_what_a_new_interpreter_finds() -> None:
-    cold, warm = both("-c", TELL, "--option", "wörd", GIVEN="this")
-    told = [json.loads(child.communicate(timeout=60)[0]) for child in (cold, warm)]
-    assert told[0] == told[1]
-    assert told[0]["argv"] == ["-c", "--option", "wörd"]
-    assert told[0]["env"]["GIVEN"] == "this"
+    cold, warm = both("-c", REPORT, "--option", "wörd", GIVEN="this")
+    reports = [json.loads(child.communicate(timeout=60)[0]) for child in (cold, warm)]
+    assert reports[0] == reports[1]
+    assert reports[0]["argv"] == ["-c", "--option", "wörd"]
+    assert reports[0]["env"]["GIVEN"] == "this"
     assert cold.returncode == warm.returncode == 7
 
 
 def test_a_forked_module_fails_in_the_same_words() -> None:
     cold, warm = both("-m", "crawlers.run", "--limit", "many")
-    said = [child.communicate(timeout=60) for child in (cold, warm)]
-    assert said[0] == said[1]
-    assert "the following arguments" in said[0][1] or '"many" is not' in said[0][1]
+    outputs = [child.communicate(timeout=60) for child in (cold, warm)]
+    assert outputs[0] == outputs[1]
+    assert "the following arguments" in outputs[0][1] or '"many" is not' in outputs[0][1]
     assert cold.returncode == warm.returncode == 2
 
 
@@ -85,7 +85,7 @@ def test_a_signal_ends_a_forked_program_as_it_ends_a_new_one(
     assert traces == [number == signal.SIGINT] * 2
 
 
-def test_many_words_do_not_hold_a_forked_program_up() -> None:
+def test_a_lot_of_output_does_not_block_a_forked_program() -> None:
     code = "import sys; sys.stdout.write('x' * 3_000_000); sys.stderr.write('y' * 3_000_000)"
     child = start(["-c", code], os.environ)
     assert child.wait(timeout=60) == 0

@@ -4,8 +4,8 @@ import datetime as dt
 
 import pytest
 
-from crawlers.answers import refusal, retry_after
-from crawlers.backoff import backoff_s
+from crawlers.rate_limit import backoff_s
+from crawlers.responses import refusal, retry_after
 from crawlers.sites import load_sites
 
 NOW = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)

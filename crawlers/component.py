@@ -5,10 +5,10 @@ from typing import Self
 from scrapy.crawler import Crawler
 from scrapy.statscollectors import StatsCollector
 
-from crawlers.spiders.board import BoardSpider
+from crawlers.spiders import BoardSpider
 
 
-class CrawlPart:
+class CrawlComponent:
     """A part that Scrapy makes from its crawler, with the crawl's spider and stats at hand."""
 
     def __init__(self, crawler: Crawler) -> None:

@@ -1,4 +1,4 @@
-"""What a board's refusals mean, in words for the user; reads Retry-After."""
+"""What the responses of a host mean: status codes, Retry-After, and responses of no use."""
 
 import datetime as dt
 import email.utils
@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Iterable
 
-from scrapy.exceptions import DownloadCancelledError
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 
-from crawlers.broken import TooLarge
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
 BLOCKED = frozenset({401, 403})  # the site has said no: never work around it
 THROTTLED = frozenset({421, 429})  # we ask too much: the host works
-PASSING = THROTTLED | {408} | frozenset(range(500, 600))  # worth asking again after a wait
-LONGEST_ASKED_S = 1e10  # 317 years: what does not fit a calendar is cut down to this
+TRANSIENT = THROTTLED | {408} | frozenset(range(500, 600))  # worth asking again after a wait
+MAX_RETRY_AFTER_S = 1e10  # 317 years: what does not fit a calendar is cut down to this
 
 _MEANINGS = {
     401: "it wants credentials: set {credentials}",
@@ -46,12 +45,14 @@ def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlErr
     )
 
 
-def is_trouble(status: int) -> bool:
+def is_server_failure(status: int) -> bool:
     """Tells whether an answer says that the host itself is in trouble."""
     return status >= 500 or status == 408
 
 
-def asked_wait(values: Iterable[str], *, date: str | None = None, now: dt.datetime) -> float | None:
+def longest_retry_after(
+    values: Iterable[str], *, date: str | None = None, now: dt.datetime
+) -> float | None:
     """Returns the longest wait in seconds that an answer's Retry-After headers ask for.
 
     A date is compared with the board's own clock, its `date` header, where it shows one: ours may
@@ -66,11 +67,11 @@ def retry_after(value: str | None, now: dt.datetime) -> float | None:
     """Returns the seconds that a Retry-After header asks for (seconds or a date), None if none."""
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]+(\s*,\s*[0-9]+)*", text):  # several headers, joined on the way
-        return max(min(float(number), LONGEST_ASKED_S) for number in text.split(","))
+        return max(min(float(number), MAX_RETRY_AFTER_S) for number in text.split(","))
     moment = _http_date(text)
     if moment is None:
         return None
-    return min(max(0.0, (moment - now).total_seconds()), LONGEST_ASKED_S)
+    return min(max(0.0, (moment - now).total_seconds()), MAX_RETRY_AFTER_S)
 
 
 def _http_date(text: str) -> dt.datetime | None:
@@ -92,3 +93,19 @@ def _said(body: bytes) -> str:
         return ""
     text = answer.get("message") or answer.get("reason") or answer.get("error") or ""
     return " ".join(str(text).split())[:160]
+
+
+class UnusableResponse(IgnoreRequest):
+    """An answer came, but nothing can be made of it."""
+
+
+class RedirectLoop(UnusableResponse):
+    """The host sends us on and on."""
+
+
+class TooLarge(UnusableResponse):
+    """Undone from its encoding, the answer is larger than anything we take."""
+
+
+class UnreadableEncoding(UnusableResponse):
+    """The answer is not encoded as it says."""

@@ -1,1 +1,0 @@
-"""What watches a crawl without a say in it: the traffic counter and the progress bar."""

@@ -1,1 +1,0 @@
-"""What every request and answer passes: may we, should we wait, must we stop."""

@@ -1,1 +1,0 @@
-"""The item pipelines, one concern a file: policy, blobs, recorder."""

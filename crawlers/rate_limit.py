@@ -1,0 +1,218 @@
+"""The rate limit of each host: intervals, the waits that it asked for, and our own backoff.
+
+Knows nothing of Scrapy, and the time only from the clock that it is given.
+"""
+
+import dataclasses
+import datetime as dt
+import math
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from crawlers.circuit_breaker import Breaker, BreakerLimits
+from crawlers.responses import THROTTLED, is_server_failure
+from crawlers.sites import Site
+from dataset.errors import CrawlError
+
+FIRST_THROTTLE_S = 1.0  # wait of a throttled host that does not say for how long; doubles
+MAX_THROTTLE_S = 60.0
+JITTER = 0.25  # of a wait that we chose ourselves
+MAX_JITTER_S = 1.0  # upon a wait that the host asked for: later than asked, never sooner
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Permit:
+    """A request in flight; it is returned with its response or failure."""
+
+    host: str
+    kind: str
+    ticket: int
+
+
+class RateLimiter:
+    """Tells for each host when the next request may be sent; responses adjust it.
+
+    `intervals_s`: least seconds between two requests of a kind to one host. Requests of the kinds
+    in `one_at_a_time` go one after the other, and their interval runs from the answer: however
+    long a connection takes, the host never sees two of them closer together.
+    """
+
+    def __init__(
+        self,
+        intervals_s: Mapping[str, float],
+        limits: BreakerLimits,
+        *,
+        clock: Callable[[], float],
+        one_at_a_time: frozenset[str] = frozenset({"api"}),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._intervals_s = intervals_s
+        self._limits = limits
+        self._clock = clock
+        self._one_at_a_time = one_at_a_time
+        self._rng = rng or random.Random()
+        self._hosts: dict[str, _Host] = {}
+
+    def wait_s(self, host: str, kind: str) -> float:
+        """Returns the seconds to wait before asking again whether a request may go; 0: now."""
+        known = self._host(host)
+        queue = known.queue(kind)
+        if queue.busy:
+            return math.inf
+        until = max(known.not_before, queue.not_before)
+        return max(0.0, until - self._clock(), known.breaker.wait_s())
+
+    def acquire(self, host: str, kind: str) -> Permit:
+        """Records that a request is sent now; only if `wait_s` has just returned 0."""
+        known = self._host(host)
+        queue = known.queue(kind)
+        ticket = known.breaker.sent()
+        queue.busy = kind in self._one_at_a_time
+        queue.not_before = self._clock() + self._interval_s(known, kind)
+        return Permit(host, kind, ticket)
+
+    def record_response(self, permit: Permit, status: int, asked_s: float | None = None) -> None:
+        """Notes an answer; `asked_s`: the wait that it asks for, for the whole host."""
+        known = self._release(permit)
+        # Who says when to come back, or that we are too many, is not down.
+        known.breaker.answer(permit.ticket, failed=is_server_failure(status) and asked_s is None)
+        if status in THROTTLED:
+            known.throttles += 1
+            throttle_s = min(FIRST_THROTTLE_S * 2.0 ** (known.throttles - 1), MAX_THROTTLE_S)
+            self.delay(
+                permit.host, max(asked_s or 0.0, throttle_s * self._rng.uniform(1, 1 + JITTER))
+            )
+        elif asked_s is not None:
+            self.delay(permit.host, asked_s)
+        elif status < 400:
+            known.throttles = 0
+
+    def record_failure(self, permit: Permit) -> None:
+        """Records that no response came."""
+        self._release(permit).breaker.failure(permit.ticket)
+
+    def delay(self, host: str, wait_s: float) -> None:
+        """Delays all requests to a host by `wait_s` seconds from now, plus a little jitter."""
+        known = self._host(host)
+        late_s = self._rng.uniform(0, min(wait_s * JITTER, MAX_JITTER_S))
+        known.not_before = max(known.not_before, self._clock() + wait_s + late_s)
+
+    def set_min_interval(self, host: str, interval_s: float) -> None:
+        """Sets the minimum interval of a host, for every kind of request."""
+        known = self._host(host)
+        known.min_interval_s = max(known.min_interval_s, interval_s)
+
+    def has_responded(self, host: str) -> bool:
+        """Tells whether a host has ever answered."""
+        return self._host(host).breaker.answered
+
+    def is_given_up(self, host: str) -> bool:
+        """Tells whether a host has been down for so long that it is no longer asked."""
+        return self._host(host).breaker.state == "given_up"
+
+    def _release(self, permit: Permit) -> "_Host":
+        known = self._host(permit.host)
+        queue = known.queue(permit.kind)
+        if permit.kind in self._one_at_a_time:
+            queue.busy = False
+            queue.not_before = self._clock() + self._interval_s(known, permit.kind)
+        return known
+
+    def _interval_s(self, known: "_Host", kind: str) -> float:
+        return max(self._intervals_s.get(kind, 0.0), known.min_interval_s)
+
+    def _host(self, host: str) -> "_Host":
+        if host not in self._hosts:
+            self._hosts[host] = _Host(Breaker(self._limits, self._clock))
+        return self._hosts[host]
+
+
+@dataclasses.dataclass(slots=True)
+class _Queue:
+    """The requests of one kind to one host."""
+
+    not_before: float = -math.inf
+    busy: bool = False  # one is on its way, and must come back first
+
+
+@dataclasses.dataclass(slots=True)
+class _Host:
+    breaker: Breaker
+    not_before: float = -math.inf
+    throttles: int = 0  # in a row
+    min_interval_s: float = 0.0
+    queues: dict[str, _Queue] = dataclasses.field(default_factory=dict)
+
+    def queue(self, kind: str) -> _Queue:
+        return self.queues.setdefault(kind, _Queue())
+
+
+def host_of(url: str) -> str:
+    """Returns the host that an address is asked of, with its port where that is not the usual."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)):
+        return host
+    return f"{host}:{parts.port}"
+
+
+MAX_WAIT_S = 120.0  # a crawl waits so long; when a host wants more, it ends and says until when
+
+
+class Wait(NamedTuple):
+    """A host lets us wait until `not_before` (UTC), because it asked for `asked_s` seconds."""
+
+    host: str
+    not_before: dt.datetime
+    asked_s: float
+
+    @classmethod
+    def until(cls, host: str, asked_s: float, now: dt.datetime) -> "Wait":
+        """Returns the wait that an answer of this moment asks for."""
+        return cls(host, now + dt.timedelta(seconds=asked_s), asked_s)
+
+    def left_s(self, now: dt.datetime) -> float:
+        """Returns the seconds that are left; never more than were asked for at first.
+
+        (Else a clock that was set back would lengthen the wait.)
+        """
+        return min(max(0.0, (self.not_before - now).total_seconds()), self.asked_s)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a crawl ends instead of waiting."""
+        return self.asked_s > MAX_WAIT_S
+
+
+def check_waits(site: Site, waits: Iterable[Wait], now: dt.datetime) -> None:
+    """Raises CrawlError if a host of the site asked for a long wait that is not over yet."""
+    scheme = "http" if site.is_loopback else "https"
+    for wait in waits:
+        ours = site.allows(f"{scheme}://{wait.host}/")
+        if ours and wait.is_long and wait.left_s(now) > 0:
+            raise wait_error(site, wait, now)
+
+
+def wait_error(site: Site, wait: Wait, now: dt.datetime) -> CrawlError:
+    """Returns the error of a crawl that would have to wait for too long."""
+    own = wait.host == host_of(site.api)
+    who = site.name if own else f"{site.name} (its host {wait.host})"
+    return CrawlError(
+        f"{who} asks us to wait until {_moment(wait.not_before, now)} UTC "
+        f"(Retry-After {wait.asked_s:.0f} s): run again then"
+    )
+
+
+def _moment(moment: dt.datetime, now: dt.datetime) -> str:
+    """Writes a moment down to the minute, rounded up: at the minute named, it is over."""
+    up = (moment + dt.timedelta(seconds=59, microseconds=999_999)).replace(second=0, microsecond=0)
+    return f"{up:%H:%M}" if up.date() == now.date() else f"{up:%Y-%m-%d %H:%M}"
+
+
+def backoff_s(times: int, *, first_s: float) -> float:
+    """Returns the wait before the `times`-th repetition: doubling, with a jitter of 25 %."""
+    return first_s * 2.0 ** (times - 1) * random.uniform(0.75, 1.25)
