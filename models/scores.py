@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.extractors import Extractor, chunks, extractor
 from models.labels import typical_labels
+from models.metrics.extractors import Extractor, chunks, extractor
 from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.networks import GeneratorNet
 from models.sampling import draw

@@ -9,7 +9,7 @@ from PIL import Image
 
 from models.generators import load_generator
 from models.labels import Rows, typical_labels
-from models.metrics.hair import hair_labels
+from models.metrics.label_control import hair_labels
 from models.networks import GeneratorNet
 from models.sampling import draw, grid, titled
 from models.tables import swap_table

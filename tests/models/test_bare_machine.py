@@ -65,7 +65,7 @@ ASKING = """
 from pathlib import Path
 from dataset.errors import OmokageError
 from models.clips import Clip
-from models.extractors import extractor
+from models.metrics.extractors import extractor
 from models.registered.log import log_generator
 from models.videos import write_clip
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.extractors import Extractor
+from models.metrics.extractors import Extractor
 from models.networks import GeneratorNet, Noise
 from models.spec import GeneratorSpec
 from tests.models.drawn_heads import LABELS

@@ -14,7 +14,6 @@ costs it nothing beside the features, which the distance needs anyway. The fit i
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -24,11 +23,11 @@ import torch
 import torch.nn.functional as F
 
 from dataset.store import Store, digest_of
-from models.evaluation.rows import Rows32
 from models.tensors import parse_tensors
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
 Array = npt.NDArray[np.float64]
+Rows32 = npt.NDArray[np.float32]
 
 _MIN_SCALE = 1e-6  # of a feature that is the same on all pictures
 _RAREST = 1e-3
@@ -138,11 +137,6 @@ def fit_judge(
     if wanted.shape[1]:
         optimiser.step(loss)  # type: ignore[no-untyped-call]
     return Judge(mean, scale, weights.detach().numpy(), bias.detach().numpy())
-
-
-def known_columns(labels: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Returns the columns in `labels` of those that are among `known`, in the order of `known`."""
-    return [labels.index(name) for name in known if name in labels]
 
 
 def _inputs(features: npt.NDArray[np.floating], thumbs: Rows32) -> Array:

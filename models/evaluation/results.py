@@ -2,49 +2,48 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.axes import Axes
-from models.evaluation.measuring import Measured
-from models.evaluation.rows import Rows32
+from models.evaluation.feature_rows import FeatureRows, Rows32
 from models.labels import Rows
 from models.metrics.frechet import (
+    ReferenceStats,
     RunningStatistics,
     Statistics,
     joint_features,
 )
-from models.metrics.hair import hits
-from models.metrics.kernel import kernel_distance
-from models.metrics.label_scores import average_precisions
-from models.metrics.manifold import precision_recall
-from models.metrics.memory import Memory, memory
+from models.metrics.kid import kernel_distance
+from models.metrics.label_control import average_precisions, hits
+from models.metrics.memorization import Memorization, memorization
+from models.metrics.precision_recall import precision_recall
 
 SUBSETS = 100  # of the kernel distance, over all sets together
 _BLOCK = 1024  # rows; the memory that an evaluation takes does not depend on how many there are
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reals:
+class Reference:
     """All that one set of fakes is compared with.
 
     Attributes:
-        measured: rows of the eval split, whose labels are `labels` [n,L].
+        rows: of the eval split, whose labels are `labels` [n,L].
         train, unseen: rows of the training pictures and of the eval split at the fakes' own side.
-        axes, joint_axes: of the eval split's features, alone and with labels beside them.
+        stats, joint_stats: of the eval split's features, alone and with labels beside them.
         weight: of the labels beside the features.
         shared: columns, in the manifest's labels, of those that the generator knows.
         hair, tones: columns of the hair colours among them, and their mean tones [K,3].
 
     """
 
-    measured: Measured
+    rows: FeatureRows
     labels: Rows
-    train: Measured
-    unseen: Measured
-    axes: Axes
-    joint_axes: Axes | None
+    train: FeatureRows
+    unseen: FeatureRows
+    stats: ReferenceStats
+    joint_stats: ReferenceStats | None
     weight: float
     shared: list[int]
     hair: list[int]
@@ -52,7 +51,7 @@ class Reals:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Numbers:
+class SetMetrics:
     """What one set of fakes gave; nan is what has no meaning here."""
 
     distance: float
@@ -62,32 +61,55 @@ class Numbers:
     recall: float
     label_aps: npt.NDArray[np.float64]  # [L] of the shared labels
     hair_hits: float
-    memory: Memory
+    memory: Memorization
 
 
-def numbers_of(
-    fakes: Measured, labels: Rows, reals: Reals, *, neighbours: int, subsets: int, seed: int
-) -> Numbers:
+def metrics_for_set(
+    fakes: FeatureRows, labels: Rows, reals: Reference, *, neighbours: int, subsets: int, seed: int
+) -> SetMetrics:
     """Measures a set of fakes [N] that were drawn for labels [N,L] of the manifest.
 
     Label scores are taken over the judge's logits: they order as its probabilities do, and two of
     them are never both rounded to 1.
     """
-    precision, recall = precision_recall(reals.measured.features, fakes.features, k=neighbours)
-    kernel = kernel_distance(fakes.features, reals.measured.features, subsets=subsets, seed=seed)
+    precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
+    kernel = kernel_distance(fakes.features, reals.rows.features, subsets=subsets, seed=seed)
     joint = float("nan")
-    if reals.joint_axes is not None:
-        joint = reals.joint_axes.distance(joint_statistics(fakes, labels, reals.weight))
-    return Numbers(
-        distance=reals.axes.distance(plain_statistics(fakes.features)),
+    if reals.joint_stats is not None:
+        joint = reals.joint_stats.distance(joint_statistics(fakes, labels, reals.weight))
+    return SetMetrics(
+        distance=reals.stats.distance(plain_statistics(fakes.features)),
         joint=joint,
         kernel=kernel.mean,
         precision=precision,
         recall=recall,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
         hair_hits=hits(fakes.tones, labels[:, reals.hair], reals.tones),
-        memory=memory(fakes.features, reals.train.features, reals.unseen.features),
+        memory=memorization(fakes.features, reals.train.features, reals.unseen.features),
     )
+
+
+def truncation_point(
+    psi: float,
+    fakes: FeatureRows,
+    reals: FeatureRows,
+    stats: ReferenceStats,
+    *,
+    metric: str,
+    neighbours: int,
+) -> dict[str, Any]:
+    """Returns a point of the truncation curve: psi, distance, precision and recall of these fakes.
+
+    Few fakes have a larger distance than many, so the points are compared with each other and not
+    with the evaluation's own distance.
+    """
+    precision, recall = precision_recall(reals.features, fakes.features, k=neighbours)
+    return {
+        "psi": psi,
+        metric: stats.distance(plain_statistics(fakes.features)),
+        "precision": precision,
+        "recall": recall,
+    }
 
 
 def plain_statistics(features: Rows32) -> Statistics:
@@ -98,12 +120,12 @@ def plain_statistics(features: Rows32) -> Statistics:
     return running.result()
 
 
-def joint_statistics(measured: Measured, labels: Rows, weight: float) -> Statistics:
+def joint_statistics(rows: FeatureRows, labels: Rows, weight: float) -> Statistics:
     """Returns the statistics of features with their labels [N,L] beside them, block by block."""
     running = RunningStatistics()
     for start in range(0, len(labels), _BLOCK):
         some = slice(start, start + _BLOCK)
-        running.add(joint_features(measured.features[some], labels[some], weight=weight))
+        running.add(joint_features(rows.features[some], labels[some], weight=weight))
     return running.result()
 
 

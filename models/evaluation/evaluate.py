@@ -15,51 +15,59 @@ from dataset.labels import appearance
 from dataset.manifest import Manifest
 from dataset.store import Store, digest_of
 from models.entry import Report
-from models.evaluation import charts
-from models.evaluation.axes import Axes, axes_at
 from models.evaluation.fakes import FakeSet, WorkFolder, work_folder
-from models.evaluation.flips import flipped_pairs
-from models.evaluation.going import Going, going
-from models.evaluation.judge import Judge, JudgeConfig, judge_at
-from models.evaluation.measuring import Measured, Measuring
-from models.evaluation.numbers import (
-    SUBSETS,
-    Numbers,
-    Reals,
-    by_label,
-    finite_or_none,
-    joint_statistics,
-    mean_ap,
-    mean_of,
-    numbers_of,
-    plain_statistics,
-    sigma_of,
-)
-from models.evaluation.pictures import (
+from models.evaluation.feature_rows import FeatureRows, RowExtractor
+from models.evaluation.figures import (
+    CURVE,
     FAKES,
+    LABELS,
     NEAREST_REALS,
     NEIGHBOURS,
     REALS,
     SHOWN,
     first_fakes,
+    labels_png,
     neighbours_table,
+    truncation_png,
     write_grid,
 )
+from models.evaluation.label_judge import Judge, JudgeConfig, judge_at
+from models.evaluation.progress import EvalProgress, eval_progress
 from models.evaluation.protocol import Protocol
 from models.evaluation.reference import (
     Split,
     asked_of,
-    measured_reals,
+    real_feature_rows,
+    reference_stats_at,
     shared_labels,
     split_of,
 )
-from models.evaluation.truncation import curve_point
-from models.extractors import Extractor
+from models.evaluation.results import (
+    SUBSETS,
+    Reference,
+    SetMetrics,
+    by_label,
+    finite_or_none,
+    joint_statistics,
+    mean_ap,
+    mean_of,
+    metrics_for_set,
+    plain_statistics,
+    sigma_of,
+    truncation_point,
+)
 from models.labels import Rows, typical_labels
-from models.metrics.frechet import Statistics, joint_weight
-from models.metrics.hair import hair_labels, hits, tones_by_label
-from models.metrics.label_scores import average_precisions, flip_success
-from models.metrics.memory import Memory
+from models.metrics.extractors import Extractor
+from models.metrics.frechet import ReferenceStats, Statistics, joint_weight
+from models.metrics.label_control import (
+    average_precisions,
+    flip_success,
+    flipped_pairs,
+    hair_labels,
+    hits,
+    tones_by_label,
+)
+from models.metrics.memorization import Memorization
 from models.networks import GeneratorNet
 
 EVALUATION = "evaluation.json"  # written last: where it stands, the evaluation is whole
@@ -139,25 +147,30 @@ class _Evaluation:
     def run(self, report: Report, stop_signal: Callable[[], int]) -> dict[str, Any]:
         """Returns all but the identity."""
         plan = self._plan()
-        with going(plan.total, report=report, stop_signal=stop_signal) as on:
-            on.stage("reals")
-            plain = Measuring(self.network, self._device)
-            reals = {split: measured_reals(held, plain, on) for split, held in plan.reals.items()}
-            near = {split: measured_reals(held, plain, on) for split, held in plan.near.items()}
-            on.stage("judge")
+        with eval_progress(plan.total, report=report, stop_signal=stop_signal) as progress:
+            progress.stage("reals")
+            plain = RowExtractor(self.network, self._device)
+            reals = {
+                split: real_feature_rows(held, plain, progress)
+                for split, held in plan.reals.items()
+            }
+            near = {
+                split: real_feature_rows(held, plain, progress) for split, held in plan.near.items()
+            }
+            progress.stage("judge")
             judge = self._judge(plan.reals["eval"], reals["eval"])
-            judged = Measuring(self.network, self._device, judge)
+            judged = RowExtractor(self.network, self._device, judge)
             compared = self._compared(plan, reals["eval"], near)
-            first, found = self._repeats(plan, compared, judged, on)
-            on.stage("truncation curve")
-            points = self._curve(plan.curve, first, judged, compared, on)
-            on.stage("flipped labels")
-            flipped = self._flipped(plan, judged, on)
-            on.stage("pictures and charts")
+            first, found = self._repeats(plan, compared, judged, progress)
+            progress.stage("truncation curve")
+            points = self._curve(plan.curve, first, judged, compared, progress)
+            progress.stage("flipped labels")
+            flipped = self._flipped(plan, judged, progress)
+            progress.stage("pictures and charts")
 
         # The judge never saw training reals: what it makes of them is the ceiling.
         ceiling = _ceiling(judge, plan.reals["train"], reals["train"], shared=compared.shared)
-        own_tones = hits(compared.measured.tones, compared.labels[:, compared.hair], compared.tones)
+        own_tones = hits(compared.rows.tones, compared.labels[:, compared.hair], compared.tones)
         result = {
             **self._distances(found, self._floor(reals["train"], compared)),
             **_variety(found),
@@ -202,16 +215,16 @@ class _Evaluation:
         )
 
     def _repeats(
-        self, plan: "_Plan", compared: Reals, judged: Measuring, on: Going
-    ) -> tuple[Measured, list[Numbers]]:
+        self, plan: "_Plan", compared: Reference, judged: RowExtractor, progress: EvalProgress
+    ) -> tuple[FeatureRows, list[SetMetrics]]:
         """Draws and measures all sets; returns the rows of the first one, and all numbers."""
-        rows: list[Measured] = []
-        found: list[Numbers] = []
+        rows: list[FeatureRows] = []
+        found: list[SetMetrics] = []
         for repeat, fakes in enumerate(plan.repeats):
-            on.stage(f"fakes {repeat + 1} of {len(plan.repeats)}")
-            rows.append(self.work.measured(fakes, self.generator, judged, going=on))
-            on.stage(f"numbers {repeat + 1} of {len(plan.repeats)}")
-            numbers = numbers_of(
+            progress.stage(f"fakes {repeat + 1} of {len(plan.repeats)}")
+            rows.append(self.work.feature_rows(fakes, self.generator, judged, progress=progress))
+            progress.stage(f"numbers {repeat + 1} of {len(plan.repeats)}")
+            numbers = metrics_for_set(
                 rows[-1],
                 plan.labels[repeat],
                 compared,
@@ -220,7 +233,7 @@ class _Evaluation:
                 seed=self.protocol.seed + repeat,
             )
             found.append(numbers)
-            on.found(**{self.network.metric: numbers.distance})
+            progress.report_facts(**{self.network.metric: numbers.distance})
         return rows[0], found
 
     @property
@@ -258,7 +271,7 @@ class _Evaluation:
         seeds = [*range(first, first + count)] * (2 * len(shared))
         return FakeSet("flips", asked_of(flat, shared, self.generator.spec.labels), seeds)
 
-    def _judge(self, split: Split, reals: Measured) -> Judge:
+    def _judge(self, split: Split, reals: FeatureRows) -> Judge:
         key = {
             "manifest": self.manifest.digest,
             "judge": JudgeConfig().digest,
@@ -279,18 +292,20 @@ class _Evaluation:
             for split in ("eval", "train")
         }
 
-    def _compared(self, plan: "_Plan", reals: Measured, near: Mapping[str, Measured]) -> Reals:
+    def _compared(
+        self, plan: "_Plan", reals: FeatureRows, near: Mapping[str, FeatureRows]
+    ) -> Reference:
         split, shared = plan.reals["eval"], plan.shared
         columns = [self.manifest.labels.index(name) for name in shared]
         hair = [columns[place] for place in hair_labels(shared)]
         weight = joint_weight(reals.features, split.labels)
-        return Reals(
-            measured=reals,
+        return Reference(
+            rows=reals,
             labels=split.labels,
             train=near["train"],
             unseen=near["eval"],
-            axes=self._axes(split, "plain", lambda: plain_statistics(reals.features)),
-            joint_axes=self._axes(
+            stats=self._reference_stats(split, "plain", lambda: plain_statistics(reals.features)),
+            joint_stats=self._reference_stats(
                 split, "joint", lambda: joint_statistics(reals, split.labels, weight)
             )
             if weight
@@ -301,43 +316,47 @@ class _Evaluation:
             tones=tones_by_label(reals.tones, split.labels[:, hair]),
         )
 
-    def _axes(self, split: Split, kind: str, make: Callable[[], Statistics]) -> Axes:
+    def _reference_stats(
+        self, split: Split, kind: str, make: Callable[[], Statistics]
+    ) -> ReferenceStats:
         # The file of the features is named by all that they depend on; labels by the manifest.
         key = {"manifest": self.manifest.digest, "features": split.file.stem, "kind": kind}
-        return axes_at(self.store, f"{STATISTICS}/{digest_of(key)}.safetensors", make)
+        return reference_stats_at(self.store, f"{STATISTICS}/{digest_of(key)}.safetensors", make)
 
     def _curve(
         self,
         sets: Mapping[float, FakeSet],
-        first: Measured,
-        judged: Measuring,
-        compared: Reals,
-        on: Going,
+        first: FeatureRows,
+        judged: RowExtractor,
+        compared: Reference,
+        progress: EvalProgress,
     ) -> list[dict[str, Any]]:
         points = []
         for psi in self.protocol.psis:
             if psi in sets:
-                fakes = self.work.measured(sets[psi], self.generator, judged, going=on)
+                fakes = self.work.feature_rows(sets[psi], self.generator, judged, progress=progress)
             else:
                 fakes = first.first(self.protocol.curve_fakes)
             points.append(
-                curve_point(
+                truncation_point(
                     psi,
                     fakes,
-                    compared.measured,
-                    compared.axes,
+                    compared.rows,
+                    compared.stats,
                     metric=self.network.metric,
                     neighbours=self.protocol.neighbours,
                 )
             )
         return points
 
-    def _flipped(self, plan: "_Plan", judged: Measuring, on: Going) -> dict[str, float]:
+    def _flipped(
+        self, plan: "_Plan", judged: RowExtractor, progress: EvalProgress
+    ) -> dict[str, float]:
         """Returns the flip success of each label."""
         flips, shared = plan.flips, plan.shared
         if flips is None:
             return {}
-        logits = self.work.measured(flips, self.generator, judged, going=on).rest
+        logits = self.work.feature_rows(flips, self.generator, judged, progress=progress).rest
         sides = np.asarray(logits).reshape(len(shared), 2, self.protocol.flips, -1)
         columns = [self.manifest.labels.index(name) for name in shared]
         return {
@@ -345,13 +364,13 @@ class _Evaluation:
             for place, (name, column) in enumerate(zip(shared, columns, strict=True))
         }
 
-    def _floor(self, train: Measured, compared: Reals) -> float:
+    def _floor(self, train: FeatureRows, compared: Reference) -> float:
         """Returns the distance of as many training reals: what a perfect generator would reach."""
         count = min(self.protocol.fakes, len(train.rows))
         order = np.random.default_rng(self.protocol.seed).permutation(len(train.rows))
-        return compared.axes.distance(plain_statistics(train.features[np.sort(order[:count])]))
+        return compared.stats.distance(plain_statistics(train.features[np.sort(order[:count])]))
 
-    def _distances(self, found: list[Numbers], floor: float) -> dict[str, Any]:
+    def _distances(self, found: list[SetMetrics], floor: float) -> dict[str, Any]:
         metric, kernel = self.network.metric, self.network.kernel_metric
         distances = [one.distance for one in found]
         return {
@@ -367,7 +386,7 @@ class _Evaluation:
         }
 
     def _grids(
-        self, plan: "_Plan", memory: Memory, *, measured: Measured, near: Measured
+        self, plan: "_Plan", memory: Memorization, *, measured: FeatureRows, near: FeatureRows
     ) -> dict[str, str]:
         fakes, reals = plan.repeats[0], plan.reals["eval"]
         table = neighbours_table(
@@ -390,16 +409,16 @@ class _Evaluation:
         paths = {}
         try:
             if len(result["truncation"]) > 1:
-                drawn = charts.truncation_png(
+                drawn = truncation_png(
                     result["truncation"],
                     metric=result["metric"],
                     fakes=self.protocol.curve_fakes,
                 )
-                paths["truncation_chart"] = f"{self.out}/{charts.CURVE}"
+                paths["truncation_chart"] = f"{self.out}/{CURVE}"
                 self.store.write_bytes(paths["truncation_chart"], drawn, durable=False)
             if result["label_ap_by_label"]:
-                drawn = charts.labels_png(result["label_ap_by_label"], result["flip_by_label"])
-                paths["labels_chart"] = f"{self.out}/{charts.LABELS}"
+                drawn = labels_png(result["label_ap_by_label"], result["flip_by_label"])
+                paths["labels_chart"] = f"{self.out}/{LABELS}"
                 self.store.write_bytes(paths["labels_chart"], drawn, durable=False)
         except TrainingError as error:
             print(f"no charts are drawn: {error}", file=sys.stderr)
@@ -436,7 +455,7 @@ class _Plan:
         return sum(len(one) for one in fakes) + sum(len(one) for one in reals)
 
 
-def _ceiling(judge: Judge, split: Split, train: Measured, *, shared: list[int]) -> Precisions:
+def _ceiling(judge: Judge, split: Split, train: FeatureRows, *, shared: list[int]) -> Precisions:
     """Returns the judge's average precision [L] on training reals, which it never saw."""
     chunks = range(0, len(split), 1024)
     logits = [
@@ -445,7 +464,7 @@ def _ceiling(judge: Judge, split: Split, train: Measured, *, shared: list[int]) 
     return average_precisions(np.concatenate(logits)[:, shared], split.labels[:, shared])
 
 
-def _variety(found: list[Numbers]) -> dict[str, Any]:
+def _variety(found: list[SetMetrics]) -> dict[str, Any]:
     """Precision, recall and memory: means and, of the first two, standard deviations."""
     return {
         "precision": mean_of([one.precision for one in found]),
@@ -457,7 +476,7 @@ def _variety(found: list[Numbers]) -> dict[str, Any]:
     }
 
 
-def _labels(found: list[Numbers], ceiling: Precisions, names: list[str]) -> dict[str, Any]:
+def _labels(found: list[SetMetrics], ceiling: Precisions, names: list[str]) -> dict[str, Any]:
     """Label scores: means over the labels that fakes and reals both have, and all of them."""
     occurring = np.isfinite(ceiling)
     for one in found:
@@ -474,7 +493,7 @@ def _labels(found: list[Numbers], ceiling: Precisions, names: list[str]) -> dict
     }
 
 
-def _chance(compared: Reals) -> float | None:
+def _chance(compared: Reference) -> float | None:
     """Returns the mean part of the reals with a label: the average precision of chance."""
     parts = compared.labels[:, compared.shared].mean(axis=0)
     return float(parts[parts > 0].mean()) if (parts > 0).any() else None
