@@ -1,6 +1,7 @@
 """Figures of an evaluation: truncation curve, label chart, grids of fakes, reals, neighbours."""
 
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,61 @@ def labels_png(
     return _png(figure)
 
 
+def write_grids(
+    store: Store,
+    out: str,
+    *,
+    generator: GeneratorNet,
+    fakes: FakeSet,
+    rows: FeatureRows,
+    memory: Memorization,
+    reals: Split,
+    train: Split,
+    train_rows: FeatureRows,
+) -> dict[str, str]:
+    """Writes the grids of fakes, reals and neighbours into `out`; returns their paths.
+
+    rows, memory: of the fakes. train, train_rows: at the fakes' side.
+    """
+    table = neighbours_table(
+        fakes,
+        generator,
+        rows=rows,
+        memory=memory,
+        train=train,
+        train_rows=train_rows,
+    )
+    shown = first_fakes(fakes, generator)
+    write_grid(store, f"{out}/{FAKES}", shown)
+    write_grid(store, f"{out}/{REALS}", reals.pictures(slice(SHOWN)))
+    write_grid(store, f"{out}/{NEIGHBOURS}", table, columns=1 + NEAREST_REALS)
+    names = {"fakes_grid": FAKES, "reals_grid": REALS, "neighbours_grid": NEIGHBOURS}
+    return {name: f"{out}/{file}" for name, file in names.items()}
+
+
+def write_charts(
+    store: Store, out: str, result: Mapping[str, Any], *, curve_fakes: int
+) -> dict[str, str]:
+    """Draws the charts that have data; says on stderr that matplotlib is missing."""
+    paths = {}
+    try:
+        if len(result["truncation"]) > 1:
+            drawn = truncation_png(
+                result["truncation"],
+                metric=result["metric"],
+                fakes=curve_fakes,
+            )
+            paths["truncation_chart"] = f"{out}/{CURVE}"
+            store.write_bytes(paths["truncation_chart"], drawn, durable=False)
+        if result["label_ap_by_label"]:
+            drawn = labels_png(result["label_ap_by_label"], result["flip_by_label"])
+            paths["labels_chart"] = f"{out}/{LABELS}"
+            store.write_bytes(paths["labels_chart"], drawn, durable=False)
+    except TrainingError as error:
+        print(f"no charts are drawn: {error}", file=sys.stderr)
+    return paths
+
+
 def _figure(*, width: float, height: float) -> "Figure":
     try:
         from matplotlib.figure import Figure  # absent on a machine that only trains
@@ -115,7 +171,7 @@ def neighbours_table(
     fakes: FakeSet,
     generator: GeneratorNet,
     *,
-    measured: FeatureRows,
+    rows: FeatureRows,
     memory: Memorization,
     train: Split,
     train_rows: FeatureRows,
@@ -125,7 +181,7 @@ def neighbours_table(
     train: at the fakes' side. NEAREST_REALS + 1 columns make a row a fake.
     """
     chosen = np.argsort(memory.distances, kind="stable")[:NEAREST_FAKES]
-    nearest = _nearest(measured.features[chosen], train_rows, NEAREST_REALS)
+    nearest = _nearest(rows.features[chosen], train_rows, NEAREST_REALS)
     cells = []
     for place, reals in zip(chosen.tolist(), nearest, strict=True):
         (fake,) = fakes.draw(generator, place, place + 1)

@@ -1,4 +1,4 @@
-"""The numbers of one set of fakes, and their means over the sets."""
+"""Results: the metrics of one set of fakes (`metrics_for_set`), and their means over the sets."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.feature_rows import FeatureRows, Rows32
+from models.evaluation.label_judge import Judge
 from models.labels import Rows
+from models.metrics.extractors import Extractor
 from models.metrics.frechet import (
     ReferenceStats,
     RunningStatistics,
@@ -19,6 +21,8 @@ from models.metrics.kid import kernel_distance
 from models.metrics.label_control import average_precisions, hits
 from models.metrics.memorization import Memorization, memorization
 from models.metrics.precision_recall import precision_recall
+
+Precisions = npt.NDArray[np.float64]  # [L]
 
 SUBSETS = 100  # of the kernel distance, over all sets together
 _BLOCK = 1024  # rows; the memory that an evaluation takes does not depend on how many there are
@@ -129,6 +133,80 @@ def joint_statistics(rows: FeatureRows, labels: Rows, weight: float) -> Statisti
     return running.result()
 
 
+def distances_over_sets(
+    network: Extractor, found: list[SetMetrics], floor: float
+) -> dict[str, Any]:
+    """Fréchet, joint and kernel distances: means and standard deviations; `floor` beside them."""
+    metric, kernel = network.metric, network.kernel_metric
+    distances = [one.distance for one in found]
+    return {
+        "metric": metric,
+        metric: float(np.mean(distances)),
+        "sigma": sigma_of(distances),
+        "distances": distances,
+        "real_fd": floor,
+        f"joint_{metric}": mean_of([one.joint for one in found]),
+        "kernel_metric": kernel,
+        kernel: mean_of([one.kernel for one in found]),
+        f"{kernel}_sigma": sigma_of([one.kernel for one in found]),
+    }
+
+
+def distance_of_reals(train: FeatureRows, stats: ReferenceStats, *, count: int, seed: int) -> float:
+    """Returns the distance of as many training reals: what a perfect generator would reach."""
+    count = min(count, len(train.rows))
+    order = np.random.default_rng(seed).permutation(len(train.rows))
+    return stats.distance(plain_statistics(train.features[np.sort(order[:count])]))
+
+
+def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
+    """Precision, recall and memory: means and, of the first two, standard deviations."""
+    return {
+        "precision": mean_of([one.precision for one in found]),
+        "precision_sigma": sigma_of([one.precision for one in found]),
+        "recall": mean_of([one.recall for one in found]),
+        "recall_sigma": sigma_of([one.recall for one in found]),
+        "memory_ratio": mean_of([one.memory.ratio for one in found]),
+        "copied_frac": mean_of([one.memory.copied_frac for one in found]),
+    }
+
+
+def labels_over_sets(
+    found: list[SetMetrics], ceiling: Precisions, names: list[str]
+) -> dict[str, Any]:
+    """Label scores: means over the labels that fakes and reals both have, and all of them."""
+    occurring = np.isfinite(ceiling)
+    for one in found:
+        occurring = occurring & np.isfinite(one.label_aps)
+    means = [mean_ap(one.label_aps, occurring) for one in found]
+    return {
+        "label_ap": mean_of(means),
+        "label_ap_sigma": sigma_of(means),
+        "real_label_ap": finite_or_none(mean_ap(ceiling, occurring)),
+        "label_ap_by_label": {
+            name: [mean_of_finite([one.label_aps[place] for one in found]), finite_or_none(real)]
+            for place, (name, real) in enumerate(zip(names, ceiling.tolist(), strict=True))
+        },
+    }
+
+
+def real_label_aps(
+    judge: Judge, labels: Rows, train: FeatureRows, *, shared: list[int]
+) -> Precisions:
+    """Returns the judge's average precision [L] on training reals, which it never saw."""
+    chunks = range(0, len(labels), 1024)
+    logits = [
+        judge.logits(train.features[at : at + 1024], train.rest[at : at + 1024]) for at in chunks
+    ]
+    return average_precisions(np.concatenate(logits)[:, shared], labels[:, shared])
+
+
+def label_chance(reference: Reference) -> float | None:
+    """Returns the mean part of the reals with a label: the average precision of chance."""
+    parts = reference.labels[:, reference.shared].mean(axis=0)
+    return float(parts[parts > 0].mean()) if (parts > 0).any() else None
+
+
 def mean_ap(aps: npt.NDArray[np.float64], occurring: npt.NDArray[np.bool_]) -> float:
     """Returns the mean over the labels that occur; nan if none does."""
     return float(aps[occurring].mean()) if occurring.any() else float("nan")
@@ -154,3 +232,9 @@ def sigma_of(values: Sequence[float]) -> float | None:
 def finite_or_none(value: float) -> float | None:
     """Returns the value, None for nan and infinity, which JSON has not."""
     return float(value) if np.isfinite(value) else None
+
+
+def mean_of_finite(values: list[float]) -> float | None:
+    """Returns the mean of those that mean something, None if none does."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
