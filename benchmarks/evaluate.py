@@ -25,16 +25,15 @@ import torch
 
 from benchmarks.manifest import peak_mb
 from dataset.store import Store
-from models.evaluation.axes import Axes
 from models.evaluation.fakes import FakeSet, WorkFolder
-from models.evaluation.going import going
-from models.evaluation.judge import JudgeConfig, fit_judge, thumbnails
-from models.evaluation.measuring import Measured, Measuring
-from models.evaluation.numbers import Reals, joint_statistics, numbers_of, plain_statistics
-from models.extractors import Extractor, efficientnet_lite0
+from models.evaluation.feature_rows import FeatureRows, RowExtractor
+from models.evaluation.label_judge import JudgeConfig, fit_judge, thumbnails
+from models.evaluation.progress import eval_progress
+from models.evaluation.results import Reference, joint_statistics, metrics_for_set, plain_statistics
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
-from models.metrics.frechet import joint_weight
+from models.metrics.extractors import Extractor, efficientnet_lite0
+from models.metrics.frechet import ReferenceStats, joint_weight
 from models.sampling.draw import CHUNK, draw
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
@@ -83,7 +82,7 @@ def _speed(rounds: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     labels = (rng.random((CHUNK, len(LABELS))) < 0.3).astype(np.float32)
     ready = draw(generator, labels, range(CHUNK))
-    measuring = _judged(network)
+    extract = _judged(network)
     seconds: dict[str, list[float]] = {
         name: [] for name in ("loop", "extractor", "features", "drawing")
     }
@@ -91,15 +90,15 @@ def _speed(rounds: int) -> dict[str, float]:
         work = WorkFolder(Store(folder), "work")
 
         def loop(number: int) -> None:
-            with going(0, report=lambda _told: None, stop_signal=lambda: 0) as on:
+            with eval_progress(0, report=lambda _told: None, stop_signal=lambda: 0) as progress:
                 fakes = FakeSet(f"set-{number}", labels, range(CHUNK))
-                work.measured(fakes, generator, measuring, going=on)
+                work.feature_rows(fakes, generator, extract, progress=progress)
 
         for number in range(-1, rounds):  # the first is to warm up
             took = {
                 "loop": _timed(functools.partial(loop, number)),
                 "extractor": _timed(lambda: network([ready])),
-                "features": _timed(lambda: measuring.features(ready)),
+                "features": _timed(lambda: extract.features(ready)),
                 "drawing": _timed(lambda: draw(generator, labels, range(CHUNK))),
             }
             if number >= 0:
@@ -128,45 +127,45 @@ def _evaluated(count: int) -> None:
     network, generator = efficientnet_lite0(), _generator()
     rng = np.random.default_rng(1)
     labels = (rng.random((count, len(LABELS))) < 0.3).astype(np.float32)
-    measuring = _judged(network)
+    extract = _judged(network)
     with tempfile.TemporaryDirectory() as folder:
         work = WorkFolder(Store(folder), "work")
-        with going(count, report=lambda _told: None, stop_signal=lambda: 0) as on:
-            fakes = work.measured(
-                FakeSet("fakes", labels, range(count)), generator, measuring, going=on
+        with eval_progress(count, report=lambda _told: None, stop_signal=lambda: 0) as progress:
+            fakes = work.feature_rows(
+                FakeSet("fakes", labels, range(count)), generator, extract, progress=progress
             )
-            reals = Measured(np.concatenate([_reals(network)[0]]), network.features)
+            reals = FeatureRows(np.concatenate([_reals(network)[0]]), network.features)
             real_labels = labels[np.arange(REALS) % count]
             weight = joint_weight(reals.features, real_labels)
-            compared = Reals(
-                measured=reals,
+            compared = Reference(
+                rows=reals,
                 labels=real_labels,
                 train=reals,
                 unseen=reals,
-                axes=Axes.of(plain_statistics(reals.features)),
-                joint_axes=Axes.of(joint_statistics(reals, real_labels, weight)),
+                stats=ReferenceStats.of(plain_statistics(reals.features)),
+                joint_stats=ReferenceStats.of(joint_statistics(reals, real_labels, weight)),
                 weight=weight,
                 shared=list(range(len(LABELS))),
                 hair=[],
                 tones=np.zeros((0, 3)),
             )
-            numbers_of(fakes, labels, compared, neighbours=3, subsets=20, seed=0)
+            metrics_for_set(fakes, labels, compared, neighbours=3, subsets=20, seed=0)
 
 
 def _reals(network: Extractor) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows of random reals, and their pictures."""
     pictures = np.random.default_rng(2).integers(0, 256, (REALS, SIDE_PX, SIDE_PX, 3), np.uint8)
-    measuring = Measuring(network, torch.device("cpu"))
-    chunks = [measuring(pictures[at : at + CHUNK]) for at in range(0, REALS, CHUNK)]
+    extract = RowExtractor(network, torch.device("cpu"))
+    chunks = [extract(pictures[at : at + CHUNK]) for at in range(0, REALS, CHUNK)]
     return np.concatenate(chunks), pictures
 
 
-def _judged(network: Extractor) -> Measuring:
+def _judged(network: Extractor) -> RowExtractor:
     rows, pictures = _reals(network)
     labels = np.random.default_rng(3).random((REALS, len(LABELS))) < 0.3
     features = rows[:, : network.features]
     judge = fit_judge(features, thumbnails(pictures), labels, config=JudgeConfig())
-    return Measuring(network, torch.device("cpu"), judge)
+    return RowExtractor(network, torch.device("cpu"), judge)
 
 
 def _generator() -> GeneratorNet:

@@ -1,15 +1,186 @@
 """`python -m models.evaluate`: measures a generator under the pinned protocol."""
 
+import argparse
+import os
 import sys
+from typing import Any
 
-from models.entry import run_entry
-from models.evaluation.command import options_of, run
+from dataset.errors import UsageError
+from dataset.manifest import load_manifest
+from dataset.store import Store
+from models.entry import Report, run_entry, stop_signals
+from models.evaluation.evaluate import evaluate
+from models.evaluation.protocol import (
+    EXTRACTOR,
+    FAKES,
+    FLIPS,
+    MIN_FAKES,
+    PSIS,
+    REFERENCE_PX,
+    REPEATS,
+    TRAIN_ROWS,
+    protocol_for,
+)
+from models.evaluation.subject import open_subject
+from models.metrics.extractors import EXTRACTORS, extractor
+from models.training.data import local_store
+from models.training.devices import held_device
+
+WEIGHTS_VARIABLE = "OMOKAGE_EXTRACTOR_WEIGHTS"
+WEIGHTS_CACHE = "cache/weights"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = options_of(argv)
     return run_entry(lambda report: run(options, report), die_with_parent=options.die_with_parent)
+
+
+def options_of(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; ends the process with the usage if it does not fit."""
+    return _parser().parse_args(argv)
+
+
+def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """Evaluates as the options say; returns the evaluation. Raises Stopped when a signal came."""
+    with stop_signals() as stop_signal, held_device(options.device) as device:
+        store = Store(options.home)
+        manifest = load_manifest(store, options.manifest)
+        network = extractor(
+            options.extractor,
+            device=device,
+            weights=options.weights or os.environ.get(WEIGHTS_VARIABLE, ""),
+            cache=local_store(store).local(WEIGHTS_CACHE),
+        )
+        protocol = protocol_for(
+            network,
+            fakes=options.fakes,
+            repeats=options.repeats,
+            seed=options.seed,
+            reference_px=options.reference_px,
+            train_rows=options.train_rows,
+            flips=options.flips,
+            psis=options.psis,
+        )
+        subject = open_subject(store, options.generator, device=device)
+        name = f"{manifest.digest[:12]}-{protocol.digest[:12]}"
+        return evaluate(
+            store,
+            _out(options.out) or f"{subject.folder}/{name}",
+            protocol,
+            generator=subject.generator,
+            identity={
+                "generator_sha256": subject.sha256,
+                "config_digest": subject.config_digest,
+                "manifest_digest": manifest.digest,
+                "protocol_digest": protocol.digest,
+            },
+            manifest=manifest,
+            network=network,
+            report=report,
+            stop_signal=stop_signal,
+        )
+
+
+def _out(folder: str) -> str:
+    if folder.startswith("/") or ".." in folder.split("/"):
+        raise UsageError(f'--out is "{folder}"; a folder under the home wanted, such as runs/one')
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.evaluate",
+        description="Measures a generator against the eval split of a manifest. The same command "
+        "again goes on where it was stopped.",
+        epilog="example: python -m models.evaluate --home var --generator runs/first "
+        "--fakes 1000 --repeats 3",
+    )
+    add = parser.add_argument
+    add("--home", required=True, metavar="DIR", help="root of the store (OMOKAGE_HOME)")
+    add(
+        "--generator",
+        required=True,
+        metavar="DIR",
+        help="folder of a training, generator, checkpoint or registered model, under the home or "
+        "anywhere",
+    )
+    add("--manifest", metavar="DIGEST", help="the face set (default: the newest)")
+    add(
+        "--out",
+        default="",
+        metavar="RELDIR",
+        help="folder of the evaluation, under the home (default: one of its own in the training's, "
+        "named by manifest and protocol)",
+    )
+    add(
+        "--extractor",
+        default=EXTRACTOR,
+        metavar="NAME",
+        help=f"feature extractor: {', '.join(EXTRACTORS)} (default: {EXTRACTOR})",
+    )
+    add(
+        "--weights",
+        default="",
+        metavar="FILE",
+        help="weights of the extractor inception (default: fetched once into the home's cache)",
+    )
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    add("--seed", type=_at_least(0), default=0, metavar="S", help="first seed (default: 0)")
+    _add_number(parser, "--fakes", MIN_FAKES, FAKES, "fakes in a set")
+    _add_number(parser, "--repeats", 1, REPEATS, "sets of fakes, for the sampling noise")
+    _add_number(parser, "--reference-px", 16, REFERENCE_PX, "side that the reals are packed at")
+    _add_number(parser, "--train-rows", MIN_FAKES, TRAIN_ROWS, "training pictures, at most")
+    _add_number(parser, "--flips", 0, FLIPS, "pairs a label that differ in it alone; 0: none")
+    add(
+        "--psis",
+        type=_psis,
+        default=PSIS,
+        metavar="A,B",
+        help="points of the truncation curve; empty: none "
+        f"(default: {','.join(f'{psi:g}' for psi in PSIS)})",
+    )
+    add(
+        "--die-with-parent",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PID",
+        help="end when the process that started this one has gone",
+    )
+    return parser
+
+
+def _add_number(
+    parser: argparse.ArgumentParser, name: str, least: int, default: int, meaning: str
+) -> None:
+    parser.add_argument(
+        name,
+        type=_at_least(least),
+        default=default,
+        metavar="N",
+        help=f"{meaning} (default: {default})",
+    )
+
+
+def _at_least(least: int) -> Any:
+    def read(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f'"{text}" is no whole number from {least} on')
+        return int(text)
+
+    return read
+
+
+def _psis(text: str) -> tuple[float, ...]:
+    parts = [part for part in text.split(",") if part.strip()]
+    try:
+        found = tuple(float(part) for part in parts)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" is no list of numbers') from error
+    if any(not 0 <= psi <= 2 for psi in found) or list(found) != sorted(set(found)):
+        raise argparse.ArgumentTypeError(f'"{text}": rising numbers from 0 to 2 wanted')
+    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from PIL import Image
 from models.families.base import GeneratorNet
 from models.io.generators import load_generator
 from models.labels import Rows, typical_labels
-from models.metrics.hair import hair_labels
+from models.metrics.label_control import hair_labels
 from models.sampling.draw import draw, grid, titled
 from models.sampling.tables import swap_table
 

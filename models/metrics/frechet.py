@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.metrics.blocks import starts
+from models.metrics.pairwise import starts
 
 Array = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.floating[Any]]  # float32 or float64, in memory or a memmap
+Features = npt.NDArray[np.floating[Any]]  # float32 or float64, in memory or a memmap
 
 BLOCK = 4096  # rows that are read and centred at a time
 
@@ -42,7 +42,7 @@ class RunningStatistics:
         self._mean: Array = np.zeros(0)
         self._scatter: Array = np.zeros((0, 0))  # sum of (x - mean)(x - mean)^T
 
-    def add(self, features: Numbers) -> None:
+    def add(self, features: Features) -> None:
         """Takes features [n,F], n >= 0; raises TrainingError if F is not that of the rows before.
 
         A memmap is read BLOCK rows at a time.
@@ -79,7 +79,7 @@ class RunningStatistics:
         return Statistics(self._mean.copy(), self._scatter / (self._rows - 1), self._rows)
 
 
-def statistics(features: Numbers) -> Statistics:
+def statistics(features: Features) -> Statistics:
     """Returns the statistics of features [N,F]; raises TrainingError if N < 2 or not finite."""
     running = RunningStatistics()
     running.add(features)
@@ -101,7 +101,40 @@ def frechet_distance(one: Statistics, two: Statistics) -> float:
     return float(max(0.0, apart + spread - 2 * np.sqrt(shared.clip(min=0)).sum()))
 
 
-def joint_weight(features: Numbers, labels: npt.NDArray[Any]) -> float:
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReferenceStats:
+    """A reference's statistics, decomposed: mean [F], main axes [F,K], variance [K] along each.
+
+    K is min(F, pictures - 1): n pictures spread along n - 1 axes at most. The cross term of the
+    distance, tr (C1 C2)^½, knows these axes alone; whatever another set does beside them adds its
+    trace and the square of its mean. So of the two decompositions that a distance takes, the
+    reference's is done once, and the other one has K numbers a side instead of F: 0.03 s instead of
+    2.2 s with 179 pictures and 1,280 features, and an evaluation wants 17 distances.
+    """
+
+    mean: Array
+    basis: Array
+    variances: Array
+
+    @classmethod
+    def of(cls, reference: Statistics) -> "ReferenceStats":
+        """Finds the axes of a reference."""
+        rank = min(reference.rows - 1, len(reference.mean))
+        values, vectors = np.linalg.eigh(reference.covariance)  # ascending
+        kept = slice(len(values) - rank, None)
+        return cls(reference.mean, vectors[:, kept], values[kept].clip(min=0))
+
+    def distance(self, found: Statistics) -> float:
+        """Returns the Fréchet distance of `found` and the reference, exactly, >= 0."""
+        root = np.sqrt(self.variances)
+        within = self.basis.T @ found.covariance @ self.basis
+        shared = np.linalg.eigvalsh(root[:, None] * within * root)
+        apart = np.square(found.mean - self.mean).sum()
+        spread = self.variances.sum() + np.trace(found.covariance)
+        return float(max(0.0, apart + spread - 2 * np.sqrt(shared.clip(min=0)).sum()))
+
+
+def joint_weight(features: Features, labels: npt.NDArray[Any]) -> float:
     """Returns what labels are multiplied by to weigh as much as the features do: a ratio of norms.
 
     features [N,F] and labels [N,L] of the reals; returns the mean norm of the features over that
@@ -116,7 +149,7 @@ def joint_weight(features: Numbers, labels: npt.NDArray[Any]) -> float:
     return float(sum(norms)) / held if held else 0.0
 
 
-def joint_features(features: Numbers, labels: npt.NDArray[Any], *, weight: float) -> Array:
+def joint_features(features: Features, labels: npt.NDArray[Any], *, weight: float) -> Array:
     """Returns features [n,F] with their labels [n,L] times `weight` beside them: [n,F+L].
 
     The labels are those that each picture was drawn for, or has; pictures that do not show them

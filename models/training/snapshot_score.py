@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.extractors import Extractor, chunks, extractor
 from models.families.base import GeneratorNet
 from models.labels import typical_labels
+from models.metrics.extractors import Extractor, chunks, extractor
 from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.sampling.draw import draw
 

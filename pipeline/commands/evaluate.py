@@ -64,7 +64,7 @@ def evaluate(
       omokage evaluate runs/first --repeats 3 --out first.json
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     from models.entry import Stopped  # imports torch
-    from models.evaluation.command import options_of, run
+    from models.evaluate import options_of, run
 
     settings = read_settings(home=home)
     options = ["--home", settings.home, f"--fakes={fakes}", f"--repeats={repeats}"]

@@ -10,9 +10,9 @@ import pytest
 from assets.evaluation import labels_table, numbers_of
 from assets.evaluation_checks import label_verdict, memory_verdict, recall_verdict
 from dataset.store import Store
-from models.evaluation.measure import evaluate
+from models.evaluation.evaluate import evaluate
 from models.evaluation.protocol import protocol_for
-from models.extractors import efficientnet_lite0
+from models.metrics.extractors import efficientnet_lite0
 from tests.models.evaluation.galleries import Gallery
 from tests.models.evaluation.heads_home import SEEDS, UNSEEN, heads, write_home
 

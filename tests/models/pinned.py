@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from models.download import PinnedFile
+from models.metrics.download import PinnedFile
 
 
 def pinned_as(path: Path) -> PinnedFile:

@@ -66,6 +66,8 @@ from pathlib import Path
 from dataset.errors import OmokageError
 from models.sampling.clips import Clip
 from models.extractors import extractor
+from models.clips import Clip
+from models.metrics.extractors import extractor
 from models.registered.log import log_generator
 from models.sampling.video import write_clip
 

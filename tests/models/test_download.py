@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataset.errors import TrainingError
-from models.download import PinnedFile, fetched, require_pinned
+from models.metrics.download import PinnedFile, fetched, require_pinned
 
 CONTENT = bytes(range(256)) * 12_000  # three pieces
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dataset.errors import ConfigError, TrainingError
-from models import inception
-from models.download import PinnedFile
-from models.extractors import chunks, efficientnet_lite0, extractor
+from models.metrics import inception
+from models.metrics.download import PinnedFile
+from models.metrics.extractors import chunks, efficientnet_lite0, extractor
 from models.metrics.frechet import frechet_distance, statistics
-from models.metrics.kernel import kernel_distance
-from models.metrics.manifold import precision_recall
+from models.metrics.kid import kernel_distance
+from models.metrics.precision_recall import precision_recall
 from tests.models.drawn_heads import drawn_heads
 from tests.models.pinned import pinned_as
 

@@ -16,10 +16,10 @@ from models.metrics.frechet import (
     joint_weight,
     statistics,
 )
-from models.metrics.kernel import kernel_distance
-from models.metrics.label_scores import average_precisions, flip_success
-from models.metrics.manifold import precision_recall
-from models.metrics.memory import memory
+from models.metrics.kid import kernel_distance
+from models.metrics.label_control import average_precisions, flip_success
+from models.metrics.memorization import memorization
+from models.metrics.precision_recall import precision_recall
 from tests.models.feature_sets import feature_sets, on_disk
 
 FAKES, REALS = feature_sets()
@@ -190,26 +190,26 @@ def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_ord
     assert precision_recall(*mixed, k=k, block=block) == (precision, recall)
 
 
-# Memory
+# Memorization
 
 
 def test_copies_are_told_from_unseen_pictures() -> None:
     train, unseen = RNG.normal(size=(400, 24)), RNG.normal(size=(200, 24))
-    copies = memory(train[50:90] + 1e-6, train, unseen)
+    copies = memorization(train[50:90] + 1e-6, train, unseen)
     assert copies.ratio == pytest.approx(0, abs=1e-4)
     assert copies.copied_frac == 1.0
     assert copies.nearest.tolist() == list(range(50, 90))
     assert copies.distances == pytest.approx(1e-6 * np.sqrt(24), rel=1e-3)
-    new = memory(RNG.normal(size=(200, 24)), train, unseen)
+    new = memorization(RNG.normal(size=(200, 24)), train, unseen)
     assert new.ratio == pytest.approx(1, abs=0.05)
     assert new.copied_frac <= 0.05
-    half = memory(np.concatenate([train[:100], RNG.normal(size=(100, 24))]), train, unseen)
+    half = memorization(np.concatenate([train[:100], RNG.normal(size=(100, 24))]), train, unseen)
     assert half.copied_frac == pytest.approx(0.5, abs=0.05)
 
 
 def test_exact_copies_count_even_where_unseen_pictures_are_copies_too() -> None:
     train = RNG.normal(size=(20, 4))
-    found = memory(train[:3], train, train[:10])
+    found = memorization(train[:3], train, train[:10])
     assert (found.copied_frac, np.isnan(found.ratio)) == (1.0, True)
 
 
@@ -218,7 +218,7 @@ def test_exact_copies_count_even_where_unseen_pictures_are_copies_too() -> None:
 def test_nearest_pictures_are_those_of_a_plain_search_in_any_blocks(seed: int, block: int) -> None:
     rng = np.random.default_rng(seed)
     fakes, train, unseen = (rng.normal(size=(rows, 5)) for rows in (17, 40, 23))
-    found = memory(fakes, train, unseen, block=block)
+    found = memorization(fakes, train, unseen, block=block)
     apart = np.linalg.norm(fakes[:, None] - train[None], axis=2)
     assert found.nearest.tolist() == apart.argmin(axis=1).tolist()
     assert found.distances == pytest.approx(apart.min(axis=1), rel=1e-12)
@@ -236,7 +236,9 @@ def test_memmaps_give_the_results_of_arrays(tmp_path: Path) -> None:
         FAKES, REALS, subset_size=60
     )
     assert precision_recall(reals, fakes, block=64) == precision_recall(REALS, FAKES)
-    mapped, whole = (memory(a, b, b[:50], block=64) for a, b in ((fakes, reals), (FAKES, REALS)))
+    mapped, whole = (
+        memorization(a, b, b[:50], block=64) for a, b in ((fakes, reals), (FAKES, REALS))
+    )
     assert np.array_equal(mapped.nearest, whole.nearest)
     assert np.array_equal(mapped.distances, whole.distances)
     assert joint_weight(fakes, np.ones((len(FAKES), 1))) == joint_weight(
@@ -250,7 +252,7 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
     with pytest.raises(TrainingError, match=r"k 3 needs 4 pictures .* fakes \[3, 48\]"):
         precision_recall(REALS, FAKES[:3])
     with pytest.raises(TrainingError, match=r"one extractor: .* eval_reals \[300, 9\]"):
-        memory(FAKES, REALS, REALS[:, :9])
+        memorization(FAKES, REALS, REALS[:, :9])
     with pytest.raises(TrainingError, match=r"\[rows,features\]; there are fakes \[48\]"):
         kernel_distance(FAKES[0], REALS)
     broken = REALS.copy()
@@ -258,7 +260,7 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
     for measure in (
         lambda: kernel_distance(FAKES, broken),
         lambda: precision_recall(broken, FAKES),
-        lambda: memory(FAKES, REALS, broken),
+        lambda: memorization(FAKES, REALS, broken),
     ):
         with pytest.raises(TrainingError, match="not finite"):
             measure()

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pytest
 
 from demo.painter import draw
-from models.extractors import Extractor, chunks, extractor
+from models.metrics.extractors import Extractor, chunks, extractor
 from models.metrics.frechet import frechet_distance, joint_features, joint_weight, statistics
-from models.metrics.kernel import kernel_distance
-from models.metrics.manifold import precision_recall
-from models.metrics.memory import memory
+from models.metrics.kid import kernel_distance
+from models.metrics.memorization import memorization
+from models.metrics.precision_recall import precision_recall
 
 COUNT = 40
 Pictures = npt.NDArray[np.uint8]
@@ -100,8 +100,8 @@ def test_one_face_drawn_again_and_again_is_precise_and_recalls_nothing(faces: Fa
 def test_faces_that_were_trained_on_are_remembered_and_others_are_not(faces: Faces) -> None:
     train, unseen, new = faces.features[:24], faces.features[24:32], faces.features[32:]
     brighter = faces.of(faces.pictures[:8].clip(0, 253) + np.uint8(2))
-    copies = memory(brighter, train, unseen)
+    copies = memorization(brighter, train, unseen)
     assert copies.ratio < 0.3
     assert copies.copied_frac == 1
     assert copies.nearest.tolist() == list(range(8))
-    assert memory(new, train, unseen).ratio > 0.7
+    assert memorization(new, train, unseen).ratio > 0.7

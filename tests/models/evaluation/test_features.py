@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError
-from models.extractors import chunks, efficientnet_lite0, extractor, resized
+from models.metrics.extractors import chunks, efficientnet_lite0, extractor, resized
 from models.metrics.frechet import frechet_distance, statistics
-from models.metrics.hair import hair_labels, hair_tones, hits, tones_by_label
+from models.metrics.label_control import hair_labels, hair_tones, hits, tones_by_label
 from tests.models.conftest import LABELS, head
 
 HEADS = np.stack([head(number)[0] for number in range(30)])

@@ -14,8 +14,8 @@ import pytest
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.entry import Stopped
+from models.evaluation.evaluate import evaluate
 from models.evaluation.fakes import work_folder
-from models.evaluation.measure import evaluate
 from models.evaluation.protocol import protocol_for
 from models.sampling.draw import CHUNK
 from tests.models.evaluation.galleries import Gallery, colours

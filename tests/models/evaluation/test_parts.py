@@ -12,15 +12,13 @@ from dataset.errors import EmptyStageError, TrainingError, UsageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from dataset.vocabulary import appearance
-from models.evaluation.axes import Axes, axes_at
-from models.evaluation.flips import flipped_pairs
-from models.evaluation.judge import JudgeConfig, fit_judge, judge_at, thumbnails
-from models.evaluation.measure import evaluate
+from models.evaluation.evaluate import evaluate
+from models.evaluation.feature_rows import RowFile
+from models.evaluation.label_judge import JudgeConfig, fit_judge, judge_at, thumbnails
 from models.evaluation.protocol import Protocol, protocol_for
-from models.evaluation.reference import asked_of, shared_labels
-from models.evaluation.rows import RowFile
-from models.metrics.frechet import frechet_distance, statistics
-from models.metrics.label_scores import average_precisions
+from models.evaluation.reference import asked_of, reference_stats_at, shared_labels
+from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
+from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.galleries import Gallery, colours
 from tests.models.evaluation.heads_home import SEEDS, UNSEEN, heads, write_home
@@ -46,7 +44,7 @@ def test_the_distance_along_the_references_axes_is_the_distance(rows: int) -> No
     rng = np.random.default_rng(rows)
     reference = statistics(rng.normal(size=(rows, 20)) @ rng.normal(size=(20, 20)))
     found = statistics(rng.normal(loc=0.5, size=(33, 20)))
-    axes = Axes.of(reference)
+    axes = ReferenceStats.of(reference)
     assert axes.distance(found) == pytest.approx(frechet_distance(reference, found))
     assert axes.distance(reference) == pytest.approx(0, abs=1e-5)
 
@@ -54,8 +52,8 @@ def test_the_distance_along_the_references_axes_is_the_distance(rows: int) -> No
 def test_the_references_statistics_are_kept(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     reference, found = (statistics(rng.normal(size=(12, 20))) for _ in range(2))
-    made = axes_at(Store(tmp_path), "reference", lambda: reference)
-    kept = axes_at(Store(tmp_path), "reference", lambda: pytest.fail("they are there"))
+    made = reference_stats_at(Store(tmp_path), "reference", lambda: reference)
+    kept = reference_stats_at(Store(tmp_path), "reference", lambda: pytest.fail("they are there"))
     assert kept.distance(found) == made.distance(found)
 
 

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from models.metrics.blocks import Array, Numbers, blocks, require_rows, squared_distances
+from models.metrics.pairwise import Array, Features, blocks, require_rows, squared_distances
 
 COPIED_PERCENTILE = 1.0  # of the unseen reals' distances; nearer than this is called copied
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Memory:
+class Memorization:
     """How near N fakes lie to the pictures that were trained on.
 
     Attributes:
@@ -31,9 +31,9 @@ class Memory:
     distances: Array
 
 
-def memory(
-    fakes: Numbers, train_reals: Numbers, eval_reals: Numbers, *, block: int = 1000
-) -> Memory:
+def memorization(
+    fakes: Features, train_reals: Features, eval_reals: Features, *, block: int = 1000
+) -> Memorization:
     """Compares fakes [N,F] with what was trained on [T,F], beside reals that were not [E,F].
 
     No more than a few matrices [block,block] and [block,F] are held. Raises TrainingError for an
@@ -46,7 +46,7 @@ def memory(
     _, unseen = _nearest(eval_reals, train_reals, block)
     usual = float(np.median(unseen))
     copied = (distances < np.percentile(unseen, COPIED_PERCENTILE)) | (distances == 0)
-    return Memory(
+    return Memorization(
         ratio=float(np.median(distances)) / usual if usual else float("nan"),
         copied_frac=float(copied.mean()),
         nearest=nearest,
@@ -54,7 +54,7 @@ def memory(
     )
 
 
-def _nearest(some: Numbers, others: Numbers, block: int) -> tuple[npt.NDArray[np.int64], Array]:
+def _nearest(some: Features, others: Features, block: int) -> tuple[npt.NDArray[np.int64], Array]:
     """Returns for each row of `some` its nearest row of `others` and their distance, both [n]."""
     places, distances = [], []
     for _, rows in blocks(some, block):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from dataset.errors import TrainingError
 
 Array = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.floating[Any]]  # [N,F], float32 or float64, in memory or a memmap
+Features = npt.NDArray[np.floating[Any]]  # [N,F], float32 or float64, in memory or a memmap
 
 # Rounding leaves equal rows up to 1e-15 of their norms apart, more or less of it by block.
 EQUAL_BELOW = 1e-13
@@ -20,7 +20,7 @@ def starts(rows: int, block: int) -> range:
     return range(0, rows, block)
 
 
-def blocks(features: Numbers, block: int) -> Iterator[tuple[int, Array]]:
+def blocks(features: Features, block: int) -> Iterator[tuple[int, Array]]:
     """Yields the first row and the rows [<= block,F] of each block, as float64.
 
     Raises TrainingError if a number is not finite.
@@ -40,7 +40,7 @@ def squared_distances(one: Array, two: Array) -> Array:
     return squared
 
 
-def require_rows(least: int, what: str, **sets: Numbers) -> None:
+def require_rows(least: int, what: str, **sets: Features) -> None:
     """Raises TrainingError naming the sets with fewer rows, or unless all are equally wide."""
     shapes = ", ".join(f"{name} {list(held.shape)}" for name, held in sets.items())
     if any(held.ndim != 2 for held in sets.values()):

@@ -5,11 +5,11 @@ Source: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 2 (equations 1 and
 
 import numpy as np
 
-from models.metrics.blocks import Array, Numbers, blocks, require_rows, squared_distances
+from models.metrics.pairwise import Array, Features, blocks, require_rows, squared_distances
 
 
 def precision_recall(
-    reals: Numbers, fakes: Numbers, *, k: int = 3, block: int = 1000
+    reals: Features, fakes: Features, *, k: int = 3, block: int = 1000
 ) -> tuple[float, float]:
     """Returns the share of fakes among the reals and of reals among the fakes, each 0 to 1.
 
@@ -24,7 +24,7 @@ def precision_recall(
     return precision, recall
 
 
-def _squared_radii(features: Numbers, *, k: int, block: int) -> Array:
+def _squared_radii(features: Features, *, k: int, block: int) -> Array:
     """Returns each row's squared distance [N] to its k-th nearest other row."""
     return np.concatenate(
         [
@@ -34,7 +34,7 @@ def _squared_radii(features: Numbers, *, k: int, block: int) -> Array:
     )
 
 
-def _nearest_squared(first: int, rows: Array, features: Numbers, *, k: int, block: int) -> Array:
+def _nearest_squared(first: int, rows: Array, features: Features, *, k: int, block: int) -> Array:
     """Returns the k least squared distances [n,k] of rows, which begin at `first`, to others."""
     least: Array = np.full((len(rows), k), np.inf)
     for start, others in blocks(features, block):
@@ -45,7 +45,7 @@ def _nearest_squared(first: int, rows: Array, features: Numbers, *, k: int, bloc
     return least
 
 
-def _share_among(some: Numbers, others: Numbers, squared_radii: Array, *, block: int) -> float:
+def _share_among(some: Features, others: Features, squared_radii: Array, *, block: int) -> float:
     """Returns the share of rows of `some` that lie within the radius of one of `others`."""
     inside = 0
     for _, rows in blocks(some, block):

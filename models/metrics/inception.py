@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError
-from models.download import PinnedFile, fetched, require_pinned
+from models.metrics.download import PinnedFile, fetched, require_pinned
 
 WEIGHTS = PinnedFile(
     url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.metrics.blocks import Numbers, require_rows
+from models.metrics.pairwise import Features, require_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class KernelDistance:
 
 
 def kernel_distance(
-    fakes: Numbers,
-    reals: Numbers,
+    fakes: Features,
+    reals: Features,
     *,
     subsets: int = 100,
     subset_size: int = 1000,
@@ -49,12 +49,12 @@ def kernel_distance(
     return KernelDistance(float(np.mean(found)), float(np.std(found)))
 
 
-def _drawn(features: Numbers, size: int, rng: np.random.RandomState) -> Numbers:
+def _drawn(features: Features, size: int, rng: np.random.RandomState) -> Features:
     # Sorted, so that a memmap is read from front to back; no sum depends on the order.
     return np.asarray(features[np.sort(rng.choice(len(features), size, replace=False))])
 
 
-def _squared_discrepancy(fakes: Numbers, reals: Numbers) -> float:
+def _squared_discrepancy(fakes: Features, reals: Features) -> float:
     """Estimates MMD² without bias from n rows [n,F] of each; holds one kernel matrix at a time."""
     size = len(fakes)
     across = _kernel(fakes, reals).mean()
@@ -62,7 +62,7 @@ def _squared_discrepancy(fakes: Numbers, reals: Numbers) -> float:
     return float(within / (size * (size - 1)) - 2 * across)
 
 
-def _kernel(one: Numbers, two: Numbers) -> npt.NDArray[np.float64]:
+def _kernel(one: Features, two: Features) -> npt.NDArray[np.float64]:
     # The product stays in the features' own precision, as it takes all the time; all else does not.
     product = (one @ two.T).astype(np.float64)
     kernel: npt.NDArray[np.float64] = (product / one.shape[1] + 1) ** 3

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError, nearest
-from models import inception as standard
+from models.metrics import inception as standard
 
 BATCH = 50
 INCEPTION = "inception"
@@ -124,7 +124,7 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
 def inception(
     device: str | torch.device = "cpu", *, weights: str = "", cache: Path | None = None
 ) -> Extractor:
-    """Returns the 2048 features of FID; weights, cache and errors as in `models.inception`."""
+    """Returns the 2048 features of FID; weights, cache and errors as its module says."""
     network = standard.inception(device, weights=weights, cache=cache)
 
     def features(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from models.entry import Report, Stopped
 REPORT_EVERY_S = 3.0
 
 
-class Going:
+class EvalProgress:
     """Counts pictures over the whole evaluation; each call may raise Stopped."""
 
     def __init__(
@@ -24,19 +24,19 @@ class Going:
     def stage(self, name: str) -> None:
         """Says what is being done from now on."""
         self._stage = name
-        self._tell({})
+        self._send({})
         self.check()
 
-    def found(self, **facts: Any) -> None:
+    def report_facts(self, **facts: Any) -> None:
         """Says what the present stage found."""
-        self._tell(facts)
+        self._send(facts)
 
-    def pictures(self, count: int) -> None:
+    def advance(self, count: int) -> None:
         """Counts pictures that are done, and safe on disk."""
         self._done += count
         self._advance(count)
         if time.monotonic() - self._reported >= REPORT_EVERY_S:
-            self._tell({})
+            self._send({})
         self.check()
 
     def check(self) -> None:
@@ -47,14 +47,16 @@ class Going:
                 f"stopped at {self._done:,} of {self._total:,} pictures; the same command goes on",
             )
 
-    def _tell(self, facts: dict[str, Any]) -> None:
+    def _send(self, facts: dict[str, Any]) -> None:
         self._reported = time.monotonic()
         done = {"stage": self._stage, "done": self._done, "of": self._total}
         self._report({"progress": {**done, **facts}})
 
 
 @contextlib.contextmanager
-def going(total: int, *, report: Report, stop_signal: Callable[[], int]) -> Iterator[Going]:
+def eval_progress(
+    total: int, *, report: Report, stop_signal: Callable[[], int]
+) -> Iterator[EvalProgress]:
     """Yields the counter of an evaluation of `total` pictures."""
     with progress("evaluate", total, unit="pictures") as advance:
-        yield Going(total, report=report, advance=advance, stop_signal=stop_signal)
+        yield EvalProgress(total, report=report, advance=advance, stop_signal=stop_signal)

@@ -14,7 +14,6 @@ costs it nothing beside the features, which the distance needs anyway. The fit i
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.store import Store, digest_of
-from models.evaluation.rows import Rows32
+from models.evaluation.feature_rows import Rows32
 from models.io.tensors import parse_tensors
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
@@ -138,11 +137,6 @@ def fit_judge(
     if wanted.shape[1]:
         optimiser.step(loss)  # type: ignore[no-untyped-call]
     return Judge(mean, scale, weights.detach().numpy(), bias.detach().numpy())
-
-
-def known_columns(labels: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Returns the columns in `labels` of those that are among `known`, in the order of `known`."""
-    return [labels.index(name) for name in known if name in labels]
 
 
 def _inputs(features: npt.NDArray[np.floating], thumbs: Rows32) -> Array:

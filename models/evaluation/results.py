@@ -1,0 +1,240 @@
+"""Results: the metrics of one set of fakes (`metrics_for_set`), and their means over the sets."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.evaluation.feature_rows import FeatureRows, Rows32
+from models.evaluation.label_judge import Judge
+from models.labels import Rows
+from models.metrics.extractors import Extractor
+from models.metrics.frechet import (
+    ReferenceStats,
+    RunningStatistics,
+    Statistics,
+    joint_features,
+)
+from models.metrics.kid import kernel_distance
+from models.metrics.label_control import average_precisions, hits
+from models.metrics.memorization import Memorization, memorization
+from models.metrics.precision_recall import precision_recall
+
+Precisions = npt.NDArray[np.float64]  # [L]
+
+SUBSETS = 100  # of the kernel distance, over all sets together
+_BLOCK = 1024  # rows; the memory that an evaluation takes does not depend on how many there are
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """All that one set of fakes is compared with.
+
+    Attributes:
+        rows: of the eval split, whose labels are `labels` [n,L].
+        train, unseen: rows of the training pictures and of the eval split at the fakes' own side.
+        stats, joint_stats: of the eval split's features, alone and with labels beside them.
+        weight: of the labels beside the features.
+        shared: columns, in the manifest's labels, of those that the generator knows.
+        hair, tones: columns of the hair colours among them, and their mean tones [K,3].
+
+    """
+
+    rows: FeatureRows
+    labels: Rows
+    train: FeatureRows
+    unseen: FeatureRows
+    stats: ReferenceStats
+    joint_stats: ReferenceStats | None
+    weight: float
+    shared: list[int]
+    hair: list[int]
+    tones: npt.NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SetMetrics:
+    """What one set of fakes gave; nan is what has no meaning here."""
+
+    distance: float
+    joint: float
+    kernel: float
+    precision: float
+    recall: float
+    label_aps: npt.NDArray[np.float64]  # [L] of the shared labels
+    hair_hits: float
+    memory: Memorization
+
+
+def metrics_for_set(
+    fakes: FeatureRows, labels: Rows, reals: Reference, *, neighbours: int, subsets: int, seed: int
+) -> SetMetrics:
+    """Measures a set of fakes [N] that were drawn for labels [N,L] of the manifest.
+
+    Label scores are taken over the judge's logits: they order as its probabilities do, and two of
+    them are never both rounded to 1.
+    """
+    precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
+    kernel = kernel_distance(fakes.features, reals.rows.features, subsets=subsets, seed=seed)
+    joint = float("nan")
+    if reals.joint_stats is not None:
+        joint = reals.joint_stats.distance(joint_statistics(fakes, labels, reals.weight))
+    return SetMetrics(
+        distance=reals.stats.distance(plain_statistics(fakes.features)),
+        joint=joint,
+        kernel=kernel.mean,
+        precision=precision,
+        recall=recall,
+        label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
+        hair_hits=hits(fakes.tones, labels[:, reals.hair], reals.tones),
+        memory=memorization(fakes.features, reals.train.features, reals.unseen.features),
+    )
+
+
+def truncation_point(
+    psi: float,
+    fakes: FeatureRows,
+    reals: FeatureRows,
+    stats: ReferenceStats,
+    *,
+    metric: str,
+    neighbours: int,
+) -> dict[str, Any]:
+    """Returns a point of the truncation curve: psi, distance, precision and recall of these fakes.
+
+    Few fakes have a larger distance than many, so the points are compared with each other and not
+    with the evaluation's own distance.
+    """
+    precision, recall = precision_recall(reals.features, fakes.features, k=neighbours)
+    return {
+        "psi": psi,
+        metric: stats.distance(plain_statistics(fakes.features)),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def plain_statistics(features: Rows32) -> Statistics:
+    """Returns the statistics of features [N,F], block by block."""
+    running = RunningStatistics()
+    for start in range(0, len(features), _BLOCK):
+        running.add(features[start : start + _BLOCK])
+    return running.result()
+
+
+def joint_statistics(rows: FeatureRows, labels: Rows, weight: float) -> Statistics:
+    """Returns the statistics of features with their labels [N,L] beside them, block by block."""
+    running = RunningStatistics()
+    for start in range(0, len(labels), _BLOCK):
+        some = slice(start, start + _BLOCK)
+        running.add(joint_features(rows.features[some], labels[some], weight=weight))
+    return running.result()
+
+
+def distances_over_sets(
+    network: Extractor, found: list[SetMetrics], floor: float
+) -> dict[str, Any]:
+    """Fréchet, joint and kernel distances: means and standard deviations; `floor` beside them."""
+    metric, kernel = network.metric, network.kernel_metric
+    distances = [one.distance for one in found]
+    return {
+        "metric": metric,
+        metric: float(np.mean(distances)),
+        "sigma": sigma_of(distances),
+        "distances": distances,
+        "real_fd": floor,
+        f"joint_{metric}": mean_of([one.joint for one in found]),
+        "kernel_metric": kernel,
+        kernel: mean_of([one.kernel for one in found]),
+        f"{kernel}_sigma": sigma_of([one.kernel for one in found]),
+    }
+
+
+def distance_of_reals(train: FeatureRows, stats: ReferenceStats, *, count: int, seed: int) -> float:
+    """Returns the distance of as many training reals: what a perfect generator would reach."""
+    count = min(count, len(train.rows))
+    order = np.random.default_rng(seed).permutation(len(train.rows))
+    return stats.distance(plain_statistics(train.features[np.sort(order[:count])]))
+
+
+def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
+    """Precision, recall and memory: means and, of the first two, standard deviations."""
+    return {
+        "precision": mean_of([one.precision for one in found]),
+        "precision_sigma": sigma_of([one.precision for one in found]),
+        "recall": mean_of([one.recall for one in found]),
+        "recall_sigma": sigma_of([one.recall for one in found]),
+        "memory_ratio": mean_of([one.memory.ratio for one in found]),
+        "copied_frac": mean_of([one.memory.copied_frac for one in found]),
+    }
+
+
+def labels_over_sets(
+    found: list[SetMetrics], ceiling: Precisions, names: list[str]
+) -> dict[str, Any]:
+    """Label scores: means over the labels that fakes and reals both have, and all of them."""
+    occurring = np.isfinite(ceiling)
+    for one in found:
+        occurring = occurring & np.isfinite(one.label_aps)
+    means = [mean_ap(one.label_aps, occurring) for one in found]
+    return {
+        "label_ap": mean_of(means),
+        "label_ap_sigma": sigma_of(means),
+        "real_label_ap": finite_or_none(mean_ap(ceiling, occurring)),
+        "label_ap_by_label": {
+            name: [mean_of_finite([one.label_aps[place] for one in found]), finite_or_none(real)]
+            for place, (name, real) in enumerate(zip(names, ceiling.tolist(), strict=True))
+        },
+    }
+
+
+def real_label_aps(
+    judge: Judge, labels: Rows, train: FeatureRows, *, shared: list[int]
+) -> Precisions:
+    """Returns the judge's average precision [L] on training reals, which it never saw."""
+    chunks = range(0, len(labels), 1024)
+    logits = [
+        judge.logits(train.features[at : at + 1024], train.rest[at : at + 1024]) for at in chunks
+    ]
+    return average_precisions(np.concatenate(logits)[:, shared], labels[:, shared])
+
+
+def label_chance(reference: Reference) -> float | None:
+    """Returns the mean part of the reals with a label: the average precision of chance."""
+    parts = reference.labels[:, reference.shared].mean(axis=0)
+    return float(parts[parts > 0].mean()) if (parts > 0).any() else None
+
+
+def mean_ap(aps: npt.NDArray[np.float64], occurring: npt.NDArray[np.bool_]) -> float:
+    """Returns the mean over the labels that occur; nan if none does."""
+    return float(aps[occurring].mean()) if occurring.any() else float("nan")
+
+
+def by_label(names: Sequence[str], values: Iterable[float]) -> Mapping[str, float | None]:
+    """Returns each label's value, None for nan."""
+    return {name: finite_or_none(value) for name, value in zip(names, values, strict=True)}
+
+
+def mean_of(values: Sequence[float]) -> float | None:
+    """Returns the mean, None if a value is nan or there is none."""
+    return finite_or_none(float(np.mean(values))) if len(values) else None
+
+
+def sigma_of(values: Sequence[float]) -> float | None:
+    """Returns the standard deviation over the sets, 0 for a single one, None if a value is nan."""
+    if len(values) < 2:
+        return 0.0 if np.isfinite(values).all() else None
+    return finite_or_none(float(np.std(values, ddof=1)))
+
+
+def finite_or_none(value: float) -> float | None:
+    """Returns the value, None for nan and infinity, which JSON has not."""
+    return float(value) if np.isfinite(value) else None
+
+
+def mean_of_finite(values: list[float]) -> float | None:
+    """Returns the mean of those that mean something, None if none does."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
