@@ -14,9 +14,9 @@ from torch import Tensor
 from dataset.errors import TrainingError, listed
 from models.families.size import NetworkSize
 from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
+from models.import_stylegan2.torch_file import StoredTensor
 from models.shown import shown
 from models.spec import GeneratorSpec
-from models.weights.stored import StoredTensor
 
 FAMILY = "stylegan2"
 FILTER = (1.0, 3.0, 3.0, 1.0)

@@ -18,14 +18,14 @@ from dataset.errors import StoreError, TrainingError, UsageError
 from dataset.store import Store, digest_of, sync_folder
 from models.families import family_of
 from models.generators import SPEC, TRAIN, TYPICAL, WEIGHTS, load_generator
+from models.import_stylegan2.nvidia import read_nvidia
+from models.import_stylegan2.rosinality import read_rosinality
+from models.import_stylegan2.tensor_table import Found, reshaped
+from models.import_stylegan2.torch_file import is_torch_file, read_torch_file
 from models.networks import GeneratorNet
 from models.sampling import latents
 from models.shown import shown
 from models.spec import GeneratorSpec
-from models.weights.nvidia import read_nvidia
-from models.weights.renaming import Found, reshaped
-from models.weights.rosinality import read_rosinality
-from models.weights.torch_file import is_torch_file, read_torch_file
 from models.without_memory import without_memory
 
 MAX_FILE_BYTES = 4 * 2**30  # a 1024 px checkpoint with both optimisers has 1.4 GB
