@@ -1,16 +1,19 @@
-"""Reads a pickle as a list of facts: plain values and named stand-ins, nothing of it is run.
+"""Reads a pickle as plain values and named stand-ins; nothing of it is run.
 
-A pickle is a small program for a stack machine; Python's own machine imports what the program
-names and calls it. The machine here knows only the instructions that weights files need. A name in
-the program is looked up in a table of makers, which only note what they were called with; no name
-is ever imported, and no attribute of anything is set.
+A pickle is a small program for a stack machine that imports what the program names and calls it.
+Here Python's own unpickler gets a stand-in of ours for each name on an allow-list, and an error for
+every other; a stand-in only notes what it was called with. An allow-list of names is not enough:
+calls, states and dictionary keys are checked too, and only the instructions that weights files
+need are done, so many at most.
 
-Source: the instructions' meanings as in the standard library's `pickletools`.
+The unpickler is the one in Python: the one in C takes 64 GB of memory for a memo number of 2^32.
 """
 
 import dataclasses
 import io
+import pickle
 import pickletools
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,18 +48,11 @@ class Refused(Exception):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Name:
+class _StandIn:
     """A name that the file asked for, and the maker that stands for it."""
 
     name: str
     make: Maker
-
-
-class _Mark:
-    """Where a run of items on the stack begins."""
-
-
-_MARK = _Mark()
 
 
 def plain_makers() -> dict[str, Maker]:
@@ -89,212 +85,164 @@ def read_pickle(
     persistent id, by default none is allowed. Raises TrainingError naming `where` and what the
     file asked for if that is no tensor and no plain value, or if the pickle is damaged.
     """
-    machine = _Machine(makers, persistent)
     try:
-        for count, (instruction, arg, _) in enumerate(pickletools.genops(stream)):
-            if count >= MAX_INSTRUCTIONS:
-                raise Refused(f"has more than {MAX_INSTRUCTIONS:,} instructions")
-            machine.step(instruction.name, arg)
+        return _Unpickler(stream, makers, persistent).load()
     except Refused as error:
         raise TrainingError(f"{where} {error}; refused") from error
     except RecursionError as error:
         raise TrainingError(f"{where} is nested too deeply; refused") from error
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, AssertionError) as error:
+    except _DAMAGE as error:
         told = shown(str(error) or type(error).__name__)
         raise TrainingError(f"{where} is damaged or cut short: {told}") from error
-    return machine.result
 
 
-class _Machine:
-    """The stack, the memo and what each instruction does to them."""
+_DAMAGE = (pickle.UnpicklingError, AttributeError, ValueError, TypeError, IndexError, KeyError,
+           OverflowError, EOFError, AssertionError, struct.error)  # fmt: skip
 
-    def __init__(self, makers: Makers, persistent: Persistent | None) -> None:
+
+class _Unpickler(pickle._Unpickler):
+    """Python's unpickler with stand-ins for all names and a check before each instruction."""
+
+    # Not in typeshed
+    stack: list[Any]
+    metastack: list[list[Any]]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(
+        self, stream: io.BytesIO, makers: Makers, persistent: Persistent | None = None
+    ) -> None:
+        super().__init__(stream, encoding="latin1")
         self._makers = makers
         self._persistent = persistent
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-        self.result: Any = None
+        self.dispatch = _Instructions()  # type: ignore[assignment,misc]  # `load` reads it so
 
-    def step(self, name: str, arg: Any) -> None:
-        """Does one instruction; raises Refused for one that weights files do without."""
-        if name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name]())
-        elif name in _LITERALS:
-            self._stack.append(arg)
-        elif name in _STEPS:
-            _STEPS[name](self, arg)
-        elif name not in _SKIPPED:
-            raise Refused(f"uses the pickle instruction {name}, which no weights file needs")
-
-    def _pop(self) -> Any:
-        value = self._stack.pop()
-        if value is _MARK:
-            raise ValueError("an item is missing on the stack")
-        return value
-
-    def _pop_items(self) -> list[Any]:
-        items: list[Any] = []
-        while (value := self._stack.pop()) is not _MARK:
-            items.append(value)
-        return items[::-1]
-
-    def _top(self, kind: type[Any]) -> Any:
-        found = self._stack[-1]
-        if type(found) is not kind:
-            raise Refused(f"fills {_told(found)} as if it were a {kind.__name__}")
-        return found
-
-    # Memory
-    def _remember(self, arg: Any) -> None:
-        self._memo[len(self._memo) if arg is None else int(arg)] = self._stack[-1]
-
-    def _recall(self, arg: Any) -> None:
-        self._stack.append(self._memo[int(arg)])
-
-    # Containers
-    def _mark(self, _: Any) -> None:
-        self._stack.append(_MARK)
-
-    def _drop(self, _: Any) -> None:
-        self._stack.pop()
-
-    def _drop_items(self, _: Any) -> None:
-        self._pop_items()
-
-    def _tuple(self, size: int) -> None:
-        items = [self._pop() for _ in range(size)]
-        self._stack.append(tuple(items[::-1]))
-
-    def _tuple_of_items(self, _: Any) -> None:
-        self._stack.append(tuple(self._pop_items()))
-
-    def _list_of_items(self, _: Any) -> None:
-        self._stack.append(self._pop_items())
-
-    def _dict_of_items(self, _: Any) -> None:
-        items = self._pop_items()
-        self._stack.append({})
-        self._put(items)
-
-    def _append(self, _: Any) -> None:
-        value = self._pop()
-        self._top(list).append(value)
-
-    def _appends(self, _: Any) -> None:
-        items = self._pop_items()
-        self._top(list).extend(items)
-
-    def _add_items(self, _: Any) -> None:
-        items = self._pop_items()
-        self._top(set).update(_hashable(item) for item in items)
-
-    def _set_item(self, _: Any) -> None:
-        value, key = self._pop(), self._pop()
-        self._put([key, value])
-
-    def _set_items(self, _: Any) -> None:
-        self._put(self._pop_items())
-
-    def _put(self, items: list[Any]) -> None:
-        target = self._top(dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_hashable(key)] = value
-
-    # Names and what is made by them
-    def _global(self, arg: Any) -> None:
-        module, _, name = str(arg).partition(" ")
-        self._look_up(module, name)
-
-    def _global_on_stack(self, _: Any) -> None:
-        name, module = self._pop(), self._pop()
-        if type(name) is not str or type(module) is not str:
-            raise Refused("asks for something by a name that is no text")
-        self._look_up(module, name)
-
-    def _look_up(self, module: str, name: str) -> None:
+    def find_class(self, module: str, name: str) -> _StandIn:
+        """Returns the stand-in for a name; never imports anything."""
         full = f"{module}.{name}"
         if full not in self._makers:
             raise Refused(f"asks for {shown(full)}, which is no tensor and no plain value")
-        self._stack.append(_Name(full, self._makers[full]))
+        return _StandIn(full, self._makers[full])
 
-    def _make(self, _: Any) -> None:
-        args, called = self._pop(), self._pop()
-        if type(called) is not _Name:
+    def persistent_load(self, pid: Any) -> Any:
+        """Returns what stands for a persistent id."""
+        if self._persistent is None:
+            raise Refused("refers to data outside itself")
+        return self._persistent(pid)
+
+    def global_on_stack(self) -> None:
+        """STACK_GLOBAL."""
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise Refused("asks for something by a name that is no text")
+        self.append(self.find_class(module, name))
+
+    def call(self) -> None:
+        """REDUCE and NEWOBJ: calls a maker of ours, never a class."""
+        args, called = self.stack.pop(), self.stack.pop()
+        if type(called) is not _StandIn:
             raise Refused(f"calls {_told(called)}, which is no tensor and no plain value")
         if type(args) is not tuple:
             raise Refused(f"calls {called.name} with {_told(args)}, where a tuple is wanted")
-        self._stack.append(called.make(*args))
+        self.append(called.make(*args))
 
-    def _fill(self, _: Any) -> None:
-        state = self._pop()
-        target = self._stack[-1]
+    def set_state(self) -> None:
+        """BUILD: only notes the state; no attribute of anything is set."""
+        state = self.stack.pop()
+        target = self.stack[-1]
         if type(target) is Noted:
             target.state = state
         elif type(target) is not dict:  # of a dict only attributes, such as torch's _metadata
             raise Refused(f"fills {_told(target)} with a state")
 
-    def _persist(self, _: Any) -> None:
-        if self._persistent is None:
-            raise Refused("refers to data outside itself")
-        self._stack.append(self._persistent(self._pop()))
+    def add_items(self, kind: type[Any], items: list[Any]) -> None:
+        """APPEND(S), SETITEM(S), ADDITEMS: fills a plain list, dict or set."""
+        target = self.stack[-1]
+        if type(target) is not kind:
+            raise Refused(f"fills {_told(target)} as if it were a {kind.__name__}")
+        if kind is list:
+            target.extend(items)
+        elif kind is set:
+            target.update(_hashable(item) for item in items)
+        else:
+            target.update(_pairs(items))
 
-    def _stop(self, _: Any) -> None:
-        self.result = self._pop()
-        if self._stack:
-            raise ValueError(f"{len(self._stack)} items are left on the stack")
+    def dict_of_items(self) -> None:
+        """DICT."""
+        items = self.pop_mark()
+        self.append(_pairs(items))
+
+    def stop(self) -> None:
+        """STOP."""
+        if len(self.stack) > 1:
+            raise ValueError(f"{len(self.stack) - 1} items are left on the stack")
+        if self.metastack:
+            raise ValueError("a mark is left on the stack")
+        super().load_stop()  # type: ignore[misc]
 
 
-_SKIPPED = {"PROTO", "FRAME"}
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": set,
-}
-_LITERALS = {
+class _Instructions:
+    """Gives the unpickler what does each instruction; refuses the unneeded and too many."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __getitem__(self, code: int) -> Callable[[_Unpickler], None]:
+        self._count += 1
+        if self._count > MAX_INSTRUCTIONS:
+            raise Refused(f"has more than {MAX_INSTRUCTIONS:,} instructions")
+        instruction = pickletools.code2op.get(chr(code))  # type: ignore[attr-defined]
+        if instruction is None:
+            raise ValueError(f"there is no pickle instruction {code:#x}")
+        if instruction.name in _OURS:
+            return _OURS[instruction.name]
+        if instruction.name not in _PYTHONS:
+            raise Refused(
+                f"uses the pickle instruction {instruction.name}, which no weights file needs"
+            )
+        done: Any = pickle._Unpickler.dispatch[code]
+        return done  # type: ignore[no-any-return]
+
+
+# What Python's unpickler may do: constants, literals, the memo, and plain containers
+_PYTHONS = {
+    *("PROTO", "FRAME", "NONE", "NEWTRUE", "NEWFALSE"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("MARK", "POP", "POP_MARK", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST"),
+    *("EMPTY_LIST", "EMPTY_TUPLE", "EMPTY_DICT", "EMPTY_SET", "GLOBAL", "BINPERSID"),
 }
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PUT": _Machine._remember,
-    "BINPUT": _Machine._remember,
-    "LONG_BINPUT": _Machine._remember,
-    "MEMOIZE": _Machine._remember,
-    "GET": _Machine._recall,
-    "BINGET": _Machine._recall,
-    "LONG_BINGET": _Machine._recall,
-    "MARK": _Machine._mark,
-    "POP": _Machine._drop,
-    "POP_MARK": _Machine._drop_items,
-    "TUPLE": _Machine._tuple_of_items,
-    "TUPLE1": lambda machine, _: machine._tuple(1),
-    "TUPLE2": lambda machine, _: machine._tuple(2),
-    "TUPLE3": lambda machine, _: machine._tuple(3),
-    "LIST": _Machine._list_of_items,
-    "DICT": _Machine._dict_of_items,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._appends,
-    "ADDITEMS": _Machine._add_items,
-    "SETITEM": _Machine._set_item,
-    "SETITEMS": _Machine._set_items,
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._global_on_stack,
-    "REDUCE": _Machine._make,
-    "NEWOBJ": _Machine._make,
-    "BUILD": _Machine._fill,
-    "BINPERSID": _Machine._persist,
-    "STOP": _Machine._stop,
+_OURS: dict[str, Callable[[_Unpickler], None]] = {
+    "STACK_GLOBAL": _Unpickler.global_on_stack,
+    "REDUCE": _Unpickler.call,
+    "NEWOBJ": _Unpickler.call,
+    "BUILD": _Unpickler.set_state,
+    "APPEND": lambda machine: machine.add_items(list, [machine.stack.pop()]),
+    "APPENDS": lambda machine: machine.add_items(list, machine.pop_mark()),
+    "SETITEM": lambda machine: machine.add_items(dict, [*_last_two(machine.stack)]),
+    "SETITEMS": lambda machine: machine.add_items(dict, machine.pop_mark()),
+    "ADDITEMS": lambda machine: machine.add_items(set, machine.pop_mark()),
+    "DICT": _Unpickler.dict_of_items,
+    "STOP": _Unpickler.stop,
 }
+
+
+def _last_two(stack: list[Any]) -> tuple[Any, Any]:
+    value, key = stack.pop(), stack.pop()
+    return key, value
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    pairs = zip(items[::2], items[1::2], strict=True)
+    return {_hashable(key): value for key, value in pairs}
 
 
 def _told(found: Any) -> str:
     """Says what a value is, without its content."""
-    return found.name if isinstance(found, _Name) else f"a {type(found).__name__}"
+    return found.name if isinstance(found, _StandIn) else f"a {type(found).__name__}"
 
 
 def _hashable(key: Any) -> Any:
