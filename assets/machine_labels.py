@@ -15,7 +15,7 @@ from assets.tables import OWNERS, column_schema, tags_of
 from dataset.errors import ConfigError
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema
 from dataset.store import Store
-from models.tagger.faces import HomeFaces, faces_of
+from models.tagger.data import HomeFaces, faces_of
 from models.tagger.machine_labels import MachineLabels, write_none
 
 CHART, TABLE = "chart.png", "scores.md"  # in the tagger's folder

@@ -27,11 +27,11 @@ from dataset.errors import OmokageError, UsageError
 from dataset.manifest import split_of
 from dataset.progress import progress
 from models.tagger.config import TaggerConfig, overridden
-from models.tagger.faces import part_of
+from models.tagger.data import part_of
+from models.tagger.model import at_side
 from models.tagger.report import chart, table
 from models.tagger.scores import score
-from models.tagger.tagger import at_side
-from models.tagger.training import train_tagger
+from models.tagger.train import train_tagger
 
 EVAL_FRAC = 0.2
 COLUMNS = ("hair", "eyes")

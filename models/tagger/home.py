@@ -11,12 +11,11 @@ from dataset.errors import ConfigError, EmptyStageError
 from dataset.progress import progress
 from dataset.store import Store, digest_of
 from models.tagger.config import TaggerConfig
-from models.tagger.faces import HomeFaces, part_of, read_crops
-from models.tagger.interface import LabelModel, Probabilities
+from models.tagger.data import HomeFaces, part_of, read_crops
+from models.tagger.model import FACTS, LabelModel, Probabilities, Tagger, load
 from models.tagger.report import SCORES, write_report
 from models.tagger.scores import Scores, score
-from models.tagger.tagger import FACTS, Tagger, load
-from models.tagger.training import MIN_ROWS, Progress, train_tagger
+from models.tagger.train import MIN_ROWS, Progress, train_tagger
 
 TAGGERS = "taggers"
 MAX_HELD_OUT = 10_000  # more rows do not make an average precision noticeably surer

@@ -11,8 +11,8 @@ import pyarrow as pa
 from dataset.digests import content_digest
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table, write_table
 from dataset.store import Store, digest_of
-from models.tagger.faces import HomeFaces, crop_batches
-from models.tagger.interface import LabelModel
+from models.tagger.data import HomeFaces, crop_batches
+from models.tagger.model import LabelModel
 
 PROVENANCE_PATH = "machine_labels.json"  # written last: while it is missing, the table is not whole
 

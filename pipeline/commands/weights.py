@@ -21,7 +21,7 @@ def import_weights_command(file: Path, out: Path) -> None:
 
     Example: omokage import-weights stylegan2-ffhq-256.pt --out var/imported/ffhq
     """
-    from models.weights.importing import import_weights  # torch is slow to import
+    from models.import_stylegan2.importer import import_weights  # torch is slow to import
 
     made = import_weights(file, out)
     spec = made.spec

@@ -15,7 +15,7 @@ from dataset.manifest import build_manifest, read_split
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table
 from dataset.store import Store
 from models import tag
-from models.tagger.faces import faces_of
+from models.tagger.data import faces_of
 from tests.models.drawn_heads import LABELS, drawn_heads
 from tests.models.tagged_home import make_home
 

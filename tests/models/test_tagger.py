@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError, StoreError, TrainingError
-from models.tagger.augment import varied
 from models.tagger.config import TaggerConfig, overridden
-from models.tagger.network import TaggerNet
+from models.tagger.model import FACTS, WEIGHTS, Tagger, TaggerNet, load
 from models.tagger.scores import score
-from models.tagger.tagger import FACTS, WEIGHTS, Tagger, load
-from models.tagger.training import train_tagger
+from models.tagger.train import train_tagger, varied
 from tests.models.drawn_heads import EYES, HAIR, LABELS, drawn_heads
 
 SMALL = TaggerConfig(width=0.35, input_px=48, batch=32, total_kimg=6.4, device="cpu", threads=1)

@@ -6,9 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
-from models.tagger.onnx_header import Port, read_header
-from models.tagger.onnx_tagger import OnnxInput, OnnxTagger
-from models.tagger.tag_list import columns_of_labels, read_tags
+from models.tagger.data import columns_of_labels, read_tags
+from models.tagger.onnx import OnnxInput, OnnxTagger, Port, read_header
 
 onnx = pytest.importorskip("onnx")
 

@@ -3,9 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.tagger.calibration import fit, sigmoid
+from models.tagger.model import sigmoid
 from models.tagger.report import MAX_CHART_BYTES, chart, table
 from models.tagger.scores import Scores, average_precision, calibration_error, reliability, score
+from models.tagger.train import fit
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataset.cascade import SEARCHES
 from dataset.cropping import DETECTORS
 from dataset.errors import ConfigError
 from models.presets import PRESETS
-from models.tagger.onnx_tagger import LAYOUTS, RANGES
+from models.tagger.onnx import LAYOUTS, RANGES
 from pipeline.build import build_defs
 from pipeline.jobs import JOBS
 from pipeline.run_config import demo_run_config, stage_configs

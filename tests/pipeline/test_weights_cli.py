@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from models import sample
 from pipeline.cli import cli, main
-from tests.models.weights import nvidia_reference as nvidia
-from tests.models.weights import rosinality_reference as rosinality
+from tests.models.import_stylegan2 import nvidia_reference as nvidia
+from tests.models.import_stylegan2 import rosinality_reference as rosinality
 
 
 def test_it_tells_what_it_made_and_the_samplers_draw_with_it(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from dataset.errors import OmokageError, StoreError, TrainingError, UsageError
 from models.families.base import GeneratorNet
+from models.import_stylegan2.importer import import_weights
+from models.import_stylegan2.tensor_table import spec_from
 from models.io.generators import load_generator, typical_rows
 from models.registered.export import export_generator
 from models.sampling.draw import asked_labels, draw, latents
-from models.weights.importing import import_weights
-from models.weights.renaming import spec_from
-from tests.models.weights import nvidia_reference as nvidia
-from tests.models.weights import rosinality_reference as rosinality
+from tests.models.import_stylegan2 import nvidia_reference as nvidia
+from tests.models.import_stylegan2 import rosinality_reference as rosinality
 
 NONE = torch.zeros(4, 0)
 CLOSE = 1e-4

@@ -1,6 +1,11 @@
-"""Trains a tagger: arrays in, a calibrated tagger out; knows nothing of stores and tables."""
+"""Trains a tagger: arrays in, a calibrated tagger out; knows nothing of stores and tables.
+
+Training, augmentation, and calibration: a slope and a shift for each label's logit, so that 0.25
+means one in four.
+"""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,12 +18,20 @@ from torch import Tensor
 
 from dataset.errors import TrainingError, listed
 from dataset.vocabulary import sided
-from models.tagger.augment import varied
-from models.tagger.calibration import fit, none_for
 from models.tagger.config import TaggerConfig
-from models.tagger.interface import Images, check_images
-from models.tagger.network import TaggerNet, begin_at_frequency
-from models.tagger.tagger import Tagger, at_side, scaled
+from models.tagger.model import (
+    Calibration,
+    Images,
+    Logits,
+    Tagger,
+    TaggerNet,
+    at_side,
+    begin_at_frequency,
+    check_images,
+    none_for,
+    scaled,
+    sigmoid,
+)
 from models.training.losses import positive_weights
 
 Progress = Callable[[dict[str, Any]], None]
@@ -27,6 +40,8 @@ SAY_EVERY_S = 2.0
 WARM_UP = 0.1  # part of the steps in which the step size rises
 MIN_ROWS = 16
 _MOST_POSITIVE_WEIGHT = 4.0
+_NEWTON_STEPS = 100
+_PRIOR = 1e-3  # pulls slope to 1 and shift to 0, which matters only where rows are few
 
 
 def train_tagger(
@@ -219,3 +234,92 @@ def _check(images: Images, labels: npt.NDArray[np.bool_], names: tuple[str, ...]
         faults.append(f"{len(images)} pictures; at least {MIN_ROWS} wanted")
     if faults:
         raise TrainingError(f"a tagger cannot be trained on this:\n{listed(faults)}")
+
+
+def varied(images: Tensor, config: TaggerConfig, rng: torch.Generator, *, mirror: bool) -> Tensor:
+    """Turns, scales, shifts, perhaps mirrors, and lights each picture anew.
+
+    images [N,3,R,R] in [-1,1] -> the same shape; what comes in from outside repeats the border.
+    Light and contrast change all three channels alike, so grey stays grey and blue stays blue.
+    """
+    count = len(images)
+    frame = _frames(count, config, rng, mirror=mirror).to(images.device)
+    places = F.affine_grid(frame, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, places, padding_mode="border", align_corners=False)
+    contrast = 1 + config.brightness * _spread(count, rng)[:, None, None, None].to(images.device)
+    light = config.brightness * _spread(count, rng)[:, None, None, None].to(images.device)
+    return (moved * contrast + light).clamp(-1, 1)
+
+
+def _frames(count: int, config: TaggerConfig, rng: torch.Generator, *, mirror: bool) -> Tensor:
+    """Draws [N,2,3]: where each output place lies in the picture, both from -1 to 1."""
+    angle = _spread(count, rng) * config.rotate_deg * math.pi / 180
+    scale = 1 + _spread(count, rng) * config.scale_frac
+    shift = torch.stack([_spread(count, rng), _spread(count, rng)], dim=1)
+    shift = shift * 2 * config.translate_frac
+    side = torch.ones(count)
+    if mirror:
+        side = torch.where(torch.rand(count, generator=rng) < 0.5, -1.0, 1.0)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    top = torch.stack([cos * side, -sin, shift[:, 0]], dim=1)
+    bottom = torch.stack([sin * side, cos, shift[:, 1]], dim=1)
+    return torch.stack([top, bottom], dim=1)
+
+
+def _spread(count: int, rng: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=rng) * 2 - 1
+
+
+def fit(logits: Logits, truths: npt.NDArray[np.bool_]) -> Calibration:
+    """Fits each label's slope and shift by the least cross-entropy on rows no weight was fitted to.
+
+    logits, truths [N,L]. A label that no row or every row has keeps slope 1 and shift 0, and so
+    does one whose logits rise where the label is absent: the order of rows is never turned round.
+    Source: Platt 1999, with his smoothed targets (N+ + 1)/(N+ + 2) and 1/(N- + 2).
+    """
+    slopes, shifts = none_for(truths.shape[1]).slope, none_for(truths.shape[1]).shift
+    for place in range(truths.shape[1]):
+        slope, shift = _fitted(logits[:, place].astype(np.float64), truths[:, place])
+        if slope > 0:
+            slopes[place], shifts[place] = slope, shift
+    return Calibration(slopes, shifts)
+
+
+def _fitted(x: npt.NDArray[np.float64], truths: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Newton's steps on the convex cross-entropy of one label, halved while they do not help."""
+    present = int(truths.sum())
+    absent = len(truths) - present
+    if not present or not absent:
+        return 1.0, 0.0
+    target = np.where(truths, (present + 1) / (present + 2), 1 / (absent + 2))
+    design = np.stack([x, np.ones_like(x)], axis=1)  # [N,2]
+    start = np.array([1.0, 0.0])
+    weights = start
+    loss = _loss(design @ weights, target, weights - start)
+    for _ in range(_NEWTON_STEPS):
+        p = sigmoid(design @ weights)
+        gradient = design.T @ (p - target) + 2 * _PRIOR * (weights - start)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + 2 * _PRIOR * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-6:
+            tried = weights - size * step
+            lower = _loss(design @ tried, target, tried - start)
+            if lower < loss:
+                break
+            size /= 2
+        else:
+            break
+        gained, weights, loss = loss - lower, tried, lower
+        if gained < 1e-9 * max(1.0, loss):
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def _loss(
+    logits: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    away: npt.NDArray[np.float64],
+) -> float:
+    entropy = np.logaddexp(0, logits) - target * logits
+    return float(entropy.sum() + _PRIOR * (away**2).sum())

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataset.errors import TrainingError
+from models.import_stylegan2.tensor_table import Found, Row, Table, spec_from
+from models.import_stylegan2.torch_file import StoredTensor
 from models.io.safe_io import shown
-from models.weights.renaming import Found, Row, Table, spec_from
-from models.weights.stored import StoredTensor
 
 LAYOUT = "rosinality"
 CENTRE = "latent_avg"

@@ -19,13 +19,13 @@ from dataset.store import Store, digest_of, sync_folder
 from models.families import family_of
 from models.families.base import GeneratorNet
 from models.families.spec import GeneratorSpec
+from models.import_stylegan2.nvidia import read_nvidia
+from models.import_stylegan2.rosinality import read_rosinality
+from models.import_stylegan2.tensor_table import Found, reshaped
+from models.import_stylegan2.torch_file import is_torch_file, read_torch_file
 from models.io.generators import SPEC, TRAIN, TYPICAL, WEIGHTS, load_generator
 from models.io.safe_io import shown, without_memory
 from models.sampling.draw import latents
-from models.weights.nvidia import read_nvidia
-from models.weights.renaming import Found, reshaped
-from models.weights.rosinality import read_rosinality
-from models.weights.torch_file import is_torch_file, read_torch_file
 
 MAX_FILE_BYTES = 4 * 2**30  # a 1024 px checkpoint with both optimisers has 1.4 GB
 CENTRE_LATENTS = 4096  # for the mean w, where the file has none

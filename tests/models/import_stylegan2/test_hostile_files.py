@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataset.errors import OmokageError, TrainingError
-from models.weights import restricted_pickle
-from models.weights.importing import import_weights, read_weights
-from models.weights.renaming import Found
-from models.weights.restricted_pickle import plain_makers, read_pickle
-from tests.models.weights import nvidia_reference as nvidia
-from tests.models.weights import rosinality_reference as rosinality
+from models.import_stylegan2 import safe_unpickle
+from models.import_stylegan2.importer import import_weights, read_weights
+from models.import_stylegan2.safe_unpickle import plain_makers, read_pickle
+from models.import_stylegan2.tensor_table import Found
+from tests.models.import_stylegan2 import nvidia_reference as nvidia
+from tests.models.import_stylegan2 import rosinality_reference as rosinality
 
 CANARY = "canary"
 
@@ -212,7 +212,7 @@ def test_a_huge_memo_number_takes_no_memory() -> None:
 
 
 def test_too_many_instructions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restricted_pickle, "MAX_INSTRUCTIONS", 100)
+    monkeypatch.setattr(safe_unpickle, "MAX_INSTRUCTIONS", 100)
     content = io.BytesIO(pickle.dumps(list(range(200))))
     with pytest.raises(TrainingError, match="has more than 100 instructions; refused"):
         read_pickle(content, {}, where="g.pkl")

@@ -26,11 +26,10 @@ from torch import Tensor
 
 from dataset.errors import TrainingError
 from models.families.stylegan2 import MAPPING_LR
+from models.import_stylegan2.safe_unpickle import Refused, plain_makers, read_pickle
+from models.import_stylegan2.tensor_table import Found, Row, Table, spec_from
+from models.import_stylegan2.torch_file import StoredTensor, storage_from_bytes, tensor_makers
 from models.io.safe_io import shown
-from models.weights.renaming import Found, Row, Table, spec_from
-from models.weights.restricted_pickle import Refused, plain_makers, read_pickle
-from models.weights.stored import StoredTensor, tensor_makers
-from models.weights.torch_file import storage_from_bytes
 
 LAYOUT = "nvidia"
 MAX_MODULES = 5_000  # a 1024 px generator has about 80

@@ -15,8 +15,8 @@ from dataset.errors import TrainingError, listed
 from models.families.base import NetworkSize
 from models.families.spec import GeneratorSpec
 from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
+from models.import_stylegan2.torch_file import StoredTensor
 from models.io.safe_io import shown
-from models.weights.stored import StoredTensor
 
 FAMILY = "stylegan2"
 FILTER = (1.0, 3.0, 3.0, 1.0)
