@@ -9,11 +9,11 @@ from dataset.errors import RegistryError
 from models.generators import WEIGHTS
 from models.labels import split_names
 from models.png import drawing_facts, png_bytes
-from models.registered.opened import registered_files
+from models.registry.load import registered_files
+from models.registry.model_uri import Registry, parse_model_uri
 from models.sampling import asked_labels, draw, grid
 from studio.default_model import CHAMPION_URI
 from studio.opened import open_registered
-from studio.registry import Registry, parse_model_uri
 
 
 @contextlib.contextmanager

@@ -13,11 +13,11 @@ from models.generators import CHECKPOINTS, GENERATOR, WEIGHTS, find_generator, l
 from models.generators import typical_rows as read_typical_rows
 from models.labels import Rows
 from models.networks import GeneratorNet
-from models.registered.export import PROGRAM
-from models.registered.opened import OpenedGenerator, is_registered, open_files, registered_files
+from models.registry.export import PROGRAM
+from models.registry.load import OpenedGenerator, is_registered, open_files, registered_files
+from models.registry.model_uri import Found, Registry, parse_model_uri, told_time
 from models.spec import GeneratorSpec
 from models.tensors import generator_digest
-from studio.registry import Found, Registry, parse_model_uri, told_time
 
 DIGEST = "sha256:"  # begins the key of a model that is no version of a registered one
 DIGEST_DIGITS = 16

@@ -5,9 +5,7 @@ import time
 from collections import OrderedDict
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from studio.default_model import CHAMPION_URI
-from studio.opened import DIGEST, OpenModel, open_folder, open_found
-from studio.registry import (
+from models.registry.model_uri import (
     AbsentError,
     ModelUri,
     Registry,
@@ -15,6 +13,8 @@ from studio.registry import (
     is_model_uri,
     parse_model_uri,
 )
+from studio.default_model import CHAMPION_URI
+from studio.opened import DIGEST, OpenModel, open_folder, open_found
 
 RETRY_S = 10.0  # after a registry that did not answer or a version that cannot be opened
 

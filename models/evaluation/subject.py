@@ -11,7 +11,7 @@ from dataset.store import Store
 from models.checkpoints import STATE, TENSORS
 from models.generators import GENERATOR, TRAIN, WEIGHTS, Place, find_generator, load_generator
 from models.networks import GeneratorNet
-from models.registered.opened import (
+from models.registry.load import (
     OpenedGenerator,
     is_registered,
     program_sha256,

@@ -10,13 +10,21 @@ from typing import Any
 
 import click
 
-from assets.model_page import distance_in_words
-from assets.moves import DONE, Move
-from assets.promotion import CHAMPION, Outcome, champions, lock_folder, rollback, wanted_version
-from assets.resources import ChildProcess, TrackingResource
-from assets.sheets import SHEET, champion_sheet
+from assets.resources import ChildProcess
 from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.model_page import distance_in_words
+from models.registry.promotion import (
+    CHAMPION,
+    Outcome,
+    champions,
+    lock_folder,
+    rollback,
+    wanted_version,
+)
+from models.registry.promotion_log import DONE, Move
+from models.registry.sheets import SHEET, champion_sheet
 from pipeline.build import resources
 from pipeline.commands.options import home_option
 from pipeline.promotion_jobs import asked_promotion
@@ -118,16 +126,16 @@ def champions_command(home: str, as_json: bool) -> None:
         click.echo("there was no champion yet: make demo", err=True)
 
 
-def _registry(home: str) -> tuple[Settings, TrackingResource]:
+def _registry(home: str) -> tuple[Settings, TrackingClient]:
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
-    tracking: TrackingResource = resources(settings)["tracking"]
+    tracking: TrackingClient = resources(settings)["tracking"].open()
     if not tracking.database_exists():
         raise RegistryError(f"{settings.tracking_uri} has no registry yet: `make demo` makes one")
     return settings, tracking
 
 
-def _tell(store: Store, tracking: TrackingResource, outcome: Outcome) -> None:
+def _tell(store: Store, tracking: TrackingClient, outcome: Outcome) -> None:
     """Says what came of it, and draws the sheet of a new champion."""
     if not outcome.moved:
         click.echo(f"nothing changed: {outcome.reason}")

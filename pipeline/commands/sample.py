@@ -75,7 +75,7 @@ def sample(
 @contextlib.contextmanager
 def champion_there(settings: Settings) -> Iterator[None]:
     """Raises RegistryError, telling how to get one, if there turns out to be no champion."""
-    from studio.registry import AbsentError
+    from models.registry.model_uri import AbsentError
 
     try:
         yield

@@ -1,5 +1,7 @@
 """Champions move by a journal: whatever is killed, repeated or done at once, one of them stands."""
 
+import dataclasses
+import functools
 import json
 import signal
 import subprocess
@@ -15,9 +17,13 @@ from click.testing import CliRunner
 from mlflow.entities.model_registry import ModelVersion
 from PIL import Image
 
-from assets.measuring import WEIGHTS, Measuring, Terms
-from assets.moves import PREFIX, Move, read_journal
-from assets.promotion import (
+from assets.evaluation import evaluate
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from dataset.errors import RegistryError
+from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.evaluations import WEIGHTS, Measuring, Terms
+from models.registry.promotion import (
     CHALLENGER,
     CHAMPION,
     DECISION,
@@ -35,9 +41,7 @@ from assets.promotion import (
     settle,
     wanted_version,
 )
-from assets.resources import ChildProcess, StoreResource, TrackingResource
-from dataset.errors import RegistryError
-from dataset.store import Store
+from models.registry.promotion_log import PREFIX, Move, read_journal
 from pipeline.automation.alias_sensor import champion_moved
 from pipeline.cli import cli
 from pipeline.processes import free_port, running, wait_until_answering
@@ -75,7 +79,7 @@ def evaluation(distance: float, **changes: Any) -> dict[str, Any]:
 class Desk:
     """One registered model of the module's MLflow store, and the folder of its lock."""
 
-    tracking: TrackingResource
+    tracking: TrackingClient
     lock: Path
     run_id: str
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -148,13 +152,13 @@ class Registry:
         self.home, self._made = home, 0
         self.uri = f"sqlite:///{home / 'mlflow.db'}"
         artifacts = (home / "artifacts").as_uri()
-        first = TrackingResource(uri=self.uri, artifacts=artifacts)
+        first = TrackingClient(uri=self.uri, artifacts=artifacts)
         self.run_id = first.run_for("generator", name="generator", tags={})
 
     def desk(self, *distances: float) -> Desk:
         """A model with a version for each distance, the first of which is champion."""
         self._made += 1
-        tracking = TrackingResource(uri=self.uri, model=f"avatars-{self._made}")
+        tracking = TrackingClient(uri=self.uri, model=f"avatars-{self._made}")
         desk = Desk(tracking, self.home / "locks", self.run_id)
         for distance in distances:
             desk.add(distance)
@@ -169,7 +173,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 
 class Mover:
-    """Runs tasks in processes that may be killed; see tests/assets/mover.py."""
+    """Runs tasks in processes that may be killed; see tests/models/registry/mover.py."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -184,7 +188,7 @@ class Mover:
 
 @pytest.fixture(scope="module")
 def mover() -> Iterator[Mover]:
-    command = [sys.executable, "-m", "tests.assets.mover"]
+    command = [sys.executable, "-m", "tests.models.registry.mover"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -369,13 +373,14 @@ def test_who_waits_too_long_is_told_for_what(registry: Registry) -> None:
         rollback(desk.tracking, desk.lock, patience_s=0.2)
 
 
-class Elsewhere(TrackingResource):
+@dataclass(frozen=True)
+class Elsewhere(TrackingClient):
     """Another machine moves the champion just before our alias is set, without our lock."""
 
     over: bool = False  # it writes its move over ours
 
     def set_alias(self, alias: str, version: str) -> None:
-        other = TrackingResource(uri=self.uri, model=self.model)
+        other = TrackingClient(uri=self.uri, model=self.model)
         ours = read_journal(other.model_tags())[-1]
         if alias == CHAMPION and ours.to == version:
             number = ours.number + (0 if self.over else 1)
@@ -465,9 +470,9 @@ def test_an_incumbent_on_another_digest_is_measured_again(
     newer = evaluation(90.0, manifest_digest="n" * 64)
     written(tmp_path, "generators/two", newer)
     child = OneEvaluation()
-    context = dg.build_asset_context()
+    asking = functools.partial(evaluate, dg.build_asset_context(), child)
     first, second = (wanted_version(desk.tracking, number) for number in ("1", "2"))
-    measuring = Measuring(context, child, Store(tmp_path), desk.tracking, Terms.of(newer))
+    measuring = Measuring(asking, Store(tmp_path), desk.tracking, Terms.of(newer))
     ASKED.clear()
     promote_anyway(desk.tracking, desk.lock, "1", reason="the first")
     outcome = promote(desk.tracking, desk.lock, "2", measure=measuring)
@@ -482,7 +487,7 @@ def test_an_incumbent_on_another_digest_is_measured_again(
         measuring(wanted_version(desk.tracking, "1"))
     # Another home measures what the registry keeps
     other = Store(tmp_path / "other")
-    Measuring(context, child, other, desk.tracking, Terms.of(newer))(first)
+    Measuring(asking, other, desk.tracking, Terms.of(newer))(first)
     measured = ASKED[-1][ASKED[-1].index("--generator") + 1]
     assert not measured.startswith(str(tmp_path))
     assert Path(measured).is_absolute()
@@ -499,7 +504,7 @@ class House:
     def resources(self) -> dict[str, Any]:
         return {
             "store": StoreResource(root=str(self.home)),
-            "tracking": self.desk.tracking,
+            "tracking": TrackingResource(**dataclasses.asdict(self.desk.tracking)),
             "child": OneEvaluation(),
         }
 
@@ -646,7 +651,7 @@ def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{port}"
     with running([server]):
         wait_until_answering(server, uri, timeout_s=180)
-        tracking = TrackingResource(uri=uri)
+        tracking = TrackingClient(uri=uri)
         run_id = tracking.run_for("generator", name="generator", tags={})
         desk = Desk(tracking, tmp_path, run_id)
         artifacts = tracking.client().get_run(run_id).info.artifact_uri

@@ -13,7 +13,7 @@ from models.layers.latent import pulled
 from models.losses import label_loss, ns_d, ns_g
 from models.networks import DiscriminatorNet, GeneratorNet
 from models.penalties import r1_penalty, slope_penalty
-from models.registered.export import _Program
+from models.registry.export import _Program
 from models.spec import GeneratorSpec
 
 LABELS = tuple(f"label{number}" for number in range(4))

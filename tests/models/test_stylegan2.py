@@ -10,7 +10,7 @@ from models.families.size import NetworkSize
 from models.families.stylegan2 import Generator
 from models.networks import Noise
 from models.penalties import path_lengths, r1_penalty
-from models.registered.export import _Program
+from models.registry.export import _Program
 from tests.models.style_families import (
     FAMILIES,
     SMALL,

@@ -11,7 +11,7 @@ import pytest
 from dataset.errors import OmokageError, RegistryError, TrainingError, UsageError
 from models.labels import label_rows
 from models.networks import GeneratorNet
-from models.registered.log import log_generator
+from models.registry.export import log_generator
 from models.sampling import Pictures, draw, latents, map_latents
 from models.tensors import generator_digest
 from studio.opened import OpenModel, open_folder, open_registered

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from models.registered.export import export_generator
+from models.registry.export import export_generator
 from models.tensors import generator_digest
 from studio.drawing import Wish
 from studio.edits import Edits

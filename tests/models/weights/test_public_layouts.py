@@ -11,7 +11,7 @@ from torch import Tensor
 from dataset.errors import OmokageError, StoreError, TrainingError, UsageError
 from models.generators import load_generator, typical_rows
 from models.networks import GeneratorNet
-from models.registered.export import export_generator
+from models.registry.export import export_generator
 from models.sampling import asked_labels, draw, latents
 from models.weights.importing import import_weights
 from models.weights.renaming import spec_from

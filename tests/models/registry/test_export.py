@@ -15,9 +15,8 @@ from models.families import FAMILIES, family_of
 from models.families.size import NetworkSize
 from models.generators import WEIGHTS, load_generator, typical_rows
 from models.labels import label_rows
-from models.registered.export import export_generator
-from models.registered.log import log_generator
-from models.registered.opened import (
+from models.registry.export import export_generator, log_generator
+from models.registry.load import (
     OpenedGenerator,
     open_files,
     program_sha256,

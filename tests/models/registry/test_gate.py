@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.promotion import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, Measured, decide
+from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, Measured, decide
 
 INCUMBENT = Measured(
     "1",

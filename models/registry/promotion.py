@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.moves import BEGUN, GATE, PERSON, PROMOTE, ROLLBACK, Move, read_journal
-from assets.resources import TrackingResource
 from dataset.errors import RegistryError
 from dataset.store import Store
-from models.promotion import Decision, Measured, decide
+from models.registry.client import TrackingClient
+from models.registry.gate import Decision, Measured, decide
+from models.registry.promotion_log import BEGUN, GATE, PERSON, PROMOTE, ROLLBACK, Move, read_journal
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -82,7 +82,7 @@ def only_one(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
 
 
 def promote(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     lock: Path,
     version: str,
     *,
@@ -117,7 +117,7 @@ def promote(
 
 
 def promote_anyway(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     lock: Path,
     version: str,
     *,
@@ -135,7 +135,7 @@ def promote_anyway(
 
 
 def rollback(
-    tracking: TrackingResource, lock: Path, *, reason: str = "", patience_s: float = PATIENCE_S
+    tracking: TrackingClient, lock: Path, *, reason: str = "", patience_s: float = PATIENCE_S
 ) -> Outcome:
     """Gives the alias back to the version that had it before; twice changes nothing.
 
@@ -156,9 +156,7 @@ def rollback(
         return _moved(tracking, source=source, to=to, by=ROLLBACK, reason=told)
 
 
-def notice(
-    tracking: TrackingResource, lock: Path, *, patience_s: float = PATIENCE_S
-) -> Move | None:
+def notice(tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S) -> Move | None:
     """Records a move that a person made in MLflow's own UI, and puts `previous` right.
 
     Returns it, or None if the champion is where the journal says. Finishes first what a killed
@@ -169,18 +167,18 @@ def notice(
         return _notice(tracking)
 
 
-def settle(tracking: TrackingResource, lock: Path, *, patience_s: float = PATIENCE_S) -> list[Move]:
+def settle(tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S) -> list[Move]:
     """Finishes the moves that killed processes left begun; returns them."""
     with only_one(lock, patience_s=patience_s):
         return _settle(tracking)
 
 
-def champions(tracking: TrackingResource) -> list[Move]:
+def champions(tracking: TrackingClient) -> list[Move]:
     """Returns all moves of the champion, the newest first."""
     return read_journal(tracking.model_tags())[::-1]
 
 
-def wanted_version(tracking: TrackingResource, version: str) -> "ModelVersion":
+def wanted_version(tracking: TrackingClient, version: str) -> "ModelVersion":
     """Returns a version; raises RegistryError, naming those that there are, if it is none."""
     found = tracking.version(version)
     if found is None:
@@ -190,7 +188,7 @@ def wanted_version(tracking: TrackingResource, version: str) -> "ModelVersion":
     return found
 
 
-def newest_version(tracking: TrackingResource) -> str:
+def newest_version(tracking: TrackingClient) -> str:
     """Returns the newest version that was not rolled back; RegistryError if there is none."""
     found = [one for one in tracking.versions({}) if ROLLED_BACK not in one.tags]
     if not found:
@@ -205,7 +203,7 @@ def evidence_of(evaluation: Mapping[str, Any]) -> str:
     return f"{evaluation['manifest_digest'][:12]}-{evaluation['protocol_digest'][:12]}"
 
 
-def _put_right(tracking: TrackingResource) -> None:
+def _put_right(tracking: TrackingClient) -> None:
     _settle(tracking)
     _notice(tracking)
 
@@ -238,7 +236,7 @@ def _judged(
 
 
 def _carry_decision(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     candidate: "ModelVersion",
     holder: "ModelVersion | None",
     *,
@@ -260,7 +258,7 @@ def _carry_decision(
 
 
 def _moved(
-    tracking: TrackingResource, *, source: str, to: str, by: str, reason: str, evidence: str = ""
+    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str = ""
 ) -> Outcome:
     move = _made(tracking, source=source, to=to, by=by, reason=reason, evidence=evidence)
     last = champions(tracking)[0]
@@ -274,7 +272,7 @@ def _moved(
 
 
 def _made(
-    tracking: TrackingResource, *, source: str, to: str, by: str, reason: str, evidence: str
+    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str
 ) -> Move:
     """Writes a move down, carries it out, and reads back that it holds; returns it as done."""
     at = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
@@ -287,7 +285,7 @@ def _made(
     raise _contended(tracking)
 
 
-def _begun(tracking: TrackingResource, move: Move) -> Move:
+def _begun(tracking: TrackingClient, move: Move) -> Move:
     """Writes a move down under the next number; under a later one if another machine took that."""
     for _ in range(ATTEMPTS):
         journal = read_journal(tracking.model_tags())
@@ -300,7 +298,7 @@ def _begun(tracking: TrackingResource, move: Move) -> Move:
     raise _contended(tracking)
 
 
-def _finished(tracking: TrackingResource, move: Move) -> bool:
+def _finished(tracking: TrackingClient, move: Move) -> bool:
     """Marks a move as done; False if another machine wrote its own over it.
 
     If there is a later move by now, the aliases go where that one wants them.
@@ -314,19 +312,19 @@ def _finished(tracking: TrackingResource, move: Move) -> bool:
     return True
 
 
-def _found(tracking: TrackingResource, move: Move) -> Move | None:
+def _found(tracking: TrackingClient, move: Move) -> Move | None:
     journal = read_journal(tracking.model_tags())
     return next((one for one in journal if one.number == move.number), None)
 
 
-def _contended(tracking: TrackingResource) -> RegistryError:
+def _contended(tracking: TrackingClient) -> RegistryError:
     return RegistryError(
         f"other machines keep moving the champion of {tracking.model} at {tracking.uri}; look at "
         "`omokage champions` and ask again when it is quiet"
     )
 
 
-def _settle(tracking: TrackingResource) -> list[Move]:
+def _settle(tracking: TrackingClient) -> list[Move]:
     """Finishes what stands as begun; only the last move says where the aliases belong."""
     journal = read_journal(tracking.model_tags())
     unfinished = [move for move in journal if move.state == BEGUN]
@@ -337,7 +335,7 @@ def _settle(tracking: TrackingResource) -> list[Move]:
     return [move.done() for move in unfinished]
 
 
-def _notice(tracking: TrackingResource) -> Move | None:
+def _notice(tracking: TrackingClient) -> Move | None:
     model = tracking.registered()
     if model is None:
         return None
@@ -354,7 +352,7 @@ def _notice(tracking: TrackingResource) -> Move | None:
     return _made(tracking, source=before, to=now, by=PERSON, reason=reason, evidence="")
 
 
-def _adopt(tracking: TrackingResource, now: str, before: str) -> None:
+def _adopt(tracking: TrackingClient, now: str, before: str) -> None:
     """Begins the journal of a registry that has a champion and is older than journals."""
     tags = wanted_version(tracking, now).tags
     reason = tags.get(DECISION, f"version {now} was champion when the journal began")
@@ -362,7 +360,7 @@ def _adopt(tracking: TrackingResource, now: str, before: str) -> None:
           evidence=tags.get(DECIDED_ON, ""))  # fmt: skip
 
 
-def _carry_out(tracking: TrackingResource, move: Move) -> None:
+def _carry_out(tracking: TrackingClient, move: Move) -> None:
     """Brings aliases and tags to where a move wants them; what is there already is not written."""
     aliases = tracking.aliases()
     source, to = tracking.version(move.source), tracking.version(move.to)
@@ -382,9 +380,7 @@ def _carry_out(tracking: TrackingResource, move: Move) -> None:
         tracking.tag_version(to, _decision_tags(move.by, move.reason, move.evidence))
 
 
-def _place(
-    tracking: TrackingResource, aliases: Mapping[str, str], alias: str, version: str
-) -> None:
+def _place(tracking: TrackingClient, aliases: Mapping[str, str], alias: str, version: str) -> None:
     if aliases.get(alias, "") == version:
         return
     if version:
