@@ -15,7 +15,7 @@ from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from models.registry.client import TrackingClient
 from models.registry.evaluations import Measuring, Terms
-from models.registry.gate import Measured
+from models.registry.gate import MeasuredVersion
 from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folder, promote
 from models.registry.register import VersionEntry, register_version
 from models.registry.sheets import SHEET, generator_sheet
@@ -61,7 +61,7 @@ def champion(
         if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
     context.log.info(outcome.reason)
-    candidate = Measured.of(number, measured)
+    candidate = MeasuredVersion.of(number, measured)
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{registry.model}@{CHAMPION}",

@@ -20,8 +20,8 @@ from studio.opened import open_registered
 def champion_folder(tracking_uri: str) -> Iterator[str]:
     """Yields a temporary folder with the champion's weights, which `load_generator` takes.
 
-    Raises AbsentError if there is no champion; RegistryError if the registry does not answer, or
-    the version is from before models carried their weights.
+    Raises ModelNotFoundError if there is no champion; RegistryError if the registry does not
+    answer, or the version is from before models carried their weights.
     """
     registry = Registry(tracking_uri)
     found = registry.find(parse_model_uri(CHAMPION_URI))

@@ -12,7 +12,7 @@ from models.checkpoints import STATE, TENSORS
 from models.generators import GENERATOR, TRAIN, WEIGHTS, Place, find_generator, load_generator
 from models.networks import GeneratorNet
 from models.registry.load import (
-    OpenedGenerator,
+    ProgramGenerator,
     is_registered,
     program_sha256,
     registered_files,
@@ -51,7 +51,7 @@ def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu")
     if "://" not in url and local.is_dir() and is_registered(local):
         files = registered_files(local)
         sha256 = program_sha256(files)
-        opened = OpenedGenerator(files, device=device)
+        opened = ProgramGenerator(files, device=device)
         return Subject(opened, sha256, "", f"{FOREIGN}/{sha256[:12]}")
     if "://" not in url and not local.exists():
         raise UsageError(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FOLDER = "omokage.folder"  # a version's tag: the training's folder under the home
 
 
-class OpenedGenerator(GeneratorNet):
+class ProgramGenerator(GeneratorNet):
     """The program of a registered model: it takes z, labels and psi, and has no w to be given.
 
     `can_less` says whether its family can do more than the program.
@@ -84,13 +84,13 @@ def registered_files(folder: Path) -> Path:
 def open_files(files: Path, *, device: str | torch.device = "cpu") -> GeneratorNet:
     """Opens what `registered_files` found: the whole generator, or the program of an old version.
 
-    Versions that were registered before models carried their weights give an OpenedGenerator,
+    Versions that were registered before models carried their weights give an ProgramGenerator,
     which draws the same pictures and can do nothing else. Raises RegistryError or TrainingError
     naming the file at fault.
     """
     if (files / WEIGHTS).is_file():
         return load_generator(str(files), device=device)
-    return OpenedGenerator(files, device=device).requires_grad_(False)
+    return ProgramGenerator(files, device=device).requires_grad_(False)
 
 
 def _places(folder: Path) -> tuple[Path, Path]:

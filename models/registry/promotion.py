@@ -1,8 +1,9 @@
-"""Promotion: moves the champion's alias by a journal, so that a kill at any point can be mended.
+"""Promotion: moves the champion's alias through a log, so that a kill at any point is repaired.
 
-A move is written down first (begun), then the aliases and tags follow, then it is done. Whoever
-comes next finishes what stands as begun. One process of a machine at a time holds the lock; what
-two machines on one server may do is read back and settled by the later number (docs/promotion.md).
+A move is written down first (begun), then the aliases and tags follow, then it is done. The next
+call finishes what is still marked as begun. One process of a machine at a time holds the lock;
+what two machines on one server may do is read back and settled by the later number
+(docs/promotion.md).
 """
 
 import contextlib
@@ -17,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 from dataset.errors import RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from models.registry.gate import Decision, Measured, decide
-from models.registry.promotion_log import BEGUN, GATE, PERSON, PROMOTE, ROLLBACK, Move, read_journal
+from models.registry.gate import Decision, MeasuredVersion, decide
+from models.registry.promotion_log import (
+    BEGUN,
+    GATE,
+    PERSON,
+    PROMOTE,
+    ROLLBACK,
+    Promotion,
+    read_promotion_log,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -45,7 +54,7 @@ class Outcome:
     moved: bool
     champion: str  # version that bears the alias now; "" is none
     reason: str
-    move: Move | None = None  # the one that was made
+    move: Promotion | None = None  # the one that was made
 
 
 class PromotionBusyError(RegistryError):
@@ -58,7 +67,7 @@ def lock_folder(store: Store) -> Path:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def promotion_lock(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Keeps other processes of this machine from moving aliases while the block works.
 
     The lock ends with its process, however that ends. Raises PromotionBusyError, naming the file,
@@ -97,14 +106,14 @@ def promote(
     Raises RegistryError if there is no such version, or the champion keeps changing.
     """
     for _ in range(ATTEMPTS):
-        with only_one(lock, patience_s=patience_s):
+        with promotion_lock(lock, patience_s=patience_s):
             _put_right(tracking)
             candidate, holder = wanted_version(tracking, version), tracking.holder(CHAMPION)
         stands = _standing(candidate, holder, settled_on=settled_on)
         if stands:
             return Outcome(False, _number(holder), stands)
         decision, evidence = _judged(candidate, holder, measure)
-        with only_one(lock, patience_s=patience_s):
+        with promotion_lock(lock, patience_s=patience_s):
             _put_right(tracking)
             if _number(tracking.holder(CHAMPION)) == _number(holder):
                 return _carry_decision(
@@ -125,7 +134,7 @@ def promote_anyway(
     patience_s: float = PATIENCE_S,
 ) -> Outcome:
     """Makes a version champion without the gate, because a person says so, with her reason."""
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _put_right(tracking)
         candidate, holder = wanted_version(tracking, version), tracking.holder(CHAMPION)
         if _number(holder) == version:
@@ -141,7 +150,7 @@ def rollback(
 
     The version that is left is tagged with reason and time, and the gate lets it alone after that.
     """
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _put_right(tracking)
         holder, before = tracking.holder(CHAMPION), tracking.holder(PREVIOUS)
         if before is None or _number(before) == _number(holder):
@@ -152,30 +161,34 @@ def rollback(
             )
         source, to = _number(holder), _number(before)
         said = f"version {source or '(none)'} was rolled back to version {to}"
-        told = f"{said}: {reason}" if reason else said
-        return _moved(tracking, source=source, to=to, by=ROLLBACK, reason=told)
+        full_reason = f"{said}: {reason}" if reason else said
+        return _moved(tracking, source=source, to=to, by=ROLLBACK, reason=full_reason)
 
 
-def notice(tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S) -> Move | None:
+def notice(
+    tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S
+) -> Promotion | None:
     """Records a move that a person made in MLflow's own UI, and puts `previous` right.
 
     Returns it, or None if the champion is where the journal says. Finishes first what a killed
     process left begun.
     """
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _settle(tracking)
         return _notice(tracking)
 
 
-def settle(tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S) -> list[Move]:
+def settle(
+    tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S
+) -> list[Promotion]:
     """Finishes the moves that killed processes left begun; returns them."""
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         return _settle(tracking)
 
 
-def champions(tracking: TrackingClient) -> list[Move]:
+def champions(tracking: TrackingClient) -> list[Promotion]:
     """Returns all moves of the champion, the newest first."""
-    return read_journal(tracking.model_tags())[::-1]
+    return read_promotion_log(tracking.model_tags())[::-1]
 
 
 def wanted_version(tracking: TrackingClient, version: str) -> "ModelVersion":
@@ -230,8 +243,8 @@ def _judged(
     evaluation = measure(candidate)
     incumbent = None
     if holder is not None:
-        incumbent = Measured.of(_number(holder), measure(holder))
-    decision = decide(Measured.of(str(candidate.version), evaluation), incumbent)
+        incumbent = MeasuredVersion.of(_number(holder), measure(holder))
+    decision = decide(MeasuredVersion.of(str(candidate.version), evaluation), incumbent)
     return decision, evidence_of(evaluation)
 
 
@@ -273,10 +286,10 @@ def _moved(
 
 def _made(
     tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str
-) -> Move:
+) -> Promotion:
     """Writes a move down, carries it out, and reads back that it holds; returns it as done."""
     at = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    move = Move(0, source, to, by, reason, at, evidence=evidence)
+    move = Promotion(0, source, to, by, reason, at, evidence=evidence)
     for _ in range(ATTEMPTS):
         move = _begun(tracking, move)
         _carry_out(tracking, move)
@@ -285,12 +298,12 @@ def _made(
     raise _contended(tracking)
 
 
-def _begun(tracking: TrackingClient, move: Move) -> Move:
+def _begun(tracking: TrackingClient, move: Promotion) -> Promotion:
     """Writes a move down under the next number; under a later one if another machine took that."""
     for _ in range(ATTEMPTS):
-        journal = read_journal(tracking.model_tags())
+        journal = read_promotion_log(tracking.model_tags())
         number = journal[-1].number + 1 if journal else 1
-        move = Move(number, move.source, move.to, move.by, move.reason, move.at, BEGUN,
+        move = Promotion(number, move.source, move.to, move.by, move.reason, move.at, BEGUN,
                     move.evidence)  # fmt: skip
         tracking.tag_model(move.tag, move.to_json())
         if move.is_same(_found(tracking, move)):
@@ -298,7 +311,7 @@ def _begun(tracking: TrackingClient, move: Move) -> Move:
     raise _contended(tracking)
 
 
-def _finished(tracking: TrackingClient, move: Move) -> bool:
+def _finished(tracking: TrackingClient, move: Promotion) -> bool:
     """Marks a move as done; False if another machine wrote its own over it.
 
     If there is a later move by now, the aliases go where that one wants them.
@@ -306,14 +319,14 @@ def _finished(tracking: TrackingClient, move: Move) -> bool:
     if not move.is_same(_found(tracking, move)):
         return False
     tracking.tag_model(move.tag, move.done().to_json())
-    last = read_journal(tracking.model_tags())[-1]
+    last = read_promotion_log(tracking.model_tags())[-1]
     if last.number > move.number:
         _carry_out(tracking, last)
     return True
 
 
-def _found(tracking: TrackingClient, move: Move) -> Move | None:
-    journal = read_journal(tracking.model_tags())
+def _found(tracking: TrackingClient, move: Promotion) -> Promotion | None:
+    journal = read_promotion_log(tracking.model_tags())
     return next((one for one in journal if one.number == move.number), None)
 
 
@@ -324,9 +337,9 @@ def _contended(tracking: TrackingClient) -> RegistryError:
     )
 
 
-def _settle(tracking: TrackingClient) -> list[Move]:
+def _settle(tracking: TrackingClient) -> list[Promotion]:
     """Finishes what stands as begun; only the last move says where the aliases belong."""
-    journal = read_journal(tracking.model_tags())
+    journal = read_promotion_log(tracking.model_tags())
     unfinished = [move for move in journal if move.state == BEGUN]
     for move in unfinished:
         if move is journal[-1]:
@@ -335,11 +348,11 @@ def _settle(tracking: TrackingClient) -> list[Move]:
     return [move.done() for move in unfinished]
 
 
-def _notice(tracking: TrackingClient) -> Move | None:
+def _notice(tracking: TrackingClient) -> Promotion | None:
     model = tracking.registered()
     if model is None:
         return None
-    journal = read_journal(model.tags)
+    journal = read_promotion_log(model.tags)
     aliases = {name: str(version) for name, version in model.aliases.items()}
     now, before = aliases.get(CHAMPION, ""), journal[-1].to if journal else ""
     if now == before:
@@ -360,7 +373,7 @@ def _adopt(tracking: TrackingClient, now: str, before: str) -> None:
           evidence=tags.get(DECIDED_ON, ""))  # fmt: skip
 
 
-def _carry_out(tracking: TrackingClient, move: Move) -> None:
+def _carry_out(tracking: TrackingClient, move: Promotion) -> None:
     """Brings aliases and tags to where a move wants them; what is there already is not written."""
     aliases = tracking.aliases()
     source, to = tracking.version(move.source), tracking.version(move.to)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.evaluations import PROTOCOL, WEIGHTS
-from models.registry.gate import Measured
+from models.registry.gate import MeasuredVersion
 from models.registry.load import FOLDER
 from models.registry.model_page import METRIC, NUMBERS, Links, model_page, version_page
 
@@ -39,7 +39,7 @@ class VersionEntry:
     @property
     def tags(self) -> dict[str, str]:
         """The version's tags; a number that was not measured has none."""
-        metric = Measured.of("", self.measured).metric
+        metric = MeasuredVersion.of("", self.measured).metric
         numbers = {name: self.measured.get(name) for name in (metric, *NUMBERS)}
         texts = {
             GENERATOR: self.current["id"],

@@ -29,14 +29,14 @@ def swap_sheet(folder: str) -> bytes:
     the first labels; without labels, characters as they come.
     """
     from models.generators import load_generator, typical_rows  # these import torch
-    from models.registry.load import OpenedGenerator, is_registered, registered_files
+    from models.registry.load import ProgramGenerator, is_registered, registered_files
     from models.sampling import draw, grid
     from models.tables import swap_table
 
     network: GeneratorNet
     if is_registered(Path(folder)):
         files = registered_files(Path(folder))
-        folder, network = str(files), OpenedGenerator(files)
+        folder, network = str(files), ProgramGenerator(files)
     else:
         network = load_generator(folder)
     # A family may know a part of the manifest's labels, in an order of its own, or none of them.

@@ -23,7 +23,7 @@ from models.registry.promotion import (
     rollback,
     wanted_version,
 )
-from models.registry.promotion_log import DONE, Move
+from models.registry.promotion_log import DONE, Promotion
 from models.registry.sheets import SHEET, champion_sheet
 from pipeline.build import resources
 from pipeline.commands.options import home_option
@@ -149,13 +149,13 @@ def _tell(store: Store, tracking: TrackingClient, outcome: Outcome) -> None:
         click.echo(f"its grid   {store.url(SHEET)}")
 
 
-def _in_words(move: Move, distance: str) -> str:
+def _in_words(move: Promotion, distance: str) -> str:
     when = f"{move.at[:10]} {move.at[11:16]}"
     way = f"{move.source or '(none)'} → {move.to or '(none)'}"
     unfinished = "" if move.state == DONE else " (begun; the next command finishes it)"
     return f"{when}  {way:<12} {move.by:<9} {distance:<30} {move.reason}{unfinished}"
 
 
-def _json_line(move: Move, distance: str) -> str:
+def _json_line(move: Promotion, distance: str) -> str:
     held = json.loads(move.to_json())
     return json.dumps({"number": move.number, "distance": distance, **held}, ensure_ascii=False)

@@ -34,14 +34,14 @@ from models.registry.promotion import (
     champions,
     newest_version,
     notice,
-    only_one,
     promote,
     promote_anyway,
+    promotion_lock,
     rollback,
     settle,
     wanted_version,
 )
-from models.registry.promotion_log import PREFIX, Move, read_journal
+from models.registry.promotion_log import PREFIX, Promotion, read_promotion_log
 from pipeline.automation.alias_sensor import champion_moved
 from pipeline.cli import cli
 from pipeline.processes import free_port, running, wait_until_answering
@@ -101,7 +101,7 @@ class Desk:
     def crown(self, version: str) -> None:
         """Writes what a promotion leaves behind, in one go."""
         before, number = self.aliases().get(CHAMPION, ""), len(self.moves()) + 1
-        move = Move(number, before, version, "gate", "won", "2026-11-21T00:00:00", "done")
+        move = Promotion(number, before, version, "gate", "won", "2026-11-21T00:00:00", "done")
         self.tracking.tag_model(move.tag, move.to_json())
         self.tracking.set_alias(CHAMPION, version)
         if before:
@@ -367,7 +367,7 @@ def test_promotions_at_once_come_one_after_the_other(registry: Registry, mover: 
 def test_who_waits_too_long_is_told_for_what(registry: Registry) -> None:
     desk = registry.desk(100.0)
     with (
-        only_one(desk.lock),
+        promotion_lock(desk.lock),
         pytest.raises(PromotionBusyError, match=r"at work and has held .*promotion\.lock for 0 s"),
     ):
         rollback(desk.tracking, desk.lock, patience_s=0.2)
@@ -381,10 +381,10 @@ class Elsewhere(TrackingClient):
 
     def set_alias(self, alias: str, version: str) -> None:
         other = TrackingClient(uri=self.uri, model=self.model)
-        ours = read_journal(other.model_tags())[-1]
+        ours = read_promotion_log(other.model_tags())[-1]
         if alias == CHAMPION and ours.to == version:
             number = ours.number + (0 if self.over else 1)
-            theirs = Move(number, "1", "3", "promote", "there", "2026-11-21T00:00:00", "done")
+            theirs = Promotion(number, "1", "3", "promote", "there", "2026-11-21T00:00:00", "done")
             other.tag_model(theirs.tag, theirs.to_json())
             other.set_alias(CHAMPION, "3")
         super().set_alias(alias, version)
