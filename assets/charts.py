@@ -1,8 +1,10 @@
-"""Charts of the labels: how frequent each is, and which come together; one small picture."""
+"""Charts: the labels' frequencies and pairs, the curves of a training and of a comparison."""
 
 import base64
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -10,15 +12,29 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter, ScalarFormatter
 from PIL import Image
 
 from dataset.labels import OUTNUMBERED, TOO_FREQUENT, TOO_RARE, LabelsFile
+from dataset.store import Store
 
 CUT_SHOWN = 12  # the most frequent of the tags that were cut
 INK, GRID = "#2b2a33", "#d9d6cf"
 KEPT, CUT = "#5b6fb5", "#c4c1ba"
 LIFTS = ("never", "1/4", "1/2", "as by chance", "2x", "4x")
 _DPI = 80
+PROGRESS = "progress.jsonl"
+# What a curve is, in the words of the legend; other numbers of a tick are not drawn.
+LOSSES = {
+    "d": ("critic: real from fake", "#5b6fb5"),
+    "g": ("generator: fooling it", "#b5473c"),
+}
+LABEL_LOSSES = {
+    "d_labels": ("critic: labels of reals", "#5b6fb5"),
+    "g_labels": ("generator: labels asked for", "#b5473c"),
+}
+_POINTS = 400  # points a curve: more than the picture is wide in pixels
+_COMPARISON_DPI = 90
 _COLOURS = 128  # of the palette: flat charts need no more, and take a third of the bytes
 
 
@@ -113,3 +129,101 @@ def png_of(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def curves_chart(store: Store, folder: str) -> dg.MarkdownMetadataValue:
+    """Returns the losses of the training in `folder` as one inline PNG (Markdown)."""
+    content = base64.b64encode(curves_png(read_ticks(store, folder))).decode()
+    return dg.MetadataValue.md(f"![losses](data:image/png;base64,{content})")
+
+
+def read_ticks(store: Store, folder: str) -> list[dict[str, float]]:
+    """Returns what a training told at each tick, in order; [] if it told nothing."""
+    path = f"{folder}/{PROGRESS}"
+    if not store.exists(path):
+        return []
+    return [json.loads(line) for line in store.read_bytes(path).splitlines()]
+
+
+def curves_png(ticks: Sequence[Mapping[str, float]]) -> bytes:
+    """Draws the losses against thousands of pictures seen, adversarial beside those of labels."""
+    figure = Figure(figsize=(9.0, 2.9), dpi=_DPI)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    left, right = figure.subplots(1, 2)
+    shown = _thinned(ticks)
+    _draw_losses(left, shown, LOSSES, title="Losses")
+    _draw_losses(right, shown, LABEL_LOSSES, title="Losses of the labels")
+    return png_of(figure)
+
+
+def _thinned(ticks: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Every so manieth tick, the last one always."""
+    step = max(1, -(-len(ticks) // _POINTS))
+    return list(ticks[::-1][::step])[::-1]
+
+
+def _draw_losses(
+    axes: Axes,
+    ticks: Sequence[Mapping[str, float]],
+    curves: Mapping[str, tuple[str, str]],
+    *,
+    title: str,
+) -> None:
+    for name, (words, colour) in curves.items():
+        told = [tick for tick in ticks if name in tick]
+        if told:
+            seen = [tick["images_seen"] / 1000 for tick in told]
+            axes.plot(seen, [tick[name] for tick in told], color=colour, label=words, linewidth=1.3)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("thousands of pictures seen", fontsize=8.5, color=INK)
+    axes.tick_params(colors=INK, length=0, labelsize=8)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if axes.lines:
+        axes.legend(fontsize=8, frameon=False)
+    for name in ("top", "right"):
+        axes.spines[name].set_visible(False)
+
+
+def comparison_png(entrants: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draws the curves of outcomes in two charts side by side, scores on a log scale."""
+    drawn = [one for one in entrants if one["curve"]]
+    figure = Figure(figsize=(10.5, max(4.0, 0.26 * len(drawn) + 1.4)), dpi=_COMPARISON_DPI)
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
+    left, right = figure.subplots(1, 2, sharey=True)
+    colours = colormaps["tab10" if len(drawn) <= 10 else "tab20"]
+    for number, one in enumerate(drawn):
+        scores = [point["score"] for point in one["curve"]]
+        for axes, key in ((left, "images_seen"), (right, "minutes")):
+            places = [point[key] for point in one["curve"]]
+            axes.plot(
+                places, scores, "o-", color=colours(number % colours.N), markersize=3,
+                linewidth=1.4, label=one["name"],
+            )  # fmt: skip
+    _dress_axes(left, "pictures seen")
+    _dress_axes(right, "minutes of training")
+    left.xaxis.set_major_formatter(EngFormatter(sep=""))
+    left.set_ylabel(next((one["score"] for one in drawn), "score"), fontsize=9, color=INK)
+    if drawn:
+        # In the table's order, which is not that of the curves' ends.
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            loc="outside right upper", fontsize=8.5, frameon=False,
+        )  # fmt: skip
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _dress_axes(axes: Axes, words: str) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.tick_params(colors=INK, labelsize=8, which="both")
+    if axes.get_ylim()[1] > 10 * axes.get_ylim()[0]:  # minor ticks would crowd each other
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(words, fontsize=9, color=INK)
+    axes.set_xlim(left=0)
+    axes.grid(color=GRID, linewidth=0.6, which="both")
+    for name in ("top", "right"):
+        axes.spines[name].set_visible(False)

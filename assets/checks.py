@@ -7,7 +7,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.faults import plain_failures
+from assets.reporting import plain_failures
 from assets.resources import StoreResource
 from crawlers.audit import audit
 from dataset.errors import OmokageError

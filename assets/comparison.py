@@ -12,13 +12,14 @@ import dagster as dg
 from PIL import Image
 
 from assets.evaluation import evaluate
-from assets.faults import plain_failures
 from assets.previews import inline
-from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.tables import OWNERS
+from assets.reporting import OWNERS, plain_failures
+from assets.resources import ChildProcess, StoreResource
+from assets.resources.tracking import INTERRUPTS
 from dataset.errors import ConfigError, TrainingError
 from dataset.manifest import load_manifest, read_split
 from dataset.store import Store
+from models.registry.client import TrackingClient
 
 if TYPE_CHECKING:
     from models.comparison.plan import Plan
@@ -47,7 +48,7 @@ comparison = dg.AssetSpec(
 
 def prepared(
     store: Store,
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     plan: "Plan",
     *,
     manifest: str,
@@ -91,7 +92,7 @@ def carried_out(
     store: StoreResource,
     child: ChildProcess,
     *,
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     folder: str,
     name: str,
 ) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def carried_out(
             "omokage.dagster_run": context.run.run_id,
         },
     )
-    with tracking.open_run(plan["mlflow_run"]):
+    with tracking.open_run(plan["mlflow_run"], interrupts=INTERRUPTS):
         outcome = _worked(
             context, store, child, tracking=tracking, plan=plan, run_id=run_id, out=out, name=name
         )
@@ -140,7 +141,7 @@ def _worked(
     store: StoreResource,
     child: ChildProcess,
     *,
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     plan: dict[str, Any],
     run_id: str,
     out: str,
@@ -151,7 +152,7 @@ def _worked(
 
     opened, trained = store.open(), False
     try:
-        with tracking.open_run(run_id):
+        with tracking.open_run(run_id, interrupts=INTERRUPTS):
             made = child.run(
                 context,
                 _training(store.root, plan, out, name),
@@ -193,7 +194,7 @@ def _exit_code(failure: dg.Failure) -> int:
 
 
 def _log_labels(
-    store: Store, tracking: TrackingResource, plan: dict[str, Any], run_id: str, *, out: str
+    store: Store, tracking: TrackingClient, plan: dict[str, Any], run_id: str, *, out: str
 ) -> None:
     """Draws one hair colour after the other; into the entrant's folder and its MLflow run."""
     from models.comparison.pictures import label_table
@@ -208,7 +209,7 @@ def _log_labels(
 
 
 def reported(
-    context: dg.OpExecutionContext, store: Store, tracking: TrackingResource, folder: str
+    context: dg.OpExecutionContext, store: Store, tracking: TrackingClient, folder: str
 ) -> dict[str, Any]:
     """Writes the report of a comparison, hands it to MLflow and Dagster, and returns the results.
 
@@ -220,7 +221,7 @@ def reported(
     plan = store.read_json(f"{folder}/{PLAN}")
     outcomes = [store.read_json(f"{folder}/entrants/{one}/{OUTCOME}") for one in plan["order"]]
     result = results(plan, outcomes)
-    with plain_failures(), tracking.open_run(plan["mlflow_run"]):
+    with plain_failures(), tracking.open_run(plan["mlflow_run"], interrupts=INTERRUPTS):
         pictures = _pictures(store, folder, result)
         text = markdown(result, pictures={name: name for name in pictures})
         store.write_json(f"{folder}/{RESULTS}", result)
@@ -235,14 +236,14 @@ def reported(
 
 def _pictures(store: Store, folder: str, result: dict[str, Any]) -> dict[str, bytes]:
     """Draws and writes curves and grids; leaves out what there is nothing to show of."""
-    from assets.comparison_charts import curves_png
+    from assets.charts import comparison_png
     from models.comparison.outcomes import MEASURED
     from models.comparison.pictures import side_by_side
     from models.comparison.report import CURVES, GRIDS
 
     made = {}
     if any(one["curve"] for one in result["entrants"]):
-        made[CURVES] = curves_png(result["entrants"])
+        made[CURVES] = comparison_png(result["entrants"])
     done = [one["name"] for one in result["entrants"] if one["state"] == MEASURED]
     if done:
         labels, rows = _eval_rows(store, result["plan"]["manifest"])
@@ -265,7 +266,7 @@ def _eval_rows(store: Store, manifest: str) -> tuple[list[str], "Rows"]:
 
 
 def _log_report(
-    tracking: TrackingResource, result: dict[str, Any], text: str, pictures: dict[str, bytes]
+    tracking: TrackingClient, result: dict[str, Any], text: str, pictures: dict[str, bytes]
 ) -> None:
     """Puts the report onto the comparison's own MLflow run: files, best distance, description."""
     run_id, client = result["plan"]["mlflow_run"], tracking.client()

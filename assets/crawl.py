@@ -3,10 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.faults import plain_failures
 from assets.previews import blob_sheet, inline
+from assets.reporting import OWNERS, plain_failures, reasons, tags_of
 from assets.resources import ChildProcess, StoreResource
-from assets.tables import OWNERS, reasons, tags_of
 from crawlers.ledger import Ledger
 from crawlers.sites import Site
 from dataset.store import Store

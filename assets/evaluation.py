@@ -8,12 +8,10 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.faults import plain_failures
 from assets.generator import CURRENT
 from assets.previews import inline
+from assets.reporting import OWNERS, Stopwatch, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS
 from dataset.manifest import load_manifest
 from dataset.store import Store
 
@@ -87,7 +85,7 @@ def evaluation(
     `fd_efficientnet_lite0`; it is not an FID.
     """
     watch = Stopwatch()
-    opened = store.open()
+    opened, registry = store.open(), tracking.open()
     with plain_failures():
         manifest = load_manifest(opened, None)
         current = opened.read_json(CURRENT)
@@ -105,9 +103,9 @@ def evaluation(
     pictures = {name: opened.read_bytes(made[name]) for name in PREVIEWS if name in made}
     with plain_failures():
         step = current["images_seen"]
-        tracking.log_evaluation(current["mlflow_run"], made, step=step)
+        registry.log_evaluation(current["mlflow_run"], made, step=step)
         for name, png in pictures.items():
-            tracking.log_picture_of_step(current["mlflow_run"], f"eval_{name}", png, step=step)
+            registry.log_picture_of_step(current["mlflow_run"], f"eval_{name}", png, step=step)
     return dg.MaterializeResult(
         metadata={
             **numbers_of(made),

@@ -15,7 +15,7 @@ import dagster as dg
 
 from assets.generator import CURRENT
 from assets.resources import StoreResource
-from models.promotion import MAX_COPIED_FRAC, MIN_MEMORY_RATIO
+from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO
 
 MIN_FLIPS = 0.6  # chance gives 0.5
 MIN_AP_GAIN_FRAC = 0.1  # of the way from chance to the reals

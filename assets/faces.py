@@ -6,12 +6,10 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.faults import plain_failures
 from assets.lineage import FACES_LINEAGE
 from assets.previews import contact_sheet, inline
+from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, reasons, tags_of
 from assets.resources import ComputeResource, StoreResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema, reasons, tags_of
 from dataset.faces import FaceSettings, crop_shards
 from dataset.schemas import FACES
 from dataset.store import Store

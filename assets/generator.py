@@ -8,15 +8,14 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.curves import curves_chart
-from assets.faults import plain_failures
+from assets.charts import curves_chart
 from assets.previews import MAX_BYTES, inline
+from assets.reporting import OWNERS, Stopwatch, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.resources.run_pages import describe, run_url, training_note
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, tags_of
+from assets.resources.tracking import INTERRUPTS
 from dataset.manifest import load_manifest
 from dataset.store import Store
+from models.registry.run_pages import describe, run_url, training_note
 
 if TYPE_CHECKING:
     from assets.growth import Plan
@@ -94,7 +93,7 @@ def generator(
     from models.presets import preset
     from models.training.checkpoint import finished
 
-    opened = store.open()
+    opened, registry = store.open(), tracking.open()
     with plain_failures():
         overrides = [f"{key}={value}" for key, value in config.overrides.items()]
         manifest = load_manifest(opened, None)
@@ -106,7 +105,7 @@ def generator(
             grow_kimg=config.grow_kimg,
             current=opened.read_json(CURRENT) if opened.exists(CURRENT) else None,
         )
-        run_id = tracking.run_for(
+        run_id = registry.run_for(
             plan.name,
             name=f"{settings.family} {plan.name}",
             tags={
@@ -118,14 +117,14 @@ def generator(
             },
         )
         note = training_note(
-            tracking,
+            registry,
             manifest,
             dataclasses.asdict(plan.settings),
             folder=plan.folder,
             reason=plan.reason,
             dagster_run=context.run.run_id,
         )
-        describe(tracking, run_id, store=opened, manifest=manifest, note=note)
+        describe(registry, run_id, store=opened, manifest=manifest, note=note)
     context.log.info(f"{plan.name}: {plan.reason}")
     begun = bool(finished(opened, f"{plan.folder}/checkpoints"))
     if plan.origin:
@@ -135,7 +134,7 @@ def generator(
     arguments += [part for text in overrides for part in ("--set", text)]
     if plan.origin:
         arguments += ["--continue-from", plan.continue_from]
-    with tracking.open_run(run_id):
+    with registry.open_run(run_id, interrupts=INTERRUPTS):
         made = child.run(
             context,
             arguments,
@@ -173,7 +172,7 @@ def generator(
             "manifest": manifest.digest,
             "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
             "mlflow_run": run_id,
-            "mlflow_page": dg.MetadataValue.url(run_url(tracking, run_id)),
+            "mlflow_page": dg.MetadataValue.url(run_url(registry, run_id)),
             "dagster/uri": opened.url(f"{plan.folder}/generator"),
             **_last_losses(facts),
             "curves": curves,

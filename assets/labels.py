@@ -4,11 +4,9 @@ import dagster as dg
 from pydantic import Field
 
 from assets.charts import labels_chart
-from assets.faults import plain_failures
 from assets.lineage import LABELS_COLUMNS, LABELS_LINEAGE
+from assets.reporting import OWNERS, Stopwatch, plain_failures, tags_of
 from assets.resources import StoreResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, tags_of
 from dataset.labels import LabelSettings, LabelsFile, choose_labels
 
 CUT_LISTED = 40

@@ -6,12 +6,10 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.faults import plain_failures
 from assets.lineage import machine_labels_lineage
 from assets.previews import inline
+from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema, tags_of
 from dataset.errors import ConfigError
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema
 from dataset.store import Store

@@ -3,11 +3,9 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.faults import plain_failures
 from assets.lineage import manifest_lineage
+from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, tags_of
 from assets.resources import StoreResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, column_schema, tags_of
 from dataset.machine import DEFAULT_THRESHOLD
 from dataset.manifest import Manifest, build_manifest
 from dataset.schemas import MACHINE_LABELS_PATH, manifest_schema

@@ -6,12 +6,18 @@ import dagster as dg
 import pyarrow.compute as pc
 from PIL import Image
 
-from assets.faults import plain_failures
 from assets.lineage import POSTS_LINEAGE
 from assets.previews import blob_sheet, inline
+from assets.reporting import (
+    OWNERS,
+    Stopwatch,
+    boards_table,
+    column_schema,
+    plain_failures,
+    reasons,
+    tags_of,
+)
 from assets.resources import StoreResource
-from assets.stopwatch import Stopwatch
-from assets.tables import OWNERS, boards_table, column_schema, reasons, tags_of
 from crawlers.export import export_posts
 from crawlers.sites import load_sites
 from dataset.schemas import POSTS, read_table

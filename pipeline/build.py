@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.champion import champion
 from assets.checks import table_checks
 from assets.comparison import comparison
 from assets.crawl import crawl_asset
@@ -22,7 +23,6 @@ from assets.labels import labels
 from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.posts import posts_asset
-from assets.registry import champion
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest

@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.comparison import FOLDER, carried_out, prepared, reported
-from assets.faults import plain_failures
+from assets.reporting import plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from models.comparison.sets import SETS, WHAT, Choice
 
@@ -102,7 +102,7 @@ def plan(
         facts = {name: getattr(config, name) for name in ("sets", "seed", "fakes", "repeats")}
         folder = prepared(
             store.open(),
-            tracking,
+            tracking.open(),
             chosen,
             manifest=config.manifest,
             facts={**facts, "measure_again": config.measure_again},
@@ -134,7 +134,7 @@ def entrant(
             context,
             store,
             child,
-            tracking=tracking,
+            tracking=tracking.open(),
             folder=f"{FOLDER}/{chosen['comparison']}",
             name=chosen["entrant"],
         )
@@ -149,7 +149,7 @@ def report(
     tracking: TrackingResource,
 ) -> str:
     """Writes table, curves and grids, and reports them as `comparison`; returns its id."""
-    reported(context, store.open(), tracking, f"{FOLDER}/{done[0]}")
+    reported(context, store.open(), tracking.open(), f"{FOLDER}/{done[0]}")
     return done[0]
 
 

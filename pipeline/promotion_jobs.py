@@ -1,16 +1,22 @@
 """Jobs that move the champion's alias for a person, and the one that draws its sheet anew."""
 
+import functools
 import io
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.faults import plain_failures
-from assets.measuring import on_todays_terms
+from assets.evaluation import evaluate
 from assets.previews import inline
-from assets.promotion import (
+from assets.reporting import plain_failures
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from dataset.errors import RegistryError, UsageError
+from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.evaluations import on_todays_terms
+from models.registry.promotion import (
     CHAMPION,
     Outcome,
     lock_folder,
@@ -20,10 +26,7 @@ from assets.promotion import (
     rollback,
     wanted_version,
 )
-from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.sheets import champion_sheet
-from dataset.errors import RegistryError, UsageError
-from dataset.store import Store
+from models.registry.sheets import champion_sheet
 
 
 class PromoteConfig(dg.Config):
@@ -59,7 +62,7 @@ def asked_promotion(
     context: Any,
     child: ChildProcess,
     store: Store,
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     *,
     version: str,
     force: bool,
@@ -75,10 +78,7 @@ def asked_promotion(
     number, lock = str(chosen.version), lock_folder(store)
     if force:
         return promote_anyway(tracking, lock, number, reason=reason.strip())
-    # An op's context does all that an asset's does here.
-    measure = on_todays_terms(
-        cast(dg.AssetExecutionContext, context), child, store, tracking=tracking, version=chosen
-    )
+    measure = on_todays_terms(functools.partial(evaluate, context, child), store, tracking, chosen)
     return promote(tracking, lock, number, measure=measure)
 
 
@@ -93,18 +93,18 @@ def promote_op(
     tracking: TrackingResource,
 ) -> None:
     """Promotes, and draws the new champion's sheet."""
-    opened = store.open()
+    opened, registry = store.open(), tracking.open()
     with plain_failures():
         outcome = asked_promotion(
             context,
             child,
             opened,
-            tracking,
+            registry,
             version=config.version,
             force=config.force,
             reason=config.reason,
         )
-    _tell(context, opened, tracking, outcome)
+    _tell(context, opened, registry, outcome)
 
 
 @dg.op(name="roll_back", description="Gives the alias back to the version that had it before.")
@@ -115,10 +115,10 @@ def rollback_op(
     tracking: TrackingResource,
 ) -> None:
     """Rolls back, and draws the champion's sheet."""
-    opened = store.open()
+    opened, registry = store.open(), tracking.open()
     with plain_failures():
-        outcome = rollback(tracking, lock_folder(opened), reason=config.reason)
-    _tell(context, opened, tracking, outcome)
+        outcome = rollback(registry, lock_folder(opened), reason=config.reason)
+    _tell(context, opened, registry, outcome)
 
 
 @dg.op(name="draw_sheet", description="Draws a fresh sample sheet of the champion.")
@@ -129,19 +129,19 @@ def champion_sheet_op(
     tracking: TrackingResource,
 ) -> None:
     """Draws the sheet to champion.png and into the version's MLflow run."""
-    opened = store.open()
+    opened, registry = store.open(), tracking.open()
     with plain_failures():
-        number = config.version or tracking.aliases().get(CHAMPION, "")
+        number = config.version or registry.aliases().get(CHAMPION, "")
         if not number:
-            raise RegistryError(f"{tracking.model} has no {CHAMPION}; promote a version first")
-        sheet = champion_sheet(opened, tracking, wanted_version(tracking, number))
-    metadata = _sheet_metadata(opened, tracking, number, sheet)
+            raise RegistryError(f"{registry.model} has no {CHAMPION}; promote a version first")
+        sheet = champion_sheet(opened, registry, wanted_version(registry, number))
+    metadata = _sheet_metadata(opened, registry, number, sheet)
     context.log_event(dg.AssetObservation(CHAMPION, metadata=metadata))
     context.add_output_metadata(metadata)
 
 
 def _tell(
-    context: dg.OpExecutionContext, store: Store, tracking: TrackingResource, outcome: Outcome
+    context: dg.OpExecutionContext, store: Store, tracking: TrackingClient, outcome: Outcome
 ) -> None:
     """Puts what came of it onto the run; a sheet that cannot be drawn takes no move back."""
     context.log.info(outcome.reason)
@@ -163,7 +163,7 @@ def _tell(
 
 
 def _sheet_metadata(
-    store: Store, tracking: TrackingResource, number: str, sheet: bytes
+    store: Store, tracking: TrackingClient, number: str, sheet: bytes
 ) -> dict[str, Any]:
     return {
         "version": number,

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pyarrow.parquet as pq
 
 from assets.generator import CURRENT as GENERATOR_PATH
-from assets.model_page import distance_in_words
-from assets.promotion import CHAMPION
-from assets.sheets import SHEET
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
 from dataset.store import Store
+from models.registry.model_page import distance_in_words
+from models.registry.promotion import CHAMPION
+from models.registry.sheets import SHEET
 from pipeline.build import resources
 from pipeline.settings import Settings
 
@@ -48,7 +48,7 @@ def _rows(store: Store, path: str) -> int:
 
 def champion_lines(settings: Settings) -> list[str]:
     """Returns who is champion and where its sample grid lies."""
-    tracking = resources(settings)["tracking"]
+    tracking = resources(settings)["tracking"].open()
     if settings.tracking_uri.startswith("sqlite:///") and not tracking.database_exists():
         return ["champion   none yet: make demo"]
     holder = tracking.holder(CHAMPION)

@@ -5,8 +5,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from assets.resources.mlflow_database import SQLITE, lay_out
 from dataset.errors import ConfigError
+from models.registry.client import SQLITE, lay_out
 from pipeline.board import board_server, board_url, check_same_collection
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
 from pipeline.processes import (

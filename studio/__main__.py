@@ -55,8 +55,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _serve(options: argparse.Namespace) -> None:
     # Slow to import; a port that is taken, and a password without a user, are told before.
+    from models.registry.model_uri import is_model_uri
     from studio.page.serve import PASSWORD, Address, serve
-    from studio.registry import is_model_uri
     from studio.source import ModelSource
     from studio.studio import Studio
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from dataset.errors import RegistryError
 from models.io.generators import WEIGHTS
 from models.labels import split_names
-from models.registered.opened import registered_files
+from models.registry.load import registered_files
+from models.registry.model_uri import Registry, parse_model_uri
 from models.sampling.draw import asked_labels, draw, grid
 from models.sampling.png import drawing_facts, png_bytes
 from studio.default_model import CHAMPION_URI
 from studio.opened import open_registered
-from studio.registry import Registry, parse_model_uri
 
 
 @contextlib.contextmanager
 def champion_folder(tracking_uri: str) -> Iterator[str]:
     """Yields a temporary folder with the champion's weights, which `load_generator` takes.
 
-    Raises AbsentError if there is no champion; RegistryError if the registry does not answer, or
-    the version is from before models carried their weights.
+    Raises ModelNotFoundError if there is no champion; RegistryError if the registry does not
+    answer, or the version is from before models carried their weights.
     """
     registry = Registry(tracking_uri)
     found = registry.find(parse_model_uri(CHAMPION_URI))

@@ -13,11 +13,11 @@ from models.io.generators import CHECKPOINTS, GENERATOR, WEIGHTS, find_generator
 from models.io.generators import typical_rows as read_typical_rows
 from models.io.tensors import generator_digest
 from models.labels import Rows
-from models.registered.export import PROGRAM
-from models.registered.opened import OpenedGenerator, is_registered, open_files, registered_files
+from models.registry.export import PROGRAM
+from models.registry.load import ProgramGenerator, is_registered, open_files, registered_files
+from models.registry.model_uri import Registry, ResolvedModel, format_time, parse_model_uri
 from models.training.checkpoint import TENSORS
 from models.training.devices import gpu_count
-from studio.registry import Found, Registry, parse_model_uri, told_time
 
 DIGEST = "sha256:"  # begins the key of a model that is no version of a registered one
 DIGEST_DIGITS = 16
@@ -88,7 +88,7 @@ def open_registered(uri: str, *, tracking_uri: str, device: str = "cpu") -> Open
     return open_found(registry, registry.find(parse_model_uri(uri)), device=device)
 
 
-def open_found(registry: Registry, found: Found, *, device: str = "cpu") -> OpenModel:
+def open_found(registry: Registry, found: ResolvedModel, *, device: str = "cpu") -> OpenModel:
     """Fetches and opens a model that the registry found; raises as `open_registered` does."""
     place = usable_device(device)
     with tempfile.TemporaryDirectory(prefix="omokage-model-") as temporary:
@@ -123,7 +123,7 @@ def _nameless(name: str, generator: GeneratorNet, typical: Rows, *, trained: str
 
 
 def _limits(name: str, generator: GeneratorNet) -> str:
-    if isinstance(generator, OpenedGenerator) and generator.can_less:
+    if isinstance(generator, ProgramGenerator) and generator.can_less:
         return f"{name} was registered without its weights, so it draws from seeds and labels alone"
     return ""
 
@@ -146,4 +146,4 @@ def _made(folder: str) -> str:
 
 
 def _file_time(path: Path) -> str:
-    return told_time(path.stat().st_mtime)
+    return format_time(path.stat().st_mtime)

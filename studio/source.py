@@ -5,16 +5,16 @@ import time
 from collections import OrderedDict
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from studio.default_model import CHAMPION_URI
-from studio.opened import DIGEST, OpenModel, open_folder, open_found
-from studio.registry import (
-    AbsentError,
+from models.registry.model_uri import (
+    ModelNotFoundError,
     ModelUri,
     Registry,
-    SilentError,
+    RegistryUnavailableError,
     is_model_uri,
     parse_model_uri,
 )
+from studio.default_model import CHAMPION_URI
+from studio.opened import DIGEST, OpenModel, open_folder, open_found
 
 RETRY_S = 10.0  # after a registry that did not answer or a version that cannot be opened
 
@@ -124,7 +124,7 @@ class ModelSource:
         wait_s, going_on = RETRY_S, f"Drawing goes on with {self._title()}."
         try:
             self._look()
-        except AbsentError:
+        except ModelNotFoundError:
             alias = self._uri.alias if self._uri else ""
             self._notice = f"No version is the {alias} any more. {going_on}"
             wait_s = self._look_every_s
@@ -193,15 +193,15 @@ class ModelSource:
 
     def _fetched(self, key: str, uri: ModelUri) -> OpenModel:
         if time.monotonic() < self._silent_until:  # whoever waited need not wait once more
-            raise SilentError(self._registry.silence)
+            raise RegistryUnavailableError(self._registry.silence)
         try:
             found = self._registry.find(uri)
-        except AbsentError as error:
+        except ModelNotFoundError as error:
             raise UsageError(
                 f"This link was made by version {uri.version} of {uri.name}, which "
                 f"{self._registry.place} does not have."
             ) from error
-        except SilentError:
+        except RegistryUnavailableError:
             self._silent_until = time.monotonic() + self._look_every_s
             raise
         model = open_found(self._registry, found, device=self._device)

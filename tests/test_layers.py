@@ -66,6 +66,17 @@ def test_gradio_is_imported_for_the_page_alone() -> None:
     assert found == {"studio/page"}
 
 
+def test_models_import_mlflow_for_the_trainer_and_the_registry_alone() -> None:
+    found = {
+        file.relative_to(ROOT / "models").parts[0]
+        for file in (ROOT / "models").rglob("*.py")
+        for name, _ in imported(file)
+        if name == "mlflow"
+    }
+    # The trainer logs its losses by itself: it also runs where nothing of the registry is used.
+    assert found - {"tracking.py", "training"} == {"registry"}
+
+
 def test_every_package_is_a_room_with_a_floor() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages - ELSEWHERE == set(MAY_IMPORT)

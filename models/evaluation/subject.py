@@ -10,8 +10,8 @@ from dataset.errors import UsageError
 from dataset.store import Store
 from models.families.base import GeneratorNet
 from models.io.generators import GENERATOR, TRAIN, WEIGHTS, Place, find_generator, load_generator
-from models.registered.opened import (
-    OpenedGenerator,
+from models.registry.load import (
+    ProgramGenerator,
     is_registered,
     program_sha256,
     registered_files,
@@ -51,7 +51,7 @@ def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu")
     if "://" not in url and local.is_dir() and is_registered(local):
         files = registered_files(local)
         sha256 = program_sha256(files)
-        opened = OpenedGenerator(files, device=device)
+        opened = ProgramGenerator(files, device=device)
         return Subject(opened, sha256, "", f"{FOREIGN}/{sha256[:12]}")
     if "://" not in url and not local.exists():
         raise UsageError(

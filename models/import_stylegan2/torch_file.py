@@ -25,7 +25,6 @@ from models.import_stylegan2.safe_unpickle import (
     plain_makers,
     read_pickle,
 )
-from models.import_stylegan2.torch_file import Storage, storage_of, tensor_makers
 from models.io.safe_io import shown
 
 ZIP_MAGIC = b"PK\x03\x04"

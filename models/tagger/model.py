@@ -23,7 +23,6 @@ from dataset.store import Store, digest_of
 from dataset.vocabulary import sided
 from models.io.tensors import read_tensors, tensor_faults
 from models.tagger.config import TaggerConfig
-from models.tagger.model import Calibration, Images, Probabilities, TaggerNet, check_images, sigmoid
 
 Images = npt.NDArray[np.uint8]  # [N,S,S,3], RGB
 Probabilities = npt.NDArray[np.float32]  # [N,L], 0 to 1

@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.moves import PERSON
-from assets.promotion import PromotionBusyError, champions, lock_folder, notice
 from assets.resources import StoreResource, TrackingResource
+from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
+from models.registry.promotion_log import PERSON
 from pipeline.promotion_jobs import champion_sheet_job
 
 EVERY_S = 60
@@ -23,13 +23,14 @@ def champion_moved(
     context: dg.SensorEvaluationContext, store: StoreResource, tracking: TrackingResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Asks for one sheet a move; the cursor is the number of the last move that was looked at."""
-    if not tracking.database_exists():
+    registry = tracking.open()
+    if not registry.database_exists():
         return dg.SkipReason("there is no registry yet")
     try:
-        notice(tracking, lock_folder(store.open()), patience_s=PATIENCE_S)
+        notice(registry, lock_folder(store.open()), patience_s=PATIENCE_S)
     except PromotionBusyError as busy:
         return dg.SkipReason(str(busy))
-    moves = champions(tracking)
+    moves = champions(registry)
     if not moves:
         return dg.SkipReason("there is no champion yet")
     last, seen = moves[0], int(context.cursor or 0)

@@ -161,7 +161,7 @@ def _downloaded(settings: Settings, uri: str, place: Path) -> str:
         raise UsageError(
             f'"{uri}" is no model URI: {CHAMPION}, models:/NAME/3 or runs:/ID/generator wanted'
         )
-    tracking = resources(settings)["tracking"]
+    tracking = resources(settings)["tracking"].open()
     if not tracking.database_exists():
         raise RegistryError(
             f"{settings.tracking_uri} has no model {uri} yet: `make demo` makes one"

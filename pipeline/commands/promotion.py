@@ -10,13 +10,21 @@ from typing import Any
 
 import click
 
-from assets.model_page import distance_in_words
-from assets.moves import DONE, Move
-from assets.promotion import CHAMPION, Outcome, champions, lock_folder, rollback, wanted_version
-from assets.resources import ChildProcess, TrackingResource
-from assets.sheets import SHEET, champion_sheet
+from assets.resources import ChildProcess
 from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.model_page import distance_in_words
+from models.registry.promotion import (
+    CHAMPION,
+    Outcome,
+    champions,
+    lock_folder,
+    rollback,
+    wanted_version,
+)
+from models.registry.promotion_log import DONE, Promotion
+from models.registry.sheets import SHEET, champion_sheet
 from pipeline.build import resources
 from pipeline.commands.options import home_option
 from pipeline.promotion_jobs import asked_promotion
@@ -118,16 +126,16 @@ def champions_command(home: str, as_json: bool) -> None:
         click.echo("there was no champion yet: make demo", err=True)
 
 
-def _registry(home: str) -> tuple[Settings, TrackingResource]:
+def _registry(home: str) -> tuple[Settings, TrackingClient]:
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
-    tracking: TrackingResource = resources(settings)["tracking"]
+    tracking: TrackingClient = resources(settings)["tracking"].open()
     if not tracking.database_exists():
         raise RegistryError(f"{settings.tracking_uri} has no registry yet: `make demo` makes one")
     return settings, tracking
 
 
-def _tell(store: Store, tracking: TrackingResource, outcome: Outcome) -> None:
+def _tell(store: Store, tracking: TrackingClient, outcome: Outcome) -> None:
     """Says what came of it, and draws the sheet of a new champion."""
     if not outcome.moved:
         click.echo(f"nothing changed: {outcome.reason}")
@@ -141,13 +149,13 @@ def _tell(store: Store, tracking: TrackingResource, outcome: Outcome) -> None:
         click.echo(f"its grid   {store.url(SHEET)}")
 
 
-def _in_words(move: Move, distance: str) -> str:
+def _in_words(move: Promotion, distance: str) -> str:
     when = f"{move.at[:10]} {move.at[11:16]}"
     way = f"{move.source or '(none)'} → {move.to or '(none)'}"
     unfinished = "" if move.state == DONE else " (begun; the next command finishes it)"
     return f"{when}  {way:<12} {move.by:<9} {distance:<30} {move.reason}{unfinished}"
 
 
-def _json_line(move: Move, distance: str) -> str:
+def _json_line(move: Promotion, distance: str) -> str:
     held = json.loads(move.to_json())
     return json.dumps({"number": move.number, "distance": distance, **held}, ensure_ascii=False)

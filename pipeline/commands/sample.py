@@ -75,11 +75,11 @@ def sample(
 @contextlib.contextmanager
 def champion_there(settings: Settings) -> Iterator[None]:
     """Raises RegistryError, telling how to get one, if there turns out to be no champion."""
-    from studio.registry import AbsentError
+    from models.registry.model_uri import ModelNotFoundError
 
     try:
         yield
-    except AbsentError as error:
+    except ModelNotFoundError as error:
         raise RegistryError(
             f"{settings.tracking_uri} has no champion yet: `make demo` makes one; or name a "
             "folder with --generator, as in `omokage sample grid --generator FOLDER`"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets.curves import curves_chart, curves_png, read_ticks
+from assets.charts import curves_chart, curves_png, read_ticks
 from dataset.store import Store
 
 SMALL_BYTES = 40_000

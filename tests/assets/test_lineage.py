@@ -11,7 +11,7 @@ from assets.lineage import (
     machine_labels_lineage,
     manifest_lineage,
 )
-from assets.tables import column_schema
+from assets.reporting import column_schema
 from dataset.schemas import FACES, POSTS, machine_labels_schema, manifest_schema
 
 LABELS = ["red_hair", "blue_eyes"]

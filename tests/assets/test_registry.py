@@ -1,5 +1,6 @@
 """A generator becomes one version with all that a stranger asks; asked again, nothing changes."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ import dagster as dg
 import mlflow
 import pytest
 
-from assets.promotion import CHAMPION, rollback, wanted_version
-from assets.registry import champion
+from assets.champion import champion
 from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.sheets import champion_sheet, swap_sheet
 from dataset.errors import RegistryError
 from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.promotion import CHAMPION, rollback, wanted_version
+from models.registry.sheets import champion_sheet, swap_sheet
 from tests.models.small_generators import NAMES, small_generator, write_generator
 
 FACTS = {"family": "dcgan64", "commit": "abc1234", "pictures": 1234, "images_seen": 40_000}
@@ -41,7 +43,7 @@ class Shop:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.tracking = TrackingResource(
+        self.tracking = TrackingClient(
             uri=f"sqlite:///{home}/mlflow.db",
             artifacts=(home / "artifacts").as_uri(),
             dagster_url="http://dagster.example",
@@ -68,7 +70,7 @@ class Shop:
             resources={
                 "store": StoreResource(root=str(self.home)),
                 "child": ChildProcess(),
-                "tracking": self.tracking,
+                "tracking": TrackingResource(**dataclasses.asdict(self.tracking)),
             },
         )
         (event,) = result.asset_materializations_for_node("champion")

@@ -1,6 +1,7 @@
 """A home with a manifest of drawn heads, on which the assets of training are materialised."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -16,11 +17,12 @@ import dagster as dg
 import pytest
 from mlflow import MlflowClient
 
+from assets.champion import champion
 from assets.evaluation import evaluation
 from assets.generator import generator
-from assets.registry import champion
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from models import evaluate, train
+from models.registry.client import TrackingClient
 
 INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 FEW_PICTURES = ("--fakes", "8", "--repeats", "1", "--flips", "1", "--psis", "0.7,1")
@@ -63,8 +65,8 @@ class Workshop:
     model: str = "avatar-generator"
 
     @property
-    def tracking(self) -> TrackingResource:
-        return TrackingResource(
+    def tracking(self) -> TrackingClient:
+        return TrackingClient(
             uri=f"sqlite:///{self.home}/mlflow.db",
             artifacts=(self.home / "artifacts").as_uri(),
             model=self.model,
@@ -86,7 +88,7 @@ class Workshop:
             resources={
                 "store": StoreResource(root=str(self.home)),
                 "child": WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here),
-                "tracking": self.tracking,
+                "tracking": TrackingResource(**dataclasses.asdict(self.tracking)),
             },
             run_config={"ops": {name: {"config": values} for name, values in run.items()}},
         )

@@ -8,7 +8,7 @@ from dataset.errors import UsageError
 from models.families import family_of
 from models.families.base import NetworkSize, Noise
 from models.families.stylegan2 import Generator
-from models.registered.export import _Program
+from models.registry.export import _Program
 from models.training.losses import path_lengths, r1_penalty
 from tests.models.style_families import (
     FAMILIES,

@@ -13,6 +13,7 @@ import pytest
 
 from assets.resources import StoreResource, TrackingResource
 from dataset.store import Store
+from models.registry.client import TrackingClient
 from pipeline.board import board_server, board_url, wait_for_board
 from pipeline.build import build_defs
 from pipeline.instance import prepare_home
@@ -40,11 +41,11 @@ class AutomaticHome:
         return Store(self.settings.home)
 
     @property
-    def tracking(self) -> TrackingResource:
+    def tracking(self) -> TrackingClient:
         assert self.defs.resources is not None
         tracking = self.defs.resources["tracking"]
         assert isinstance(tracking, TrackingResource)
-        return tracking
+        return tracking.open()
 
     def schedule_tick(self, name: str) -> list[dg.ExecuteInProcessResult]:
         """One tick of a schedule, and the runs that it asks for."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.registry import ENVIRONMENT
+from models.registry.model_uri import ENVIRONMENT
 from tests.studio.champions import write_empty
 
 

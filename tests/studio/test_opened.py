@@ -12,7 +12,7 @@ from dataset.errors import OmokageError, RegistryError, TrainingError, UsageErro
 from models.families.base import GeneratorNet
 from models.io.tensors import generator_digest
 from models.labels import label_rows
-from models.registered.log import log_generator
+from models.registry.export import log_generator
 from models.sampling.draw import Pictures, draw, latents, map_latents
 from studio.opened import OpenModel, open_folder, open_registered
 from tests.models.small_generators import (

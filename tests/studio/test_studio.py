@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
 from models.io.tensors import generator_digest
-from models.registered.export import export_generator
+from models.registry.export import export_generator
 from studio.drawing import Wish
 from studio.edits import Edits
 from studio.png_settings import recipe_of_png

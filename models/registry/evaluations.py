@@ -2,19 +2,16 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-
-from assets.evaluation import evaluate
-from assets.promotion import Measure
-from assets.resources import ChildProcess, TrackingResource
-from assets.version_files import FOLDER, training_folder, version_files
 from dataset.errors import RegistryError
 from dataset.manifest import load_manifest
 from dataset.store import Store
+from models.registry.client import TrackingClient
+from models.registry.load import FOLDER, training_folder, version_files
+from models.registry.promotion import Measure
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -22,6 +19,9 @@ if TYPE_CHECKING:
 RESULT = "evaluation.json"
 PROTOCOL = "omokage.protocol"  # a version's tag: digest of the protocol that judged it
 WEIGHTS = "omokage.weights"  # a version's tag: sha256 of the weights that it was registered with
+
+Evaluate = Callable[..., Mapping[str, Any]]
+"""Evaluates one generator: keywords home, generator, manifest (digest) and protocol (options)."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,11 @@ class Terms:
 
 @dataclass(frozen=True)
 class Measuring:
-    """Gives the evaluation of any version on the same terms, by a child process where need be."""
+    """Gives the evaluation of any version on the same terms, evaluating it where need be."""
 
-    context: dg.AssetExecutionContext
-    child: ChildProcess
+    evaluate: Evaluate
     store: Store
-    tracking: TrackingResource
+    tracking: TrackingClient
     terms: Terms
 
     def __call__(self, version: "ModelVersion") -> Mapping[str, Any]:
@@ -82,9 +81,7 @@ class Measuring:
             if same and _is_of(version, known):
                 return known
         with version_files(self.store, self.tracking, version) as files:
-            made = evaluate(
-                self.context,
-                self.child,
+            made = self.evaluate(
                 home=self.store.root,
                 generator=files.folder,
                 manifest=self.terms.manifest,
@@ -100,18 +97,13 @@ class Measuring:
 
 
 def on_todays_terms(
-    context: dg.AssetExecutionContext,
-    child: ChildProcess,
-    store: Store,
-    *,
-    tracking: TrackingResource,
-    version: "ModelVersion",
+    evaluate: Evaluate, store: Store, tracking: TrackingClient, version: "ModelVersion"
 ) -> Measure:
     """Returns what measures versions as the one that is asked about; looks when first called."""
 
     @functools.cache
     def measuring() -> Measuring:
-        return Measuring(context, child, store, tracking, Terms.today(store, version))
+        return Measuring(evaluate, store, tracking, Terms.today(store, version))
 
     return lambda one: measuring()(one)
 

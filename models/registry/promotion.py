@@ -1,8 +1,9 @@
-"""Promotion: moves the champion's alias by a journal, so that a kill at any point can be mended.
+"""Promotion: moves the champion's alias through a log, so that a kill at any point is repaired.
 
-A move is written down first (begun), then the aliases and tags follow, then it is done. Whoever
-comes next finishes what stands as begun. One process of a machine at a time holds the lock; what
-two machines on one server may do is read back and settled by the later number (docs/promotion.md).
+A move is written down first (begun), then the aliases and tags follow, then it is done. The next
+call finishes what is still marked as begun. One process of a machine at a time holds the lock;
+what two machines on one server may do is read back and settled by the later number
+(docs/promotion.md).
 """
 
 import contextlib
@@ -14,11 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assets.moves import BEGUN, GATE, PERSON, PROMOTE, ROLLBACK, Move, read_journal
-from assets.resources import TrackingResource
 from dataset.errors import RegistryError
 from dataset.store import Store
-from models.promotion import Decision, Measured, decide
+from models.registry.client import TrackingClient
+from models.registry.gate import Decision, MeasuredVersion, decide
+from models.registry.promotion_log import (
+    BEGUN,
+    GATE,
+    PERSON,
+    PROMOTE,
+    ROLLBACK,
+    Promotion,
+    read_promotion_log,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -45,7 +54,7 @@ class Outcome:
     moved: bool
     champion: str  # version that bears the alias now; "" is none
     reason: str
-    move: Move | None = None  # the one that was made
+    move: Promotion | None = None  # the one that was made
 
 
 class PromotionBusyError(RegistryError):
@@ -58,7 +67,7 @@ def lock_folder(store: Store) -> Path:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def promotion_lock(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Keeps other processes of this machine from moving aliases while the block works.
 
     The lock ends with its process, however that ends. Raises PromotionBusyError, naming the file,
@@ -82,7 +91,7 @@ def only_one(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
 
 
 def promote(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     lock: Path,
     version: str,
     *,
@@ -97,14 +106,14 @@ def promote(
     Raises RegistryError if there is no such version, or the champion keeps changing.
     """
     for _ in range(ATTEMPTS):
-        with only_one(lock, patience_s=patience_s):
+        with promotion_lock(lock, patience_s=patience_s):
             _put_right(tracking)
             candidate, holder = wanted_version(tracking, version), tracking.holder(CHAMPION)
         stands = _standing(candidate, holder, settled_on=settled_on)
         if stands:
             return Outcome(False, _number(holder), stands)
         decision, evidence = _judged(candidate, holder, measure)
-        with only_one(lock, patience_s=patience_s):
+        with promotion_lock(lock, patience_s=patience_s):
             _put_right(tracking)
             if _number(tracking.holder(CHAMPION)) == _number(holder):
                 return _carry_decision(
@@ -117,7 +126,7 @@ def promote(
 
 
 def promote_anyway(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     lock: Path,
     version: str,
     *,
@@ -125,7 +134,7 @@ def promote_anyway(
     patience_s: float = PATIENCE_S,
 ) -> Outcome:
     """Makes a version champion without the gate, because a person says so, with her reason."""
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _put_right(tracking)
         candidate, holder = wanted_version(tracking, version), tracking.holder(CHAMPION)
         if _number(holder) == version:
@@ -135,13 +144,13 @@ def promote_anyway(
 
 
 def rollback(
-    tracking: TrackingResource, lock: Path, *, reason: str = "", patience_s: float = PATIENCE_S
+    tracking: TrackingClient, lock: Path, *, reason: str = "", patience_s: float = PATIENCE_S
 ) -> Outcome:
     """Gives the alias back to the version that had it before; twice changes nothing.
 
     The version that is left is tagged with reason and time, and the gate lets it alone after that.
     """
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _put_right(tracking)
         holder, before = tracking.holder(CHAMPION), tracking.holder(PREVIOUS)
         if before is None or _number(before) == _number(holder):
@@ -152,35 +161,37 @@ def rollback(
             )
         source, to = _number(holder), _number(before)
         said = f"version {source or '(none)'} was rolled back to version {to}"
-        told = f"{said}: {reason}" if reason else said
-        return _moved(tracking, source=source, to=to, by=ROLLBACK, reason=told)
+        full_reason = f"{said}: {reason}" if reason else said
+        return _moved(tracking, source=source, to=to, by=ROLLBACK, reason=full_reason)
 
 
 def notice(
-    tracking: TrackingResource, lock: Path, *, patience_s: float = PATIENCE_S
-) -> Move | None:
+    tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S
+) -> Promotion | None:
     """Records a move that a person made in MLflow's own UI, and puts `previous` right.
 
     Returns it, or None if the champion is where the journal says. Finishes first what a killed
     process left begun.
     """
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         _settle(tracking)
         return _notice(tracking)
 
 
-def settle(tracking: TrackingResource, lock: Path, *, patience_s: float = PATIENCE_S) -> list[Move]:
+def settle(
+    tracking: TrackingClient, lock: Path, *, patience_s: float = PATIENCE_S
+) -> list[Promotion]:
     """Finishes the moves that killed processes left begun; returns them."""
-    with only_one(lock, patience_s=patience_s):
+    with promotion_lock(lock, patience_s=patience_s):
         return _settle(tracking)
 
 
-def champions(tracking: TrackingResource) -> list[Move]:
+def champions(tracking: TrackingClient) -> list[Promotion]:
     """Returns all moves of the champion, the newest first."""
-    return read_journal(tracking.model_tags())[::-1]
+    return read_promotion_log(tracking.model_tags())[::-1]
 
 
-def wanted_version(tracking: TrackingResource, version: str) -> "ModelVersion":
+def wanted_version(tracking: TrackingClient, version: str) -> "ModelVersion":
     """Returns a version; raises RegistryError, naming those that there are, if it is none."""
     found = tracking.version(version)
     if found is None:
@@ -190,7 +201,7 @@ def wanted_version(tracking: TrackingResource, version: str) -> "ModelVersion":
     return found
 
 
-def newest_version(tracking: TrackingResource) -> str:
+def newest_version(tracking: TrackingClient) -> str:
     """Returns the newest version that was not rolled back; RegistryError if there is none."""
     found = [one for one in tracking.versions({}) if ROLLED_BACK not in one.tags]
     if not found:
@@ -205,7 +216,7 @@ def evidence_of(evaluation: Mapping[str, Any]) -> str:
     return f"{evaluation['manifest_digest'][:12]}-{evaluation['protocol_digest'][:12]}"
 
 
-def _put_right(tracking: TrackingResource) -> None:
+def _put_right(tracking: TrackingClient) -> None:
     _settle(tracking)
     _notice(tracking)
 
@@ -232,13 +243,13 @@ def _judged(
     evaluation = measure(candidate)
     incumbent = None
     if holder is not None:
-        incumbent = Measured.of(_number(holder), measure(holder))
-    decision = decide(Measured.of(str(candidate.version), evaluation), incumbent)
+        incumbent = MeasuredVersion.of(_number(holder), measure(holder))
+    decision = decide(MeasuredVersion.of(str(candidate.version), evaluation), incumbent)
     return decision, evidence_of(evaluation)
 
 
 def _carry_decision(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     candidate: "ModelVersion",
     holder: "ModelVersion | None",
     *,
@@ -260,7 +271,7 @@ def _carry_decision(
 
 
 def _moved(
-    tracking: TrackingResource, *, source: str, to: str, by: str, reason: str, evidence: str = ""
+    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str = ""
 ) -> Outcome:
     move = _made(tracking, source=source, to=to, by=by, reason=reason, evidence=evidence)
     last = champions(tracking)[0]
@@ -274,11 +285,11 @@ def _moved(
 
 
 def _made(
-    tracking: TrackingResource, *, source: str, to: str, by: str, reason: str, evidence: str
-) -> Move:
+    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str
+) -> Promotion:
     """Writes a move down, carries it out, and reads back that it holds; returns it as done."""
     at = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    move = Move(0, source, to, by, reason, at, evidence=evidence)
+    move = Promotion(0, source, to, by, reason, at, evidence=evidence)
     for _ in range(ATTEMPTS):
         move = _begun(tracking, move)
         _carry_out(tracking, move)
@@ -287,12 +298,12 @@ def _made(
     raise _contended(tracking)
 
 
-def _begun(tracking: TrackingResource, move: Move) -> Move:
+def _begun(tracking: TrackingClient, move: Promotion) -> Promotion:
     """Writes a move down under the next number; under a later one if another machine took that."""
     for _ in range(ATTEMPTS):
-        journal = read_journal(tracking.model_tags())
+        journal = read_promotion_log(tracking.model_tags())
         number = journal[-1].number + 1 if journal else 1
-        move = Move(number, move.source, move.to, move.by, move.reason, move.at, BEGUN,
+        move = Promotion(number, move.source, move.to, move.by, move.reason, move.at, BEGUN,
                     move.evidence)  # fmt: skip
         tracking.tag_model(move.tag, move.to_json())
         if move.is_same(_found(tracking, move)):
@@ -300,7 +311,7 @@ def _begun(tracking: TrackingResource, move: Move) -> Move:
     raise _contended(tracking)
 
 
-def _finished(tracking: TrackingResource, move: Move) -> bool:
+def _finished(tracking: TrackingClient, move: Promotion) -> bool:
     """Marks a move as done; False if another machine wrote its own over it.
 
     If there is a later move by now, the aliases go where that one wants them.
@@ -308,27 +319,27 @@ def _finished(tracking: TrackingResource, move: Move) -> bool:
     if not move.is_same(_found(tracking, move)):
         return False
     tracking.tag_model(move.tag, move.done().to_json())
-    last = read_journal(tracking.model_tags())[-1]
+    last = read_promotion_log(tracking.model_tags())[-1]
     if last.number > move.number:
         _carry_out(tracking, last)
     return True
 
 
-def _found(tracking: TrackingResource, move: Move) -> Move | None:
-    journal = read_journal(tracking.model_tags())
+def _found(tracking: TrackingClient, move: Promotion) -> Promotion | None:
+    journal = read_promotion_log(tracking.model_tags())
     return next((one for one in journal if one.number == move.number), None)
 
 
-def _contended(tracking: TrackingResource) -> RegistryError:
+def _contended(tracking: TrackingClient) -> RegistryError:
     return RegistryError(
         f"other machines keep moving the champion of {tracking.model} at {tracking.uri}; look at "
         "`omokage champions` and ask again when it is quiet"
     )
 
 
-def _settle(tracking: TrackingResource) -> list[Move]:
+def _settle(tracking: TrackingClient) -> list[Promotion]:
     """Finishes what stands as begun; only the last move says where the aliases belong."""
-    journal = read_journal(tracking.model_tags())
+    journal = read_promotion_log(tracking.model_tags())
     unfinished = [move for move in journal if move.state == BEGUN]
     for move in unfinished:
         if move is journal[-1]:
@@ -337,11 +348,11 @@ def _settle(tracking: TrackingResource) -> list[Move]:
     return [move.done() for move in unfinished]
 
 
-def _notice(tracking: TrackingResource) -> Move | None:
+def _notice(tracking: TrackingClient) -> Promotion | None:
     model = tracking.registered()
     if model is None:
         return None
-    journal = read_journal(model.tags)
+    journal = read_promotion_log(model.tags)
     aliases = {name: str(version) for name, version in model.aliases.items()}
     now, before = aliases.get(CHAMPION, ""), journal[-1].to if journal else ""
     if now == before:
@@ -354,7 +365,7 @@ def _notice(tracking: TrackingResource) -> Move | None:
     return _made(tracking, source=before, to=now, by=PERSON, reason=reason, evidence="")
 
 
-def _adopt(tracking: TrackingResource, now: str, before: str) -> None:
+def _adopt(tracking: TrackingClient, now: str, before: str) -> None:
     """Begins the journal of a registry that has a champion and is older than journals."""
     tags = wanted_version(tracking, now).tags
     reason = tags.get(DECISION, f"version {now} was champion when the journal began")
@@ -362,7 +373,7 @@ def _adopt(tracking: TrackingResource, now: str, before: str) -> None:
           evidence=tags.get(DECIDED_ON, ""))  # fmt: skip
 
 
-def _carry_out(tracking: TrackingResource, move: Move) -> None:
+def _carry_out(tracking: TrackingClient, move: Promotion) -> None:
     """Brings aliases and tags to where a move wants them; what is there already is not written."""
     aliases = tracking.aliases()
     source, to = tracking.version(move.source), tracking.version(move.to)
@@ -382,9 +393,7 @@ def _carry_out(tracking: TrackingResource, move: Move) -> None:
         tracking.tag_version(to, _decision_tags(move.by, move.reason, move.evidence))
 
 
-def _place(
-    tracking: TrackingResource, aliases: Mapping[str, str], alias: str, version: str
-) -> None:
+def _place(tracking: TrackingClient, aliases: Mapping[str, str], alias: str, version: str) -> None:
     if aliases.get(alias, "") == version:
         return
     if version:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.promotion import OLD_METRIC
+from models.registry.gate import OLD_METRIC
 
 METRIC = "omokage.metric"  # a version's tag: which of its tags is the distance
 

@@ -1,9 +1,13 @@
-"""How tables are shown in Dagster: columns and what holds for them, counts by reason, tags."""
+"""How a stage reports to Dagster: tables and their columns, tags, seconds, plain failures."""
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 import pyarrow as pa
+
+from dataset.errors import OmokageError
 
 OWNERS = ["team:avatars"]
 
@@ -79,3 +83,26 @@ def boards_table(counts: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadata
     ]
     heading = ["| board | kept | refused |", "| --- | ---: | ---: |"]
     return dg.MetadataValue.md("\n".join(heading + rows))
+
+
+class Stopwatch:
+    """How long a stage took, from the making of this."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was made, to a tenth."""
+        return round(time.monotonic() - self._began, 1)
+
+
+@contextlib.contextmanager
+def plain_failures() -> Iterator[None]:
+    """Raises dagster.Failure with the text of an OmokageError that the block raises."""
+    try:
+        yield
+    except OmokageError as error:
+        raise dg.Failure(
+            description=str(error), metadata={"kind": type(error).__name__}, allow_retries=False
+        ) from error

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from assets.resources import TrackingResource
 from dataset.errors import RegistryError
+from models.registry.client import TrackingClient
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingResource:
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> TrackingClient:
     home = tmp_path_factory.mktemp("mlflow")
-    return TrackingResource(
+    return TrackingClient(
         uri=f"sqlite:///{home / 'mlflow.db'}", artifacts=(home / "artifacts").as_uri()
     )
 
 
-def test_the_same_key_gives_the_same_run(tracking: TrackingResource) -> None:
+def test_the_same_key_gives_the_same_run(tracking: TrackingClient) -> None:
     first = tracking.run_for("key-1", name="one", tags={"a": "1"})
     again = tracking.run_for("key-1", name="one", tags={"a": "2"})
     other = tracking.run_for("key-2", name="two", tags={})
@@ -24,7 +24,7 @@ def test_the_same_key_gives_the_same_run(tracking: TrackingResource) -> None:
     assert tracking.client().get_run(first).data.tags["a"] == "2"
 
 
-def test_a_run_ends_as_its_work_did(tracking: TrackingResource) -> None:
+def test_a_run_ends_as_its_work_did(tracking: TrackingClient) -> None:
     run_id = tracking.run_for("key-3", name="three", tags={})
     with tracking.open_run(run_id):
         assert tracking.client().get_run(run_id).info.status == "RUNNING"
@@ -38,7 +38,7 @@ def test_a_run_ends_as_its_work_did(tracking: TrackingResource) -> None:
 
 
 def test_pictures_lie_where_the_artifact_root_says(
-    tracking: TrackingResource, tmp_path: Path
+    tracking: TrackingClient, tmp_path: Path
 ) -> None:
     run_id = tracking.run_for("key-4", name="four", tags={})
     tracking.log_picture(run_id, "labels.png", b"picture")
@@ -47,7 +47,7 @@ def test_pictures_lie_where_the_artifact_root_says(
     assert (Path(artifacts.removeprefix("file://")) / "labels.png").read_bytes() == b"picture"
 
 
-def test_an_evaluation_without_hair_labels_logs_the_rest(tracking: TrackingResource) -> None:
+def test_an_evaluation_without_hair_labels_logs_the_rest(tracking: TrackingClient) -> None:
     run_id = tracking.run_for("key-5", name="five", tags={})
     made = {
         "fd_efficientnet_lite0": 12.5,
@@ -62,13 +62,13 @@ def test_an_evaluation_without_hair_labels_logs_the_rest(tracking: TrackingResou
     assert "eval/hair_colour_hits" not in metrics
 
 
-def test_no_alias_is_held_before_a_version_is_registered(tracking: TrackingResource) -> None:
+def test_no_alias_is_held_before_a_version_is_registered(tracking: TrackingClient) -> None:
     assert tracking.holder("champion") is None
     assert tracking.versions({}) == []
 
 
 def test_a_server_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = TrackingResource(uri="http://127.0.0.1:9")
+    away = TrackingClient(uri="http://127.0.0.1:9")
     with pytest.raises(RegistryError, match=r"http://127\.0\.0\.1:9 .*MLFLOW_TRACKING_URI"):
         away.run_for("key", name="x", tags={})

@@ -22,7 +22,7 @@ OLD_METRIC = "fd_efficientnet_lite0"  # of evaluations that do not name theirs
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredVersion:
     """A registered version with its numbers by one protocol on one manifest; None: not measured."""
 
     version: str
@@ -39,7 +39,7 @@ class Measured:
     copied_frac: float | None = None  # share of fakes nearer to a training face than unseen ones
 
     @classmethod
-    def of(cls, version: str, evaluation: Mapping[str, Any]) -> "Measured":
+    def of(cls, version: str, evaluation: Mapping[str, Any]) -> "MeasuredVersion":
         """Reads the numbers of an evaluation.json; raises KeyError if it has no distance."""
         metric = evaluation.get("metric", OLD_METRIC)
         return cls(
@@ -71,7 +71,7 @@ class Decision:
         return "; ".join(self.reasons)
 
 
-def decide(candidate: Measured, incumbent: Measured | None) -> Decision:
+def decide(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) -> Decision:
     """Returns whether `candidate` becomes champion, and why.
 
     It must win by more than max(3 σ, 2 %) in the distance, be no worse in label AP, recall and
@@ -105,11 +105,11 @@ def decide(candidate: Measured, incumbent: Measured | None) -> Decision:
     return Decision(False, (numbers, *faults))
 
 
-def _terms(measured: Measured) -> tuple[str, str, str]:
+def _terms(measured: MeasuredVersion) -> tuple[str, str, str]:
     return measured.metric, measured.manifest, measured.protocol
 
 
-def _memorised(candidate: Measured) -> Iterator[str]:
+def _memorised(candidate: MeasuredVersion) -> Iterator[str]:
     """Yields why a generator is refused whoever stands against it: it repeats training faces."""
     ratio, copied = candidate.memory_ratio, candidate.copied_frac
     if ratio is not None and ratio < MIN_MEMORY_RATIO:
@@ -124,7 +124,7 @@ def _memorised(candidate: Measured) -> Iterator[str]:
         )
 
 
-def _worse(candidate: Measured, incumbent: Measured) -> Iterator[str]:
+def _worse(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> Iterator[str]:
     """Yields in what the candidate falls behind by more than noise and tolerance."""
     for one in _compared(candidate, incumbent):
         if one.old is None:
@@ -138,7 +138,7 @@ def _worse(candidate: Measured, incumbent: Measured) -> Iterator[str]:
             )
 
 
-def _kept(candidate: Measured, incumbent: Measured) -> Iterator[str]:
+def _kept(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> Iterator[str]:
     """Yields the numbers in which the winner is no worse."""
     for one in _compared(candidate, incumbent):
         if one.new is not None and one.old is not None:
@@ -161,7 +161,7 @@ class _Compared:
         return self.sign * (self.old - self.new)
 
 
-def _compared(candidate: Measured, incumbent: Measured) -> list[_Compared]:
+def _compared(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> list[_Compared]:
     label_ap_sigma = max(candidate.label_ap_sigma, incumbent.label_ap_sigma)
     recall_sigma = max(candidate.recall_sigma, incumbent.recall_sigma)
     return [

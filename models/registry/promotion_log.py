@@ -1,4 +1,4 @@
-"""The journal of the champion's moves: tags of the registered model, one a move."""
+"""The promotion log: the champion's moves, stored as tags of the registered model, one per move."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Move:
+class Promotion:
     """The alias `champion` going from one version to another; an empty text stands for none."""
 
     number: int
@@ -52,16 +52,16 @@ class Move:
             {word: getattr(self, field) for word, field in _WORDS.items()}, ensure_ascii=False
         )
 
-    def done(self) -> "Move":
+    def done(self) -> "Promotion":
         """Returns the same move as finished."""
         return dataclasses.replace(self, state=DONE)
 
-    def is_same(self, other: "Move | None") -> bool:
+    def is_same(self, other: "Promotion | None") -> bool:
         """Tells whether the other is this very move, in whichever state."""
         return other is not None and self.done() == other.done()
 
 
-def read_journal(tags: Mapping[str, str]) -> list[Move]:
+def read_promotion_log(tags: Mapping[str, str]) -> list[Promotion]:
     """Returns the moves among a registered model's tags, the oldest first.
 
     Raises RegistryError, naming the tag, for one that is no move.
@@ -70,7 +70,7 @@ def read_journal(tags: Mapping[str, str]) -> list[Move]:
     return sorted(found, key=lambda move: move.number)
 
 
-def _read(tag: str, text: str) -> Move:
+def _read(tag: str, text: str) -> Promotion:
     numbered = _NUMBERED.fullmatch(tag)
     try:
         held: Any = json.loads(text)
@@ -83,7 +83,7 @@ def _read(tag: str, text: str) -> Move:
         raise _unreadable(tag, "a value of it is no text")
     if values["by"] not in BY or values["state"] not in STATES:
         raise _unreadable(tag, f"by is {values['by']!r}, state is {values['state']!r}")
-    return Move(number=int(numbered[1]), **values)
+    return Promotion(number=int(numbered[1]), **values)
 
 
 def _unreadable(tag: str, found: str) -> RegistryError:

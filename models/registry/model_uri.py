@@ -41,11 +41,11 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class AbsentError(RegistryError):
+class ModelNotFoundError(RegistryError):
     """The registry answered, and has no such model, version or alias."""
 
 
-class SilentError(RegistryError):
+class RegistryUnavailableError(RegistryError):
     """The registry did not answer, or not with what was asked for."""
 
 
@@ -67,7 +67,7 @@ class ModelUri:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedModel:
     """The one model that a URI means just now.
 
     Attributes:
@@ -131,11 +131,14 @@ class Registry:
             "run, and is MLFLOW_TRACKING_URI right?"
         )
 
-    def find(self, uri: ModelUri) -> Found:
-        """Returns the model that a URI means; raises AbsentError or SilentError."""
+    def find(self, uri: ModelUri) -> ResolvedModel:
+        """Returns the model that a URI means; raises RegistryError.
+
+        It is a ModelNotFoundError or a RegistryUnavailableError.
+        """
         return self._asked(lambda: self._found(uri), absent=self._absent(uri))
 
-    def fetch(self, found: Found, into: Path) -> Path:
+    def fetch(self, found: ResolvedModel, into: Path) -> Path:
         """Fetches a model's files into a folder and returns where they lie; raises RegistryError.
 
         It takes the time that the files need, but no longer than REQUEST_S without a byte.
@@ -154,23 +157,25 @@ class Registry:
             )
         except (MlflowException, OSError) as error:
             _log.warning("%s could not be fetched: %s", found.title, error)
-            raise SilentError(
+            raise RegistryUnavailableError(
                 f"The files of {found.title} could not be fetched: {self.place} does not answer, "
                 "or they are not where it says."
             ) from error
         return Path(fetched)
 
-    def _found(self, uri: ModelUri) -> Found:
+    def _found(self, uri: ModelUri) -> ResolvedModel:
         if not uri.name:
-            return Found(uri.text, "", "")
+            return ResolvedModel(uri.text, "", "")
         client = self._client()
         if uri.alias:
             version = client.get_model_version_by_alias(uri.name, uri.alias)
         else:
             version = client.get_model_version(uri.name, uri.version)
-        return Found(uri.name, str(version.version), told_time(version.creation_timestamp / 1000))
+        return ResolvedModel(
+            uri.name, str(version.version), format_time(version.creation_timestamp / 1000)
+        )
 
-    def _location(self, found: Found) -> str:
+    def _location(self, found: ResolvedModel) -> str:
         """Returns the artifact URI of a model's files."""
         if found.version:
             # Not `models:/NAME/3`: MLflow asks its global address for those, whatever it is told.
@@ -210,7 +215,7 @@ class Registry:
 
     def _asked(self, question: Callable[[], _T], *, absent: str) -> _T:
         if not self._exists():
-            raise AbsentError(absent)
+            raise ModelNotFoundError(absent)
         import mlflow  # noqa: F401  slow to import; that is no fault of the registry
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -221,14 +226,14 @@ class Registry:
             return question() if is_file else _within(question, ANSWER_S)
         except MlflowException as error:
             if error.error_code in _ABSENT:
-                raise AbsentError(absent) from error
+                raise ModelNotFoundError(absent) from error
             raise self._silent(error) from error
         except (OSError, SQLAlchemyError) as error:  # a TimeoutError is an OSError
             raise self._silent(error) from error
 
-    def _silent(self, error: Exception) -> SilentError:
+    def _silent(self, error: Exception) -> RegistryUnavailableError:
         _log.warning("MLflow at %s: %s", self.place, error)  # its text may hold paths and SQL
-        return SilentError(self.silence)
+        return RegistryUnavailableError(self.silence)
 
     def _absent(self, uri: ModelUri) -> str:
         if uri.alias:
@@ -241,7 +246,7 @@ class Registry:
         return f"There is no model {uri.text} in {self.place}."
 
 
-def told_time(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """Returns a time since 1970 as people read it: "2026-11-21 20:15 UTC"."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 

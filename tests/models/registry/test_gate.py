@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.promotion import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, Measured, decide
+from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, MeasuredVersion, decide
 
-INCUMBENT = Measured(
+INCUMBENT = MeasuredVersion(
     "1",
     metric="fid",
     distance=100.0,
@@ -27,7 +27,7 @@ INCUMBENT = Measured(
 CLEARLY_BETTER = 90.0
 
 
-def challenger(distance: float = CLEARLY_BETTER, **changes: Any) -> Measured:
+def challenger(distance: float = CLEARLY_BETTER, **changes: Any) -> MeasuredVersion:
     return dataclasses.replace(INCUMBENT, version="2", distance=distance, **changes)
 
 
@@ -186,7 +186,7 @@ def test_an_evaluation_is_read_with_its_own_metric() -> None:
         "memory_ratio": 1.2,
         "copied_frac": 0.0,
     }
-    found = Measured.of("7", evaluation)
+    found = MeasuredVersion.of("7", evaluation)
     assert (found.version, found.metric, found.distance) == ("7", "fid", 12.5)
     assert (found.label_ap, found.recall, found.memory_ratio) == (None, 0.5, 1.2)
     assert (found.manifest, found.protocol) == ("m", "p")

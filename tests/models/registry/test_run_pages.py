@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from assets.resources import TrackingResource
-from assets.resources.run_pages import CURVES, NOTE, describe, run_url, training_note
 from dataset.errors import RegistryError
 from dataset.manifest import Manifest, load_manifest
 from dataset.store import Store
 from models.presets import preset
+from models.registry.client import TrackingClient
+from models.registry.run_pages import CURVES, NOTE, describe, run_url, training_note
 from tests.models.conftest import LABELS, write_manifest
 
 
@@ -23,8 +23,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracking(home: Path) -> TrackingResource:
-    return TrackingResource(
+def tracking(home: Path) -> TrackingClient:
+    return TrackingClient(
         uri=f"sqlite:///{home / 'mlflow.db'}",
         artifacts=(home / "artifacts").as_uri(),
         dagster_url="http://dagster.test",
@@ -37,7 +37,7 @@ def manifest(home: Path) -> Manifest:
     return load_manifest(Store(home), None)
 
 
-def note_of(tracking: TrackingResource, manifest: Manifest, name: str) -> str:
+def note_of(tracking: TrackingClient, manifest: Manifest, name: str) -> str:
     return training_note(
         tracking,
         manifest,
@@ -49,7 +49,7 @@ def note_of(tracking: TrackingResource, manifest: Manifest, name: str) -> str:
 
 
 def test_the_training_set_is_the_runs_dataset_once_however_often_it_goes_on(
-    tracking: TrackingResource, home: Path, manifest: Manifest
+    tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
     run_id = tracking.run_for("key", name="one", tags={})
     for note in ("first", "second"):
@@ -68,7 +68,7 @@ def test_the_training_set_is_the_runs_dataset_once_however_often_it_goes_on(
 
 
 def test_a_note_that_a_person_wrote_onto_the_experiment_stays(
-    tracking: TrackingResource, home: Path, manifest: Manifest
+    tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
     run_id, client = tracking.run_for("key", name="one", tags={}), tracking.client()
     describe(tracking, run_id, store=Store(home), manifest=manifest, note="n")
@@ -80,7 +80,7 @@ def test_a_note_that_a_person_wrote_onto_the_experiment_stays(
 
 
 def test_the_note_says_what_was_made_from_what_and_links_to_dagster(
-    tracking: TrackingResource, manifest: Manifest
+    tracking: TrackingClient, manifest: Manifest
 ) -> None:
     note = note_of(tracking, manifest, "dcgan64")
     assert "**dcgan64** generator of 64 px faces, trained from scratch" in note
@@ -98,20 +98,20 @@ def test_the_note_says_what_was_made_from_what_and_links_to_dagster(
     ],
 )
 def test_only_curves_that_there_are_get_explained(
-    tracking: TrackingResource, manifest: Manifest, name: str, absent: set[str]
+    tracking: TrackingClient, manifest: Manifest, name: str, absent: set[str]
 ) -> None:
     note = note_of(tracking, manifest, name)
     assert {curve for curve in CURVES if f"`train/{curve}`" not in note} == absent
 
 
-def test_a_runs_address_is_the_one_of_its_page(tracking: TrackingResource) -> None:
+def test_a_runs_address_is_the_one_of_its_page(tracking: TrackingClient) -> None:
     run_id = tracking.run_for("key", name="one", tags={})
     expected = f"http://mlflow.test/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
     assert run_url(tracking, run_id) == f"{expected}?workflowType=machine_learning"
 
 
 def test_an_unknown_run_is_told_with_the_servers_address(
-    tracking: TrackingResource, home: Path, manifest: Manifest
+    tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
     with pytest.raises(RegistryError, match=r"sqlite:///.* description of run nothere"):
         describe(tracking, "nothere", store=Store(home), manifest=manifest, note="n")

@@ -1,21 +1,32 @@
-"""Opens a registered model's files as a generator: its weights, or its program without them."""
+"""Loads registered models: finds a version's files and opens its weights or its program."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dataset.errors import RegistryError, UsageError
+from dataset.store import Store
 from models.families.base import GeneratorNet, Noise
 from models.io.generators import SPEC, WEIGHTS, load_generator, read_spec
-from models.registered.export import NEEDED, PROGRAM
+from models.registry.client import TrackingClient
+from models.registry.export import NEEDED, PROGRAM
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+FOLDER = "omokage.folder"  # a version's tag: the training's folder under the home
 
 
-class OpenedGenerator(GeneratorNet):
+class ProgramGenerator(GeneratorNet):
     """The program of a registered model: it takes z, labels and psi, and has no w to be given.
 
     `can_less` says whether its family can do more than the program.
@@ -73,13 +84,13 @@ def registered_files(folder: Path) -> Path:
 def open_files(files: Path, *, device: str | torch.device = "cpu") -> GeneratorNet:
     """Opens what `registered_files` found: the whole generator, or the program of an old version.
 
-    Versions that were registered before models carried their weights give an OpenedGenerator,
+    Versions that were registered before models carried their weights give an ProgramGenerator,
     which draws the same pictures and can do nothing else. Raises RegistryError or TrainingError
     naming the file at fault.
     """
     if (files / WEIGHTS).is_file():
         return load_generator(str(files), device=device)
-    return OpenedGenerator(files, device=device).requires_grad_(False)
+    return ProgramGenerator(files, device=device).requires_grad_(False)
 
 
 def _places(folder: Path) -> tuple[Path, Path]:
@@ -108,3 +119,35 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RegistryError(f"{path} is not JSON: {error}") from error
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """Files that can be drawn with and measured; `folder` is under the home or absolute."""
+
+    folder: str
+    is_training: bool  # the training itself; else a copy that the registry gave
+
+
+def training_folder(store: Store, version: "ModelVersion") -> str | None:
+    """Returns the folder of a version's training, None if it is not under this home."""
+    folder: str = version.tags.get(FOLDER, "")
+    return folder if folder and store.exists(f"{folder}/generator") else None
+
+
+@contextlib.contextmanager
+def version_files(
+    store: Store, tracking: TrackingClient, version: "ModelVersion"
+) -> Iterator[VersionFiles]:
+    """Yields a version's files: of its training, or of the model as registered, for the block.
+
+    Another home, or another machine, may have trained the version; what the registry keeps draws
+    the same. Raises RegistryError if MLflow does not give it.
+    """
+    folder = training_folder(store, version)
+    if folder is not None:
+        yield VersionFiles(folder, is_training=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="omokage-model-") as place:
+        uri = f"models:/{tracking.model}/{version.version}"
+        yield VersionFiles(str(tracking.fetch_model(uri, Path(place))), is_training=False)

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from assets.resources import TrackingResource
-from assets.resources.mlflow_database import lay_out
 from dataset.errors import StoreError
+from models.registry.client import TrackingClient, lay_out
 
 ASK = """
 import sys
-from assets.resources import TrackingResource
-TrackingResource(uri=sys.argv[1]).experiment_id()
+from models.registry.client import TrackingClient
+TrackingClient(uri=sys.argv[1]).experiment_id()
 """
 
 
@@ -30,7 +29,7 @@ def test_killed_in_the_middle_of_the_tables_the_next_one_makes_all_of_them(tmp_p
     maker.kill()
     assert maker.wait(10) == -9, "it was killed before it was done"
     assert not path.exists()
-    tracking = TrackingResource(uri=uri)
+    tracking = TrackingClient(uri=uri)
     assert tracking.client().get_experiment(tracking.experiment_id()).name == tracking.experiment
     assert sorted(one.name for one in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 

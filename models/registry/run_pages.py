@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from assets.resources.tracking import TrackingResource
 from dataset.errors import RegistryError
 from dataset.manifest import Manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
+from models.registry.client import TrackingClient
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
@@ -50,14 +50,14 @@ CURVES = {
 }
 
 
-def run_url(tracking: TrackingResource, run_id: str) -> str:
+def run_url(tracking: TrackingClient, run_id: str) -> str:
     """Returns the address of a run's page in MLflow's UI."""
     page = f"{tracking.mlflow_url}/#/experiments/{tracking.experiment_id()}/runs/{run_id}"
     return f"{page}?{TRAINING_VIEW}"
 
 
 def describe(
-    tracking: TrackingResource, run_id: str, *, store: Store, manifest: Manifest, note: str
+    tracking: TrackingClient, run_id: str, *, store: Store, manifest: Manifest, note: str
 ) -> None:
     """Names the manifest as the run's dataset, and writes the notes of run and experiment.
 
@@ -87,7 +87,7 @@ def describe(
 
 
 def training_note(
-    tracking: TrackingResource,
+    tracking: TrackingClient,
     manifest: Manifest,
     settings: Mapping[str, Any],
     *,

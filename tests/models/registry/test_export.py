@@ -16,10 +16,9 @@ from models.families.base import NetworkSize
 from models.io.generators import WEIGHTS, load_generator, typical_rows
 from models.io.tensors import generator_digest
 from models.labels import label_rows
-from models.registered.export import export_generator
-from models.registered.log import log_generator
-from models.registered.opened import (
-    OpenedGenerator,
+from models.registry.export import export_generator, log_generator
+from models.registry.load import (
+    ProgramGenerator,
     open_files,
     program_sha256,
     registered_files,
@@ -149,13 +148,13 @@ def test_the_weights_draw_the_very_bytes_of_the_program(family: str, tmp_path: P
     labels = label_rows([["blonde_hair"], ["blue_hair", "blue_eyes"], []], whole.spec.labels)
     pictures = draw(whole, labels, [1, 2, 3], psi=0.7)
     assert len(np.unique(pictures)) > 2
-    program = OpenedGenerator(files)
+    program = ProgramGenerator(files)
     assert np.array_equal(draw(program, labels, [1, 2, 3], psi=0.7), pictures)
 
     # Versions from before carried the program alone.
     (files / WEIGHTS).unlink()
     old = open_files(registered_files(files))
     assert np.array_equal(draw(old, labels, [1, 2, 3], psi=0.7), pictures)
-    assert isinstance(old, OpenedGenerator)
+    assert isinstance(old, ProgramGenerator)
     assert old.can_less == network.spec.can_w
     assert open_subject(Store(tmp_path), str(files)).sha256 == program_sha256(files)

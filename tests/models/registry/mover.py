@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ import mlflow.store.model_registry.sqlalchemy_store
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 from mlflow import MlflowClient
 
-from assets.promotion import notice, promote, promote_anyway, rollback
-from assets.resources import TrackingResource
+from models.registry.client import TrackingClient
+from models.registry.promotion import notice, promote, promote_anyway, rollback
 
 WRITES = ("set_", "delete_", "update_", "create_")
 _written = 0
 
 
-class Mortal(TrackingResource):
+@dataclass(frozen=True)
+class Mortal(TrackingClient):
     """Kills its process after the n-th write to the registry."""
 
     kill_after: int = 0

@@ -1,0 +1,91 @@
+"""Champion: the generator as a version of the registered model, and the champion's alias."""
+
+import functools
+import io
+from typing import Any
+
+import dagster as dg
+from PIL import Image
+
+from assets.evaluation import evaluate
+from assets.generator import CURRENT
+from assets.previews import inline
+from assets.reporting import OWNERS, Stopwatch, plain_failures
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from dataset.errors import EmptyStageError
+from models.registry.client import TrackingClient
+from models.registry.evaluations import Measuring, Terms
+from models.registry.gate import MeasuredVersion
+from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folder, promote
+from models.registry.register import VersionEntry, register_version
+from models.registry.sheets import SHEET, generator_sheet
+
+
+@dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
+def champion(
+    context: dg.AssetExecutionContext,
+    store: StoreResource,
+    child: ChildProcess,
+    tracking: TrackingResource,
+) -> dg.MaterializeResult:
+    """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
+
+    Every generator becomes a version. The alias moves only if its distance beats the champion's on
+    the same manifest by the same protocol, and labels, recall and memorisation are no worse; an
+    older champion is measured again for that. Asked again about the same generator, what was
+    decided stands.
+    """
+    watch = Stopwatch()
+    opened, registry = store.open(), tracking.open()
+    with plain_failures():
+        current = opened.read_json(CURRENT)
+        if "evaluation" not in current:
+            raise EmptyStageError(
+                f"generator {current['id']} has not been judged; materialise evaluation first"
+            )
+        measured = opened.read_json(current["evaluation"])
+        entry = VersionEntry.of(opened, current, measured)
+        version, is_new = register_version(opened, registry, entry, dagster_run=context.run.run_id)
+        number = str(version.version)
+        measuring = Measuring(
+            functools.partial(evaluate, context, child), opened, registry, Terms.of(measured)
+        )
+        outcome = promote(
+            registry,
+            lock_folder(opened),
+            number,
+            measure=lambda one: measured if str(one.version) == number else measuring(one),
+            settled_on=evidence_of(measured),
+        )
+        sheet = generator_sheet(opened, registry, current, is_new=is_new)
+        if outcome.champion == number:
+            opened.write_bytes(SHEET, sheet)
+    context.log.info(outcome.reason)
+    candidate = MeasuredVersion.of(number, measured)
+    return dg.MaterializeResult(
+        metadata={
+            "model": f"models:/{registry.model}@{CHAMPION}",
+            "version": int(number),
+            "reason": outcome.reason,
+            "reused": not is_new,
+            "seconds": watch.seconds,
+            candidate.metric: candidate.distance,
+            "manifest": candidate.manifest,
+            "mlflow_run": current["mlflow_run"],
+            "digest": current["id"],
+            "preview": inline(Image.open(io.BytesIO(sheet))),
+            **_standing(registry, outcome),
+            "mlflow_run_page": dg.MetadataValue.url(registry.run_url(current["mlflow_run"])),
+            "version_page": dg.MetadataValue.url(registry.version_url(number)),
+        },
+        data_version=dg.DataVersion(f"{current['id']}-{number}"),
+    )
+
+
+def _standing(registry: TrackingClient, outcome: Outcome) -> dict[str, Any]:
+    """Returns who is champion now, and whether that came about just now."""
+    found: dict[str, Any] = {"promoted": outcome.moved}
+    if outcome.champion:
+        found["champion_version"] = int(outcome.champion)
+        found["champion_page"] = dg.MetadataValue.url(registry.version_url(outcome.champion))
+    return found

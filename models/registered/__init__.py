@@ -1,1 +1,0 @@
-"""The generator as an MLflow model that needs MLflow and torch, and nothing of this repository."""

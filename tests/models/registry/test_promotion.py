@@ -1,0 +1,339 @@
+"""Champions move by a journal: whatever is killed, repeated or done at once, one of them stands."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities.model_registry import ModelVersion
+
+from dataset.errors import RegistryError
+from models.registry.client import TrackingClient
+from models.registry.promotion import (
+    CHALLENGER,
+    CHAMPION,
+    DECISION,
+    PREVIOUS,
+    ROLLED_BACK,
+    PromotionBusyError,
+    champions,
+    newest_version,
+    notice,
+    promote,
+    promote_anyway,
+    promotion_lock,
+    rollback,
+    settle,
+    wanted_version,
+)
+from models.registry.promotion_log import PREFIX, Promotion, read_promotion_log
+from pipeline.processes import free_port, running, wait_until_answering
+from pipeline.settings import read_settings
+from pipeline.up import mlflow_server
+from tests.models.registry.desks import Desk, Registry
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(tmp_path_factory.mktemp("registry"))
+
+
+class Mover:
+    """Runs tasks in processes that may be killed; see mover.py."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def run(self, *tasks: dict[str, Any]) -> list[int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(tasks) + "\n")
+        self._process.stdin.flush()
+        return list(json.loads(self._process.stdout.readline()))
+
+
+@pytest.fixture(scope="module")
+def mover() -> Iterator[Mover]:
+    command = [sys.executable, "-m", "tests.models.registry.mover"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield Mover(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_a_clear_win_moves_the_alias_and_says_why(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    outcome = desk.promote("2")
+    assert (outcome.moved, outcome.champion) == (True, "2")
+    assert desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    assert desk.moves() == [("", "1", "gate", "done"), ("1", "2", "gate", "done")]
+    assert "gain 10.00" in desk.tags("2")[DECISION]
+
+
+@pytest.mark.parametrize(
+    ("distance", "changes", "reason"),
+    [(99.0, {}, "more than 2.00 wanted"), (90.0, {"label_ap": 0.5}, "label AP is worse")],
+    ids=["within noise", "worse labels"],
+)
+def test_who_does_not_win_becomes_challenger_with_the_reason(
+    registry: Registry, distance: float, changes: dict[str, Any], reason: str
+) -> None:
+    desk = registry.desk(100.0)
+    version = desk.add(distance, **changes)
+    assert not desk.promote(version).moved
+    assert desk.aliases() == {CHAMPION: "1", CHALLENGER: "2"}
+    assert reason in desk.tags("2")[DECISION]
+    before = desk.everything()
+    assert not desk.promote(version).moved
+    assert desk.everything() == before
+
+
+def test_a_challenger_that_wins_later_is_challenger_no_more(registry: Registry) -> None:
+    desk = registry.desk(100.0, 99.0)
+    desk.promote("2")
+    assert desk.aliases()[CHALLENGER] == "2"
+    promote_anyway(desk.tracking, desk.lock, "2", reason="prettier eyes")
+    assert desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    assert desk.moves()[-1] == ("1", "2", "promote", "done")
+    assert desk.tags("2")[DECISION] == "prettier eyes"
+
+
+def test_asked_twice_nothing_changes_and_nothing_is_measured(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    desk.promote("2")
+    before = desk.everything()
+    desk.measured.clear()
+    again = desk.promote("2")
+    assert not again.moved
+    assert again.reason == desk.tags("2")[DECISION]
+    assert not promote_anyway(desk.tracking, desk.lock, "2", reason="again").moved
+    assert desk.everything() == before
+    assert desk.measured == []
+
+
+def test_rollback_restores_the_previous_once(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    desk.promote("2")
+    outcome = desk.rollback()
+    assert (outcome.moved, outcome.champion) == (True, "1")
+    assert desk.aliases() == {CHAMPION: "1"}
+    assert "green skin" in desk.tags("2")[ROLLED_BACK]
+    before = desk.everything()
+    again = desk.rollback()
+    assert not again.moved
+    assert "nothing to go back to" in again.reason
+    assert desk.everything() == before
+
+
+def test_a_version_rolled_back_comes_back_by_force_only(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    desk.promote("2")
+    desk.rollback()
+    before = desk.everything()
+    outcome = desk.promote("2")
+    assert not outcome.moved
+    assert "omokage promote 2 --force --reason TEXT" in outcome.reason
+    # The chain asks about the same generator again: what was decided stands
+    evidence = desk.tags("2")["omokage.decided_on"]
+    assert desk.promote("2", settled_on=evidence).reason == desk.tags("2")[DECISION]
+    assert desk.everything() == before
+    assert newest_version(desk.tracking) == "1"
+    assert promote_anyway(desk.tracking, desk.lock, "2", reason="on purpose").moved
+    assert desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    assert ROLLED_BACK not in desk.tags("2")
+
+
+def test_an_unknown_version_is_refused_with_those_that_there_are(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    for wrong in ("7", "one", ""):
+        with pytest.raises(RegistryError, match=rf'no version "{wrong}"; there are 2, 1'):
+            desk.promote(wrong)
+
+
+def test_a_champion_who_comes_while_measuring_is_measured_too(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0, 95.0)
+
+    def measure(version: ModelVersion) -> Mapping[str, Any]:
+        if not desk.measured:  # another process wins meanwhile
+            promote_anyway(desk.tracking, desk.lock, "2", reason="faster")
+        return desk.measure(version)
+
+    desk.measured.clear()
+    outcome = promote(desk.tracking, desk.lock, "3", measure=measure)
+    assert not outcome.moved
+    assert "champion version 2 has 90.00" in outcome.reason
+    assert desk.measured == ["3", "1", "3", "2"]
+
+
+def prepared(registry: Registry, what: str) -> Desk:
+    desk = registry.desk(100.0, 90.0)
+    if what != "notice":
+        desk.crown("2")
+    if what == "promote":
+        desk.add(80.0)
+        desk.tracking.set_alias(CHALLENGER, "3")
+    if what == "stay":
+        desk.add(120.0)
+    if what == "notice":
+        desk.tracking.set_alias(CHAMPION, "2")
+    return desk
+
+
+# What stands at the end: aliases, the last move
+ENDS = {
+    "promote": ({CHAMPION: "3", PREVIOUS: "2"}, ("2", "3", "gate", "done")),
+    "stay": ({CHAMPION: "2", PREVIOUS: "1", CHALLENGER: "3"}, ("1", "2", "gate", "done")),
+    "rollback": ({CHAMPION: "1"}, ("2", "1", "rollback", "done")),
+    "notice": ({CHAMPION: "2", PREVIOUS: "1"}, ("1", "2", "person", "done")),
+}
+FEWEST_WRITES = {"promote": 7, "stay": 4, "rollback": 5, "notice": 5}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_killed_after_any_write_the_next_call_makes_it_whole(
+    registry: Registry, mover: Mover, what: str
+) -> None:
+    asked = "promote" if what == "stay" else what
+    killed = 0
+    while True:
+        desk = prepared(registry, what)
+        codes = mover.run(desk.task(asked, version="3", kill_after=killed + 1))
+        if codes == [0]:
+            break
+        assert codes == [-signal.SIGKILL]
+        killed += 1
+        assert CHAMPION in desk.aliases()  # applications have one at every moment
+        settle(desk.tracking, desk.lock)
+        if what == "stay":  # nothing was to move: it is asked again, and decided again
+            desk.promote("3")
+            assert "champion version 2 has 90.00" in desk.tags("3")[DECISION]
+        # The intent was written first, so it is carried out.
+        assert (desk.aliases(), desk.moves()[-1]) == ENDS[what]
+        assert all(state == "done" for *_, state in desk.moves())
+        before = desk.everything()
+        assert settle(desk.tracking, desk.lock) == []
+        assert desk.everything() == before
+    assert (desk.aliases(), desk.moves()[-1]) == ENDS[what]
+    assert killed >= FEWEST_WRITES[what]
+
+
+def test_promotions_at_once_come_one_after_the_other(registry: Registry, mover: Mover) -> None:
+    desk = registry.desk(100.0, 90.0, 80.0, 70.0)
+    tasks = [desk.task("promote", version=version) for version in ("2", "3", "4")]
+    assert mover.run(*tasks, desk.task("rollback")) == [0, 0, 0, 0]
+    moves = desk.moves()
+    # Each move begins where the one before it ended, and the aliases are where the last one says
+    assert [move[0] for move in moves[1:]] == [move[1] for move in moves[:-1]]
+    assert desk.aliases()[CHAMPION] == moves[-1][1]
+    assert all(state == "done" for *_, state in moves)
+
+
+def test_who_waits_too_long_is_told_for_what(registry: Registry) -> None:
+    desk = registry.desk(100.0)
+    with (
+        promotion_lock(desk.lock),
+        pytest.raises(PromotionBusyError, match=r"at work and has held .*promotion\.lock for 0 s"),
+    ):
+        rollback(desk.tracking, desk.lock, patience_s=0.2)
+
+
+@dataclass(frozen=True)
+class Elsewhere(TrackingClient):
+    """Another machine moves the champion just before our alias is set, without our lock."""
+
+    over: bool = False  # it writes its move over ours
+
+    def set_alias(self, alias: str, version: str) -> None:
+        other = TrackingClient(uri=self.uri, model=self.model)
+        ours = read_promotion_log(other.model_tags())[-1]
+        if alias == CHAMPION and ours.to == version:
+            number = ours.number + (0 if self.over else 1)
+            theirs = Promotion(number, "1", "3", "promote", "there", "2026-11-21T00:00:00", "done")
+            other.tag_model(theirs.tag, theirs.to_json())
+            other.set_alias(CHAMPION, "3")
+        super().set_alias(alias, version)
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["later number", "same number"])
+def test_of_two_machines_the_later_number_wins(registry: Registry, over: bool) -> None:
+    desk = registry.desk(100.0, 90.0, 80.0)
+    tracking = Elsewhere(uri=desk.tracking.uri, model=desk.tracking.model, over=over)
+    outcome = promote_anyway(tracking, desk.lock, "2", reason="here")
+    last = champions(desk.tracking)[0]
+    assert desk.aliases()[CHAMPION] == last.to == ("2" if over else "3")
+    assert outcome.moved is over
+    assert over or "another machine" in outcome.reason
+    reasons = {move.reason for move in champions(desk.tracking)}
+    assert {"here", "there"} <= reasons
+    assert all(state == "done" for *_, state in desk.moves())
+
+
+def test_a_persons_own_move_is_noticed_once(registry: Registry) -> None:
+    desk = registry.desk(100.0, 90.0)
+    assert notice(desk.tracking, desk.lock) is None
+    desk.tracking.set_alias(CHAMPION, "2")
+    move = notice(desk.tracking, desk.lock)
+    assert move is not None
+    assert (move.source, move.to, move.by) == ("1", "2", "person")
+    assert desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    assert "by hand" in desk.tags("2")[DECISION]
+    before = desk.everything()
+    assert notice(desk.tracking, desk.lock) is None
+    assert desk.everything() == before
+    desk.tracking.drop_alias(CHAMPION)
+    gone = notice(desk.tracking, desk.lock)
+    assert gone is not None
+    assert (gone.source, gone.to) == ("2", "")
+    assert desk.rollback().champion == "2"
+
+
+def test_a_registry_older_than_its_journal_is_taken_as_it_is(registry: Registry) -> None:
+    desk = registry.desk()
+    desk.add(100.0)
+    desk.add(90.0)
+    for alias, version in ((CHAMPION, "2"), (PREVIOUS, "1")):
+        desk.tracking.set_alias(alias, version)
+    desk.tracking.tag_version(wanted_version(desk.tracking, "2"), {DECISION: "won long ago"})
+    assert notice(desk.tracking, desk.lock) is None
+    assert desk.moves() == [("1", "2", "gate", "done")]
+    assert desk.tags("2")[DECISION] == "won long ago"
+    assert desk.rollback().champion == "1"
+
+
+def test_a_move_that_is_none_is_named(registry: Registry) -> None:
+    desk = registry.desk(100.0)
+    desk.tracking.tag_model(f"{PREFIX}0002", '{"by": "nobody"}')
+    with pytest.raises(RegistryError, match=r"tag omokage\.move\.0002 .* by is 'nobody'"):
+        champions(desk.tracking)
+
+
+def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
+    (tmp_path / "mlflow").mkdir()
+    port = free_port()
+    server = mlflow_server(settings, port=port)
+    uri = f"http://127.0.0.1:{port}"
+    with running([server]):
+        wait_until_answering(server, uri, timeout_s=180)
+        tracking = TrackingClient(uri=uri)
+        run_id = tracking.run_for("generator", name="generator", tags={})
+        desk = Desk(tracking, tmp_path, run_id)
+        artifacts = tracking.client().get_run(run_id).info.artifact_uri
+        desk.add(100.0, source=f"{artifacts}/model")
+        desk.add(90.0, source=f"{artifacts}/model")
+        assert desk.promote("1").moved
+        assert desk.promote("2").moved
+        assert desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+        assert desk.rollback().champion == "1"
+        assert not desk.rollback().moved
+        assert desk.aliases() == {CHAMPION: "1"}
+        assert [move.by for move in champions(tracking)] == ["rollback", "gate", "gate"]

@@ -1,0 +1,239 @@
+"""Jobs, sensor and commands promote, roll back and draw the sheet of a new champion."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from assets.evaluation import evaluate
+from assets.resources import ChildProcess, StoreResource, TrackingResource
+from dataset.errors import RegistryError
+from dataset.store import Store
+from models.registry.evaluations import WEIGHTS, Measuring, Terms
+from models.registry.promotion import (
+    CHAMPION,
+    PREVIOUS,
+    promote,
+    promote_anyway,
+    wanted_version,
+)
+from pipeline.automation.alias_sensor import champion_moved
+from pipeline.cli import cli
+from pipeline.promotion_jobs import champion_sheet_job, promote_job, rollback_job
+from pipeline.settings import read_settings
+from tests.models.conftest import write_manifest
+from tests.models.registry.desks import Desk, Registry, evaluation
+from tests.models.small_generators import small_generator, write_generator
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry(tmp_path_factory.mktemp("registry"))
+
+
+class OneEvaluation(ChildProcess):
+    """Stands for the child that measures; counts what it is asked for."""
+
+    def run(self, context: Any, arguments: Sequence[str], **_named: Any) -> dict[str, Any]:
+        ASKED.append(list(arguments))
+        return evaluation(100.0, manifest_digest="n" * 64, generator_sha256="b" * 64)
+
+
+ASKED: list[list[str]] = []
+
+
+def written(home: Path, folder: str, measured: Mapping[str, Any]) -> None:
+    name = f"{measured['manifest_digest'][:12]}-{measured['protocol_digest'][:12]}"
+    Store(home).write_json(f"{folder}/evaluation/{name}/evaluation.json", measured)
+
+
+def test_an_incumbent_on_another_digest_is_measured_again(
+    registry: Registry, tmp_path: Path
+) -> None:
+    desk = registry.desk()
+    for number, distance in (("one", 100.0), ("two", 90.0)):
+        desk.add(distance, folder=f"generators/{number}")
+        write_generator(tmp_path / "generators" / number / "generator", small_generator("dcgan64"))
+    written(tmp_path, "generators/one", evaluation(100.0))
+    newer = evaluation(90.0, manifest_digest="n" * 64)
+    written(tmp_path, "generators/two", newer)
+    child = OneEvaluation()
+    asking = functools.partial(evaluate, dg.build_asset_context(), child)
+    first, second = (wanted_version(desk.tracking, number) for number in ("1", "2"))
+    measuring = Measuring(asking, Store(tmp_path), desk.tracking, Terms.of(newer))
+    ASKED.clear()
+    promote_anyway(desk.tracking, desk.lock, "1", reason="the first")
+    outcome = promote(desk.tracking, desk.lock, "2", measure=measuring)
+    assert outcome.moved
+    assert len(ASKED) == 1  # only the incumbent: the candidate's number was there
+    assert "generators/one" in ASKED[0]
+    assert newer["manifest_digest"] in ASKED[0]
+    # Folders that went on, or are not here, are not what was registered
+    assert measuring(second) == newer
+    desk.tracking.tag_version(first, {WEIGHTS: "e" * 64})
+    with pytest.raises(RegistryError, match="its training went on"):
+        measuring(wanted_version(desk.tracking, "1"))
+    # Another home measures what the registry keeps
+    other = Store(tmp_path / "other")
+    Measuring(asking, other, desk.tracking, Terms.of(newer))(first)
+    measured = ASKED[-1][ASKED[-1].index("--generator") + 1]
+    assert not measured.startswith(str(tmp_path))
+    assert Path(measured).is_absolute()
+
+
+@dataclass(frozen=True)
+class House:
+    """A home with two generators that are registered and judged on its manifest."""
+
+    home: Path
+    desk: Desk
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        return {
+            "store": StoreResource(root=str(self.home)),
+            "tracking": TrackingResource(**dataclasses.asdict(self.desk.tracking)),
+            "child": OneEvaluation(),
+        }
+
+    def sheet(self) -> bytes:
+        return (self.home / "champion.png").read_bytes()
+
+
+@pytest.fixture
+def house(registry: Registry, tmp_path: Path) -> House:
+    manifest = write_manifest(tmp_path, train=2, evaluated=2)
+    desk = registry.desk()
+    for number, labels in (("1", ("blonde_hair", "blue_hair")), ("2", ("blue_eyes",))):
+        folder, distance = f"generators/{number}", 110.0 - 10 * int(number)
+        desk.add(distance, folder=folder)
+        network = small_generator("dcgan64", labels=labels)
+        place = tmp_path / folder / "generator"
+        write_generator(place, network)
+        (place / "typical_labels.json").write_text(json.dumps([list(labels)]))
+        written(tmp_path, folder, evaluation(distance, manifest_digest=manifest))
+    promote_anyway(desk.tracking, tmp_path, "1", reason="the first")
+    return House(tmp_path, desk)
+
+
+def test_the_jobs_promote_and_roll_back_and_draw_the_sheet(house: House) -> None:
+    done = promote_job.execute_in_process(resources=house.resources)
+    assert done.success
+    assert house.desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    told = metadata(done, "ask_the_gate")
+    assert told["moved"].value is True
+    assert "gain 10.00" in told["reason"].value
+    assert told["version_page"].value.endswith("/versions/2")
+    second = house.sheet()
+    before = house.desk.everything()
+    again = promote_job.execute_in_process(resources=house.resources)
+    assert metadata(again, "ask_the_gate")["moved"].value is False
+    assert house.desk.everything() == before
+
+    back = {"ops": {"roll_back": {"config": {"reason": "green skin"}}}}
+    done = rollback_job.execute_in_process(resources=house.resources, run_config=back)
+    assert "green skin" in metadata(done, "roll_back")["reason"].value
+    assert house.desk.aliases() == {CHAMPION: "1"}
+    assert house.sheet() != second
+
+    forced = {"ops": {"ask_the_gate": {"config": {"version": "2", "force": True}}}}
+    failed = promote_job.execute_in_process(
+        resources=house.resources, run_config=forced, raise_on_error=False
+    )
+    assert not failed.success  # no reason was given
+
+
+def metadata(result: dg.ExecuteInProcessResult, op: str) -> Mapping[str, Any]:
+    (event,) = [e for e in result.all_events if e.is_successful_output and e.step_key == op]
+    return event.step_output_data.metadata
+
+
+def test_the_sensor_asks_for_one_sheet_of_a_persons_choice(house: House) -> None:
+    def tick(cursor: str | None) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            cursor=cursor, resources={k: house.resources[k] for k in ("store", "tracking")}
+        )
+        found = champion_moved(context)
+        assert isinstance(found, dg.SensorResult)
+        return found
+
+    quiet = tick(None)
+    assert not quiet.run_requests
+    house.desk.tracking.set_alias(CHAMPION, "2")
+    asked = tick(quiet.cursor)
+    assert asked.run_requests is not None
+    (request,) = asked.run_requests
+    assert request.run_key == "2"
+    assert house.desk.aliases()[PREVIOUS] == "1"
+    assert not tick(asked.cursor).run_requests
+
+    done = champion_sheet_job.execute_in_process(
+        resources=house.resources, run_config=request.run_config
+    )
+    assert metadata(done, "draw_sheet")["version"].value == "2"
+    with Image.open(house.home / "champion.png") as sheet:
+        assert sheet.width >= 64
+    names = [f.path for f in house.desk.tracking.client().list_artifacts(house.desk.run_id)]
+    assert "labels.png" in names
+
+
+def test_the_sensor_waits_for_a_registry(tmp_path: Path) -> None:
+    tracking = TrackingResource(uri=f"sqlite:///{tmp_path}/none.db")
+    context = dg.build_sensor_context(
+        resources={"store": StoreResource(root=str(tmp_path)), "tracking": tracking}
+    )
+    assert isinstance(champion_moved(context), dg.SkipReason)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_the_commands_promote_list_and_roll_back(
+    registry: Registry, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    monkeypatch.setattr("assets.resources.TrackingResource.__init__", _named(house.desk))
+    for name, value in read_settings(home=str(house.home)).environment().items():
+        monkeypatch.setenv(name, value)  # the commands set them; this takes them back
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, [*arguments, "--home", str(house.home)])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.output
+
+    assert "version 2 is champion: version 2 has distance 90.00" in run("promote")
+    assert (house.home / "champion.png").exists()
+    before = house.desk.everything()
+    assert run("promote").startswith("nothing changed: ")
+    assert house.desk.everything() == before
+    assert "version 1 is champion" in run("rollback", "--reason", "green skin")
+    assert run("rollback").startswith("nothing changed: there is nothing to go back to")
+    assert "version 2 is champion: sure" in run("promote", "2", "--force", "--reason", "sure")
+    lines = run("champions").splitlines()
+    assert [line.split()[2:6] for line in lines] == [
+        ["1", "→", "2", "promote"],
+        ["2", "→", "1", "rollback"],
+        ["1", "→", "2", "gate"],
+        ["(none)", "→", "1", "promote"],
+    ]
+    assert "fid 90.0000" in lines[0]
+    newest = json.loads(run("champions", "--json").splitlines()[0])
+    assert (newest["number"], newest["to"], newest["reason"]) == (4, "2", "sure")
+    refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(house.home)])
+    assert "--force and --reason TEXT go together" in str(refused.exception)
+
+
+def _named(desk: Desk) -> Any:
+    """The resource as the commands make it, on the desk's registered model."""
+    made = TrackingResource.__init__
+
+    def begin(self: TrackingResource, **fields: Any) -> None:
+        made(self, **{**fields, "model": desk.tracking.model})
+
+    return begin
