@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from pipeline.automation.automatic_config import DATASET_STAGES, automatic_run_config
 from pipeline.automation.cron import Cron
 from pipeline.automation.unfinished import in_words, unfinished_run
 from pipeline.jobs import CHAIN
+from pipeline.run_config import DATASET_STAGES, automatic_run_config
 from pipeline.settings import Settings
 
 
