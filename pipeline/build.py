@@ -27,15 +27,13 @@ from assets.resources import ChildProcess, ComputeResource, StoreResource, Track
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
 from pipeline.automation.alias_sensor import champion_moved
-from pipeline.automation.automatic_config import automatic_config
-from pipeline.automation.blocking import guarding_checks
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
-from pipeline.automation.freshness import with_freshness
-from pipeline.automation.growth_sensor import growth_sensor
-from pipeline.automation.schedules import refresh_schedules
+from pipeline.automation.schedules import refresh_schedules, with_freshness
+from pipeline.automation.training_sensor import growth_sensor, guarding_checks
 from pipeline.compare_job import ENTRANT
 from pipeline.jobs import JOBS
+from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines
 
@@ -60,7 +58,8 @@ def build_defs(
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
     dataset = [posts, faces, labels, machine_labels, manifest]
     crons = refresh_crons(chosen.refresh, chosen.sites)
-    assets = with_freshness([*crawls, *dataset, generator, evaluation, champion], crons)
+    measured = [*crawls, *dataset, generator, evaluation, champion]
+    assets = with_freshness(measured, crons, chosen.timezone)
     checks = [*table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # its faults are told now and not at the first tick
     schedules = refresh_schedules(chosen, crons)

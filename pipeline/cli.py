@@ -21,7 +21,7 @@ MODULES = {
     "evaluate": "evaluate:evaluate",
     "faces": "faces:faces",
     "import": "importing:import_command",
-    "import-weights": "weights:import_weights_command",
+    "import-weights": "importing:import_weights_command",
     "promote": "promotion:promote",
     "review": "review:review",
     "rollback": "promotion:rollback_command",

@@ -1,8 +1,5 @@
-"""Cron: five fields as numbers, checked with words; which site is refreshed when; longest gaps."""
+"""Cron: five fields as numbers, each checked with a clear error; which site is refreshed when."""
 
-import datetime as dt
-import functools
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +16,9 @@ MACROS = {
 }
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_MINUTES_A_DAY = 24 * 60
-# Weekdays and leap years come together again after 28 years (until 2100).
-_FIRST_DAY, _DAYS_OF_28_YEARS = dt.date(2024, 1, 1), 10_227
+_LONGEST_MONTHS = dict(
+    zip(range(1, 13), (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -61,27 +58,25 @@ class Cron:
     any_day: bool  # the day of the month is *
     any_weekday: bool
 
-    def falls_on(self, day: dt.date) -> bool:
-        """Tells whether it comes on that day; restricted twice, one of both is enough."""
-        if day.month not in self.months:
-            return False
-        of_month, of_week = day.day in self.days, day.isoweekday() % 7 in self.weekdays
-        if self.any_day or self.any_weekday:
-            return of_month and of_week
-        return of_month or of_week
+    @property
+    def is_every_day(self) -> bool:
+        """Whether day of the month, month and day of the week leave no day out."""
+        return self.any_day and self.any_weekday and len(self.months) == len(_MONTHS)
 
-    @functools.cached_property
-    def longest_gap(self) -> dt.timedelta:
-        """The longest time from one tick to the next; zero if it never comes."""
-        days = [day for day in range(_DAYS_OF_28_YEARS) if self.falls_on(_after(day))]
-        if not days:
-            return dt.timedelta()
-        times = sorted(60 * hour + minute for hour in self.hours for minute in self.minutes)
-        within = [later - earlier for earlier, later in itertools.pairwise(times)]
-        days.append(days[0] + _DAYS_OF_28_YEARS)
-        apart = max(later - earlier for earlier, later in itertools.pairwise(days))
-        over_night = apart * _MINUTES_A_DAY - times[-1] + times[0]
-        return dt.timedelta(minutes=max([*within, over_night]))
+    @property
+    def ticks_per_year(self) -> float:
+        """About how often it comes, to compare one cron with another."""
+        of_month, of_week = len(self.days) / 31, len(self.weekdays) / 7
+        # Restricted twice, one of both is enough.
+        is_either = not (self.any_day or self.any_weekday)
+        days = of_month + of_week - of_month * of_week if is_either else of_month * of_week
+        return len(self.minutes) * len(self.hours) * days * 365 * len(self.months) / 12
+
+    @property
+    def never_comes(self) -> bool:
+        """Whether no month has such a day, as 31 February."""
+        longest = max(_LONGEST_MONTHS[month] for month in self.months)
+        return self.any_weekday and min(self.days) > longest
 
 
 def parse_cron(text: str) -> Cron:
@@ -114,7 +109,7 @@ def parse_cron(text: str) -> Cron:
         any_day=parts[2] == "*",
         any_weekday=parts[4] == "*",
     )
-    if not cron.longest_gap:
+    if cron.never_comes:
         raise ConfigError(f'"{given}" never comes: no such day is in these months')
     return cron
 
@@ -143,10 +138,6 @@ def refresh_crons(text: str, sites: Sequence[str]) -> dict[str, Cron]:
         raise ConfigError(listed(faults).strip())
     for_all = named.get("") or parse_cron(DEFAULT_REFRESH)
     return {site: named.get(site, for_all) for site in sites}
-
-
-def _after(days: int) -> dt.date:
-    return _FIRST_DAY + dt.timedelta(days=days)
 
 
 def _numbers(part: str, field: _Field) -> Iterator[int]:

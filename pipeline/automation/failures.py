@@ -1,16 +1,27 @@
-"""The sensor that reports failed runs: a file in the home, and a webhook if there is one."""
+"""Failed runs: the sensor, the report in Markdown, and the redaction of secrets in it."""
+
+import datetime as dt
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 import dagster as dg
+import yaml
 
 from assets.resources import StoreResource
-from crawlers.sites import load_sites
+from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets, bare
+from crawlers.sites import Site, load_sites
 from dataset.store import Store
-from pipeline.automation.failure_report import failed_run, markdown, message, redacted
-from pipeline.automation.redaction import Redaction
+from pipeline.automation.unfinished import duration
 from pipeline.automation.webhook import post
 from pipeline.settings import Settings
 
 EVERY_S = 30
+FOLDER = "reports/failures"
 
 
 def failure_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -57,3 +68,264 @@ def report(
     text = hidden(markdown(failed, dagster_url=settings.dagster_url, told=told))
     store.write_bytes(failed.path, text.encode())
     return store.url(failed.path)
+
+
+# What to do about an error of ours, by its class (dataset/errors.py).
+REMEDIES = {
+    "CrawlError": "The board refused or could not be reached. Where it asks to be left alone, "
+    "leave it alone; otherwise the next refresh goes on where this one stopped.",
+    "ConfigError": "Mend the setting that the text names, then re-execute the run with the "
+    "configuration changed.",
+    "StoreError": "Make the home writable again (free space, mount, rights), then re-execute.",
+    "RegistryError": "See that the MLflow server runs and MLFLOW_TRACKING_URI is right, then "
+    "re-execute from the failure: the training is not repeated.",
+    "ComputeError": "See that the workers are there (OMOKAGE_COMPUTE, memory), then re-execute: "
+    "finished shards are not done again.",
+    "SchemaError": "The file that the text names was altered or is of another version: materialise "
+    "the asset that writes it again.",
+    "EmptyStageError": "There was nothing to go on with: crawl more posts, or loosen what drops "
+    "them.",
+    "TrainingError": "Read the text; a re-execution goes on from the last checkpoint.",
+}
+OF_CHECKS = (
+    "A blocking check stopped the run, so nothing was built on that data. Mend what its text "
+    "names, then materialise that asset again."
+)
+OTHERWISE = (
+    "Read the words above; the page of the run has the whole log. A re-execution from the failure "
+    "keeps what was finished, and a training goes on from its last checkpoint."
+)
+
+
+@dataclass(frozen=True)
+class FailedStep:
+    """A step that failed: its words, and the class of our error ("" for one of another kind)."""
+
+    step: str
+    words: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class FailedCheck:
+    """A check that did not pass."""
+
+    check: str
+    asset: str
+    words: str
+    blocking: bool
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A failed run as far as a person wants to know; times are UTC."""
+
+    run_id: str
+    job: str
+    started_by: str
+    ended: dt.datetime
+    seconds: float
+    words: str  # of the run itself, where no step says more
+    steps: list[FailedStep] = field(default_factory=list)
+    checks: list[FailedCheck] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """Where its report lies in the home."""
+        return f"{FOLDER}/{self.ended:%Y-%m-%d}-{self.run_id[:8]}.md"
+
+    @property
+    def headline(self) -> str:
+        """One line for a chat or a list."""
+        where = ", ".join(step.step for step in self.steps)
+        where = where or ", ".join(check.check for check in self.checks if check.blocking)
+        return f"{self.job} failed{f' at {where}' if where else ''} (run {self.run_id[:8]})"
+
+    @property
+    def remedies(self) -> list[str]:
+        """What to do, most telling first."""
+        kinds = [
+            step.kind or ("CrawlError" if step.step.startswith("crawl__") else "")
+            for step in self.steps
+        ]
+        found = [REMEDIES[kind] for kind in kinds if kind in REMEDIES]
+        blocked = [OF_CHECKS] if any(check.blocking for check in self.checks) else []
+        return list(dict.fromkeys([*blocked, *found])) or [OTHERWISE]
+
+
+def failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str) -> FailedRun:
+    """Gathers what the instance knows of a failed run; `words` are those of its failure event."""
+    record = instance.get_run_record_by_id(run.run_id)
+    began, ended = (record.start_time, record.end_time) if record else (None, None)
+    ended = ended or dt.datetime.now(dt.UTC).timestamp()
+    return FailedRun(
+        run_id=run.run_id,
+        job=run.job_name,
+        started_by=_started_by(run.tags),
+        ended=dt.datetime.fromtimestamp(ended, dt.UTC),
+        seconds=ended - (began or ended),
+        words=words,
+        steps=list(_failed_steps(instance, run.run_id)),
+        checks=list(_failed_checks(instance, run.run_id)),
+        config=run.run_config,
+    )
+
+
+def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
+    """Returns the report; `told` says how the webhook went, "" without one."""
+    page = f"{dagster_url}/runs/{failed.run_id}"
+    lines = [
+        f"# {failed.headline}",
+        "",
+        f"- run: [{failed.run_id}]({page})",
+        f"- job: `{failed.job}`, started by {failed.started_by}",
+        f"- ended: {failed.ended:%Y-%m-%d %H:%M:%S} UTC, after {duration(failed.seconds)}",
+    ]
+    lines += [f"- webhook: {told}"] if told else []
+    lines += ["", "## What failed", ""]
+    for step in failed.steps:
+        lines += [f"**{step.step}**{f' ({step.kind})' if step.kind else ''}:", ""]
+        lines += [*_quoted(step.words), ""]
+    if not failed.steps:
+        lines += [*_quoted(failed.words), ""]
+    if failed.checks:
+        lines += ["## Checks that did not pass", ""]
+        for check in failed.checks:
+            kind = "blocking" if check.blocking else "warns"
+            lines += [f"**{check.check}** of {check.asset} ({kind}):", ""]
+            lines += [*_quoted(check.words), ""]
+    lines += ["## What to do", "", *[f"{remedy}\n" for remedy in failed.remedies]]
+    lines += [f"To try again: open {page} and choose *Re-execute*, *From failure*.", ""]
+    lines += ["## Configuration", "", "```yaml", _yaml(failed.config), "```", ""]
+    return "\n".join(lines)
+
+
+def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, Any]:
+    """Returns what the webhook is told: `text` says it all, the other keys are for programs."""
+    page = f"{dagster_url}/runs/{failed.run_id}"
+    said = [step.words for step in failed.steps]
+    said += [f"{check.check}: {check.words}" for check in failed.checks if check.blocking]
+    return {
+        "text": "\n".join([failed.headline, *(said or [failed.words]), page]),
+        "job": failed.job,
+        "run_id": failed.run_id,
+        "run_url": page,
+        "ended": failed.ended.isoformat(timespec="seconds"),
+        "seconds": round(failed.seconds, 1),
+        "steps": [{"step": one.step, "words": one.words} for one in failed.steps],
+        "checks": [
+            {"check": one.check, "asset": one.asset, "words": one.words, "blocking": one.blocking}
+            for one in failed.checks
+        ],
+        "report": report,
+    }
+
+
+def redacted(failed: FailedRun, hidden: Any) -> FailedRun:
+    """Returns the same with `hidden` (text to text) applied to every word and to the config."""
+    steps = [FailedStep(one.step, hidden(one.words), one.kind) for one in failed.steps]
+    checks = [
+        FailedCheck(one.check, one.asset, hidden(one.words), one.blocking) for one in failed.checks
+    ]
+    return FailedRun(
+        failed.run_id,
+        failed.job,
+        hidden(failed.started_by),
+        ended=failed.ended,
+        seconds=failed.seconds,
+        words=hidden(failed.words),
+        steps=steps,
+        checks=checks,
+        config=_mapped(failed.config, hidden),
+    )
+
+
+def _mapped(value: Any, hidden: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _mapped(inner, hidden) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(inner, hidden) for inner in value]
+    return hidden(value) if isinstance(value, str) else value
+
+
+def _started_by(tags: Mapping[str, str]) -> str:
+    for tag, kind in (("dagster/schedule_name", "schedule"), ("dagster/sensor_name", "sensor")):
+        if tag in tags:
+            return f"the {kind} `{tags[tag]}`"
+    return "a person"
+
+
+def _failed_steps(instance: dg.DagsterInstance, run_id: str) -> Iterator[FailedStep]:
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        if entry.dagster_event is not None:
+            yield _failed_step(entry.dagster_event)
+
+
+def _failed_step(event: dg.DagsterEvent) -> FailedStep:
+    data, step = event.step_failure_data, event.step_key or "a step"
+    told = data.user_failure_data
+    if told is not None and told.description:
+        kind = told.metadata.get("kind")
+        return FailedStep(step, told.description, str(kind.value) if kind else "")
+    error = data.error.cause if data.error and data.error.cause else data.error
+    return FailedStep(step, error.message.strip() if error else "no message")
+
+
+def _failed_checks(instance: dg.DagsterInstance, run_id: str) -> Iterator[FailedCheck]:
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        found = entry.dagster_event.event_specific_data if entry.dagster_event else None
+        if isinstance(found, dg.AssetCheckEvaluation) and not found.passed:
+            asset = found.asset_key.to_user_string()
+            words = found.description or "it says nothing more"
+            yield FailedCheck(found.check_name, asset, words, bool(found.blocking))
+
+
+def _quoted(text: str) -> list[str]:
+    return [f"> {line}".rstrip() for line in text.splitlines()]
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    if not config:
+        return "# the defaults of every stage"
+    plain = json.loads(json.dumps(config))
+    return yaml.safe_dump(plain, sort_keys=True, allow_unicode=True).strip()
+
+
+# Variables of other programs, such as AWS_SECRET_ACCESS_KEY or MLFLOW_TRACKING_PASSWORD.
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?|ACCESS_KEY|API_KEY|PRIVATE_KEY)(?:_|$)"
+)
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>`()\[\]{}]+", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r"\b([\w-]*(?:api_?key|token|secret|passw(?:or)?d|passwd|credential)[\w-]*)([\"']?\s*[=:]\s*)"
+    r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s&\"'<>,;]+)",
+    re.IGNORECASE,
+)
+
+
+class Redaction:
+    """Hides the credentials of sites and of the environment, and whatever an address may carry.
+
+    more: further secrets, such as the address of a webhook.
+    """
+
+    def __init__(self, sites: Iterable[Site], *more: str) -> None:
+        self._of_sites = [Secrets(site) for site in sites]
+        values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+        spelt = {way(value) for value in [*values, *more] for way in (str, quote, quote_plus)}
+        long = sorted((v for v in spelt if len(v) >= LEAST_LETTERS), key=len, reverse=True)
+        self._values = re.compile("|".join(map(re.escape, long))) if long else None
+
+    def hidden(self, text: str) -> str:
+        """Returns the text with *** for each secret; addresses lose user, query and fragment."""
+        for secrets in self._of_sites:
+            text = secrets.hidden(text)
+        if self._values is not None:
+            text = self._values.sub(HIDDEN, text)
+        text = _ADDRESS.sub(lambda found: _shortened(found[0]), text)
+        return _PARAMETER.sub(rf"\1\2{HIDDEN}", text)
+
+
+def _shortened(address: str) -> str:
+    return bare(address) if re.search("[@?#]", address) else address

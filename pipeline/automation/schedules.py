@@ -1,14 +1,18 @@
-"""Schedules: the refresh of each enabled site by its cron; off until somebody switches them on."""
+"""The refresh of each site: schedules by its cron, off until switched on; freshness policies."""
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from pipeline.automation.automatic_config import DATASET_STAGES, automatic_run_config
 from pipeline.automation.cron import Cron
 from pipeline.automation.unfinished import in_words, unfinished_run
 from pipeline.jobs import CHAIN
+from pipeline.run_config import DATASET_STAGES, automatic_run_config
 from pipeline.settings import Settings
+
+SLACK_H = 6  # from a daily refresh, or a rarer one, to its deadline
+SLACK_OF_SEVERAL_H = 1  # where several hours of a day have a refresh
 
 
 def refresh_schedules(settings: Settings, crons: Mapping[str, Cron]) -> list[dg.ScheduleDefinition]:
@@ -50,3 +54,52 @@ def _refresh_schedule(settings: Settings, site: str, cron: Cron) -> dg.ScheduleD
         return dg.RunRequest(run_config=automatic_run_config(settings, job.name, site=site))
 
     return refresh
+
+
+def with_freshness(
+    assets: Sequence[dg.AssetsDefinition], crons: Mapping[str, Cron], timezone: str
+) -> list[dg.AssetsDefinition]:
+    """Returns the assets, those that a refresh makes with a freshness policy.
+
+    A crawl is measured by its own site's cron. `posts` and `manifest` are built by every refresh,
+    so they are measured by the cron that comes most often. What a training makes has none: without
+    new faces an old generator is as good as new.
+    """
+    measured_by = {dg.AssetKey(["crawl", site]): cron for site, cron in crons.items()}
+    most_frequent = max(crons.values(), key=lambda cron: cron.ticks_per_year)
+    measured_by |= {dg.AssetKey("posts"): most_frequent, dg.AssetKey("manifest"): most_frequent}
+    policies = {key: freshness_policy(cron, timezone) for key, cron in measured_by.items()}
+    return [
+        asset.map_asset_specs(
+            lambda spec: (
+                spec.replace_attributes(freshness_policy=policies[spec.key])
+                if spec.key in policies
+                else spec
+            )
+        )
+        for asset in assets
+    ]
+
+
+def freshness_policy(cron: Cron, timezone: str) -> dg.FreshnessPolicy:
+    """Returns the policy of what `cron` refreshes: overdue if not made anew by the deadline.
+
+    The deadline comes some hours after the refresh, which leaves time for the run and its wait in
+    the queue. Several refreshes within one hour have one deadline.
+    """
+    slack_h = SLACK_H if len(cron.hours) == 1 else SLACK_OF_SEVERAL_H
+    # Past midnight the deadline would fall on a day that the cron may leave out.
+    late = (hour + slack_h for hour in cron.hours if cron.is_every_day or hour + slack_h < 24)
+    hours = sorted(hour % 24 for hour in late)
+    minute = max(cron.minutes) if hours else 59
+    hours = hours or [23]
+    apart = (
+        later - earlier for earlier, later in zip(hours, [*hours[1:], hours[0] + 24], strict=True)
+    )
+    days = " ".join(cron.text.split()[2:])
+    return dg.FreshnessPolicy.cron(
+        deadline_cron=f"{minute} {','.join(map(str, hours))} {days}",
+        # The longest that Dagster takes: an hour of summer time may not make an asset overdue.
+        lower_bound_delta=dt.timedelta(hours=min(apart)),
+        timezone=timezone,
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.warm import WarmOmokage
+from tests.pipeline.fork_server import WarmOmokage
 
 POST_COUNT = 350  # a few more than the 256 faces to train on and 32 to judge by need
 SMOKE = """\

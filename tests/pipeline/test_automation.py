@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from tests.pipeline.automation import AutomaticHome, automatic_home
+from tests.pipeline.automatic_home import AutomaticHome, automatic_home
 from tests.pipeline.conftest import POST_COUNT, Demo
 
 FEW, MORE = POST_COUNT, POST_COUNT + 50

@@ -15,8 +15,8 @@ from PIL import Image
 
 from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
+from tests.pipeline.fork_server import WarmOmokage
 from tests.pipeline.test_chain import digests
-from tests.pipeline.warm import WarmOmokage
 
 
 def picture(seed: int, side: int = 96) -> bytes:

@@ -19,7 +19,7 @@ from PIL import Image
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store
 from tests.pipeline.conftest import Demo, clean_environment, run
-from tests.pipeline.warm import WarmOmokage
+from tests.pipeline.fork_server import WarmOmokage
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,7 +10,8 @@ import pytest
 
 from assets.resources import StoreResource
 from dataset.errors import ConfigError
-from pipeline.automation.freshness import policy
+from pipeline.automation.cron import parse_cron
+from pipeline.automation.schedules import freshness_policy
 from pipeline.build import build_defs
 from pipeline.settings import read_settings
 from tests.pipeline.conftest import clean_environment
@@ -156,8 +157,7 @@ def test_what_a_refresh_makes_has_a_freshness_policy(defs: dg.Definitions) -> No
         for key, spec in asset.specs_by_key.items()
     }
     assert {key for key, policy in policies.items() if policy is not None} == FRESH
-    day, hours = dt.timedelta(days=1), dt.timedelta(hours=6)
-    wanted = dg.FreshnessPolicy.time_window(fail_window=2 * day + hours, warn_window=day + hours)
+    wanted = dg.FreshnessPolicy.cron("0 10 * * *", lower_bound_delta=dt.timedelta(days=1))
     assert policies["crawl/demo"] == policies["manifest"] == wanted
 
 
@@ -174,10 +174,30 @@ def test_a_site_is_fresh_by_its_own_cron_and_the_tables_by_the_most_frequent(
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     graph = build_defs(settings=settings).resolve_asset_graph()
-    gaps = {"crawl/demo": 1, "crawl/konachan": 7 * 24, "posts": 1}
-    for key, hours in gaps.items():
+    hourly, weekly = "0 * * * *", "0 4 * * mon"
+    for key, cron in {"crawl/demo": hourly, "crawl/konachan": weekly, "posts": hourly}.items():
         found = graph.get(dg.AssetKey.from_user_string(key)).freshness_policy_or_from_metadata
-        assert found == policy(dt.timedelta(hours=hours)), key
+        assert found == freshness_policy(parse_cron(cron), "UTC"), key
+
+
+@pytest.mark.parametrize(
+    ("refresh", "deadline", "delta_h"),
+    [
+        ("0 4 * * *", "0 10 * * *", 24),
+        ("30 20 * * *", "30 2 * * *", 24),  # on the next day
+        ("0 20 * * fri", "59 23 * * fri", 24),  # Saturday has no refresh
+        ("*/15 * * * *", f"45 {','.join(map(str, range(24)))} * * *", 1),
+        ("0 9-17 * * mon-fri", "0 10,11,12,13,14,15,16,17,18 * * mon-fri", 1),
+        ("30 1,13 * * *", "30 2,14 * * *", 12),
+        ("@monthly", "0 6 1 * *", 24),
+    ],
+)
+def test_an_asset_is_overdue_some_hours_after_its_refresh(
+    refresh: str, deadline: str, delta_h: int
+) -> None:
+    found = freshness_policy(parse_cron(refresh), "Europe/Berlin")
+    delta = dt.timedelta(hours=delta_h)
+    assert found == dg.FreshnessPolicy.cron(deadline, delta, timezone="Europe/Berlin")
 
 
 def test_several_sites_feed_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,7 @@ import pytest
 from assets.resources import StoreResource
 from dataset.errors import ConfigError, CrawlError
 from dataset.store import Store
-from pipeline.automation.failure_report import REMEDIES
-from pipeline.automation.failures import failure_sensor, report
-from pipeline.automation.redaction import Redaction
+from pipeline.automation.failures import REMEDIES, Redaction, failure_sensor, report
 from pipeline.automation.webhook import check_webhook, post
 from pipeline.settings import Settings, read_settings
 

@@ -1,26 +1,31 @@
 """The sensor that asks for a training when the manifest has grown enough; off until switched on."""
 
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from assets.generator import CURRENT
 from assets.resources import StoreResource
-from dataset.manifest import CURRENT_PATH, Manifest, load_manifest
+from dataset.errors import OmokageError
+from dataset.manifest import CURRENT_PATH, SPLITS, Manifest, load_manifest
+from dataset.schemas import manifest_schema
 from dataset.store import Store
-from pipeline.automation.automatic_config import automatic_run_config
-from pipeline.automation.blocking import unpassed_checks
-from pipeline.automation.growth import growth_since
-from pipeline.automation.threshold import Threshold, parse_threshold
+from dataset.streams import batches
+from pipeline.automation.threshold import Threshold, parse_threshold, percent
 from pipeline.automation.unfinished import in_words, unfinished_run
 from pipeline.jobs import train_and_judge
+from pipeline.run_config import automatic_run_config
 from pipeline.settings import Settings
 
 EVERY_S = 60
 DIGEST_TAG = "omokage/manifest"
 REASON_TAG = "omokage/reason"
 MANIFEST = dg.AssetKey("manifest")
+LOOKED_BACK = 50  # runs in a row that may have ended before a check that they planned
 
 
 def growth_sensor(
@@ -155,3 +160,124 @@ def _asked_before(instance: dg.DagsterInstance, manifest: Manifest) -> str:
         f"{of} was asked for before: run {run.run_id[:8]} ended as {run.status.value.lower()}. It "
         "is asked for once; re-execute that run to try again"
     )
+
+
+def guarding_checks(
+    assets: Sequence[dg.AssetsDefinition],
+    checks: Sequence[dg.AssetChecksDefinition],
+    guarded: str,
+) -> list[dg.AssetCheckKey]:
+    """Returns the blocking checks of the asset `guarded` and of all that it is made from."""
+    chain = dg.AssetSelection.assets(guarded).upstream().resolve(assets)
+    return [
+        spec.key
+        for check in checks
+        for spec in check.check_specs
+        if spec.blocking and spec.asset_key in chain
+    ]
+
+
+def unpassed_checks(instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]) -> list[str]:
+    """Returns what stands against each check: that it failed, or did not run on what is there now.
+
+    A check that fails as a warning only (severity WARN) lets Dagster go on, and us.
+    """
+    return [fault for key in checks for fault in _fault(instance, key)]
+
+
+def _fault(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[str]:
+    asset = key.asset_key.to_user_string()
+    made = instance.fetch_materializations(key.asset_key, limit=1).records
+    if not made:
+        yield f"{asset} was never materialised, so its blocking check {key.name} has not run"
+        return
+    evaluation = _last_evaluation(instance, key)
+    if evaluation is None or not _is_of(evaluation, made[0].storage_id):
+        yield f"the blocking check {key.name} has not run since {asset} was materialised"
+    elif not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.ERROR:
+        yield f'the blocking check {key.name} of {asset} failed: "{evaluation.description}"'
+
+
+def _last_evaluation(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> dg.AssetCheckEvaluation | None:
+    """The last time that it came to a verdict: runs that ended before it have only planned it."""
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=LOOKED_BACK)
+    verdicts = (record.evaluation for record in history)
+    return next((one for one in verdicts if isinstance(one, dg.AssetCheckEvaluation)), None)
+
+
+def _is_of(evaluation: dg.AssetCheckEvaluation, storage_id: int) -> bool:
+    target = evaluation.target_materialization_data
+    return target is not None and target.storage_id == storage_id
+
+
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A manifest beside the one that the current generator learnt from."""
+
+    faces: int
+    learnt: int  # 0 if what was learnt is not known any more
+    new: int  # not among the learnt ones
+    gone: int  # learnt ones that are not there any more
+    known: bool = True  # the learnt manifest is still there
+
+    @property
+    def words(self) -> str:
+        """Both numbers and what lies between them, as the beginning of a sentence."""
+        if not self.known:
+            return (
+                f"the manifest has {self.faces:,} faces, and the one that the generator learnt "
+                "from is not there any more: all count as new"
+            )
+        gone = f", {self.gone:,} of the learnt ones are gone" if self.gone else ""
+        return (
+            f"the manifest has {self.faces:,} faces, {self.learnt:,} were learnt from: "
+            f"{self.new:,} new ({percent(self.new / self.learnt)} more){gone}"
+        )
+
+
+def growth_since(store: Store, learnt_digest: str, now: Manifest) -> Growth:
+    """Compares the faces of `now` with those of the manifest that was learnt from, by face_id.
+
+    Without the learnt manifest's tables its row count is compared; without it all faces are new.
+    Raises SchemaError for a damaged table of `now`.
+    """
+    return _growth(store.root, learnt_digest, now.digest)
+
+
+@functools.lru_cache(maxsize=4)  # by content, so it holds; a sensor asks every minute
+def _growth(root: str, learnt_digest: str, digest: str) -> Growth:
+    store = Store(root)
+    now = load_manifest(store, digest)
+    faces = now.train_rows + now.eval_rows
+    try:
+        learnt = load_manifest(store, learnt_digest)
+    except OmokageError:  # removed by a person, or of another version of this program
+        return Growth(faces, learnt=0, new=faces, gone=0, known=False)
+    rows = learnt.train_rows + learnt.eval_rows
+    paths = [f"{learnt.folder}/{split}.parquet" for split in SPLITS]
+    if not all(map(store.exists, paths)):
+        return Growth(faces, rows, new=max(0, faces - rows), gone=max(0, rows - faces))
+    known, there = _face_ids(store, learnt), _face_ids(store, now)
+    both = pc.sum(pc.is_in(there, value_set=known)).as_py() or 0
+    return Growth(faces, rows, new=len(there) - both, gone=len(known) - both)
+
+
+def _face_ids(store: Store, manifest: Manifest) -> pa.Array:
+    schema = manifest_schema(manifest.labels)
+    parts = [
+        batch.column("face_id")
+        for split in SPLITS
+        for batch in batches(
+            store,
+            f"{manifest.folder}/{split}.parquet",
+            declared=schema,
+            columns=["face_id"],
+            rows=_ROWS_AT_ONCE,
+        )
+    ]
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.string())

@@ -69,7 +69,7 @@ class WarmOmokage:
         self._ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.pipeline.warm", str(theirs.fileno())],
+                [sys.executable, "-m", "tests.pipeline.fork_server", str(theirs.fileno())],
                 cwd=ROOT,
                 env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
                 pass_fds=[theirs.fileno()],
