@@ -451,7 +451,7 @@ def test_a_name_stands_for_one_kind_of_set_and_for_no_board(mine: Set) -> None:
 
 
 def test_two_imports_of_one_name_do_not_meet(mine: Set, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crawlers.importing._PATIENCE_S", 0.0)
+    monkeypatch.setattr("crawlers.importing._LOCK_TIMEOUT_S", 0.0)
     mine.add(1)
     with Ledger.of(mine.store) as ledger:
         ledger.lock("mine")
