@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.evaluation.feature_rows import FeatureRows, Rows32
-from models.evaluation.label_judge import Judge
+from models.evaluation.feature_rows import FeatureRows
+from models.evaluation.label_judge import Judge, Rows32
 from models.labels import Rows
 from models.metrics.extractors import Extractor
 from models.metrics.frechet import (
