@@ -132,7 +132,7 @@ class _Inputs:
     images: Tensor
     labels: Tensor
     z: Tensor  # [2,N,Z] with mixing, else [1,N,Z]
-    crossing: Tensor | None  # [N,K,1]
+    mixing_mask: Tensor | None  # [N,K,1]
     noise: list[Tensor]
     fakes: Tensor
     w: Tensor | None  # [N,K,W]
@@ -150,13 +150,13 @@ def _inputs(
     count, mixed = len(images), config.mixing > 0
     z = draw.normal(2 if mixed else 1, count, G.spec.z_dim) * G.spec.z_std
     noise = [draw.normal(count, 1, side, side) for side in G.noise_sides()]
-    crossing = None
+    mixing_mask = None
     if mixed:
         layers = torch.arange(G.spec.w_layers, device=images.device)[None, :, None]
-        crossing = (layers < G.spec.w_layers // 2).repeat(count, 1, 1)
+        mixing_mask = (layers < G.spec.w_layers // 2).repeat(count, 1, 1)
     with torch.no_grad():
-        fakes, w = eager.fakes(z, labels, crossing, noise)
-    return _Inputs(images, labels, z, crossing, noise, fakes, w)
+        fakes, w = eager.fakes(z, labels, mixing_mask, noise)
+    return _Inputs(images, labels, z, mixing_mask, noise, fakes, w)
 
 
 def _comparisons(
@@ -170,7 +170,7 @@ def _comparisons(
     toward, w_toward = draw.normal(*fakes.shape), None if w is None else draw.normal(*w.shape)
 
     def drawn(parts: Parts) -> Tensor:
-        pictures, styles = parts.fakes(given.z, labels, given.crossing, given.noise)
+        pictures, styles = parts.fakes(given.z, labels, given.mixing_mask, given.noise)
         total: Tensor = (pictures * toward).sum()
         return total if w_toward is None else total + (styles * w_toward).sum()
 

@@ -107,10 +107,10 @@ def _train(
 ) -> None:
     """Trains to the end and leaves the generator; see `train`."""
     # Build, and go on from the last checkpoint
-    config, data, leads = folder.config, folder.data, distributed.rank() == 0
+    config, data, is_main_process = folder.config, folder.data, distributed.rank() == 0
     set_up(config, device)
     state = new_state(config, data.label_names, device)
-    folder.resume(state, continue_from, leads=leads)
+    folder.resume(state, continue_from, is_main_process=is_main_process)
     parts = Parts(state.G, state.D, bf16=uses_bf16(config, device), compiled=config.compile)
     batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
     if config.compile:
@@ -118,10 +118,10 @@ def _train(
         errors = check_compiled(
             state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
         )
-        _tell_errors(errors, leads=leads)
+        _tell_errors(errors, is_main_process=is_main_process)
     weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
     weights = weights.to(device)
-    score = _score(folder, device) if leads else None
+    score = _score(folder, device) if is_main_process else None
     total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
     each = config.images_a_step
     tick_steps = config.steps_of(config.tick_kimg)
@@ -132,9 +132,9 @@ def _train(
         images_seen=state.step * each,
         report=report,
         tracker=tracker,
-        speaks=leads,
+        is_main_process=is_main_process,
     )
-    if leads:
+    if is_main_process:
         print(f"training {config.family} on {described(device)}", file=sys.stderr)
         tracker.params(folder.identity() | dataclasses.asdict(config))
 
@@ -143,7 +143,7 @@ def _train(
     metrics: dict[str, float] = {}
     with (
         contextlib.closing(batches),
-        TerminalBar(total * each, state.step * each, speaks=leads) as bar,
+        TerminalBar(total * each, state.step * each, is_main_process=is_main_process) as bar,
     ):
         ended = state.step >= total
         while not ended:
@@ -159,11 +159,11 @@ def _train(
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
                 metrics["minutes"] = round(state.seconds / 60, 4)
-            if leads and snapshot_due and score is not None:
+            if is_main_process and snapshot_due and score is not None:
                 metrics[score.name] = score.of(state.ema)
-            if leads and (stopped_by or snapshot_due):
+            if is_main_process and (stopped_by or snapshot_due):
                 folder.save_checkpoint(state, metrics.get(score.name) if score else None)
-            if leads and snapshot_due:
+            if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
                 log.tick(metrics, of_images=total * each)
@@ -178,7 +178,7 @@ def _train(
                 )
 
     # Leave the generator
-    if leads:
+    if is_main_process:
         facts = folder.facts(state, device) | {"metrics": metrics}
         folder.save_generator(state, facts)
     distributed.wait_for_all()
@@ -238,8 +238,8 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
         )
 
 
-def _tell_errors(errors: dict[str, float], *, leads: bool) -> None:
-    if leads:
+def _tell_errors(errors: dict[str, float], *, is_main_process: bool) -> None:
+    if is_main_process:
         told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
         print(f"compiled gradients are those of eager steps, up to {told}", file=sys.stderr)
 

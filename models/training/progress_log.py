@@ -234,16 +234,16 @@ class TickLog:
         images_seen: int,
         report: Report,
         tracker: Tracker,
-        speaks: bool = True,
+        is_main_process: bool = True,
     ) -> None:
-        """speaks: whether anything is passed on at all; of several processes, one does."""
+        """is_main_process: whether anything is passed on at all; of several processes, one does."""
         self._store, self._path = store, f"{out}/{PROGRESS}"
-        self._report, self._tracker, self._speaks = report, tracker, speaks
+        self._report, self._tracker, self._is_main_process = report, tracker, is_main_process
         self._lines = _lines_until(store, self._path, images_seen)
 
     def tick(self, metrics: dict[str, float], *, of_images: int) -> None:
         """Records metrics, among them images_seen, kimg, d, g and pictures_per_s."""
-        if not self._speaks:
+        if not self._is_main_process:
             return
         self._lines.append(json.dumps(metrics, sort_keys=True))
         content = "".join(f"{line}\n" for line in self._lines).encode()
@@ -266,10 +266,12 @@ def tick_line(metrics: dict[str, float]) -> str:
 class TerminalBar:
     """A bar with the losses, pictures a second and the time left; silent without a terminal."""
 
-    def __init__(self, total_images: int, images_seen: int, *, speaks: bool = True) -> None:
+    def __init__(
+        self, total_images: int, images_seen: int, *, is_main_process: bool = True
+    ) -> None:
         stream = progress_stream()
         self._bar: Any = None
-        if not speaks or stream is None or not stream.isatty():
+        if not is_main_process or stream is None or not stream.isatty():
             return
         try:
             from tqdm import tqdm

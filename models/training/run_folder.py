@@ -42,10 +42,11 @@ class TrainingFolder:
     data: TrainingSet
     origin: dict[str, Any] | None = None
 
-    def resume(self, state: TrainState, continue_from: str, *, leads: bool) -> None:
+    def resume(self, state: TrainState, continue_from: str, *, is_main_process: bool) -> None:
         """Puts the last checkpoint into `state`, else that of the training `continue_from`, if any.
 
-        leads: whether this process tells of it. Raises TrainingError for other settings or data.
+        is_main_process: whether this process tells of it. Raises TrainingError for other settings
+        or data.
         """
         places = checkpoint.finished(self.store, f"{self.out}/checkpoints")
         if places:
@@ -57,7 +58,7 @@ class TrainingFolder:
             facts = self._begin_from(continue_from, state)
         else:
             return
-        if leads:
+        if is_main_process:
             print(f"going on from {facts['images_seen']:,} pictures", file=sys.stderr)
 
     def _begin_from(self, folder: str, state: TrainState) -> dict[str, Any]:

@@ -69,20 +69,20 @@ class Parts:
         return torch.autocast(self._device, torch.bfloat16, enabled=self._bf16)
 
     def _fakes(
-        self, z: Tensor, labels: Tensor, crossing: Tensor | None, noise: list[Tensor]
+        self, z: Tensor, labels: Tensor, mixing_mask: Tensor | None, noise: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """Draws z [2,N,Z] or [1,N,Z] -> pictures [N,3,R,R] and their w [N,K,W], if there is one.
 
-        crossing [N,K,1] is True where a layer takes the w of the first z.
+        mixing_mask [N,K,1] is True where a layer takes the w of the first z.
         """
         with self._autocast():
             w = self._G.map(z[0], labels)
             if w is None:
                 return self._G(z[0], labels).float(), None
-            if crossing is not None:
+            if mixing_mask is not None:
                 other = self._G.map(z[1], labels)
                 assert other is not None  # as the first
-                w = torch.where(crossing, w, other)
+                w = torch.where(mixing_mask, w, other)
             return self._G(z[0], labels, w=w, noise=noise).float(), w
 
     def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,48 +117,52 @@ def train_step(
     loss = LOSSES[config.loss]
     strength = Strength(config.translate_px, config.scale_frac, config.rotate_deg)
     G, D, rng = state.G, state.D, state.rng
-    told: dict[str, Tensor] = {}
+    stats: dict[str, Tensor] = {}
 
     for turn in range(config.d_steps):
         # D: reals against fakes, and the reals' labels
         reals, labels = batches.at(state.step * config.d_steps + turn)
         reals = flipped(reals, rng) if config.flip else reals
         reals = augmented(reals, strength, state.aug_p, rng)
-        fakes, w, asked = _drawn(state, config, batches, parts)  # the last ones serve G as well
+        # The last ones serve G as well.
+        fakes, w, fake_labels = sample_fakes(state, config, batches, parts)
         seen = augmented(fakes.detach(), strength, state.aug_p, rng)
         real_logits, real_labels = parts.judged(reals, labels)
-        fake_logits, _ = parts.judged(seen, asked)
-        told["d"] = loss.d(real_logits, fake_logits)
-        told["d_labels"] = label_loss(real_labels, labels, positive_weight)
-        total = told["d"] + config.d_label_weight * told["d_labels"]
+        fake_logits, _ = parts.judged(seen, fake_labels)
+        stats["d"] = loss.d(real_logits, fake_logits)
+        stats["d_labels"] = label_loss(real_labels, labels, positive_weight)
+        total = stats["d"] + config.d_label_weight * stats["d_labels"]
 
         # Penalties on D's slope; those of the loss itself every time, the lazy ones every so often
         penalised = state.step % config.r1_every == 0
         if config.r1_gamma > 0:
-            told["r1"] = parts.r1(reals, labels) if penalised else torch.zeros_like(total)
-            total = total + config.r1_gamma / 2 * config.r1_every * told["r1"]
+            stats["r1"] = parts.r1(reals, labels) if penalised else torch.zeros_like(total)
+            total = total + config.r1_gamma / 2 * config.r1_every * stats["r1"]
         if config.r2_gamma > 0:
-            told["r2"] = parts.r1(seen, asked) if penalised else torch.zeros_like(total)
-            total = total + config.r2_gamma / 2 * config.r1_every * told["r2"]
+            stats["r2"] = parts.r1(seen, fake_labels) if penalised else torch.zeros_like(total)
+            total = total + config.r2_gamma / 2 * config.r1_every * stats["r2"]
         if loss.penalty:
-            told["slope"] = parts.slope(*_slope_places(loss.penalty, reals, labels, seen, rng))
-            total = total + config.gp_weight * told["slope"]
-        _descend(state.opt_d, D, total)
+            stats["slope"] = parts.slope(*_slope_places(loss.penalty, reals, labels, seen, rng))
+            total = total + config.gp_weight * stats["slope"]
+        optimizer_step(state.opt_d, D, total)
         if loss.clipped:
             _clip(D, config.clip)
         _steer_augmentation(state, config, real_logits)
 
     # G: fakes that D takes for reals and that show the asked-for labels
     D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    fake_logits, fake_labels = parts.judged(augmented(fakes, strength, state.aug_p, rng), asked)
-    told["g"] = loss.g(real_logits.detach(), fake_logits)
-    told["g_labels"] = label_loss(fake_labels, asked, positive_weight)
-    total = told["g"] + config.g_label_weight * told["g_labels"]
+    seen = augmented(fakes, strength, state.aug_p, rng)
+    fake_logits, fake_label_logits = parts.judged(seen, fake_labels)
+    stats["g"] = loss.g(real_logits.detach(), fake_logits)
+    stats["g_labels"] = label_loss(fake_label_logits, fake_labels, positive_weight)
+    total = stats["g"] + config.g_label_weight * stats["g_labels"]
     if config.pl_weight > 0 and w is not None:
         due = state.step % config.pl_every == 0
-        told["path"] = _path_penalty(state, parts, w, asked) if due else torch.zeros_like(total)
-        total = total + config.pl_weight * config.pl_every * told["path"]
-    _descend(state.opt_g, G, total)
+        stats["path"] = (
+            _path_penalty(state, parts, w, fake_labels) if due else torch.zeros_like(total)
+        )
+        total = total + config.pl_weight * config.pl_every * stats["path"]
+    optimizer_step(state.opt_g, G, total)
     D.requires_grad_(True)
 
     # The averages that are drawn from
@@ -167,8 +171,8 @@ def train_step(
     state.step += 1
     half_life_steps = config.ema_kimg * 1000 / config.images_a_step
     update_average(state.ema, G, step=state.step, half_life_steps=half_life_steps)
-    told["aug_p"] = state.aug_p
-    return {name: value.detach() for name, value in told.items()}
+    stats["aug_p"] = state.aug_p
+    return {name: value.detach() for name, value in stats.items()}
 
 
 @torch.no_grad()
@@ -185,25 +189,25 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
         kept.copy_(latest)
 
 
-def _drawn(
+def sample_fakes(
     state: TrainState, config: TrainConfig, batches: Batches, parts: Parts
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Draws this rank's share of a batch of fakes; returns them, their w and their labels."""
     G, rng = state.G, state.rng
-    asked = batches.labels_of_fakes(rng)
+    fake_labels = batches.labels_of_fakes(rng)
     pairs = 2 if config.mixing > 0 else 1
     draw = torch.randn if G.spec.z_dist == "normal" else torch.rand
     z = draw(pairs, config.batch, G.spec.z_dim, generator=rng) * G.spec.z_std
-    z = torch.stack([share(one) for one in z]).to(asked.device)
-    crossing = None
+    z = torch.stack([share(one) for one in z]).to(fake_labels.device)
+    mixing_mask = None
     if config.mixing > 0:
         layers = G.spec.w_layers
         # Rows that are not mixed cross over after the last layer.
         at = torch.randint(1, layers, (config.batch,), generator=rng)
         at[torch.rand(config.batch, generator=rng) >= config.mixing] = layers
-        crossing = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(asked.device)
-    fakes, w = parts.fakes(z, asked, crossing, _noise(state, config.batch))
-    return fakes, w, asked
+        mixing_mask = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(fake_labels.device)
+    fakes, w = parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
+    return fakes, w, fake_labels
 
 
 def _noise(state: TrainState, count: int) -> list[Tensor]:
@@ -218,20 +222,20 @@ def _slope_places(
     name: str, reals: Tensor, labels: Tensor, fakes: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     count = len(reals) * world()
-    how_far = share(torch.rand(count, generator=rng)).to(reals.device)
+    mix = share(torch.rand(count, generator=rng)).to(reals.device)
     if name == "wgan-gp":
-        return between(reals, fakes, how_far), labels
+        return between(reals, fakes, mix), labels
     noise = share(torch.rand(count, *reals.shape[1:], generator=rng)).to(reals.device)
-    return around(reals, how_far, noise), labels
+    return around(reals, mix, noise), labels
 
 
-def _path_penalty(state: TrainState, parts: Parts, w: Tensor, asked: Tensor) -> Tensor:
+def _path_penalty(state: TrainState, parts: Parts, w: Tensor, fake_labels: Tensor) -> Tensor:
     """(length - its running mean)², on every second picture: half the memory, all the use."""
-    w, asked = w[::2], asked[::2]
+    w, fake_labels = w[::2], fake_labels[::2]
     side, rng = state.G.spec.resolution_px, state.device_rng
     count = len(w) * world()
     direction = share(torch.randn(count, 3, side, side, generator=rng, device=rng.device))
-    lengths = parts.lengths(w, asked, direction, _noise(state, count))
+    lengths = parts.lengths(w, fake_labels, direction, _noise(state, count))
     mean = mean_over_ranks(lengths.mean())
     state.path_mean.lerp_(mean, 1 - PATH_MEMORY)
     penalty: Tensor = (lengths - state.path_mean).square().mean()
@@ -258,7 +262,8 @@ def _clip(D: nn.Module, bound: float) -> None:
         weight.clamp_(-bound, bound)
 
 
-def _descend(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
+def optimizer_step(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
+    """Takes one step down the loss, with gradients averaged over the ranks."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     average_gradients(network)
