@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 
 from dataset.store import Store, digest_of
-from models.evaluation.feature_rows import Rows32
 from models.io.tensors import parse_tensors
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
 Array = npt.NDArray[np.float64]
+Rows32 = npt.NDArray[np.float32]
 
 _MIN_SCALE = 1e-6  # of a feature that is the same on all pictures
 _RAREST = 1e-3
