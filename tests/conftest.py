@@ -3,9 +3,13 @@
 import importlib
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # Tests run side by side: threads that wait for each other's cores would slow all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +35,38 @@ LONG_FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what takes longest, so that no worker ends alone with it."""
     items.sort(key=lambda item: [part not in item.nodeid for part in LONG_FIRST])
+
+
+def untracked_files() -> set[str]:
+    """Files of the checkout that git neither tracks nor ignores, and databases of MLflow's default.
+
+    MLflow's default address is a database in the working folder: whoever forgets to name another
+    one leaves it here.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return {*listed.stdout.splitlines(), *(path.name for path in ROOT.glob("mlflow.db*"))}
+
+
+BEFORE = pytest.StashKey[set[str]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remembers what lay in the checkout before the tests; the workers leave that to the first."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        session.config.stash[BEFORE] = untracked_files()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run if a test has left a file in the checkout."""
+    if BEFORE not in session.config.stash:
+        return
+    left = sorted(untracked_files() - session.config.stash[BEFORE])
+    if left:
+        print(f"\nERROR: the tests left files in the checkout: {', '.join(left)}", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

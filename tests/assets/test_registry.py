@@ -170,6 +170,7 @@ def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
 
 
 def test_a_description_that_was_changed_is_set_right(shop: Shop) -> None:
+    shop.materialise()
     shop.tracking.client().update_registered_model(shop.tracking.model, "something")
     shop.materialise()
     model = shop.tracking.registered()

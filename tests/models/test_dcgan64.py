@@ -33,8 +33,9 @@ def test_labels_change_realness_by_the_projection() -> None:
     labels = torch.stack([torch.zeros(23), torch.ones(23)])
     with torch.no_grad():
         realness, auxiliary = D(torch.rand(1, 3, 64, 64).repeat(2, 1, 1, 1), labels)
-    assert realness[0].item() != realness[1].item()
-    assert torch.equal(auxiliary[0], auxiliary[1])
+    assert (realness[0] - realness[1]).abs().item() > 1e-3
+    # Rows of one batch may be summed in another order, by kernels of other processors.
+    assert torch.allclose(auxiliary[0], auxiliary[1], rtol=0, atol=1e-5)
 
 
 def test_width_multiplies_the_channels() -> None:

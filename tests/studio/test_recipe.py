@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
-from models.sampling.draw import draw
+from models.sampling import draw
 from studio import recipe as recipes
 from studio.edits import Edits
 from studio.limits import MAX_SEED
