@@ -1,5 +1,6 @@
 # make install   .venv with everything            make demo   the whole chain, once, offline
-# make up        Dagster, MLflow, board, studio   make test   installs what is missing, runs the tests
+# make up        Dagster, MLflow, board, studio   make test   installs what is missing, runs the fast tests
+# make lint      ruff and mypy                    make test-all   all tests: kills, browsers, benchmarks too
 #
 # make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
 # make demo OMOKAGE_HOME=/data/omokage            another folder for everything
@@ -16,7 +17,7 @@ ARGS     ?=
 DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(CROPPED)),--cropped) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint clean
+.PHONY: help install demo up test test-slow test-all lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -45,8 +46,15 @@ up: install
 	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
 
 # Three workers on two cores: many tests wait, for servers, clocks and each other's processes.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist worksteal --durations=40 --durations-min=0.5
+
 test: install
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: install
+	$(PYTEST) -m slow $(ARGS)
+
+test-all: test test-slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -63,7 +63,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the run if a test has left a file in the checkout."""
     if BEFORE not in session.config.stash:
         return
-    left = sorted(untracked_files() - session.config.stash[BEFORE])
+    before: set[str] = session.config.stash[BEFORE]
+    left = sorted(untracked_files() - before)
     if left:
         print(f"\nERROR: the tests left files in the checkout: {', '.join(left)}", file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

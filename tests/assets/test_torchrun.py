@@ -21,6 +21,8 @@ from tests.assets.workshop import (
 )
 from tests.models.conftest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 DAGSTER = """
 import sys
 from pathlib import Path

@@ -9,6 +9,8 @@ from benchmarks import comparison_page
 from models.comparison.sets import SETS
 from tests.models.comparison.test_report import PLAN, outcome
 
+pytestmark = pytest.mark.slow
+
 TEXT = "# Page\n\n<!-- srresnet_losses -->\nold\n<!-- end of srresnet_losses -->\n\nEnd.\n"
 
 

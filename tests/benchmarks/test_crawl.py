@@ -10,6 +10,8 @@ import pytest
 from benchmarks.children import BenchmarkError, run
 from benchmarks.crawl import check_same
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gallery_dl", reason="gallery-dl comes with the dev extra")
 
 REPOSITORY = Path(__file__).parents[2]

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.faces import main
 from tests.dataset.home import png, portrait, scenery
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import faces_memory, likeness
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_made_up_copy_is_found(capfd: pytest.CaptureFixture[str]) -> None:
     likeness.main(["--hashes", "800"])

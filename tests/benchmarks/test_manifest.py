@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import manifest
 
+pytestmark = pytest.mark.slow
+
 
 def test_line_has_value_unit_and_peak(capsys: pytest.CaptureFixture[str]) -> None:
     manifest.main(["--rows", "600", "--tags", "12"])

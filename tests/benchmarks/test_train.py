@@ -14,6 +14,8 @@ from benchmarks.train import main
 from models.families import stylegan2
 from models.families.base import NetworkSize
 
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 PLAIN = PlainSize(SIDE, channel_base=128, channel_max=16, w_dim=12, mapping_layers=3)
 SPEC = stylegan2.spec(

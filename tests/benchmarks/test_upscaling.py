@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.upscaling import main
 
+pytestmark = pytest.mark.slow
+
 
 def test_ours_and_the_bare_loop_make_the_same_picture(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--rounds", "1"])

@@ -14,6 +14,8 @@ from dataset.store import Store
 from tests.board_fixture import RunningBoard
 from tests.crawlers.conftest import CrawlOf
 
+pytestmark = pytest.mark.slow
+
 CrawlOfUrl = Callable[[str], CrawlOf]
 
 FULL = "the disk is full; free some space and run the same command again"

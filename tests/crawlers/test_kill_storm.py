@@ -8,6 +8,8 @@ from crawlers.export import export_posts
 from dataset.store import Store
 from tests.crawlers.kill_storm import differences, storm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("family", "kills"), [("danbooru", 2), ("moebooru", 2), ("gelbooru02", 2)])
 def test_a_crawl_killed_at_random_points_ends_like_an_undisturbed_one(

@@ -19,6 +19,8 @@ from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import QUICK, CrawlOf
 from tests.demo.made_entries import made_entry
 
+pytestmark = pytest.mark.slow
+
 CrawlOfUrl = Callable[[str], CrawlOf]
 
 LIMIT_MB = 500

@@ -17,6 +17,8 @@ from PIL import Image
 from dataset import plain_png
 from dataset.decode import decode
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("models", "dataset")
 SEVEN = {"torch", "numpy", "pandas", "pyarrow", "pillow", "opencv-python", "safetensors"}

@@ -17,6 +17,8 @@ from models.families.base import DiscriminatorNet, GeneratorNet
 from models.training.compile_check import check_compiled, compare, require_compiler
 from models.training.step import Parts
 
+pytestmark = pytest.mark.slow
+
 AGREE = 1e-4
 COUNT, LABELS = 4, ("blonde_hair", "blue_eyes")
 DCGAN = TrainConfig(g_width=0.02, d_width=0.05, r2_gamma=1.0)

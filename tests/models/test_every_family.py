@@ -14,6 +14,8 @@ from tests.models.small_families import heads, narrow
 from tests.models.train_on_ranks import main as train_on_ranks
 from tests.models.training import trained
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 NETWORKS = ("G", "D", "ema")

@@ -15,6 +15,8 @@ from dataset.store import Store
 from models import train
 from models.training import checkpoint
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 LENGTH = ["--set", "total_kimg=0.48", "--set", "snapshot_kimg=10", "--set", "device=cpu"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]

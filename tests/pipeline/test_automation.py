@@ -11,6 +11,8 @@ import pytest
 from tests.pipeline.automatic_home import AutomaticHome, automatic_home
 from tests.pipeline.conftest import POST_COUNT, Demo
 
+pytestmark = pytest.mark.slow
+
 FEW, MORE = POST_COUNT, POST_COUNT + 50
 # Seconds of training draw worse than none do: after 3,000 pictures this network is at a distance of
 # 1519, after the first batch at 1016. So the first champion is the weak one (it learns no labels,

@@ -130,6 +130,7 @@ def test_a_home_that_cannot_be_written_is_named(warm: WarmOmokage) -> None:
     assert "set OMOKAGE_HOME to a folder that can be written" in said
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_next_run_goes_on(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_second_demo_in_the_same_home_is_refused(demo: Demo, warm: WarmOmokage
     assert "another demo or comparison is at work in" in second.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_next_run_goes_on(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:

@@ -140,6 +140,7 @@ def test_the_graph_reads_left_to_right(servers: Servers, page: Page) -> None:
     assert list(places.values()) == sorted(places.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_materialisation_shows_counts_digest_and_duration(
     servers: Servers, page: Page, stage: str
@@ -158,6 +159,7 @@ def test_a_materialisation_shows_counts_digest_and_duration(
         assert picture.evaluate("image => image.naturalWidth") > 64
 
 
+@pytest.mark.slow
 def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     servers: Servers, page: Page, demo: Demo
 ) -> None:
@@ -173,6 +175,7 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     assert servers.running("models.train") is None
 
 
+@pytest.mark.slow
 def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     servers: Servers, page: Page
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     assert len(run.inputs.dataset_inputs) == 1
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
     servers: Servers, page: Page
 ) -> None:
@@ -279,6 +283,7 @@ def steps_of(servers: Servers, run_id: str) -> list[int]:
     return sorted(metric.step for metric in history)
 
 
+@pytest.mark.slow
 def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None:
     open_launchpad(servers, page, "generator")
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
@@ -290,6 +295,7 @@ def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None
     assert start.is_enabled(), "reading a field's text changes nothing"
 
 
+@pytest.mark.slow
 def test_tables_show_their_columns_and_lineage_and_checks_what_they_found(
     servers: Servers, page: Page
 ) -> None:
@@ -305,6 +311,7 @@ def test_tables_show_their_columns_and_lineage_and_checks_what_they_found(
         page.get_by_text(name).first.wait_for()
 
 
+@pytest.mark.slow
 def test_an_mlflow_run_shows_its_note_dataset_curves_and_grids(
     servers: Servers, page: Page
 ) -> None:

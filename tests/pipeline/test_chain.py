@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -147,6 +148,7 @@ def test_an_unknown_label_is_refused_with_the_nearest_name(
     assert not (tmp_path / "x.png").exists()
 
 
+@pytest.mark.slow
 def test_the_champion_loads_without_this_repository(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
@@ -181,6 +183,7 @@ def bare_python(folder: Path) -> str:
     return str(folder / "venv" / "bin" / "python")
 
 
+@pytest.mark.slow
 def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -> None:
     home = tmp_path / "home"
     for part in ("manifest", "crops"):
@@ -208,6 +211,7 @@ def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -
     assert any(name.startswith("train/") for name in run_made.data.metrics)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_each_stage_it_ends_with_the_same_set(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:

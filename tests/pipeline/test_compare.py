@@ -25,6 +25,8 @@ from pipeline.settings import Settings, read_settings
 from tests.assets.workshop import interrupting_when
 from tests.models.conftest import write_manifest
 
+pytestmark = pytest.mark.slow
+
 DIVERGES = {"loss": "wgan-gp", "lr_d": "1", "beta1": "0", "beta2": "0", "adam_eps": "0"}
 ENTRANTS = {
     "small": {"preset": "dcgan64-smoke"},

@@ -129,6 +129,7 @@ def keep_seed(page: Page, seed: int) -> None:
     page.locator("#lock input").check()
 
 
+@pytest.mark.slow
 def test_before_the_first_champion_the_page_says_so_and_then_begins_by_itself(
     empty_registry: Path, tmp_path: Path, browser: Browser
 ) -> None:
@@ -167,6 +168,7 @@ def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(
     assert set(pink).isdisjoint(blue)
 
 
+@pytest.mark.slow
 def test_any_none_and_several_exclude_each_other_as_they_should(
     server: Running, page: Page
 ) -> None:
@@ -185,6 +187,7 @@ def test_any_none_and_several_exclude_each_other_as_they_should(
     assert not {"animal ears", "hair ornament"} & set(choose(page, 0, 7).split(", "))
 
 
+@pytest.mark.slow
 def test_two_avatars_morph_into_each_other(server: Running, page: Page) -> None:
     ready(page, server.url)
     set_number(page, "count", 2)
@@ -215,6 +218,7 @@ def test_two_avatars_morph_into_each_other(server: Running, page: Page) -> None:
     page.locator("#mix-shown img").wait_for()
 
 
+@pytest.mark.slow
 def test_a_picture_is_finished_downloaded_and_brought_back_by_file_and_by_link(
     server: Running, browser: Browser, page: Page, tmp_path: Path
 ) -> None:
@@ -271,6 +275,7 @@ def test_a_picture_is_finished_downloaded_and_brought_back_by_file_and_by_link(
     assert is_on(page, "Eye colour", "red")
 
 
+@pytest.mark.slow
 def test_a_picture_without_settings_can_be_finished_too(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -284,6 +289,7 @@ def test_a_picture_without_settings_can_be_finished_too(
     assert not page.locator("#link").is_visible()
 
 
+@pytest.mark.slow
 def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -317,6 +323,7 @@ def bomb(side: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tab", ["Draw", "Play", "Finish"])
 def test_at_phone_width_nothing_is_wider_than_the_screen(
     server: Running, browser: Browser, tab: str
@@ -331,6 +338,7 @@ def test_at_phone_width_nothing_is_wider_than_the_screen(
     page.close()
 
 
+@pytest.mark.slow
 def test_the_alias_moves_while_four_draw_and_the_next_draw_names_the_new_version(
     registry: Champions, server: Running, page: Page
 ) -> None:
@@ -376,6 +384,7 @@ def until(condition: Any) -> None:
     raise AssertionError("it never came")
 
 
+@pytest.mark.slow
 def test_with_the_registry_down_drawing_goes_on_and_the_head_says_so(
     registry: Champions, server: Running, page: Page
 ) -> None:

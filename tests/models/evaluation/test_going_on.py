@@ -53,6 +53,7 @@ def numbers(home: Path, out: str) -> str:
     return "\n".join(line for line in text.splitlines() if '"seconds"' not in line)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
     fakes = 20 * CHUNK
     whole = ended(started(home, "whole", fakes))
@@ -76,6 +77,7 @@ def test_a_killed_evaluation_goes_on_at_its_chunk_and_gives_the_same_bytes(home:
     assert not list(home.glob("evaluating/*/*"))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_fakes(home: Path) -> None:
     few, many = (ended(started(home, f"memory-{count}", count))["peak_mb"] for count in (400, 1600))
     assert many < 1.05 * few  # 1,200 pictures more of 48 px are 8 MB as bytes, 33 MB as numbers
