@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,11 +44,11 @@ def untracked_files() -> set[str]:
     MLflow's default address is a database in the working folder: whoever forgets to name another
     one leaves it here.
     """
-    listed = subprocess.run(
-        ["git", "ls-files", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return {*listed.stdout.splitlines(), *(path.name for path in ROOT.glob("mlflow.db*"))}
+    listed = ""
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        command = ["git", "ls-files", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    return {*listed.splitlines(), *(path.name for path in ROOT.glob("mlflow.db*"))}
 
 
 BEFORE = pytest.StashKey[set[str]]()

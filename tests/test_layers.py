@@ -1,4 +1,4 @@
-"""Imports only ever go down the floors of the house."""
+"""Imports only ever go down the layers."""
 
 import ast
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each room with the rooms that it may import. dataset is the ground of its floor: crawlers and
-# models stand on it, never on each other.
+# Each package with those that it may import. dataset is the lowest of its layer: crawlers and
+# models import it, never each other.
 MAY_IMPORT = {
     "pipeline": {"assets", "studio", "crawlers", "dataset", "models", "demo"},
     "assets": {"crawlers", "dataset", "models"},
@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 ELSEWHERE = {"benchmarks", "tests"}
 
-# Libraries that a room must do without, so that it runs alone where they are not installed.
+# Libraries that a package must do without, so that it runs alone where they are not installed.
 NEVER = {
     "studio": {"dagster", "scrapy"},
     "crawlers": {"dagster", "mlflow", "torch"},
@@ -37,15 +37,17 @@ def imported(file: Path) -> Iterator[tuple[str, int]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name.split(".")[0], node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}:{node.lineno} is relative: name the room"
+            assert node.level == 0, f"{file}:{node.lineno} is relative: name the package"
             yield (node.module or "").split(".")[0], node.lineno
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_only_go_down(room: str) -> None:
-    files = sorted((ROOT / room).rglob("*.py"))
-    assert files, f"{room}/ holds no Python"
-    forbidden = ({*MAY_IMPORT, *ELSEWHERE} - MAY_IMPORT[room] - {room}) | NEVER.get(room, set())
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_only_go_down(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, f"{package}/ holds no Python"
+    forbidden = ({*MAY_IMPORT, *ELSEWHERE} - MAY_IMPORT[package] - {package}) | NEVER.get(
+        package, set()
+    )
     found = [
         f"{file.relative_to(ROOT)}:{line} imports {name}"
         for file in files
@@ -56,7 +58,7 @@ def test_imports_only_go_down(room: str) -> None:
 
 
 def test_gradio_is_imported_for_the_page_alone() -> None:
-    files = [file for room in MAY_IMPORT for file in sorted((ROOT / room).rglob("*.py"))]
+    files = [file for package in MAY_IMPORT for file in sorted((ROOT / package).rglob("*.py"))]
     found = {
         file.relative_to(ROOT).parent.as_posix()
         for file in files
@@ -77,6 +79,6 @@ def test_models_import_mlflow_for_the_trainer_and_the_registry_alone() -> None:
     assert found - {"tracking.py", "training"} == {"registry"}
 
 
-def test_every_package_is_a_room_with_a_floor() -> None:
+def test_every_package_has_a_layer() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages - ELSEWHERE == set(MAY_IMPORT)
