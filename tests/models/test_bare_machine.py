@@ -67,9 +67,9 @@ ASKING = """
 from pathlib import Path
 from dataset.errors import OmokageError
 from models.sampling.clips import Clip
-from models.extractors import extractor
+from models.metrics.extractors import extractor
 from models.registry.export import log_generator
-from models.videos import write_clip
+from models.sampling.video import write_clip
 
 def told(work):
     try:
