@@ -94,7 +94,7 @@ def table(made: Mapping[str, Any]) -> list[str]:
 
     What has no meaning for the generator is left out.
     """
-    return [f"{'':<22}{'found':>9}{'sigma':>9}  beside", *_rows(made)]
+    return [f"{'':<28}{'found':>9}{'sigma':>9}  beside", *_rows(made)]
 
 
 def _rows(made: Mapping[str, Any]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _rows(made: Mapping[str, Any]) -> Iterator[str]:
     for name, found, sigma, beside in rows:
         if found is not None:
             noise = "" if sigma is None else f"{sigma:.4f}"
-            yield f"{name:<22}{found:>9.4f}{noise:>9}  {beside}"
+            yield f"{name:<28}{found:>9.4f}{noise:>9}  {beside}"
     yield (
         f"{made['fakes']:,} fakes x {made['repeats']} against {made['reference_rows']:,} faces of "
         f"manifest {made['manifest_digest'][:12]}, protocol {made['protocol_digest'][:12]}"
