@@ -14,8 +14,8 @@ from PIL import Image
 
 from dataset.errors import UsageError
 from dataset.store import Store
-from models.entry import run_entry
 from models.families.base import GeneratorNet
+from models.io.entry_point import run_entry
 from models.io.generators import load_generator, typical_rows
 from models.labels import Rows, label_row, label_rows, split_names
 from models.sampling.clips import (

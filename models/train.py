@@ -9,7 +9,7 @@ from dataset.errors import OmokageError, UsageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
-from models.entry import Report, run_entry, stop_signals
+from models.io.entry_point import Report, run_entry, stop_signals
 from models.presets import PRESETS, preset
 from models.training.data import TrainingSet, local_store
 from models.training.distributed import rank_of_environment

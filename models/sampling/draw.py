@@ -14,8 +14,7 @@ from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES
-from models.families.base import GeneratorNet
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec
 from models.labels import Rows, label_rows, typical_labels
 
 CHUNK = 64  # pictures a pass; part of the drawing, since rounding may depend on it

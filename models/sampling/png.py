@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, PngImagePlugin
 
 from models.families.base import GeneratorNet
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 
 SOFTWARE = "Omokage"
 AS_THEY_COME = "as they come"

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
 from models.config import TrainConfig
-from models.families.base import DiscriminatorNet, GeneratorNet
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec
 from models.io.safe_io import (
     COUNT,
     NAME,
@@ -29,12 +28,13 @@ from models.io.safe_io import (
     SHA256,
     Kind,
     fact_faults,
+    parse_tensors,
     read_own,
     read_own_json,
     shown,
+    tensor_faults,
     told,
 )
-from models.io.tensors import parse_tensors, tensor_faults
 
 TENSORS = "state.safetensors"
 STATE = "state.json"

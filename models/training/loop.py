@@ -18,9 +18,9 @@ from dataset.errors import ConfigError
 from dataset.store import Store
 from dataset.vocabulary import sided
 from models.config import TrainConfig
-from models.entry import Report, Stopped
 from models.families import family_of
 from models.families.base import GeneratorNet
+from models.io.entry_point import Report, Stopped
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use
 from models.training.compile_check import check_compiled

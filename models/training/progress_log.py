@@ -23,7 +23,7 @@ from dataset.errors import RegistryError, TrainingError
 from dataset.progress import progress_stream
 from dataset.store import Store
 from models.config import TrainConfig
-from models.entry import Report
+from models.io.entry_point import Report
 from models.io.safe_io import is_number
 from models.training import distributed
 from models.training.checkpoint import TrainState

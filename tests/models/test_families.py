@@ -8,8 +8,7 @@ from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES, family_of
-from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize, pulled
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize, pulled
 from models.registry.export import _Program
 from models.training.losses import label_loss, ns_d, ns_g, r1_penalty, slope_penalty
 

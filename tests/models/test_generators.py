@@ -8,8 +8,7 @@ import safetensors.torch
 import torch
 
 from dataset.errors import TrainingError, UsageError
-from models.io.generators import find_generator, load_generator, typical_rows
-from models.io.tensors import generator_digest
+from models.io.generators import find_generator, generator_digest, load_generator, typical_rows
 from models.training.data import TrainingSet
 from tests.models.small_generators import (
     NAMES,

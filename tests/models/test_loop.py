@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from dataset.store import Store
-from models.entry import Stopped
 from models.families import dcgan64
-from models.families.base import NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorSpec, NetworkSize
+from models.io.entry_point import Stopped
 from models.training import checkpoint
 from models.training.data import Batches, TrainingSet
 from models.training.losses import LOSSES, AdversarialLoss, ns_d

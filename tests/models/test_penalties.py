@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.families.base import GeneratorNet, Noise
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec, Noise
 from models.training.losses import (
     DRAGAN_SPREAD,
     around,

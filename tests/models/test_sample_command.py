@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from models import sample
-from models.io.generators import load_generator
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest, load_generator
 from models.labels import label_rows
 from models.sampling.draw import draw
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
