@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import TrainingError, UsageError, listed, nearest
-from models.io.safe_io import shown, told
+from models.io.safe_io import shown, shown_value
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
 Z_DISTS = ("normal", "uniform")
@@ -111,7 +111,7 @@ class GeneratorNet(nn.Module, abc.ABC):
         """
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
-        """Pulls w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
+        """Truncates w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
 
         Raises UsageError if the family has no W; the families with W have their own.
         """
@@ -126,7 +126,7 @@ class GeneratorNet(nn.Module, abc.ABC):
 
 
 class GeneratorWithoutW(GeneratorNet):
-    """A generator that draws straight from its latent: psi pulls z towards its mean."""
+    """A generator that draws straight from its latent: psi truncates z towards its mean."""
 
     @abc.abstractmethod
     def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class GeneratorWithoutW(GeneratorNet):
 
         w and noise mean nothing here (`spec.can_w`, `spec.can_noise`) and are ignored.
         """
-        return self.pictures(pulled(z, psi, self.spec), labels)
+        return self.pictures(truncate_z(z, psi, self.spec), labels)
 
 
 class DiscriminatorNet(nn.Module, abc.ABC):
@@ -164,7 +164,7 @@ class DiscriminatorNet(nn.Module, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSize:
-    """Asked-for sizes of G or D; a family reads those that mean something to it.
+    """Requested sizes of G or D; a family reads those that mean something to it.
 
     Attributes:
         resolution_px: side of the pictures.
@@ -189,8 +189,8 @@ def scaled(channels: int, width: float) -> int:
     return max(4, round(channels * width))
 
 
-def pulled(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
-    """Pulls z [N,Z] towards its mean: psi 1 leaves it, 0 is the mean, for every row the same.
+def truncate_z(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
+    """Truncates z [N,Z] towards its mean: psi 1 leaves it, 0 is the mean, for every row the same.
 
     N(0,1) has its mean at 0, so there z is scaled; U(0,1) has it at 0.5 of `spec.z_std`, and 0
     would be a corner that hardly any latent comes near.
@@ -217,7 +217,7 @@ def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
         if name not in value:
             faults.append(f"{name} is missing")
         elif not _fits(name, value[name]):
-            faults.append(f"{name} is {told(value[name])}, {_WANTED[name][1]} wanted")
+            faults.append(f"{name} is {shown_value(value[name])}, {_WANTED[name][1]} wanted")
     return faults
 
 

@@ -62,7 +62,7 @@ class Generator(stylegan2.Generator):
 
 
 class Block(nn.Module):
-    """A residual block that adds nothing at the start; halves the side unless told otherwise."""
+    """A residual block that adds nothing at the start; halves the side by default."""
 
     def __init__(self, inputs: int, outputs: int, *, halve: bool = True) -> None:
         super().__init__()

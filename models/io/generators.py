@@ -154,8 +154,8 @@ def typical_rows(folder: str, known: Sequence[str]) -> Rows:
         )
     unknown = sorted({label for row in found for label in row} - set(known))
     if unknown:
-        told = ", ".join(f'"{shown(label)}"' for label in unknown[:5])
-        raise TrainingError(f"{where} names labels that the generator does not know: {told}")
+        names = ", ".join(f'"{shown(label)}"' for label in unknown[:5])
+        raise TrainingError(f"{where} names labels that the generator does not know: {names}")
     return label_rows(found, known)
 
 

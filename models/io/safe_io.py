@@ -81,11 +81,11 @@ def fact_faults(found: Mapping[str, Any], wanted: "Mapping[str, Kind]") -> list[
         if name not in found and not fits(None):
             faults.append(f"{name} is missing")
         elif not fits(found.get(name)):
-            faults.append(f"{name} is {told(found[name])}, {words} wanted")
+            faults.append(f"{name} is {shown_value(found[name])}, {words} wanted")
     return faults
 
 
-def told(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """Returns a JSON value as an error may show it; a large whole number by its size alone."""
     if isinstance(value, int) and abs(value) > _MOST:
         return f"a number of {value.bit_length():,} bits"

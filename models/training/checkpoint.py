@@ -32,8 +32,8 @@ from models.io.safe_io import (
     read_own,
     read_own_json,
     shown,
+    shown_value,
     tensor_faults,
-    told,
 )
 
 TENSORS = "state.safetensors"
@@ -273,7 +273,7 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
     optimiser.load_state_dict({"state": values, "param_groups": groups})
 
 
-# A training may go on under other values of these: they do not change what a step does.
+# A training may resume under other values of these: they do not change what a step does.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
     *("score_pictures", "device", "threads"),
@@ -292,9 +292,9 @@ def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
 
 
 def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
-    """Returns the settings of a checkpoint that a training under `config` cannot go on with."""
+    """Returns the settings of a checkpoint that a training under `config` cannot resume with."""
     return [
-        f"{name} was {told(before.get(name))}, now {value!r}"
+        f"{name} was {shown_value(before.get(name))}, now {value!r}"
         for name, value in dataclasses.asdict(config).items()
         if name not in MAY_CHANGE and before.get(name) != value
     ]
@@ -325,7 +325,7 @@ def labels_in_use(store: Store, out: str, continue_from: str) -> tuple[str, ...]
         origin = facts_of(store, begun[-1]).get("origin") or {}
         return tuple(origin.get("labels") or ())
     if not continue_from or not finished(store, f"{continue_from}/checkpoints"):
-        return ()  # what is wrong with it is told where it is gone on from
+        return ()  # what is wrong with it is reported where it is resumed
     _, facts = last_checkpoint(store, continue_from)
     return GeneratorSpec.from_json(facts["spec"], where="its spec").labels
 

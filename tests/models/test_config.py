@@ -22,7 +22,7 @@ def test_overrides_are_read_by_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("bach=8", '"bach" is unknown; did you mean "batch"?'),
         ("batch=many", 'batch is "many", a whole number wanted'),
@@ -36,10 +36,10 @@ def test_overrides_are_read_by_type() -> None:
         ("device=gpu", 'device is "gpu"; auto, cpu, cuda or cuda:N wanted'),
     ],
 )
-def test_a_wrong_override_is_named_with_what_is_wanted(override: str, told: str) -> None:
+def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         preset("demo", [override])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_all_wrong_overrides_are_told_at_once() -> None:

@@ -159,16 +159,16 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
 def test_weights_that_do_not_fit_their_spec_are_named(
-    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], told: str
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     made = small_generator("dcgan64")
     folder = write_generator(tmp_path / "it", made)
     tensors = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     change(tensors)
     safetensors.torch.save_file(tensors, tmp_path / "it/generator.safetensors")
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(folder)
     assert str(caught.value).startswith(f"{folder}/generator.safetensors does not fit spec.json")
 
@@ -214,20 +214,20 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("family", "fields", "told"), SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize(("family", "fields", "message"), SPECS.values(), ids=SPECS)
 def test_a_spec_that_the_weights_do_not_fit_is_named(
-    tmp_path: Path, family: str, fields: dict[str, Any], told: str
+    tmp_path: Path, family: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = write_generator(tmp_path / "it", small_generator(family))
     rewritten(tmp_path / "it/spec.json", lambda spec: spec | fields)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(folder)
     assert str(caught.value).startswith(folder)
     assert "spec.json" in str(caught.value)
     assert len(str(caught.value)) < 2500
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_generator(family))
     rewritten(tmp_path / "checkpoint/state.json", lambda s: s | {"spec": s["spec"] | fields})
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(checkpoint)
     assert "state.json" in str(caught.value)
 
@@ -273,7 +273,7 @@ def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([["pink_hair"]], 'names labels that the generator does not know: "pink_hair"'),
         ([["\x1b[2J"]], r'does not know: "\?\[2J"'),
@@ -287,10 +287,10 @@ def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
         ([[]] * 5000, "a list of 1 to 4,096 lists"),
     ],
 )
-def test_typical_labels_that_are_none_are_named(tmp_path: Path, rows: Any, told: str) -> None:
+def test_typical_labels_that_are_none_are_named(tmp_path: Path, rows: Any, message: str) -> None:
     folder = write_generator(tmp_path / "it", small_generator("dcgan64"))
     (tmp_path / "it/typical_labels.json").write_text(json.dumps(rows))
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         typical_rows(folder, NAMES)
     assert str(caught.value).startswith(f"{folder}/typical_labels.json")
 
@@ -367,9 +367,9 @@ def test_a_place_without_a_generator_is_one_line(
     monkeypatch.chdir(tmp_path / "a/b" if place[0] == "." else tmp_path)
     out = tmp_path / "grid.png"
     assert sample.main(["--generator", place, "--out", str(out)]) in (2, 5)
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
     assert not out.exists()
 
 
@@ -436,18 +436,18 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), STATES.values(), ids=STATES)
+@pytest.mark.parametrize(("change", "message"), STATES.values(), ids=STATES)
 def test_a_state_that_the_training_does_not_fit_is_named(
     tmp_path: Path,
     reals: TrainingSet,
     run_of: Path,
     change: Callable[[dict[str, Tensor]], object],
-    told: str,
+    message: str,
 ) -> None:
     place = copied(run_of, tmp_path)
     with_tensors(place, change)
     before = torch.get_rng_state()
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, LONGER)
     assert str(caught.value).startswith(f"{place}/state.safetensors")
     assert "Remove that folder to go on" in str(caught.value)
@@ -480,13 +480,13 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "told"), FACTS.values(), ids=FACTS)
+@pytest.mark.parametrize(("fields", "message"), FACTS.values(), ids=FACTS)
 def test_facts_of_another_kind_are_named(
-    tmp_path: Path, reals: TrainingSet, run_of: Path, fields: dict[str, Any], told: str
+    tmp_path: Path, reals: TrainingSet, run_of: Path, fields: dict[str, Any], message: str
 ) -> None:
     place = copied(run_of, tmp_path)
     rewritten(place / "state.json", lambda state: state | fields)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, LONGER)
     assert str(tmp_path / "run") in str(caught.value)
 
@@ -520,14 +520,14 @@ FINISHED: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), FINISHED.values(), ids=FINISHED)
+@pytest.mark.parametrize(("change", "message"), FINISHED.values(), ids=FINISHED)
 def test_a_finished_trainings_facts_are_checked(
-    tmp_path: Path, reals: TrainingSet, run_of: Path, change: Change, told: str
+    tmp_path: Path, reals: TrainingSet, run_of: Path, change: Change, message: str
 ) -> None:
     copied(run_of, tmp_path)
     path = tmp_path / "run/generator/train.json"
     rewritten(path, change)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.04))
     assert str(caught.value).startswith(f"{path} is no finished training's")
 
@@ -590,9 +590,9 @@ def refusal(folder: Path) -> str:
     return ""
 
 
-def is_told(told: str, *files: str) -> bool:
+def is_short_and_names(message: str, *files: str) -> bool:
     """Whether a refusal, if it is one, names one of these files and stays short."""
-    return not told or (any(name in told for name in files) and len(told) < 5000)
+    return not message or (any(name in message for name in files) and len(message) < 5000)
 
 
 @QUICKLY
@@ -600,7 +600,7 @@ def is_told(told: str, *files: str) -> bool:
 def test_any_value_in_a_spec_loads_or_is_refused(small: Path, name: str, value: Any) -> None:
     folder = small / "generator"
     (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
-    assert is_told(refusal(folder), "spec.json", "typical_labels.json")
+    assert is_short_and_names(refusal(folder), "spec.json", "typical_labels.json")
 
 
 @QUICKLY
@@ -608,7 +608,7 @@ def test_any_value_in_a_spec_loads_or_is_refused(small: Path, name: str, value: 
 def test_any_number_in_a_spec_loads_or_is_refused(small: Path, name: str, value: int) -> None:
     folder = small / "generator"
     (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
-    assert is_told(refusal(folder), "spec.json", "typical_labels.json")
+    assert is_short_and_names(refusal(folder), "spec.json", "typical_labels.json")
 
 
 @QUICKLY
@@ -619,7 +619,7 @@ def test_any_value_in_a_state_loads_or_is_refused(small: Path, name: str, value:
     good = path.read_text()
     try:
         path.write_text(json.dumps(json.loads(good) | {name: value}))
-        assert is_told(refusal(folder), "state.json", "state.safetensors")
+        assert is_short_and_names(refusal(folder), "state.json", "state.safetensors")
     finally:
         path.write_text(good)
 
@@ -635,10 +635,10 @@ def test_any_value_in_a_trainings_state_is_read_or_refused(
     (small / "checkpoints/0000000040/state.json").write_text(json.dumps(changed))
     try:
         read = facts_of(Store(small), "checkpoints/0000000040")
-        told = json.dumps(read)
+        message = json.dumps(read)
     except OmokageError as error:
-        told = str(error)
-    assert name in told
+        message = str(error)
+    assert name in message
 
 
 @QUICKLY
@@ -661,6 +661,6 @@ def test_any_byte_in_the_weights_loads_or_is_refused(small: Path, place: int, by
     bad[place] = byte
     try:
         path.write_bytes(bad)
-        assert is_told(refusal(folder), "generator.safetensors")
+        assert is_short_and_names(refusal(folder), "generator.safetensors")
     finally:
         path.write_bytes(good)
