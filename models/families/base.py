@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset.errors import TrainingError, UsageError, listed, nearest
-from models.io.safe_io import shown, shown_value
+from models.io.safe_io import Kind, fact_faults, shown
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
 Z_DISTS = ("normal", "uniform")
@@ -203,27 +203,16 @@ def truncate_z(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
 
 
 def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
-    fields = dataclasses.fields(cls)
-    names = [field.name for field in fields]
-    optional = {field.name for field in fields if field.default is not dataclasses.MISSING}
-    faults = [
-        f'"{shown(name)}" is unknown{nearest(name[:MAX_NAME], names)}'
+    optional = {
+        field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING
+    }
+    unknown = [
+        f'"{shown(name)}" is unknown{nearest(name[:MAX_NAME], _WANTED)}'
         for name in value
-        if name not in names
+        if name not in _WANTED
     ]
-    for name in names:
-        if name not in value and name in optional:
-            continue
-        if name not in value:
-            faults.append(f"{name} is missing")
-        elif not _fits(name, value[name]):
-            faults.append(f"{name} is {shown_value(value[name])}, {_WANTED[name][1]} wanted")
-    return faults
-
-
-def _fits(name: str, found: Any) -> bool:
-    test, _ = _WANTED[name]
-    return bool(test(found))
+    needed = {n: kind for n, kind in _WANTED.items() if n in value or n not in optional}
+    return unknown + fact_faults(value, needed)
 
 
 def _is_count(found: Any) -> bool:
@@ -259,7 +248,7 @@ def _is_bool(found: Any) -> bool:
     return isinstance(found, bool)
 
 
-_WANTED: dict[str, tuple[Any, str]] = {
+_WANTED: dict[str, Kind] = {
     "family": (_is_name, "a name"),
     "resolution_px": (_is_count, "a whole number from 1 to 65,536"),
     "z_dim": (_is_count, "a whole number from 1 to 65,536"),

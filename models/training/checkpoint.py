@@ -179,17 +179,12 @@ _ADAM = ("exp_avg", "exp_avg_sq")  # beside the count of steps
 
 def _faults(tensors: dict[str, Tensor], state: TrainState) -> list[str]:
     """Returns a sentence for every tensor that is not what `state` holds in its place."""
-    wanted = {
-        f"{prefix}.{name}": tensor
-        for prefix, network in state.networks().items()
-        for name, tensor in network.state_dict().items()
-    }
+    wanted = _fixed_tensors(state)
     for prefix, optimiser in state.optimisers().items():
         parameters = (one for group in optimiser.param_groups for one in group["params"])
         for index, parameter in enumerate(parameters):  # numbered through all groups, as torch does
             wanted[f"{prefix}.{index}.step"] = torch.zeros(())
             wanted |= {f"{prefix}.{index}.{name}": parameter for name in _ADAM}
-    wanted |= {f"steering.{name}": tensor for name, tensor in state.steering().items()}
     random = {name: tensor for name, tensor in tensors.items() if name.startswith("rng.")}
     faults = tensor_faults({n: t for n, t in tensors.items() if n not in random}, wanted)
     faults += [f"{name} is missing" for name in _SOURCES if name != _CUDA and name not in random]
@@ -237,16 +232,21 @@ def _load_random(tensors: dict[str, Tensor], state: TrainState) -> None:
         torch.cuda.set_rng_state(tensors[_CUDA])
 
 
-def _tensors(state: TrainState) -> dict[str, Tensor]:
+def _fixed_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Returns what every state holds from its start: networks and steering."""
     tensors = {
         f"{prefix}.{name}": tensor
         for prefix, network in state.networks().items()
         for name, tensor in network.state_dict().items()
     }
+    return tensors | {f"steering.{name}": value for name, value in state.steering().items()}
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    tensors = _fixed_tensors(state)
     for prefix, optimiser in state.optimisers().items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"{prefix}.{index}.{key}": value for key, value in values.items()}
-    tensors |= {f"steering.{name}": value for name, value in state.steering().items()}
     tensors["rng.own"] = state.rng.get_state()
     tensors["rng.device"] = state.device_rng.get_state()
     tensors["rng.cpu"] = torch.get_rng_state()

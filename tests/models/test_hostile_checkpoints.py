@@ -150,12 +150,7 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         r"dense.bias is float32 \[3\], float32 \[135\] wanted",
     ),
     "dtype": (lambda t: t.update({"dense.bias": t["dense.bias"].double()}), "is float64"),
-    "complex": (
-        lambda t: t.update({"dense.bias": t["dense.bias"].to(torch.complex64)}),
-        "is complex64",
-    ),
     "nan": (lambda t: t["dense.bias"].fill_(torch.nan), "dense.bias holds numbers that are not"),
-    "infinite": (lambda t: t["up3.bias"].fill_(-torch.inf), "up3.bias holds numbers that are not"),
 }
 
 
@@ -175,23 +170,15 @@ def test_weights_that_do_not_fit_their_spec_are_named(
 
 SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "fewer_labels": ("dcgan64", {"labels": ["one"]}, r"embed.weight is float32 \[64, 3\]"),
-    "no_labels": ("dcgan64", {"labels": []}, "embed.weight is"),
     "double_labels": ("dcgan64", {"labels": ["a", "a", "b"]}, r"labels is \['a', 'a', 'b'\]"),
     "numbers_for_labels": ("dcgan64", {"labels": [1, 2, 3]}, r"labels is \[1, 2, 3\]"),
     "text_for_labels": ("dcgan64", {"labels": "abc"}, "labels is 'abc'"),
-    "null_for_labels": ("dcgan64", {"labels": None}, "labels is None"),
     "control_in_labels": ("dcgan64", {"labels": ["\x1b[2J", "b", "c"]}, "labels is "),
     "many_labels": ("dcgan64", {"labels": list(map(str, range(99_999)))}, "a list of 99,999"),
     "family": ("dcgan64", {"family": "stylegan3"}, ': unknown family "stylegan3"; did'),
     "module_for_family": ("dcgan64", {"family": "os.system"}, 'unknown family "os.system"'),
     "other_family": ("dcgan64", {"family": "stylegan2"}, "stylegan2 has"),
-    "resolution": (
-        "dcgan64",
-        {"resolution_px": 65_536},
-        "resolution_px is 65536; dcgan64 draws 64",
-    ),
     "resolutions": ("stylegan2", {"resolution_px": 65_536}, "resolution_px is 65536; stylegan2 dr"),
-    "odd_resolution": ("stylegan2", {"resolution_px": 100}, "resolution_px is 100; stylegan2 dr"),
     "base": ("stylegan2", {"channel_base": 2**20, "channel_max": 2**20}, "float32"),
     "more_than_base": ("stylegan2", {"channel_base": 2**40}, "channel_base is 1099511627776"),
     "no_channels": (
@@ -203,7 +190,6 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "w": ("stylegan2", {"w_dim": 2**20}, "float32"),
     "z": ("stylegan2", {"z_dim": 65_536}, "float32"),
     "blocks": ("dcgan64", {"blocks": 10**6}, "blocks is 1000000"),
-    "no_w": ("stylegan2", {"can_w": False}, "can_w is False; stylegan2 has True"),
     "w_of_none": ("dcgan64", {"can_w": True, "w_dim": 8}, "can_w is True; dcgan64 has False"),
     "width": ("dcgan64", {"width": 16}, "float32"),
     "nan_width": ("dcgan64", {"width": float("nan")}, "width is nan"),
@@ -407,8 +393,6 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         "D.conv1.weight is missing",
     ),
     "prefix": (lambda t: t.update({"H.x": torch.zeros(1)}), "H.x is unknown"),
-    "no_dot": (lambda t: t.update({"G": torch.zeros(1)}), "G is unknown"),
-    "index": (lambda t: t.update({"opt_g.x.step": torch.zeros(())}), "opt_g.x.step is unknown"),
     "beyond": (lambda t: t.update({"opt_g.99.step": torch.zeros(())}), "opt_g.99.step is unknown"),
     "no_moment": (lambda t: t.pop("opt_d.0.exp_avg"), "opt_d.0.exp_avg is missing"),
     "moment_shape": (
@@ -421,7 +405,6 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         "opt_d.0.step is int64",
     ),
     "steering": (lambda t: t.pop("steering.aug_p"), "steering.aug_p is missing"),
-    "steering_shape": (lambda t: t.update({"steering.aug_p": torch.zeros(3)}), "steering.aug_p is"),
     "rng": (lambda t: t.pop("rng.own"), "rng.own is missing"),
     "rng_kind": (
         lambda t: t.update({"rng.own": torch.zeros(5056)}),
@@ -456,15 +439,11 @@ def test_a_state_that_the_training_does_not_fit_is_named(
 
 FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "step_text": ({"step": "5"}, "step is '5', a whole number from 0 wanted"),
-    "step_float": ({"step": 5.5}, "step is 5.5"),
     "step_negative": ({"step": -1}, "step is -1"),
     "step_true": ({"step": True}, "step is True"),
     "step_digits": ({"step": 10**4000}, "step is a number of 13,288 bits"),
     "seconds_text": ({"seconds": "long"}, "seconds is 'long', a number from 0 wanted"),
     "seconds_nan": ({"seconds": float("nan")}, "seconds is nan"),
-    "seconds_infinite": ({"seconds": float("inf")}, "seconds is inf"),
-    "images_null": ({"images_seen": None}, "images_seen is None"),
-    "sha256_number": ({"sha256": 5}, "sha256 is 5, a sha256"),
     "sha256_short": ({"sha256": "abc"}, "sha256 is 'abc'"),
     "config_list": ({"config": []}, r"config is \[\], an object wanted"),
     "manifest": ({"manifest_digest": ["x"]}, r"manifest_digest is \['x'\]"),
@@ -514,7 +493,6 @@ FINISHED: dict[str, tuple[Change, str]] = {
         lambda f: f | {"samples": "/x/samples/0000000040.png"},
         "samples is '/x/samples/0000000040.png'",
     ),
-    "images": (lambda f: f | {"images_seen": "40"}, "images_seen is '40'"),
     "seconds": (lambda f: f | {"train_seconds": None}, "train_seconds is None"),
     "origin": (lambda f: f | {"origin": 5}, "origin is 5"),
 }
@@ -596,16 +574,8 @@ def is_short_and_names(message: str, *files: str) -> bool:
 
 
 @QUICKLY
-@given(name=st.sampled_from([*SPEC, "more"]), value=JSON)
+@given(name=st.sampled_from([*SPEC, "more"]), value=JSON | st.integers(-2, 2**24))
 def test_any_value_in_a_spec_loads_or_is_refused(small: Path, name: str, value: Any) -> None:
-    folder = small / "generator"
-    (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
-    assert is_short_and_names(refusal(folder), "spec.json", "typical_labels.json")
-
-
-@QUICKLY
-@given(name=st.sampled_from(list(SPEC)), value=st.integers(-2, 2**24))
-def test_any_number_in_a_spec_loads_or_is_refused(small: Path, name: str, value: int) -> None:
     folder = small / "generator"
     (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
     assert is_short_and_names(refusal(folder), "spec.json", "typical_labels.json")
