@@ -15,63 +15,88 @@ PRECISIONS = ("auto", "fp32", "bf16")
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
 
 
+def setting(
+    default: Any, meaning: str, limits: tuple[float, float] | None = None, unit: str = ""
+) -> Any:
+    """Declares a field of a settings dataclass: default, meaning, range (inclusive) and unit."""
+    return dataclasses.field(
+        default=default, metadata={"help": meaning, "limits": limits, "unit": unit}
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """All that decides what a training learns, and how often it speaks and saves."""
+    """All that decides what a training learns, and how often it reports and saves."""
 
-    family: str = "dcgan64"
-    resolution_px: int = 64
-    # Sizes of the networks; each family reads those that its table counts by.
-    g_width: float = 1.0  # multiplier of G's channels, 1 = the family's table
-    d_width: float = 1.0  # the same for D
-    blocks: int = 16  # residual blocks of G
-    g_channel_base: int = 16_384  # G's layer at side s has min(this / s, channel_max) channels
-    d_channel_base: int = 16_384
-    channel_max: int = 512
-    w_dim: int = 512  # numbers in z and in w
-    mapping_layers: int = 8
-    # How long, and by which optimiser.
-    batch: int = 64  # pictures a step, over all processes
-    total_kimg: float = 1000.0  # thousands of real pictures shown in all
-    max_minutes: float = 0.0  # end after so much training time at the latest, 0 = no such end
-    lr_g: float = 2e-4  # Adam's step size for G
-    lr_d: float = 2e-4
-    beta1: float = 0.5
-    beta2: float = 0.99
-    adam_eps: float = 1e-8  # added to the root of Adam's second moment
-    d_steps: int = 1  # steps of D for each of G
-    ema_kimg: float = 2.0  # half-life of the averaged generator
+    family: str = setting("dcgan64", "a name in models.families.FAMILIES")
+    resolution_px: int = setting(64, "side of the pictures; the family says which it draws")
+    # Sizes of the networks; each family reads those in its `Family.sizes`.
+    g_width: float = setting(1.0, "multiplier of G's channels, 1 = the family's table", (0.01, 16))
+    d_width: float = setting(1.0, "multiplier of D's channels", (0.01, 16))
+    blocks: int = setting(16, "residual blocks of G", (1, 64))
+    g_channel_base: int = setting(
+        16_384, "G's layer at side s has min(this / s, channel_max) channels", (16, 1 << 20)
+    )
+    d_channel_base: int = setting(16_384, "the same for D", (16, 1 << 20))
+    channel_max: int = setting(512, "most channels of a layer", (1, 4096))
+    w_dim: int = setting(512, "dimensions of z and of w", (1, 4096))
+    mapping_layers: int = setting(8, "layers from z to w", (1, 16))
+    # Duration and optimizer.
+    batch: int = setting(64, "pictures per step, over all processes", (2, 65_536))
+    total_kimg: float = setting(1000.0, "real pictures shown in all", (0.001, 1e7), "kimg")
+    max_minutes: float = setting(
+        0.0, "end after so much training time at the latest, 0 = no limit", (0, 1e6), "min"
+    )
+    lr_g: float = setting(2e-4, "Adam's learning rate for G", (0, 1))
+    lr_d: float = setting(2e-4, "Adam's learning rate for D", (0, 1))
+    beta1: float = setting(0.5, "Adam's decay of the first moment", (0, 0.9999))
+    beta2: float = setting(0.99, "Adam's decay of the second moment", (0, 0.99999))
+    adam_eps: float = setting(1e-8, "added to the root of Adam's second moment", (0, 1))
+    d_steps: int = setting(1, "steps of D per step of G", (1, 100))
+    ema_kimg: float = setting(2.0, "half-life of the averaged generator", (0.001, 1e5), "kimg")
     # Losses and penalties.
-    loss: str = "ns"  # a name in models.training.losses.LOSSES
-    g_label_weight: float = 1.0  # λ of the label loss that G minimises on fakes
-    d_label_weight: float = 1.0  # λ of the label loss that D minimises on reals
-    clip: float = 0.01  # D's weights stay within ± this under loss wgan
-    gp_weight: float = 10.0  # weight of the gradient penalty of the losses wgan-gp and dragan
-    r1_gamma: float = 1.0  # weight of the gradient penalty on reals, 0 = none
-    r2_gamma: float = 0.0  # the same on fakes
-    r1_every: int = 4  # steps between R1 and R2 penalties; each is then weighted by this number
-    pl_weight: float = 0.0  # weight of the path length penalty, 0 = none; needs W
-    pl_every: int = 4  # steps between path length penalties, weighted likewise
-    mixing: float = 0.0  # share of fakes drawn with two w, crossed over at a random layer
-    # What is done to reals and fakes before D sees them. Hue is never touched.
-    flip: bool = True  # mirror half of the reals; wrong where labels tell left from right
-    translate_px: int = 0  # shift by up to this both ways
-    scale_frac: float = 0.0  # grow or shrink by up to this share
-    rotate_deg: float = 0.0  # turn by up to this both ways
-    aug_p: float = 1.0  # chance of each of the three; where ada_target is set, the first value
-    ada_target: float = 0.0  # mean sign of D on reals that aug_p is steered to, 0 = aug_p stays
-    ada_kimg: float = 100.0  # thousands of pictures in which aug_p can go from 0 to 1
-    # How it is computed.
-    precision: str = "auto"  # fp32, bf16, or auto: bf16 on GPUs that have it
-    compile: bool = False  # compile the steps, after a check of their gradients
-    # What is told and kept.
-    tick_kimg: float = 1.0  # between lines of progress
-    snapshot_kimg: float = 100.0  # between checkpoints and sample grids
-    keep_checkpoints: int = 2  # the newest, and beside them the one of the best score
-    score_pictures: int = 0  # fakes that each snapshot's Fréchet distance is measured on, 0 = none
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: int = 0  # CPU threads, 0 = torch's own choice
+    loss: str = setting("ns", "a name in models.training.losses.LOSSES")
+    g_label_weight: float = setting(1.0, "λ of G's label loss on fakes", (0, 1000))
+    d_label_weight: float = setting(1.0, "λ of D's label loss on reals", (0, 1000))
+    clip: float = setting(0.01, "D's weights stay within ± this under loss wgan", (1e-6, 100))
+    gp_weight: float = setting(10.0, "gradient penalty of losses wgan-gp and dragan", (0, 1000))
+    r1_gamma: float = setting(1.0, "gradient penalty on reals (R1), 0 = none", (0, 1e4))
+    r2_gamma: float = setting(0.0, "gradient penalty on fakes (R2), 0 = none", (0, 1e4))
+    r1_every: int = setting(
+        4, "steps between R1 and R2 penalties; each is then weighted by this number", (1, 1000)
+    )
+    pl_weight: float = setting(0.0, "path length penalty, 0 = none; needs W", (0, 1000))
+    pl_every: int = setting(4, "steps between path length penalties, weighted alike", (1, 1000))
+    mixing: float = setting(
+        0.0, "share of fakes drawn with two w, mixed at a random layer; needs W", (0, 1)
+    )
+    # Augmentation of reals and fakes before D sees them. Hue is never touched.
+    flip: bool = setting(True, "mirror half of the reals; wrong where labels tell left from right")
+    translate_px: int = setting(0, "shift by up to this both ways", (0, 32), "px")
+    scale_frac: float = setting(0.0, "resize by up to this fraction", (0, 0.5))
+    rotate_deg: float = setting(0.0, "rotate by up to this both ways", (0, 45), "deg")
+    aug_p: float = setting(
+        1.0, "probability of each of the three; with ada_target the first value", (0, 1)
+    )
+    ada_target: float = setting(
+        0.0, "mean sign of D on reals that aug_p is steered to, 0 = aug_p stays", (0, 1)
+    )
+    ada_kimg: float = setting(100.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
+    # Computation.
+    precision: str = setting("auto", "fp32, bf16, or auto: bf16 on GPUs that have it")
+    compile: bool = setting(False, "compile the steps, after a check of their gradients")
+    # Progress, checkpoints and scores.
+    tick_kimg: float = setting(1.0, "between lines of progress", (0.001, 1e5), "kimg")
+    snapshot_kimg: float = setting(
+        100.0, "between checkpoints and sample grids", (0.001, 1e6), "kimg"
+    )
+    keep_checkpoints: int = setting(2, "the newest, besides that of the best score", (1, 1000))
+    score_pictures: int = setting(
+        0, "fakes that each snapshot's Fréchet distance is measured on, 0 = none", (0, 1_000_000)
+    )
+    seed: int = setting(0, "of weights, latents, data order and augmentation", (0, 2**31 - 1))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = setting(0, "CPU threads, 0 = torch's own choice", (0, 1024))
 
     @property
     def total_steps(self) -> int:
@@ -141,10 +166,17 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
         yield f'precision is "{config.precision}"; {", ".join(PRECISIONS)} wanted'
     if not is_device(config.device):
         yield f'device is "{config.device}"; auto, cpu, cuda or cuda:N wanted'
-    for name, (low, high) in _RANGES.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            yield f"{name} is {value:g}; {low:g} to {high:g} wanted"
+    yield from limit_faults(config)
+
+
+def limit_faults(settings: Any) -> Iterator[str]:
+    """Yields a sentence for each value of a settings dataclass that is outside its limits."""
+    for field in dataclasses.fields(settings):
+        if limits := field.metadata["limits"]:
+            low, high = limits
+            value = getattr(settings, field.name)
+            if not low <= value <= high:
+                yield f"{field.name} is {value:g}; {low:g} to {high:g} wanted"
 
 
 def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
@@ -169,49 +201,6 @@ def from_json(values: dict[str, Any]) -> TrainConfig:
         raise ConfigError(f"settings of another version: {', '.join(unknown)} unknown here")
     return checked(TrainConfig(**values))
 
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "g_width": (0.01, 16),
-    "d_width": (0.01, 16),
-    "blocks": (1, 64),
-    "g_channel_base": (16, 1 << 20),
-    "d_channel_base": (16, 1 << 20),
-    "channel_max": (1, 4096),
-    "w_dim": (1, 4096),
-    "mapping_layers": (1, 16),
-    "batch": (2, 65_536),
-    "total_kimg": (0.001, 1e7),
-    "max_minutes": (0, 1e6),
-    "lr_g": (0, 1),
-    "lr_d": (0, 1),
-    "beta1": (0, 0.9999),
-    "beta2": (0, 0.99999),
-    "adam_eps": (0, 1),
-    "d_steps": (1, 100),
-    "ema_kimg": (0.001, 1e5),
-    "g_label_weight": (0, 1000),
-    "d_label_weight": (0, 1000),
-    "clip": (1e-6, 100),
-    "gp_weight": (0, 1000),
-    "r1_gamma": (0, 1e4),
-    "r2_gamma": (0, 1e4),
-    "r1_every": (1, 1000),
-    "pl_weight": (0, 1000),
-    "pl_every": (1, 1000),
-    "mixing": (0, 1),
-    "translate_px": (0, 32),
-    "scale_frac": (0, 0.5),
-    "rotate_deg": (0, 45),
-    "aug_p": (0, 1),
-    "ada_target": (0, 1),
-    "ada_kimg": (0.001, 1e5),
-    "tick_kimg": (0.001, 1e5),
-    "snapshot_kimg": (0.001, 1e6),
-    "keep_checkpoints": (1, 1000),
-    "score_pictures": (0, 1_000_000),
-    "seed": (0, 2**31 - 1),
-    "threads": (0, 1024),
-}
 
 _SIZES: dict[str, Any] = {
     field.name: field.default

@@ -8,7 +8,6 @@ from typing import Any
 from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
-from models.entry import Report, run_entry, stop_signals
 from models.evaluation.evaluate import evaluate
 from models.evaluation.protocol import (
     EXTRACTOR,
@@ -22,6 +21,7 @@ from models.evaluation.protocol import (
     protocol_for,
 )
 from models.evaluation.subject import open_subject
+from models.io.entry_point import Report, run_entry, stop_signals
 from models.metrics.extractors import EXTRACTORS, extractor
 from models.training.data import local_store
 from models.training.devices import held_device

@@ -14,8 +14,8 @@ from PIL import Image
 
 from dataset.errors import UsageError
 from dataset.store import Store
-from models.entry import run_entry
 from models.families.base import GeneratorNet
+from models.io.entry_point import run_entry
 from models.io.generators import load_generator, typical_rows
 from models.labels import Rows, label_row, label_rows, split_names
 from models.sampling.clips import (
@@ -127,19 +127,19 @@ def draw_morph(options: argparse.Namespace) -> dict[str, Any]:
         space=options.space,
         path=options.path or "default",
     )
-    told: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     if films:
         frames = _frames(options)
         times = there_and_back(frames) if options.back else one_way(frames)
         clip = _clip(options, source.generator, seeds, way, times)
-        told |= _write_film(options, clip, films, facts)
+        summary |= _write_film(options, clip, films, facts)
     if strips:
         times = one_way(max(2, options.steps))
         clip = _clip(options, source.generator, seeds, way, times)
         sheet = Image.fromarray(laid_out(np.stack(list(clip.frames())), len(times)))
         for strip in strips:
             _write(strip, png_bytes(sheet, facts))
-    return told | {"out": [str(path) for path in (*films, *strips)], "seed": options.seed}
+    return summary | {"out": [str(path) for path in (*films, *strips)], "seed": options.seed}
 
 
 def draw_loop(options: argparse.Namespace) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def draw_loop(options: argparse.Namespace) -> dict[str, Any]:
     way = loop(source.generator, seeds, labels, space=options.space, psi=options.psi)
     clip = _clip(options, source.generator, seeds, way, around(_frames(options)))
     facts = _facts(options, source, seeds=seeds, labels=[options.labels], space=options.space)
-    told = _write_film(options, clip, films, facts)
-    return told | {"out": [str(path) for path in films], "seed": seeds[0]}
+    summary = _write_film(options, clip, films, facts)
+    return summary | {"out": [str(path) for path in films], "seed": seeds[0]}
 
 
 def draw_sweep(options: argparse.Namespace) -> dict[str, Any]:

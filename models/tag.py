@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 
-from models.entry import run_entry
+from models.io.entry_point import run_entry
 from models.tagger import commands
 from models.tagger.config import TaggerConfig
 from models.tagger.onnx import LAYOUTS, RANGES

@@ -1,13 +1,15 @@
-"""`python -m models.train`: trains a generator on a manifest of the store, or goes on with it."""
+"""`python -m models.train`: trains a generator on a manifest of the store, or resumes it."""
 
 import argparse
+import dataclasses
+import json
 import sys
 
-from dataset.errors import UsageError
+from dataset.errors import OmokageError, UsageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
 from dataset.store import Store
-from models.entry import Report, run_entry, stop_signals
+from models.io.entry_point import Report, run_entry, stop_signals
 from models.presets import PRESETS, preset
 from models.training.data import TrainingSet, local_store
 from models.training.distributed import rank_of_environment
@@ -18,12 +20,19 @@ from models.training.progress_log import NoTracker, tracker_from_environment
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     options = options_of(argv)
+    if options.print_config:
+        return _print_config(options)
     return run_entry(lambda report: run(options, report), die_with_parent=options.die_with_parent)
 
 
 def options_of(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line; ends the process with the usage if it does not fit."""
-    return _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    missing = [f"--{name}" for name in ("home", "out") if getattr(options, name) is None]
+    if missing and not options.print_config:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    return options
 
 
 def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
@@ -51,6 +60,16 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
         )
 
 
+def _print_config(options: argparse.Namespace) -> int:
+    try:
+        config = preset(options.preset, options.set)
+    except OmokageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(dataclasses.asdict(config), indent=2))
+    return 0
+
+
 def _check_inside(option: str, folder: str) -> None:
     if folder.startswith("/") or ".." in folder.split("/"):
         raise UsageError(
@@ -61,16 +80,16 @@ def _check_inside(option: str, folder: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m models.train",
-        description="Trains a generator. The same command again goes on from the last checkpoint. "
+        description="Trains a generator. The same command again resumes from the last checkpoint. "
         "Under torchrun, each process takes a GPU and its share of each batch.",
         epilog="examples: python -m models.train --home var --out runs/first --preset demo "
         "--set batch=16 --set total_kimg=20; torchrun --standalone --nproc-per-node 4 "
         "-m models.train --home var --out runs/big --preset omokage",
     )
     add = parser.add_argument
-    add("--home", required=True, metavar="DIR", help="root of the store (OMOKAGE_HOME)")
+    add("--home", metavar="DIR", help="root of the store (OMOKAGE_HOME)")
     add("--manifest", metavar="DIGEST", help="the face set (default: the newest)")
-    add("--out", required=True, metavar="RELDIR", help="folder of this training, under the home")
+    add("--out", metavar="RELDIR", help="folder of this training, under the home")
     add(
         "--preset",
         default="demo",
@@ -83,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="override a setting, as often as wanted",
+    )
+    add(
+        "--print-config",
+        action="store_true",
+        help="print all settings of the preset, after --set, as JSON and end",
     )
     add(
         "--continue-from",

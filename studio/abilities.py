@@ -1,8 +1,7 @@
 """What a model cannot do, and why, in sentences that a page shows beside what it greys out."""
 
 from models.families import FAMILIES
-from models.families.base import NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorSpec, NetworkSize
 from studio.opened import OpenModel
 
 SPACES = ("z", "w")

@@ -7,11 +7,16 @@ from pathlib import Path
 import torch
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from models.families.base import GeneratorNet
-from models.families.spec import GeneratorSpec
-from models.io.generators import CHECKPOINTS, GENERATOR, WEIGHTS, find_generator, load_generator
+from models.families.base import GeneratorNet, GeneratorSpec
+from models.io.generators import (
+    CHECKPOINTS,
+    GENERATOR,
+    WEIGHTS,
+    find_generator,
+    generator_digest,
+    load_generator,
+)
 from models.io.generators import typical_rows as read_typical_rows
-from models.io.tensors import generator_digest
 from models.labels import Rows
 from models.registry.export import PROGRAM
 from models.registry.load import ProgramGenerator, is_registered, open_files, registered_files

@@ -11,7 +11,6 @@ import torch
 
 from dataset.manifest import Manifest
 from dataset.store import Store, digest_of
-from models.entry import Report
 from models.evaluation.fakes import FakeSet, WorkFolder, work_folder
 from models.evaluation.feature_rows import FeatureRows, RowExtractor
 from models.evaluation.figures import (
@@ -47,6 +46,7 @@ from models.evaluation.results import (
     variety_over_sets,
 )
 from models.families.base import GeneratorNet
+from models.io.entry_point import Report
 from models.metrics.extractors import Extractor
 from models.metrics.frechet import ReferenceStats, Statistics, joint_weight
 from models.metrics.label_control import (

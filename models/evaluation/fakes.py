@@ -13,10 +13,10 @@ from dataset.store import Store, digest_of
 from models.evaluation.feature_rows import FeatureRows, RowExtractor, RowFile, file_lock
 from models.evaluation.progress import EvalProgress
 from models.families.base import GeneratorNet
-from models.io.provenance import code_version
 from models.labels import Rows
 from models.sampling.draw import CHUNK, Pictures, draw
 from models.training.data import local_store
+from models.training.run_folder import code_version
 
 WORK = "evaluating"
 STATE = "state.json"

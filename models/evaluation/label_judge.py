@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from dataset.store import Store, digest_of
-from models.io.tensors import parse_tensors
+from models.io.safe_io import parse_tensors
 
 Pictures = npt.NDArray[np.uint8]  # [N,H,W,3], RGB
 Array = npt.NDArray[np.float64]

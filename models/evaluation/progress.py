@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dataset.progress import Advance, progress
-from models.entry import Report, Stopped
+from models.io.entry_point import Report, Stopped
 
 REPORT_EVERY_S = 3.0
 

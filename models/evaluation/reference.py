@@ -16,7 +16,7 @@ from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, 
 from models.evaluation.label_judge import JudgeConfig
 from models.evaluation.progress import EvalProgress
 from models.evaluation.protocol import Protocol
-from models.io.tensors import parse_tensors
+from models.io.safe_io import parse_tensors
 from models.labels import Rows
 from models.metrics.frechet import ReferenceStats, Statistics
 from models.sampling.draw import CHUNK

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 from dataset.errors import ConfigError, nearest
 from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
-from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize
 
 Labels = tuple[str, ...]
 

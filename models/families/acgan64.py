@@ -32,8 +32,13 @@ from torch import Tensor, nn
 
 from dataset.errors import ConfigError
 from dataset.vocabulary import appearance
-from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
-from models.families.spec import GeneratorSpec
+from models.families.base import (
+    DiscriminatorNet,
+    GeneratorSpec,
+    GeneratorWithoutW,
+    NetworkSize,
+    scaled,
+)
 from models.layers.equalized import Dense
 from models.layers.norm import BatchNorm2d
 

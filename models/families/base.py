@@ -1,17 +1,82 @@
-"""The one interface of all families: what a generator and a discriminator can be asked."""
+"""The interface of all families: the spec of a generator, G and D, and the sizes of networks."""
 
 import abc
 import dataclasses
+import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from dataset.errors import UsageError
-from models.families.spec import GeneratorSpec
+from dataset.errors import TrainingError, UsageError, listed, nearest
+from models.io.safe_io import Kind, fact_faults, shown
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
+Z_DISTS = ("normal", "uniform")
+MAX_NAME = 200  # characters of a family's or label's name
+MAX_LABELS = 10_000
+MAX_LAYERS = 64  # of the mapping network, and residual blocks: each is a module of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorSpec:
+    """Size, latent, labels in order, and what the family can do; `spec.json` beside the weights.
+
+    Attributes:
+        family: name in `models.families`.
+        resolution_px: side of the square pictures.
+        z_dim: numbers in a latent.
+        z_dist: "normal" for N(0, 1), "uniform" for U(0, 1).
+        z_std: what each number of a latent is multiplied by before G sees it.
+        labels: label names; column i of a label tensor means labels[i].
+        width: multiplier of the family's channel counts, 1 = as in its table.
+        blocks: residual blocks of G (`srresnet`), 0 = the family has no such choice.
+        channel_base, channel_max: a layer at side s has min(channel_base / s, channel_max)
+            channels (`stylegan2`, `omokage`), 0 = the family counts by `width`.
+        w_dim: numbers in a w, 0 = the family has no W.
+        mapping_layers: dense layers from z to w.
+        can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
+
+    """
+
+    family: str
+    resolution_px: int
+    z_dim: int
+    z_dist: str
+    labels: tuple[str, ...]
+    width: float = 1.0
+    z_std: float = 1.0
+    blocks: int = 0
+    channel_base: int = 0
+    channel_max: int = 0
+    w_dim: int = 0
+    mapping_layers: int = 0
+    can_w: bool = False
+    can_mixing: bool = False
+    can_noise: bool = False
+
+    @property
+    def w_layers(self) -> int:
+        """Layers that take a w of their own: two a resolution from 4 px on, 0 without W."""
+        return 2 * (self.resolution_px.bit_length() - 2) if self.can_w else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Any, *, where: str) -> Self:
+        """Reads `to_json`'s value; raises TrainingError naming `where` and every wrong field."""
+        if not isinstance(value, dict):
+            raise TrainingError(f"{where}: a JSON object is wanted, not {type(value).__name__}")
+        faults = _faults(value, cls)
+        if faults:
+            raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
+        read = dict(value) | {"labels": tuple(value["labels"])}
+        for name in ("width", "z_std"):
+            read[name] = float(value.get(name, 1.0))
+        return cls(**read)
 
 
 class GeneratorNet(nn.Module, abc.ABC):
@@ -46,7 +111,7 @@ class GeneratorNet(nn.Module, abc.ABC):
         """
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
-        """Pulls w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
+        """Truncates w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
 
         Raises UsageError if the family has no W; the families with W have their own.
         """
@@ -61,7 +126,7 @@ class GeneratorNet(nn.Module, abc.ABC):
 
 
 class GeneratorWithoutW(GeneratorNet):
-    """A generator that draws straight from its latent: psi pulls z towards its mean."""
+    """A generator that draws straight from its latent: psi truncates z towards its mean."""
 
     @abc.abstractmethod
     def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -83,7 +148,7 @@ class GeneratorWithoutW(GeneratorNet):
 
         w and noise mean nothing here (`spec.can_w`, `spec.can_noise`) and are ignored.
         """
-        return self.pictures(pulled(z, psi, self.spec), labels)
+        return self.pictures(truncate_z(z, psi, self.spec), labels)
 
 
 class DiscriminatorNet(nn.Module, abc.ABC):
@@ -99,7 +164,7 @@ class DiscriminatorNet(nn.Module, abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSize:
-    """Asked-for sizes of G or D; a family reads those that mean something to it.
+    """Requested sizes of G or D; a family reads those that mean something to it.
 
     Attributes:
         resolution_px: side of the pictures.
@@ -124,8 +189,8 @@ def scaled(channels: int, width: float) -> int:
     return max(4, round(channels * width))
 
 
-def pulled(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
-    """Pulls z [N,Z] towards its mean: psi 1 leaves it, 0 is the mean, for every row the same.
+def truncate_z(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
+    """Truncates z [N,Z] towards its mean: psi 1 leaves it, 0 is the mean, for every row the same.
 
     N(0,1) has its mean at 0, so there z is scaled; U(0,1) has it at 0.5 of `spec.z_std`, and 0
     would be a corner that hardly any latent comes near.
@@ -135,3 +200,71 @@ def pulled(z: Tensor, psi: float | Tensor, spec: GeneratorSpec) -> Tensor:
     if not isinstance(psi, Tensor):  # 1 - psi is to be rounded as in an exported program
         psi = torch.tensor(psi, dtype=torch.float32)
     return z * psi + 0.5 * spec.z_std * (1 - psi)
+
+
+def _faults(value: dict[str, Any], cls: type[GeneratorSpec]) -> list[str]:
+    optional = {
+        field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING
+    }
+    unknown = [
+        f'"{shown(name)}" is unknown{nearest(name[:MAX_NAME], _WANTED)}'
+        for name in value
+        if name not in _WANTED
+    ]
+    needed = {n: kind for n, kind in _WANTED.items() if n in value or n not in optional}
+    return unknown + fact_faults(value, needed)
+
+
+def _is_count(found: Any) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 1 <= found <= 65_536
+
+
+def _is_size(found: Any) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= 1 << 20
+
+
+def _is_layers(found: Any) -> bool:
+    return _is_size(found) and found <= MAX_LAYERS
+
+
+def _is_name(found: Any) -> bool:
+    return isinstance(found, str) and 0 < len(found) <= MAX_NAME and found.isprintable()
+
+
+def _is_labels(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) <= MAX_LABELS
+        and all(_is_name(label) for label in found)
+        and len(set(found)) == len(found)
+    )
+
+
+def _is_width(found: Any) -> bool:
+    return isinstance(found, int | float) and not isinstance(found, bool) and 0 < found <= 16
+
+
+def _is_bool(found: Any) -> bool:
+    return isinstance(found, bool)
+
+
+_WANTED: dict[str, Kind] = {
+    "family": (_is_name, "a name"),
+    "resolution_px": (_is_count, "a whole number from 1 to 65,536"),
+    "z_dim": (_is_count, "a whole number from 1 to 65,536"),
+    "z_dist": (
+        lambda found: isinstance(found, str) and found in Z_DISTS,
+        f"one of {', '.join(Z_DISTS)}",
+    ),
+    "labels": (_is_labels, f"a list of up to {MAX_LABELS:,} different names"),
+    "width": (_is_width, "a number above 0 and up to 16"),
+    "z_std": (_is_width, "a number above 0 and up to 16"),
+    "blocks": (_is_layers, f"a whole number from 0 to {MAX_LAYERS}"),
+    "channel_base": (_is_size, "a whole number from 0 to 1,048,576"),
+    "channel_max": (_is_size, "a whole number from 0 to 1,048,576"),
+    "w_dim": (_is_size, "a whole number from 0 to 1,048,576"),
+    "mapping_layers": (_is_layers, f"a whole number from 0 to {MAX_LAYERS}"),
+    "can_w": (_is_bool, "true or false"),
+    "can_mixing": (_is_bool, "true or false"),
+    "can_noise": (_is_bool, "true or false"),
+}

@@ -37,11 +37,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
-from models.families.spec import GeneratorSpec
-from models.layers.dropout import Dropout
+from models.families.base import (
+    DiscriminatorNet,
+    GeneratorSpec,
+    GeneratorWithoutW,
+    NetworkSize,
+    scaled,
+)
 from models.layers.equalized import Dense
-from models.layers.norm import ConditionalNorm
+from models.layers.norm import ConditionalNorm, Dropout
 
 RESOLUTION_PX = 96
 Z_DIM = 72

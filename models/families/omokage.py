@@ -36,8 +36,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.families import stylegan2
-from models.families.base import DiscriminatorNet, NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorSpec, NetworkSize
 from models.families.stylegan2 import channels, sides
 from models.layers.equalized import EqualConv, EqualDense, full_precision
 from models.layers.heads import ProjectionHead
@@ -63,7 +62,7 @@ class Generator(stylegan2.Generator):
 
 
 class Block(nn.Module):
-    """A residual block that adds nothing at the start; halves the side unless told otherwise."""
+    """A residual block that adds nothing at the start; halves the side by default."""
 
     def __init__(self, inputs: int, outputs: int, *, halve: bool = True) -> None:
         super().__init__()

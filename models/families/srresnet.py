@@ -41,8 +41,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.families.base import DiscriminatorNet, GeneratorWithoutW, NetworkSize, scaled
-from models.families.spec import GeneratorSpec
+from models.families.base import (
+    DiscriminatorNet,
+    GeneratorSpec,
+    GeneratorWithoutW,
+    NetworkSize,
+    scaled,
+)
 from models.layers.equalized import Dense
 from models.layers.norm import BatchNorm2d
 

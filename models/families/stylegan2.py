@@ -48,8 +48,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.errors import UsageError
-from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize, Noise
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize, Noise
 from models.layers.equalized import EqualConv, EqualDense, full_precision
 from models.layers.heads import ProjectionHead, with_minibatch_std
 from models.layers.modulated import GAIN, SLOPE, StyledConv, ToRGB

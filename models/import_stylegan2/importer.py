@@ -17,8 +17,7 @@ from torch import Tensor
 from dataset.errors import StoreError, TrainingError, UsageError
 from dataset.store import Store, digest_of, sync_folder
 from models.families import family_of
-from models.families.base import GeneratorNet
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec
 from models.import_stylegan2.nvidia import read_nvidia
 from models.import_stylegan2.rosinality import read_rosinality
 from models.import_stylegan2.tensor_table import Found, reshaped

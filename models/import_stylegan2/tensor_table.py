@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from dataset.errors import TrainingError, listed
-from models.families.base import NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorSpec, NetworkSize
 from models.families.stylegan2 import RESOLUTIONS_PX, spec_of
 from models.import_stylegan2.torch_file import StoredTensor
 from models.io.safe_io import shown

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,16 @@ from torch import Tensor
 from dataset.errors import ConfigError, TrainingError, UsageError, listed
 from dataset.store import Store
 from models.families import family_of, spec_faults
-from models.families.base import GeneratorNet
-from models.families.spec import GeneratorSpec
-from models.io.safe_io import read_own, read_own_json, shown, without_memory
-from models.io.tensors import parse_tensors, tensor_faults
+from models.families.base import GeneratorNet, GeneratorSpec
+from models.io.safe_io import (
+    parse_tensors,
+    read_own,
+    read_own_json,
+    shown,
+    tensor_faults,
+    tensor_kind,
+    without_memory,
+)
 from models.labels import Rows, label_rows
 from models.training.checkpoint import STATE, TENSORS, finished
 
@@ -100,6 +107,16 @@ def load_generator(folder: str, *, device: str | torch.device = "cpu") -> Genera
     return network.to(device).eval().requires_grad_(False)
 
 
+def generator_digest(generator: GeneratorNet) -> str:
+    """Returns the sha256 over a generator's spec and weights, whatever file they came from."""
+    spec = json.dumps(generator.spec.to_json(), sort_keys=True)
+    sha256 = hashlib.sha256(spec.encode())
+    for name, tensor in sorted(generator.state_dict().items()):
+        sha256.update(f"\0{name} {tensor_kind(tensor)}\0".encode())
+        sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha256.hexdigest()
+
+
 def read_spec(value: Any, *, where: str) -> GeneratorSpec:
     """Reads a spec of unknown origin; raises TrainingError naming `where` and what does not fit."""
     spec = GeneratorSpec.from_json(value, where=where)
@@ -137,8 +154,8 @@ def typical_rows(folder: str, known: Sequence[str]) -> Rows:
         )
     unknown = sorted({label for row in found for label in row} - set(known))
     if unknown:
-        told = ", ".join(f'"{shown(label)}"' for label in unknown[:5])
-        raise TrainingError(f"{where} names labels that the generator does not know: {told}")
+        names = ", ".join(f'"{shown(label)}"' for label in unknown[:5])
+        raise TrainingError(f"{where} names labels that the generator does not know: {names}")
     return label_rows(found, known)
 
 

@@ -7,13 +7,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dataset.errors import TrainingError
 from dataset.store import Store
 
 JSON_MAX_BYTES = 64 * 2**20  # a checkpoint's with 256 rows of 1,000 labels has 4 MB
+# What safetensors raises, and torch where a header asks for a tensor that it cannot have.
+_FOREIGN = (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError)
 
 
 def read_own(store: Store, path: str, *, within: str, max_bytes: int | None = None) -> bytes:
@@ -76,11 +81,11 @@ def fact_faults(found: Mapping[str, Any], wanted: "Mapping[str, Kind]") -> list[
         if name not in found and not fits(None):
             faults.append(f"{name} is missing")
         elif not fits(found.get(name)):
-            faults.append(f"{name} is {told(found[name])}, {words} wanted")
+            faults.append(f"{name} is {shown_value(found[name])}, {words} wanted")
     return faults
 
 
-def told(value: Any) -> str:
+def shown_value(value: Any) -> str:
     """Returns a JSON value as an error may show it; a large whole number by its size alone."""
     if isinstance(value, int) and abs(value) > _MOST:
         return f"a number of {value.bit_length():,} bits"
@@ -135,6 +140,40 @@ _OF_ORIGIN: dict[str, Kind] = {
     "labels": NAMES_OR_NONE,  # in the order in which the weights have them
 }
 ORIGIN: Kind = (_is_origin, f"null or an object of {', '.join(_OF_ORIGIN)}")
+
+
+def read_tensors(store: Store, path: str) -> dict[str, Tensor]:
+    """Reads a safetensors file; raises TrainingError naming it if it is none or is cut short."""
+    return parse_tensors(store.read_bytes(path), where=store.url(path))
+
+
+def parse_tensors(content: bytes, *, where: str) -> dict[str, Tensor]:
+    """Reads a safetensors file's bytes; raises TrainingError naming `where` if they are none."""
+    try:
+        return safetensors.torch.load(content)
+    except _FOREIGN as error:
+        raise TrainingError(
+            f"{where} is no whole safetensors file ({len(content):,} bytes): {shown(str(error))}"
+        ) from error
+
+
+def tensor_faults(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """Returns a sentence for every tensor that is missing, unknown, misshapen or not finite."""
+    faults = [f"{shown(name)} is unknown" for name in sorted(found) if name not in wanted]
+    for name, want in wanted.items():
+        have = found.get(name)
+        if have is None:
+            faults.append(f"{name} is missing")
+        elif have.shape != want.shape or have.dtype != want.dtype:
+            faults.append(f"{name} is {tensor_kind(have)}, {tensor_kind(want)} wanted")
+        elif not bool(torch.isfinite(have).all()):
+            faults.append(f"{name} holds numbers that are not finite")
+    return faults
+
+
+def tensor_kind(tensor: Tensor) -> str:
+    """Returns dtype and shape, such as "float32 [3, 64]"."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 @contextlib.contextmanager

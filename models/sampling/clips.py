@@ -1,4 +1,4 @@
-"""Moving pictures, drawn a few frames at a time as they are asked for: morphs and loops."""
+"""Moving pictures, drawn a few frames at a time on demand: morphs and loops."""
 
 import copy
 import dataclasses
@@ -44,7 +44,7 @@ class Points:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """A grid of moving cells; its frames are drawn when they are asked for and not kept.
+    """A grid of moving cells; its frames are drawn on demand and not kept.
 
     Attributes:
         generator: what draws; see `make_clip`.

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES
-from models.families.base import GeneratorNet
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec
 from models.labels import Rows, label_rows, typical_labels
 
 CHUNK = 64  # pictures a pass; part of the drawing, since rounding may depend on it
@@ -79,7 +78,7 @@ def draw(
     w [N,K,W] is drawn as it is; seeds then only choose the noise.
 
     Raises UsageError if the numbers of rows, seeds or labels do not fit, psi is outside 0 to 2,
-    or the family has no W or no noise and was asked for it.
+    or w or noise is given to a family without W or noise.
     """
     spec = generator.spec
     if labels.shape != (len(seeds), len(spec.labels)):
@@ -142,10 +141,10 @@ def map_latents(generator: GeneratorNet, z: Tensor, labels: Rows, *, psi: float 
     check_drawing(generator.spec, psi=psi, noise="const")
     require_w(generator.spec, "a place in W")
     device = device_of(generator)
-    asked = torch.from_numpy(labels).to(device)
-    w = generator.map(z.to(device), asked)
+    rows = torch.from_numpy(labels).to(device)
+    w = generator.map(z.to(device), rows)
     assert w is not None, f"{generator.spec.family} says can_w and maps to nothing"
-    return generator.truncated(w, asked, psi).cpu().contiguous()  # the K rows may be one in memory
+    return generator.truncated(w, rows, psi).cpu().contiguous()  # the K rows may be one in memory
 
 
 def check_drawing(spec: GeneratorSpec, *, psi: float, noise: str) -> None:

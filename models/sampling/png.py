@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, PngImagePlugin
 
 from models.families.base import GeneratorNet
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 
 SOFTWARE = "Omokage"
 AS_THEY_COME = "as they come"
@@ -42,11 +42,11 @@ def drawing_facts(
 
 def png_bytes(picture: Image.Image, facts: Mapping[str, str]) -> bytes:
     """Returns the picture as a PNG with the facts as text chunks (tEXt; iTXt beyond Latin-1)."""
-    told = PngImagePlugin.PngInfo()
+    chunks = PngImagePlugin.PngInfo()
     for name, text in facts.items():
-        told.add_text(name, text)
+        chunks.add_text(name, text)
     file = io.BytesIO()
-    picture.save(file, "PNG", pnginfo=told)
+    picture.save(file, "PNG", pnginfo=chunks)
     return file.getvalue()
 
 

@@ -71,12 +71,12 @@ def swap_table(
     columns = [known.index(name) for name in swapped]
     bases = typical_labels(rows, len(seeds), seeds[0])
     bases[:, columns] = 0
-    asked = np.repeat(bases[None], len(swapped), axis=0)  # [rows of the table, its columns, L]
+    wanted = np.repeat(bases[None], len(swapped), axis=0)  # [rows of the table, its columns, L]
     for row, column in enumerate(columns):
-        asked[row, :, column] = 1
+        wanted[row, :, column] = 1
     pictures = draw(
         generator,
-        asked.reshape(-1, len(known)),
+        wanted.reshape(-1, len(known)),
         list(seeds) * len(swapped),
         psi=psi,
         noise=noise,

@@ -14,7 +14,7 @@ from dataset.parent import end_with_parent
 from dataset.progress import progress
 from dataset.store import Store, digest_of
 from dataset.vocabulary import appearance
-from models.entry import Report, Stopped, stop_signals
+from models.io.entry_point import Report, Stopped, stop_signals
 from models.tagger.config import TaggerConfig, overridden
 from models.tagger.data import HomeFaces, faces_of, picture_files, read_tags, tag_pictures
 from models.tagger.home import (

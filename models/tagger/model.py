@@ -21,7 +21,7 @@ from dataset.errors import TrainingError, listed
 from dataset.geometry import resized
 from dataset.store import Store, digest_of
 from dataset.vocabulary import sided
-from models.io.tensors import read_tensors, tensor_faults
+from models.io.safe_io import read_tensors, tensor_faults
 from models.tagger.config import TaggerConfig
 
 Images = npt.NDArray[np.uint8]  # [N,S,S,3], RGB

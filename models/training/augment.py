@@ -43,8 +43,8 @@ def augmented(images: Tensor, strength: Strength, chance: Tensor, rng: torch.Gen
     if strength == Strength():
         return images
     count = len(images) * world()
-    asked = torch.tensor(dataclasses.astuple(strength)) > 0
-    draws = torch.where(asked, torch.rand(count, 3, generator=rng), 1.0)  # 1 is below no chance
+    enabled = torch.tensor(dataclasses.astuple(strength)) > 0
+    draws = torch.where(enabled, torch.rand(count, 3, generator=rng), 1.0)  # 1 is below no chance
     applied = share(draws).to(images.device) < chance
     amounts = share(torch.rand(count, 4, generator=rng)).to(images.device) * 2 - 1
     if strength.scale_frac == 0 and strength.rotate_deg == 0:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
 from models.config import TrainConfig
-from models.families.base import DiscriminatorNet, GeneratorNet
-from models.families.spec import GeneratorSpec
+from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec
 from models.io.safe_io import (
     COUNT,
     NAME,
@@ -29,12 +28,13 @@ from models.io.safe_io import (
     SHA256,
     Kind,
     fact_faults,
+    parse_tensors,
     read_own,
     read_own_json,
     shown,
-    told,
+    shown_value,
+    tensor_faults,
 )
-from models.io.tensors import parse_tensors, tensor_faults
 
 TENSORS = "state.safetensors"
 STATE = "state.json"
@@ -179,17 +179,12 @@ _ADAM = ("exp_avg", "exp_avg_sq")  # beside the count of steps
 
 def _faults(tensors: dict[str, Tensor], state: TrainState) -> list[str]:
     """Returns a sentence for every tensor that is not what `state` holds in its place."""
-    wanted = {
-        f"{prefix}.{name}": tensor
-        for prefix, network in state.networks().items()
-        for name, tensor in network.state_dict().items()
-    }
+    wanted = _fixed_tensors(state)
     for prefix, optimiser in state.optimisers().items():
         parameters = (one for group in optimiser.param_groups for one in group["params"])
         for index, parameter in enumerate(parameters):  # numbered through all groups, as torch does
             wanted[f"{prefix}.{index}.step"] = torch.zeros(())
             wanted |= {f"{prefix}.{index}.{name}": parameter for name in _ADAM}
-    wanted |= {f"steering.{name}": tensor for name, tensor in state.steering().items()}
     random = {name: tensor for name, tensor in tensors.items() if name.startswith("rng.")}
     faults = tensor_faults({n: t for n, t in tensors.items() if n not in random}, wanted)
     faults += [f"{name} is missing" for name in _SOURCES if name != _CUDA and name not in random]
@@ -237,16 +232,21 @@ def _load_random(tensors: dict[str, Tensor], state: TrainState) -> None:
         torch.cuda.set_rng_state(tensors[_CUDA])
 
 
-def _tensors(state: TrainState) -> dict[str, Tensor]:
+def _fixed_tensors(state: TrainState) -> dict[str, Tensor]:
+    """Returns what every state holds from its start: networks and steering."""
     tensors = {
         f"{prefix}.{name}": tensor
         for prefix, network in state.networks().items()
         for name, tensor in network.state_dict().items()
     }
+    return tensors | {f"steering.{name}": value for name, value in state.steering().items()}
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    tensors = _fixed_tensors(state)
     for prefix, optimiser in state.optimisers().items():
         for index, values in optimiser.state_dict()["state"].items():
             tensors |= {f"{prefix}.{index}.{key}": value for key, value in values.items()}
-    tensors |= {f"steering.{name}": value for name, value in state.steering().items()}
     tensors["rng.own"] = state.rng.get_state()
     tensors["rng.device"] = state.device_rng.get_state()
     tensors["rng.cpu"] = torch.get_rng_state()
@@ -273,7 +273,7 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
     optimiser.load_state_dict({"state": values, "param_groups": groups})
 
 
-# A training may go on under other values of these: they do not change what a step does.
+# A training may resume under other values of these: they do not change what a step does.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
     *("score_pictures", "device", "threads"),
@@ -292,9 +292,9 @@ def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
 
 
 def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
-    """Returns the settings of a checkpoint that a training under `config` cannot go on with."""
+    """Returns the settings of a checkpoint that a training under `config` cannot resume with."""
     return [
-        f"{name} was {told(before.get(name))}, now {value!r}"
+        f"{name} was {shown_value(before.get(name))}, now {value!r}"
         for name, value in dataclasses.asdict(config).items()
         if name not in MAY_CHANGE and before.get(name) != value
     ]
@@ -325,7 +325,7 @@ def labels_in_use(store: Store, out: str, continue_from: str) -> tuple[str, ...]
         origin = facts_of(store, begun[-1]).get("origin") or {}
         return tuple(origin.get("labels") or ())
     if not continue_from or not finished(store, f"{continue_from}/checkpoints"):
-        return ()  # what is wrong with it is told where it is gone on from
+        return ()  # what is wrong with it is reported where it is resumed
     _, facts = last_checkpoint(store, continue_from)
     return GeneratorSpec.from_json(facts["spec"], where="its spec").labels
 

@@ -183,10 +183,10 @@ def _comparisons(
         total: Tensor = (realness * real_weight).sum()
         return total + (said * label_weight).sum() if said.shape[1] else total
 
-    asking = fakes.clone().requires_grad_()
+    images = fakes.clone().requires_grad_()
     yield _Comparison("judged", lambda parts: judged(parts, images), of_d)
     yield _Comparison(
-        "judged for G", lambda parts: judged(parts, asking), {"pictures": asking}, frozen=D
+        "judged for G", lambda parts: judged(parts, images), {"pictures": images}, frozen=D
     )
 
     if config.r1_gamma > 0:
@@ -287,9 +287,9 @@ def _unchanged(*networks: nn.Module) -> Iterator[None]:
     """Puts buffers back as they were; a forward in training moves those of batch norms."""
     buffers = [buffer for network in networks for buffer in network.buffers()]
     kept = [buffer.clone() for buffer in buffers]
-    asking = [weight for network in networks for weight in network.parameters()]
-    asked = [weight.requires_grad for weight in asking]
-    for weight in asking:
+    weights = [weight for network in networks for weight in network.parameters()]
+    requires_grad = [weight.requires_grad for weight in weights]
+    for weight in weights:
         weight.requires_grad_(True)
     try:
         yield
@@ -297,8 +297,8 @@ def _unchanged(*networks: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for buffer, before in zip(buffers, kept, strict=True):
                 buffer.copy_(before)
-        for weight, before_asked in zip(asking, asked, strict=True):
-            weight.requires_grad_(before_asked)
+        for weight, required in zip(weights, requires_grad, strict=True):
+            weight.requires_grad_(required)
 
 
 @contextlib.contextmanager

@@ -18,9 +18,9 @@ from dataset.errors import ConfigError
 from dataset.store import Store
 from dataset.vocabulary import sided
 from models.config import TrainConfig
-from models.entry import Report, Stopped
 from models.families import family_of
 from models.families.base import GeneratorNet
+from models.io.entry_point import Report, Stopped
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use
 from models.training.compile_check import check_compiled
@@ -32,7 +32,7 @@ from models.training.run_folder import TrainingFolder
 from models.training.snapshot_score import SnapshotScore, snapshot_score
 from models.training.step import Parts, train_step
 
-MEET_STEPS = 16  # of GPUs that ask each other for signals; torchrun kills what takes 30 s to end
+MEET_STEPS = 16  # between exchanges of signals among GPUs; torchrun kills after 30 s
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
 CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
 
@@ -106,7 +106,7 @@ def _train(
     now: Callable[[], float],
 ) -> None:
     """Trains to the end and leaves the generator; see `train`."""
-    # Build, and go on from the last checkpoint
+    # Build, and resume from the last checkpoint
     config, data, is_main_process = folder.config, folder.data, distributed.rank() == 0
     set_up(config, device)
     state = new_state(config, data.label_names, device)
@@ -118,7 +118,7 @@ def _train(
         errors = check_compiled(
             state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
         )
-        _tell_errors(errors, is_main_process=is_main_process)
+        _print_errors(errors, is_main_process=is_main_process)
     weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
     weights = weights.to(device)
     score = _score(folder, device) if is_main_process else None
@@ -238,10 +238,10 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
         )
 
 
-def _tell_errors(errors: dict[str, float], *, is_main_process: bool) -> None:
+def _print_errors(errors: dict[str, float], *, is_main_process: bool) -> None:
     if is_main_process:
-        told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-        print(f"compiled gradients are those of eager steps, up to {told}", file=sys.stderr)
+        largest = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        print(f"compiled gradients are those of eager steps, up to {largest}", file=sys.stderr)
 
 
 SLOW_PACE = 0.01  # of the step of a generator's slow parameters

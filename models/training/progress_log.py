@@ -23,7 +23,7 @@ from dataset.errors import RegistryError, TrainingError
 from dataset.progress import progress_stream
 from dataset.store import Store
 from models.config import TrainConfig
-from models.entry import Report
+from models.io.entry_point import Report
 from models.io.safe_io import is_number
 from models.training import distributed
 from models.training.checkpoint import TrainState
@@ -71,7 +71,7 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Logs to one MLflow run; an outage after the start is told once and does not stop training.
+    """Logs to one MLflow run; a later outage is reported once and stops no training.
 
     MLflow cannot take a number back, and keeps every one that it is sent. A training that was
     killed goes on from its last checkpoint and does the ticks since then once more; those that the

@@ -1,9 +1,13 @@
 """A training's folder: resumed from its last checkpoint, and kept up to date as training goes."""
 
 import dataclasses
+import functools
+import hashlib
 import io
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,6 @@ from dataset.errors import TrainingError, listed
 from dataset.store import Store
 from models.config import TrainConfig
 from models.io.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
-from models.io.provenance import code_version, commit
 from models.io.safe_io import COUNT, NAME, OBJECT, ORIGIN, SECONDS, Kind, fact_faults, read_own_json
 from models.labels import names_of, typical_labels
 from models.sampling.draw import grid, sample_sheet
@@ -218,3 +221,35 @@ _TRAINED: dict[str, Kind] = {
         "the path of a sheet in samples/",
     ),
 }
+
+
+@functools.cache
+def code_version() -> str:
+    """Returns 16 hex digits of the sha256 over the sources of models/: which code trained it."""
+    root = Path(__file__).parents[1]
+    sha256 = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        sha256.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return sha256.hexdigest()[:16]
+
+
+@functools.cache
+def commit() -> str:
+    """Returns the commit of the checkout that holds this code, "" outside of one.
+
+    A `-dirty` suffix says that files differ from the commit.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):  # no git here, or a checkout of someone else's
+        return ""
+    return described.stdout.strip()

@@ -66,7 +66,7 @@ def snapshot_score(
 ) -> SnapshotScore | None:
     """Returns a score on `count` pictures, or None for 0 or where the extractor is not installed.
 
-    The latter is told on stderr: a machine that only trains need not have it.
+    The latter is reported on stderr: a machine that only trains need not have it.
     """
     if count == 0:
         return None

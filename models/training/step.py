@@ -149,7 +149,7 @@ def train_step(
             _clip(D, config.clip)
         _steer_augmentation(state, config, real_logits)
 
-    # G: fakes that D takes for reals and that show the asked-for labels
+    # G: fakes that D takes for reals and that show the fake labels
     D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
     seen = augmented(fakes, strength, state.aug_p, rng)
     fake_logits, fake_label_logits = parts.judged(seen, fake_labels)

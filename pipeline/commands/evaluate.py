@@ -63,8 +63,8 @@ def evaluate(
       omokage evaluate models:/avatar-generator/2 --fakes 10000
       omokage evaluate runs/first --repeats 3 --out first.json
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
-    from models.entry import Stopped  # imports torch
     from models.evaluate import options_of, run
+    from models.io.entry_point import Stopped  # imports torch
 
     settings = read_settings(home=home)
     options = ["--home", settings.home, f"--fakes={fakes}", f"--repeats={repeats}"]

@@ -71,16 +71,16 @@ from models.metrics.extractors import extractor
 from models.registry.export import log_generator
 from models.sampling.video import write_clip
 
-def told(work):
+def refused(work):
     try:
         work()
     except OmokageError as error:
         print(error)
 
 clip = Clip(None, seeds=[0], at=None, times=[0.0], columns=1, cell_px=64)
-told(lambda: extractor("efficientnet_lite0"))
-told(lambda: write_clip(clip, [Path("a.mp4")], fps=4, facts={}))
-told(lambda: log_generator("x", run_id="0"))
+refused(lambda: extractor("efficientnet_lite0"))
+refused(lambda: write_clip(clip, [Path("a.mp4")], fps=4, facts={}))
+refused(lambda: log_generator("x", run_id="0"))
 """
 
 
@@ -131,10 +131,10 @@ def environment() -> dict[str, str]:
     }
 
 
-def python(code: str, told: object, environment: dict[str, str]) -> tuple[str, str]:
+def python(code: str, values: object, environment: dict[str, str]) -> tuple[str, str]:
     ended = subprocess.run(
         [sys.executable, "-c", HIDING + code],
-        input=json.dumps(told), cwd=ROOT, env=environment,
+        input=json.dumps(values), cwd=ROOT, env=environment,
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -48,14 +48,14 @@ def apart(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize(("space", "path"), [("z", ""), ("z", "lerp"), ("w", ""), ("w", "slerp")])
-@pytest.mark.parametrize("asked", [ends(1, 2), ends(1, 1, "blonde_hair", "blue_hair")])
+@pytest.mark.parametrize("both", [ends(1, 2), ends(1, 1, "blonde_hair", "blue_hair")])
 def test_a_morph_goes_from_one_picture_to_the_other(
-    styled: GeneratorNet, space: str, path: str, asked: Ends
+    styled: GeneratorNet, space: str, path: str, both: Ends
 ) -> None:
-    way = morph(styled, asked, space=space, path=path, psi=0.8)
-    frames = list(make_clip(styled, asked.seeds, way, one_way(9), psi=0.8).frames())
-    start = draw(styled, asked.labels, asked.seeds, psi=0.8)[0]
-    end = draw(styled, asked.to_labels, asked.to_seeds, psi=0.8)[0]
+    way = morph(styled, both, space=space, path=path, psi=0.8)
+    frames = list(make_clip(styled, both.seeds, way, one_way(9), psi=0.8).frames())
+    start = draw(styled, both.labels, both.seeds, psi=0.8)[0]
+    end = draw(styled, both.to_labels, both.to_seeds, psi=0.8)[0]
     assert np.abs(frames[0].astype(int) - start).max() <= 1
     assert np.abs(frames[-1].astype(int) - end).max() <= 1
     whole = apart(start, end)
@@ -116,7 +116,7 @@ def test_cells_are_resized_and_keep_their_noise(styled: GeneratorNet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("call", "message"),
     [
         (lambda G: morph(G, ends(), space="w"), "dcgan64 has no W, which --space w needs"),
         (lambda G: loop(G, [1], rows("blue_hair"), space="w"), "dcgan64 has no W"),
@@ -126,9 +126,9 @@ def test_cells_are_resized_and_keep_their_noise(styled: GeneratorNet) -> None:
         (lambda G: make_clip(G, [1], morph(G, ends()), [0.0], noise="none"), "no noise maps"),
     ],
 )
-def test_what_cannot_be_done_is_said_by_name(asked: Callable[[Any], Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        asked(small_generator("dcgan64"))
+def test_what_cannot_be_done_is_said_by_name(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call(small_generator("dcgan64"))
 
 
 def test_uniform_latents_go_straight_and_refuse_an_arc() -> None:

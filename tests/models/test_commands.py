@@ -58,13 +58,13 @@ def test_train_sample_and_evaluate_work_from_the_command_line(
     assert sample.main([*generator, "--labels", "blonde hair", "--out", str(sheet)]) == 0
     assert sheet.exists()
 
-    asked = [*where, "--generator", "runs/cli", "--out", "runs/cli/evaluation"]
-    asked += ["--fakes", "12", "--repeats", "2", "--flips", "1", "--psis", "0.5,1"]
+    arguments = [*where, "--generator", "runs/cli", "--out", "runs/cli/evaluation"]
+    arguments += ["--fakes", "12", "--repeats", "2", "--flips", "1", "--psis", "0.5,1"]
     capsys.readouterr()
-    assert evaluate.main(asked) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert evaluate.main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     stored = json.loads((home / "runs/cli/evaluation/evaluation.json").read_text())
-    assert told["fd_efficientnet_lite0"] == stored["fd_efficientnet_lite0"] > stored["real_fd"]
+    assert summary["fd_efficientnet_lite0"] == stored["fd_efficientnet_lite0"] > stored["real_fd"]
     assert stored["sigma"] >= 0
     assert stored["reference_rows"] == 24
     assert stored["real_hair_colour_hits"] == 1.0
@@ -76,7 +76,7 @@ def test_train_sample_and_evaluate_work_from_the_command_line(
         "reals.png",
         "truncation.png",
     }
-    assert evaluate.main(asked) == 0
+    assert evaluate.main(arguments) == 0
     again = capsys.readouterr()
     assert "already evaluated" in again.err
     assert json.loads(again.out.splitlines()[-1])["reused"] is True
@@ -91,14 +91,14 @@ def test_a_terminated_training_saves_and_the_same_command_goes_on(home: Path) ->
         if line.startswith("kimg"):
             break
     child.send_signal(signal.SIGTERM)
-    told = child.communicate(timeout=30)[1]
+    message = child.communicate(timeout=30)[1]
     assert child.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on from there" in told
+    assert "the same command goes on from there" in message
     assert list((home / "runs/stopped/checkpoints").glob("*/state.json"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["--set", "bach=3"], 3, '"bach" is unknown; did you mean "batch"?'),
         (["--manifest", "0" * 64], 1, "is not there"),
@@ -109,13 +109,13 @@ def test_a_fault_is_one_message_and_an_exit_code(
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     where = ["--home", str(home), "--out", "runs/fault"]
     assert train.main([*TRAIN[1:], *where, *arguments]) == code
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert told in err
+    assert message in err
 
 
 PARENT = """

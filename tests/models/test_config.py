@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from dataset.errors import ConfigError
 from models.config import TrainConfig, checked, from_json
 from models.presets import PRESETS, preset
+from models.train import main
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -20,7 +22,7 @@ def test_overrides_are_read_by_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("bach=8", '"bach" is unknown; did you mean "batch"?'),
         ("batch=many", 'batch is "many", a whole number wanted'),
@@ -34,10 +36,10 @@ def test_overrides_are_read_by_type() -> None:
         ("device=gpu", 'device is "gpu"; auto, cpu, cuda or cuda:N wanted'),
     ],
 )
-def test_a_wrong_override_is_named_with_what_is_wanted(override: str, told: str) -> None:
+def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         preset("demo", [override])
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_all_wrong_overrides_are_told_at_once() -> None:
@@ -70,3 +72,22 @@ def test_steps_show_at_least_the_asked_for_pictures(batch: int, kimg: float) -> 
     config = checked(TrainConfig(batch=batch, total_kimg=kimg))
     assert config.total_steps * batch >= kimg * 1000 - 1e-6
     assert (config.total_steps - 1) * batch < max(kimg * 1000, 1) + 1e-6
+
+
+def test_print_config_prints_the_whole_config_after_overrides(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--preset", "smoke", "--set", "batch=4", "--print-config"]) == 0
+    expected = dataclasses.replace(PRESETS["smoke"], batch=4)
+    assert from_json(json.loads(capsys.readouterr().out)) == expected
+    assert (
+        main(["--preset", "smoke", "--set", "batch=1", "--print-config"]) == ConfigError.exit_code
+    )
+    assert "batch is 1; 2 to 65536 wanted" in capsys.readouterr().err
+
+
+def test_every_numeric_setting_declares_its_range_and_help() -> None:
+    for field in dataclasses.fields(TrainConfig):
+        assert field.metadata["help"]
+        numeric = field.type in (int, float) and field.name != "resolution_px"
+        assert (field.metadata["limits"] is not None) == numeric, field.name

@@ -8,8 +8,13 @@ from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES, family_of
-from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize, pulled
-from models.families.spec import GeneratorSpec
+from models.families.base import (
+    DiscriminatorNet,
+    GeneratorNet,
+    GeneratorSpec,
+    NetworkSize,
+    truncate_z,
+)
 from models.registry.export import _Program
 from models.training.losses import label_loss, ns_d, ns_g, r1_penalty, slope_penalty
 
@@ -90,9 +95,9 @@ def test_psi_zero_gives_one_face_whatever_the_latent(name: str) -> None:
 def test_psi_pulls_uniform_latents_to_their_mean_and_normal_ones_to_zero() -> None:
     z = torch.tensor([[0.0, 1.0]])
     uniform, normal = small("dcgan96")[0].spec, small("acgan64")[0].spec
-    assert pulled(z, 0.5, uniform).tolist() == [[0.25, 0.75]]
-    assert pulled(z, 0.5, normal).tolist() == [[0.0, 0.5]]
-    assert torch.equal(pulled(z, 1.0, uniform), z)
+    assert truncate_z(z, 0.5, uniform).tolist() == [[0.25, 0.75]]
+    assert truncate_z(z, 0.5, normal).tolist() == [[0.0, 0.5]]
+    assert torch.equal(truncate_z(z, 1.0, uniform), z)
 
 
 @EVERY

@@ -8,8 +8,7 @@ import safetensors.torch
 import torch
 
 from dataset.errors import TrainingError, UsageError
-from models.io.generators import find_generator, load_generator, typical_rows
-from models.io.tensors import generator_digest
+from models.io.generators import find_generator, generator_digest, load_generator, typical_rows
 from models.training.data import TrainingSet
 from tests.models.small_generators import (
     NAMES,
@@ -55,16 +54,16 @@ def test_a_folder_without_a_generator_is_told_what_was_looked_for(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("facts", "told"),
+    ("facts", "message"),
     [
         ({"spec": {"family": "dcgan64"}}, "state.json, spec describes no generator"),
         ({"sha256": "0" * 64}, "state.safetensors is damaged"),
         ({"spec": None}, "a JSON object is wanted"),
     ],
 )
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, facts: dict[str, Any], told: str) -> None:
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, facts: dict[str, Any], message: str) -> None:
     folder = write_checkpoint(tmp_path / "it", small_generator("dcgan64"), **facts)
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         load_generator(folder)
 
 

@@ -150,48 +150,35 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         r"dense.bias is float32 \[3\], float32 \[135\] wanted",
     ),
     "dtype": (lambda t: t.update({"dense.bias": t["dense.bias"].double()}), "is float64"),
-    "complex": (
-        lambda t: t.update({"dense.bias": t["dense.bias"].to(torch.complex64)}),
-        "is complex64",
-    ),
     "nan": (lambda t: t["dense.bias"].fill_(torch.nan), "dense.bias holds numbers that are not"),
-    "infinite": (lambda t: t["up3.bias"].fill_(-torch.inf), "up3.bias holds numbers that are not"),
 }
 
 
-@pytest.mark.parametrize(("change", "told"), WEIGHTS.values(), ids=WEIGHTS)
+@pytest.mark.parametrize(("change", "message"), WEIGHTS.values(), ids=WEIGHTS)
 def test_weights_that_do_not_fit_their_spec_are_named(
-    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], told: str
+    tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     made = small_generator("dcgan64")
     folder = write_generator(tmp_path / "it", made)
     tensors = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     change(tensors)
     safetensors.torch.save_file(tensors, tmp_path / "it/generator.safetensors")
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(folder)
     assert str(caught.value).startswith(f"{folder}/generator.safetensors does not fit spec.json")
 
 
 SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "fewer_labels": ("dcgan64", {"labels": ["one"]}, r"embed.weight is float32 \[64, 3\]"),
-    "no_labels": ("dcgan64", {"labels": []}, "embed.weight is"),
     "double_labels": ("dcgan64", {"labels": ["a", "a", "b"]}, r"labels is \['a', 'a', 'b'\]"),
     "numbers_for_labels": ("dcgan64", {"labels": [1, 2, 3]}, r"labels is \[1, 2, 3\]"),
     "text_for_labels": ("dcgan64", {"labels": "abc"}, "labels is 'abc'"),
-    "null_for_labels": ("dcgan64", {"labels": None}, "labels is None"),
     "control_in_labels": ("dcgan64", {"labels": ["\x1b[2J", "b", "c"]}, "labels is "),
     "many_labels": ("dcgan64", {"labels": list(map(str, range(99_999)))}, "a list of 99,999"),
     "family": ("dcgan64", {"family": "stylegan3"}, ': unknown family "stylegan3"; did'),
     "module_for_family": ("dcgan64", {"family": "os.system"}, 'unknown family "os.system"'),
     "other_family": ("dcgan64", {"family": "stylegan2"}, "stylegan2 has"),
-    "resolution": (
-        "dcgan64",
-        {"resolution_px": 65_536},
-        "resolution_px is 65536; dcgan64 draws 64",
-    ),
     "resolutions": ("stylegan2", {"resolution_px": 65_536}, "resolution_px is 65536; stylegan2 dr"),
-    "odd_resolution": ("stylegan2", {"resolution_px": 100}, "resolution_px is 100; stylegan2 dr"),
     "base": ("stylegan2", {"channel_base": 2**20, "channel_max": 2**20}, "float32"),
     "more_than_base": ("stylegan2", {"channel_base": 2**40}, "channel_base is 1099511627776"),
     "no_channels": (
@@ -203,7 +190,6 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "w": ("stylegan2", {"w_dim": 2**20}, "float32"),
     "z": ("stylegan2", {"z_dim": 65_536}, "float32"),
     "blocks": ("dcgan64", {"blocks": 10**6}, "blocks is 1000000"),
-    "no_w": ("stylegan2", {"can_w": False}, "can_w is False; stylegan2 has True"),
     "w_of_none": ("dcgan64", {"can_w": True, "w_dim": 8}, "can_w is True; dcgan64 has False"),
     "width": ("dcgan64", {"width": 16}, "float32"),
     "nan_width": ("dcgan64", {"width": float("nan")}, "width is nan"),
@@ -214,20 +200,20 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("family", "fields", "told"), SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize(("family", "fields", "message"), SPECS.values(), ids=SPECS)
 def test_a_spec_that_the_weights_do_not_fit_is_named(
-    tmp_path: Path, family: str, fields: dict[str, Any], told: str
+    tmp_path: Path, family: str, fields: dict[str, Any], message: str
 ) -> None:
     folder = write_generator(tmp_path / "it", small_generator(family))
     rewritten(tmp_path / "it/spec.json", lambda spec: spec | fields)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(folder)
     assert str(caught.value).startswith(folder)
     assert "spec.json" in str(caught.value)
     assert len(str(caught.value)) < 2500
     checkpoint = write_checkpoint(tmp_path / "checkpoint", small_generator(family))
     rewritten(tmp_path / "checkpoint/state.json", lambda s: s | {"spec": s["spec"] | fields})
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(checkpoint)
     assert "state.json" in str(caught.value)
 
@@ -273,7 +259,7 @@ def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([["pink_hair"]], 'names labels that the generator does not know: "pink_hair"'),
         ([["\x1b[2J"]], r'does not know: "\?\[2J"'),
@@ -287,10 +273,10 @@ def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
         ([[]] * 5000, "a list of 1 to 4,096 lists"),
     ],
 )
-def test_typical_labels_that_are_none_are_named(tmp_path: Path, rows: Any, told: str) -> None:
+def test_typical_labels_that_are_none_are_named(tmp_path: Path, rows: Any, message: str) -> None:
     folder = write_generator(tmp_path / "it", small_generator("dcgan64"))
     (tmp_path / "it/typical_labels.json").write_text(json.dumps(rows))
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         typical_rows(folder, NAMES)
     assert str(caught.value).startswith(f"{folder}/typical_labels.json")
 
@@ -367,9 +353,9 @@ def test_a_place_without_a_generator_is_one_line(
     monkeypatch.chdir(tmp_path / "a/b" if place[0] == "." else tmp_path)
     out = tmp_path / "grid.png"
     assert sample.main(["--generator", place, "--out", str(out)]) in (2, 5)
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
     assert not out.exists()
 
 
@@ -407,8 +393,6 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         "D.conv1.weight is missing",
     ),
     "prefix": (lambda t: t.update({"H.x": torch.zeros(1)}), "H.x is unknown"),
-    "no_dot": (lambda t: t.update({"G": torch.zeros(1)}), "G is unknown"),
-    "index": (lambda t: t.update({"opt_g.x.step": torch.zeros(())}), "opt_g.x.step is unknown"),
     "beyond": (lambda t: t.update({"opt_g.99.step": torch.zeros(())}), "opt_g.99.step is unknown"),
     "no_moment": (lambda t: t.pop("opt_d.0.exp_avg"), "opt_d.0.exp_avg is missing"),
     "moment_shape": (
@@ -421,7 +405,6 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
         "opt_d.0.step is int64",
     ),
     "steering": (lambda t: t.pop("steering.aug_p"), "steering.aug_p is missing"),
-    "steering_shape": (lambda t: t.update({"steering.aug_p": torch.zeros(3)}), "steering.aug_p is"),
     "rng": (lambda t: t.pop("rng.own"), "rng.own is missing"),
     "rng_kind": (
         lambda t: t.update({"rng.own": torch.zeros(5056)}),
@@ -436,18 +419,18 @@ STATES: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("change", "told"), STATES.values(), ids=STATES)
+@pytest.mark.parametrize(("change", "message"), STATES.values(), ids=STATES)
 def test_a_state_that_the_training_does_not_fit_is_named(
     tmp_path: Path,
     reals: TrainingSet,
     run_of: Path,
     change: Callable[[dict[str, Tensor]], object],
-    told: str,
+    message: str,
 ) -> None:
     place = copied(run_of, tmp_path)
     with_tensors(place, change)
     before = torch.get_rng_state()
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, LONGER)
     assert str(caught.value).startswith(f"{place}/state.safetensors")
     assert "Remove that folder to go on" in str(caught.value)
@@ -456,15 +439,11 @@ def test_a_state_that_the_training_does_not_fit_is_named(
 
 FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "step_text": ({"step": "5"}, "step is '5', a whole number from 0 wanted"),
-    "step_float": ({"step": 5.5}, "step is 5.5"),
     "step_negative": ({"step": -1}, "step is -1"),
     "step_true": ({"step": True}, "step is True"),
     "step_digits": ({"step": 10**4000}, "step is a number of 13,288 bits"),
     "seconds_text": ({"seconds": "long"}, "seconds is 'long', a number from 0 wanted"),
     "seconds_nan": ({"seconds": float("nan")}, "seconds is nan"),
-    "seconds_infinite": ({"seconds": float("inf")}, "seconds is inf"),
-    "images_null": ({"images_seen": None}, "images_seen is None"),
-    "sha256_number": ({"sha256": 5}, "sha256 is 5, a sha256"),
     "sha256_short": ({"sha256": "abc"}, "sha256 is 'abc'"),
     "config_list": ({"config": []}, r"config is \[\], an object wanted"),
     "manifest": ({"manifest_digest": ["x"]}, r"manifest_digest is \['x'\]"),
@@ -480,13 +459,13 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "told"), FACTS.values(), ids=FACTS)
+@pytest.mark.parametrize(("fields", "message"), FACTS.values(), ids=FACTS)
 def test_facts_of_another_kind_are_named(
-    tmp_path: Path, reals: TrainingSet, run_of: Path, fields: dict[str, Any], told: str
+    tmp_path: Path, reals: TrainingSet, run_of: Path, fields: dict[str, Any], message: str
 ) -> None:
     place = copied(run_of, tmp_path)
     rewritten(place / "state.json", lambda state: state | fields)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, LONGER)
     assert str(tmp_path / "run") in str(caught.value)
 
@@ -514,20 +493,19 @@ FINISHED: dict[str, tuple[Change, str]] = {
         lambda f: f | {"samples": "/x/samples/0000000040.png"},
         "samples is '/x/samples/0000000040.png'",
     ),
-    "images": (lambda f: f | {"images_seen": "40"}, "images_seen is '40'"),
     "seconds": (lambda f: f | {"train_seconds": None}, "train_seconds is None"),
     "origin": (lambda f: f | {"origin": 5}, "origin is 5"),
 }
 
 
-@pytest.mark.parametrize(("change", "told"), FINISHED.values(), ids=FINISHED)
+@pytest.mark.parametrize(("change", "message"), FINISHED.values(), ids=FINISHED)
 def test_a_finished_trainings_facts_are_checked(
-    tmp_path: Path, reals: TrainingSet, run_of: Path, change: Change, told: str
+    tmp_path: Path, reals: TrainingSet, run_of: Path, change: Change, message: str
 ) -> None:
     copied(run_of, tmp_path)
     path = tmp_path / "run/generator/train.json"
     rewritten(path, change)
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.04))
     assert str(caught.value).startswith(f"{path} is no finished training's")
 
@@ -590,25 +568,17 @@ def refusal(folder: Path) -> str:
     return ""
 
 
-def is_told(told: str, *files: str) -> bool:
+def is_short_and_names(message: str, *files: str) -> bool:
     """Whether a refusal, if it is one, names one of these files and stays short."""
-    return not told or (any(name in told for name in files) and len(told) < 5000)
+    return not message or (any(name in message for name in files) and len(message) < 5000)
 
 
 @QUICKLY
-@given(name=st.sampled_from([*SPEC, "more"]), value=JSON)
+@given(name=st.sampled_from([*SPEC, "more"]), value=JSON | st.integers(-2, 2**24))
 def test_any_value_in_a_spec_loads_or_is_refused(small: Path, name: str, value: Any) -> None:
     folder = small / "generator"
     (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
-    assert is_told(refusal(folder), "spec.json", "typical_labels.json")
-
-
-@QUICKLY
-@given(name=st.sampled_from(list(SPEC)), value=st.integers(-2, 2**24))
-def test_any_number_in_a_spec_loads_or_is_refused(small: Path, name: str, value: int) -> None:
-    folder = small / "generator"
-    (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))
-    assert is_told(refusal(folder), "spec.json", "typical_labels.json")
+    assert is_short_and_names(refusal(folder), "spec.json", "typical_labels.json")
 
 
 @QUICKLY
@@ -619,7 +589,7 @@ def test_any_value_in_a_state_loads_or_is_refused(small: Path, name: str, value:
     good = path.read_text()
     try:
         path.write_text(json.dumps(json.loads(good) | {name: value}))
-        assert is_told(refusal(folder), "state.json", "state.safetensors")
+        assert is_short_and_names(refusal(folder), "state.json", "state.safetensors")
     finally:
         path.write_text(good)
 
@@ -635,10 +605,10 @@ def test_any_value_in_a_trainings_state_is_read_or_refused(
     (small / "checkpoints/0000000040/state.json").write_text(json.dumps(changed))
     try:
         read = facts_of(Store(small), "checkpoints/0000000040")
-        told = json.dumps(read)
+        message = json.dumps(read)
     except OmokageError as error:
-        told = str(error)
-    assert name in told
+        message = str(error)
+    assert name in message
 
 
 @QUICKLY
@@ -661,6 +631,6 @@ def test_any_byte_in_the_weights_loads_or_is_refused(small: Path, place: int, by
     bad[place] = byte
     try:
         path.write_bytes(bad)
-        assert is_told(refusal(folder), "generator.safetensors")
+        assert is_short_and_names(refusal(folder), "generator.safetensors")
     finally:
         path.write_bytes(good)

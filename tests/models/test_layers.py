@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from models.layers import dropout
-from models.layers.dropout import Dropout
+from models.layers import norm
 from models.layers.equalized import Dense
-from models.layers.norm import BatchNorm2d, ConditionalNorm
+from models.layers.norm import BatchNorm2d, ConditionalNorm, Dropout
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
@@ -39,7 +38,7 @@ def test_two_ranks_drop_what_one_would(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Dropout(0.4)(x)
     parts = []
     for number in range(2):
-        monkeypatch.setattr(dropout, "rank", lambda number=number: number)
+        monkeypatch.setattr(norm, "rank", lambda number=number: number)
         torch.manual_seed(0)
         parts.append(Dropout(0.4)(x[3 * number : 3 * number + 3]))
     assert torch.equal(torch.cat(parts), whole)

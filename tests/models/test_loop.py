@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from dataset.store import Store
-from models.entry import Stopped
 from models.families import dcgan64
-from models.families.base import NetworkSize
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorSpec, NetworkSize
+from models.io.entry_point import Stopped
 from models.training import checkpoint
 from models.training.data import Batches, TrainingSet
 from models.training.losses import LOSSES, AdversarialLoss, ns_d
@@ -125,19 +124,19 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda content: content[: len(content) // 2], "is damaged: its sha256 is"),
         (lambda content: content[:-1] + b"\xff", "is damaged: its sha256 is"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_with_the_remedy(
-    tmp_path: Path, reals: TrainingSet, damage: Any, told: str
+    tmp_path: Path, reals: TrainingSet, damage: Any, message: str
 ) -> None:
     trained(tmp_path, reals)
     path = tmp_path / "run/checkpoints/0000000160/state.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
     assert "0000000160/state.safetensors" in str(caught.value)
     assert "Remove that folder" in str(caught.value)
@@ -153,13 +152,13 @@ def test_a_checkpoint_cut_off_in_mid_write_does_not_count(
 
 
 def test_a_training_leaves_progress_samples_and_facts(tmp_path: Path, reals: TrainingSet) -> None:
-    told: list[dict[str, Any]] = []
-    summary = trained(tmp_path, reals, report=told.append)
+    reports: list[dict[str, Any]] = []
+    summary = trained(tmp_path, reals, report=reports.append)
     lines = (tmp_path / "run/progress.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["images_seen"] for row in rows] == [40, 80, 120, 160]
     assert all({"d", "g", "d_labels", "g_labels", "r1", "pictures_per_s"} <= set(r) for r in rows)
-    assert [one["progress"]["images_seen"] for one in told] == [40, 80, 120, 160]
+    assert [one["progress"]["images_seen"] for one in reports] == [40, 80, 120, 160]
     with Image.open(tmp_path / summary["samples"]) as sheet:
         assert sheet.size == (8 * 64, 4 * 64)
     facts = json.loads((tmp_path / "run/generator/train.json").read_text())
@@ -306,7 +305,7 @@ def test_training_does_not_go_on_from_other_labels_or_settings(
 
 
 class Copier(dcgan64.Generator):
-    """Draws the same pictures whatever it is asked for."""
+    """Draws the same pictures whatever the arguments."""
 
     def __init__(self, spec: GeneratorSpec, images: Tensor) -> None:
         super().__init__(spec)

@@ -61,8 +61,8 @@ def test_descending_pulls_real_logits_up_for_d(name: str) -> None:
 
 
 def test_only_the_critics_are_penalised_or_clipped() -> None:
-    asked = {name: (loss.penalty, loss.clipped) for name, loss in LOSSES.items()}
-    assert asked == {
+    found = {name: (loss.penalty, loss.clipped) for name, loss in LOSSES.items()}
+    assert found == {
         "ns": ("", False),
         "hinge": ("", False),
         "rp": ("", False),

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.families.base import GeneratorNet, Noise
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec, Noise
 from models.training.losses import (
     DRAGAN_SPREAD,
     around,
@@ -124,8 +123,8 @@ def test_path_lengths_of_a_linear_g_have_their_closed_form(layers: int) -> None:
     w = torch.randn(5, layers, 6)
     direction = torch.randn(5, 3, SIDE, SIDE)
     lengths = path_lengths(G, w, LABELS, direction=direction, noise="none")
-    pulled = torch.einsum("kwp,np->nkw", G.matrices, direction.flatten(1)) / SIDE  # Aᵀy/R
-    wanted = pulled.square().sum(dim=2).mean(dim=1).sqrt()
+    gradient = torch.einsum("kwp,np->nkw", G.matrices, direction.flatten(1)) / SIDE  # Aᵀy/R
+    wanted = gradient.square().sum(dim=2).mean(dim=1).sqrt()
     assert lengths.shape == (5,)
     assert torch.allclose(lengths, wanted, rtol=1e-5)
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from models import sample
-from models.io.generators import load_generator
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest, load_generator
 from models.labels import label_rows
 from models.sampling.draw import draw
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
@@ -25,7 +24,7 @@ def styled(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_generator(tmp_path_factory.mktemp("styled") / "it", small_generator("stylegan2"))
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return summary
 
@@ -105,7 +104,7 @@ def test_a_morph_is_written_as_film_and_strip_at_once(
     for out in outs:
         words += ["--out", str(out)]
     assert sample.main(words) == 0
-    summary = told(capsys)
+    summary = printed(capsys)
     assert (summary["frames"], summary["size"]) == (8, [40, 20])
     with av.open(str(outs[0])) as film:
         assert sum(1 for _ in film.decode(video=0)) == 8

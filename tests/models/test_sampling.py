@@ -41,13 +41,13 @@ def test_uniform_latents_lie_in_0_to_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "psi", "told"),
+    ("labels", "psi", "message"),
     [((2, 4), 1.0, r"labels are \[2, 4\]; \[2, 5\] wanted"), ((2, 5), 2.5, "psi is 2.5")],
 )
 def test_draw_refuses_what_does_not_fit(
-    folder: Path, labels: tuple[int, int], psi: float, told: str
+    folder: Path, labels: tuple[int, int], psi: float, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         draw(load_generator(str(folder)), np.zeros(labels, dtype=np.float32), [0, 1], psi=psi)
 
 
@@ -66,7 +66,7 @@ def changed(folder: Path, to: Path, **tensors: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("tensors", "told"),
+    ("tensors", "message"),
     [
         ({"up3__bias": None}, "up3.bias is missing"),
         ({"up9__bias": torch.zeros(3)}, "up9.bias is unknown"),
@@ -76,9 +76,9 @@ def changed(folder: Path, to: Path, **tensors: Any) -> str:
     ],
 )
 def test_weights_that_do_not_fit_the_spec_are_named(
-    folder: Path, tmp_path: Path, tensors: dict[str, Any], told: str
+    folder: Path, tmp_path: Path, tensors: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=told) as caught:
+    with pytest.raises(TrainingError, match=message) as caught:
         load_generator(changed(folder, tmp_path, **tensors))
     assert "generator.safetensors" in str(caught.value)
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_safetensors_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"width": 1e9}, "width is 1000000000.0, a number above 0 and up to 16 wanted"),
         ({"z_dist": "cauchy"}, "z_dist is 'cauchy', one of normal, uniform wanted"),
@@ -104,14 +104,14 @@ def test_a_file_that_is_no_safetensors_is_refused(
     ],
 )
 def test_a_spec_that_describes_no_generator_is_refused(
-    folder: Path, tmp_path: Path, change: dict[str, Any], told: str
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     changed(folder, tmp_path)
     spec = json.loads((folder / "spec.json").read_text())
     (tmp_path / "spec.json").write_text(json.dumps(spec | change))
     with pytest.raises(TrainingError) as caught:
         load_generator(str(tmp_path))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "spec.json" in str(caught.value)
 
 
@@ -130,8 +130,8 @@ def test_typical_labels_are_real_rows(folder: Path, reals: TrainingSet) -> None:
     assert np.array_equal(rows, typical_labels(reals.labels, 100, seed=1))
     kept = typical_rows(str(folder), LABELS)
     assert {tuple(row) for row in kept.tolist()} <= real
-    asked = asked_labels([], [3, 300], known=LABELS, typical=kept)
-    assert np.array_equal(asked, kept[[3, 300 % len(kept)]])
+    rows = asked_labels([], [3, 300], known=LABELS, typical=kept)
+    assert np.array_equal(rows, kept[[3, 300 % len(kept)]])
 
 
 def test_grid_lays_out_row_by_row() -> None:

@@ -1,4 +1,4 @@
-"""Real trainings, alone and under torchrun, are told to end: they save, and the command goes on."""
+"""Real trainings, alone and under torchrun, get a signal: they save, and the command resumes."""
 
 import json
 import os
@@ -23,7 +23,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.
 
 
 def started(home: Path, command: list[str]) -> subprocess.Popen[str]:
-    """Starts a training and returns when it has told its first tick."""
+    """Starts a training and returns when it has printed its first tick."""
     child = subprocess.Popen(
         [sys.executable, *command], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
@@ -51,8 +51,8 @@ def test_a_terminated_family_saves_and_the_same_command_goes_on(
     options = ["--preset", f"{family}-smoke", *LENGTH, "--home", str(home), "--out", out]
     child = started(home, ["-m", "models.train", *options])
     child.send_signal(signal.SIGTERM)
-    told = child.communicate(timeout=60)[1]
-    assert child.returncode == 128 + signal.SIGTERM, told
+    stderr = child.communicate(timeout=60)[1]
+    assert child.returncode == 128 + signal.SIGTERM, stderr
     seen = saved(home, out)
     assert 40 <= seen < 480
     capsys.readouterr()
@@ -71,9 +71,9 @@ def test_two_processes_of_torchrun_both_end_and_have_saved(
     ranks = psutil.Process(child.pid).children(recursive=True)
     assert len(ranks) >= 2
     child.send_signal(signal.SIGTERM)
-    told = child.communicate(timeout=60)[1]
+    stderr = child.communicate(timeout=60)[1]
     assert child.returncode != 0
-    assert told.count("the same command goes on from there") == 1  # the first of them speaks
+    assert stderr.count("the same command goes on from there") == 1  # the first of them prints
     assert [rank for rank in ranks if rank.is_running() and rank.status() != "zombie"] == []
     seen = saved(home, "runs/two")
     more = [*options, "--set", f"total_kimg={(seen + 40) / 1000}"]

@@ -76,7 +76,7 @@ def test_no_seeds_draw_no_pictures(plain: GeneratorNet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("call", "message"),
     [
         (lambda G: draw(G, rows(1), [0], noise="none"), "dcgan64 has no noise maps"),
         (lambda G: draw(G, rows(1), [0], noise="off"), "one of const, none, random wanted"),
@@ -98,10 +98,10 @@ def test_no_seeds_draw_no_pictures(plain: GeneratorNet) -> None:
     ],
 )
 def test_what_a_family_cannot_do_is_said_by_name(
-    plain: GeneratorNet, asked: Callable[[GeneratorNet], Any], told: str
+    plain: GeneratorNet, call: Callable[[GeneratorNet], Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
-        asked(plain)
+    with pytest.raises(UsageError, match=message):
+        call(plain)
 
 
 @pytest.mark.parametrize(("space", "numbers"), [("z", [0, 3]), ("w", [1, 2])])

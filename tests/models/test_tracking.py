@@ -35,7 +35,7 @@ def test_metrics_go_to_the_run_that_the_environment_names(
     assert client.get_metric_history(run_id, "train/d_loss")[0].step == 40
     assert run.info.status == "RUNNING"
 
-    client.delete_run(run_id)  # the run is gone in mid-training: told once, and trained on
+    client.delete_run(run_id)  # the run is gone in mid-training: reported once, and trained on
     tracker.metrics({"d": 0.4, "images_seen": 80})
     tracker.metrics({"d": 0.3, "images_seen": 120})
     assert capsys.readouterr().err.count("MLflow did not take the numbers") == 1

@@ -113,7 +113,7 @@ def test_a_palette_is_shared_by_all_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fps", "told"),
+    ("name", "fps", "message"),
     [
         ("film.webm", 10, r'film.webm ends in ".webm"; .mp4 or .gif wanted'),
         ("film.gif", 60, "60 frames a second; 1 to 50 wanted"),
@@ -121,9 +121,9 @@ def test_a_palette_is_shared_by_all_frames() -> None:
     ],
 )
 def test_a_file_that_cannot_be_is_refused_before_any_drawing(
-    tmp_path: Path, clip: Clip, name: str, fps: int, told: str
+    tmp_path: Path, clip: Clip, name: str, fps: int, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         write_clip(clip, [tmp_path / name], fps=fps)
     assert list(tmp_path.iterdir()) == []
 

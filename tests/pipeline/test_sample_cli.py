@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dataset.errors import RegistryError, UsageError
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 from pipeline.cli import cli
 from tests.models.small_generators import small_generator, write_generator
 from tests.studio.champions import Champions, generator, write_empty

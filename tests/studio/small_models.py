@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 from models.labels import label_rows
 from studio.opened import OpenModel
 from tests.models.small_generators import small_generator

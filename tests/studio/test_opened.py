@@ -10,7 +10,7 @@ import pytest
 
 from dataset.errors import OmokageError, RegistryError, TrainingError, UsageError
 from models.families.base import GeneratorNet
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 from models.labels import label_rows
 from models.registry.export import log_generator
 from models.sampling.draw import Pictures, draw, latents, map_latents

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from dataset.errors import RegistryError, UsageError
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 from models.sampling.draw import Pictures, draw
 from studio.opened import OpenModel
 from studio.source import ModelSource

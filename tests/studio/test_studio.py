@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
-from models.io.tensors import generator_digest
+from models.io.generators import generator_digest
 from models.registry.export import export_generator
 from studio.drawing import Wish
 from studio.edits import Edits

@@ -5,8 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.families.base import GeneratorNet, Noise
-from models.families.spec import GeneratorSpec
+from models.families.base import GeneratorNet, GeneratorSpec, Noise
 from models.metrics.extractors import Extractor
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.heads_home import SIDE_PX

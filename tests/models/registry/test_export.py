@@ -13,8 +13,7 @@ from dataset.store import Store
 from models.evaluation.subject import open_subject
 from models.families import FAMILIES, family_of
 from models.families.base import NetworkSize
-from models.io.generators import WEIGHTS, load_generator, typical_rows
-from models.io.tensors import generator_digest
+from models.io.generators import WEIGHTS, generator_digest, load_generator, typical_rows
 from models.labels import label_rows
 from models.registry.export import export_generator, log_generator
 from models.registry.load import (

@@ -1,4 +1,4 @@
-"""What this room's commands share: exit codes, Pipes, signals, the last line of JSON."""
+"""What the commands of models share: exit codes, Pipes, signals, the last line of JSON."""
 
 import contextlib
 import json
@@ -14,14 +14,14 @@ from dataset.errors import OmokageError
 from dataset.parent import end_with_parent, end_with_process
 from models.training.distributed import rank_of_environment
 
-# torchrun ends all once one has ended; of a fault that all share, the first one has to tell.
-FIRST_SPEAKS_S = 3.0
+# torchrun ends all once one has ended; of a fault that all share, the first one has to report it.
+FIRST_REPORTS_S = 3.0
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class Stopped(Exception):  # being stopped is no fault
-    """A signal asked the work to end, and what was done so far is saved."""
+    """A signal ended the work, and what was done so far is saved."""
 
     def __init__(self, signum: int, text: str) -> None:
         super().__init__(text)
@@ -29,7 +29,7 @@ class Stopped(Exception):  # being stopped is no fault
 
 
 def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int | None) -> int:
-    """Runs `work`, tells its outcome, and returns the exit code.
+    """Runs `work`, reports its outcome, and returns the exit code.
 
     work takes a function that passes a JSON object on to the orchestrator (nothing happens if there
     is none) and returns a summary, which is printed as the last line of stdout. An OmokageError
@@ -47,7 +47,7 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
             summary = work(report)
         except OmokageError as error:
             if rank_of_environment() > 0:
-                time.sleep(FIRST_SPEAKS_S)
+                time.sleep(FIRST_REPORTS_S)
                 return error.exit_code
             report({"error": str(error), "exit_code": error.exit_code})
             print(f"error: {error}", file=sys.stderr)
@@ -88,7 +88,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def _reporting() -> Iterator[Report]:
-    # Of the processes that torchrun starts, the first one speaks.
+    # Of the processes that torchrun starts, the first one reports.
     if "DAGSTER_PIPES_CONTEXT" not in os.environ or rank_of_environment() > 0:
         yield lambda _payload: None
         return
