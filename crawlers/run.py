@@ -24,8 +24,8 @@ from scrapy.settings import Settings
 from crawlers import settings as project_settings
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
+from dataset.compute import end_with_parent
 from dataset.errors import CrawlError, OmokageError
-from dataset.parent import end_with_parent
 
 INTERRUPTED = 130
 STOP_WITHIN_S = 10.0

@@ -16,16 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.decode import REDUCTIONS, Picture
-from dataset.detection import Found, box_within, one_a_face
-from dataset.detection_windows import (
+from dataset.detection import (
     Cluster,
+    Found,
     Windows,
     agreeing,
+    box_within,
     clustered,
     mean_of,
     mirrored,
     moved,
     no_windows,
+    one_a_face,
 )
 from dataset.geometry import halved
 

@@ -9,10 +9,9 @@ from dataset.cascade import SEARCHES, WINDOW_PX, LbpDetector
 from dataset.decode import Picture, Reduced, decode, decode_reduced
 from dataset.detection import Detector, scaled
 from dataset.digests import pixels_sha256
-from dataset.duplicates import MAX_DISTANCE
+from dataset.duplicates import MAX_DISTANCE, phash, reduced, sharpness, thumb
 from dataset.errors import ConfigError, listed
 from dataset.geometry import Box, Square, centre_square, cut, square_around
-from dataset.likeness import phash, reduced, sharpness, thumb
 from dataset.store import digest_of
 from dataset.yolo import OnnxDetector, model_sha256
 

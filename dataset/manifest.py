@@ -17,14 +17,15 @@ from PIL import Image
 from dataset.digests import RowsDigest, content_digest
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, listed
 from dataset.facetags import (
+    DEFAULT_THRESHOLD,
     NOT_CONTENT,
     FacePosts,
+    MachineLabels,
     kept_faces,
     posts_of_faces,
     tagged_posts,
 )
 from dataset.labels import has_tags, label_matrix, read_labels
-from dataset.machine import DEFAULT_THRESHOLD, MachineLabels
 from dataset.schemas import (
     BOARD,
     FACES_PATH,

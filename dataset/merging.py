@@ -11,11 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.cropping import FaceSettings
-from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
-from dataset.likeness import THUMB_BYTES, Thumbs
+from dataset.duplicates import THUMB_BYTES, Mask, Pairs, Rule, ThumbFile, Thumbs, repeats
 from dataset.memory import give_back_free_memory
-from dataset.pictures import shard_places
-from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path
+from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path, shard_places
 from dataset.store import Store
 from dataset.streams import batches
 

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UsageError
-from dataset.importers.fields import Fields, whole_number
-from dataset.importers.files import Files
-from dataset.importers.lines import DAMAGED, numbered_lines, open_text
+from dataset.importers.files import DAMAGED, Files, numbered_lines, open_text
 from dataset.importers.records import (
     TAG_KINDS,
     BadField,
     Entry,
     Fault,
+    Fields,
     Place,
     Read,
     by_kind,
     rating_of,
     shown,
     tag_of,
+    whole_number,
 )
 
 MAX_ARRAY_BYTES = 512 * 2**20

@@ -9,10 +9,19 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.fields import FILE, cells_read, json_cells
-from dataset.importers.files import UNREADABLE, Files
-from dataset.importers.lines import DAMAGED, numbered_lines
-from dataset.importers.records import BadField, Entry, Fault, Place, Read, shown, whole
+from dataset.importers.files import DAMAGED, UNREADABLE, Files, numbered_lines
+from dataset.importers.records import (
+    FILE,
+    BadField,
+    Entry,
+    Fault,
+    Place,
+    Read,
+    cells_read,
+    json_cells,
+    shown,
+    whole,
+)
 
 MAX_JSON_BYTES = 512 * 2**20
 _JSON_LINES = (".jsonl", ".ndjson")

@@ -10,8 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_reduced
-from dataset.plain_png import decode_plain_png
+from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_plain_png, decode_reduced
 
 RED = (220, 30, 40)
 

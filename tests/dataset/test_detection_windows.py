@@ -6,16 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dataset.detection import Found, box_within, one_a_face, scaled
-from dataset.detection_windows import (
+from dataset.detection import (
     NEAR,
+    Found,
     Windows,
     agreeing,
+    box_within,
     clustered,
     mean_of,
     mirrored,
     moved,
     no_windows,
+    one_a_face,
+    scaled,
 )
 from dataset.geometry import Box
 

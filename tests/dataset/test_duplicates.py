@@ -17,9 +17,16 @@ from PIL import Image
 from dataset import duplicates
 from dataset.cropping import FaceSettings
 from dataset.decode import decode
-from dataset.duplicates import Hashes, HashIndex, Rule, ThumbFile, repeats
+from dataset.duplicates import (
+    THUMB_BYTES,
+    Hashes,
+    HashIndex,
+    Rule,
+    ThumbFile,
+    repeats,
+    thumb_distance,
+)
 from dataset.faces import crop_shards
-from dataset.likeness import THUMB_BYTES, thumb_distance
 from dataset.merging import overlap
 from dataset.schemas import FACES, read_table
 from tests.dataset.home import Home, png, portrait

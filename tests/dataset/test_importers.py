@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from dataset.importers.danbooru import look_through, read_dump, read_record
-from dataset.importers.files import Files, FolderFiles, ZipFiles, open_files, read
+from dataset.importers.files import MAX_LINE_BYTES, Files, FolderFiles, ZipFiles, open_files, read
 from dataset.importers.folder import look_at, read_collection
-from dataset.importers.lines import MAX_LINE_BYTES
 from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags
 
 MD5 = "0123456789abcdef0123456789abcdef"
