@@ -53,7 +53,7 @@ class FetchResult:
 
 
 class ResponseQuorum:
-    """Accepts a doubtful response once it has come QUORUM times, told apart by its key."""
+    """Accepts a doubtful response once it has come QUORUM times, identified by its key."""
 
     def __init__(self) -> None:
         self.responses = 0
@@ -200,7 +200,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
             ours = self.spider.site.allows(request.url)  # then it is a redirect that leads away
             return FetchResult(reason="host", doubtful=ours, quorum_key=str(error))
         except (DownloadCancelledError, TooLarge):
-            # Too large beside others is not final yet: it is asked for again, alone.
+            # Too large beside others is not final yet: it is downloaded again, alone.
             last = request.meta["download_maxsize"] == MAX_BYTES
             return FetchResult(reason="too_large", doubtful=last, quorum_key="too_large")
         except UnusableResponse as error:
@@ -233,7 +233,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
 
 
 def _classify_status(status: int) -> FetchResult:
-    if status in TRANSIENT:  # it has been asked for often enough
+    if status in TRANSIENT:  # it has been retried often enough
         return FetchResult(deferred=f"status {status}")
     if status in GONE:
         return FetchResult(reason="gone")

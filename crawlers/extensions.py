@@ -43,7 +43,7 @@ class RedactionExtension(CrawlComponent):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._filter: SecretsFilter | None = None
-        # Only by then has Scrapy put its own handler in place, and nothing has been asked.
+        # Only by then has Scrapy put its own handler in place, and no request has been sent.
         crawler.signals.connect(self.begin, signal=signals.spider_opened)
         crawler.signals.connect(self.end, signal=signals.engine_stopped)
 

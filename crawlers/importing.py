@@ -428,11 +428,11 @@ def _nothing(made: ImportSummary) -> str:
     if not made.seen:
         return f"{made.name}: there is no picture in it"
     counts = {**made.refused, **made.skipped}
-    told = [f"{reason}: {count:,}" for reason, count in sorted(counts.items())]
+    lines = [f"{reason}: {count:,}" for reason, count in sorted(counts.items())]
     if made.faults:
-        told += [f"{made.faults:,} with faults:", *made.shown]
+        lines += [f"{made.faults:,} with faults:", *made.shown]
     text = f"none of the {made.seen:,} records of {made.name} could be taken in:\n"
-    text += listed(told, shown=SHOWN_FAULTS + len(counts) + 1)
+    text += listed(lines, shown=SHOWN_FAULTS + len(counts) + 1)
     if made.refused.get(UNRATED):
         text += (
             "\nThey say nothing of their rating, and only safe pictures are stored. If you know "

@@ -88,7 +88,7 @@ _TAKEN = "state = 'refused' AND reason = 'takedown'"
 _WAITS_TABLE = """
 CREATE TABLE IF NOT EXISTS waits (
     host TEXT PRIMARY KEY,
-    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    not_before TEXT NOT NULL,          -- UTC; no request to the host before it
     asked_s REAL NOT NULL              -- what its Retry-After said
 ) WITHOUT ROWID
 """
@@ -428,12 +428,12 @@ class Ledger:
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
     def note_wait(self, wait: Wait) -> None:
-        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        """Stores the Retry-After of a host; the longest wait of a host counts."""
         self._do(
             "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
             "not_before = excluded.not_before, asked_s = excluded.asked_s "
             "WHERE excluded.not_before > not_before",
-            (wait.host, _moment(wait.not_before), wait.asked_s),
+            (wait.host, _moment(wait.not_before), wait.retry_after_s),
         )
 
     def waits(self, now: dt.datetime) -> list[Wait]:

@@ -203,7 +203,7 @@ def _scrapy_settings(verbose: bool) -> Settings:
 
 def _be_quiet(verbose: bool) -> None:
     if not verbose:
-        # What failed is counted and told in our own words.
+        # What failed is counted and reported by our own code.
         logging.getLogger("crawlers.spiders").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)

@@ -229,7 +229,7 @@ class _Coarse:
 
 
 class _Octaves:
-    """A picture and its halves, made when they are asked for."""
+    """A picture and its halves, made on first use."""
 
     def __init__(self, picture: Picture) -> None:
         self._halves = [picture]

@@ -201,7 +201,7 @@ def end_with_process(pid: int) -> None:
     """Sends this process SIGTERM when another one ends, and ends it for good GRACE_S later.
 
     For a grandchild, whose parent would outlive the one that started it. Systems without process
-    descriptors (Linux has them) are asked whether the number is still in use.
+    descriptors (Linux has them) are polled for the process.
     """
     threading.Thread(target=_watch_process, args=(pid,), name="end-with", daemon=True).start()
 

@@ -117,13 +117,13 @@ MAX_DISTANCE = 11  # of the hash: above, a 16-bit band has to be looked up in to
 _BANDS = 4
 _BLOCK = 1024  # rows that are compared with those before, then with each other ...
 _FIRST_BLOCK = 64  # ... and less at first, where nothing before them could leave any out
-_ASKED_AT_ONCE = 128
+_QUERIES_AT_ONCE = 128
 _PAIRS_AT_ONCE = 2**15
 _THUMBS_AT_ONCE = 2**8
 
 
 class HashIndex:
-    """Finds all of its hashes [N] that differ from an asked one in few bits.
+    """Finds all of its hashes [N] that differ from a query hash in few bits.
 
     Exact: of four 16-bit bands at least one differs in at most distance // 4 bits, so looking up
     each band in all its variants that far away finds every pair.
@@ -139,50 +139,52 @@ class HashIndex:
             counts = np.bincount(part, minlength=1 << 16)
             self._starts.append(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
-    def near(self, asked: Hashes, distance: int) -> Iterator[Pairs]:
-        """Yields each pair (place in the index, place in `asked` [M]) once, piece by piece.
+    def near(self, queries: Hashes, distance: int) -> Iterator[Pairs]:
+        """Yields each pair (place in the index, place in `queries` [M]) once, piece by piece.
 
         distance: 0 to MAX_DISTANCE bits. A piece comes of about _PAIRS_AT_ONCE comparisons.
         """
         if not 0 <= distance <= MAX_DISTANCE:
             raise ValueError(f"distance is {distance}; 0 to {MAX_DISTANCE} wanted")
-        for first in range(0, len(asked), _ASKED_AT_ONCE):
-            for pairs in self._near(asked[first : first + _ASKED_AT_ONCE], distance):
+        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+            for pairs in self._near(queries[first : first + _QUERIES_AT_ONCE], distance):
                 pairs[:, 1] += first
                 yield pairs
 
-    def _near(self, asked: Hashes, distance: int) -> Iterator[Pairs]:
+    def _near(self, queries: Hashes, distance: int) -> Iterator[Pairs]:
         masks = _masks(distance // _BANDS)
         for band in range(_BANDS):
-            keys = (_band(asked, band)[:, None] ^ masks).ravel()
+            keys = (_band(queries, band)[:, None] ^ masks).ravel()
             starts = self._starts[band][keys]
             counts = self._starts[band][keys.astype(np.int32) + 1] - starts
             for low, high in _pieces(counts):
                 many = counts[low:high]
                 entry = np.repeat(np.arange(low, high), many)
                 offset = np.arange(len(entry)) - np.repeat(np.cumsum(many) - many, many)
-                held = self._orders[band][starts[entry] + offset]
-                pairs = self._matching(held, asked, entry // len(masks), distance=distance, to=band)
+                members = self._orders[band][starts[entry] + offset]
+                pairs = self._matching(
+                    members, queries, entry // len(masks), distance=distance, to=band
+                )
                 if len(pairs):
                     yield pairs
 
     def _matching(
         self,
-        held: npt.NDArray[np.int32],
-        asked: Hashes,
+        members: npt.NDArray[np.int32],
+        queries: Hashes,
         rows: Rows,
         *,
         distance: int,
         to: int,
     ) -> Pairs:
         """The near pairs among these, less those that a band before `to` has given already."""
-        differing = self._hashes[held] ^ asked[rows]
+        differing = self._hashes[members] ^ queries[rows]
         near = np.bitwise_count(differing) <= distance
-        held, rows, differing = held[near], rows[near], differing[near]
-        new = np.ones(len(held), bool)
+        members, rows, differing = members[near], rows[near], differing[near]
+        new = np.ones(len(members), bool)
         for band in range(to):
             new &= np.bitwise_count(_band(differing, band)) > distance // _BANDS
-        return np.stack([held[new].astype(np.int64), rows[new]], axis=1)
+        return np.stack([members[new].astype(np.int64), rows[new]], axis=1)
 
 
 class ThumbFile:

@@ -246,8 +246,8 @@ class MachineLabels:
         known = pc.is_valid(rows).to_numpy()
         found = table.take(rows.drop_null())
         probabilities = _matrix(found, self.labels)
-        asked = faces.filter(pa.array(known))
-        faults = _double(table) + _other_pixels(asked, found) + _out_of_range(found, probabilities)
+        tagged = faces.filter(pa.array(known))
+        faults = _double(table) + _other_pixels(tagged, found) + _out_of_range(found, probabilities)
         if faults:
             raise SchemaError(
                 f"{store.url(self.path)} does not fit faces.parquet. Run the tagger again.\n"

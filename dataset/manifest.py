@@ -283,8 +283,8 @@ class _Rows:
         by_machine = np.zeros(len(numbers), bool)
         if self.machine is not None and not labelled.all():
             untagged = np.flatnonzero(~labelled)
-            asked = faces.take(pa.array(untagged))
-            has[untagged], found = self.machine.of_faces(self.store, asked, digit=digit)
+            unlabelled = faces.take(pa.array(untagged))
+            has[untagged], found = self.machine.of_faces(self.store, unlabelled, digit=digit)
             by_machine[untagged[found]] = True
         taken = np.flatnonzero(labelled | by_machine)
         faces, has, by_machine = faces.take(pa.array(taken)), has[taken], by_machine[taken]

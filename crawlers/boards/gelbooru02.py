@@ -21,7 +21,7 @@ RATINGS = {
     "sensitive": "sensitive",
     "questionable": "questionable",
     "explicit": "explicit",
-    # Letters are of before 2022, when "s" was safe: it cannot be told from sensitive now.
+    # Letters are of before 2022, when "s" was safe: it cannot be distinguished from sensitive now.
     "s": "sensitive",
     "q": "questionable",
     "e": "explicit",

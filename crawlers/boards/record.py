@@ -11,7 +11,7 @@ from xml.parsers import expat
 from crawlers.sites import Site
 from dataset.errors import CrawlError
 
-MAX_DEPTH = 8  # posts, post, field; and some room
+MAX_DEPTH = 8  # posts, post, field; and some margin
 
 
 def is_markup(body: bytes) -> bool:

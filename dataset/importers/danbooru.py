@@ -137,7 +137,7 @@ def _scan(path: Path) -> tuple[int, bool]:
                 rated_g = rated_g or _GENERAL.search(before + chunk) is not None
                 before = chunk[-_OVERLAP:]
     except DAMAGED:
-        pass  # told, with its place, when the records are read
+        pass  # reported, with its place, when the records are read
     return lines, rated_g
 
 

@@ -92,8 +92,8 @@ def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
     }
     kinds = [value for key, value in lists.items() if key != TAGS and isinstance(value, list)]
     if kinds and isinstance(lists.get(TAGS), list):  # the same once more, without their kinds
-        told = [tag for kind in kinds for tag in kind]
-        lists[TAGS] = [tag for tag in lists[TAGS] if tag not in told]
+        known = [tag for kind in kinds for tag in kind]
+        lists[TAGS] = [tag for tag in lists[TAGS] if tag not in known]
     return {**lists, "rating": values.get("rating")}
 
 

@@ -66,7 +66,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="module")
 def undisturbed(board: RunningBoard, tmp_path_factory: pytest.TempPathFactory) -> PostsTable:
-    """The table of a crawl on a disk with room."""
+    """The table of a crawl on a disk with free space."""
     crawl = CrawlOf(board.url, tmp_path_factory.mktemp("undisturbed"))
     crawl("--tags", "status:any")
     return export_posts(Store(crawl.home), ["demo"])
@@ -128,7 +128,7 @@ def test_a_table_that_finds_the_disk_full_is_told_and_the_old_one_stays(
     crawl("--tags", "status:any", "--limit", "30")
     home = Store(crawl.home)
     before = export_posts(home, ["demo"])
-    # The same home, on a disk on which nothing else finds room: SQLite opens its files before.
+    # The same home, on a disk on which no other file fits: SQLite opens its files before.
     disk.mount(size_kb=200_000)
     shutil.copytree(crawl.home, disk.folder / "home")
     crawl.home = disk.folder / "home"

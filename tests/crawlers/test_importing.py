@@ -229,9 +229,9 @@ def test_a_rating_that_may_mean_sensitive_is_refused(
 def test_a_set_without_ratings_says_what_to_do_and_leaves_no_row(mine: Set) -> None:
     mine.add(1, 2)
     made = mine.take(rating=None)
-    with pytest.raises(EmptyStageError, match="--rating general") as told:
+    with pytest.raises(EmptyStageError, match="--rating general") as failure:
         check_outcome(made)
-    assert "none of the 2 records of mine could be taken in" in str(told.value)
+    assert "none of the 2 records of mine could be taken in" in str(failure.value)
     with Ledger.of(mine.store) as ledger:
         assert ledger.count("mine") == {"pending": 0, "kept": 0, "refused": 0}
 
@@ -427,7 +427,7 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("Mine", '"Mine" is no name'),
         ("1st", '"1st" is no name'),
@@ -435,8 +435,8 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
         ("demo", "is a site or board of the registry"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_told(mine: Set, name: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_name_that_cannot_be_used_is_refused(mine: Set, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         mine.take(name=name)
 
 

@@ -49,16 +49,16 @@ def bits(one: int, two: int) -> int:
 @given(hash_lists, hash_lists, st.integers(0, 11))
 @settings(deadline=None)
 def test_pairs_are_all_pairs_within_the_distance_each_once(
-    held: list[int], asked: list[int], distance: int
+    held: list[int], queries: list[int], distance: int
 ) -> None:
     index = HashIndex(np.array(held, np.uint64))
-    parts = [part.tolist() for part in index.near(np.array(asked, np.uint64), distance)]
+    parts = [part.tolist() for part in index.near(np.array(queries, np.uint64), distance)]
     found = sorted(pair for part in parts for pair in part)
     assert found == [
         [one, two]
         for one in range(len(held))
-        for two in range(len(asked))
-        if bits(held[one], asked[two]) <= distance
+        for two in range(len(queries))
+        if bits(held[one], queries[two]) <= distance
     ]
 
 
