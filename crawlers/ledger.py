@@ -530,8 +530,8 @@ class Ledger:
     def _why(self, error: sqlite3.Error) -> str:
         """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
         name = getattr(error, "sqlite_errorname", "")
-        no_room = shutil.disk_usage(self.path.parent).free < FREE_BYTES
-        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_room):
+        is_full = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full):
             return "the disk is full; free some space and run the same command again"
         return f"{error}; run the same command again later"
 

@@ -67,7 +67,7 @@ def _post(record: Record, site: Site) -> Post:
     return Post(
         board=site.board,
         post_id=record.post_id,
-        md5=record.md5("md5", "hash"),
+        md5=record.md5("md5") or record.md5("hash"),
         ext=ext_of(record.text("image")) or ext_of(file_url),
         width=record.integer("width"),
         height=record.integer("height"),

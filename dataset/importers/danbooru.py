@@ -5,7 +5,6 @@ old nested shape is from before; a flat one may be from either time, which nothi
 is safe in nested records only, unless the user says otherwise, and never in a dump that knows g.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from dataset.importers.records import (
     Place,
     Read,
     by_kind,
+    parse_json,
     rating_of,
     shown,
     tag_of,
@@ -192,7 +192,7 @@ def _records(path: Path) -> Iterator[tuple[Place, Any]]:
                 if line is None:
                     yield place, Fault(place, "", "is longer than any record")
                 elif line.strip():
-                    yield place, _parsed(line, place)
+                    yield place, parse_json(line, place)
     except DAMAGED as error:
         place = Place(path.name, f"after line {number}")
         yield place, Fault(place, "", f"cannot be read any further: {error}")
@@ -212,19 +212,12 @@ def _of_array(path: Path) -> Iterator[tuple[Place, Any]]:
         text = f"is one array of more than {MAX_ARRAY_BYTES >> 20} MiB; write a record a line"
         yield place, Fault(place, "", text)
         return
-    values = _parsed(content, place)
+    values = parse_json(content, place)
     if isinstance(values, Fault):
         yield place, values
         return
     for number, value in enumerate(values, start=1):
         yield Place(path.name, f"record {number}"), value
-
-
-def _parsed(content: bytes, place: Place) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        return Fault(place, "", f"is not JSON: {error}")
 
 
 def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:

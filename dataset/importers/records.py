@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import functools
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -144,6 +145,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
+def parse_json(content: bytes, place: Place) -> Any:
+    """Returns a JSON value, or the Fault of a record at `place` that is none."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        return Fault(place, "", f"is not JSON: {error}")
+
+
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _EXT = re.compile(r"[0-9a-z]{1,5}")
 # 1 and 0 are equal to True and False, and found as them.
@@ -151,61 +160,64 @@ _FLAGS: dict[object, bool] = {True: True, False: False, None: False, "true": Tru
 
 
 class Fields:
-    """One record; what is absent, null or empty is None. Every method raises BadField."""
+    """One record; what is absent, null or empty is None.
+
+    Every method raises the error that `fault` makes of a field that cannot be read.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = values
+        self.values = values
 
     def __contains__(self, key: str) -> bool:
-        return self._values.get(key) not in (None, "")
+        return self.values.get(key) not in (None, "")
 
     def raw(self, key: str) -> Any:
         """Returns a value as it is."""
-        return self._values.get(key)
+        return self.values.get(key)
 
     def integer(self, key: str, *, greatest: int = 2**31 - 1) -> int | None:
         """Returns a whole number, also one written as text."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None or value == "":
             return None
         number = whole_number(value)
         if number is None or abs(number) > greatest:
-            raise self._bad(key, f"a whole number of at most {greatest:,}")
+            raise self.fault(key, f"a whole number of at most {greatest:,}")
         return number
 
     def text(self, key: str) -> str | None:
         """Returns a text."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise self._bad(key, "text")
+            raise self.fault(key, "text")
         return whole(value)
 
     def flag(self, key: str) -> bool:
         """Returns whether a flag is up; an absent one is down."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if not isinstance(value, bool | int | str | None) or value not in _FLAGS:
-            raise self._bad(key, "true or false")
+            raise self.fault(key, "true or false")
         return _FLAGS[value]
 
     def md5(self, key: str) -> str | None:
         """Returns an md5 in small letters."""
         value = self.text(key)
         if value is not None and not _MD5.fullmatch(value.lower()):
-            raise self._bad(key, "an md5 of 32 hex digits")
+            raise self.fault(key, "an md5 of 32 hex digits")
         return value.lower() if value else None
 
     def ext(self, key: str) -> str | None:
         """Returns a file's extension in small letters, without a dot."""
         value = self.text(key)
         if value is not None and not _EXT.fullmatch(value.lower()):
-            raise self._bad(key, "an extension such as jpg")
+            raise self.fault(key, "an extension such as jpg")
         return value.lower() if value else None
 
     def time(self, key: str) -> dt.datetime | None:
         """Returns a moment in UTC, written as ISO 8601 (or with UTC behind it) or in seconds."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         if value is None or value == "":
             return None
         seconds = whole_number(value)
@@ -216,10 +228,11 @@ class Fields:
             moment = dt.datetime.fromisoformat(text)
             return moment.replace(tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
         except (ValueError, OverflowError, OSError) as error:
-            raise self._bad(key, "a time as in ISO 8601") from error
+            raise self.fault(key, "a time as in ISO 8601") from error
 
-    def _bad(self, key: str, wanted: str) -> BadField:
-        return BadField(key, f"is {shown(self._values.get(key))}; {wanted} wanted")
+    def fault(self, key: str, wanted: str) -> Exception:
+        """Returns the error of a field; `wanted` says what it should be."""
+        return BadField(key, f"is {shown(self.values.get(key))}; {wanted} wanted")
 
 
 def whole_number(value: Any) -> int | None:
