@@ -109,7 +109,7 @@ def test_just_the_right_posts_are_kept_and_a_second_crawl_fetches_nothing(
     assert export_posts(store, ["demo"]).digest == made_table.digest
 
 
-def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
+def test_sigint_stops_cleanly_and_the_next_crawl_resumes(
     board: RunningBoard, crawl_of: CrawlOfUrl
 ) -> None:
     @web.middleware
@@ -136,7 +136,7 @@ def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
     assert states_of(crawl.home)["pending"] == 0
 
 
-def test_a_limit_counts_new_posts_and_the_next_crawl_goes_on(
+def test_a_limit_counts_new_posts_and_the_next_crawl_resumes(
     board: RunningBoard, crawl_of: CrawlOfUrl
 ) -> None:
     crawl = crawl_of(board.url)
@@ -181,7 +181,7 @@ def test_a_403_from_the_media_host_stops_the_site_at_once(
     assert states_of(crawl.home)["pending"] > 0
 
 
-def test_a_real_board_is_not_asked_without_a_contact(crawl_of: CrawlOfUrl) -> None:
+def test_a_real_board_is_not_requested_without_a_contact(crawl_of: CrawlOfUrl) -> None:
     crawl = crawl_of("http://127.0.0.1:9")
     code, err = crawl.failing(site="konachan")
     assert code == 6

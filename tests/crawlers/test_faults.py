@@ -159,9 +159,7 @@ def test_three_empty_pages_in_a_row_are_not_taken_for_the_end(
     assert cursor_of(crawl, site) == Cursor(1, 60, bottomed=True)
 
 
-def test_a_board_that_shows_nothing_at_first_is_asked_again(
-    few: Collection, tmp_path: Path
-) -> None:
+def test_a_board_that_shows_nothing_at_first_is_retried(few: Collection, tmp_path: Path) -> None:
     requested: Counter[str] = Counter()
 
     def empty(request: web.Request) -> web.StreamResponse | None:

@@ -236,7 +236,7 @@ def test_a_set_without_ratings_says_what_to_do_and_leaves_no_row(mine: Set) -> N
         assert ledger.count("mine") == {"pending": 0, "kept": 0, "refused": 0}
 
 
-def test_bad_files_are_refused_told_and_listed_and_the_rest_goes_in(mine: Set) -> None:
+def test_bad_files_are_refused_reported_and_listed_and_the_rest_goes_in(mine: Set) -> None:
     mine.add(1, 2)
     (mine.path / "cut.png").write_bytes(tiny_picture(3)[:-40])
     (mine.path / "empty.png").write_bytes(b"")
@@ -478,7 +478,7 @@ def test_while_an_import_is_at_work_nothing_is_swept_and_crawls_may_run(mine: Se
         assert sweep(mine.store, ledger) == [orphan]
 
 
-def test_a_full_disk_ends_the_import_and_the_next_one_goes_on(
+def test_a_full_disk_ends_the_import_and_the_next_one_resumes(
     mine: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine.add(*range(1, 11))
@@ -503,7 +503,7 @@ KILLED_AFTER = (1, 90, 200)
 PICTURES = 500
 
 
-def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_import_resumes_where_it_stopped(tmp_path: Path) -> None:
     killed, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
     killed.add(*range(1, PICTURES + 1))
     midway = 0
@@ -523,7 +523,7 @@ def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (found.orphans, found.temporary, found.missing, found.wrong_sha256) == ((), (), (), ())
 
 
-def test_an_import_ends_soon_on_ctrl_c_and_goes_on(mine: Set) -> None:
+def test_an_import_ends_soon_on_ctrl_c_and_resumes(mine: Set) -> None:
     mine.add(*range(1, PICTURES + 1))
     child = start_import(mine)
     wait_until_kept(mine, 1, child)

@@ -126,7 +126,7 @@ def claims(size: bytes) -> dict[str, bytes]:
     }
 
 
-def test_bombs_among_the_pictures_are_refused_and_the_crawl_goes_on(
+def test_bombs_among_the_pictures_are_refused_and_the_crawl_continues(
     crawl_of: CrawlOfUrl, tmp_path: Path
 ) -> None:
     tall = png_of(20_000, 20_000)

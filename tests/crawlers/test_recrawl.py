@@ -184,7 +184,7 @@ def test_a_picture_on_three_boards_is_one_blob_and_three_rows_and_is_taken_down_
         assert posts_of(crawl, *sites) == left
 
 
-def test_a_board_that_brings_what_another_was_asked_to_take_down_loses_both(
+def test_a_board_that_brings_what_another_must_take_down_loses_both(
     tmp_path: Path,
 ) -> None:
     with serve_collection(tiny_collection([1, 2])) as board:

@@ -3,8 +3,7 @@
 import io
 import tracemalloc
 import zipfile
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,17 +196,12 @@ def test_the_real_copies_are_found(real_data: Path, home: Home) -> None:
         ]  # fmt: skip
 
 
-def crops_of(archive: zipfile.ZipFile, names: Sequence[str]) -> list[bytes]:
-    return [archive.read(name) for name in names]
-
-
 def test_few_of_the_real_faces_are_merged(real_data: Path, home: Home) -> None:
     with zipfile.ZipFile(real_data / "faces_labelled.zip") as archive:
         names = [name for name in sorted(archive.namelist()) if name.endswith(".jpg")][:1500]
-        for content in crops_of(archive, names):
-            home.add(content)
+        for name in names:
+            home.add(archive.read(name))
     home.write()
-    executor: Executor
     with ThreadPoolExecutor(2) as executor:
         made = crop_shards(home.store, FaceSettings(cropped=True), executor)
     assert made.dropped.get("near_duplicate", 0) <= 0.01 * len(names)

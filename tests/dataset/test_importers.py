@@ -205,7 +205,7 @@ def test_pictures_are_found_by_id_and_md5(made: Made, *, name: str, resized: boo
         ({"score": 2**40}, "line 1: score is 1099511627776; a whole number of at most"),
     ],
 )
-def test_a_bad_record_is_told_by_file_line_and_field_and_the_rest_goes_in(
+def test_a_bad_record_is_reported_by_file_line_and_field_and_the_rest_goes_in(
     made: Made, *, change: dict[str, Any], message: str
 ) -> None:
     read_in = made.dump(made.lines("a.json", {**NESTED, **change}, NESTED))
@@ -215,7 +215,7 @@ def test_a_bad_record_is_told_by_file_line_and_field_and_the_rest_goes_in(
     assert message in fault
 
 
-def test_lines_that_are_no_json_are_told_by_number(made: Made) -> None:
+def test_lines_that_are_no_json_are_reported_by_number(made: Made) -> None:
     good = json.dumps(NESTED)
     path = made.file("a.json", f"{good}\n\n{{cut\n[]\n{good}\n".encode() + b'"\xff"\n')
     read_in = made.dump(path)
@@ -276,7 +276,7 @@ def test_an_overlong_line_is_a_fault_and_not_read_into_memory(made: Made) -> Non
         (lambda made: [made.file("m/readme.txt").parent], "has no .json or .jsonl file"),
     ],
 )
-def test_a_dump_that_is_none_is_told(
+def test_a_dump_that_is_none_is_reported(
     made: Made, *, make: Callable[[Made], list[Path]], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -326,7 +326,7 @@ def zipped(folder: Path, target: Path) -> None:
                 archive.write(path, path.relative_to(folder).as_posix())
 
 
-def test_a_bad_row_of_a_csv_is_told_by_line_and_the_rest_goes_in(made: Made) -> None:
+def test_a_bad_row_of_a_csv_is_reported_by_line_and_the_rest_goes_in(made: Made) -> None:
     for name in ("a.png", "b.png", "x/c.png", "y/c.png"):
         made.file(f"set/{name}")
     rows = [
@@ -407,7 +407,7 @@ def test_json_lines_elsewhere_are_a_table_too(made: Made) -> None:
         ({"my.txt": "x"}, "my.txt", "a table of tags ends in .csv, .json or .jsonl"),
     ],
 )
-def test_a_table_that_is_none_is_told(
+def test_a_table_that_is_none_is_reported(
     made: Made, *, tables: dict[str, str], tags: str, message: str
 ) -> None:
     made.file("set/a.png")
@@ -477,7 +477,7 @@ def test_members_that_point_outside_a_zip_or_are_encrypted_are_never_read(made: 
     assert len(faults(made.collection("set.zip"))) == 4
 
 
-def test_no_more_is_unpacked_than_asked_for(made: Made) -> None:
+def test_no_more_is_unpacked_than_requested(made: Made) -> None:
     path = made.folder / "bomb.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("big.png", bytes(5_000_000))
@@ -487,7 +487,7 @@ def test_no_more_is_unpacked_than_asked_for(made: Made) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no zip", b"PK\x05\x06" + bytes(10)])
-def test_what_is_no_zip_is_told(made: Made, content: bytes) -> None:
+def test_what_is_no_zip_is_reported(made: Made, content: bytes) -> None:
     with pytest.raises(UsageError, match=r"set\.zip"):
         open_files(made.file("set.zip", content), option="PATH")
     with pytest.raises(UsageError, match=r"--images: .*nowhere is not there"):
@@ -568,7 +568,7 @@ def test_any_bytes_below_a_csv_heading_are_rows_or_faults(content: bytes) -> Non
 
 @given(json_values, st.sampled_from(["tags.json", "tags.jsonl", "a.json", "a.txt"]))
 @settings(max_examples=300, deadline=None)
-def test_any_json_beside_or_about_a_picture_is_read_or_told(value: Any, name: str) -> None:
+def test_any_json_beside_or_about_a_picture_is_read_or_reported(value: Any, name: str) -> None:
     for content in (
         value,
         {"a.png": value},
