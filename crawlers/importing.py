@@ -276,7 +276,7 @@ class _Import:
         assert entry.file is not None
         number = entry.post_id or _number_of(content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        # People's own files often bear a wrong ending: what the bytes are is what counts.
+        # People's own files often have a wrong extension: what the bytes are is what counts.
         ext = sniff(content) or entry.file.rpartition(".")[2].lower()
         return _Loaded(entry, self._post(entry, number, md5=md5, ext=ext), content, None)
 

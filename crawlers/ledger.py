@@ -2,7 +2,7 @@
 
 A page of posts and the cursor's move over it are one transaction, and a post noted there is
 `pending` until it is kept or refused. So a crawl that is killed at any moment loses nothing and
-does nothing twice: the next one first settles what is pending, then goes on from the cursor.
+does nothing twice: the next one first settles what is pending, then resumes from the cursor.
 """
 
 import contextlib
@@ -183,14 +183,14 @@ class Ledger:
                 file.close()
 
     def admit(self, site: Site) -> None:
-        """Writes down which servers a board's name stands for.
+        """Stores which servers a board's name stands for.
 
         Raises CrawlError if the ledger holds another board's posts under that name.
         """
         self._admit(site.board, site.identities)
 
     def admit_import(self, name: str, kind: str) -> None:
-        """Writes down that a name stands for imported pictures of a kind (danbooru or folder).
+        """Stores that a name stands for imported pictures of a kind (danbooru or folder).
 
         Raises CrawlError if the ledger holds a board's posts, or another kind's, under that name.
         """
@@ -218,7 +218,7 @@ class Ledger:
     def note_page(
         self, board: str, query: str, *, posts: Sequence[Post], cursor: Cursor
     ) -> list[Post]:
-        """Writes down a page and moves the cursor over it, at once or not at all.
+        """Stores a page and moves the cursor over it, at once or not at all.
 
         Returns the posts that are to be settled: new ones, and known ones whose record changed.
         """
@@ -231,7 +231,7 @@ class Ledger:
         return to_settle
 
     def note_import(self, name: str, posts: Sequence[Post]) -> None:
-        """Writes down imported posts, all or none; those that are new or changed are pending."""
+        """Stores imported posts, all or none; those that are new or changed are pending."""
         with self._transaction():
             for post in posts:
                 self._note(name, IMPORTED, post)
@@ -294,7 +294,7 @@ class Ledger:
         return [Post.from_record(json.loads(record)) for (record,) in rows]
 
     def renew(self, posts: Iterable[Post]) -> None:
-        """Writes down the present records of posts that wait."""
+        """Stores the present records of posts that wait."""
         with self._transaction():
             for post in posts:
                 if not self._has_md5(post):

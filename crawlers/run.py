@@ -127,7 +127,7 @@ class Crawl:
             self.interrupted = True
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(INTERRUPTED))
-            # Whatever hangs: the ledger bears an end at any moment.
+            # Whatever hangs: the ledger survives an end at any moment.
             deadline = threading.Timer(STOP_WITHIN_S, os._exit, (INTERRUPTED,))
             deadline.daemon = True
             deadline.start()

@@ -36,7 +36,7 @@ TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
 # and so many that it has none below: to conclude that wrongly would lose them for good. Each answer
-# but the first had to hold a post that was there before; that it has gone is rarer than a fault.
+# but the first had to have a post that was there before; that it has gone is rarer than a fault.
 LAST_EMPTY_ANSWERS = 4
 
 
@@ -346,7 +346,7 @@ class BoardSpider(scrapy.Spider):
         )
 
     def _first_page(self) -> Iterator[Request]:
-        """Asks how many posts there are, if this is the first crawl of the search, then goes on."""
+        """Requests the number of posts if this is the first crawl of the search, then continues."""
         url = self.board.count_url(self.site, self.query)
         if url and self._cursor.high is None:
             yield self._request(url, self.parse_count, errback=self.page_failed)

@@ -53,8 +53,8 @@ class MediaRefused(Exception):
 def check_media(content: bytes, *, md5: str, ext: str | None) -> Media:
     """Returns what a downloaded file is; raises MediaRefused unless it is a whole still picture.
 
-    md5: the board's (hex); ext: what the board calls the file (None: not said). The checks go from
-    cheap to dear, and the number of pixels is checked before any is decoded.
+    md5: the board's (hex); ext: what the board calls the file (None: not said). Cheap
+    checks come first, and the number of pixels is checked before any is decoded.
     """
     if not content:
         raise MediaRefused("empty", "0 bytes")

@@ -113,14 +113,14 @@ def _add(
 ) -> None:
     """Adds the faces that have crops; `first` is the number of the batch's first face."""
     with_crop = np.flatnonzero(pc.is_valid(faces["thumb"]).to_numpy(zero_copy_only=False))
-    held = faces.take(pa.array(with_crop))
-    crops.append(_thumbs(held["thumb"]))
-    pictures.append(_thumbs(held["picture_thumb"]))
+    with_crops = faces.take(pa.array(with_crop))
+    crops.append(_thumbs(with_crops["thumb"]))
+    pictures.append(_thumbs(with_crops["picture_thumb"]))
     cut.rows.append((first + with_crop).astype(np.int32))
-    cut.hashes.append(_hashes(held["phash"]))
-    cut.picture_hashes.append(_hashes(held["picture_phash"]))
+    cut.hashes.append(_hashes(with_crops["phash"]))
+    cut.picture_hashes.append(_hashes(with_crops["picture_phash"]))
     x, y, w, h, width, height = (
-        held[name].to_numpy().astype(np.float32)
+        with_crops[name].to_numpy().astype(np.float32)
         for name in ("x", "y", "w", "h", "picture_width", "picture_height")
     )
     edges = (x / width, y / height, (x + w) / width, (y + h) / height)

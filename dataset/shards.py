@@ -24,14 +24,14 @@ _COLUMNS = ("sha256", "ext", "board", "post_id", "tags_general", "cropped", "dro
 _SHA256_BYTES = 32
 
 
-class _Gathered:
+class _PostColumns:
     """The usable posts in plain arrays, 50 bytes each: many small tables would take much more."""
 
     def __init__(self) -> None:
         self.sha256s = bytearray()
         self.solo, self.cropped = bytearray(), bytearray()
         self.post_ids = array("q")
-        self.boards, self.exts = _Names(), _Names()
+        self.boards, self.exts = _DictionaryColumn(), _DictionaryColumn()
 
     def add(self, posts: pa.Table) -> None:
         self.sha256s += bytes.fromhex("".join(posts["sha256"].to_pylist()))
@@ -68,7 +68,7 @@ class _Gathered:
         )
 
 
-class _Names:
+class _DictionaryColumn:
     """A column of few different texts."""
 
     def __init__(self) -> None:
@@ -97,20 +97,20 @@ def first_posts(store: Store) -> pa.Table:
     board and number. A picture is cropped (a face already) if any of its posts says so. Raises
     EmptyStageError if there is none, SchemaError for an impossible name.
     """
-    gathered = _Gathered()
+    columns = _PostColumns()
     rows = 0
     for batch in batches(store, POSTS_PATH, declared=POSTS, columns=_COLUMNS):
         rows += batch.num_rows
         stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
         usable = pa.Table.from_batches([batch.filter(stored)])
         _check_blobs(store, usable)
-        gathered.add(usable)
-    if not gathered.solo:
+        columns.add(usable)
+    if not columns.solo:
         raise EmptyStageError(
             f"{store.url(POSTS_PATH)}: none of {rows:,} posts has a stored picture "
             "that is not dropped. Crawl first; its drop_reason column says why posts were refused."
         )
-    return gathered.table()
+    return columns.table()
 
 
 def shard_places(posts: pa.Table) -> list[tuple[int, int]]:
