@@ -6,7 +6,7 @@ from pydantic import Field
 from assets.lineage import manifest_lineage
 from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, tags_of
 from assets.resources import StoreResource
-from dataset.machine import DEFAULT_THRESHOLD
+from dataset.facetags import DEFAULT_THRESHOLD
 from dataset.manifest import Manifest, build_manifest
 from dataset.schemas import MACHINE_LABELS_PATH, manifest_schema
 

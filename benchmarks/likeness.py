@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from benchmarks.manifest import peak_mb
 from dataset.cropping import FaceSettings
-from dataset.duplicates import Hashes, Rule, ThumbFile, repeats
-from dataset.likeness import THUMB_BYTES, Thumbs
+from dataset.duplicates import THUMB_BYTES, Hashes, Rule, ThumbFile, Thumbs, repeats
 
 KINDS = ("random", "clustered", "equal")
 COPIES = 20  # one row in so many is a copy

@@ -68,23 +68,23 @@ class Cursor:
 
 
 def select(request: PageRequest, posts: Sequence[Post]) -> list[Post]:
-    """Returns the posts of a page that were asked for, those next to the cursor first.
+    """Returns the requested posts of a page, those next to the cursor first.
 
-    Raises CrawlError if the board did not heed which posts were asked for: words that a board
+    Raises CrawlError if the board ignored which posts were requested: words that a board
     does not know are ignored without a sound, and going on would miss posts or never end.
     """
     wanted = {post.post_id: post for post in posts if request.includes(post.post_id)}
     if posts and not wanted:
         raise CrawlError(
             f"the board answered with post {posts[0].post_id:,}, but posts {request.side} "
-            f"{request.edge:,} were asked for: it ignores the search by id"
+            f"{request.edge:,} were requested: it ignores the search by id"
         )
     ordered = sorted(wanted, reverse=request.side != "above")
     return [wanted[post_id] for post_id in ordered]
 
 
 def check_order(request: PageRequest, posts: Sequence[Post]) -> None:
-    """Raises CrawlError unless a full page is in the order that was asked for.
+    """Raises CrawlError unless a full page is in the requested order.
 
     For boards that take a page out of an ordered search: in another order, the rest of the
     search would be skipped.

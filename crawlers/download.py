@@ -26,7 +26,7 @@ from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob
 from dataset.memory import give_back_large_blocks
 from dataset.store import blob_path
 
-BODIES_BYTES = 64_000_000  # what all pictures that are fetched beside each other may hold
+BODIES_BYTES = 64_000_000  # of all pictures that are downloaded at the same time
 
 GONE = frozenset({404, 410, 451})
 # A short fault (a maintenance page, another picture out of a broken cache) often comes twice; the
@@ -53,7 +53,7 @@ class FetchResult:
 
 
 class ResponseQuorum:
-    """Accepts a doubtful response once it has come QUORUM times, told apart by its key."""
+    """Accepts a doubtful response once it has come QUORUM times, identified by its key."""
 
     def __init__(self) -> None:
         self.responses = 0
@@ -90,7 +90,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
         MediaPipeline.__init__(self, crawler=crawler)
 
     def open_spider(self, spider: Any = None) -> None:
-        """Makes as many places as pictures may be fetched at once, and bounds what they hold."""
+        """Limits how many pictures are downloaded at once, and their bytes."""
         super().open_spider()
         # Scrapy remembers every download of a crawl: a crawl of millions would fill the memory.
         self.spiderinfo.downloaded = LocalCache(limit=1_000)
@@ -106,7 +106,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
         """Fetches the picture of a post, so many at once as the site allows.
 
         Requests beyond that would queue behind the middlewares, where neither a stop nor a wait
-        that the board asks for could hold them back.
+        that the board asks for could delay them.
         """
         if item.reason is not None:
             return item
@@ -114,7 +114,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
             item = await super().process_item(item)
         if item.reason != "too_large" or self._body_bytes == MAX_BYTES:
             return item
-        # Too large to be held beside others, perhaps not by itself: the large ones go one by one.
+        # Too large beside others, perhaps not alone: large pictures are downloaded one by one.
         item.reason, item.is_large = None, True
         async with self._large_file_lock:
             (request,) = self.get_media_requests(item, self.spiderinfo)
@@ -130,7 +130,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
             "download_slot": "media",
             "download_maxsize": MAX_BYTES if item.is_large else self._body_bytes,
         }
-        # A picture is compressed already, and its size then says what has to be held.
+        # A picture is compressed already, and its size then says how much memory it needs.
         plain = {"Accept-Encoding": "identity"}
         try:
             return [Request(item.post.file_url, headers=plain, callback=NO_CALLBACK, meta=meta)]
@@ -200,7 +200,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
             ours = self.spider.site.allows(request.url)  # then it is a redirect that leads away
             return FetchResult(reason="host", doubtful=ours, quorum_key=str(error))
         except (DownloadCancelledError, TooLarge):
-            # Too large beside others is not final yet: it is asked for again, alone.
+            # Too large beside others is not final yet: it is downloaded again, alone.
             last = request.meta["download_maxsize"] == MAX_BYTES
             return FetchResult(reason="too_large", doubtful=last, quorum_key="too_large")
         except UnusableResponse as error:
@@ -214,7 +214,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
         return await self._classify_body(response, post)
 
     async def _classify_body(self, response: Response, post: Post) -> FetchResult:
-        """Checks and stores what came, in a thread: decoding would hold up the reactor."""
+        """Checks and stores what came, in a thread: decoding would block the reactor."""
         try:
             return await asyncio.to_thread(self._store_blob, response.body, post)
         except OmokageError as error:  # the store is full or read-only
@@ -233,7 +233,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
 
 
 def _classify_status(status: int) -> FetchResult:
-    if status in TRANSIENT:  # it has been asked for often enough
+    if status in TRANSIENT:  # it has been retried often enough
         return FetchResult(deferred=f"status {status}")
     if status in GONE:
         return FetchResult(reason="gone")

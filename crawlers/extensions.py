@@ -43,7 +43,7 @@ class RedactionExtension(CrawlComponent):
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
         self._filter: SecretsFilter | None = None
-        # Only by then has Scrapy put its own handler in place, and nothing has been asked.
+        # Only by then has Scrapy put its own handler in place, and no request has been sent.
         crawler.signals.connect(self.begin, signal=signals.spider_opened)
         crawler.signals.connect(self.end, signal=signals.engine_stopped)
 
@@ -65,18 +65,12 @@ class ErrorCounter(CrawlComponent):
 
     def __init__(self, crawler: Crawler) -> None:
         super().__init__(crawler)
-        crawler.signals.connect(self.item_failed, signal=signals.item_error)
-        crawler.signals.connect(self.spider_failed, signal=signals.spider_error)
+        # A post that never reached the recorder, and a page that could not be read to its end.
+        crawler.signals.connect(self.failed, signal=signals.item_error)
+        crawler.signals.connect(self.failed, signal=signals.spider_error)
 
-    def item_failed(self) -> None:
-        """Counts a post that never reached the recorder."""
-        self._count()
-
-    def spider_failed(self) -> None:
-        """Counts a page that could not be read to its end."""
-        self._count()
-
-    def _count(self) -> None:
+    def failed(self) -> None:
+        """Counts one error."""
         self.stats.inc_value("omokage/faults")
 
 

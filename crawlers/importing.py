@@ -276,7 +276,7 @@ class _Import:
         assert entry.file is not None
         number = entry.post_id or _number_of(content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        # People's own files often bear a wrong ending: what the bytes are is what counts.
+        # People's own files often have a wrong extension: what the bytes are is what counts.
         ext = sniff(content) or entry.file.rpartition(".")[2].lower()
         return _Loaded(entry, self._post(entry, number, md5=md5, ext=ext), content, None)
 
@@ -428,11 +428,11 @@ def _nothing(made: ImportSummary) -> str:
     if not made.seen:
         return f"{made.name}: there is no picture in it"
     counts = {**made.refused, **made.skipped}
-    told = [f"{reason}: {count:,}" for reason, count in sorted(counts.items())]
+    lines = [f"{reason}: {count:,}" for reason, count in sorted(counts.items())]
     if made.faults:
-        told += [f"{made.faults:,} with faults:", *made.shown]
+        lines += [f"{made.faults:,} with faults:", *made.shown]
     text = f"none of the {made.seen:,} records of {made.name} could be taken in:\n"
-    text += listed(told, shown=SHOWN_FAULTS + len(counts) + 1)
+    text += listed(lines, shown=SHOWN_FAULTS + len(counts) + 1)
     if made.refused.get(UNRATED):
         text += (
             "\nThey say nothing of their rating, and only safe pictures are stored. If you know "

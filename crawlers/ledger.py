@@ -2,7 +2,7 @@
 
 A page of posts and the cursor's move over it are one transaction, and a post noted there is
 `pending` until it is kept or refused. So a crawl that is killed at any moment loses nothing and
-does nothing twice: the next one first settles what is pending, then goes on from the cursor.
+does nothing twice: the next one first settles what is pending, then resumes from the cursor.
 """
 
 import contextlib
@@ -88,7 +88,7 @@ _TAKEN = "state = 'refused' AND reason = 'takedown'"
 _WAITS_TABLE = """
 CREATE TABLE IF NOT EXISTS waits (
     host TEXT PRIMARY KEY,
-    not_before TEXT NOT NULL,          -- UTC; nothing may be asked of the host before it
+    not_before TEXT NOT NULL,          -- UTC; no request to the host before it
     asked_s REAL NOT NULL              -- what its Retry-After said
 ) WITHOUT ROWID
 """
@@ -183,14 +183,14 @@ class Ledger:
                 file.close()
 
     def admit(self, site: Site) -> None:
-        """Writes down which servers a board's name stands for.
+        """Stores which servers a board's name stands for.
 
         Raises CrawlError if the ledger holds another board's posts under that name.
         """
         self._admit(site.board, site.identities)
 
     def admit_import(self, name: str, kind: str) -> None:
-        """Writes down that a name stands for imported pictures of a kind (danbooru or folder).
+        """Stores that a name stands for imported pictures of a kind (danbooru or folder).
 
         Raises CrawlError if the ledger holds a board's posts, or another kind's, under that name.
         """
@@ -218,7 +218,7 @@ class Ledger:
     def note_page(
         self, board: str, query: str, *, posts: Sequence[Post], cursor: Cursor
     ) -> list[Post]:
-        """Writes down a page and moves the cursor over it, at once or not at all.
+        """Stores a page and moves the cursor over it, at once or not at all.
 
         Returns the posts that are to be settled: new ones, and known ones whose record changed.
         """
@@ -231,7 +231,7 @@ class Ledger:
         return to_settle
 
     def note_import(self, name: str, posts: Sequence[Post]) -> None:
-        """Writes down imported posts, all or none; those that are new or changed are pending."""
+        """Stores imported posts, all or none; those that are new or changed are pending."""
         with self._transaction():
             for post in posts:
                 self._note(name, IMPORTED, post)
@@ -294,7 +294,7 @@ class Ledger:
         return [Post.from_record(json.loads(record)) for (record,) in rows]
 
     def renew(self, posts: Iterable[Post]) -> None:
-        """Writes down the present records of posts that wait."""
+        """Stores the present records of posts that wait."""
         with self._transaction():
             for post in posts:
                 if not self._has_md5(post):
@@ -428,12 +428,12 @@ class Ledger:
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
     def note_wait(self, wait: Wait) -> None:
-        """Writes down that a host asked us to wait; the longest wait of a host counts."""
+        """Stores the Retry-After of a host; the longest wait of a host counts."""
         self._do(
             "INSERT INTO waits VALUES (?, ?, ?) ON CONFLICT (host) DO UPDATE SET "
             "not_before = excluded.not_before, asked_s = excluded.asked_s "
             "WHERE excluded.not_before > not_before",
-            (wait.host, _moment(wait.not_before), wait.asked_s),
+            (wait.host, _moment(wait.not_before), wait.retry_after_s),
         )
 
     def waits(self, now: dt.datetime) -> list[Wait]:
@@ -530,8 +530,8 @@ class Ledger:
     def _why(self, error: sqlite3.Error) -> str:
         """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
         name = getattr(error, "sqlite_errorname", "")
-        no_room = shutil.disk_usage(self.path.parent).free < FREE_BYTES
-        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and no_room):
+        is_full = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full):
             return "the disk is full; free some space and run the same command again"
         return f"{error}; run the same command again later"
 

@@ -48,7 +48,7 @@ class UnknownRobots(RobotParser):
         return cls(0)
 
     def allowed(self, url: str | bytes, user_agent: str | bytes) -> bool:
-        """Tells that no address may be asked."""
+        """Fails if no address may be requested."""
         return False
 
 
@@ -95,7 +95,7 @@ class StopMiddleware(CrawlComponent):
     def process_request(self, request: Request) -> None:
         """Holds back every request of a crawl that is being stopped."""
         if self.spider.stopping:
-            raise Stopping(f"stopping: {bare(request.url)} was not asked")
+            raise Stopping(f"stopping: {bare(request.url)} was not requested")
 
     def process_response(self, request: Request, response: Response) -> Response:
         """Stops the crawl at a 401 or 403 from the API or the media host."""
@@ -144,7 +144,7 @@ class EncodingMiddleware(HttpCompressionMiddleware):
         """Raises TooLarge or UnreadableEncoding."""
         said = b",".join(response.headers.getlist("Content-Encoding")).decode("latin-1")
         if not {word.strip().lower() for word in said.split(",")} <= _UNDONE:
-            raise UnreadableEncoding(f"the answer is encoded as {said}, which was not asked for")
+            raise UnreadableEncoding(f"the answer is encoded as {said}, which was not requested")
         try:
             decoded: Request | Response = super().process_response(request, response)
         except IgnoreRequest as error:  # beyond DOWNLOAD_MAXSIZE

@@ -1,4 +1,4 @@
-"""The rate limit of each host: intervals, the waits that it asked for, and our own backoff.
+"""The rate limit of each host: intervals, its Retry-After, and our own backoff.
 
 Knows nothing of Scrapy, and the time only from the clock that it is given.
 """
@@ -19,7 +19,7 @@ from dataset.errors import CrawlError
 FIRST_THROTTLE_S = 1.0  # wait of a throttled host that does not say for how long; doubles
 MAX_THROTTLE_S = 60.0
 JITTER = 0.25  # of a wait that we chose ourselves
-MAX_JITTER_S = 1.0  # upon a wait that the host asked for: later than asked, never sooner
+MAX_JITTER_S = 1.0  # on top of Retry-After: later than the host says, never sooner
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -75,19 +75,24 @@ class RateLimiter:
         queue.not_before = self._clock() + self._interval_s(known, kind)
         return Permit(host, kind, ticket)
 
-    def record_response(self, permit: Permit, status: int, asked_s: float | None = None) -> None:
-        """Notes an answer; `asked_s`: the wait that it asks for, for the whole host."""
+    def record_response(
+        self, permit: Permit, status: int, retry_after_s: float | None = None
+    ) -> None:
+        """Notes an answer; `retry_after_s`: its Retry-After, for the whole host."""
         known = self._release(permit)
         # Who says when to come back, or that we are too many, is not down.
-        known.breaker.answer(permit.ticket, failed=is_server_failure(status) and asked_s is None)
+        known.breaker.answer(
+            permit.ticket, failed=is_server_failure(status) and retry_after_s is None
+        )
         if status in THROTTLED:
             known.throttles += 1
             throttle_s = min(FIRST_THROTTLE_S * 2.0 ** (known.throttles - 1), MAX_THROTTLE_S)
             self.delay(
-                permit.host, max(asked_s or 0.0, throttle_s * self._rng.uniform(1, 1 + JITTER))
+                permit.host,
+                max(retry_after_s or 0.0, throttle_s * self._rng.uniform(1, 1 + JITTER)),
             )
-        elif asked_s is not None:
-            self.delay(permit.host, asked_s)
+        elif retry_after_s is not None:
+            self.delay(permit.host, retry_after_s)
         elif status < 400:
             known.throttles = 0
 
@@ -111,7 +116,7 @@ class RateLimiter:
         return self._host(host).breaker.answered
 
     def is_given_up(self, host: str) -> bool:
-        """Tells whether a host has been down for so long that it is no longer asked."""
+        """Tells whether a host has been down for so long that it gets no more requests."""
         return self._host(host).breaker.state == "given_up"
 
     def _release(self, permit: Permit) -> "_Host":
@@ -152,7 +157,7 @@ class _Host:
 
 
 def host_of(url: str) -> str:
-    """Returns the host that an address is asked of, with its port where that is not the usual."""
+    """Returns the host of an address, with its port where that is not the usual."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)):
@@ -164,32 +169,32 @@ MAX_WAIT_S = 120.0  # a crawl waits so long; when a host wants more, it ends and
 
 
 class Wait(NamedTuple):
-    """A host lets us wait until `not_before` (UTC), because it asked for `asked_s` seconds."""
+    """A host lets us wait until `not_before` (UTC), by a Retry-After of `retry_after_s` seconds."""
 
     host: str
     not_before: dt.datetime
-    asked_s: float
+    retry_after_s: float
 
     @classmethod
-    def until(cls, host: str, asked_s: float, now: dt.datetime) -> "Wait":
+    def until(cls, host: str, retry_after_s: float, now: dt.datetime) -> "Wait":
         """Returns the wait that an answer of this moment asks for."""
-        return cls(host, now + dt.timedelta(seconds=asked_s), asked_s)
+        return cls(host, now + dt.timedelta(seconds=retry_after_s), retry_after_s)
 
     def left_s(self, now: dt.datetime) -> float:
-        """Returns the seconds that are left; never more than were asked for at first.
+        """Returns the seconds that are left; never more than Retry-After said.
 
         (Else a clock that was set back would lengthen the wait.)
         """
-        return min(max(0.0, (self.not_before - now).total_seconds()), self.asked_s)
+        return min(max(0.0, (self.not_before - now).total_seconds()), self.retry_after_s)
 
     @property
     def is_long(self) -> bool:
         """Whether a crawl ends instead of waiting."""
-        return self.asked_s > MAX_WAIT_S
+        return self.retry_after_s > MAX_WAIT_S
 
 
 def check_waits(site: Site, waits: Iterable[Wait], now: dt.datetime) -> None:
-    """Raises CrawlError if a host of the site asked for a long wait that is not over yet."""
+    """Raises CrawlError if a host of the site sent a long Retry-After that is not over yet."""
     scheme = "http" if site.is_loopback else "https"
     for wait in waits:
         ours = site.allows(f"{scheme}://{wait.host}/")
@@ -203,7 +208,7 @@ def wait_error(site: Site, wait: Wait, now: dt.datetime) -> CrawlError:
     who = site.name if own else f"{site.name} (its host {wait.host})"
     return CrawlError(
         f"{who} asks us to wait until {_moment(wait.not_before, now)} UTC "
-        f"(Retry-After {wait.asked_s:.0f} s): run again then"
+        f"(Retry-After {wait.retry_after_s:.0f} s): run again then"
     )
 
 

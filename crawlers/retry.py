@@ -53,7 +53,7 @@ CONNECTION_ERRORS = (
 class RateLimitMiddleware(CrawlComponent):
     """Sees every request as the last one and every answer as the first one.
 
-    Raises CrawlError when it is made if a host of the site asked an earlier crawl for a long wait.
+    Raises CrawlError when made if a host of the site sent an earlier crawl a long Retry-After.
     """
 
     def __init__(self, crawler: Crawler) -> None:
@@ -82,7 +82,7 @@ class RateLimitMiddleware(CrawlComponent):
             if self._limiter.is_given_up(host) and not self.spider.stopping:
                 self.spider.stop(self._down_error(host))
             if self.spider.stopping:
-                raise Stopping(f"stopping: {host} was not asked")
+                raise Stopping(f"stopping: {host} was not requested")
             wait_s = self._limiter.wait_s(host, kind)
             if wait_s <= 0:
                 break
@@ -95,7 +95,7 @@ class RateLimitMiddleware(CrawlComponent):
         if permit is None:
             return response
         wait = self._wait_of(permit.host, response)
-        self._limiter.record_response(permit, response.status, wait.asked_s if wait else None)
+        self._limiter.record_response(permit, response.status, wait.retry_after_s if wait else None)
         if wait is not None:
             self._store_wait(wait)
             if wait.is_long and response.status not in BLOCKED:  # these have their own words
@@ -131,14 +131,14 @@ class RateLimitMiddleware(CrawlComponent):
 
     def _wait_of(self, host: str, response: Response) -> Wait | None:
         if response.status < 300:
-            return None  # it has what we asked for, and means nothing there
+            return None  # it has what we requested, and means nothing there
         now = dt.datetime.now(dt.UTC)
         values = [value.decode("latin-1") for value in response.headers.getlist("Retry-After")]
         date = response.headers.get("Date")
-        asked_s = longest_retry_after(
+        retry_after_s = longest_retry_after(
             values, date=date.decode("latin-1") if date else None, now=now
         )
-        return None if asked_s is None else Wait.until(host, asked_s, now)
+        return None if retry_after_s is None else Wait.until(host, retry_after_s, now)
 
     def _store_wait(self, wait: Wait) -> None:
         try:

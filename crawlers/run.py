@@ -24,8 +24,8 @@ from scrapy.settings import Settings
 from crawlers import settings as project_settings
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
+from dataset.compute import end_with_parent
 from dataset.errors import CrawlError, OmokageError
-from dataset.parent import end_with_parent
 
 INTERRUPTED = 130
 STOP_WITHIN_S = 10.0
@@ -127,7 +127,7 @@ class Crawl:
             self.interrupted = True
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: os._exit(INTERRUPTED))
-            # Whatever hangs: the ledger bears an end at any moment.
+            # Whatever hangs: the ledger survives an end at any moment.
             deadline = threading.Timer(STOP_WITHIN_S, os._exit, (INTERRUPTED,))
             deadline.daemon = True
             deadline.start()
@@ -203,7 +203,7 @@ def _scrapy_settings(verbose: bool) -> Settings:
 
 def _be_quiet(verbose: bool) -> None:
     if not verbose:
-        # What failed is counted and told in our own words.
+        # What failed is counted and reported by our own code.
         logging.getLogger("crawlers.spiders").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.pipelines.media").setLevel(logging.CRITICAL)
         logging.getLogger("scrapy.downloadermiddlewares.robotstxt").setLevel(logging.CRITICAL)

@@ -34,7 +34,7 @@ DOWNLOAD_MAXSIZE = MAX_BYTES
 DOWNLOAD_WARNSIZE = 0
 MEDIA_ALLOW_REDIRECTS = True
 REDIRECT_MAX_TIMES = 3
-FIRST_WAIT_S = 0.5  # before an answer that failed is asked for again; doubles each time
+FIRST_WAIT_S = 0.5  # before a failed request is retried; doubles each time
 RETRY_TIMES = 4  # waits of about 0.5, 1, 2 and 4 s, or what Retry-After asks for
 BREAKER_FAILURES = 8  # in a row (5xx, timeouts, broken lines): the host is then left alone,
 BREAKER_OPEN_S = 30.0  # so long at first, twice as long after each probe that fails,
@@ -85,7 +85,7 @@ _AT_ONCE = {"concurrency": 1_000, "delay": 0.0, "jitter": 0.0}
 def site_settings(site: Site) -> dict[str, Any]:
     """Returns what a site adds to the settings: our name, no proxy on loopback.
 
-    Raises CrawlError if a real board would be asked without a contact or without credentials that
+    Raises CrawlError if a real board would be crawled without a contact or without credentials that
     it wants.
     """
     _check_credentials(site)

@@ -80,23 +80,23 @@ class Site:
         return frozenset(_identity(self.family, host) for host in {self.api_host, *self.hosts})
 
     def allows(self, url: str) -> bool:
-        """Tells whether `url` may be asked: by the API's scheme, on API or media hosts only.
+        """Tells whether `url` may be requested: by the API's scheme, on API or media hosts only.
 
         And only at their ports: the API's own for its host and on loopback, the one that an entry
         of `media_hosts` names ("host:port"), else 443.
         """
-        asked = _asked(url, self)
-        if asked is None:
+        place = _host_and_port(url, self)
+        if place is None:
             return False
-        host, port = asked
-        return asked == self._api_place or any(
+        host, port = place
+        return place == self._api_place or any(
             _host_matches(host, one) and port == (own or self._media_port)
             for one, own in map(_entry, self.media_hosts)
         )
 
     def is_api(self, url: str) -> bool:
-        """Tells whether `url` may be asked and is on the API's own host and port."""
-        return _asked(url, self) == self._api_place
+        """Tells whether `url` may be requested and is on the API's own host and port."""
+        return _host_and_port(url, self) == self._api_place
 
     @cached_property
     def _api_place(self) -> tuple[str, int]:
@@ -109,10 +109,10 @@ class Site:
 
     def is_exempt_from_robots(self, url: str) -> bool:
         """Tells whether `url` is one of the API paths that the registry names."""
-        api, asked = urlsplit(self.api), urlsplit(url)
-        if asked.netloc != api.netloc:
+        api, parts = urlsplit(self.api), urlsplit(url)
+        if parts.netloc != api.netloc:
             return False
-        return asked.path in {f"{api.path}{path}" for path in self.robots_exempt}
+        return parts.path in {f"{api.path}{path}" for path in self.robots_exempt}
 
 
 def _identity(family: str, host: str) -> str:
@@ -308,7 +308,7 @@ def _kind(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
-def _asked(url: str, site: Site) -> tuple[str, int] | None:
+def _host_and_port(url: str, site: Site) -> tuple[str, int] | None:
     """Returns host and port of a plain address of the site's scheme, else None.
 
     The scheme is https, and http only where a board on this machine speaks it.

@@ -35,13 +35,13 @@ MAX_RESPONSE_BYTES = 8_000_000
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
-# and so many that it has none below: to believe that wrongly would lose them for good. Each answer
-# but the first had to hold a post that was there before; that it has gone is rarer than a fault.
+# and so many that it has none below: to conclude that wrongly would lose them for good. Each answer
+# but the first had to have a post that was there before; that it has gone is rarer than a fault.
 LAST_EMPTY_ANSWERS = 4
 
 
 class Unreadable(CrawlError):
-    """An answer came with status 200, but it is not what was asked for: asked again, it may be."""
+    """An answer came with status 200, but it is not the requested page: a retry may be."""
 
 
 class BoardSpider(scrapy.Spider):
@@ -135,7 +135,7 @@ class BoardSpider(scrapy.Spider):
         for outcome in outcomes:
             yield outcome
         await self._backoff_if_empty()
-        # Last, so that the next page is asked for only when most of this one's posts are settled.
+        # Last, so that the next page is requested only when most of this one's posts are settled.
         for request in self._next_page():
             yield request
 
@@ -210,7 +210,7 @@ class BoardSpider(scrapy.Spider):
         )
 
     def stop(self, failure: OmokageError | None = None) -> None:
-        """Ends the crawl now: what is on its way stays pending; `failure` is why, None: asked to.
+        """Ends the crawl now: what is on its way stays pending; `failure` is why, None: by request.
 
         Only the first failure counts.
         """
@@ -239,12 +239,12 @@ class BoardSpider(scrapy.Spider):
 
     def _record_page(self, response: Response, page: PageRequest, limit: int) -> list[Outcome]:
         """Writes a page into the ledger; returns the posts that are to be settled."""
-        room = self.limit - self._taken if self.limit else None
+        remaining = self.limit - self._taken if self.limit else None
         found = self._read(response, page, limit)
         if not found and self._is_not_the_end(page):
             return []
-        # Without the lowest post seen, which is asked for again where nothing was below it.
-        taken = [post for post in found if not self._is_known(page, post)][:room]
+        # Without the lowest post seen, which is requested again where nothing was below it.
+        taken = [post for post in found if not self._is_known(page, post)][:remaining]
         self._taken += len(taken)
         self._cursor = self._cursor.after(page, [post.post_id for post in taken])
         self._caught_up |= page.side == "newest" or (page.side == "above" and not taken)
@@ -283,10 +283,10 @@ class BoardSpider(scrapy.Spider):
     ) -> AsyncIterator[Request]:
         """Asks for the same after a wait, RETRY_TIMES or `most` at most; then `error` stops all."""
         assert request is not None  # Scrapy gives every answer its request
-        times = int(request.meta.get("asked_again", 0)) + 1
+        times = int(request.meta.get("retries", 0)) + 1
         retry_times = self.settings.getint("RETRY_TIMES")
         if times > (retry_times if most is None else min(most, retry_times)):
-            self.stop(CrawlError(f"{error}. It was asked {times} times; run again later"))
+            self.stop(CrawlError(f"{error}. It was requested {times} times; run again later"))
             return
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("omokage/asked_again")
@@ -297,12 +297,12 @@ class BoardSpider(scrapy.Spider):
             errback=request.errback,
             arguments=request.cb_kwargs,
         )
-        again.meta["asked_again"] = times
+        again.meta["retries"] = times
         if not self.stopping:
             yield again
 
     def _is_not_the_end(self, page: PageRequest) -> bool:
-        """Tells, after an empty page, whether it has to be asked for again.
+        """Tells, after an empty page, whether it has to be requested again.
 
         What a faulty empty page hides above, the next crawl finds; what it hides below would be
         lost for good.
@@ -346,7 +346,7 @@ class BoardSpider(scrapy.Spider):
         )
 
     def _first_page(self) -> Iterator[Request]:
-        """Asks how many posts there are, if this is the first crawl of the search, then goes on."""
+        """Requests the number of posts if this is the first crawl of the search, then continues."""
         url = self.board.count_url(self.site, self.query)
         if url and self._cursor.high is None:
             yield self._request(url, self.parse_count, errback=self.page_failed)
@@ -356,14 +356,14 @@ class BoardSpider(scrapy.Spider):
     def _next_page(self) -> Iterator[Request]:
         page = self._cursor.next_request(caught_up=self._caught_up)
         if page is not None and page.side == "below" and self._empty_answers:
-            # Asked so that there must be an answer: an empty one is faulty, and one with nothing
-            # but the lowest post seen is the end.
+            # The lowest post seen must come again: an empty answer is faulty, and one with nothing
+            # else is the end.
             page = PageRequest("below", page.edge + 1)
-        room = self.limit - self._taken if self.limit else self.site.page_size
-        if page is None or room <= 0 or self.stopping:
+        remaining = self.limit - self._taken if self.limit else self.site.page_size
+        if page is None or remaining <= 0 or self.stopping:
             return
         # Never a page of one: its order could not be checked.
-        limit = max(2, min(room, self.site.page_size))
+        limit = max(2, min(remaining, self.site.page_size))
         url = self.board.page_url(self.site, self.query, page, limit=limit)
         arguments = {"page": page, "limit": limit}
         yield self._request(url, self.parse_page, errback=self.page_failed, arguments=arguments)

@@ -16,16 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.decode import REDUCTIONS, Picture
-from dataset.detection import Found, box_within, one_a_face
-from dataset.detection_windows import (
+from dataset.detection import (
     Cluster,
+    Found,
     Windows,
     agreeing,
+    box_within,
     clustered,
     mean_of,
     mirrored,
     moved,
     no_windows,
+    one_a_face,
 )
 from dataset.geometry import halved
 
@@ -227,7 +229,7 @@ class _Coarse:
 
 
 class _Octaves:
-    """A picture and its halves, made when they are asked for."""
+    """A picture and its halves, made on first use."""
 
     def __init__(self, picture: Picture) -> None:
         self._halves = [picture]

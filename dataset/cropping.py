@@ -9,10 +9,9 @@ from dataset.cascade import SEARCHES, WINDOW_PX, LbpDetector
 from dataset.decode import Picture, Reduced, decode, decode_reduced
 from dataset.detection import Detector, scaled
 from dataset.digests import pixels_sha256
-from dataset.duplicates import MAX_DISTANCE
+from dataset.duplicates import MAX_DISTANCE, phash, reduced, sharpness, thumb
 from dataset.errors import ConfigError, listed
 from dataset.geometry import Box, Square, centre_square, cut, square_around
-from dataset.likeness import phash, reduced, sharpness, thumb
 from dataset.store import digest_of
 from dataset.yolo import OnnxDetector, model_sha256
 
@@ -133,7 +132,7 @@ def faces_in(content: bytes, sha256: str, settings: FaceSettings, *, where: str)
 def faces_on(picture: Picture, sha256: str, settings: FaceSettings) -> list[Face]:
     """Finds and cuts out all faces of an RGB picture [H, W, 3], the largest first.
 
-    A face that is too_small, padded or blurred bears its drop_reason and has no crop.
+    A face that is too_small, padded or blurred has its drop_reason and has no crop.
     """
     seen = Reduced(picture, width=picture.shape[1], height=picture.shape[0])
     return _faces(seen, _squares(seen, settings), sha256, settings=settings)
@@ -141,10 +140,10 @@ def faces_on(picture: Picture, sha256: str, settings: FaceSettings) -> list[Face
 
 def detector_of(settings: FaceSettings) -> Detector:
     """Returns this thread's detector for the settings."""
-    held: dict[FaceSettings, Detector] = _of_thread.__dict__.setdefault("detectors", {})
-    if settings not in held:
-        held[settings] = _new_detector(settings)
-    return held[settings]
+    detectors: dict[FaceSettings, Detector] = _of_thread.__dict__.setdefault("detectors", {})
+    if settings not in detectors:
+        detectors[settings] = _new_detector(settings)
+    return detectors[settings]
 
 
 def _squares(seen: Reduced, settings: FaceSettings) -> list[_Place]:

@@ -21,11 +21,20 @@ from dataset.errors import EmptyStageError
 from dataset.in_order import InOrder
 from dataset.memory import give_back_free_memory, give_back_large_blocks
 from dataset.merging import Judged, judge
-from dataset.pictures import first_posts, shard_places
+from dataset.policy import read_rejects
 from dataset.progress import Advance, progress
-from dataset.rejects import read_rejects
 from dataset.schemas import FACES, FACES_PATH, PARQUET
-from dataset.shards import DIGITS, SHARD, Plan, commit_shard, crop_batch, plan_shard, shard_path
+from dataset.shards import (
+    DIGITS,
+    SHARD,
+    Plan,
+    commit_shard,
+    crop_batch,
+    first_posts,
+    plan_shard,
+    shard_path,
+    shard_places,
+)
 from dataset.store import Store
 from dataset.streams import batches
 

@@ -17,14 +17,15 @@ from PIL import Image
 from dataset.digests import RowsDigest, content_digest
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, listed
 from dataset.facetags import (
+    DEFAULT_THRESHOLD,
     NOT_CONTENT,
     FacePosts,
+    MachineLabels,
     kept_faces,
     posts_of_faces,
     tagged_posts,
 )
 from dataset.labels import has_tags, label_matrix, read_labels
-from dataset.machine import DEFAULT_THRESHOLD, MachineLabels
 from dataset.schemas import (
     BOARD,
     FACES_PATH,
@@ -282,8 +283,8 @@ class _Rows:
         by_machine = np.zeros(len(numbers), bool)
         if self.machine is not None and not labelled.all():
             untagged = np.flatnonzero(~labelled)
-            asked = faces.take(pa.array(untagged))
-            has[untagged], found = self.machine.of_faces(self.store, asked, digit=digit)
+            unlabelled = faces.take(pa.array(untagged))
+            has[untagged], found = self.machine.of_faces(self.store, unlabelled, digit=digit)
             by_machine[untagged[found]] = True
         taken = np.flatnonzero(labelled | by_machine)
         faces, has, by_machine = faces.take(pa.array(taken)), has[taken], by_machine[taken]

@@ -7,7 +7,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError, features
 
-from dataset.memory import Room
+from dataset.memory import ByteBudget
 from dataset.store import Store, blob_path
 
 MAX_BYTES = 30_000_000
@@ -20,7 +20,7 @@ _FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "
 _BYTES_A_PIXEL = {"png": 4, "gif": 4, "webp": 16, "avif": 12}
 _SAME_EXT = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
 
-_decoding = Room(DECODING_BYTES)
+_decoding = ByteBudget(DECODING_BYTES)
 
 # Pillow only warns about pictures of 90 to 180 megapixels; ours are refused at 40.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -53,8 +53,8 @@ class MediaRefused(Exception):
 def check_media(content: bytes, *, md5: str, ext: str | None) -> Media:
     """Returns what a downloaded file is; raises MediaRefused unless it is a whole still picture.
 
-    md5: the board's (hex); ext: what the board calls the file (None: not said). The checks go from
-    cheap to dear, and the number of pixels is checked before any is decoded.
+    md5: the board's (hex); ext: what the board calls the file (None: not said). Cheap
+    checks come first, and the number of pixels is checked before any is decoded.
     """
     if not content:
         raise MediaRefused("empty", "0 bytes")
@@ -124,9 +124,9 @@ def _decode(content: bytes, ext: str) -> tuple[int, int]:
                 # All its data is read, but an eighth of the pixels a side is made of it: 1.2 ms
                 # instead of 2.0 for 600x800, and a sixty-fourth of the memory.
                 picture.draft("L", (1, 1))
-            with _decoding.taking(needed):
+            with _decoding.reserved(needed):
                 picture.load()
-                picture.close()  # the pixels go before the room is given back
+                picture.close()  # the pixels go before their bytes are released
     except Image.DecompressionBombError as error:
         raise MediaRefused("too_many_pixels", str(error)) from error
     except UnidentifiedImageError as error:

@@ -31,8 +31,8 @@ def give_back_free_memory() -> None:
         trim(0)
 
 
-class Room:
-    """So much of something (bytes, say) may be in use at once; who wants more waits.
+class ByteBudget:
+    """At most `size` bytes may be in use at once; who wants more waits.
 
     Served in order of arrival, so that a big part is not passed by small ones for ever.
     """
@@ -49,13 +49,13 @@ class Room:
         return self._turn.locked()
 
     @contextlib.contextmanager
-    def taking(self, part: int) -> Iterator[None]:
+    def reserved(self, part: int) -> Iterator[None]:
         """Waits until `part` is free and holds it within the block.
 
         Raises ValueError for a part that is greater than the whole.
         """
         if part > self.size:
-            raise ValueError(f"{part:,} of a room of {self.size:,}")
+            raise ValueError(f"{part:,} of a budget of {self.size:,}")
         with self._turn, self._freed:
             self._freed.wait_for(lambda: self._free >= part)
             self._free -= part

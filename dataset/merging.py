@@ -11,11 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset.cropping import FaceSettings
-from dataset.duplicates import Mask, Pairs, Rule, ThumbFile, repeats
-from dataset.likeness import THUMB_BYTES, Thumbs
+from dataset.duplicates import THUMB_BYTES, Mask, Pairs, Rule, ThumbFile, Thumbs, repeats
 from dataset.memory import give_back_free_memory
-from dataset.pictures import shard_places
-from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path
+from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path, shard_places
 from dataset.store import Store
 from dataset.streams import batches
 
@@ -115,14 +113,14 @@ def _add(
 ) -> None:
     """Adds the faces that have crops; `first` is the number of the batch's first face."""
     with_crop = np.flatnonzero(pc.is_valid(faces["thumb"]).to_numpy(zero_copy_only=False))
-    held = faces.take(pa.array(with_crop))
-    crops.append(_thumbs(held["thumb"]))
-    pictures.append(_thumbs(held["picture_thumb"]))
+    with_crops = faces.take(pa.array(with_crop))
+    crops.append(_thumbs(with_crops["thumb"]))
+    pictures.append(_thumbs(with_crops["picture_thumb"]))
     cut.rows.append((first + with_crop).astype(np.int32))
-    cut.hashes.append(_hashes(held["phash"]))
-    cut.picture_hashes.append(_hashes(held["picture_phash"]))
+    cut.hashes.append(_hashes(with_crops["phash"]))
+    cut.picture_hashes.append(_hashes(with_crops["picture_phash"]))
     x, y, w, h, width, height = (
-        held[name].to_numpy().astype(np.float32)
+        with_crops[name].to_numpy().astype(np.float32)
         for name in ("x", "y", "w", "h", "picture_width", "picture_height")
     )
     edges = (x / width, y / height, (x + w) / width, (y + h) / height)

@@ -62,7 +62,7 @@ def pack(
 
     The pack lies at `packed/<digest>/<split>-<R>.npy` in `into`, a store in a local folder (by
     default `store` itself). A process that finds another one packing waits for it; an interrupted
-    pack goes on where it stopped; a damaged one is packed again. Every crop is checked against its
+    pack resumes where it stopped; a damaged one is packed again. Every crop is checked against its
     sha256; OmokageError names one that is missing or has changed.
     """
     rows = read_split(store, manifest, split)

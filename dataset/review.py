@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from dataset.duplicates import THUMB_BYTES, THUMB_PX
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed, nearest
-from dataset.likeness import THUMB_BYTES, THUMB_PX
+from dataset.policy import FACE_ID, change_rejects, id_of_line, read_rejects
 from dataset.progress import progress
-from dataset.rejects import FACE_ID, change_rejects, id_of_line, read_rejects
 from dataset.schemas import FACES, FACES_PATH
 from dataset.shards import DIGITS, SHARD, shard_path
 from dataset.store import Store

@@ -145,10 +145,10 @@ def read_output(output: Floats, *, where: str) -> tuple[Floats, Floats]:
 def model_sha256(path: str) -> str:
     """Returns the sha256 (hex) of a model's file; raises ConfigError if it cannot be read."""
     try:
-        told = Path(path).stat()
+        status = Path(path).stat()
     except OSError as error:
         raise ConfigError(_unreadable(path, error)) from error
-    return _sha256(path, told.st_size, told.st_mtime_ns)
+    return _sha256(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)

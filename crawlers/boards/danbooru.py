@@ -12,7 +12,7 @@ from crawlers.sites import Site
 # order the search asks for: there is no order to check.
 ORDERED_PAGES = False
 
-# Until 2022 "s" was safe; such records cannot be told from those that are sensitive.
+# Until 2022 "s" was safe; such records cannot be distinguished from those that are sensitive.
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
 _SIGNS = ("md5", "rating", "tag_string", "tag_string_general", "file_url")
 

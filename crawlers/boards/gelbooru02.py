@@ -21,7 +21,7 @@ RATINGS = {
     "sensitive": "sensitive",
     "questionable": "questionable",
     "explicit": "explicit",
-    # Letters are of before 2022, when "s" was safe: it cannot be told from sensitive now.
+    # Letters are of before 2022, when "s" was safe: it cannot be distinguished from sensitive now.
     "s": "sensitive",
     "q": "questionable",
     "e": "explicit",
@@ -67,7 +67,7 @@ def _post(record: Record, site: Site) -> Post:
     return Post(
         board=site.board,
         post_id=record.post_id,
-        md5=record.md5("md5", "hash"),
+        md5=record.md5("md5") or record.md5("hash"),
         ext=ext_of(record.text("image")) or ext_of(file_url),
         width=record.integer("width"),
         height=record.integer("height"),

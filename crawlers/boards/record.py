@@ -3,20 +3,79 @@
 import datetime as dt
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from xml.parsers import expat
 
-from crawlers.boards.markup import is_markup, read_markup
 from crawlers.sites import Site
 from dataset.errors import CrawlError
+from dataset.importers.records import Fields, whole_number
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
-# 1 and 0 are equal to True and False, and found as them.
-_FLAGS: dict[object, bool] = {True: True, False: False, None: False, "true": True, "false": False}
+MAX_DEPTH = 8  # posts, post, field; and some margin
 
 
-class Record:
+def is_markup(body: bytes) -> bool:
+    """Tells whether an answer is XML about something; a page of HTML is not."""
+    return body.lstrip()[:6].lower().startswith((b"<?xml", b"<posts", b"<tags"))
+
+
+def read_markup(body: bytes, site: Site) -> Iterator[dict[str, str | None]]:
+    """Yields the fields of every post, by the names that JSON has for them.
+
+    Raises CrawlError for XML that is broken, has a DTD (so no entity is ever expanded), or is
+    about something else.
+    """
+    reader = _Reader(site)
+    try:
+        reader.read(body)
+    except expat.ExpatError as error:
+        raise CrawlError(f"{site.name}: the answer is broken XML: {error}") from error
+    yield from reader.records
+
+
+class _Reader:
+    """Collects the `post` elements of one document."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._path: list[str] = []
+        self._text: list[str] = []
+        self.records: list[dict[str, str | None]] = []
+
+    def read(self, body: bytes) -> None:
+        parser = expat.ParserCreate()
+        parser.StartDoctypeDeclHandler = self._doctype
+        parser.StartElementHandler = self._start
+        parser.CharacterDataHandler = self._text.append
+        parser.EndElementHandler = self._end
+        parser.Parse(body, True)
+
+    def _doctype(self, *_declared: Any) -> None:
+        raise CrawlError(f"{self._site.name}: the answer is XML with a DTD, which no board sends")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if not self._path and name != "posts":
+            raise CrawlError(f"{self._site.name}: the answer is XML about {name}, posts wanted")
+        self._path.append(name)
+        if len(self._path) > MAX_DEPTH:
+            raise CrawlError(f"{self._site.name}: the answer is XML nested {MAX_DEPTH} deep")
+        self._text.clear()
+        if len(self._path) == 2 and name == "post":
+            self.records.append({_field(key): value for key, value in attributes.items()})
+
+    def _end(self, name: str) -> None:
+        if len(self._path) == 3 and self._path[1] == "post":
+            self.records[-1][_field(name)] = "".join(self._text) or None
+        self._path.pop()
+        self._text.clear()
+
+
+def _field(name: str) -> str:
+    return name.replace("-", "_")
+
+
+class Record(Fields):
     """One post's record, read field by field; every fault names the site, the post, the field.
 
     signs: fields of a post, one of which at least must be there: tags, too, have an id.
@@ -25,7 +84,8 @@ class Record:
     def __init__(self, site: Site, values: Any, *, signs: Collection[str]) -> None:
         if not isinstance(values, Mapping):
             raise CrawlError(f"{site.name}: a post is {_shown(values)}, a JSON object wanted")
-        self._site, self._values = site, values
+        super().__init__(values)
+        self._site = site
         self.post_id = self._post_id()
         if values.keys().isdisjoint(signs):
             raise CrawlError(
@@ -33,29 +93,9 @@ class Record:
                 "is no post"
             )
 
-    def integer(self, key: str, *, greatest: int = 2**31 - 1) -> int | None:
-        """Returns a whole number, also one written as text; None where absent or null."""
-        value = self._values.get(key)
-        if value is None or value == "":
-            return None
-        number = int(str(value)) if _is_whole(value) else None
-        if number is None or abs(number) > greatest:
-            raise self._fault(key, f"a whole number of at most {greatest:,}")
-        return number
-
-    def text(self, key: str) -> str | None:
-        """Returns a text; None where absent, null or empty."""
-        value = self._values.get(key)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, str):
-            raise self._fault(key, "text")
-        # JSON can hold half a surrogate pair, which neither SQLite nor Parquet can.
-        return value.encode("utf-8", "replace").decode()
-
     def name(self, key: str) -> str | None:
         """Returns a plain name or path, also a number; None where absent, or where it is more."""
-        value = self._values.get(key)
+        value = self.values.get(key)
         text = str(value) if isinstance(value, str | int) else ""
         plain = re.fullmatch(r"[0-9A-Za-z_-]+([./][0-9A-Za-z_-]+)*", text)
         return text if plain else None
@@ -63,23 +103,6 @@ class Record:
     def tags(self, key: str) -> tuple[str, ...]:
         """Returns the tags of a text with blanks between them, sorted and without doubles."""
         return tuple(sorted(set((self.text(key) or "").split())))
-
-    def flag(self, key: str) -> bool:
-        """Returns whether a flag is up; absent and null are down."""
-        value = self._values.get(key)
-        if not isinstance(value, bool | int | str | None) or value not in _FLAGS:
-            raise self._fault(key, "true or false")
-        return _FLAGS[value]
-
-    def md5(self, *keys: str) -> str | None:
-        """Returns the first md5 that is there; None where the board withholds it."""
-        for key in keys:
-            value = self.text(key)
-            if value is not None:
-                if not _MD5.fullmatch(value.lower()):
-                    raise self._fault(key, "an md5 of 32 hex digits")
-                return value.lower()
-        return None
 
     def url(self, key: str) -> str | None:
         """Returns an absolute https or http address; None where the board withholds it."""
@@ -93,7 +116,7 @@ class Record:
         except ValueError:  # as of http://[
             scheme = ""
         if scheme not in ("https", "http"):
-            raise self._fault(key, "an address")
+            raise self.fault(key, "an address")
         return value
 
     def iso_time(self, key: str) -> dt.datetime | None:
@@ -105,7 +128,7 @@ class Record:
             moment = dt.datetime.fromisoformat(value)
             return moment.replace(tzinfo=moment.tzinfo or dt.UTC).astimezone(dt.UTC)
         except (ValueError, OverflowError) as error:
-            raise self._fault(key, "a time as in ISO 8601") from error
+            raise self.fault(key, "a time as in ISO 8601") from error
 
     def unix_time(self, key: str) -> dt.datetime | None:
         """Returns a moment written as seconds since 1970, in UTC."""
@@ -115,7 +138,7 @@ class Record:
         try:
             return dt.datetime.fromtimestamp(value, dt.UTC)
         except (ValueError, OverflowError, OSError) as error:
-            raise self._fault(key, "seconds since 1970") from error
+            raise self.fault(key, "seconds since 1970") from error
 
     def rating(self, key: str, meanings: Mapping[str, str]) -> str:
         """Returns the rating spelt out; a word that is not known counts as explicit."""
@@ -126,15 +149,17 @@ class Record:
         return meaning
 
     def _post_id(self) -> int:
-        value = self._values.get("id")
-        if not _is_whole(value) or not 0 < int(str(value)) < 10**18:
+        value = self.values.get("id")
+        number = whole_number(value)
+        if number is None or not 0 < number < 10**18:
             raise CrawlError(
                 f"{self._site.name}: the id of a post is {_shown(value)}, a number wanted"
             )
-        return int(str(value))
+        return number
 
-    def _fault(self, key: str, wanted: str) -> CrawlError:
-        value = _shown(self._values.get(key))
+    def fault(self, key: str, wanted: str) -> CrawlError:
+        """Returns the error of a field, with site, post, and what the field should be."""
+        value = _shown(self.values.get(key))
         return CrawlError(
             f"{self._site.name}, post {self.post_id}: {key} is {value}, {wanted} wanted"
         )
@@ -153,13 +178,6 @@ def ext_of(url: str | None) -> str | None:
 def now() -> dt.datetime:
     """Returns this moment in UTC, to the second."""
     return dt.datetime.now(dt.UTC).replace(microsecond=0)
-
-
-def _is_whole(value: Any) -> bool:
-    """Tells whether a value is a whole number, or a text that is one; at most 18 digits."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return False
-    return re.fullmatch(r"-?[0-9]{1,18}", str(value)) is not None
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,6 @@ old nested shape is from before; a flat one may be from either time, which nothi
 is safe in nested records only, unless the user says otherwise, and never in a dump that knows g.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UsageError
-from dataset.importers.fields import Fields, whole_number
-from dataset.importers.files import Files
-from dataset.importers.lines import DAMAGED, numbered_lines, open_text
+from dataset.importers.files import DAMAGED, Files, numbered_lines, open_text
 from dataset.importers.records import (
     TAG_KINDS,
     BadField,
     Entry,
     Fault,
+    Fields,
     Place,
     Read,
     by_kind,
+    parse_json,
     rating_of,
     shown,
     tag_of,
+    whole_number,
 )
 
 MAX_ARRAY_BYTES = 512 * 2**20
@@ -137,7 +137,7 @@ def _scan(path: Path) -> tuple[int, bool]:
                 rated_g = rated_g or _GENERAL.search(before + chunk) is not None
                 before = chunk[-_OVERLAP:]
     except DAMAGED:
-        pass  # told, with its place, when the records are read
+        pass  # reported, with its place, when the records are read
     return lines, rated_g
 
 
@@ -192,7 +192,7 @@ def _records(path: Path) -> Iterator[tuple[Place, Any]]:
                 if line is None:
                     yield place, Fault(place, "", "is longer than any record")
                 elif line.strip():
-                    yield place, _parsed(line, place)
+                    yield place, parse_json(line, place)
     except DAMAGED as error:
         place = Place(path.name, f"after line {number}")
         yield place, Fault(place, "", f"cannot be read any further: {error}")
@@ -212,19 +212,12 @@ def _of_array(path: Path) -> Iterator[tuple[Place, Any]]:
         text = f"is one array of more than {MAX_ARRAY_BYTES >> 20} MiB; write a record a line"
         yield place, Fault(place, "", text)
         return
-    values = _parsed(content, place)
+    values = parse_json(content, place)
     if isinstance(values, Fault):
         yield place, values
         return
     for number, value in enumerate(values, start=1):
         yield Place(path.name, f"record {number}"), value
-
-
-def _parsed(content: bytes, place: Place) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        return Fault(place, "", f"is not JSON: {error}")
 
 
 def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:

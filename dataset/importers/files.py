@@ -1,12 +1,15 @@
-"""The files of a user's set, in a folder or a zip: listed and read in place, never changed."""
+"""The files of a user's set (a folder or a zip, never changed), and the lines of large files."""
 
+import bz2
+import gzip
+import lzma
 import os
 import posixpath
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from dataset.errors import UsageError
 from dataset.importers.records import Fault, Place
@@ -143,3 +146,31 @@ def _member_fault(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & 0x1:
         return "is encrypted; zip it without a password"
     return None
+
+
+MAX_LINE_BYTES = 16 * 2**20
+
+# What reading a damaged compressed file raises.
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+_OPENERS: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+
+
+def open_text(path: Path) -> IO[bytes]:
+    """Opens a file for reading, unpacked as it is read if its name ends in .gz, .xz or .bz2."""
+    opener = _OPENERS.get(path.suffix.lower())
+    opened: IO[bytes] = opener(path, "rb") if opener else path.open("rb")
+    return opened
+
+
+def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """Yields number and bytes of every line; None in place of one above MAX_LINE_BYTES."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+            yield number, line
+            continue
+        while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+            pass
+        yield number, None

@@ -1,7 +1,6 @@
 """Tables of tags: a CSV with a row a picture, or JSON of rows, or of file names and their tags."""
 
 import csv
-import json
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -9,10 +8,20 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.fields import FILE, cells_read, json_cells
-from dataset.importers.files import UNREADABLE, Files
-from dataset.importers.lines import DAMAGED, numbered_lines
-from dataset.importers.records import BadField, Entry, Fault, Place, Read, shown, whole
+from dataset.importers.files import DAMAGED, UNREADABLE, Files, numbered_lines
+from dataset.importers.records import (
+    FILE,
+    BadField,
+    Entry,
+    Fault,
+    Place,
+    Read,
+    cells_read,
+    json_cells,
+    parse_json,
+    shown,
+    whole,
+)
 
 MAX_JSON_BYTES = 512 * 2**20
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -125,14 +134,14 @@ def _json_lines(table: IO[bytes], name: str) -> Iterator[Row]:
         if line is None:
             yield place, Fault(place, "", "is longer than any record")
         elif line.strip():
-            yield place, _row(_parsed(line, place))
+            yield place, _row(parse_json(line, place))
 
 
 def _json_rows(table: IO[bytes], name: str) -> Iterator[Row]:
     content = table.read(MAX_JSON_BYTES + 1)
     if len(content) > MAX_JSON_BYTES:
         raise UsageError(f"{name} is larger than {MAX_JSON_BYTES >> 20} MiB; write JSON lines")
-    values = _parsed(content, Place(name))
+    values = parse_json(content, Place(name))
     if isinstance(values, Fault):
         raise UsageError(str(values))
     if isinstance(values, Mapping):
@@ -148,13 +157,6 @@ def _json_rows(table: IO[bytes], name: str) -> Iterator[Row]:
 
 def _row(value: Any) -> Any:
     return json_cells(value) if isinstance(value, Mapping) else value
-
-
-def _parsed(content: bytes, place: Place) -> Any:
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
-        return Fault(place, "", f"is not JSON: {error}")
 
 
 class _Finder:

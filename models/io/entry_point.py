@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from dataset.compute import end_with_parent, end_with_process
 from dataset.errors import OmokageError
-from dataset.parent import end_with_parent, end_with_process
 from models.training.distributed import rank_of_environment
 
 # torchrun ends all once one has ended; of a fault that all share, the first one has to report it.

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dataset.compute import end_with_parent
 from dataset.errors import EmptyStageError, OmokageError, UsageError
-from dataset.parent import end_with_parent
 from dataset.progress import progress
 from dataset.store import Store, digest_of
 from dataset.vocabulary import appearance

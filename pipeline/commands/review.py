@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dataset.errors import UsageError
-from dataset.rejects import REJECTS_PATH
+from dataset.policy import REJECTS_PATH
 from dataset.review import CSV_PATH, reject, unreject, write_review
 from dataset.store import Store
 from pipeline.commands.options import home_option

@@ -3,14 +3,17 @@
 import datetime as dt
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crawlers.ledger import Ledger, Row
 from crawlers.post import Post
 from crawlers.sites import Site, load_sites
+from dataset.store import Store
 from tests.board_fixture import RunningBoard, start_board
 from tests.crawlers import forkserver
 
@@ -81,6 +84,20 @@ def board(
     folder = cache.mkdir("demo_board") if cache else tmp_path_factory.mktemp("demo_board")
     with start_board(folder, count=70) as running:
         yield running
+
+
+def rows_of(home: Path, board: str = "demo") -> list[Row]:
+    """All posts of a board in the ledger."""
+    with Ledger.of(Store(home)) as ledger:
+        return list(ledger.rows([board]))
+
+
+def reasons_of(home: Path) -> dict[int, str | None]:
+    return {row.post.post_id: row.reason for row in rows_of(home)}
+
+
+def states_of(home: Path) -> Counter[str]:
+    return Counter(row.state for row in rows_of(home))
 
 
 class CrawlOf:

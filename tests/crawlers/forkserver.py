@@ -304,8 +304,8 @@ def _send(server: socket.socket, content: bytes, descriptors: Sequence[int]) -> 
 
 
 def _receive(server: socket.socket) -> Job | None:
-    room = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
-    content, ancillary, _flags, _address = server.recvmsg(MESSAGE_BYTES, room)
+    space = socket.CMSG_SPACE(DESCRIPTORS * array.array("i").itemsize)
+    content, ancillary, _flags, _address = server.recvmsg(MESSAGE_BYTES, space)
     if not content:
         return None
     descriptors = array.array("i")

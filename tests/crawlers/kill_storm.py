@@ -59,7 +59,7 @@ class Storm:
     kills: int = 0
     lives: int = 0
     orphans_at_the_end: int = 0
-    asked_most: int = 0  # requests for one picture over all lives
+    most_requests: int = 0  # requests for one picture over all lives
     differences: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -70,7 +70,7 @@ class Executioner:
         self.child: Child | None = None
         self.left = 0  # requests until the end; 0: it lives
         self.delay_s = 0.0
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     @web.middleware
     async def watch(
@@ -79,7 +79,7 @@ class Executioner:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """Counts the requests, and kills in the course of the one whose turn it is."""
-        self.asked[request.path] += 1
+        self.requests[request.path] += 1
         child, self.left = self.child, self.left - 1
         if self.left != 0 or child is None:
             return await handler(request)
@@ -100,7 +100,7 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
     homes = {name: folder / name for name in ("undisturbed", "killed")}
     with crawls(collection, registry, family) as (start, executioner):
         ended(start(homes["undisturbed"]))
-        executioner.asked.clear()
+        executioner.requests.clear()
         while made.kills < kills:
             made.lives += 1
             if one_life(start, executioner, homes["killed"], rng):
@@ -114,8 +114,8 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
         executioner.left = 0
         made.lives += 1
         ended(start(homes["killed"]))
-        media = [count for path, count in executioner.asked.items() if path.startswith("/media")]
-        made.asked_most = max(media, default=0)
+        media = [count for path, count in executioner.requests.items() if path.startswith("/media")]
+        made.most_requests = max(media, default=0)
     site = FAMILIES[family]
     made.orphans_at_the_end = len(audit(Store(homes["killed"]), hashed=0).orphans)
     tables = {name: export_posts(Store(home), [site]) for name, home in homes.items()}
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(
         f"{options.family}, seed {options.seed}: {made.kills} kills in {made.lives} lives over "
         f"{made.posts:,} posts, {time.monotonic() - started:.0f} s; {made.orphans_at_the_end} "
-        f"orphans swept at the end; a picture was asked for {made.asked_most} times at most; "
+        f"orphans swept at the end; a picture was requested {made.most_requests} times at most; "
         f"{len(made.differences)} differences"
     )
     return 1 if made.differences else 0

@@ -1,4 +1,4 @@
-"""A board of a few lines for tests of the crawl's manners: answers as told, notes who asks when.
+"""A board of a few lines for tests of the crawl's manners: canned answers, a log of the requests.
 
 And a way to crawl it in a child process that writes down every connection it makes.
 """
@@ -69,14 +69,14 @@ class LittleBoard:
     answer: Answer = lambda _request: None
     file_urls: dict[int, str] = dataclasses.field(default_factory=dict)  # instead of our own
     url: str = ""
-    asked: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # when, path
+    requests: list[tuple[float, str]] = dataclasses.field(default_factory=list)  # when, path
 
     @property
     def paths(self) -> list[str]:
-        return [path for _moment, path in self.asked]
+        return [path for _moment, path in self.requests]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append((time.monotonic(), request.path))
+        self.requests.append((time.monotonic(), request.path))
         answered = self.answer(request)
         if answered is not None:
             return answered
@@ -105,7 +105,7 @@ class LittleBoard:
             "image_height": 64,
             "rating": "g",
             "tag_string_general": "1girl solo",
-            "source": "https://source.invalid/never-asked.png",
+            "source": "https://source.invalid/never-requested.png",
             "file_url": self.file_urls.get(number, f"{self.url}/media/{number}.png"),
         }
 

@@ -65,7 +65,7 @@ def test_a_home_without_a_ledger_or_blobs_is_empty(tmp_path: Path) -> None:
     assert audit(Store(tmp_path)) == Audit()
 
 
-def test_every_fault_is_found_and_told(kept: Kept) -> None:
+def test_every_fault_is_found_and_reported(kept: Kept) -> None:
     missing, short, other, whole = kept.blobs
     kept.store.remove(missing)
     kept.store.local(short).write_bytes(b"cut")

@@ -30,15 +30,15 @@ def test_a_terminal_shows_a_bar_and_the_summary_and_no_json(
             stderr=theirs,
         )
         os.close(theirs)
-        told = read_all(ours)
-        assert child.wait(60) == 0, told
-    assert re.search(r"crawl demo: +\d+%\|.*\| +40/40 \[.* posts/s\]", told), told
-    last, *rest = told.rstrip().splitlines()[-2:]
+        output = read_all(ours)
+        assert child.wait(60) == 0, output
+    assert re.search(r"crawl demo: +\d+%\|.*\| +40/40 \[.* posts/s\]", output), output
+    last, *rest = output.rstrip().splitlines()[-2:]
     assert re.fullmatch(
         r"crawl demo: 40 posts seen, 34 kept, 6 refused; 0\.0 MB in [\d.]+ s \(\d+ posts/s\), "
         r"\d+ API and \d+ media requests",
         last,
-    ), told
+    ), output
     assert rest == ["  refused: rating 4, corrupt 1, wrong_md5 1"]
 
 

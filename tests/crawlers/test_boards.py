@@ -43,19 +43,6 @@ def test_a_recorded_danbooru_post_is_read_with_its_tags_by_kind(real_data: Path)
     assert DANBOORU.allows(post.file_url)
 
 
-def test_a_recorded_banned_danbooru_post_has_neither_md5_nor_address(real_data: Path) -> None:
-    body = (real_data / "api/danbooru.donmai.us/DERIVED_post_banned_no_url.json").read_bytes()
-    (post,) = danbooru.parse(body, DANBOORU)
-    assert (post.banned, post.md5, post.file_url) == (True, None, None)
-
-
-def test_the_safe_of_danbooru_before_2022_is_not_taken_for_general(real_data: Path) -> None:
-    body = (real_data / "api/danbooru.donmai.us/posts_2020_10.json").read_bytes()
-    posts = danbooru.parse(body, DANBOORU)
-    assert len(posts) == 10
-    assert {post.rating for post in posts} == {"sensitive"}
-
-
 def test_a_trimmed_danbooru_answer_gives_its_tags_as_general(real_data: Path) -> None:
     body = (real_data / "api/safebooru.donmai.us/posts_2026-10_trimmed.json").read_bytes()
     post, video, *_ = danbooru.parse(body, DANBOORU)
@@ -75,37 +62,11 @@ def test_a_recorded_moebooru_post_is_read(real_data: Path) -> None:
     assert SITES["konachan"].allows(post.file_url)
 
 
-def test_a_moebooru_score_written_as_text_is_read(real_data: Path) -> None:
-    body = (real_data / "api/apkawa_booru-rs/myimouto_post.json").read_bytes()
-    assert {type(post.score) for post in moebooru.parse(body, SITES["konachan"])} == {int}
-
-
-def test_a_recorded_yandere_post_is_read(real_data: Path) -> None:
-    body = (real_data / "api/single_posts/yandere_post_2025.json").read_bytes()
-    (post,) = moebooru.parse(body, SITES["yandere"])
-    assert (post.ext, post.pending, post.flagged, post.deleted) == ("png", False, False, False)
-    assert post.file_url is not None
-    assert SITES["yandere"].allows(post.file_url)
-
-
-def test_a_recorded_safebooru_post_has_the_files_md5_not_its_name(real_data: Path) -> None:
-    body = (real_data / "api/safebooru.org/dapi_json1_post_6077620_2025.json").read_bytes()
-    (post,) = gelbooru02.parse(body, SITES["safebooru_org"])
-    assert post.md5 == "563c6fbe5761ac4ba720ae0da9a15b8a"
-    assert (post.rating, post.score, post.ext) == ("general", None, "jpg")
-
-
 def test_a_recorded_gelbooru_post_has_its_tags_unescaped(real_data: Path) -> None:
     body = (real_data / "api/gelbooru.com/dapi_json1_post_14970719_2026.json").read_bytes()
     (post,) = gelbooru02.parse(body, SITES["gelbooru_com"])
     assert "grabbing_another's_arm" in post.tags_general
     assert post.created_at == dt.datetime(2026, 9, 26, 8, 51, 9, tzinfo=dt.UTC)
-
-
-def test_gelbooru_without_a_post_key_is_an_empty_page(real_data: Path) -> None:
-    body = (real_data / "api/gelbooru.com/dapi_empty_no_post_key.json").read_bytes()
-    assert gelbooru02.parse(body, SITES["gelbooru_com"]) == []
-    assert gelbooru02.parse(b"", SITES["safebooru_org"]) == []
 
 
 @pytest.mark.parametrize(
@@ -143,54 +104,18 @@ def test_an_answer_that_is_none_is_an_error_not_a_crash(family: str, body: bytes
         BOARDS[family].parse(body, site)
 
 
-@pytest.mark.parametrize("word", ["e", "", "S", "safe", "unheard-of"])
-def test_a_rating_that_is_not_known_to_be_safe_is_not_general(word: str) -> None:
-    (post,) = danbooru.parse(record(rating=word), DANBOORU)
+@pytest.mark.parametrize("word", ["e", "", "S", "q", "unheard-of"])
+@pytest.mark.parametrize("site", ["safebooru_donmai", "gelbooru_com"])
+def test_a_rating_that_is_not_known_to_be_safe_is_not_general(site: str, word: str) -> None:
+    row = SITES[site]
+    (post,) = BOARDS[row.family].parse(record(rating=word, tags="a"), row)
     assert post.rating != "general"
 
 
-@settings(deadline=None)  # the machine is shared
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [
-                "id",
-                "md5",
-                "hash",
-                "rating",
-                "tags",
-                "tag_string",
-                "file_url",
-                "image",
-                "created_at",
-                "is_deleted",
-                "status",
-                "score",
-                "width",
-                "change",
-                "source",
-                "is_held",
-            ]
-        ),
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.text("ab0-/:&; é<", max_size=40)
-        | st.lists(st.integers()),
-    )
-)
-def test_any_record_is_either_a_post_or_a_crawl_error(values: dict[str, Any]) -> None:
-    body = json.dumps([{"id": 1} | values]).encode()
-    for family, site in (
-        ("danbooru", "demo"),
-        ("moebooru", "konachan"),
-        ("gelbooru02", "demo_gelbooru"),
-    ):
-        try:
-            posts = BOARDS[family].parse(body, SITES[site])
-        except CrawlError:
-            continue
-        assert [Post.from_record(post.to_record()) for post in posts] == posts
+@pytest.mark.parametrize("word", ["s", "g"])
+def test_the_letters_of_old_gelbooru_records_are_not_general(word: str) -> None:
+    (post,) = gelbooru02.parse(record(rating=word, tags="a"), SITES["gelbooru_com"])
+    assert post.rating != "general"
 
 
 @pytest.mark.parametrize(
@@ -214,14 +139,14 @@ def test_any_record_is_either_a_post_or_a_crawl_error(values: dict[str, Any]) ->
         ),
     ],
 )
-def test_pages_are_asked_for_by_id(
+def test_pages_are_requested_for_by_id(
     site: str, page_request: PageRequest, wanted: dict[str, list[str]]
 ) -> None:
     row: Site = SITES[site]
     url = BOARDS[row.family].page_url(row, "1girl", page_request, limit=50)
-    asked = parse_qs(urlsplit(url).query)
-    assert asked["limit"] == ["50"]
-    assert wanted.items() <= asked.items()
+    query = parse_qs(urlsplit(url).query)
+    assert query["limit"] == ["50"]
+    assert wanted.items() <= query.items()
     assert row.allows(url)
     assert row.is_exempt_from_robots(url)
 
@@ -266,15 +191,15 @@ def outcomes(body: bytes) -> dict[str, str]:
 
     What is read must survive the ledger and fit the table.
     """
-    told = {}
+    errors = {}
     for family, board in BOARDS.items():
         site = next(site for site in SITES.values() if site.family == family)
         try:
             posts = board.parse(body, site)
         except CrawlError as refused:
-            told[family] = str(refused)
+            errors[family] = str(refused)
             continue
-        told[family] = ""
+        errors[family] = ""
         for post in posts:
             assert Post.from_record(json.loads(json.dumps(post.to_record()))) == post
             json.dumps(post.to_record(), ensure_ascii=False).encode()
@@ -282,7 +207,7 @@ def outcomes(body: bytes) -> dict[str, str]:
         # What a parser lets through, every table takes.
         values = [{name: getattr(post, name, None) for name in POSTS.names} for post in posts]
         assert pa.Table.from_pylist(values, schema=POSTS).num_rows == len(posts)
-    return told
+    return errors
 
 
 @settings(deadline=None, max_examples=300)
@@ -360,13 +285,6 @@ def test_posts_in_xml_are_read_as_elements_and_as_attributes() -> None:
     assert gelbooru02.parse(b'<posts count="0" offset="0"/>', SITES["safebooru_org"]) == []
 
 
-@pytest.mark.parametrize("word", ["s", "q", "e", "g", "Sensitive", ""])
-def test_the_letters_of_old_gelbooru_records_are_not_general(word: str) -> None:
-    body = json.dumps([{"id": 1, "rating": word, "tags": "a"}]).encode()
-    (post,) = gelbooru02.parse(body, SITES["gelbooru_com"])
-    assert post.rating != "general"
-
-
 def test_an_original_without_an_address_lies_where_gelbooru_keeps_it() -> None:
     body = json.dumps([{"id": 1, "hash": "0" * 32, "directory": 41, "image": "ab.jpg"}]).encode()
     (post,) = gelbooru02.parse(body, SITES["safebooru_org"])
@@ -376,7 +294,7 @@ def test_an_original_without_an_address_lies_where_gelbooru_keeps_it() -> None:
         assert gelbooru02.parse(body, SITES["safebooru_org"])[0].file_url is None
 
 
-def test_an_error_that_comes_as_200_is_told_and_is_no_empty_page() -> None:
+def test_an_error_that_comes_as_200_is_reported_and_is_no_empty_page() -> None:
     body = b'{"success": false, "message": "The database timed out"}'
     for family, site in (("gelbooru02", "gelbooru_com"), ("danbooru", "demo")):
         with pytest.raises(CrawlError, match='says "The database timed out"'):

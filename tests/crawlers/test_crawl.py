@@ -25,7 +25,7 @@ from dataset.schemas import POSTS, read_table
 from dataset.store import Store, blob_path
 from demo.collection import Entry
 from tests.board_fixture import RunningBoard, serve_collection
-from tests.crawlers.conftest import REPOSITORY, CrawlOf
+from tests.crawlers.conftest import REPOSITORY, CrawlOf, reasons_of, states_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CrawlOfUrl = Callable[[str], CrawlOf]
@@ -73,16 +73,6 @@ def wanted_reason(entry: Entry) -> str | None:
     return reason
 
 
-def reasons_of(home: Path) -> dict[int, str | None]:
-    with Ledger.of(Store(home)) as ledger:
-        return {row.post.post_id: row.reason for row in ledger.rows(["demo"])}
-
-
-def states_of(home: Path) -> Counter[str]:
-    with Ledger.of(Store(home)) as ledger:
-        return Counter(row.state for row in ledger.rows(["demo"]))
-
-
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
     until = time.monotonic() + timeout_s
     while not condition():
@@ -119,45 +109,7 @@ def test_just_the_right_posts_are_kept_and_a_second_crawl_fetches_nothing(
     assert export_posts(store, ["demo"]).digest == made_table.digest
 
 
-def test_a_crawl_killed_twice_ends_with_the_same_table(
-    board: RunningBoard, crawl_of: CrawlOfUrl, tmp_path: Path
-) -> None:
-    asked: Counter[str] = Counter()
-
-    @web.middleware
-    async def slowly(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asked[request.path] += 1
-        if request.path.startswith("/media"):
-            await asyncio.sleep(0.15)
-        return await handler(request)
-
-    with serve_collection(board.collection, middlewares=[slowly]) as slow:
-        crawl = crawl_of(slow.url)
-        for kept in (3, 22):
-            child = crawl.start("--tags", "status:any")
-            wait_for(lambda: (crawl.home / "ledger.sqlite").exists())
-            wait_for(lambda least=kept: states_of(crawl.home)["kept"] >= least)  # type: ignore[misc]
-            child.kill()
-            child.communicate()
-        assert 22 <= states_of(crawl.home)["kept"] < 40
-        crawl("--tags", "status:any")
-    assert states_of(crawl.home)["pending"] == 0
-    whole = CrawlOf(board.url, tmp_path)
-    whole.home = tmp_path / "uninterrupted"
-    whole("--tags", "status:any")
-    tables = [export_posts(Store(home), ["demo"]) for home in (crawl.home, whole.home)]
-    assert tables[0].digest == tables[1].digest
-    assert tables[0].requeued == 0
-    # Only what was on its way when the crawl was killed may have been asked for again.
-    # (A file whose md5 is not the board's is asked for three times before that is believed.)
-    doubtful = {entry.md5 for entry in board.collection if entry.refusal == "wrong_md5"}
-    fetched = {Path(path).stem: n for path, n in asked.items() if path.startswith("/media")}
-    assert max(n for md5, n in fetched.items() if md5 not in doubtful) <= 3
-    leftovers = [path for path in crawl.home.rglob("*") if path.name.startswith(".tmp-")]
-    assert len(leftovers) <= 2 * 16
-
-
-def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
+def test_sigint_stops_cleanly_and_the_next_crawl_resumes(
     board: RunningBoard, crawl_of: CrawlOfUrl
 ) -> None:
     @web.middleware
@@ -184,7 +136,7 @@ def test_sigint_stops_cleanly_and_the_next_crawl_goes_on(
     assert states_of(crawl.home)["pending"] == 0
 
 
-def test_a_limit_counts_new_posts_and_the_next_crawl_goes_on(
+def test_a_limit_counts_new_posts_and_the_next_crawl_resumes(
     board: RunningBoard, crawl_of: CrawlOfUrl
 ) -> None:
     crawl = crawl_of(board.url)
@@ -193,15 +145,6 @@ def test_a_limit_counts_new_posts_and_the_next_crawl_goes_on(
     assert sorted(reasons_of(crawl.home), reverse=True) == newest[:25]
     assert crawl("--limit", "10")["seen"] == 10
     assert sorted(reasons_of(crawl.home), reverse=True) == newest[:35]
-
-
-@pytest.mark.parametrize("site", ["demo_moebooru", "demo_gelbooru"])
-def test_the_other_dialects_lead_to_the_same_pictures(
-    board: RunningBoard, crawl_of: CrawlOfUrl, site: str
-) -> None:
-    made = crawl_of(board.url)(site=site)
-    kept = [entry for entry in board.collection if REASONS[entry.refusal] is None]
-    assert made["kept"] == len(kept)
 
 
 def test_a_board_out_of_reach_is_named(crawl_of: CrawlOfUrl) -> None:
@@ -217,11 +160,11 @@ def test_a_board_out_of_reach_is_named(crawl_of: CrawlOfUrl) -> None:
 def test_a_403_from_the_media_host_stops_the_site_at_once(
     board: RunningBoard, crawl_of: CrawlOfUrl
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     @web.middleware
     async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asked.append(request.path)
+        requested.append(request.path)
         if request.path.startswith("/media"):
             raise web.HTTPForbidden
         return await handler(request)
@@ -233,71 +176,12 @@ def test_a_403_from_the_media_host_stops_the_site_at_once(
     assert err.startswith("crawl: demo answers 403 to http://127.0.0.1")
     assert "a block is not worked around" in err
     assert len(err.splitlines()) == 1
-    assert sum(1 for path in asked if path.startswith("/media")) <= 16  # what was on its way
+    assert sum(1 for path in requested if path.startswith("/media")) <= 16  # what was on its way
     assert states_of(crawl.home)["kept"] == 0
     assert states_of(crawl.home)["pending"] > 0
 
 
-def test_passing_errors_are_waited_out_and_our_name_is_honest(
-    board: RunningBoard, crawl_of: CrawlOfUrl
-) -> None:
-    asked: Counter[str] = Counter()
-    names: set[str | None] = set()
-
-    @web.middleware
-    async def troubled(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asked[request.path] += 1
-        names.add(request.headers.get("User-Agent"))
-        if asked[request.path] == 1 and request.path.endswith("/danbooru/posts.json"):
-            raise web.HTTPTooManyRequests(headers={"Retry-After": "1"})
-        if asked[request.path] == 1 and request.path.startswith("/media"):
-            raise web.HTTPBadGateway
-        return await handler(request)
-
-    with serve_collection(board.collection, middlewares=[troubled]) as shaky:
-        crawl = crawl_of(shaky.url)
-        started = time.monotonic()
-        made = crawl("--tags", "1girl", "--limit", "20")
-        assert time.monotonic() - started > 1.0
-    assert made["seen"] == 20
-    assert made["put_off"] == 0
-    (name,) = names
-    assert name is not None
-    assert name.startswith("Omokage/")
-
-
-def test_a_redirect_to_another_host_is_not_followed(
-    board: RunningBoard, crawl_of: CrawlOfUrl
-) -> None:
-    @web.middleware
-    async def redirecting(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/media/original"):
-            raise web.HTTPFound("http://pictures.invalid/x.png")
-        return await handler(request)
-
-    with serve_collection(board.collection, middlewares=[redirecting]) as sly:
-        made = crawl_of(sly.url)("--limit", "10")
-    assert made["kept"] == 0
-    assert made["refused"]["host"] > 0
-    assert made["put_off"] == 0
-
-
-def test_a_board_in_lasting_trouble_ends_the_crawl_with_its_words(
-    board: RunningBoard, crawl_of: CrawlOfUrl
-) -> None:
-    @web.middleware
-    async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.endswith("posts.json") and "counts" not in request.path:
-            return web.json_response({"message": "Only 2 tags."}, status=422)
-        return await handler(request)
-
-    with serve_collection(board.collection, middlewares=[limited]) as strict:
-        code, err = crawl_of(strict.url).failing("--tags", "a b c")
-    assert code == 6
-    assert 'demo answers 422 and says "Only 2 tags."' in err
-
-
-def test_a_real_board_is_not_asked_without_a_contact(crawl_of: CrawlOfUrl) -> None:
+def test_a_real_board_is_not_requested_without_a_contact(crawl_of: CrawlOfUrl) -> None:
     crawl = crawl_of("http://127.0.0.1:9")
     code, err = crawl.failing(site="konachan")
     assert code == 6
@@ -329,8 +213,8 @@ def test_under_dagster_the_summary_or_the_error_is_reported(
         DAGSTER_PIPES_MESSAGES=encoded({"path": str(messages)}),
     )
     _out, err = child.communicate(timeout=60)
-    told = [json.loads(line) for line in messages.read_text().splitlines()]
-    custom = [m["params"]["payload"] for m in told if m["method"] == "report_custom_message"]
+    lines = [json.loads(line) for line in messages.read_text().splitlines()]
+    custom = [m["params"]["payload"] for m in lines if m["method"] == "report_custom_message"]
     if reachable:
         assert child.returncode == 0, err
         assert custom[-1]["summary"]["seen"] == 3
@@ -354,28 +238,6 @@ def test_scrapy_crawl_works_alone(board: RunningBoard, crawl_of: CrawlOfUrl) -> 
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert sum(states_of(crawl.home).values()) == 5
-
-
-def test_what_is_taken_down_loses_row_and_blob_and_does_not_come_back(
-    board: RunningBoard, crawl_of: CrawlOfUrl
-) -> None:
-    crawl = crawl_of(board.url)
-    crawl()
-    store = Store(crawl.home)
-    before = export_posts(store, ["demo"])
-    rows = read_table(store, before.path, declared=POSTS).to_pylist()
-    shared = Counter(row["sha256"] for row in rows if row["sha256"])
-    duplicate = next(row for row in rows if row["sha256"] and shared[row["sha256"]] == 2)
-    store.write_bytes("takedown.txt", f"post demo/{duplicate['post_id']}\n".encode())
-
-    after = export_posts(store, ["demo"])
-    left = read_table(store, after.path, declared=POSTS).to_pylist()
-    assert after.rows == before.rows - 2  # the same bytes were posted twice
-    assert after.refused["takedown"] == 2
-    assert duplicate["sha256"] not in {row["sha256"] for row in left}
-    assert not store.exists(blob_path(duplicate["sha256"], duplicate["ext"]))
-    assert crawl()["media_requests"] == 0
-    assert export_posts(store, ["demo"]) == after
 
 
 def test_a_lost_or_shortened_blob_is_fetched_again(

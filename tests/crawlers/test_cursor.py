@@ -59,7 +59,7 @@ def test_posts_are_visited_from_the_cursor_outwards(make_post: MakePost) -> None
     assert [post.post_id for post in select(PageRequest("below", 10), posts)] == [9, 8, 7]
 
 
-def test_posts_that_were_not_asked_for_are_left_out(make_post: MakePost) -> None:
+def test_posts_that_were_not_requested_for_are_left_out(make_post: MakePost) -> None:
     posts = [make_post(n) for n in (3, 2, 1)]
     assert [post.post_id for post in select(PageRequest("above", 2), posts)] == [3]
 

@@ -159,14 +159,12 @@ def test_three_empty_pages_in_a_row_are_not_taken_for_the_end(
     assert cursor_of(crawl, site) == Cursor(1, 60, bottomed=True)
 
 
-def test_a_board_that_shows_nothing_at_first_is_asked_again(
-    few: Collection, tmp_path: Path
-) -> None:
-    asked: Counter[str] = Counter()
+def test_a_board_that_shows_nothing_at_first_is_retried(few: Collection, tmp_path: Path) -> None:
+    requested: Counter[str] = Counter()
 
     def empty(request: web.Request) -> web.StreamResponse | None:
-        asked[request.path] += 1
-        first = request.path.endswith("post.json") and asked[request.path] <= 2
+        requested[request.path] += 1
+        first = request.path.endswith("post.json") and requested[request.path] <= 2
         return web.json_response([]) if first else None
 
     with serving(few, empty) as board:
@@ -193,10 +191,10 @@ def test_the_end_is_found_although_the_lowest_post_has_gone(
 def test_an_api_that_answers_in_html_is_named_with_what_it_said(
     few: Collection, tmp_path: Path
 ) -> None:
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
 
     def page(request: web.Request) -> web.StreamResponse | None:
-        asked[request.path] += 1
+        requested[request.path] += 1
         if not request.path.endswith("/posts.json") or "counts" in request.path:
             return None
         return web.Response(text="<!DOCTYPE html><title>Back soon</title>")
@@ -207,30 +205,32 @@ def test_an_api_that_answers_in_html_is_named_with_what_it_said(
     assert code == 6
     assert err.startswith(f"crawl: demo answers 200 to {board.url}/danbooru/posts.json?")
     assert 'it begins "<!DOCTYPE html><title>Back soon</title>"' in err
-    assert err.endswith("It was asked 5 times; run again later\n")
+    assert err.endswith("It was requested 5 times; run again later\n")
     assert len(err.splitlines()) == 1
-    assert asked["/danbooru/posts.json"] == 5
+    assert requested["/danbooru/posts.json"] == 5
 
 
 def test_half_a_picture_is_never_believed_and_another_picture_when_it_comes_thrice(
     few: Collection, tmp_path: Path
 ) -> None:
     twice, thrice, halved, other = (few.entries[place] for place in (0, 3, 6, 9))
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
 
     def wrong(request: web.Request) -> web.StreamResponse | None:
         md5 = request.path.rpartition("/")[2].partition(".")[0]
-        asked[md5] += 1
-        if (md5 == twice.md5 and asked[md5] <= 2) or (md5 == thrice.md5 and asked[md5] <= 3):
+        requested[md5] += 1
+        if (md5 == twice.md5 and requested[md5] <= 2) or (
+            md5 == thrice.md5 and requested[md5] <= 3
+        ):
             return web.Response(body=few.read(other))
-        if md5 == halved.md5 and asked[md5] <= 4:
+        if md5 == halved.md5 and requested[md5] <= 4:
             return web.Response(body=few.read(halved)[: halved.size_bytes // 2])
         return None
 
     with serving(few, wrong) as board:
         made = QuickCrawlOf(board.url, tmp_path)()
     assert (made["kept"], made["refused"], made["put_off"]) == (59, {"wrong_md5": 1}, 0)
-    assert [asked[entry.md5] for entry in (twice, thrice, halved)] == [3, 3, 5]
+    assert [requested[entry.md5] for entry in (twice, thrice, halved)] == [3, 3, 5]
 
 
 def test_what_is_no_answer_is_put_off_and_what_is_always_too_large_is_refused(

@@ -66,7 +66,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="module")
 def undisturbed(board: RunningBoard, tmp_path_factory: pytest.TempPathFactory) -> PostsTable:
-    """The table of a crawl on a disk with room."""
+    """The table of a crawl on a disk with free space."""
     crawl = CrawlOf(board.url, tmp_path_factory.mktemp("undisturbed"))
     crawl("--tags", "status:any")
     return export_posts(Store(crawl.home), ["demo"])
@@ -80,7 +80,7 @@ def completes(crawl: CrawlOf, undisturbed: PostsTable) -> None:
     assert not [path for path in crawl.home.rglob("*") if path.name.startswith(".tmp-")]
 
 
-def test_blobs_that_fill_the_disk_are_told_and_the_next_run_completes(
+def test_blobs_that_fill_the_disk_are_reported_and_the_next_run_completes(
     board: RunningBoard, crawl_of: CrawlOfUrl, disk: SmallDisk, undisturbed: PostsTable
 ) -> None:
     crawl = crawl_of(board.url)
@@ -97,7 +97,7 @@ def test_blobs_that_fill_the_disk_are_told_and_the_next_run_completes(
 
 
 @pytest.mark.parametrize("size_kb", [4, 60, 160])
-def test_a_ledger_that_fills_the_disk_is_told_and_the_next_run_completes(
+def test_a_ledger_that_fills_the_disk_is_reported_and_the_next_run_completes(
     board: RunningBoard,
     crawl_of: CrawlOfUrl,
     disk: SmallDisk,
@@ -121,14 +121,14 @@ def test_a_ledger_that_fills_the_disk_is_told_and_the_next_run_completes(
     completes(crawl, undisturbed)
 
 
-def test_a_table_that_finds_the_disk_full_is_told_and_the_old_one_stays(
+def test_a_table_that_finds_the_disk_full_is_reported_and_the_old_one_stays(
     board: RunningBoard, crawl_of: CrawlOfUrl, disk: SmallDisk, undisturbed: PostsTable
 ) -> None:
     crawl = crawl_of(board.url)
     crawl("--tags", "status:any", "--limit", "30")
     home = Store(crawl.home)
     before = export_posts(home, ["demo"])
-    # The same home, on a disk on which nothing else finds room: SQLite opens its files before.
+    # The same home, on a disk on which no other file fits: SQLite opens its files before.
     disk.mount(size_kb=200_000)
     shutil.copytree(crawl.home, disk.folder / "home")
     crawl.home = disk.folder / "home"

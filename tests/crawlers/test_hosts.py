@@ -11,10 +11,9 @@ from aiohttp import web
 from twisted.internet import defer
 from twisted.internet.error import DNSLookupError
 
-from crawlers.ledger import Ledger
 from crawlers.resolver import PublicResolver, may_stand_for
 from crawlers.sites import load_sites
-from dataset.store import Store
+from tests.crawlers.conftest import reasons_of
 from tests.crawlers.little_board import Crawler, LittleBoard, serving
 
 
@@ -106,11 +105,6 @@ def assert_only_the_board_was_met(
     assert [trap.caught for trap in traps] == [0, 0]
 
 
-def reasons_of(home: Path) -> dict[int, str | None]:
-    with Ledger.of(Store(home)) as ledger:
-        return {row.post.post_id: row.reason for row in ledger.rows(["demo"])}
-
-
 def test_no_redirect_of_a_picture_leads_off_the_hosts(tmp_path: Path, traps: list[Trap]) -> None:
     kinds: list[str] = []
     targets: list[str] = []
@@ -198,7 +192,7 @@ def test_a_redirect_within_a_page_is_not_followed(tmp_path: Path, traps: list[Tr
         crawl = Crawler(tmp_path, url=board.url)
         done = crawl.run()
     assert_only_the_board_was_met(done.connects, board, traps)
-    assert len({asked for asked in board.paths if asked.startswith("/media")}) == 3
+    assert len({path for path in board.paths if path.startswith("/media")}) == 3
     assert None not in reasons_of(crawl.home).values()
 
 
@@ -325,15 +319,20 @@ def test_the_users_own_proxy_may_lie_inside(monkeypatch: pytest.MonkeyPatch) -> 
         ("safebooru_donmai", "https://acdn.donmai.us/a.png", False),
         ("safebooru_donmai", "https://localhost/a.png", False),
         ("safebooru_donmai", "ftp://cdn.donmai.us/a.png", False),
+        ("safebooru_donmai", "http://cdn.donmai.us/a.png", False),
+        ("safebooru_donmai", "https://cdn.donmai.us.evil.example/a.png", False),
+        ("safebooru_donmai", "http://127.0.0.1/a.png", False),
         ("safebooru_donmai", "", False),
         ("gelbooru_com", "https://img4.gelbooru.com/a.png", True),
         ("gelbooru_com", "https://img4.gelbooru.com:444/a.png", False),
+        ("gelbooru_com", "https://evilgelbooru.com/a.png", False),
         ("gelbooru_com", "https://.gelbooru.com.evil.test/a.png", False),
         ("demo", "http://127.0.0.1:4650/media/a.png", True),
         ("demo", "http://localhost:4650/media/a.png", True),
         ("demo", "http://[::1]:4650/media/a.png", True),
         ("demo", "http://127.0.0.1/media/a.png", False),
         ("demo", "http://127.0.0.1:22/media/a.png", False),
+        ("demo", "http://192.168.0.1/media/a.png", False),
         ("demo", "https://127.0.0.1:4650/media/a.png", False),
     ],
 )

@@ -229,14 +229,14 @@ def test_a_rating_that_may_mean_sensitive_is_refused(
 def test_a_set_without_ratings_says_what_to_do_and_leaves_no_row(mine: Set) -> None:
     mine.add(1, 2)
     made = mine.take(rating=None)
-    with pytest.raises(EmptyStageError, match="--rating general") as told:
+    with pytest.raises(EmptyStageError, match="--rating general") as failure:
         check_outcome(made)
-    assert "none of the 2 records of mine could be taken in" in str(told.value)
+    assert "none of the 2 records of mine could be taken in" in str(failure.value)
     with Ledger.of(mine.store) as ledger:
         assert ledger.count("mine") == {"pending": 0, "kept": 0, "refused": 0}
 
 
-def test_bad_files_are_refused_told_and_listed_and_the_rest_goes_in(mine: Set) -> None:
+def test_bad_files_are_refused_reported_and_listed_and_the_rest_goes_in(mine: Set) -> None:
     mine.add(1, 2)
     (mine.path / "cut.png").write_bytes(tiny_picture(3)[:-40])
     (mine.path / "empty.png").write_bytes(b"")
@@ -427,7 +427,7 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("Mine", '"Mine" is no name'),
         ("1st", '"1st" is no name'),
@@ -435,8 +435,8 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
         ("demo", "is a site or board of the registry"),
     ],
 )
-def test_a_name_that_cannot_be_used_is_told(mine: Set, name: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_a_name_that_cannot_be_used_is_refused(mine: Set, name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         mine.take(name=name)
 
 
@@ -478,7 +478,7 @@ def test_while_an_import_is_at_work_nothing_is_swept_and_crawls_may_run(mine: Se
         assert sweep(mine.store, ledger) == [orphan]
 
 
-def test_a_full_disk_ends_the_import_and_the_next_one_goes_on(
+def test_a_full_disk_ends_the_import_and_the_next_one_resumes(
     mine: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine.add(*range(1, 11))
@@ -503,7 +503,7 @@ KILLED_AFTER = (1, 90, 200)
 PICTURES = 500
 
 
-def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_import_resumes_where_it_stopped(tmp_path: Path) -> None:
     killed, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
     killed.add(*range(1, PICTURES + 1))
     midway = 0
@@ -523,7 +523,7 @@ def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (found.orphans, found.temporary, found.missing, found.wrong_sha256) == ((), (), (), ())
 
 
-def test_an_import_ends_soon_on_ctrl_c_and_goes_on(mine: Set) -> None:
+def test_an_import_ends_soon_on_ctrl_c_and_resumes(mine: Set) -> None:
     mine.add(*range(1, PICTURES + 1))
     child = start_import(mine)
     wait_until_kept(mine, 1, child)

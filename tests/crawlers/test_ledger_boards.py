@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from crawlers.cursor import Cursor
-from crawlers.export import export_posts
 from crawlers.ledger import MAX_REVISITS, REVISIT_AFTER, Ledger
 from crawlers.sites import board_takedowns, load_sites
 from dataset.errors import ConfigError, CrawlError
@@ -18,7 +17,6 @@ from dataset.store import Store
 from tests.crawlers.conftest import MakePost
 
 MEDIA = Media("ab" * 32, "png", 8, 9, 100)
-OTHER = Media("cd" * 32, "png", 8, 9, 100)
 
 # The tables as version 1 made them.
 VERSION_1 = """
@@ -199,25 +197,6 @@ def test_what_a_board_had_not_finished_with_is_revisited_when_due_some_times(
         ledger.refuse(post, reason)
     clock.now += 9 * REVISIT_AFTER
     assert ledger.revisit("demo") == 0
-
-
-def test_a_kept_post_that_is_deleted_on_the_board_loses_its_place(
-    tmp_path: Path, ledger: Ledger, make_post: MakePost
-) -> None:
-    note(ledger, make_post(1), make_post(2))
-    ledger.keep(make_post(1), MEDIA)
-    ledger.keep(make_post(2), OTHER)
-    store = Store(tmp_path)
-    for media in (MEDIA, OTHER):
-        path = f"blobs/{media.sha256[:2]}/{media.sha256[2:4]}/{media.sha256}.png"
-        store.write_bytes(path, bytes(media.size_bytes))
-    gone = make_post(2, deleted=True)
-    note(ledger, gone)
-    assert export_posts(store, ["demo"]).refused == {"not_fetched": 1}
-    ledger.refuse(gone, "deleted")
-    made = export_posts(store, ["demo"])
-    assert (made.kept, made.refused, made.swept) == (1, {"deleted": 1}, 1)
-    assert len(store.files("blobs")) == 1
 
 
 def test_a_post_whose_words_changed_keeps_its_blob_until_it_is_settled(

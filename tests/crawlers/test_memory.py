@@ -18,6 +18,7 @@ from demo.collection import Collection, Entry, md5_of
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import QUICK, CrawlOf
 from tests.demo.made_entries import made_entry
+from tests.demo.tiny_posts import InMemory
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +33,6 @@ LARGE_WEBP = bytes.fromhex(
 )
 
 
-class Bodies:
-    """The files of a made board, by name."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self._files = files
-
-    def read(self, name: str) -> bytes:
-        return self._files[name]
-
-
 def board_of(files: dict[str, bytes]) -> Collection:
     """Posts in the order of the files, whose names tell their extensions."""
     entries: list[Entry] = []
@@ -50,7 +41,7 @@ def board_of(files: dict[str, bytes]) -> Collection:
         entries.append(
             made_entry(post_id, body=name, md5=md5_of(body), ext=ext, size_bytes=len(body))
         )
-    return Collection(entries, Bodies(files))
+    return Collection(entries, InMemory(files))
 
 
 def crawl_watched(crawl: CrawlOf, folder: Path, *options: str) -> tuple[int, str, float]:
@@ -135,7 +126,7 @@ def claims(size: bytes) -> dict[str, bytes]:
     }
 
 
-def test_bombs_among_the_pictures_are_refused_and_the_crawl_goes_on(
+def test_bombs_among_the_pictures_are_refused_and_the_crawl_continues(
     crawl_of: CrawlOfUrl, tmp_path: Path
 ) -> None:
     tall = png_of(20_000, 20_000)
@@ -238,7 +229,7 @@ def test_an_api_answer_that_would_fill_the_memory_ends_the_crawl_with_its_reason
         code, err, peak_mb = crawl_watched(crawl, tmp_path)
     assert code == 6
     # What is too large would be so again, and costs more than any other answer.
-    assert f"It was asked {5 if answer in ('nested', 'many lists') else 2} times" in err
+    assert f"It was requested {5 if answer in ('nested', 'many lists') else 2} times" in err
     said = {
         "endless": "it has more than 8 MB, which no page of posts takes",
         "packed": "it has more than 8 MB, which no page of posts takes",

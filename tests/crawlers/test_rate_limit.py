@@ -99,9 +99,9 @@ def test_a_throttle_without_a_time_is_waited_out_for_longer_each_time(clock: Clo
 
 def test_throttles_are_no_failures_and_do_not_open_the_breaker(clock: Clock) -> None:
     limiter = limiter_with(clock, failures=2)
-    for status, asked_s in [(429, None), (421, 1.0), (503, 1.0), (429, None), (500, 2.0)]:
+    for status, retry_after_s in [(429, None), (421, 1.0), (503, 1.0), (429, None), (500, 2.0)]:
         clock.now_s += 1000
-        limiter.record_response(limiter.acquire(HOST, "api"), status, asked_s)
+        limiter.record_response(limiter.acquire(HOST, "api"), status, retry_after_s)
     clock.now_s += 1000
     assert limiter.wait_s(HOST, "api") == 0.0
 
@@ -138,7 +138,7 @@ class World:
         self.ledger = Ledger(folder / "ledger.sqlite")
         self.site = load_sites()["konachan"]
         self.skew_s = self.chance.uniform(-9e4, 9e4)  # of the board's clock against ours
-        self.told: list[float] = []  # moments of ours before which nothing may come
+        self.not_before: list[float] = []  # moments of ours before which nothing may come
         self.sent = self.refused = self.throttled = 0
         self.last_api_s = -math.inf
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -167,7 +167,7 @@ class World:
             check_waits(self.site, waits, self.now())
         except CrawlError:
             # A wait runs from when the answer is in; a Date header knows only whole seconds.
-            assert max(self.told) + SLOWEST_S + 1 > self.clock.now_s
+            assert max(self.not_before) + SLOWEST_S + 1 > self.clock.now_s
             self.refused += 1
             self.later(self.chance.choice([1.0, 60.0, 3e3, 1e5, 1e9]), self.start_process)
             return
@@ -203,11 +203,11 @@ class World:
                 if process != self.process:
                     return  # nobody hears it
                 if moment is not None:
-                    self.told.append(moment)
-                asked_s = longest_retry_after(values, date=date, now=self.now())
-                self.limiter.record_response(permit, status, asked_s)
-                if asked_s is not None:
-                    wait = Wait.until(HOST, asked_s, self.now())
+                    self.not_before.append(moment)
+                retry_after_s = longest_retry_after(values, date=date, now=self.now())
+                self.limiter.record_response(permit, status, retry_after_s)
+                if retry_after_s is not None:
+                    wait = Wait.until(HOST, retry_after_s, self.now())
                     self.ledger.note_wait(wait)
                     if wait.is_long:  # the crawl ends
                         self.process += 1
@@ -221,7 +221,9 @@ class World:
 
     def check(self, kind: str) -> None:
         self.sent += 1
-        assert all(self.clock.now_s >= moment for moment in self.told), "Retry-After was undercut"
+        assert all(self.clock.now_s >= moment for moment in self.not_before), (
+            "Retry-After was undercut"
+        )
         if kind == "api":
             assert self.clock.now_s - self.last_api_s >= 1.0 or self.is_after_a_kill()
             self.last_api_s = self.clock.now_s

@@ -17,9 +17,7 @@ Row = tuple[int, str, str, int, str | None]
 ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     "apkawa_booru-rs/danbooru_posts.json": (
         "danbooru_donmai",
-        [
-            (6148687, "35285a88", "general", 25, "pending"),
-        ],
+        [(6148687, "35285a88", "general", 25, "pending")],
     ),
     "apkawa_booru-rs/gelbooru_dapi_post.json": (
         "gelbooru_com",
@@ -31,9 +29,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "apkawa_booru-rs/gelbooru_v0.2_post_id.json": (
         "safebooru_org",
-        [
-            (4296456, "e0b8bce4", "general", 22, None),
-        ],
+        [(4296456, "e0b8bce4", "general", 22, None)],
     ),
     "apkawa_booru-rs/konachan_post.json": (
         "konachan",
@@ -51,9 +47,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "apkawa_booru-rs/moebooru_post_id.json": (
         "konachan",
-        [
-            (354323, "e53d6e7c", "general", 6, None),
-        ],
+        [(354323, "e53d6e7c", "general", 6, None)],
     ),
     "apkawa_booru-rs/myimouto_post.json": (
         "konachan",
@@ -62,10 +56,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
             (543958, "7ec09d7a", "general", 25, "tag_comic"),
         ],
     ),
-    "bionus_imgbrd-grabber/danbooru_posts_2016.xml": (
-        "danbooru_donmai",
-        "post 2434967: md5 is ",
-    ),
+    "bionus_imgbrd-grabber/danbooru_posts_2016.xml": ("danbooru_donmai", "post 2434967: md5 is "),
     "bionus_imgbrd-grabber/danbooru_tags_2017.json": (
         "danbooru_donmai",
         "record 1429147 has none of file_url",
@@ -88,9 +79,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "danbooru.donmai.us/DERIVED_post_banned_no_url.json": (
         "danbooru_donmai",
-        [
-            (9969513, "", "general", 16, "banned"),
-        ],
+        [(9969513, "", "general", 16, "banned")],
     ),
     "danbooru.donmai.us/error_422_tag_limit.json": (
         "danbooru_donmai",
@@ -98,9 +87,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "danbooru.donmai.us/post_9969513_2025.json": (
         "danbooru_donmai",
-        [
-            (9969513, "bd6cde0e", "general", 16, None),
-        ],
+        [(9969513, "bd6cde0e", "general", 16, None)],
     ),
     "danbooru.donmai.us/posts_2020_10.json": (
         "danbooru_donmai",
@@ -139,22 +126,15 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
             (6285839, "76823069", "general", 28, "tag_animated"),
         ],
     ),
-    "danbooru.donmai.us/tags.json": (
-        "danbooru_donmai",
-        "record 566835 has none of file_url",
-    ),
+    "danbooru.donmai.us/tags.json": ("danbooru_donmai", "record 566835 has none of file_url"),
     "gelbooru.com/dapi_empty_no_post_key.json": ("gelbooru_com", []),
     "gelbooru.com/dapi_json1_post_14970719_2026.json": (
         "gelbooru_com",
-        [
-            (14970719, "da5619f7", "general", 6, None),
-        ],
+        [(14970719, "da5619f7", "general", 6, None)],
     ),
     "konachan.net/post_334771_s_2021.json": (
         "konachan",
-        [
-            (334771, "0a8bbd7c", "general", 10, None),
-        ],
+        [(334771, "0a8bbd7c", "general", 10, None)],
     ),
     "safebooru.donmai.us/posts_2026-10_trimmed.json": (
         "safebooru_donmai",
@@ -170,21 +150,15 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "safebooru.org/dapi_json1_post_6077620_2025.json": (
         "safebooru_org",
-        [
-            (6077620, "563c6fbe", "general", 42, None),
-        ],
+        [(6077620, "563c6fbe", "general", 42, None)],
     ),
     "single_posts/danbooru_2016_g_no_humans.json": (
         "danbooru_donmai",
-        [
-            (2552401, "278c8023", "general", 29, "tag_animated"),
-        ],
+        [(2552401, "278c8023", "general", 29, "tag_animated")],
     ),
     "single_posts/danbooru_2025.json": (
         "danbooru_donmai",
-        [
-            (9969513, "bd6cde0e", "general", 16, None),
-        ],
+        [(9969513, "bd6cde0e", "general", 16, None)],
     ),
     "single_posts/gelbooru_dapi_tag_2024.json": (
         "gelbooru_com",
@@ -192,9 +166,7 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "single_posts/safebooru_org_dapi_2025.json": (
         "safebooru_org",
-        [
-            (6077620, "563c6fbe", "general", 42, None),
-        ],
+        [(6077620, "563c6fbe", "general", 42, None)],
     ),
     "single_posts/safebooru_org_dapi_tag_2026.xml": (
         "safebooru_org",
@@ -202,18 +174,10 @@ ANSWERS: dict[str, tuple[str, list[Row] | str]] = {
     ),
     "single_posts/yandere_post_2025.json": (
         "yandere",
-        [
-            (1223391, "3a453ffa", "general", 13, None),
-        ],
+        [(1223391, "3a453ffa", "general", 13, None)],
     ),
-    "single_posts/yandere_tag_2026.json": (
-        "yandere",
-        "record 2341 has none of file_url",
-    ),
-    "single_posts/zerochan_2025.json": (
-        "danbooru_donmai",
-        "record 4585899 has none of file_url",
-    ),
+    "single_posts/yandere_tag_2026.json": ("yandere", "record 2341 has none of file_url"),
+    "single_posts/zerochan_2025.json": ("danbooru_donmai", "record 4585899 has none of file_url"),
 }
 
 
@@ -241,7 +205,7 @@ def test_a_recorded_answer_gives_its_posts_or_its_refusal(real_data: Path, name:
     for post in BOARDS[site.family].parse(body, site):
         reason = drop_reason(post, Takedowns(), excluded=site.excluded_tags)
         if reason is None and not site.allows(str(post.file_url)):
-            reason = "host"  # as the middleware says when the picture is asked for
+            reason = "host"  # as the middleware says when the picture is requested
         found.append((post.post_id, (post.md5 or "")[:8], post.rating, len(post.tags), reason))
         assert post.board == site.board
         assert reason in ("banned", "pending") or (post.width and post.height and post.ext)

@@ -81,13 +81,13 @@ def posts_of(crawl: CrawlOf, *sites: str) -> list[dict[str, Any]]:
 def test_refresh_and_backfill_resume_and_then_nothing_is_fetched(
     tmp_path: Path, family: str
 ) -> None:
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
     slow = False
 
     @web.middleware
     async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith("/media"):
-            asked[request.path] += 1
+            requested[request.path] += 1
             await asyncio.sleep(0.1 if slow else 0)
         return await handler(request)
 
@@ -113,8 +113,8 @@ def test_refresh_and_backfill_resume_and_then_nothing_is_fetched(
         board.now_serves(tiny_collection([*older, *newer, *newest]))
         crawl(site="mine")
         assert numbers_of(crawl) == list(range(101, 180))
-        assert len(asked) == 79
-        assert sum(asked.values()) <= 79 + 4  # what was on its way when the crawl was killed
+        assert len(requested) == 79
+        assert sum(requested.values()) <= 79 + 4  # what was on its way when the crawl was killed
 
         again = crawl(site="mine")
         assert (again["seen"], again["media_requests"]) == (0, 0)
@@ -184,7 +184,7 @@ def test_a_picture_on_three_boards_is_one_blob_and_three_rows_and_is_taken_down_
         assert posts_of(crawl, *sites) == left
 
 
-def test_a_board_that_brings_what_another_was_asked_to_take_down_loses_both(
+def test_a_board_that_brings_what_another_must_take_down_loses_both(
     tmp_path: Path,
 ) -> None:
     with serve_collection(tiny_collection([1, 2])) as board:

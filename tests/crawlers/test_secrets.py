@@ -80,7 +80,7 @@ def test_no_end_of_a_crawl_tells_a_credential(tmp_path: Path, answer: object) ->
 
     with serving(LittleBoard(answer=note)) as board:
         crawl = crawler(tmp_path, board.url)
-        done = crawl.run("--verbose")  # which tells all that is ever told
+        done = crawl.run("--verbose")  # the most detailed log
     assert KEY in seen  # they were really sent
     assert_nothing_came_to_light(done, crawl.home)
 

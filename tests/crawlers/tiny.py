@@ -8,16 +8,8 @@ import numpy as np
 from PIL import Image
 
 from demo.collection import Collection, Entry, by_kind, md5_of
-
-
-class Bodies:
-    """Bytes in memory."""
-
-    def __init__(self, bodies: Mapping[str, bytes]) -> None:
-        self._bodies = bodies
-
-    def read(self, name: str) -> bytes:
-        return self._bodies[name]
+from tests.demo.made_entries import made_entry
+from tests.demo.tiny_posts import InMemory
 
 
 def tiny_picture(number: int) -> bytes:
@@ -30,19 +22,17 @@ def tiny_picture(number: int) -> bytes:
 
 def tiny_entry(number: int, body: bytes, **changes: Any) -> Entry:
     fields: dict[str, Any] = {
-        "post_id": number,
         "body": f"{number}.png",
         "md5": md5_of(body),
         "ext": "png",
         "size_bytes": len(body),
         "width": 16,
         "height": 16,
-        "rating": "g",
         "tags": by_kind(general=("1girl", "solo"), artist=(f"painter_{number % 7}",)),
         "created_at": 1_790_000_000.0 + number,
         "updated_at": 1_790_000_000.0 + number,
     }
-    return Entry(**(fields | changes))
+    return made_entry(number, **(fields | changes))
 
 
 def tiny_collection(
@@ -54,7 +44,7 @@ def tiny_collection(
         tiny_entry(number, bodies[f"{number}.png"], **(changes or {}).get(number, {}))
         for number in (int(name.removesuffix(".png")) for name in bodies)
     ]
-    return Collection(entries, Bodies(bodies))
+    return Collection(entries, InMemory(bodies))
 
 
 def mixed_collection(count: int) -> Collection:
@@ -75,4 +65,4 @@ def mixed_collection(count: int) -> Collection:
     entries = [
         tiny_entry(number, bodies[f"{number}.png"], **changes.get(number, {})) for number in numbers
     ]
-    return Collection(entries, Bodies(bodies))
+    return Collection(entries, InMemory(bodies))

@@ -167,7 +167,7 @@ def test_picture_smaller_than_the_window_gives_no_face(mode: str, size: tuple[in
     assert boxes(noise, mode) == []
 
 
-def test_face_smaller_than_the_window_cannot_be_asked_for() -> None:
+def test_face_smaller_than_the_window_cannot_be_requested() -> None:
     with pytest.raises(ValueError, match="min_face_px is 20; the cascade's window is 24"):
         LbpDetector(20)
     with pytest.raises(ValueError, match='mode is "quick"; fast or thorough wanted'):

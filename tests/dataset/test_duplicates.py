@@ -3,8 +3,7 @@
 import io
 import tracemalloc
 import zipfile
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,16 @@ from PIL import Image
 from dataset import duplicates
 from dataset.cropping import FaceSettings
 from dataset.decode import decode
-from dataset.duplicates import Hashes, HashIndex, Rule, ThumbFile, repeats
+from dataset.duplicates import (
+    THUMB_BYTES,
+    Hashes,
+    HashIndex,
+    Rule,
+    ThumbFile,
+    repeats,
+    thumb_distance,
+)
 from dataset.faces import crop_shards
-from dataset.likeness import THUMB_BYTES, thumb_distance
 from dataset.merging import overlap
 from dataset.schemas import FACES, read_table
 from tests.dataset.home import Home, png, portrait
@@ -42,16 +48,16 @@ def bits(one: int, two: int) -> int:
 @given(hash_lists, hash_lists, st.integers(0, 11))
 @settings(deadline=None)
 def test_pairs_are_all_pairs_within_the_distance_each_once(
-    held: list[int], asked: list[int], distance: int
+    held: list[int], queries: list[int], distance: int
 ) -> None:
     index = HashIndex(np.array(held, np.uint64))
-    parts = [part.tolist() for part in index.near(np.array(asked, np.uint64), distance)]
+    parts = [part.tolist() for part in index.near(np.array(queries, np.uint64), distance)]
     found = sorted(pair for part in parts for pair in part)
     assert found == [
         [one, two]
         for one in range(len(held))
-        for two in range(len(asked))
-        if bits(held[one], asked[two]) <= distance
+        for two in range(len(queries))
+        if bits(held[one], queries[two]) <= distance
     ]
 
 
@@ -190,17 +196,12 @@ def test_the_real_copies_are_found(real_data: Path, home: Home) -> None:
         ]  # fmt: skip
 
 
-def crops_of(archive: zipfile.ZipFile, names: Sequence[str]) -> list[bytes]:
-    return [archive.read(name) for name in names]
-
-
 def test_few_of_the_real_faces_are_merged(real_data: Path, home: Home) -> None:
     with zipfile.ZipFile(real_data / "faces_labelled.zip") as archive:
         names = [name for name in sorted(archive.namelist()) if name.endswith(".jpg")][:1500]
-        for content in crops_of(archive, names):
-            home.add(content)
+        for name in names:
+            home.add(archive.read(name))
     home.write()
-    executor: Executor
     with ThreadPoolExecutor(2) as executor:
         made = crop_shards(home.store, FaceSettings(cropped=True), executor)
     assert made.dropped.get("near_duplicate", 0) <= 0.01 * len(names)

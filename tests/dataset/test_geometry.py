@@ -50,7 +50,7 @@ def test_square_lies_inside_wherever_it_fits(case: tuple[Box, int, int], expand:
 
 
 @given(boxes(), st.integers(1, 64))
-def test_cut_gives_the_asked_size_for_every_square(
+def test_cut_gives_the_requested_size_for_every_square(
     case: tuple[Box, int, int], side_px: int
 ) -> None:
     box, width, height = case

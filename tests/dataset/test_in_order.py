@@ -73,7 +73,7 @@ def test_no_more_than_the_bound_are_under_way() -> None:
     assert taken == 1000
 
 
-def test_failing_key_is_left_out_and_the_next_goes_on() -> None:
+def test_failing_key_is_left_out_and_the_next_continues() -> None:
     with ThreadPoolExecutor(2) as pool:
         tasks = (("a" if n < 5 else "b", (n,)) for n in range(8))
         work = InOrder(pool, failing, tasks, in_flight=3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.decode import Picture
-from dataset.likeness import (
+from dataset.duplicates import (
     BRIGHTNESS_GAIN,
     THUMB_BYTES,
     coarse,

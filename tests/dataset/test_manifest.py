@@ -130,7 +130,7 @@ def test_a_blob_stands_in_one_split_and_stays_in_eval_as_it_grows(
         assert not (small == "eval" and large == "train")
 
 
-def test_split_has_the_asked_part() -> None:
+def test_split_has_the_requested_part() -> None:
     blobs = np.random.default_rng(0).bytes(32 * 4000).hex()
     splits = [split_of(blobs[start : start + 64], 0.1) for start in range(0, len(blobs), 64)]
     assert splits.count("eval") / len(splits) == pytest.approx(0.1, abs=0.02)
@@ -250,7 +250,7 @@ def test_touched_pack_is_read_and_stays(ready: Home) -> None:
         assert len(pack(ready.store, made, "eval", resolution_px=32).images) == made.eval_rows
 
 
-def test_interrupted_pack_goes_on_where_it_stopped(
+def test_interrupted_pack_resumes_where_it_stopped(
     ready: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)

@@ -4,16 +4,16 @@ import threading
 
 import pytest
 
-from dataset.memory import Room
+from dataset.memory import ByteBudget
 
 
 def test_no_more_than_the_room_is_in_use_at_once() -> None:
-    room, lock = Room(10), threading.Lock()
+    budget, lock = ByteBudget(10), threading.Lock()
     in_use, most = 0, 0
 
     def take(part: int) -> None:
         nonlocal in_use, most
-        with room.taking(part):
+        with budget.reserved(part):
             with lock:
                 in_use += part
                 most = max(most, in_use)
@@ -28,21 +28,21 @@ def test_no_more_than_the_room_is_in_use_at_once() -> None:
         thread.join(timeout=20)
     assert 0 < most <= 10
     assert in_use == 0
-    with room.taking(10):  # all of it is there again
+    with budget.reserved(10):  # all of it is there again
         pass
 
 
 def test_a_large_part_is_not_passed_by_small_ones_for_ever() -> None:
-    room, order = Room(10), list[str]()
+    budget, order = ByteBudget(10), list[str]()
     holding, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with room.taking(4):
+        with budget.reserved(4):
             holding.set()
             let_go.wait(10)
 
     def take(name: str, part: int) -> None:
-        with room.taking(part):
+        with budget.reserved(part):
             order.append(name)
 
     first = threading.Thread(target=hold)
@@ -50,7 +50,7 @@ def test_a_large_part_is_not_passed_by_small_ones_for_ever() -> None:
     holding.wait(10)
     large = threading.Thread(target=take, args=("large", 10))
     large.start()
-    while not room.has_waiting:
+    while not budget.has_waiting:
         threading.Event().wait(0.001)
     small = threading.Thread(target=take, args=("small", 1))
     small.start()
@@ -63,13 +63,13 @@ def test_a_large_part_is_not_passed_by_small_ones_for_ever() -> None:
 
 
 def test_a_part_comes_back_after_an_error() -> None:
-    room = Room(3)
-    with pytest.raises(RuntimeError), room.taking(3):
+    budget = ByteBudget(3)
+    with pytest.raises(RuntimeError), budget.reserved(3):
         raise RuntimeError
-    with room.taking(3):
+    with budget.reserved(3):
         pass
 
 
 def test_a_part_beyond_the_room_is_refused_not_waited_for() -> None:
-    with pytest.raises(ValueError, match="11 of a room of 10"), Room(10).taking(11):
+    with pytest.raises(ValueError, match="11 of a budget of 10"), ByteBudget(10).reserved(11):
         pass

@@ -8,7 +8,7 @@ import time
 
 import psutil
 
-WAITING = "import sys, time; from dataset.parent import end_with_parent; {call}; time.sleep(30)"
+WAITING = "import sys, time; from dataset.compute import end_with_parent; {call}; time.sleep(30)"
 STARTING = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {WAITING.format(call="end_with_parent()")!r}])

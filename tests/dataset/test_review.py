@@ -10,7 +10,7 @@ from PIL import Image
 from dataset.cropping import FaceSettings
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, UsageError
 from dataset.faces import FacesTable, crop_shards
-from dataset.rejects import read_rejects
+from dataset.policy import read_rejects
 from dataset.review import (
     HEAD,
     contact_page,

@@ -67,20 +67,20 @@ def test_a_file_that_is_not_json_is_named_with_its_line(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "the disk is full; free some space and run the same command again"),
         (errno.EROFS, "it is read-only; set OMOKAGE_HOME to a folder that can be written"),
     ],
 )
 def test_a_full_or_read_only_disk_is_explained_and_leaves_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
 ) -> None:
     def failing(_handle: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(StoreError, match=told):
+    with pytest.raises(StoreError, match=message):
         Store(tmp_path).write_bytes("file", b"content")
     assert list(tmp_path.iterdir()) == []
 

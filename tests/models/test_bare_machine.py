@@ -14,7 +14,6 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from dataset import plain_png
 from dataset.decode import decode
 
 pytestmark = pytest.mark.slow
@@ -193,5 +192,5 @@ def test_a_png_has_the_same_pixels_without_pyspng(
     content = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(content, "PNG")
     quick = decode(content.getvalue(), where="a.png")
-    monkeypatch.setattr(plain_png, "pyspng", None)
+    monkeypatch.setattr("dataset.decode.pyspng", None)
     assert np.array_equal(decode(content.getvalue(), where="a.png"), quick)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dataset.machine import MachineLabels
+from dataset.facetags import MachineLabels
 from dataset.manifest import build_manifest, read_split
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table
 from dataset.store import Store

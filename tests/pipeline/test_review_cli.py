@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from dataset.cropping import FaceSettings
 from dataset.errors import UsageError
 from dataset.faces import crop_shards
-from dataset.rejects import read_rejects
+from dataset.policy import read_rejects
 from dataset.store import Store
 from pipeline.cli import cli
 from tests.dataset.home import Home, png, portrait

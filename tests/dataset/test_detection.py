@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dataset.detection import Found, box_within, one_a_face, scaled
-from dataset.detection_windows import (
+from dataset.detection import (
     NEAR,
+    Found,
     Windows,
     agreeing,
+    box_within,
     clustered,
-    mean_of,
     mirrored,
     moved,
-    no_windows,
+    one_a_face,
+    scaled,
 )
 from dataset.geometry import Box
 
@@ -48,10 +49,6 @@ def test_windows_on_two_faces_make_two_groups() -> None:
     assert (second.x, second.y, second.side) == pytest.approx(tuple(two.mean(axis=0)))
 
 
-def test_no_windows_make_no_group() -> None:
-    assert clustered(no_windows()) == []
-
-
 @given(WINDOWS, NUMBER, NUMBER, st.floats(24, 200))
 def test_windows_that_agree_are_near_and_of_like_side(
     windows: Windows, x: float, y: float, side: float
@@ -60,11 +57,6 @@ def test_windows_that_agree_are_near_and_of_like_side(
     assert (np.hypot(near[:, 0] - x, near[:, 1] - y) < NEAR * np.minimum(near[:, 2], side)).all()
     same = np.array([[x, y, side]])
     assert len(agreeing(np.concatenate([windows, same]), x, y, side)) == len(near) + 1
-
-
-@given(WINDOWS, st.floats(1, 900))
-def test_mirroring_twice_gives_the_same_windows(windows: Windows, width: float) -> None:
-    np.testing.assert_allclose(mirrored(mirrored(windows, width), width), windows, atol=1e-6)
 
 
 @given(arrays.arrays(bool, (20, 30)), st.integers(0, 29), st.integers(0, 19))
@@ -80,11 +72,6 @@ def test_windows_of_a_resized_part_come_back_to_the_picture(
 ) -> None:
     seen = (windows - np.array([x, y, 0])) * scale
     np.testing.assert_allclose(moved(seen, x, y, scale=scale), windows, atol=1e-6)
-
-
-@given(WINDOWS.filter(len))
-def test_mean_counts_its_windows(windows: Windows) -> None:
-    assert mean_of(windows).hits == len(windows)
 
 
 @given(EDGE, EDGE, st.floats(0, 600), st.floats(0, 600))
