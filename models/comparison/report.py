@@ -95,8 +95,8 @@ def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome],
 
 
 def _difference(one: Outcome, *, with_preset: bool) -> str:
-    told = [f"`{text}`" for text in one["own"]]
-    return ", ".join([f"`{one['preset']}`", *told] if with_preset else told)
+    overrides = [f"`{text}`" for text in one["own"]]
+    return ", ".join([f"`{one['preset']}`", *overrides] if with_preset else overrides)
 
 
 def _distance(one: Outcome) -> str:
@@ -131,7 +131,7 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     if not done:
         return ""
     first = done[0]
-    told = [
+    sentences = [
         f"`{first['metric']}` is the distance to the eval split, less is better, on "
         f"{first['fakes']:,} fakes"
         + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
@@ -147,11 +147,11 @@ def _notes(entrants: Sequence[Outcome]) -> str:
         if any(name in one for one in done)
     ]
     if ceilings:
-        told.append(f"Real training pictures reach {', '.join(ceilings)}.")
-    told += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
+        sentences.append(f"Real training pictures reach {', '.join(ceilings)}.")
+    sentences += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
     if any(one["protocol_digest"] != first["protocol_digest"] for one in done):
-        told.append("Not all were measured by one protocol: measure them again to compare.")
-    return " ".join(told)
+        sentences.append("Not all were measured by one protocol: measure them again to compare.")
+    return " ".join(sentences)
 
 
 def _of_reals(done: Sequence[Outcome], name: str, form: str) -> str:

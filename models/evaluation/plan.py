@@ -120,7 +120,7 @@ def shared_labels(manifest: Sequence[str], known: Sequence[str]) -> list[str]:
     return shared
 
 
-def asked_of(rows: Rows, manifest: Sequence[str], known: Sequence[str]) -> Rows:
+def labels_for_generator(rows: Rows, manifest: Sequence[str], known: Sequence[str]) -> Rows:
     """Brings label rows [n,L] of the manifest into a generator's order: [n,known].
 
     A label that the manifest has not is asked for nowhere.
@@ -187,7 +187,7 @@ def plan_evaluation(
     for repeat in range(protocol.repeats):  # each with labels and seeds of its own
         start = protocol.seed + repeat * protocol.fakes
         rows = typical_labels(reals["eval"].labels, protocol.fakes, start)
-        asked = asked_of(rows, manifest.labels, known)
+        asked = labels_for_generator(rows, manifest.labels, known)
         seeds = range(start, start + protocol.fakes)
         labels.append(rows)
         repeats.append(FakeSet(f"repeat-{repeat}", asked, seeds, protocol.psi))
@@ -245,4 +245,4 @@ def _flip_set(
     flat = np.concatenate([side for pair in pairs for side in pair])
     first = protocol.seed
     seeds = [*range(first, first + count)] * (2 * len(shared))
-    return FakeSet("flips", asked_of(flat, shared, known), seeds)
+    return FakeSet("flips", labels_for_generator(flat, shared, known), seeds)
