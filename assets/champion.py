@@ -9,16 +9,14 @@ from PIL import Image
 
 from assets.evaluation import evaluate
 from assets.generator import CURRENT
-from assets.previews import inline
-from assets.reporting import OWNERS, Stopwatch, plain_failures
+from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from models.registry.client import TrackingClient
-from models.registry.evaluations import Measuring, Terms
 from models.registry.gate import MeasuredVersion
+from models.registry.pages import SHEET, generator_sheet
 from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folder, promote
-from models.registry.register import VersionEntry, register_version
-from models.registry.sheets import SHEET, generator_sheet
+from models.registry.versions import Measuring, Terms, VersionEntry, register_version
 
 
 @dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)

@@ -12,8 +12,7 @@ import dagster as dg
 from PIL import Image
 
 from assets.evaluation import evaluate
-from assets.previews import inline
-from assets.reporting import OWNERS, plain_failures
+from assets.reporting import OWNERS, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource
 from assets.resources.tracking import INTERRUPTS
 from dataset.errors import ConfigError, TrainingError
@@ -197,7 +196,7 @@ def _log_labels(
     store: Store, tracking: TrackingClient, plan: dict[str, Any], run_id: str, *, out: str
 ) -> None:
     """Draws one hair colour after the other; into the entrant's folder and its MLflow run."""
-    from models.comparison.pictures import label_table
+    from models.comparison.report import label_table
 
     labels, rows = _eval_rows(store, plan["manifest"])
     table = label_table(store.url(f"{out}/generator"), rows, labels)
@@ -238,8 +237,7 @@ def _pictures(store: Store, folder: str, result: dict[str, Any]) -> dict[str, by
     """Draws and writes curves and grids; leaves out what there is nothing to show of."""
     from assets.charts import comparison_png
     from models.comparison.outcomes import MEASURED
-    from models.comparison.pictures import side_by_side
-    from models.comparison.report import CURVES, GRIDS
+    from models.comparison.report import CURVES, GRIDS, side_by_side
 
     made = {}
     if any(one["curve"] for one in result["entrants"]):

@@ -3,8 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.previews import blob_sheet, inline
-from assets.reporting import OWNERS, plain_failures, reasons, tags_of
+from assets.reporting import OWNERS, blob_sheet, inline, plain_failures, reasons, tags_of
 from assets.resources import ChildProcess, StoreResource
 from crawlers.ledger import Ledger
 from crawlers.sites import Site

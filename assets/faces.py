@@ -7,8 +7,16 @@ from PIL import Image
 from pydantic import Field
 
 from assets.lineage import FACES_LINEAGE
-from assets.previews import contact_sheet, inline
-from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, reasons, tags_of
+from assets.reporting import (
+    OWNERS,
+    Stopwatch,
+    column_schema,
+    contact_sheet,
+    inline,
+    plain_failures,
+    reasons,
+    tags_of,
+)
 from assets.resources import ComputeResource, StoreResource
 from dataset.faces import FaceSettings, crop_shards
 from dataset.schemas import FACES

@@ -7,8 +7,7 @@ from PIL import Image
 from pydantic import Field
 
 from assets.lineage import machine_labels_lineage
-from assets.previews import inline
-from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, tags_of
+from assets.reporting import OWNERS, Stopwatch, column_schema, inline, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource
 from dataset.errors import ConfigError
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema

@@ -7,12 +7,13 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from assets.lineage import POSTS_LINEAGE
-from assets.previews import blob_sheet, inline
 from assets.reporting import (
     OWNERS,
     Stopwatch,
+    blob_sheet,
     boards_table,
     column_schema,
+    inline,
     plain_failures,
     reasons,
     tags_of,

@@ -15,8 +15,7 @@ from assets.champion import champion
 from assets.checks import table_checks
 from assets.comparison import comparison
 from assets.crawl import crawl_asset
-from assets.evaluation import evaluation
-from assets.evaluation_checks import evaluation_checks
+from assets.evaluation import evaluation, evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
 from assets.labels import labels

@@ -9,13 +9,12 @@ from PIL import Image
 from pydantic import Field
 
 from assets.evaluation import evaluate
-from assets.previews import inline
-from assets.reporting import plain_failures
+from assets.reporting import inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from models.registry.evaluations import on_todays_terms
+from models.registry.pages import champion_sheet
 from models.registry.promotion import (
     CHAMPION,
     Outcome,
@@ -26,7 +25,7 @@ from models.registry.promotion import (
     rollback,
     wanted_version,
 )
-from models.registry.sheets import champion_sheet
+from models.registry.versions import on_todays_terms
 
 
 class PromoteConfig(dg.Config):

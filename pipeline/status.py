@@ -9,9 +9,8 @@ from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
 from dataset.store import Store
-from models.registry.model_page import distance_in_words
+from models.registry.pages import SHEET, distance_in_words
 from models.registry.promotion import CHAMPION
-from models.registry.sheets import SHEET
 from pipeline.build import resources
 from pipeline.settings import Settings
 

@@ -1,9 +1,20 @@
-"""The report of a comparison in words: results, best first, and the Markdown of them."""
+"""The report of a comparison: Markdown, learning curves, and grids of samples."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
 from models.comparison.outcomes import MEASURED
+from models.families.base import GeneratorNet
+from models.io.generators import load_generator
+from models.labels import Rows, typical_labels
+from models.metrics.label_control import hair_labels
+from models.sampling.draw import draw, grid, titled
+from models.sampling.tables import swap_table
 
 CURVES, GRIDS = "curves.png", "grids.jpg"
 Outcome = Mapping[str, Any]
@@ -84,8 +95,8 @@ def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome],
 
 
 def _difference(one: Outcome, *, with_preset: bool) -> str:
-    told = [f"`{text}`" for text in one["own"]]
-    return ", ".join([f"`{one['preset']}`", *told] if with_preset else told)
+    overrides = [f"`{text}`" for text in one["own"]]
+    return ", ".join([f"`{one['preset']}`", *overrides] if with_preset else overrides)
 
 
 def _distance(one: Outcome) -> str:
@@ -120,7 +131,7 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     if not done:
         return ""
     first = done[0]
-    told = [
+    sentences = [
         f"`{first['metric']}` is the distance to the eval split, less is better, on "
         f"{first['fakes']:,} fakes"
         + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
@@ -136,11 +147,11 @@ def _notes(entrants: Sequence[Outcome]) -> str:
         if any(name in one for one in done)
     ]
     if ceilings:
-        told.append(f"Real training pictures reach {', '.join(ceilings)}.")
-    told += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
+        sentences.append(f"Real training pictures reach {', '.join(ceilings)}.")
+    sentences += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
     if any(one["protocol_digest"] != first["protocol_digest"] for one in done):
-        told.append("Not all were measured by one protocol: measure them again to compare.")
-    return " ".join(told)
+        sentences.append("Not all were measured by one protocol: measure them again to compare.")
+    return " ".join(sentences)
 
 
 def _of_reals(done: Sequence[Outcome], name: str, form: str) -> str:
@@ -156,3 +167,61 @@ def _faults(entrants: Sequence[Outcome]) -> str:
         for one in entrants
         if one["state"] != MEASURED
     )
+
+
+COLUMNS = 10
+CELL_PX = 64
+GRIDS_BYTES = 170_000  # a picture for a page of documentation
+TABLE_ROWS = 6
+
+
+def side_by_side(folders: Mapping[str, str], rows: Rows, labels: Sequence[str]) -> bytes:
+    """Draws a row an entrant, a column a seed with the labels of a real row; a JPEG's bytes.
+
+    folders: entrant to its generator's address. rows [M,L] of `labels`: a manifest's eval rows.
+    The JPEG is at most GRIDS_BYTES long.
+    """
+    asked = typical_labels(rows, COLUMNS, 0)
+    drawn = []
+    for folder in folders.values():
+        generator = load_generator(folder)
+        pictures = draw(generator, _known(generator, asked, labels), range(COLUMNS))
+        drawn.append(np.stack([_fitted(picture) for picture in pictures]))
+    sheet = titled(grid(np.concatenate(drawn), COLUMNS), list(folders), row_px=CELL_PX)
+    return _jpeg(sheet)
+
+
+def label_table(folder: str, rows: Rows, labels: Sequence[str]) -> Image.Image | None:
+    """Draws the same characters with one hair colour after the other; None without hair labels.
+
+    folder: the generator's address; the other arguments as in `side_by_side`.
+    """
+    generator = load_generator(folder)
+    known, own = generator.spec.labels, _known(generator, rows, labels)
+    frequent = sorted(hair_labels(known), key=lambda column: -own[:, column].sum())[:TABLE_ROWS]
+    if not frequent:
+        return None
+    columns = max(4, 8 * 64 // generator.spec.resolution_px)
+    return swap_table(generator, own, [known[column] for column in frequent], seeds=range(columns))
+
+
+def _known(generator: GeneratorNet, rows: Rows, labels: Sequence[str]) -> Rows:
+    """Returns the columns of the labels that the generator knows, in its order."""
+    columns = [list(labels).index(name) for name in generator.spec.labels]
+    return rows[:, columns]
+
+
+def _fitted(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    side = (CELL_PX, CELL_PX)
+    return np.asarray(Image.fromarray(picture).resize(side, Image.Resampling.LANCZOS))
+
+
+def _jpeg(sheet: Image.Image) -> bytes:
+    """Returns the sheet as a JPEG of at most GRIDS_BYTES: quality goes down first, then size."""
+    while True:
+        for quality in (92, 85, 78, 70, 60):
+            buffer = io.BytesIO()
+            sheet.save(buffer, "JPEG", quality=quality, optimize=True)
+            if buffer.tell() <= GRIDS_BYTES:
+                return buffer.getvalue()
+        sheet = sheet.resize((sheet.width * 3 // 4, sheet.height * 3 // 4))

@@ -18,14 +18,15 @@ from models.evaluation.figures import (
     write_grids,
 )
 from models.evaluation.label_judge import Judge, JudgeConfig, judge_at
-from models.evaluation.plan import EvalPlan, plan_evaluation
-from models.evaluation.progress import EvalProgress, eval_progress
-from models.evaluation.protocol import Protocol
-from models.evaluation.reference import (
+from models.evaluation.plan import (
+    EvalPlan,
     Split,
+    plan_evaluation,
     real_feature_rows,
     reference_stats_at,
 )
+from models.evaluation.progress import EvalProgress, eval_progress
+from models.evaluation.protocol import Protocol
 from models.evaluation.results import (
     SUBSETS,
     Reference,

@@ -13,9 +13,9 @@ from dataset.errors import TrainingError
 from dataset.store import Store
 from models.evaluation.fakes import FakeSet
 from models.evaluation.feature_rows import FeatureRows, Pictures
-from models.evaluation.reference import Split
+from models.evaluation.plan import Split
 from models.families.base import GeneratorNet
-from models.metrics.memorization import Memorization
+from models.metrics.neighbours import Memorization
 from models.metrics.pairwise import blocks, squared_distances
 from models.sampling.draw import CHUNK, grid
 

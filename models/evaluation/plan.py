@@ -1,18 +1,142 @@
-"""The plan of an evaluation: which reals are compared, and which fakes are drawn for it."""
+"""The plan of an evaluation: the packed reals, their statistics, and the fakes to sample."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
 
+from dataset.errors import EmptyStageError, UsageError
 from dataset.labels import appearance
 from dataset.manifest import Manifest
-from dataset.store import Store
+from dataset.packed import Packed, pack
+from dataset.store import Store, digest_of
 from models.evaluation.fakes import FakeSet
+from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, RowFile, file_lock
+from models.evaluation.label_judge import JudgeConfig
+from models.evaluation.progress import EvalProgress
 from models.evaluation.protocol import Protocol
-from models.evaluation.reference import Split, asked_of, shared_labels, split_of
+from models.io.safe_io import parse_tensors
 from models.labels import Rows, typical_labels
+from models.metrics.frechet import ReferenceStats, Statistics
 from models.metrics.label_control import flipped_pairs
+from models.sampling.draw import CHUNK
+from models.training.data import local_store
+
+CACHE = "cache/features"
+_VERSION = 1  # of what a row holds
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Reals of a split: packed pictures, the places [n] of those that are used, their labels."""
+
+    images: npt.NDArray[np.uint8]  # [N,3,R,R], memory-mapped
+    places: npt.NDArray[np.int64]  # [n], ascending
+    labels: Rows  # [n,L], in the manifest's order
+    file: Path  # of their rows
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def pictures(self, rows: npt.NDArray[np.int64] | slice) -> Pictures:
+        """Returns the pictures [k,R,R,3] of some of the n rows."""
+        return np.ascontiguousarray(self.images[self.places[rows]].transpose(0, 2, 3, 1))
+
+
+def split_of(
+    store: Store, manifest: Manifest, protocol: Protocol, split: str, *, side_px: int
+) -> Split:
+    """Packs a split at a side and finds the file of its rows, which may be empty as yet.
+
+    All of the `eval` split is used, of `train` up to `protocol.train_rows`, always the same ones.
+    Raises EmptyStageError if too few pictures are there to be compared with.
+    """
+    packed = pack(store, manifest, split, resolution_px=side_px, into=local_store(store))
+    least = protocol.neighbours + 1
+    if len(packed.images) < least:
+        raise EmptyStageError(
+            f"the {split} split of manifest {manifest.digest[:12]} has {len(packed.images)} "
+            f"pictures; {least} or more are needed to compare with. Crawl more posts."
+        )
+    places = _places(packed, protocol, split)
+    key = {
+        "manifest": manifest.digest,
+        "split": split,
+        "places": len(places),
+        "side_px": side_px,
+        "extractor": protocol.extractor_sha256,
+        "input_px": protocol.input_px,
+        "resizer": protocol.resizer,
+        "thumbnail_px": JudgeConfig.thumbnail_px,
+        "version": _VERSION,
+    }
+    file = local_store(store).make_folder(CACHE) / f"{digest_of(key)}.f32"
+    labels = np.asarray(packed.labels[places], dtype=np.float32)
+    return Split(packed.images, places, labels, file)
+
+
+def real_feature_rows(split: Split, extract: RowExtractor, progress: EvalProgress) -> FeatureRows:
+    """Returns the rows of a split: those that are cached, and the others made now.
+
+    Another process that makes the same ones is waited for.
+    """
+    with file_lock(split.file.with_suffix(".lock")):
+        file = RowFile(split.file, len(split), extract.width, chunk=CHUNK)
+        progress.advance(file.done)
+        while file.done < file.rows:
+            some = slice(file.done, min(file.done + CHUNK, file.rows))
+            file.append(extract(split.pictures(some)))
+            progress.advance(some.stop - some.start)
+    return FeatureRows(file.read(), extract.network.features)
+
+
+def reference_stats_at(store: Store, path: str, make: Callable[[], Statistics]) -> ReferenceStats:
+    """Returns the stats stored at `path`, after decomposing those of `make()` on the first call."""
+    if store.exists(path):
+        held = parse_tensors(store.read_bytes(path), where=store.url(path))
+        return ReferenceStats(**{name: tensor.numpy() for name, tensor in held.items()})
+    made = ReferenceStats.of(make())
+    parts = {name: np.ascontiguousarray(part) for name, part in vars(made).items()}
+    store.write_bytes(path, safetensors.numpy.save(parts))
+    return made
+
+
+def shared_labels(manifest: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns the labels that a generator knows and the manifest has, in the generator's order.
+
+    Raises UsageError if it knows labels and none of them is there.
+    """
+    shared = [name for name in known if name in manifest]
+    if known and not shared:
+        raise UsageError(
+            f"the generator knows {', '.join(known[:5])}{' …' if len(known) > 5 else ''}, and the "
+            f"manifest has none of its {len(known)} labels but {', '.join(manifest[:5])}"
+            f"{' …' if len(manifest) > 5 else ''}: it learnt from another label set. Name its own "
+            "manifest with --manifest."
+        )
+    return shared
+
+
+def labels_for_generator(rows: Rows, manifest: Sequence[str], known: Sequence[str]) -> Rows:
+    """Brings label rows [n,L] of the manifest into a generator's order: [n,known].
+
+    A label that the manifest has not is asked for nowhere.
+    """
+    asked = np.zeros((len(rows), len(known)), dtype=np.float32)
+    for column, name in enumerate(known):
+        if name in manifest:
+            asked[:, column] = rows[:, list(manifest).index(name)]
+    return asked
+
+
+def _places(packed: Packed, protocol: Protocol, split: str) -> npt.NDArray[np.int64]:
+    count = len(packed.images)
+    if split == "eval" or count <= protocol.train_rows:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[: protocol.train_rows])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +187,7 @@ def plan_evaluation(
     for repeat in range(protocol.repeats):  # each with labels and seeds of its own
         start = protocol.seed + repeat * protocol.fakes
         rows = typical_labels(reals["eval"].labels, protocol.fakes, start)
-        asked = asked_of(rows, manifest.labels, known)
+        asked = labels_for_generator(rows, manifest.labels, known)
         seeds = range(start, start + protocol.fakes)
         labels.append(rows)
         repeats.append(FakeSet(f"repeat-{repeat}", asked, seeds, protocol.psi))
@@ -121,4 +245,4 @@ def _flip_set(
     flat = np.concatenate([side for pair in pairs for side in pair])
     first = protocol.seed
     seeds = [*range(first, first + count)] * (2 * len(shared))
-    return FakeSet("flips", asked_of(flat, shared, known), seeds)
+    return FakeSet("flips", labels_for_generator(flat, shared, known), seeds)

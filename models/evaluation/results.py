@@ -19,8 +19,7 @@ from models.metrics.frechet import (
 )
 from models.metrics.kid import kernel_distance
 from models.metrics.label_control import average_precisions, hits
-from models.metrics.memorization import Memorization, memorization
-from models.metrics.precision_recall import precision_recall
+from models.metrics.neighbours import Memorization, memorization, precision_recall
 
 Precisions = npt.NDArray[np.float64]  # [L]
 

@@ -22,6 +22,7 @@ from models.tagger.home import (
     Scored,
     evaluate_at_home,
     stored_scores,
+    table,
     trained_tagger,
 )
 from models.tagger.machine_labels import (
@@ -34,7 +35,6 @@ from models.tagger.machine_labels import (
 )
 from models.tagger.model import LabelModel, load
 from models.tagger.onnx import OnnxTagger
-from models.tagger.report import table
 from models.tagger.scores import Scores
 from models.tagger.train import Progress
 

@@ -14,7 +14,7 @@ from assets.resources import ChildProcess
 from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from models.registry.model_page import distance_in_words
+from models.registry.pages import SHEET, champion_sheet, distance_in_words
 from models.registry.promotion import (
     CHAMPION,
     Outcome,
@@ -24,7 +24,6 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import DONE, Promotion
-from models.registry.sheets import SHEET, champion_sheet
 from pipeline.build import resources
 from pipeline.commands.options import home_option
 from pipeline.promotion_jobs import asked_promotion

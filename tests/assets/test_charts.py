@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from assets.charts import labels_chart, labels_png, lift
-from assets.previews import MAX_BYTES
+from assets.reporting import MAX_BYTES
 from dataset.labels import Cut, LabelsFile
 from dataset.vocabulary import appearance
 

@@ -7,8 +7,13 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from assets.evaluation import labels_table, numbers_of
-from assets.evaluation_checks import label_verdict, memory_verdict, recall_verdict
+from assets.evaluation import (
+    label_verdict,
+    labels_table,
+    memory_verdict,
+    numbers_of,
+    recall_verdict,
+)
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
 from models.evaluation.protocol import protocol_for

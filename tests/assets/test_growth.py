@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from assets.generator import device_in_words
-from assets.growth import Plan, planned
+from assets.generator import Plan, device_in_words, planned
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.presets import preset

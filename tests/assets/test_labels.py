@@ -8,7 +8,7 @@ import pytest
 from assets.labels import labels
 from assets.machine_labels import machine_labels
 from assets.manifest import manifest
-from assets.previews import MAX_BYTES
+from assets.reporting import MAX_BYTES
 from assets.resources import ChildProcess, StoreResource
 from dataset.schemas import manifest_schema
 from dataset.store import Store

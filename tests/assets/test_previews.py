@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets.previews import MAX_BYTES, contact_sheet, inline
+from assets.reporting import MAX_BYTES, contact_sheet, inline
 
 
 def noise(width: int, height: int) -> Image.Image:

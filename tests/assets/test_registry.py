@@ -14,8 +14,8 @@ from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
+from models.registry.pages import champion_sheet, swap_sheet
 from models.registry.promotion import CHAMPION, rollback, wanted_version
-from models.registry.sheets import champion_sheet, swap_sheet
 from tests.models.small_generators import NAMES, small_generator, write_generator
 
 FACTS = {"family": "dcgan64", "commit": "abc1234", "pictures": 1234, "images_seen": 40_000}

@@ -18,7 +18,7 @@ from models.metrics.download import PinnedFile
 from models.metrics.extractors import chunks, efficientnet_lite0, extractor
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
-from models.metrics.precision_recall import precision_recall
+from models.metrics.neighbours import precision_recall
 from tests.models.drawn_heads import drawn_heads
 from tests.models.pinned import pinned_as
 

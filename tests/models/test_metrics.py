@@ -18,8 +18,7 @@ from models.metrics.frechet import (
 )
 from models.metrics.kid import kernel_distance
 from models.metrics.label_control import average_precisions, flip_success
-from models.metrics.memorization import memorization
-from models.metrics.precision_recall import precision_recall
+from models.metrics.neighbours import memorization, precision_recall
 from tests.models.feature_sets import feature_sets, on_disk
 
 FAKES, REALS = feature_sets()

@@ -12,8 +12,7 @@ from demo.painter import draw
 from models.metrics.extractors import Extractor, chunks, extractor
 from models.metrics.frechet import frechet_distance, joint_features, joint_weight, statistics
 from models.metrics.kid import kernel_distance
-from models.metrics.memorization import memorization
-from models.metrics.precision_recall import precision_recall
+from models.metrics.neighbours import memorization, precision_recall
 
 COUNT = 40
 Pictures = npt.NDArray[np.uint8]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
-from models.metrics.precision_recall import precision_recall
+from models.metrics.neighbours import precision_recall
 from tests.models.feature_sets import feature_sets
 
 pytestmark = pytest.mark.usefixtures("torchvision_operators")

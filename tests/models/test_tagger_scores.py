@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.tagger.home import MAX_CHART_BYTES, chart, table
 from models.tagger.model import sigmoid
-from models.tagger.report import MAX_CHART_BYTES, chart, table
 from models.tagger.scores import Scores, average_precision, calibration_error, reliability, score
 from models.tagger.train import fit
 

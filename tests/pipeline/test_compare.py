@@ -15,10 +15,10 @@ from mlflow.entities import Run
 from PIL import Image
 
 from assets.comparison import COMPARISON, FOLDER
-from assets.previews import MAX_BYTES
+from assets.reporting import MAX_BYTES
 from assets.resources import ChildProcess
 from models import evaluate, train
-from models.comparison.pictures import GRIDS_BYTES
+from models.comparison.report import GRIDS_BYTES
 from pipeline.build import build_defs
 from pipeline.cli import cli
 from pipeline.settings import Settings, read_settings

@@ -17,7 +17,6 @@ from assets.evaluation import evaluate
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import RegistryError
 from dataset.store import Store
-from models.registry.evaluations import WEIGHTS, Measuring, Terms
 from models.registry.promotion import (
     CHAMPION,
     PREVIOUS,
@@ -25,6 +24,7 @@ from models.registry.promotion import (
     promote_anyway,
     wanted_version,
 )
+from models.registry.versions import WEIGHTS, Measuring, Terms
 from pipeline.automation.alias_sensor import champion_moved
 from pipeline.cli import cli
 from pipeline.promotion_jobs import champion_sheet_job, promote_job, rollback_job

@@ -15,8 +15,8 @@ from dataset.vocabulary import appearance
 from models.evaluation.evaluate import evaluate
 from models.evaluation.feature_rows import RowFile
 from models.evaluation.label_judge import JudgeConfig, fit_judge, judge_at, thumbnails
+from models.evaluation.plan import labels_for_generator, reference_stats_at, shared_labels
 from models.evaluation.protocol import Protocol, protocol_for
-from models.evaluation.reference import asked_of, reference_stats_at, shared_labels
 from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
 from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS
@@ -119,7 +119,7 @@ def test_labels_are_brought_into_the_generators_order_and_unknown_ones_not_asked
     rows = np.array([[1, 0, 1]], dtype=np.float32)
     known = ("c", "z", "a")
     assert shared_labels(["a", "b", "c"], known) == ["c", "a"]
-    assert asked_of(rows, ["a", "b", "c"], known).tolist() == [[1, 0, 1]]
+    assert labels_for_generator(rows, ["a", "b", "c"], known).tolist() == [[1, 0, 1]]
     assert shared_labels(["a"], ()) == []
     with pytest.raises(UsageError, match="the generator knows x, y, and the manifest has none"):
         shared_labels(["a", "b"], ("x", "y"))

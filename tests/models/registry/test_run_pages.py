@@ -11,7 +11,7 @@ from dataset.manifest import Manifest, load_manifest
 from dataset.store import Store
 from models.presets import preset
 from models.registry.client import TrackingClient
-from models.registry.run_pages import CURVES, NOTE, describe, run_url, training_note
+from models.registry.pages import CURVES, NOTE, describe, run_url, training_note
 from tests.models.conftest import LABELS, write_manifest
 
 
