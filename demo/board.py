@@ -20,11 +20,19 @@ from aiohttp.typedefs import Middleware
 from tqdm import tqdm
 
 from demo import media, pages
+from demo.api import danbooru, gelbooru02, moebooru
+from demo.api.search import RefusedError, as_int
 from demo.collection import Collection, CollectionError, md5_of
-from demo.derived import DerivedPictures
-from demo.dialects import RefusedError, as_int, danbooru, gelbooru02, moebooru
 from demo.drawn import drawn_collection
-from demo.faults import DEFAULT_IN_A_ROW, KINDS, FaultPlan, FaultPlanError, Faults, read_rates
+from demo.fault_injection import (
+    DEFAULT_IN_A_ROW,
+    KINDS,
+    FaultPlan,
+    FaultPlanError,
+    Faults,
+    read_rates,
+)
+from demo.media import DerivedPictures
 from demo.pictures import pictures_collection
 
 DEFAULT_PORT = 4650

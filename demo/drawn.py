@@ -24,17 +24,20 @@ from PIL import Image
 
 from demo.collection import (
     EPOCH_S,
+    REFUSALS,
+    SPOILERS,
     YEAR_S,
     Collection,
     CollectionError,
     Entry,
     FolderBodies,
+    Refusal,
     by_kind,
+    ext_of,
     md5_of,
     write_atomically,
 )
 from demo.encode import STILLS, encode_animation, encode_still
-from demo.refusals import REFUSALS, SPOILERS, Refusal, ext_of
 
 OnProgress = Callable[[int, int], None]
 
@@ -79,7 +82,7 @@ def drawn_collection(
     """Paints (or finds already painted) `count` posts and makes their records.
 
     The same painter, count and seed give the same collection, and a larger count the same posts
-    and newer ones. Some 9 in 10 are ordinary; the others are the kinds of `demo.refusals`, each
+    and newer ones. Some 9 in 10 are ordinary; the others are the kinds of `demo.collection`, each
     of them among the first 58 posts.
     `workers` is the number of painting processes (default: the machine's cores, at most 8);
     with 1 it paints in this process. `on_progress` is called with how many files stand and how

@@ -5,9 +5,9 @@ from __future__ import annotations
 from html import escape
 from urllib.parse import urlencode
 
+from demo.api import danbooru
+from demo.api.search import page_of, parse_query, search, shard
 from demo.collection import RATINGS, TAG_KINDS, Collection, Entry
-from demo.dialects import danbooru, page_of, shard
-from demo.search import parse_query, search
 
 PAGE_SIZE = 60
 _STYLE = (

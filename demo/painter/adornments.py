@@ -2,10 +2,9 @@
 
 from math import cos, pi, sin
 
-from demo.painter.canvas import Pen
+from demo.painter.canvas import Pen, Points, bezier, ellipse, lock, loop, moved, points, spline
 from demo.painter.colours import RGB, Tone, mix, tone
-from demo.painter.curves import Points, bezier, ellipse, lock, loop, moved, points, spline
-from demo.painter.eyes import EYE_Y, eye_shape
+from demo.painter.head import EYE_Y, eye_shape
 from demo.painter.traits import Character
 
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from demo.painter.canvas import Pen
+from demo.painter.canvas import Pen, Points, bezier, ellipse, loop, moved, points, spline
 from demo.painter.colours import Tone, mix, tone
-from demo.painter.curves import Points, bezier, ellipse, loop, moved, points, spline
 from demo.painter.traits import Character
 
 SHOULDER = [

@@ -2,9 +2,8 @@
 
 from random import Random
 
-from demo.painter.canvas import Pen
+from demo.painter.canvas import Lock, Pen, Points, bezier, lock, moved, points, spline
 from demo.painter.colours import RGB, Tone, tone
-from demo.painter.curves import Lock, Points, bezier, lock, moved, points, spline
 from demo.painter.traits import Character
 
 FALL = {"short_hair": 1.12, "medium_hair": 1.75, "long_hair": 3.6, "very_long_hair": 5.4}

@@ -322,3 +322,76 @@ def _staged_pair(rng: Random, pair: list[Character]) -> tuple[int, int, tuple[Pl
         y = min(top + rng.uniform(0.0, 0.2) * height, height - 2.4 * size)
         placed.append(Placement(who, width * (share + rng.uniform(-0.03, 0.03)), y, size))
     return width, height, tuple(placed)
+
+
+APPEARANCE_TAGS: frozenset[str] = frozenset(
+    {
+        *HAIR_COLOURS,
+        *EYE_COLOURS,
+        *LENGTHS,
+        *(tag for tag in (*EARS, *HATS, *ORNAMENTS) if tag != "none"),
+        "ahoge",
+        "animal_ears",
+        "blunt_bangs",
+        "braid",
+        "glasses",
+        "hair_ornament",
+        "hat",
+        "parted_bangs",
+        "ponytail",
+        "twintails",
+    }
+)
+EXPRESSION_TAGS: frozenset[str] = frozenset(
+    {
+        ":o",
+        "blush",
+        "closed_eyes",
+        "closed_mouth",
+        "frown",
+        "grin",
+        "looking_at_viewer",
+        "one_eye_closed",
+        "open_mouth",
+        "smile",
+    }
+)
+CLOTHES_TAGS: frozenset[str] = frozenset({*OUTFITS, "neckerchief", "sailor_collar", "turtleneck"})
+COUNT_TAGS: frozenset[str] = frozenset(
+    {"1girl", "2girls", "multiple_girls", "no_humans", "portrait", "solo", "upper_body"}
+)
+MEDIUM_TAGS: frozenset[str] = frozenset(
+    {
+        "4koma",
+        "comic",
+        "greyscale",
+        "lineart",
+        "monochrome",
+        "sketch",
+        "speech_bubble",
+        "white_background",
+    }
+)
+PLACE_TAGS: frozenset[str] = frozenset(
+    {
+        *(tag for tags in BACKDROP_TAGS.values() for tag in tags),
+        "beach",
+        "building",
+        "city_lights",
+        "cityscape",
+        "flower",
+        "food",
+        "fruit",
+        "hill",
+        "horizon",
+        "moon",
+        "ocean",
+        "scenery",
+        "still_life",
+        "tree",
+        "vase",
+    }
+)
+TAGS: frozenset[str] = (
+    APPEARANCE_TAGS | EXPRESSION_TAGS | CLOTHES_TAGS | COUNT_TAGS | MEDIUM_TAGS | PLACE_TAGS
+)

@@ -16,7 +16,7 @@ from crawlers.ledger import Ledger
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store, blob_path
 from demo.collection import Collection, md5_of
-from demo.faults import KINDS, FaultPlan, Faults
+from demo.fault_injection import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import QUICK, CrawlOf
 from tests.demo.tiny_posts import REASONS, tiny_collection

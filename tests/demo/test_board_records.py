@@ -9,8 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from demo.api import danbooru, gelbooru02, moebooru
+from demo.api.search import RefusedError
 from demo.collection import by_kind
-from demo.dialects import RefusedError, danbooru, gelbooru02, moebooru
 from tests.demo.made_entries import made_collection, made_entry
 
 CDN = "http://127.0.0.1/media"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demo.api import danbooru, gelbooru02, moebooru
+from demo.api.search import Grammar, Numbers, RefusedError, parse_numbers, parse_query, search
 from demo.collection import Collection, by_kind
-from demo.dialects import RefusedError, danbooru, gelbooru02, moebooru
-from demo.search import Grammar, Numbers, parse_numbers, parse_query, search
 from tests.demo.made_entries import made_collection, made_entry
 
 CDN = "http://127.0.0.1/media"

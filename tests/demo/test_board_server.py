@@ -21,8 +21,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from demo.collection import Entry
-from demo.refusals import REFUSALS
+from demo.collection import REFUSALS, Entry
 from tests.board_fixture import RunningBoard
 
 ROOT = Path(__file__).parents[2]

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from demo import drawn
-from demo.collection import Collection, CollectionError
+from demo.collection import REFUSALS, Collection, CollectionError
 from demo.drawn import drawn_collection
-from demo.refusals import REFUSALS
 
 FEW = 8
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from demo.collection import Collection, Entry, md5_of
-from demo.faults import KINDS, FaultPlan, FaultPlanError, Faults, read_rates
+from demo.fault_injection import KINDS, FaultPlan, FaultPlanError, Faults, read_rates
 from tests.board_fixture import serve_collection
 from tests.demo.tiny_posts import tiny_collection
 

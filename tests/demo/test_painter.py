@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from demo.painter import Drawing, Face, draw, draw_comic, draw_scenery, draw_sketch
-from demo.painter.traits import Character, sample_picture
-from demo.painter.vocabulary import APPEARANCE_TAGS, TAGS
+from demo.painter.traits import APPEARANCE_TAGS, TAGS, Character, sample_picture
 
 SEEDS = range(9000, 9060)
 HAIRS = ("blonde", "black", "brown", "blue", "white", "pink", "grey", "purple", "red", "green")

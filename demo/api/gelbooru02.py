@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from demo.api.search import (
+    Grammar,
+    Record,
+    RefusedError,
+    as_int,
+    is_gone,
+    page_of,
+    parse_query,
+    search,
+    shard,
+    status_word,
+)
 from demo.collection import RATINGS, Collection, Entry, Tag
-from demo.derived import SHAPES
-from demo.dialects import Record, RefusedError, as_int, is_gone, page_of, shard, status_word
-from demo.search import Grammar, parse_query, search
+from demo.media import SHAPES
 
 MAX_LIMIT = 100
 TYPES = {"general": 0, "artist": 1, "copyright": 3, "character": 4, "meta": 5}

@@ -8,10 +8,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from demo.api.search import (
+    Grammar,
+    Record,
+    RefusedError,
+    as_int,
+    page_of,
+    parse_query,
+    search,
+    shard,
+)
 from demo.collection import TAG_KINDS, Collection, Entry, Tag
-from demo.derived import SHAPES
-from demo.dialects import Record, RefusedError, as_int, page_of, shard
-from demo.search import Grammar, parse_query, search
+from demo.media import SHAPES
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 200

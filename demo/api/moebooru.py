@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from demo.api.search import (
+    Grammar,
+    Record,
+    RefusedError,
+    SizeOf,
+    as_int,
+    is_gone,
+    page_of,
+    parse_query,
+    search,
+    shard,
+    status_word,
+)
 from demo.collection import Collection, Entry
-from demo.derived import SHAPES
-from demo.dialects import Record, RefusedError, SizeOf, as_int, is_gone, page_of, shard, status_word
-from demo.search import Grammar, parse_query, search
+from demo.media import SHAPES
 
 DEFAULT_LIMIT = 16
 MAX_LIMIT = 100
