@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset.errors import OmokageError, UsageError
-from studio.default_model import CHAMPION_URI
+from models.registry.model_uri import CHAMPION_URI
 
 INTERRUPTED = 130
 
@@ -56,9 +56,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _serve(options: argparse.Namespace) -> None:
     # Slow to import; a port that is taken, and a password without a user, are told before.
     from models.registry.model_uri import is_model_uri
-    from studio.page.serve import PASSWORD, Address, serve
-    from studio.source import ModelSource
-    from studio.studio import Studio
+    from studio.model_source import ModelSource
+    from studio.service import Studio
+    from studio.web.serve import PASSWORD, Address, serve
 
     if is_model_uri(options.uri) and not options.tracking_uri:
         raise UsageError("no registry is named: set --tracking-uri or MLFLOW_TRACKING_URI")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from dataset.vocabulary import appearance
-from studio.groups import Group, known_labels, label_groups
+from studio.draw import Group, known_labels, label_groups
 
 TAGS = sorted(appearance().groups)
 

@@ -14,7 +14,7 @@ from models.io.tensors import generator_digest
 from models.labels import label_rows
 from models.registry.export import log_generator
 from models.sampling.draw import Pictures, draw, latents, map_latents
-from studio.opened import OpenModel, open_folder, open_registered
+from studio.model_source import OpenModel, open_folder, open_registered
 from tests.models.small_generators import (
     NAMES,
     TYPICAL,

@@ -13,9 +13,9 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from studio.page.guard import FULL, Guard
-from studio.source import ModelSource
-from studio.studio import Studio
+from studio.model_source import ModelSource
+from studio.service import Studio
+from studio.web.access import FULL, Guard
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
 

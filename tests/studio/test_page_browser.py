@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.families.base import GeneratorNet
-from studio.png_settings import recipe_of_png
+from studio.png_metadata import recipe_of_png
 from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
@@ -164,7 +164,7 @@ def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(
     assert all("pink hair" in labels for labels in before)
     assert [labels.replace("pink hair", "blue hair") for labels in before] == after
     pill(page, "Hair colour", "pink").click()
-    assert draw(page, 3) == pink, "the same wish gives the same files"
+    assert draw(page, 3) == pink, "the same choice gives the same files"
     assert set(pink).isdisjoint(blue)
 
 
@@ -303,7 +303,7 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     for name, told in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
         page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
         page.locator(".toast-body").get_by_text(told).wait_for()
-        assert not page.locator("#link").is_visible(), "nothing of it lies on the bench"
+        assert not page.locator("#link").is_visible(), "nothing of it lies on the history"
     page.get_by_role("tab", name="Draw").click()
     set_number(page, "count", 1)
     assert len(draw(page, 1)) == 1, "the page goes on"

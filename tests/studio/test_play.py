@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import UsageError
-from studio.drawing import draw_one, resolve, wish_named
+from studio.draw import choice_named, draw_one, resolve
 from studio.play import (
     Character,
     frame_count,
@@ -114,7 +114,7 @@ def test_a_table_keeps_the_character_of_each_column() -> None:
     cells = np.asarray(sheet.picture)[:, -3 * 64 :].reshape(2, 64, 3, 64, 3).swapaxes(1, 2)
     for seed in range(3):
         for row, names in enumerate((["red_hair"], [])):
-            labels = resolve(DCGAN, wish_named(names, DCGAN), seed)
+            labels = resolve(DCGAN, choice_named(names, DCGAN), seed)
             assert np.array_equal(cells[row, seed], draw_one(DCGAN, seed=seed, labels=labels))
     assert sheet.facts["omokage labels"] == "red hair; any"
     assert sheet.facts["omokage seeds"] == "0-2"

@@ -8,9 +8,9 @@ from dataset.errors import UsageError
 from models.sampling import draw
 from studio import recipe as recipes
 from studio.edits import Edits
-from studio.limits import MAX_SEED
 from studio.recipe import FACTORS, KEYS, NOISES, Recipe
 from studio.upscaling import DENOISE
+from studio.validation import MAX_SEED
 from tests.studio.test_edits import all_edits, unhurried
 
 GOOD = "model=avatar-generator%2F3&seed=17"

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from studio.upscaling import UPSCALERS, UpscalerMissing, tile_count, upscale
-from studio.upscaling.files import network_files
-from studio.upscaling.kinds import DENOISE, KINDS
-from studio.upscaling.networks import Network, network
 from studio.upscaling.tiles import count_tiles, tiles, with_margin
+from studio.upscaling.waifu2x import DENOISE, KINDS, Network, network, network_files
 from tests.studio.drawn_faces import drawn_face
 
 WHOLE_PX = 1024  # a tile that holds every picture of these tests
@@ -150,7 +148,7 @@ def test_what_progress_raises_ends_the_work(face: Picture) -> None:
 
 
 def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.upscaling.networks._loaded", {})
+    monkeypatch.setattr("studio.upscaling.waifu2x._loaded", {})
     faces = [drawn_face(number, 64) for number in range(2)] * 4
     together = threading.Barrier(4)
 
@@ -215,7 +213,7 @@ def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.Mo
 def test_what_is_wrong_is_said_before_any_work(
     picture: Picture, options: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.upscaling.upscaling.network", None)
+    monkeypatch.setattr("studio.upscaling.enlarge.network", None)
     with pytest.raises(UsageError) as caught:
         upscale(picture, options.pop("factor"), **options)
     assert str(caught.value) == said
