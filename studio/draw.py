@@ -163,14 +163,16 @@ def known_labels(names: Iterable[object], known: Sequence[str]) -> tuple[str, ..
 
     Spaces in a name mean underscores. Raises UsageError naming each unknown one with the nearest.
     """
-    asked = [name.strip().replace(" ", "_") if isinstance(name, str) else name for name in names]
-    unknown = [name for name in asked if name not in known]
+    requested = [
+        name.strip().replace(" ", "_") if isinstance(name, str) else name for name in names
+    ]
+    unknown = [name for name in requested if name not in known]
     if unknown:
         faults = [f"unknown label {quoted(name)}{_near(name, known)}" for name in unknown]
         if len(faults) == 1:
             raise UsageError(f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {_told(known)}")
         raise UsageError(f"{len(faults)} labels are unknown:\n{listed(faults)}\n{_told(known)}")
-    return tuple(label for label in known if label in asked)
+    return tuple(label for label in known if label in requested)
 
 
 def _near(name: object, known: Sequence[str]) -> str:
@@ -188,7 +190,7 @@ SPACES = ("z", "w")
 
 
 def abilities(model: OpenModel) -> dict[str, str]:
-    """Returns for each thing that a model may be asked for "" if it can, else the reason.
+    """Returns for each thing that a model may be used for "" if it can, else the reason.
 
     The names: noise (other noise than its own), morph, sweep and loop (each also with `_w` for
     those in W), mix, table.
@@ -272,10 +274,10 @@ def resolve(model: OpenModel, choice: LabelChoice, seed: int) -> tuple[str, ...]
 
 def choice_for(labels: Sequence[str], model: OpenModel) -> LabelChoice:
     """Returns the choice of exactly these labels: a group without any of them is chosen as ()."""
-    asked = known_labels(labels, model.labels)
+    requested = known_labels(labels, model.labels)
     return LabelChoice(
         {
-            group.name: tuple(label for label in group.labels if label in asked)
+            group.name: tuple(label for label in group.labels if label in requested)
             for group in label_groups(model.labels)
         }
     )
@@ -300,11 +302,11 @@ def check_psi(psi: object) -> float:
 
 def check_noise(model: OpenModel, noise: object) -> str:
     """Returns the noise's name; raises UsageError if there is none such, or the model has none."""
-    asked = check_choice(noise, "the noise", NOISES)
+    requested = check_choice(noise, "the noise", NOISES)
     reason = abilities(model)["noise"]
-    if asked != "const" and reason:
-        raise UsageError(f"The noise {quoted(asked)} cannot be drawn. {reason}")
-    return asked
+    if requested != "const" and reason:
+        raise UsageError(f"The noise {quoted(requested)} cannot be drawn. {reason}")
+    return requested
 
 
 def draw_one(
@@ -313,7 +315,7 @@ def draw_one(
     """Draws the one picture of a model, seed, labels, psi and noise: uint8 [R,R,3].
 
     labels: all that the character has, those that are not named it has not. Raises UsageError,
-    naming what was asked and what is wanted, for an unknown label (with the nearest one), a seed,
+    naming what was given and what is wanted, for an unknown label (with the nearest one), a seed,
     psi or noise that there is not.
     """
     seed, psi, noise = check_seed(seed), check_psi(psi), check_noise(model, noise)
@@ -331,7 +333,7 @@ def draw_avatars(
     psi: float = 1.0,
     noise: str = "const",
 ) -> Iterator[Avatar]:
-    """Draws a character for each seed, each when it is asked for, so that the first comes soon.
+    """Draws a character for each seed, lazily, so that the first comes soon.
 
     Raises UsageError at once, before anything is drawn, as `resolve` and `draw_one` do.
     """

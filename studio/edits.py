@@ -82,13 +82,13 @@ class Edits:
 
     def to_text(self) -> str:
         """Returns the one text of these edits, `crop=0.1,0,0.9,1;rotate=90`; "" for none."""
-        told = []
+        texts = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
                 numbers = value if field.name == "crop" else (value,)
-                told.append(f"{field.name}={','.join(number_text(number) for number in numbers)}")
-        return ";".join(told)
+                texts.append(f"{field.name}={','.join(number_text(number) for number in numbers)}")
+        return ";".join(texts)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -116,7 +116,7 @@ class Edits:
     def from_texts(cls, texts: Mapping[str, str], *, faults: list[str] | None = None) -> Self:
         """Reads edits from a text each, by name: `{"crop": "0.1,0,0.9,1", "rotate": "90"}`.
 
-        faults: those that were found before, to be told with the others. Raises UsageError.
+        faults: those that were found before, to be reported with the others. Raises UsageError.
         """
         found = list(faults or [])
         values: dict[str, Any] = {}

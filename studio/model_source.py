@@ -115,9 +115,11 @@ def open_found(registry: Registry, found: ResolvedModel, *, device: str = "cpu")
             generator = open_files(files, device=place)
             typical = read_typical_rows(str(files), generator.spec.labels)
         except OmokageError as error:
-            told = str(error).replace(f"{fetched}/", "").replace(str(fetched), "its folder")
-            told = told.replace("artifacts/", "")  # how MLflow lays files out means nothing here
-            raise RegistryError(f"{found.title} cannot be opened: {told}") from error
+            message = str(error).replace(f"{fetched}/", "").replace(str(fetched), "its folder")
+            message = message.replace(
+                "artifacts/", ""
+            )  # how MLflow lays files out means nothing here
+            raise RegistryError(f"{found.title} cannot be opened: {message}") from error
     opened = _nameless(found.title, generator, typical, trained=found.made)
     return dataclasses.replace(opened, version=found.version, key=found.key or opened.key)
 
@@ -187,7 +189,7 @@ class ModelSource:
         """Asks for nothing yet.
 
         uri: a model URI, or a folder that `open_folder` takes. look_every_s: how often at most the
-        registry is asked where an alias points. keep: models in memory, the current one among
+        registry is queried where an alias points. keep: models in memory, the current one among
         them. Raises UsageError for a URI of another kind or a keep below 1.
         """
         if keep < 1:
@@ -204,10 +206,10 @@ class ModelSource:
         self._state = threading.Lock()  # of the fields below; nobody waits for anything in it
         self._model: OpenModel | None = None
         self._kept: OrderedDict[str, OpenModel] = OrderedDict()  # the latest used last
-        self._look_at = 0.0  # time.monotonic() from when on the registry is asked again
+        self._look_at = 0.0  # time.monotonic() from when on the registry is queried again
         self._fault = ""  # why there is no model yet
         self._notice = ""
-        self._silent_until = 0.0  # no link's model is asked for before
+        self._silent_until = 0.0  # no link's model is fetched before
         self._looking = threading.Lock()  # held by the one thread that asks for the current model
         self._fetching = threading.Lock()  # held by the one thread that fetches a link's model
 

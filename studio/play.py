@@ -121,8 +121,8 @@ def write_morph(
     way = _morph(model, a, b, space=space, psi=psi, noise=noise)
     times = there_and_back(frames) if back else one_way(frames)
     clip = _clip(model, [a], way, times, psi=psi, noise=noise, advance=advance)
-    told = facts(model, "morph", [a, b], psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=told)
+    about = facts(model, "morph", [a, b], psi=psi, noise=noise, space=space)
+    write_clip(clip, outs, fps=fps, facts=about)
 
 
 def write_loop(
@@ -148,8 +148,8 @@ def write_loop(
     seeds = [character.seed for character in characters]
     way = loop(model.generator, seeds, rows, space=space, psi=psi)
     clip = _clip(model, characters, way, around(frames), psi=psi, noise=noise, advance=advance)
-    told = facts(model, "loop", characters, psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=told)
+    about = facts(model, "loop", characters, psi=psi, noise=noise, space=space)
+    write_clip(clip, outs, fps=fps, facts=about)
 
 
 def frame_count(seconds: object, fps: object, outs: Sequence[Path] = ()) -> int:
@@ -178,7 +178,7 @@ def sweep(
 ) -> Sheet:
     """Draws a character with one number of its z or w at 20 values, side by side.
 
-    advance is told of each finished picture; what it raises ends the work. Raises UsageError for
+    advance is called for each finished picture; what it raises ends the work. Raises UsageError for
     a number that there is not, or w where the model has none.
     """
     rows = _checked(model, [character], psi=psi, noise=noise)
@@ -194,8 +194,8 @@ def sweep(
         psi=check_psi(psi),
         noise=noise,
     )
-    told = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
-    return Sheet(drawn, told)
+    about = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
+    return Sheet(drawn, about)
 
 
 def mix(
@@ -212,7 +212,7 @@ def mix(
 
     The layers before `crossover` are the row's; 0 crosses in the middle. The first column and row
     show the characters themselves. advance is as in `sweep`. Raises UsageError if the model
-    cannot mix, has no such layer, or too many are asked for.
+    cannot mix, has no such layer, or too many are requested.
     """
     reason = abilities(model)["mix"]
     if reason:
@@ -233,10 +233,10 @@ def mix(
         noise=noise,
     )
     characters = [*rows, *columns]
-    told = facts(
+    about = facts(
         model, "mix", characters, psi=psi, noise=noise, rows=len(rows), crossover=crossover
     )
-    return Sheet(drawn, told)
+    return Sheet(drawn, about)
 
 
 def table(
@@ -271,10 +271,10 @@ def table(
     ]
     drawn = grid(np.stack(pictures), len(seeds))
     sheet = titled(drawn, titles, row_px=model.spec.resolution_px)
-    told = facts(model, "table", [], psi=psi, noise=noise)
-    told["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
-    told["omokage labels"] = "; ".join(titles)
-    return Sheet(sheet, told)
+    about = facts(model, "table", [], psi=psi, noise=noise)
+    about["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
+    about["omokage labels"] = "; ".join(titles)
+    return Sheet(sheet, about)
 
 
 def facts(
@@ -287,7 +287,7 @@ def facts(
     **more: object,
 ) -> dict[str, str]:
     """Returns what a file was made from, as texts by name; `more` are the tool's own settings."""
-    told = {
+    about = {
         "model": model.name,
         "generator": model.digest,
         "tool": tool,
@@ -297,7 +297,7 @@ def facts(
         "noise": noise,
         **{name: str(value) for name, value in more.items()},
     }
-    return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in told.items()}}
+    return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in about.items()}}
 
 
 @dataclasses.dataclass(frozen=True)

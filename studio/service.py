@@ -33,7 +33,7 @@ from studio.validation import MAX_CHARACTERS, MAX_PICTURES, MAX_SEED, SIDE_MAX_P
 
 KEPT_BYTES = 64 * 2**20  # of pictures for the next edit: eighty of 512 px, or one of 4,096 px
 
-Asked = (
+LabelRequest = (
     LabelChoice | str | Sequence[str]
 )  # a choice, "blonde hair, blue_eyes", or these names in a list
 Link = Recipe | str | Mapping[str, str]  # a recipe, or what a link says behind its question mark
@@ -73,7 +73,7 @@ class Studio:
 
     def draw(
         self,
-        labels: Asked = (),
+        labels: LabelRequest = (),
         *,
         count: int = 1,
         seed: int = 0,
@@ -83,7 +83,7 @@ class Studio:
         """Draws `count` characters, 1 to 64, of the seeds seed, seed + 1, …
 
         labels: a choice, or labels by name: their groups are chosen, all others come with the seed.
-        Everything is checked before this returns; each avatar is then drawn when it is asked for,
+        Everything is checked before this returns; each avatar is then drawn lazily,
         all of them with the model of now, even if the alias moves meanwhile.
         """
         seeds = _seeds(seed, count)
@@ -113,8 +113,8 @@ class Studio:
         """
         recipe = recipe_of(link)
         model = self._source.of(recipe.model)
-        told = recipe_facts(recipe, model=model.name, digest=model.digest)
-        return png_bytes(Image.fromarray(self._finished(model, recipe)), told)
+        facts = recipe_facts(recipe, model=model.name, digest=model.digest)
+        return png_bytes(Image.fromarray(self._finished(model, recipe)), facts)
 
     def morph_strip(self, a: Link, b: Link, *, steps: int = 10, space: str = "z") -> list[Picture]:
         """Draws the way from one avatar to another; see `play.morph_strip`.
@@ -281,7 +281,7 @@ class Studio:
         return model, recipes, [Character(recipe.seed, recipe.labels) for recipe in recipes]
 
 
-def choice_of(labels: Asked, model: OpenModel) -> LabelChoice:
+def choice_of(labels: LabelRequest, model: OpenModel) -> LabelChoice:
     """Returns the choice for labels by name; raises UsageError for unknown ones."""
     if isinstance(labels, LabelChoice):
         return labels

@@ -21,7 +21,7 @@ MAX_CHARACTERS = 9  # that wander in one film
 
 
 class FaultsError(UsageError):
-    """Something asked for that has faults; `faults` holds each as a sentence without its dot."""
+    """A request that has faults; `faults` holds each as a sentence without its dot."""
 
     def __init__(self, what: str, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -52,9 +52,9 @@ def check_number(value: object, what: str, *, low: float, high: float, meaning: 
     """Returns a number from low to high; raises UsageError, which tells also its meaning."""
     if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
         return float(value)
-    told = f", {meaning}" if meaning else ""
+    suffix = f", {meaning}" if meaning else ""
     raise UsageError(
-        f"{what} is {quoted(value)}; a number from {low:g} to {high:g} is wanted{told}"
+        f"{what} is {quoted(value)}; a number from {low:g} to {high:g} is wanted{suffix}"
     )
 
 

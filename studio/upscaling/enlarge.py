@@ -37,7 +37,7 @@ def upscale(
 
     factor: 2, or 4, which is twice 2. model: one of UPSCALERS. denoise: -1 none, 0 to 3 takes away
     ever more traces of JPEG, in the first doubling alone. tile_px: side of the tiles, by default
-    the upscaler's own; memory beside picture and result grows with it alone. advance: is told of
+    the upscaler's own; memory beside picture and result grows with it alone. advance: is called for
     each finished tile (see `tile_count`); what it raises ends the work.
 
     The same picture and options give the same bytes; with another tile_px they may differ by 1 of

@@ -15,11 +15,11 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH = "/health"
-BODY_MAX_BYTES = 1024 * 1024  # of what is asked; pictures come through the upload alone
+BODY_MAX_BYTES = 1024 * 1024  # of a request; pictures come through the upload alone
 FORM_BYTES = 64 * 1024  # what a form needs around its file
 
 # What the page and gradio_client ask for. Gradio has many more doors (proxies to other hosts,
-# rooms for writing code, recordings): what is not named here is not there.
+# editors for code, recordings): what is not named here is not there.
 PAGES = {
     "/", "/config", "/theme.css", "/robots.txt", "/manifest.json", "/favicon.ico",
     "/login", "/login/", "/logout", HEALTH,
@@ -160,23 +160,23 @@ class Guard:
         if fault:
             await _say(send, 400, fault)
             return
-        told = False
+        replayed = False
 
         async def again() -> Message:
-            nonlocal told
-            if told:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            told = True
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         await self._app(scope, again, _full_in_words(_with_headers(send), send))
 
     def _fault_of(self, body: bytes) -> str:
         try:
-            asked = json.loads(body)
+            payload = json.loads(body)
         except (ValueError, RecursionError):
             return ""  # a form, or no JSON at all: what is behind says so in its own words
-        for path in _named_files(asked):
+        for path in _named_files(payload):
             if not self._was_uploaded(path):
                 return (
                     "a picture must be uploaded to be used: no path of the server's machine and no "
@@ -200,9 +200,9 @@ def _most_bytes(path: str) -> int:
     return UPLOAD_MAX_BYTES + FORM_BYTES if path.rstrip("/") == UPLOAD else BODY_MAX_BYTES
 
 
-def _named_files(asked: object) -> Iterator[object]:
+def _named_files(payload: object) -> Iterator[object]:
     """Yields every path of a JSON value that Gradio might take for one of a file."""
-    stack = [asked]
+    stack = [payload]
     while stack:
         value = stack.pop()
         if isinstance(value, dict):

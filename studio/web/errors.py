@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def error_boundary(function: F) -> F:
     """Wraps a listener or endpoint, generators too: its errors become sentences, nothing more.
 
-    What the user can mend is told as it is; anything else is logged with its traceback and told as
+    What the user can mend is shown as it is; anything else is logged with its traceback and becomes
     one plain sentence, so that neither a path nor a line of code leaves the machine.
     """
 

@@ -73,8 +73,8 @@ class Files:
 
     def films(self, name: str) -> tuple[Path, Path]:
         """Returns the paths of an MP4 and a GIF, not there yet, in a new folder."""
-        room = Path(tempfile.mkdtemp(dir=self.folder))
-        return room / f"{name}.mp4", room / f"{name}.gif"
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return folder / f"{name}.mp4", folder / f"{name}.gif"
 
     def sent(self, sent: object) -> tuple[bytes, str]:
         """Returns the content and the name of an uploaded picture: a path, or what stands for it.
@@ -148,17 +148,17 @@ class Pictures:
             self._kept.put(key, picture)
         height, width = picture.shape[:2]
         edited_size(width, height, finishing.edits)
-        told = made_from_facts(
+        facts = made_from_facts(
             content,
             upscale=upscale_text(finishing.upscale, finishing.denoise),
             edits=finishing.edits.to_text() or "none",
         )
-        return png_bytes(Image.fromarray(apply_edits(picture, finishing.edits)), told)
+        return png_bytes(Image.fromarray(apply_edits(picture, finishing.edits)), facts)
 
     def _png(self, recipe: Recipe, picture: Picture) -> bytes:
         model = self._studio.model_of(recipe)
-        told = recipe_facts(recipe, model=model.name, digest=model.digest)
-        return png_bytes(Image.fromarray(picture), told)
+        facts = recipe_facts(recipe, model=model.name, digest=model.digest)
+        return png_bytes(Image.fromarray(picture), facts)
 
 
 def size_of(content: bytes) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class Finished:
     width: int
     height: int
     size_bytes: int
-    told: str
+    caption: str
     link: str
 
 
@@ -170,7 +170,7 @@ def laid_out(history: EditHistory, finished: Finished | None) -> list[Any]:
 
 def _caption(finished: Finished) -> str:
     size = f"{finished.width} × {finished.height} px, {max(1, finished.size_bytes // 1000):,} kB"
-    return f'<p class="chosen"><b>{size}</b> · {escape(finished.told)}</p>'
+    return f'<p class="chosen"><b>{size}</b> · {escape(finished.caption)}</p>'
 
 
 # The server knows the query alone; by which name it is reached is the browser's to say.
@@ -231,11 +231,13 @@ def finished(parts: "Parts", history: EditHistory) -> Finished | None:
         return None
     if history.recipe is None:
         made = parts.pictures.sent(history.sent, history.name, history.finishing)
-        return _kept(parts, made, name=f"{history.name}-finished.png", told=history.name, link="")
+        return _kept(
+            parts, made, name=f"{history.name}-finished.png", caption=history.name, link=""
+        )
     recipe = history.finished()
     made = parts.pictures.drawn(recipe)
-    told_of = f"seed {recipe.seed}, {in_words(recipe.labels)}, by {recipe.model.replace('/', ' ')}"
-    return _kept(parts, made, name=file_name(recipe), told=told_of, link=f"?{recipe.to_query()}")
+    caption = f"seed {recipe.seed}, {in_words(recipe.labels)}, by {recipe.model.replace('/', ' ')}"
+    return _kept(parts, made, name=file_name(recipe), caption=caption, link=f"?{recipe.to_query()}")
 
 
 def _gone_to(parts: "Parts", state: PageState, history: EditHistory) -> list[Any]:
@@ -243,7 +245,7 @@ def _gone_to(parts: "Parts", state: PageState, history: EditHistory) -> list[Any
     return [now, *laid]
 
 
-def _kept(parts: "Parts", content: bytes, *, name: str, told: str, link: str) -> Finished:
+def _kept(parts: "Parts", content: bytes, *, name: str, caption: str, link: str) -> Finished:
     width, height = size_of(content)
     path = parts.files.keep(content, name)
-    return Finished(path, width, height, len(content), told, link)
+    return Finished(path, width, height, len(content), caption, link)

@@ -34,12 +34,12 @@ def follow_model(
         model = parts.studio.model()
     except OmokageError:
         same = [gr.skip()] * (len(parts.model_shown) - 1)
-        return state.with_(told=text), [_changed(text, state.told), *same], picked
+        return state.with_(head=text), [_changed(text, state.head), *same], picked
     if model.key == state.shown:
         same = [gr.skip()] * (len(parts.model_shown) - 1)
-        return state.with_(told=text), [_changed(text, state.told), *same], picked
+        return state.with_(head=text), [_changed(text, state.head), *same], picked
     groups = tuple(label_groups(model.labels))
-    moved = state.with_(shown=model.key, told=text, groups=groups)
+    moved = state.with_(shown=model.key, head=text, groups=groups)
     updates = [text, *_of_model(model)]
     if groups == state.groups:
         updates += parts.draw.labels.left()

@@ -144,7 +144,7 @@ class PageState:
 
     Attributes:
         shown: key of the model whose groups are laid out, "" before there is any.
-        told: the head's text, so that it is sent only when it changes.
+        head: the head's text, so that it is sent only when it changes.
         groups: the groups that are laid out.
         drawn: the last draw, in order.
         chosen: number of the chosen one of them, -1 for none.
@@ -154,7 +154,7 @@ class PageState:
     """
 
     shown: str = ""
-    told: str = ""
+    head: str = ""
     groups: tuple[Group, ...] = ()
     drawn: tuple[Drawn, ...] = ()
     chosen: int = -1

@@ -206,8 +206,8 @@ def abled(abilities: Mapping[str, str]) -> list[Any]:
     updates: list[Any] = []
     for name, (_, controls, _, _) in _GAMES.items():
         reason, no_w = abilities.get(name, ""), abilities.get(f"{name}_w", "")
-        told = escape(reason or no_w)
-        updates.append(gr.update(visible=bool(told), value=f'<p class="reason">{told}</p>'))
+        text = escape(reason or no_w)
+        updates.append(gr.update(visible=bool(text), value=f'<p class="reason">{text}</p>'))
         updates += [gr.update(interactive=not reason)] * 2
         if controls in (_morph_controls, _sweep_controls, _loop_controls):
             updates.append(gr.update(interactive=not (reason or no_w), value="z"))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from studio.web.access import Guard
 
 # No counting of starts, no look for a newer version, no word to any hub; and no server of Node
-# beside ours, no recording of runs in the browser, no second protocol that nobody asked for.
+# beside ours, no recording of runs in the browser, no second protocol that nobody needs.
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_SSR_MODE": "False",
@@ -52,7 +52,7 @@ HOST = "127.0.0.1"
 PORT = 7860
 PASSWORD = "OMOKAGE_STUDIO_PASSWORD"  # noqa: S105  the variable's name
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
-WAIT_MAX = 32  # drawings that may wait; one more is told to come again
+WAIT_MAX = 32  # drawings that may wait; one more is refused with a sentence
 ENDING_S = 2  # what is under way at Ctrl-C has so long
 
 
@@ -107,7 +107,7 @@ def serve(studio: Studio, address: Address) -> None:
 
 
 def application(studio: Studio, files: Files, address: Address) -> "Guard":
-    """Returns the whole ASGI application; imports Gradio, after it was told to be quiet."""
+    """Returns the whole ASGI application; imports Gradio, after `silence`."""
     silence(files.folder)
     import fastapi
     import gradio as gr
@@ -167,7 +167,7 @@ def _check(address: Address) -> None:
 
 @contextlib.contextmanager
 def _listening(address: Address) -> Iterator[socket.socket]:
-    """Takes the port first, so that a taken one is told before anything is loaded."""
+    """Takes the port first, so that a taken one is reported before anything is loaded."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as listening:
         if os.name == "posix":

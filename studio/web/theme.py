@@ -94,10 +94,12 @@ def head(studio: Studio) -> str:
 
 
 def _laid_out(facts: str, *, notice: str) -> str:
-    told = f'<p class="notice" role="status">{escape(_sentence(notice))}</p>' if notice else ""
+    notice_html = (
+        f'<p class="notice" role="status">{escape(_sentence(notice))}</p>' if notice else ""
+    )
     return (
         '<header class="top"><div><h1>Omokage</h1>'
-        f'<p class="model" id="model">{facts}</p></div>{told}</header>'
+        f'<p class="model" id="model">{facts}</p></div>{notice_html}</header>'
     )
 
 

@@ -44,9 +44,9 @@ def test_without_a_wish_a_character_has_the_labels_of_its_seeds_typical_row() ->
 
 @given(choices, seeds)
 def test_only_the_labels_of_chosen_groups_change(choice: LabelChoice, seed: int) -> None:
-    usual, asked = set(resolve(DCGAN, LabelChoice(), seed)), set(resolve(DCGAN, choice, seed))
+    usual, requested = set(resolve(DCGAN, LabelChoice(), seed)), set(resolve(DCGAN, choice, seed))
     for group in GROUPS:
-        own = asked & set(group.labels)
+        own = requested & set(group.labels)
         assert own == set(choice.chosen.get(group.name, usual & set(group.labels)))
 
 
@@ -79,7 +79,7 @@ def test_named_labels_choose_their_groups_and_leave_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"),
+    ("chosen", "reported"),
     [
         ({"hair_color": ("red_hair",)}, '"hair_color" is no group .*mean "hair_colour"'),
         ({"hair_colour": ("blond_hair",)}, 'unknown label "blond_hair"; did you mean'),
@@ -87,9 +87,9 @@ def test_named_labels_choose_their_groups_and_leave_the_others() -> None:
     ],
 )
 def test_a_wish_that_the_model_cannot_have_is_refused(
-    chosen: dict[str, tuple[str, ...]], told: str
+    chosen: dict[str, tuple[str, ...]], reported: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=reported):
         resolve(DCGAN, LabelChoice(chosen), 0)
 
 
@@ -121,14 +121,14 @@ def test_random_noise_is_the_seeds_own() -> None:
 
 
 def test_four_threads_draw_the_bytes_of_one() -> None:
-    asked = [(seed, ROWS[seed % 3]) for seed in range(24)]
+    requested = [(seed, ROWS[seed % 3]) for seed in range(24)]
 
     def draw(one: tuple[int, tuple[str, ...]]) -> bytes:
         return draw_one(STYLE, seed=one[0], labels=one[1], psi=0.7).tobytes()
 
-    alone = [draw(one) for one in asked]
+    alone = [draw(one) for one in requested]
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(draw, asked)) == alone
+        assert list(threads.map(draw, requested)) == alone
 
 
 def test_avatars_are_drawn_when_they_are_asked_for() -> None:
@@ -144,7 +144,7 @@ def test_avatars_are_drawn_when_they_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "reported"),
     [
         ({"seed": -1}, 'the seed is "-1"; a whole number from 0 to 9007199254740991'),
         ({"seed": 2**53}, "the seed is"),
@@ -163,10 +163,10 @@ def test_avatars_are_drawn_when_they_are_asked_for() -> None:
         ({"labels": ["blond_hair"]}, 'did you mean "blonde_hair"'),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(asked: dict[str, object], told: str) -> None:
+def test_what_cannot_be_drawn_is_refused(requested: dict[str, object], reported: str) -> None:
     given_all: dict[str, object] = {"seed": 0, "labels": [], "psi": 1.0, "noise": "const"}
-    with pytest.raises(UsageError, match=told):
-        draw_one(DCGAN, **(given_all | asked))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=reported):
+        draw_one(DCGAN, **(given_all | requested))  # type: ignore[arg-type]
 
 
 def test_a_wrong_setting_is_refused_before_anything_is_drawn() -> None:
@@ -203,4 +203,4 @@ def test_a_version_without_its_weights_says_that_this_is_why() -> None:
     )
     reason = "Version 2 was registered without its weights, so it draws from seeds alone: "
     assert abilities(model)["mix"] == f"{reason}its styles cannot be mixed."
-    assert all(told.startswith(reason) for told in abilities(model).values() if told)
+    assert all(reported.startswith(reason) for reported in abilities(model).values() if reported)

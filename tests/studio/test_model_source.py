@@ -199,7 +199,7 @@ def test_models_that_are_no_longer_current_are_let_go(champions: Champions) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "told"),
+    ("key", "reported"),
     [
         (f"{NAME}/7", "made by version 7 of avatar-generator, which the registry does not have."),
         ("other/1", "made by version 1 of other; this page draws with avatar-generator"),
@@ -211,10 +211,12 @@ def test_models_that_are_no_longer_current_are_let_go(champions: Champions) -> N
         (f"{NAME}/0", "a version such as avatar-generator/3"),
     ],
 )
-def test_a_link_to_what_cannot_be_had_says_why(shared: ModelSource, key: str, told: str) -> None:
+def test_a_link_to_what_cannot_be_had_says_why(
+    shared: ModelSource, key: str, reported: str
+) -> None:
     with pytest.raises(UsageError) as refused:
         shared.of(key)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 @pytest.fixture(scope="module")
@@ -249,12 +251,12 @@ def test_settings_that_no_source_has_are_refused(tmp_path: Path) -> None:
 def test_a_server_that_hangs_is_told_within_five_seconds_to_all_who_wait() -> None:
     with hanging_server() as uri:
         models = source(uri, look_every_s=1.0)
-        told: list[str] = []
+        reported: list[str] = []
 
         def ask(call: Callable[[], object]) -> None:
             with pytest.raises(RegistryError) as refused:
                 call()
-            told.append(str(refused.value))
+            reported.append(str(refused.value))
 
         calls = [models.current] * 2 + [lambda: models.of(f"{NAME}/1")] * 2
         threads = [threading.Thread(target=ask, args=(call,)) for call in calls]
@@ -265,8 +267,8 @@ def test_a_server_that_hangs_is_told_within_five_seconds_to_all_who_wait() -> No
             thread.join()
         took_s = time.monotonic() - began
     assert took_s < 7
-    (sentence,) = set(told)
-    assert len(told) == 4
+    (sentence,) = set(reported)
+    assert len(reported) == 4
     port = uri.rpartition(":")[2]
     assert sentence == (
         f"The registry at http://127.0.0.1:{port} does not answer as it should. Does MLflow run, "
@@ -299,7 +301,7 @@ def test_a_registry_that_stops_is_outlived_and_found_again(
         began = time.monotonic()
         models.current()
         assert time.monotonic() - began < 7
-        assert models.current().version == "1"  # at once: it is not asked again yet
+        assert models.current().version == "1"  # at once: it is not requested again yet
         assert models.notice() == (
             f"The registry at {uri} does not answer as it should. Does MLflow run, and is "
             "MLFLOW_TRACKING_URI right? Drawing goes on with avatar-generator version 1."

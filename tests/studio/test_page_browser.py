@@ -47,12 +47,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     page = open_page(browser, server.url)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     yield page
     page.close()
-    assert asked
-    elsewhere = [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
+    assert requested
+    elsewhere = [url for url in requested if not url.startswith((server.url, "data:", "blob:"))]
     assert elsewhere == [], "the page asks for nothing elsewhere"
 
 
@@ -300,9 +300,9 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     ready(page, f"{server.url}/?model=avatar-generator%2F1&seed=x&psi=9")
     page.get_by_text("psi is").first.wait_for()
     page.get_by_role("tab", name="Finish").click()
-    for name, told in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
+    for name, reported in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
         page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
-        page.locator(".toast-body").get_by_text(told).wait_for()
+        page.locator(".toast-body").get_by_text(reported).wait_for()
         assert not page.locator("#link").is_visible(), "nothing of it lies on the history"
     page.get_by_role("tab", name="Draw").click()
     set_number(page, "count", 1)
@@ -354,7 +354,7 @@ def test_the_alias_moves_while_four_draw_and_the_next_draw_names_the_new_version
         while go_on.is_set():
             try:
                 found.append(client.predict(count=4, seed=3, api_name="/draw"))
-            except Exception as error:  # told below, with what was drawn before
+            except Exception as error:  # reported below, with what was drawn before
                 found.append(error)
                 return
 

@@ -137,7 +137,7 @@ def test_names_of_downloads_are_plain(name: str, stem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "reported"),
     [
         (Address(user="mio"), "a user is given, and a password in $OMOKAGE_STUDIO_PASSWORD is not"),
         (
@@ -147,11 +147,11 @@ def test_names_of_downloads_are_plain(name: str, stem: str) -> None:
     ],
 )
 def test_a_user_without_a_password_is_refused_before_anything_is_served(
-    address: Address, told: str
+    address: Address, reported: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
         serve(Studio(ModelSource("/nowhere", tracking_uri="")), address)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_a_port_that_is_taken_is_told_with_the_option_that_moves_it() -> None:
@@ -170,9 +170,9 @@ def test_only_loopback_knows_which_names_it_may_be_called_by() -> None:
 
 
 def test_two_models_at_once_are_refused() -> None:
-    asked = CliRunner().invoke(cli, ["studio", "--uri", "models:/a/1", "--generator", "there"])
-    assert isinstance(asked.exception, UsageError)
-    assert "exclude each other" in str(asked.exception)
+    requested = CliRunner().invoke(cli, ["studio", "--uri", "models:/a/1", "--generator", "there"])
+    assert isinstance(requested.exception, UsageError)
+    assert "exclude each other" in str(requested.exception)
 
 
 def test_a_folder_without_a_generator_is_told_before_anything_is_served(

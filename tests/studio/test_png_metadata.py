@@ -153,12 +153,12 @@ def test_a_picture_without_settings_is_none(kind: str) -> None:
 
 
 def test_texts_of_another_program_are_none() -> None:
-    told = PngImagePlugin.PngInfo()
-    told.add_text("Software", "Another")
-    told.add_text("link", "model=a/1&seed=1")
-    told.add_itxt("parameters", "1girl, Seed: 17")
-    told.add_text("Comment", "long " * 50_000, zip=True)
-    assert recipe_of_png(saved(pnginfo=told), where="x.png") is None
+    reported = PngImagePlugin.PngInfo()
+    reported.add_text("Software", "Another")
+    reported.add_text("link", "model=a/1&seed=1")
+    reported.add_itxt("parameters", "1girl, Seed: 17")
+    reported.add_text("Comment", "long " * 50_000, zip=True)
+    assert recipe_of_png(saved(pnginfo=reported), where="x.png") is None
 
 
 def test_a_grid_of_the_sampler_has_no_recipe() -> None:
@@ -170,7 +170,7 @@ def test_a_grid_of_the_sampler_has_no_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (link_chunk("model=a%2F1&seed=x&psi=9"), 'seed is "x"; a whole number of 0 to'),
         (link_chunk(""), "model is missing"),
@@ -181,11 +181,11 @@ def test_a_grid_of_the_sampler_has_no_recipe() -> None:
         (chunk(b"iTXt", b"omokage link\0\0\0\0\0\xff\xfe"), "its settings are damaged"),
     ],
 )
-def test_damaged_settings_are_told(content: bytes, told: str) -> None:
+def test_damaged_settings_are_told(content: bytes, reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         recipe_of_png(with_chunks(content), where="face.png")
     assert str(refused.value).startswith("face.png: its settings are damaged")
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_a_flipped_bit_in_the_settings_is_never_another_recipe() -> None:
@@ -216,9 +216,9 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [pytest.param(*rest, id=name) for name, *rest in bombs()]
+    ("content", "reported"), [pytest.param(*rest, id=name) for name, *rest in bombs()]
 )
-def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, told: str) -> None:
+def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, reported: str) -> None:
     began = time.perf_counter()
     tracemalloc.start()
     with pytest.raises(UnreadablePicture) as refused:
@@ -226,13 +226,13 @@ def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, told: st
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert str(refused.value).startswith("bomb.png: ")
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
     assert most < 3 * len(content) + 8_000_000
     assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reported"),
     [
         (b"", "the file is empty; a picture is wanted"),
         (b"seed,label\n1,blonde_hair\n", "not a picture that can be opened (it begins with"),
@@ -243,11 +243,11 @@ def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, told: st
         (saved("TIFF"), "not a picture that can be opened"),
     ],
 )
-def test_what_is_no_still_picture_is_refused(content: bytes, told: str) -> None:
+def test_what_is_no_still_picture_is_refused(content: bytes, reported: str) -> None:
     with pytest.raises(UnreadablePicture) as refused:
         recipe_of_png(content, where="face.png")
     assert str(refused.value).startswith("face.png: ")
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
@@ -264,12 +264,12 @@ def test_no_damage_raises_anything_else_or_changes_the_recipe(data: st.DataObjec
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(OURS) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.sampled_from([len(OURS), data.draw(st.integers(0, len(OURS)))]))
-    recipe, told = None, "face.png: "
+    recipe, reported = None, "face.png: "
     try:
         recipe = recipe_of_png(bytes(content[:end]), where="face.png")
     except OmokageError as error:
-        told = str(error)
-    assert told.startswith("face.png: ")
+        reported = str(error)
+    assert reported.startswith("face.png: ")
     assert recipe in (RECIPE, None)
 
 
@@ -284,7 +284,9 @@ def test_faulty_files_of_a_board_are_refused_or_have_no_settings() -> None:
             assert recipe_of_png(file.read_bytes(), where=file.name) is None
         except UnreadablePicture as error:
             refused[file.name] = str(error)
-    assert [name for name, told in refused.items() if not told.startswith(f"{name}: ")] == []
+    assert [
+        name for name, reported in refused.items() if not reported.startswith(f"{name}: ")
+    ] == []
     assert {"png__empty.png", "png__test-corrupt.png", "apng__normal.png"} <= refused.keys()
     assert {"ugoira__ugoira.zip", "webp__truncated.webp", "gif__test-corrupt.gif"} <= refused.keys()
     assert not {"png__alpha.png", "jpg__test.jpg", "webp__test.webp"} & refused.keys()

@@ -98,8 +98,8 @@ def test_avatars_of_links_play_together(studio: Studio, tmp_path: Path) -> None:
     studio.write_loop([a, b, c], outs=[tmp_path / "loop.gif"], seconds=0.3, fps=10)
     assert {path.name for path in tmp_path.iterdir()} == {"morph.gif", "loop.gif"}
     assert studio.mix([a], [b, c]).picture.size == (3 * 16, 2 * 16)
-    told = Image.open(io.BytesIO(studio.sweep(a, number=1).png())).info
-    assert (told["omokage tool"], told["omokage psi"]) == ("sweep", "0.5")
+    reported = Image.open(io.BytesIO(studio.sweep(a, number=1).png())).info
+    assert (reported["omokage tool"], reported["omokage psi"]) == ("sweep", "0.5")
     table = studio.table(["blonde hair", ["blue_hair"], ""], count=2)
     assert table.picture.height == 3 * 16
     assert table.facts["omokage labels"] == "blonde hair; blue hair; any"
@@ -115,7 +115,7 @@ def _ask(recipe: str) -> Callable[[Studio], object]:
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "reported"),
     [
         (lambda s: s.draw(count=1000), 'number of pictures is "1000"; .* from 1 to 64'),
         (lambda s: s.draw(count=0), "number of pictures"),
@@ -132,9 +132,9 @@ def _ask(recipe: str) -> Callable[[Studio], object]:
     ],
 )
 def test_what_is_asked_wrongly_is_a_sentence(
-    studio: Studio, ask: Callable[[Studio], object], told: str
+    studio: Studio, ask: Callable[[Studio], object], reported: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=reported):
         ask(studio)
     assert next(studio.draw()).picture.shape == (16, 16, 3)  # and the studio goes on
 

@@ -129,22 +129,22 @@ def test_a_network_never_sees_more_than_a_tile_and_its_margin(
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("tile_px", [16, 32])
 def test_progress_counts_every_tile(model: str, factor: int, tile_px: int) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     picture = np.zeros((20, 17, 3), np.uint8)
-    upscale(picture, factor, model=model, tile_px=tile_px, advance=told.append)
-    assert sum(told) == tile_count(20, 17, factor, model=model, tile_px=tile_px)
+    upscale(picture, factor, model=model, tile_px=tile_px, advance=reported.append)
+    assert sum(reported) == tile_count(20, 17, factor, model=model, tile_px=tile_px)
 
 
 def test_what_progress_raises_ends_the_work(face: Picture) -> None:
-    told: list[int] = []
+    reported: list[int] = []
 
     def stop(count: int) -> None:
-        told.append(count)
+        reported.append(count)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         upscale(face, 2, tile_px=16, advance=stop)
-    assert told == [1]
+    assert reported == [1]
 
 
 def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +220,8 @@ def test_what_is_wrong_is_said_before_any_work(
 
 
 def test_the_largest_picture_is_not_refused() -> None:
-    told: list[int] = []
-    made = upscale(np.zeros((1, 2048, 3), np.uint8), 2, advance=told.append)
+    reported: list[int] = []
+    made = upscale(np.zeros((1, 2048, 3), np.uint8), 2, advance=reported.append)
     assert made.shape == (2, 4096, 3)
 
 
