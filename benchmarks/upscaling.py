@@ -21,8 +21,7 @@ from benchmarks.manifest import peak_mb
 from dataset.decode import Picture
 from demo.painter import draw
 from studio.upscaling import UPSCALERS, upscale
-from studio.upscaling.files import network_files
-from studio.upscaling.kinds import KINDS
+from studio.upscaling.waifu2x import KINDS, network_files
 
 CASES = ((64, 2), (128, 2), (128, 4))  # side in px, factor
 LIMIT_S = 1.0  # wanted of 128 to 512 px

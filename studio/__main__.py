@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset.errors import OmokageError, UsageError
-from studio.default_model import CHAMPION_URI
+from models.registry.model_uri import CHAMPION_URI
 
 INTERRUPTED = 130
 
@@ -54,11 +54,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    # Slow to import; a port that is taken, and a password without a user, are told before.
+    # Slow to import; a port that is taken, and a password without a user, are reported before.
     from models.registry.model_uri import is_model_uri
-    from studio.page.serve import PASSWORD, Address, serve
-    from studio.source import ModelSource
-    from studio.studio import Studio
+    from studio.model_source import ModelSource
+    from studio.service import Studio
+    from studio.web.serve import PASSWORD, Address, serve
 
     if is_model_uri(options.uri) and not options.tracking_uri:
         raise UsageError("no registry is named: set --tracking-uri or MLFLOW_TRACKING_URI")
@@ -70,7 +70,7 @@ def _serve(options: argparse.Namespace) -> None:
         look_every_s=0.05,  # who asks at once need not all ask
     )
     if not is_model_uri(options.uri):
-        source.current()  # a folder is there or not: what is wrong with it is told before any page
+        source.current()  # what is wrong with a folder is reported before any page
     password = os.environ.get(PASSWORD, "")
     serve(Studio(source), Address(options.host, options.port, options.user, password))
 

@@ -12,8 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
-from studio.faults import Faulty, quoted
-from studio.limits import SIDE_MAX_PX, SIDE_MIN_PX
+from studio.validation import SIDE_MAX_PX, SIDE_MIN_PX, FaultsError, quoted
 
 DECIMALS = 4  # of every number: the border of a crop at 4,096 px is off by 0.2 px at most
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -69,7 +68,7 @@ class Edits:
         for name in RANGES:
             faults += _range_faults(name, getattr(self, name))
         if faults:
-            raise Faulty("the edits", faults)
+            raise FaultsError("the edits", faults)
         object.__setattr__(self, "crop", tuple(_canonical(edge) for edge in self.crop))
         for name in RANGES:
             number = _canonical(getattr(self, name))
@@ -83,13 +82,13 @@ class Edits:
 
     def to_text(self) -> str:
         """Returns the one text of these edits, `crop=0.1,0,0.9,1;rotate=90`; "" for none."""
-        told = []
+        texts = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
                 numbers = value if field.name == "crop" else (value,)
-                told.append(f"{field.name}={','.join(number_text(number) for number in numbers)}")
-        return ";".join(told)
+                texts.append(f"{field.name}={','.join(number_text(number) for number in numbers)}")
+        return ";".join(texts)
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -98,7 +97,7 @@ class Edits:
         The edits may stand in any order, each once.
         """
         if len(text) > MAX_TEXT:
-            raise Faulty(
+            raise FaultsError(
                 "the edits", [f"{len(text):,} characters; at most {MAX_TEXT} are read as edits"]
             )
         texts: dict[str, str] = {}
@@ -117,7 +116,7 @@ class Edits:
     def from_texts(cls, texts: Mapping[str, str], *, faults: list[str] | None = None) -> Self:
         """Reads edits from a text each, by name: `{"crop": "0.1,0,0.9,1", "rotate": "90"}`.
 
-        faults: those that were found before, to be told with the others. Raises UsageError.
+        faults: those that were found before, to be reported with the others. Raises UsageError.
         """
         found = list(faults or [])
         values: dict[str, Any] = {}
@@ -135,7 +134,7 @@ class Edits:
             found += more
             values[name] = value
         if found:
-            raise Faulty("the edits", found)
+            raise FaultsError("the edits", found)
         return cls(**values)
 
 

@@ -27,18 +27,20 @@ from models.sampling.png import SOFTWARE, png_bytes, shortened
 from models.sampling.tables import mixing_table, sweep_table
 from models.sampling.video import FPS_MAX as FPS_BY_END
 from models.sampling.video import write_clip
-from studio.abilities import SPACES, abilities
-from studio.asked import number, one_of, whole
-from studio.drawing import (
+from studio.draw import (
+    SPACES,
+    UnbatchedGenerator,
+    abilities,
     check_noise,
     check_psi,
     check_seed,
+    choice_named,
     draw_one,
+    known_labels,
     resolve,
-    wish_named,
 )
-from studio.groups import known_labels
-from studio.limits import (
+from studio.model_source import OpenModel
+from studio.validation import (
     FPS_MAX,
     FPS_MIN,
     FRAMES_MAX,
@@ -46,9 +48,10 @@ from studio.limits import (
     MAX_PICTURES,
     SECONDS_MAX,
     STEPS_MAX,
+    check_choice,
+    check_number,
+    check_whole,
 )
-from studio.one_by_one import OneByOne
-from studio.opened import OpenModel
 
 Advance = Callable[[int], None]
 
@@ -88,7 +91,7 @@ def morph_strip(
     space: "z" moves the latent, "w" what it is mapped to. Noise "random" is a's all the way.
     Raises UsageError for what the model cannot do or limits that are exceeded.
     """
-    steps = whole(steps, "the number of pictures", low=2, high=STEPS_MAX)
+    steps = check_whole(steps, "the number of pictures", low=2, high=STEPS_MAX)
     way = _morph(model, a, b, space=space, psi=psi, noise=noise)
     return list(_clip(model, [a], way, one_way(steps), psi=psi, noise=noise).frames())
 
@@ -118,8 +121,8 @@ def write_morph(
     way = _morph(model, a, b, space=space, psi=psi, noise=noise)
     times = there_and_back(frames) if back else one_way(frames)
     clip = _clip(model, [a], way, times, psi=psi, noise=noise, advance=advance)
-    told = facts(model, "morph", [a, b], psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=told)
+    about = facts(model, "morph", [a, b], psi=psi, noise=noise, space=space)
+    write_clip(clip, outs, fps=fps, facts=about)
 
 
 def write_loop(
@@ -138,22 +141,22 @@ def write_loop(
 
     The rest is as in `write_morph`.
     """
-    whole(len(characters), "the number of avatars", low=1, high=MAX_CHARACTERS)
+    check_whole(len(characters), "the number of avatars", low=1, high=MAX_CHARACTERS)
     frames = frame_count(seconds, fps, outs)
     rows = _checked(model, characters, psi=psi, noise=noise)
     _check_space(model, "loop", space)
     seeds = [character.seed for character in characters]
     way = loop(model.generator, seeds, rows, space=space, psi=psi)
     clip = _clip(model, characters, way, around(frames), psi=psi, noise=noise, advance=advance)
-    told = facts(model, "loop", characters, psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=told)
+    about = facts(model, "loop", characters, psi=psi, noise=noise, space=space)
+    write_clip(clip, outs, fps=fps, facts=about)
 
 
 def frame_count(seconds: object, fps: object, outs: Sequence[Path] = ()) -> int:
     """Returns the frames of a film; raises UsageError if it is too long or too quick."""
     most = min([FPS_MAX, *(FPS_BY_END.get(out.suffix.lower(), FPS_MAX) for out in outs)])
-    rate = whole(fps, "the frames a second", low=FPS_MIN, high=most)
-    length = number(seconds, "the length in seconds", low=0.1, high=SECONDS_MAX)
+    rate = check_whole(fps, "the frames a second", low=FPS_MIN, high=most)
+    length = check_number(seconds, "the length in seconds", low=0.1, high=SECONDS_MAX)
     frames = max(2, round(length * rate))
     if frames > FRAMES_MAX:
         raise UsageError(
@@ -175,13 +178,13 @@ def sweep(
 ) -> Sheet:
     """Draws a character with one number of its z or w at 20 values, side by side.
 
-    advance is told of each finished picture; what it raises ends the work. Raises UsageError for
+    advance is called for each finished picture; what it raises ends the work. Raises UsageError for
     a number that there is not, or w where the model has none.
     """
     rows = _checked(model, [character], psi=psi, noise=noise)
     _check_space(model, "sweep", space)
     size = model.spec.z_dim if space == "z" else model.spec.w_dim
-    number = whole(number, f"the number of {space}", low=0, high=size - 1)
+    number = check_whole(number, f"the number of {space}", low=0, high=size - 1)
     drawn = sweep_table(
         _drawer(model, advance),
         character.seed,
@@ -191,8 +194,8 @@ def sweep(
         psi=check_psi(psi),
         noise=noise,
     )
-    told = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
-    return Sheet(drawn, told)
+    about = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
+    return Sheet(drawn, about)
 
 
 def mix(
@@ -209,7 +212,7 @@ def mix(
 
     The layers before `crossover` are the row's; 0 crosses in the middle. The first column and row
     show the characters themselves. advance is as in `sweep`. Raises UsageError if the model
-    cannot mix, has no such layer, or too many are asked for.
+    cannot mix, has no such layer, or too many are requested.
     """
     reason = abilities(model)["mix"]
     if reason:
@@ -218,7 +221,7 @@ def mix(
     both = _checked(model, [*rows, *columns], psi=psi, noise=noise)
     layers = model.spec.w_layers
     what = f"the layer where the styles cross (0: the middle one, {layers // 2})"
-    crossover = whole(crossover, what, low=0, high=layers - 1) or layers // 2
+    crossover = check_whole(crossover, what, low=0, high=layers - 1) or layers // 2
     drawn = mixing_table(
         _drawer(model, advance),
         [character.seed for character in rows],
@@ -230,10 +233,10 @@ def mix(
         noise=noise,
     )
     characters = [*rows, *columns]
-    told = facts(
+    about = facts(
         model, "mix", characters, psi=psi, noise=noise, rows=len(rows), crossover=crossover
     )
-    return Sheet(drawn, told)
+    return Sheet(drawn, about)
 
 
 def table(
@@ -248,15 +251,15 @@ def table(
     """Draws a table with the labels of a row down and seeds across, titled at its left.
 
     A column keeps its character: of its own labels, a row replaces the groups that it names, as
-    `wish_named` and `resolve` do. Each picture is that of `draw_one`. advance is as in `sweep`.
+    `choice_named` and `resolve` do. Each picture is that of `draw_one`. advance is as in `sweep`.
     """
     reason = abilities(model)["table"]
     if reason:
         raise UsageError(reason)
     check_sheet(len(row_labels), len(seeds))
     psi, noise = check_psi(psi), check_noise(model, noise)
-    wishes = [wish_named(labels, model) for labels in row_labels]
-    cells = [(seed, resolve(model, wish, seed)) for wish in wishes for seed in seeds]
+    choices = [choice_named(labels, model) for labels in row_labels]
+    cells = [(seed, resolve(model, choice, seed)) for choice in choices for seed in seeds]
     pictures = []
     for seed, labels in cells:
         pictures.append(draw_one(model, seed=seed, labels=labels, psi=psi, noise=noise))
@@ -268,10 +271,10 @@ def table(
     ]
     drawn = grid(np.stack(pictures), len(seeds))
     sheet = titled(drawn, titles, row_px=model.spec.resolution_px)
-    told = facts(model, "table", [], psi=psi, noise=noise)
-    told["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
-    told["omokage labels"] = "; ".join(titles)
-    return Sheet(sheet, told)
+    about = facts(model, "table", [], psi=psi, noise=noise)
+    about["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
+    about["omokage labels"] = "; ".join(titles)
+    return Sheet(sheet, about)
 
 
 def facts(
@@ -284,7 +287,7 @@ def facts(
     **more: object,
 ) -> dict[str, str]:
     """Returns what a file was made from, as texts by name; `more` are the tool's own settings."""
-    told = {
+    about = {
         "model": model.name,
         "generator": model.digest,
         "tool": tool,
@@ -294,7 +297,7 @@ def facts(
         "noise": noise,
         **{name: str(value) for name, value in more.items()},
     }
-    return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in told.items()}}
+    return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in about.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +325,7 @@ def _clip(
 ) -> Clip:
     tell: Advance = advance or (lambda _frames: None)
     return _ToldClip(
-        OneByOne(model.generator, lambda: tell(0)),
+        UnbatchedGenerator(model.generator, lambda: tell(0)),
         [character.seed for character in characters],
         at,
         times,
@@ -334,8 +337,8 @@ def _clip(
     )
 
 
-def _drawer(model: OpenModel, advance: Advance | None) -> OneByOne:
-    return OneByOne(model.generator, lambda: advance(1) if advance else None)
+def _drawer(model: OpenModel, advance: Advance | None) -> UnbatchedGenerator:
+    return UnbatchedGenerator(model.generator, lambda: advance(1) if advance else None)
 
 
 def _morph(
@@ -362,7 +365,7 @@ def _checked(model: OpenModel, characters: Sequence[Character], *, psi: float, n
 
 
 def _check_space(model: OpenModel, tool: str, space: str) -> None:
-    one_of(space, "the space", SPACES)
+    check_choice(space, "the space", SPACES)
     reason = abilities(model)[f"{tool}_w"]
     if space == "w" and reason:
         raise UsageError(reason)

@@ -8,10 +8,9 @@ from urllib.parse import quote, unquote_plus
 
 from dataset.errors import nearest
 from studio.edits import DECIMALS, Edits, number_text, read_number
-from studio.faults import Faulty, quoted
-from studio.limits import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS
-from studio.upscaling.kinds import DENOISE
-from studio.upscaling.kinds import FACTORS as ENLARGEMENTS
+from studio.upscaling.waifu2x import DENOISE
+from studio.upscaling.waifu2x import FACTORS as ENLARGEMENTS
+from studio.validation import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS, FaultsError, quoted
 
 NOISES = ("const", "none", "random")  # those of models.sampling.draw, which needs torch
 FACTORS = (1, *ENLARGEMENTS)
@@ -57,14 +56,14 @@ class Recipe:
     def __post_init__(self) -> None:
         faults = [fault for name in KEYS for fault in _FAULTS[name](getattr(self, name))]
         if faults:
-            raise Faulty(WHAT, faults)
+            raise FaultsError(WHAT, faults)
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "psi", round(float(self.psi), DECIMALS) + 0.0)
         if self.upscale == 1:
             object.__setattr__(self, "denoise", -1)
         length = len(self.to_query())
         if length > QUERY_MAX_CHARS:
-            raise Faulty(WHAT, [_too_long(length)])
+            raise FaultsError(WHAT, [_too_long(length)])
 
     def to_query(self) -> str:
         """Returns the one text of this recipe, as a link holds it behind its question mark.
@@ -105,7 +104,7 @@ class Recipe:
             elif key in ("model", "seed"):
                 faults.append(f"{key} is missing")
         if faults:
-            raise Faulty(WHAT, faults)
+            raise FaultsError(WHAT, faults)
         return cls(**values)
 
 
@@ -113,7 +112,7 @@ def _split(query: str) -> tuple[dict[str, str], list[str]]:
     """Returns the decoded texts by key, and the faults of a query's outer form."""
     query = query.removeprefix("?")
     if len(query) > QUERY_MAX_CHARS:
-        raise Faulty(WHAT, [_too_long(len(query))])
+        raise FaultsError(WHAT, [_too_long(len(query))])
     texts: dict[str, str] = {}
     faults = []
     for part in query.split("&") if query else []:
@@ -137,7 +136,7 @@ def _read(key: str, text: str) -> tuple[Any, list[str]]:
     if key == "edits":
         try:
             return Edits.from_text(text), []
-        except Faulty as error:
+        except FaultsError as error:
             return None, [f"edits: {fault}" for fault in error.faults]
     value: Any = text
     if key in ("seed", "upscale", "denoise") and _WHOLE.fullmatch(text):

@@ -65,7 +65,7 @@ def test_gradio_is_imported_for_the_page_alone() -> None:
         for name, _ in imported(file)
         if name in ("gradio", "gradio_client")
     }
-    assert found == {"studio/page"}
+    assert found == {"studio/web"}
 
 
 def test_models_import_mlflow_for_the_trainer_and_the_registry_alone() -> None:

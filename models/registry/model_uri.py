@@ -17,6 +17,7 @@ from dataset.errors import RegistryError, UsageError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+CHAMPION_URI = "models:/avatar-generator@champion"  # what draws unless an option says otherwise
 REQUEST_S = 4  # that one HTTP request may take, connected or not
 ANSWER_S = 5.0  # that a question may take, whatever kind of registry is asked
 _SQLITE = "sqlite:///"

@@ -17,7 +17,7 @@ from pipeline.commands.picture_files import (
     out_option,
 )
 from studio.edits import NAMES, Edits, apply_edits
-from studio.faults import Faulty
+from studio.validation import FaultsError
 
 HELP = {
     "crop": ("L,T,R,B", "Part to keep, as fractions of the picture: 0.1,0,0.9,1."),
@@ -60,7 +60,7 @@ def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> 
 def _edits(texts: dict[str, str]) -> Edits:
     try:
         edits = Edits.from_texts(texts)
-    except Faulty as error:
+    except FaultsError as error:
         raise UsageError("; ".join(f"--{fault}" for fault in error.faults)) from error
     if edits.is_identity:
         names = ", ".join(f"--{name}" for name in NAMES)

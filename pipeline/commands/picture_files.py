@@ -11,8 +11,7 @@ from dataset.decode import MAX_PIXELS, Picture, UnreadablePicture
 from dataset.errors import OmokageError, StoreError, UsageError, listed
 from dataset.media import MAX_BYTES
 from dataset.store import Store
-from studio.limits import SIDE_MAX_PX
-from studio.png_settings import (
+from studio.png_metadata import (
     PREFIX,
     Facts,
     made_from_facts,
@@ -21,6 +20,7 @@ from studio.png_settings import (
     recipe_of_facts,
 )
 from studio.recipe import Recipe
+from studio.validation import SIDE_MAX_PX
 
 RESULT_MAX_BYTES = 4 * SIDE_MAX_PX**2  # more than the pixels of any result unpacked
 

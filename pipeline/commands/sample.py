@@ -60,7 +60,7 @@ def sample(
     if context.invoked_subcommand is not None:
         _refuse_options_before(context, context.invoked_subcommand)
         return
-    from studio.champion import champion_grid  # imports torch
+    from studio.model_source import champion_grid  # imports torch
 
     target = Path(out).absolute()
     settings = read_settings(home=home)
@@ -100,7 +100,7 @@ def _tool(name: str, purpose: str) -> click.Command:
     @click.pass_context
     def run(context: click.Context, home: str, words: tuple[str, ...]) -> None:
         from models.sample import main  # imports torch
-        from studio.champion import champion_folder
+        from studio.model_source import champion_folder
 
         home = home or (context.parent.params["home"] if context.parent else "")
 

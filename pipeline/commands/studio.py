@@ -6,9 +6,9 @@ import sys
 import click
 
 from dataset.errors import UsageError
+from models.registry.model_uri import CHAMPION_URI
 from pipeline.commands.options import home_option
 from pipeline.settings import read_settings
-from studio.default_model import CHAMPION_URI
 
 
 @click.command()

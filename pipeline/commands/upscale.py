@@ -14,7 +14,7 @@ from pipeline.commands.picture_files import (
     into_option,
     out_option,
 )
-from studio.png_settings import PREFIX, Facts, made_from_facts, upscale_text
+from studio.png_metadata import PREFIX, Facts, made_from_facts, upscale_text
 from studio.recipe import Recipe
 from studio.upscaling import DENOISE, FACTORS, UPSCALERS, check_upscale, tile_count
 from studio.upscaling import upscale as made_larger

@@ -11,7 +11,7 @@ from PIL import Image
 from models.sampling.png import png_bytes
 from pipeline.cli import cli, main
 from studio.edits import Edits, apply_edits
-from studio.png_settings import Facts, made_from_facts, open_picture, recipe_facts
+from studio.png_metadata import Facts, made_from_facts, open_picture, recipe_facts
 from studio.recipe import Recipe
 
 RECIPE = Recipe("avatar-generator/3", 17, ("blonde_hair",), 0.7, upscale=2)

@@ -13,7 +13,7 @@ from dataset.errors import StoreError, UsageError
 from models.sampling.png import png_bytes
 from pipeline.cli import cli
 from studio.edits import Edits
-from studio.png_settings import recipe_facts, recipe_of_png
+from studio.png_metadata import recipe_facts, recipe_of_png
 from studio.recipe import Recipe
 from studio.upscaling import upscale
 from tests.studio.drawn_faces import drawn_face

@@ -4,7 +4,7 @@ import numpy as np
 
 from models.io.generators import generator_digest
 from models.labels import label_rows
-from studio.opened import OpenModel
+from studio.model_source import OpenModel
 from tests.models.small_generators import small_generator
 
 LABELS = (

@@ -254,7 +254,7 @@ def test_the_same_edits_give_the_same_bytes_and_leave_the_picture_alone() -> Non
 
 
 @pytest.mark.parametrize(
-    ("shape", "edits", "told"),
+    ("shape", "edits", "reported"),
     [
         ((2048, 2048), Edits(scale=2.01), "the result would be 4116x4116 px; sides of 8 to 4096"),
         ((8, 5_000), Edits(brightness=2), "the result would be 5000x8 px"),
@@ -265,11 +265,11 @@ def test_the_same_edits_give_the_same_bytes_and_leave_the_picture_alone() -> Non
     ],
 )
 def test_a_result_of_no_fit_size_is_refused_before_a_pixel_is_made(
-    shape: tuple[int, int], edits: Edits, told: str
+    shape: tuple[int, int], edits: Edits, reported: str
 ) -> None:
     picture = np.broadcast_to(np.uint8(0), (*shape, 3))
     tracemalloc.start()
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=reported):
         apply_edits(picture, edits)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -319,7 +319,7 @@ def test_texts_are_read_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("rotat=90", 'unknown edit "rotat"; did you mean "rotate"?'),
         ("xyz=1", 'unknown edit "xyz"; there are crop, rotate, scale, brightness, contrast, sat'),
@@ -341,10 +341,10 @@ def test_texts_are_read_in_any_order() -> None:
         ("\x00\x1b[31m=1", 'unknown edit "??[31m"'),
     ],
 )
-def test_a_faulty_text_is_told_with_what_is_wanted(text: str, told: str) -> None:
+def test_a_faulty_text_is_told_with_what_is_wanted(text: str, reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         Edits.from_text(text)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_all_faults_are_told_at_once() -> None:
@@ -366,7 +366,7 @@ def test_no_text_raises_anything_else(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "reported"),
     [
         ({"rotate": float("nan")}, 'rotate is "nan"'),
         ({"hue": "90"}, 'hue is "90"'),
@@ -376,7 +376,7 @@ def test_no_text_raises_anything_else(text: str) -> None:
         ({"crop": "whole"}, 'crop is "whole"'),
     ],
 )
-def test_values_that_are_no_edits_are_refused(values: dict[str, object], told: str) -> None:
+def test_values_that_are_no_edits_are_refused(values: dict[str, object], reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         Edits(**values)  # type: ignore[arg-type]
-    assert told in str(refused.value)
+    assert reported in str(refused.value)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from dataset.vocabulary import appearance
-from studio.groups import Group, known_labels, label_groups
+from studio.draw import Group, known_labels, label_groups
 
 TAGS = sorted(appearance().groups)
 
@@ -49,7 +49,7 @@ def test_names_come_back_in_the_models_order_each_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "reported"),
     [
         (
             ["blond_hair"],
@@ -65,10 +65,10 @@ def test_names_come_back_in_the_models_order_each_once() -> None:
         ([3], 'unknown label "3". This model knows blonde_hair, blue_eyes.'),
     ],
 )
-def test_unknown_labels_are_named_with_the_nearest(names: list[object], told: str) -> None:
+def test_unknown_labels_are_named_with_the_nearest(names: list[object], reported: str) -> None:
     with pytest.raises(UsageError) as raised:
         known_labels(names, ("blonde_hair", "blue_eyes"))
-    assert str(raised.value) == told
+    assert str(raised.value) == reported
 
 
 def test_of_many_known_labels_the_message_names_some() -> None:

@@ -14,7 +14,7 @@ from models.io.generators import generator_digest
 from models.labels import label_rows
 from models.registry.export import log_generator
 from models.sampling.draw import Pictures, draw, latents, map_latents
-from studio.opened import OpenModel, open_folder, open_registered
+from studio.model_source import OpenModel, open_folder, open_registered
 from tests.models.small_generators import (
     NAMES,
     TYPICAL,
@@ -54,10 +54,10 @@ def faces(network: GeneratorNet) -> Pictures:
 def refusal(error: type[OmokageError], champions: Champions, uri: str) -> str:
     with pytest.raises(error) as refused:
         open_registered(uri, tracking_uri=champions.uri)
-    told = str(refused.value)
-    assert str(champions.home) not in told
-    assert tempfile.gettempdir() not in told
-    return told
+    reported = str(refused.value)
+    assert str(champions.home) not in reported
+    assert tempfile.gettempdir() not in reported
+    return reported
 
 
 def test_a_folder_opens_with_its_name_and_a_key_of_its_weights(tmp_path: Path) -> None:
@@ -184,24 +184,26 @@ def test_damaged_and_missing_files_of_a_version_are_told_without_a_path(
     files = champions.files(version) / "artifacts"
     weights = files / "generator.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    told = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
+    reported = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
     start = f"avatar-generator version {version} cannot be opened: "
-    assert told.startswith(f"{start}generator.safetensors is no whole safetensors file")
+    assert reported.startswith(f"{start}generator.safetensors is no whole safetensors file")
     (files / "spec.json").write_text('{"family": "none"}')
     assert "resolution_px is missing" in refusal(
         RegistryError, champions, f"models:/{NAME}/{version}"
     )
     (files / "spec.json").unlink()
-    told = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
-    assert told == f"{start}artifacts is no whole model: spec.json is missing"
+    reported = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
+    assert reported == f"{start}artifacts is no whole model: spec.json is missing"
     shutil.rmtree(files.parent)
-    told = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
-    assert told.startswith(f"The files of avatar-generator version {version} could not be fetched")
+    reported = refusal(RegistryError, champions, f"models:/{NAME}/{version}")
+    assert reported.startswith(
+        f"The files of avatar-generator version {version} could not be fetched"
+    )
     assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("uri", "error", "told"),
+    ("uri", "error", "reported"),
     [
         (f"models:/{NAME}/77", RegistryError, "There is no version 77 of avatar-generator in"),
         (f"models:/{NAME}@best", RegistryError, "There is no best yet: no version of avatar-gen"),
@@ -215,9 +217,9 @@ def test_damaged_and_missing_files_of_a_version_are_told_without_a_path(
     ],
 )
 def test_what_the_registry_does_not_have_is_told(
-    champions: Champions, uri: str, error: type[OmokageError], told: str
+    champions: Champions, uri: str, error: type[OmokageError], reported: str
 ) -> None:
-    assert told in refusal(error, champions, uri)
+    assert reported in refusal(error, champions, uri)
 
 
 def test_a_registry_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from studio.page.guard import FULL, Guard
-from studio.source import ModelSource
-from studio.studio import Studio
+from studio.model_source import ModelSource
+from studio.service import Studio
+from studio.web.access import FULL, Guard
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
 
@@ -53,10 +53,10 @@ def visitor(server: Running) -> Iterator[httpx.Client]:
         yield visitor
 
 
-def refusal(client: Client, api_name: str, **asked: Any) -> str:
-    with pytest.raises(Exception, match=r"\w") as told:
-        client.predict(api_name=api_name, **asked)
-    return str(told.value)
+def refusal(client: Client, api_name: str, **requested: Any) -> str:
+    with pytest.raises(Exception, match=r"\w") as reported:
+        client.predict(api_name=api_name, **requested)
+    return str(reported.value)
 
 
 def test_a_draw_says_what_it_drew_and_its_link_gives_the_same_bytes(client: Client) -> None:
@@ -65,8 +65,8 @@ def test_a_draw_says_what_it_drew_and_its_link_gives_the_same_bytes(client: Clie
     assert all("pink_hair" in one["labels"] for one in drawn)
     again = client.predict(link=f"http://anywhere/?{drawn[1]['link']}", api_name="/picture")
     assert digest(again["picture"]) == digest(drawn[1]["picture"])
-    told = client.predict(picture=handle_file(drawn[1]["picture"]), api_name="/settings")
-    assert told["link"] == drawn[1]["link"]
+    reported = client.predict(picture=handle_file(drawn[1]["picture"]), api_name="/settings")
+    assert reported["link"] == drawn[1]["link"]
 
 
 def test_the_page_the_api_and_the_library_make_the_same_bytes(
@@ -89,12 +89,12 @@ def test_films_strips_and_sheets_come_as_files(client: Client) -> None:
     assert [Path(film).suffix for film in films] == [".mp4", ".gif"]
     loops = client.predict(link=first, seconds=0.5, fps=8, api_name="/loop")
     assert Path(loops[1]).read_bytes().startswith(b"GIF89a")
-    for name, asked in (
+    for name, requested in (
         ("/sweep", {"link": first, "number": 1}),
         ("/mix", {"rows": [first], "columns": [second]}),
         ("/table", {"rows": ["pink hair", "blue hair"], "count": 2}),
     ):
-        with Image.open(client.predict(api_name=name, **asked)) as sheet:
+        with Image.open(client.predict(api_name=name, **requested)) as sheet:
             assert sheet.width > 16
 
 
@@ -108,7 +108,7 @@ def test_an_uploaded_picture_is_made_larger_and_edited(client: Client, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("api_name", "asked", "told"),
+    ("api_name", "requested", "reported"),
     [
         ("/draw", {"count": 1000}, 'the number of pictures is "1000"; a whole number from 1 to 64'),
         ("/draw", {"labels": ["pink_hare"]}, 'did you mean "pink_hair"?'),
@@ -124,10 +124,10 @@ def test_an_uploaded_picture_is_made_larger_and_edited(client: Client, tmp_path:
     ],
 )
 def test_what_is_wrong_comes_back_as_a_sentence_and_the_server_goes_on(
-    client: Client, api_name: str, asked: dict[str, Any], told: str
+    client: Client, api_name: str, requested: dict[str, Any], reported: str
 ) -> None:
-    said = refusal(client, api_name, **asked)
-    assert told in said
+    said = refusal(client, api_name, **requested)
+    assert reported in said
     assert "Traceback" not in said
     assert client.predict(api_name="/model")["name"] == "avatar-generator version 1"
 
@@ -224,12 +224,12 @@ def test_the_example_of_the_document_runs(
 ) -> None:
     (example,) = re.findall(r"```python\n(from gradio_client.*?)```", DOCUMENT.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
-    told: list[Any] = []
+    reported: list[Any] = []
     here = example.replace(
         '"http://127.0.0.1:7860"', f'"{server.url}", auth=("{USER}", "{PASSWORD}")'
     )
-    exec(here, {"print": lambda *values: told.extend(values)})
-    assert "avatar-generator version 1" in str(told)
+    exec(here, {"print": lambda *values: reported.extend(values)})
+    assert "avatar-generator version 1" in str(reported)
 
 
 def digest(path: str) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.families.base import GeneratorNet
-from studio.png_settings import recipe_of_png
+from studio.png_metadata import recipe_of_png
 from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
@@ -47,12 +47,12 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     page = open_page(browser, server.url)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     yield page
     page.close()
-    assert asked
-    elsewhere = [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
+    assert requested
+    elsewhere = [url for url in requested if not url.startswith((server.url, "data:", "blob:"))]
     assert elsewhere == [], "the page asks for nothing elsewhere"
 
 
@@ -164,7 +164,7 @@ def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(
     assert all("pink hair" in labels for labels in before)
     assert [labels.replace("pink hair", "blue hair") for labels in before] == after
     pill(page, "Hair colour", "pink").click()
-    assert draw(page, 3) == pink, "the same wish gives the same files"
+    assert draw(page, 3) == pink, "the same choice gives the same files"
     assert set(pink).isdisjoint(blue)
 
 
@@ -300,10 +300,10 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     ready(page, f"{server.url}/?model=avatar-generator%2F1&seed=x&psi=9")
     page.get_by_text("psi is").first.wait_for()
     page.get_by_role("tab", name="Finish").click()
-    for name, told in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
+    for name, reported in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
         page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
-        page.locator(".toast-body").get_by_text(told).wait_for()
-        assert not page.locator("#link").is_visible(), "nothing of it lies on the bench"
+        page.locator(".toast-body").get_by_text(reported).wait_for()
+        assert not page.locator("#link").is_visible(), "nothing of it lies on the history"
     page.get_by_role("tab", name="Draw").click()
     set_number(page, "count", 1)
     assert len(draw(page, 1)) == 1, "the page goes on"
@@ -354,7 +354,7 @@ def test_the_alias_moves_while_four_draw_and_the_next_draw_names_the_new_version
         while go_on.is_set():
             try:
                 found.append(client.predict(count=4, seed=3, api_name="/draw"))
-            except Exception as error:  # told below, with what was drawn before
+            except Exception as error:  # reported below, with what was drawn before
                 found.append(error)
                 return
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset.errors import UsageError
-from studio.drawing import draw_one, resolve, wish_named
+from studio.draw import choice_named, draw_one, resolve
 from studio.play import (
     Character,
     frame_count,
@@ -45,14 +45,14 @@ def test_a_morph_begins_and_ends_with_its_avatars(model, space: str) -> None:  #
 
 
 def test_a_film_is_told_frame_by_frame_and_twice_the_same(tmp_path: Path) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     files = []
     for name in ("one", "two"):
         outs = [tmp_path / f"{name}.gif", tmp_path / f"{name}.mp4"]
-        write_morph(DCGAN, A, B, seconds=0.5, fps=12, outs=outs, back=True, advance=told.append)
+        write_morph(DCGAN, A, B, seconds=0.5, fps=12, outs=outs, back=True, advance=reported.append)
         files.append([out.read_bytes() for out in outs])
     assert files[0] == files[1]
-    assert sum(told) == 2 * 6
+    assert sum(reported) == 2 * 6
     with Image.open(tmp_path / "one.gif") as film:
         assert (film.size, getattr(film, "n_frames", 0)) == ((64, 64), 6)
         comment = film.info["comment"].decode()
@@ -85,21 +85,21 @@ def test_a_loop_shows_its_characters_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("model", "space"), [(DCGAN, "z"), (STYLE, "w")])
 def test_a_sweep_shows_twenty_values_of_one_number(model, space: str) -> None:  # type: ignore[no-untyped-def]
-    told: list[int] = []
-    sheet = sweep(model, A, number=2, space=space, advance=told.append)
+    reported: list[int] = []
+    sheet = sweep(model, A, number=2, space=space, advance=reported.append)
     side = model.spec.resolution_px
     width, height = sheet.picture.size
     assert (width > 20 * side, height) == (True, side)
-    assert len(told) == 20
+    assert len(reported) == 20
     assert sheet.facts["omokage number"] == "2"
     cells = np.asarray(sheet.picture)[:, width - 20 * side :].reshape(side, 20, side, 3)
     assert not np.array_equal(cells[:, 0], cells[:, 19])
 
 
 def test_a_mix_shows_whom_it_mixes_and_tells_of_each_picture() -> None:
-    told: list[int] = []
-    sheet = mix(STYLE, [A], [B, Character(5, ())], advance=told.append)
-    assert (sheet.picture.size, len(told)) == ((3 * 16, 2 * 16), 5)
+    reported: list[int] = []
+    sheet = mix(STYLE, [A], [B, Character(5, ())], advance=reported.append)
+    assert (sheet.picture.size, len(reported)) == ((3 * 16, 2 * 16), 5)
     corner = np.asarray(sheet.picture)[:16, 16:32]
     assert np.array_equal(corner, picture_of(STYLE, B))
     assert sheet.facts["omokage crossover"] == "3"
@@ -114,14 +114,14 @@ def test_a_table_keeps_the_character_of_each_column() -> None:
     cells = np.asarray(sheet.picture)[:, -3 * 64 :].reshape(2, 64, 3, 64, 3).swapaxes(1, 2)
     for seed in range(3):
         for row, names in enumerate((["red_hair"], [])):
-            labels = resolve(DCGAN, wish_named(names, DCGAN), seed)
+            labels = resolve(DCGAN, choice_named(names, DCGAN), seed)
             assert np.array_equal(cells[row, seed], draw_one(DCGAN, seed=seed, labels=labels))
     assert sheet.facts["omokage labels"] == "red hair; any"
     assert sheet.facts["omokage seeds"] == "0-2"
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("requested", "reported"),
     [
         (lambda: morph_strip(DCGAN, A, B, space="w"), "dcgan64 has no W, so it cannot morph in W"),
         (lambda: morph_strip(DCGAN, A, B, space="x"), 'the space is "x"; one of z, w'),
@@ -146,9 +146,9 @@ def test_a_table_keeps_the_character_of_each_column() -> None:
         (lambda: frame_count(1, 60, [Path("a.mp4"), Path("b.gif")]), "from 1 to 50"),
     ],
 )
-def test_what_cannot_be_played_is_refused(asked: Callable[[], object], told: str) -> None:
-    with pytest.raises(UsageError, match=told) as raised:
-        asked()
+def test_what_cannot_be_played_is_refused(requested: Callable[[], object], reported: str) -> None:
+    with pytest.raises(UsageError, match=reported) as raised:
+        requested()
     assert "--" not in str(raised.value)  # a page has no options
 
 

@@ -1,4 +1,4 @@
-"""A recipe has one text, which reads back as the same recipe; all faults of another are told."""
+"""A recipe has one text, which reads back as the same recipe; all faults are reported."""
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,9 @@ from dataset.errors import UsageError
 from models.sampling import draw
 from studio import recipe as recipes
 from studio.edits import Edits
-from studio.limits import MAX_SEED
 from studio.recipe import FACTORS, KEYS, NOISES, Recipe
 from studio.upscaling import DENOISE
+from studio.validation import MAX_SEED
 from tests.studio.test_edits import all_edits, unhurried
 
 GOOD = "model=avatar-generator%2F3&seed=17"
@@ -88,7 +88,7 @@ def test_a_plus_is_a_space_as_browsers_write_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "reported"),
     [
         ("", "model is missing"),
         ("seed=1", "model is missing"),
@@ -120,10 +120,10 @@ def test_a_plus_is_a_space_as_browsers_write_it() -> None:
         ("model=a%2F1&seed=1&" + "x" * 4000, "at most 4,000 are read"),
     ],
 )
-def test_a_faulty_query_is_told_with_its_key_and_what_is_wanted(query: str, told: str) -> None:
+def test_a_faulty_query_is_told_with_its_key_and_what_is_wanted(query: str, reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         Recipe.from_query(query)
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
     assert len(str(refused.value)) < 500
 
 
@@ -150,7 +150,7 @@ def test_no_query_raises_anything_else(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "reported"),
     [
         ({"seed": True}, 'seed is "True"'),
         ({"seed": "1"}, "seed"),
@@ -167,10 +167,10 @@ def test_no_query_raises_anything_else(text: str) -> None:
         ({"model": 3}, 'model is "3"'),
     ],
 )
-def test_values_that_are_no_recipe_are_refused(values: dict[str, object], told: str) -> None:
+def test_values_that_are_no_recipe_are_refused(values: dict[str, object], reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         Recipe(**{"model": "a/1", "seed": 1, **values})  # type: ignore[arg-type]
-    assert told in str(refused.value)
+    assert reported in str(refused.value)
 
 
 def test_the_kinds_of_noise_are_those_of_the_sampler() -> None:

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from studio.upscaling import UPSCALERS, UpscalerMissing, tile_count, upscale
-from studio.upscaling.files import network_files
-from studio.upscaling.kinds import DENOISE, KINDS
-from studio.upscaling.networks import Network, network
 from studio.upscaling.tiles import count_tiles, tiles, with_margin
+from studio.upscaling.waifu2x import DENOISE, KINDS, Network, network, network_files
 from tests.studio.drawn_faces import drawn_face
 
 WHOLE_PX = 1024  # a tile that holds every picture of these tests
@@ -131,26 +129,26 @@ def test_a_network_never_sees_more_than_a_tile_and_its_margin(
 @pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("tile_px", [16, 32])
 def test_progress_counts_every_tile(model: str, factor: int, tile_px: int) -> None:
-    told: list[int] = []
+    reported: list[int] = []
     picture = np.zeros((20, 17, 3), np.uint8)
-    upscale(picture, factor, model=model, tile_px=tile_px, advance=told.append)
-    assert sum(told) == tile_count(20, 17, factor, model=model, tile_px=tile_px)
+    upscale(picture, factor, model=model, tile_px=tile_px, advance=reported.append)
+    assert sum(reported) == tile_count(20, 17, factor, model=model, tile_px=tile_px)
 
 
 def test_what_progress_raises_ends_the_work(face: Picture) -> None:
-    told: list[int] = []
+    reported: list[int] = []
 
     def stop(count: int) -> None:
-        told.append(count)
+        reported.append(count)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         upscale(face, 2, tile_px=16, advance=stop)
-    assert told == [1]
+    assert reported == [1]
 
 
 def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.upscaling.networks._loaded", {})
+    monkeypatch.setattr("studio.upscaling.waifu2x._loaded", {})
     faces = [drawn_face(number, 64) for number in range(2)] * 4
     together = threading.Barrier(4)
 
@@ -215,15 +213,15 @@ def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.Mo
 def test_what_is_wrong_is_said_before_any_work(
     picture: Picture, options: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.upscaling.upscaling.network", None)
+    monkeypatch.setattr("studio.upscaling.enlarge.network", None)
     with pytest.raises(UsageError) as caught:
         upscale(picture, options.pop("factor"), **options)
     assert str(caught.value) == said
 
 
 def test_the_largest_picture_is_not_refused() -> None:
-    told: list[int] = []
-    made = upscale(np.zeros((1, 2048, 3), np.uint8), 2, advance=told.append)
+    reported: list[int] = []
+    made = upscale(np.zeros((1, 2048, 3), np.uint8), 2, advance=reported.append)
     assert made.shape == (2, 4096, 3)
 
 

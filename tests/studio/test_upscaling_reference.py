@@ -11,8 +11,7 @@ from PIL import Image
 
 from dataset.decode import Picture
 from studio.upscaling import DENOISE, UPSCALERS, upscale
-from studio.upscaling.files import network_files
-from studio.upscaling.kinds import KINDS
+from studio.upscaling.waifu2x import KINDS, network_files
 from tests.studio.drawn_faces import drawn_face
 from tests.studio.ncnn_by_torch import read_layers, run_layers
 

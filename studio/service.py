@@ -1,0 +1,301 @@
+"""All that the studio can do, by plain values: what the page, its API and the command line call."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from dataset.decode import Picture
+from dataset.errors import UsageError
+from models.labels import split_names
+from models.sampling.png import png_bytes
+from studio import play
+from studio.draw import (
+    Avatar,
+    Group,
+    LabelChoice,
+    abilities,
+    check_seed,
+    choice_named,
+    draw_avatars,
+    draw_one,
+    label_groups,
+)
+from studio.edits import Edits, apply_edits, edited_size
+from studio.image_cache import ImageCache
+from studio.model_source import ModelSource, OpenModel
+from studio.play import Advance, Character
+from studio.png_metadata import recipe_facts
+from studio.recipe import Recipe
+from studio.upscaling import upscale
+from studio.validation import MAX_CHARACTERS, MAX_PICTURES, MAX_SEED, SIDE_MAX_PX, check_whole
+
+KEPT_BYTES = 64 * 2**20  # of pictures for the next edit: eighty of 512 px, or one of 4,096 px
+
+LabelRequest = (
+    LabelChoice | str | Sequence[str]
+)  # a choice, "blonde hair, blue_eyes", or these names in a list
+Link = Recipe | str | Mapping[str, str]  # a recipe, or what a link says behind its question mark
+
+
+class Studio:
+    """Draws, plays and finishes with the current model of a source, or with that of a link.
+
+    Any number of threads may use one. Every method checks what it is given and raises
+    UsageError in plain sentences; RegistryError where there is no model to draw with.
+    """
+
+    def __init__(self, source: ModelSource) -> None:
+        """Loads nothing yet."""
+        self._source = source
+        self._kept = ImageCache(KEPT_BYTES)
+
+    def model(self) -> OpenModel:
+        """Returns the model that is drawn with now; see `ModelSource.current`."""
+        return self._source.current()
+
+    def model_of(self, link: Link) -> OpenModel:
+        """Returns the model that a link names; see `ModelSource.of`."""
+        return self._source.of(recipe_of(link).model)
+
+    def notice(self) -> str:
+        """Returns what keeps the current model from being the latest, or ""."""
+        return self._source.notice()
+
+    def groups(self) -> list[Group]:
+        """Returns the current model's labels in groups."""
+        return label_groups(self.model().labels)
+
+    def abilities(self) -> dict[str, str]:
+        """Returns what the current model cannot do, and why; see `abilities.abilities`."""
+        return abilities(self.model())
+
+    def draw(
+        self,
+        labels: LabelRequest = (),
+        *,
+        count: int = 1,
+        seed: int = 0,
+        psi: float = 1.0,
+        noise: str = "const",
+    ) -> Iterator[Avatar]:
+        """Draws `count` characters, 1 to 64, of the seeds seed, seed + 1, …
+
+        labels: a choice, or labels by name: their groups are chosen, all others come with the seed.
+        Everything is checked before this returns; each avatar is then drawn lazily,
+        all of them with the model of now, even if the alias moves meanwhile.
+        """
+        seeds = _seeds(seed, count)
+        model = self.model()
+        return draw_avatars(model, choice_of(labels, model), seeds, psi=psi, noise=noise)
+
+    def redraw(self, link: Link) -> Picture:
+        """Draws the picture of a link [R,R,3], neither upscaled nor edited, with the link's model.
+
+        Raises UsageError if that model cannot be had, or does not know a label of the link.
+        """
+        recipe = recipe_of(link)
+        return self._drawn(self._source.of(recipe.model), recipe)
+
+    def finish(self, link: Link) -> Picture:
+        """Draws the picture of a link, upscales and edits it: uint8 [H,W,3], not to be written to.
+
+        What was drawn and upscaled last is kept, so that the next edit of it is quick.
+        """
+        recipe = recipe_of(link)
+        return self._finished(self._source.of(recipe.model), recipe)
+
+    def png(self, link: Link) -> bytes:
+        """Returns the finished picture as a PNG that says how it was made, link included.
+
+        The same link gives the same bytes.
+        """
+        recipe = recipe_of(link)
+        model = self._source.of(recipe.model)
+        facts = recipe_facts(recipe, model=model.name, digest=model.digest)
+        return png_bytes(Image.fromarray(self._finished(model, recipe)), facts)
+
+    def morph_strip(self, a: Link, b: Link, *, steps: int = 10, space: str = "z") -> list[Picture]:
+        """Draws the way from one avatar to another; see `play.morph_strip`.
+
+        psi and noise are those of the first avatar, here and below.
+        """
+        model, (first, _), characters = self._together([a, b])
+        return play.morph_strip(
+            model, *characters, steps=steps, space=space, psi=first.psi, noise=first.noise
+        )
+
+    def write_morph(
+        self,
+        a: Link,
+        b: Link,
+        *,
+        outs: Sequence[Path],
+        seconds: float = 3.0,
+        fps: int = 24,
+        back: bool = False,
+        space: str = "z",
+        advance: Advance | None = None,
+    ) -> None:
+        """Writes the way from one avatar to another as .mp4 and .gif; see `play.write_morph`."""
+        model, (first, _), characters = self._together([a, b])
+        play.write_morph(
+            model,
+            *characters,
+            outs=outs,
+            seconds=seconds,
+            fps=fps,
+            back=back,
+            space=space,
+            psi=first.psi,
+            noise=first.noise,
+            advance=advance,
+        )
+
+    def write_loop(
+        self,
+        avatars: Sequence[Link],
+        *,
+        outs: Sequence[Path],
+        seconds: float = 4.0,
+        fps: int = 24,
+        space: str = "z",
+        advance: Advance | None = None,
+    ) -> None:
+        """Writes a film of avatars that wander and come back; see `play.write_loop`."""
+        check_whole(len(avatars), "the number of avatars", low=1, high=MAX_CHARACTERS)
+        model, (first, *_), characters = self._together(avatars)
+        play.write_loop(
+            model,
+            characters,
+            outs=outs,
+            seconds=seconds,
+            fps=fps,
+            space=space,
+            psi=first.psi,
+            noise=first.noise,
+            advance=advance,
+        )
+
+    def sweep(
+        self,
+        avatar: Link,
+        *,
+        number: int = 0,
+        space: str = "z",
+        advance: Advance | None = None,
+    ) -> play.Sheet:
+        """Draws an avatar with one number of its z or w at 20 values; see `play.sweep`."""
+        model, (first,), (character,) = self._together([avatar])
+        return play.sweep(
+            model,
+            character,
+            number=number,
+            space=space,
+            psi=first.psi,
+            noise=first.noise,
+            advance=advance,
+        )
+
+    def mix(
+        self,
+        rows: Sequence[Link],
+        columns: Sequence[Link],
+        *,
+        crossover: int = 0,
+        advance: Advance | None = None,
+    ) -> play.Sheet:
+        """Draws coarse styles of the rows' with fine styles of the columns'; see `play.mix`."""
+        play.check_sheet(len(rows), len(columns))
+        model, (first, *_), characters = self._together([*rows, *columns])
+        return play.mix(
+            model,
+            characters[: len(rows)],
+            characters[len(rows) :],
+            crossover=crossover,
+            psi=first.psi,
+            noise=first.noise,
+            advance=advance,
+        )
+
+    def table(
+        self,
+        rows: Sequence[str | Sequence[str]],
+        *,
+        count: int = 6,
+        seed: int = 0,
+        psi: float = 1.0,
+        noise: str = "const",
+        advance: Advance | None = None,
+    ) -> play.Sheet:
+        """Draws labels down and the seeds seed, seed + 1, … across; see `play.table`.
+
+        rows: labels by name, "blonde hair, blue eyes" or a list; "" is a row as they come.
+        """
+        named = [split_names(row) if isinstance(row, str) else row for row in rows]
+        seeds = _seeds(seed, count)
+        return play.table(self.model(), named, seeds, psi=psi, noise=noise, advance=advance)
+
+    def _finished(self, model: OpenModel, recipe: Recipe) -> Picture:
+        side = model.spec.resolution_px * recipe.upscale
+        if side > SIDE_MAX_PX:
+            raise UsageError(
+                f"{model.spec.resolution_px} px made {recipe.upscale}x larger are {side} px; at "
+                f"most {SIDE_MAX_PX} px are made."
+            )
+        edited_size(side, side, recipe.edits)  # raises before anything is drawn
+        return apply_edits(self._upscaled(model, recipe), recipe.edits)
+
+    def _upscaled(self, model: OpenModel, recipe: Recipe) -> Picture:
+        if recipe.upscale == 1:
+            return self._drawn(model, recipe)
+        key = dataclasses.replace(recipe, edits=Edits())
+        picture = self._kept.get(key)
+        if picture is None:
+            drawn = self._drawn(model, recipe)
+            picture = upscale(drawn, recipe.upscale, denoise=recipe.denoise)
+            self._kept.put(key, picture)
+        return picture
+
+    def _drawn(self, model: OpenModel, recipe: Recipe) -> Picture:
+        key = dataclasses.replace(recipe, upscale=1, denoise=-1, edits=Edits())
+        picture = self._kept.get(key)
+        if picture is None:
+            picture = draw_one(
+                model, seed=key.seed, labels=key.labels, psi=key.psi, noise=key.noise
+            )
+            self._kept.put(key, picture)
+        return picture
+
+    def _together(self, links: Sequence[Link]) -> tuple[OpenModel, list[Recipe], list[Character]]:
+        """Returns the one model of links, their recipes and their characters."""
+        recipes = [recipe_of(link) for link in links]
+        keys = sorted({recipe.model for recipe in recipes})
+        if len(keys) > 1:
+            raise UsageError(
+                f"These avatars were drawn by different models ({', '.join(keys)}); only avatars "
+                "of one model can be brought together. Draw them anew with one."
+            )
+        model = self._source.of(keys[0])
+        return model, recipes, [Character(recipe.seed, recipe.labels) for recipe in recipes]
+
+
+def choice_of(labels: LabelRequest, model: OpenModel) -> LabelChoice:
+    """Returns the choice for labels by name; raises UsageError for unknown ones."""
+    if isinstance(labels, LabelChoice):
+        return labels
+    return choice_named(split_names(labels) if isinstance(labels, str) else labels, model)
+
+
+def recipe_of(link: Link) -> Recipe:
+    """Returns the recipe of a link; raises UsageError with all of its faults."""
+    return link if isinstance(link, Recipe) else Recipe.from_query(link)
+
+
+def _seeds(seed: int, count: int) -> range:
+    count = check_whole(count, "the number of pictures", low=1, high=MAX_PICTURES)
+    first = check_seed(seed)
+    if first + count - 1 > MAX_SEED:
+        raise UsageError(f"{count} seeds from {first} on go beyond {MAX_SEED}, the last one.")
+    return range(first, first + count)

@@ -1,0 +1,76 @@
+"""The page: its components, its three tabs, and what happens on them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.service import Studio
+from studio.web import api, draw_tab, finish_tab, links, model_updates, play_tab
+from studio.web.draw_tab import DrawTab
+from studio.web.files import KEPT_S as FILES_KEPT_S
+from studio.web.files import LOOK_EVERY_S, Files, Pictures
+from studio.web.finish_tab import FinishTab
+from studio.web.page_state import PAGE_KEPT_S, PageState
+from studio.web.play_tab import PlayTab
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The page's components, and what is behind them."""
+
+    studio: Studio
+    files: Files
+    pictures: Pictures
+    state: gr.State
+    head: gr.HTML
+    tabs: gr.Tabs
+    draw: DrawTab
+    play: PlayTab
+    finish: FinishTab
+
+    @property
+    def model_shown(self) -> list[Any]:
+        """What depends on the model alone, in the order of `model_updates.follow_model`."""
+        games = self.play.games
+        return [
+            self.head,
+            self.draw.noise,
+            games["table"].controls["group"],
+            games["sweep"].controls["number"],
+            games["mix"].controls["crossover"],
+            *self.play.able,
+            *self.draw.labels.components,
+        ]
+
+    @property
+    def finish_all(self) -> list[Any]:
+        """What shows the finished picture and how it is finished."""
+        return [*self.finish.shown, *self.finish.controls]
+
+
+def build_page(studio: Studio, files: Files) -> gr.Blocks:
+    """Returns the page with its API; nothing is loaded or drawn before somebody opens it."""
+    page = gr.Blocks(
+        title="Omokage",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(LOOK_EVERY_S, FILES_KEPT_S),
+    )
+    with page:
+        state = gr.State(PageState(), time_to_live=PAGE_KEPT_S)
+        head = gr.HTML(elem_id="head")
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Draw", id="draw"):
+                draw = draw_tab.build_draw_tab()
+            with gr.Tab("Play", id="play"):
+                play = play_tab.build_play_tab()
+            with gr.Tab("Finish", id="finish"):
+                finish = finish_tab.build_finish_tab()
+        parts = Parts(studio, files, Pictures(studio, files), state, head, tabs, draw, play, finish)
+        api.add_endpoints(parts)  # first: a listener of the page must not take a name of theirs
+        model_updates.watch_model(parts)
+        for tab in (draw_tab, play_tab, finish_tab):
+            tab.connect(parts)
+        links.connect(parts, page)
+    return page

@@ -1,0 +1,388 @@
+"""The tab that plays with two avatars: morph, sweep, mix, table and loop."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from dataset.decode import Picture
+from dataset.errors import UsageError
+from models.sampling.png import png_bytes
+from studio.play import Advance, Sheet
+from studio.recipe import Recipe
+from studio.validation import FRAMES_MAX
+from studio.web.errors import error_boundary
+from studio.web.label_controls import in_words
+from studio.web.page_state import FILMS_AT_ONCE, PRIVATE, Drawn, PageState
+
+if TYPE_CHECKING:
+    from studio.web.app import Parts
+
+PROGRESS = gr.Progress()  # a parameter with this default is what Gradio shows
+SPACES = [("the latent z", "z"), ("the styles W", "w")]
+STEPS_MAX = 16  # pictures of a strip
+SIDE_BY_SIDE = 6  # of the last draw, in a table or a mix
+SECONDS_MAX = 10
+FPS_MOST = FRAMES_MAX // SECONDS_MAX
+SWEPT = 20  # values of a sweep
+DESCRIPTIONS = {
+    "morph": "From the first avatar to the second, labels and all.",
+    "sweep": f"The first avatar with one number of its latent swept over {SWEPT} values.",
+    "mix": (
+        "Coarse styles of the first and the second (rows), with the fine styles of what was drawn "
+        "last (columns)."
+    ),
+    "table": "Each label of one group (rows) on the seeds that were drawn last (columns).",
+    "loop": "A walk from the first avatar to others and back, without an end.",
+}
+
+
+@dataclass(frozen=True)
+class Film:
+    """Where a film is shown, and how it is downloaded."""
+
+    shown: gr.HTML
+    mp4: gr.DownloadButton
+    gif: gr.DownloadButton
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The components that a film is laid into."""
+        return [self.shown, self.mp4, self.gif]
+
+
+@dataclass(frozen=True)
+class Game:
+    """One way to play: why it cannot be played, its buttons and controls, and where it shows."""
+
+    name: str
+    reason: gr.HTML
+    play: gr.Button
+    make_film: gr.Button
+    controls: dict[str, Any]
+    empty: gr.HTML
+    shown: Any = None
+    film: Film | None = None
+
+
+@dataclass(frozen=True)
+class PlayTab:
+    """The tab's components."""
+
+    pair: gr.HTML
+    games: dict[str, Game] = field(default_factory=dict)
+
+    @property
+    def able(self) -> list[Any]:
+        """What is greyed out or not, in the order of `abled`."""
+        found: list[Any] = []
+        for game in self.games.values():
+            found += [game.reason, game.play, game.make_film]
+            found += [game.controls["space"]] if "space" in game.controls else []
+        return found
+
+
+def build_play_tab() -> PlayTab:
+    """Lays the tab out."""
+    tab = PlayTab(gr.HTML(pair_text(PageState()), elem_id="pair"))
+    with gr.Tabs(elem_classes="games"):
+        for name, (title, controls, play, film) in _GAMES.items():
+            with gr.Tab(title, id=name):
+                tab.games[name] = _game(name, controls, play=play, film=film)
+    return tab
+
+
+def _game(name: str, controls: Callable[[], dict[str, Any]], *, play: str, film: str) -> Game:
+    """Lays out a game: what it is, its controls and buttons; and beside them where it shows."""
+    with gr.Row(elem_classes="tab-row"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
+            gr.HTML(f'<p class="hint">{DESCRIPTIONS[name]}</p>')
+            made = controls()
+            reason = gr.HTML(visible=False, elem_id=f"{name}-reason")
+            with gr.Row(elem_classes="actions"):
+                button = gr.Button(
+                    play, variant="primary", size="md", visible=bool(play), elem_id=f"{name}-play"
+                )
+                make = gr.Button(
+                    film, variant="secondary" if play else "primary", size="md",
+                    visible=bool(film), elem_id=f"{name}-film",
+                )  # fmt: skip
+        with gr.Column(scale=7, min_width=320, elem_classes="results"):
+            empty = gr.HTML('<div class="empty"><p>Nothing is played yet.</p></div>')
+            shown = _strip_shown() if name == "morph" else _sheet_shown(name) if play else None
+            filmed = _film(name) if film else None
+    return Game(name, reason, button, make, made, empty, shown, filmed)
+
+
+def _morph_controls() -> dict[str, Any]:
+    steps = gr.Slider(2, STEPS_MAX, 8, step=1, label="Pictures of the strip", elem_id="steps")
+    return {"space": _space("morph"), "steps": steps, **_pace("morph")}
+
+
+def _sweep_controls() -> dict[str, Any]:
+    number = gr.Slider(0, 1, 0, step=1, label="Number of the latent", elem_id="number")
+    return {"space": _space("sweep"), "number": number}
+
+
+def _mix_controls() -> dict[str, Any]:
+    layers = gr.Slider(1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover")
+    return {"crossover": layers}
+
+
+def _table_controls() -> dict[str, Any]:
+    return {"group": gr.Radio([], label="Group", elem_classes="pills", elem_id="group")}
+
+
+def _loop_controls() -> dict[str, Any]:
+    return {"space": _space("loop"), **_pace("loop")}
+
+
+# By name: title, controls, what the button that shows pictures says, and the one that films.
+_GAMES = {
+    "morph": ("Morph", _morph_controls, "Show a strip", "Make a film"),
+    "sweep": ("Sweep", _sweep_controls, "Sweep it", ""),
+    "mix": ("Mix", _mix_controls, "Mix them", ""),
+    "table": ("Table", _table_controls, "Draw the table", ""),
+    "loop": ("Loop", _loop_controls, "", "Make a film"),
+}
+
+
+def _space(game: str) -> gr.Radio:
+    return gr.Radio(
+        SPACES, value="z", label="Through", elem_classes="pills", elem_id=f"{game}-space"
+    )
+
+
+def _pace(game: str) -> dict[str, Any]:
+    seconds = gr.Slider(1, SECONDS_MAX, 3, step=1, label="Seconds", elem_id=f"{game}-seconds")
+    fps = gr.Slider(4, FPS_MOST, 12, step=1, label="Frames a second", elem_id=f"{game}-fps")
+    return {"seconds": seconds, "fps": fps}
+
+
+def _strip_shown() -> gr.Gallery:
+    return gr.Gallery(
+        columns=4, allow_preview=False, show_label=False, container=False, buttons=[],
+        visible=False, elem_id="morph-strip", interactive=False, height="auto",
+        object_fit="contain", fit_columns=False,
+    )  # fmt: skip
+
+
+def _sheet_shown(name: str) -> gr.Image:
+    return gr.Image(
+        visible=False, interactive=False, show_label=False, container=False,
+        buttons=["download", "fullscreen"], type="filepath", elem_id=f"{name}-shown",
+        elem_classes="drawn-sheet",
+    )  # fmt: skip
+
+
+def _film(name: str) -> Film:
+    shown = gr.HTML(visible=False, elem_id=f"{name}-filmed")
+    with gr.Row(elem_classes="actions"):
+        mp4 = gr.DownloadButton("Download MP4", size="md", visible=False, elem_id=f"{name}-mp4")
+        gif = gr.DownloadButton("Download GIF", size="md", visible=False, elem_id=f"{name}-gif")
+    return Film(shown, mp4, gif)
+
+
+def film_shown(mp4: str, gif: str) -> list[Any]:
+    """Returns the updates of Film.outputs for the paths of a film's two files."""
+    source = f"gradio_api/file={escape(mp4, quote=True)}"
+    film = f'<video class="film" src="{source}" controls autoplay loop muted playsinline></video>'
+    return [
+        gr.update(visible=True, value=film),
+        gr.update(visible=True, value=mp4),
+        gr.update(visible=True, value=gif),
+    ]
+
+
+def abled(abilities: Mapping[str, str]) -> list[Any]:
+    """Returns the updates of PlayTab.able: a reason greys out a game, or W in it.
+
+    abilities: by name "" or the reason, as `studio.play.abilities` says.
+    """
+    updates: list[Any] = []
+    for name, (_, controls, _, _) in _GAMES.items():
+        reason, no_w = abilities.get(name, ""), abilities.get(f"{name}_w", "")
+        text = escape(reason or no_w)
+        updates.append(gr.update(visible=bool(text), value=f'<p class="reason">{text}</p>'))
+        updates += [gr.update(interactive=not reason)] * 2
+        if controls in (_morph_controls, _sweep_controls, _loop_controls):
+            updates.append(gr.update(interactive=not (reason or no_w), value="z"))
+    return updates
+
+
+def pair_text(state: PageState) -> str:
+    """Shows the two avatars that are played with, as HTML."""
+    return f'<div class="pair">{_card("First", state.first)}{_card("Second", state.second)}</div>'
+
+
+def _card(title: str, one: Drawn | None) -> str:
+    if one is None:
+        return (
+            f'<div class="card none"><p><b>{title}</b></p><p>Choose a picture under <b>Draw</b> '
+            f"and press <b>Play: as {title.lower()}</b>.</p></div>"
+        )
+    source = f"gradio_api/file={escape(one.path, quote=True)}"
+    return (
+        f'<div class="card"><img src="{source}" alt="The {title.lower()} avatar">'
+        f"<div><p><b>{title}</b> · seed {one.recipe.seed}</p>"
+        f"<p>{escape(in_words(one.recipe.labels))}</p></div></div>"
+    )
+
+
+def connect(parts: "Parts") -> None:
+    """Connects the buttons of all games."""
+    games = parts.play.games
+    _strip(parts, games["morph"])
+    _morph_film(parts, games["morph"])
+    _sheet(parts, games["sweep"], _swept, ("number", "space"))
+    _sheet(parts, games["mix"], _mixed, ("crossover",))
+    _sheet(parts, games["table"], _tabled, ("group",))
+    _loop_film(parts, games["loop"])
+
+
+def _strip(parts: "Parts", game: Game) -> None:
+    @error_boundary
+    def strip(state: PageState, steps: int, space: str) -> list[Any]:
+        first, second = _both(state)
+        pictures = parts.studio.morph_strip(first, second, steps=int(steps), space=space)
+        paths = [parts.files.keep(_png(one), "morph.png") for one in pictures]
+        return [gr.update(visible=False), gr.update(visible=True, value=paths)]
+
+    controls = [game.controls["steps"], game.controls["space"]]
+    _played(game.play, strip, [parts.state, *controls], [game.empty, game.shown])
+
+
+def _morph_film(parts: "Parts", game: Game) -> None:
+    @error_boundary
+    def film(
+        state: PageState, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
+    ) -> list[Any]:
+        first, second = _both(state)
+        mp4, gif = parts.files.films("morph")
+        parts.studio.write_morph(
+            first,
+            second,
+            outs=[mp4, gif],
+            seconds=seconds,
+            fps=int(fps),
+            back=True,
+            space=space,
+            advance=_counted(progress, round(seconds * fps)),
+        )
+        return [gr.update(visible=False), *film_shown(str(mp4), str(gif))]
+
+    _filmed(parts, game, film)
+
+
+def _loop_film(parts: "Parts", game: Game) -> None:
+    @error_boundary
+    def film(
+        state: PageState, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
+    ) -> list[Any]:
+        mp4, gif = parts.files.films("loop")
+        parts.studio.write_loop(
+            [_first(state)],
+            outs=[mp4, gif],
+            seconds=seconds,
+            fps=int(fps),
+            space=space,
+            advance=_counted(progress, round(seconds * fps)),
+        )
+        return [gr.update(visible=False), *film_shown(str(mp4), str(gif))]
+
+    _filmed(parts, game, film)
+
+
+def _filmed(parts: "Parts", game: Game, film: Callable[..., Any]) -> None:
+    assert game.film is not None
+    controls = [game.controls[name] for name in ("seconds", "fps", "space")]
+    _played(game.make_film, film, [parts.state, *controls], [game.empty, *game.film.outputs])
+
+
+def _sheet(
+    parts: "Parts", game: Game, drawn: Callable[..., Sheet], controls: Sequence[str]
+) -> None:
+    @error_boundary
+    def sheet(state: PageState, *values: Any) -> list[Any]:
+        path = parts.files.keep(drawn(parts, state, *values).png(), f"{game.name}.png")
+        return [gr.update(visible=False), gr.update(visible=True, value=path)]
+
+    values = [game.controls[name] for name in controls]
+    _played(game.play, sheet, [parts.state, *values], [game.empty, game.shown])
+
+
+def _swept(parts: "Parts", state: PageState, number: float, space: str) -> Sheet:
+    return parts.studio.sweep(_first(state), number=int(number), space=space)
+
+
+def _mixed(parts: "Parts", state: PageState, crossover: float) -> Sheet:
+    return parts.studio.mix(_both(state), _side_by_side(state), crossover=int(crossover))
+
+
+def _tabled(parts: "Parts", state: PageState, group: str) -> Sheet:
+    rows = [[label] for one in state.groups if one.name == group for label in one.labels]
+    columns = _side_by_side(state)
+    return parts.studio.table(
+        rows,
+        count=len(columns),
+        seed=columns[0].seed,
+        psi=columns[0].psi,
+        noise=columns[0].noise,
+    )
+
+
+def _first(state: PageState) -> Recipe:
+    return _there(state.first, "first").recipe
+
+
+def _both(state: PageState) -> tuple[Recipe, Recipe]:
+    return _first(state), _there(state.second, "second").recipe
+
+
+def _there(one: Drawn | None, which: str) -> Drawn:
+    if one is None:
+        raise UsageError(
+            f'There is no {which} avatar yet: choose a picture under "Draw", and press '
+            f'"Play: as {which}".'
+        )
+    return one
+
+
+def _side_by_side(state: PageState) -> list[Recipe]:
+    if not state.drawn:
+        raise UsageError('Nothing is drawn yet: draw some pictures under "Draw" first.')
+    return [one.recipe for one in state.drawn[:SIDE_BY_SIDE]]
+
+
+def _png(picture: Picture) -> bytes:
+    return png_bytes(Image.fromarray(np.ascontiguousarray(picture)), {})
+
+
+def _counted(progress: gr.Progress, frames: int) -> Advance:
+    drawn = 0
+
+    def advance(more: int) -> None:
+        nonlocal drawn
+        drawn += more
+        progress((drawn, frames), unit="frames")
+
+    return advance
+
+
+def _played(
+    button: gr.Button, play: Callable[..., Any], inputs: list[Any], outputs: list[Any]
+) -> None:
+    button.click(
+        play,
+        inputs,
+        outputs,
+        concurrency_limit=FILMS_AT_ONCE,
+        concurrency_id="film",
+        trigger_mode="once",
+        **PRIVATE | {"show_progress": "full"},
+        show_progress_on=[button],
+    )
