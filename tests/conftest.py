@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypothesis_profiles import load_profile
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Tests run side by side: threads that wait for each other's cores would slow all of them.
@@ -24,6 +26,8 @@ sys.dont_write_bytecode = False
 # This runs before there are workers, which inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+load_profile()
 
 LONG_FIRST = (
     "test_killed_in_the_middle",

@@ -19,6 +19,7 @@ from dataset.importers.files import Files, FolderFiles, ZipFiles, open_files, re
 from dataset.importers.folder import look_at, read_collection
 from dataset.importers.lines import MAX_LINE_BYTES
 from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags
+from tests.hypothesis_profiles import examples
 
 MD5 = "0123456789abcdef0123456789abcdef"
 HERE = Place("records.json", "line 1")
@@ -512,7 +513,7 @@ mutated = st.builds(
 
 
 @given(records | mutated)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_json_value_is_an_entry_or_a_bad_field(value: Any) -> None:
     try:
         entry = read_record(value, HERE, nested_s="general", flat_s="sensitive")
@@ -560,7 +561,7 @@ def told_of(files: Files) -> list[str]:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_bytes_below_a_csv_heading_are_rows_or_faults(content: bytes) -> None:
     told = told_of(NoFiles("tags.csv", b"file,hair,rating\na.png,red,\n" + content))
     assert told  # there is a row, at least
@@ -568,7 +569,7 @@ def test_any_bytes_below_a_csv_heading_are_rows_or_faults(content: bytes) -> Non
 
 
 @given(st.lists(st.lists(st.text(max_size=6), max_size=5), max_size=5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_rows_of_a_csv_are_entries_or_faults(rows: list[list[str]]) -> None:
     text = "\n".join(",".join(row) for row in rows)
     told = told_of(NoFiles("tags.csv", text.encode("utf-8", "surrogatepass")))
@@ -576,7 +577,7 @@ def test_any_rows_of_a_csv_are_entries_or_faults(rows: list[list[str]]) -> None:
 
 
 @given(json_values, st.sampled_from(["tags.json", "tags.jsonl", "a.json", "a.txt"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_json_beside_or_about_a_picture_is_read_or_told(value: Any, name: str) -> None:
     for content in (
         value,

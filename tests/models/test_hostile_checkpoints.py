@@ -26,6 +26,7 @@ from models import sample, train
 from models.io.generators import load_generator, typical_rows
 from models.training.checkpoint import facts_of, finished, prune
 from models.training.data import TrainingSet
+from tests.hypothesis_profiles import examples
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 from tests.models.training import SMOKE, trained
 
@@ -567,7 +568,9 @@ STATE_KEYS = [
     *("origin", "score", "typical_labels"),
 ]
 QUICKLY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

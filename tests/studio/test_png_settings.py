@@ -24,6 +24,7 @@ from studio.limits import UPLOAD_MAX_BYTES
 from studio.png_settings import made_from_facts, open_picture, recipe_facts, recipe_of_png
 from studio.png_texts import SIGNATURE
 from studio.recipe import Recipe
+from tests.hypothesis_profiles import examples
 
 RECIPE = Recipe(
     "avatar-generator/3",
@@ -252,7 +253,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
             recipe_of_png(OURS[:length], where="face.png")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_no_damage_raises_anything_else_or_changes_the_recipe(data: st.DataObject) -> None:
     content = bytearray(OURS)

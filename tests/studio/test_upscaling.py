@@ -19,6 +19,7 @@ from studio.upscaling.files import network_files
 from studio.upscaling.kinds import DENOISE, KINDS
 from studio.upscaling.networks import Network, network
 from studio.upscaling.tiles import count_tiles, tiles, with_margin
+from tests.hypothesis_profiles import examples
 from tests.studio.drawn_faces import drawn_face
 
 WHOLE_PX = 1024  # a tile that holds every picture of these tests
@@ -95,7 +96,7 @@ def test_every_pixel_lies_in_one_tile(height: int, width: int, side: int) -> Non
     assert len(cut) == count_tiles(height, width, side)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 16), st.integers(0, 20))
 def test_a_tiles_margin_is_that_of_the_whole_padded_picture(
     height: int, width: int, side: int, margin: int
