@@ -31,7 +31,7 @@ def test_a_terminal_shows_a_bar_and_the_summary_and_no_json(
         )
         os.close(theirs)
         told = read_all(ours)
-        assert child.wait(60) == 0, told
+        assert child.wait(600) == 0, told
     assert re.search(r"crawl demo: +\d+%\|.*\| +40/40 \[.* posts/s\]", told), told
     last, *rest = told.rstrip().splitlines()[-2:]
     assert re.fullmatch(

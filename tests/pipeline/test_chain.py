@@ -160,7 +160,7 @@ def test_the_champion_loads_without_this_repository(
         env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -200,7 +200,7 @@ def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -
         | {"MLFLOW_TRACKING_URI": uri, "PATH": f"{programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -235,7 +235,7 @@ def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> 
         env=clean_environment() | {"OMOKAGE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

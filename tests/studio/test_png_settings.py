@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -214,8 +213,7 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 @pytest.mark.parametrize(
     ("content", "told"), [pytest.param(*rest, id=name) for name, *rest in bombs()]
 )
-def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, told: str) -> None:
-    began = time.perf_counter()
+def test_a_bomb_is_refused_in_little_memory(content: bytes, told: str) -> None:
     tracemalloc.start()
     with pytest.raises(UnreadablePicture) as refused:
         recipe_of_png(content, where="bomb.png")
@@ -224,7 +222,6 @@ def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, told: st
     assert str(refused.value).startswith("bomb.png: ")
     assert told in str(refused.value)
     assert most < 3 * len(content) + 8_000_000
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.Mo
     together = threading.Barrier(4)
 
     def larger(picture: Picture) -> tuple[Network, bytes]:
-        together.wait(timeout=30)
+        together.wait(timeout=600)
         return network("anime", -1), upscale(picture, 2, tile_px=32).tobytes()
 
     with ThreadPoolExecutor(4) as pool:

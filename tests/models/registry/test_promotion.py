@@ -323,7 +323,7 @@ def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
     server = mlflow_server(settings, port=port)
     uri = f"http://127.0.0.1:{port}"
     with running([server]):
-        wait_until_answering(server, uri, timeout_s=180)
+        wait_until_answering(server, uri, timeout_s=600)
         tracking = TrackingClient(uri=uri)
         run_id = tracking.run_for("generator", name="generator", tags={})
         desk = Desk(tracking, tmp_path, run_id)
