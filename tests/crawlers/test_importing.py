@@ -503,6 +503,7 @@ KILLED_AFTER = (1, 90, 200)
 PICTURES = 500
 
 
+@pytest.mark.slow
 def test_a_killed_import_goes_on_where_it_stopped(tmp_path: Path) -> None:
     killed, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
     killed.add(*range(1, PICTURES + 1))

@@ -291,6 +291,7 @@ def test_files_damaged_in_every_way_are_left_out_and_named(tmp_path: Path) -> No
     assert mislabelled.ext == "jpg"
 
 
+@pytest.mark.slow
 def test_8057_faces_are_the_same_the_second_time(tmp_path: Path) -> None:
     default = Path(__file__).parents[2] / ".." / "shared" / "data"
     archive = Path(os.environ.get("OMOKAGE_REAL_DATA", default)) / "faces_labelled.zip"

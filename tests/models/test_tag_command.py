@@ -174,6 +174,7 @@ def test_a_fault_is_one_message_and_an_exit_code(
     assert told in err
 
 
+@pytest.mark.slow
 def test_a_terminated_training_leaves_nothing_half_made(store: Store) -> None:
     long = [*QUICK, "--set", "total_kimg=100000", "--set", "max_passes=10000"]
     child = subprocess.Popen(

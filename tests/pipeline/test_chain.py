@@ -119,6 +119,7 @@ def in_a_shell(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     return run([sys.executable, "-m", "pipeline.cli", *arguments])
 
 
+@pytest.mark.slow
 def test_the_tools_of_sample_draw_with_the_champion(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:

@@ -273,6 +273,7 @@ def test_a_server_that_hangs_is_reported_to_all_who_wait() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_registry_that_stops_is_outlived_and_found_again(
     champions: Champions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ TrackingClient(uri=sys.argv[1]).experiment_id()
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_the_tables_the_next_one_makes_all_of_them(tmp_path: Path) -> None:
     path = tmp_path / "home" / "mlflow.db"
     uri = f"sqlite:///{path}"
