@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,11 @@ def test_links_and_pictures_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert missing == []
+
+
+def test_each_dependency_group_is_part_of_the_plain_install() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    plain = set(declared["project"]["dependencies"])
+    assert set(declared["dependency-groups"]) == {"train", "crawl", "studio"}
+    for name, needed in declared["dependency-groups"].items():
+        assert set(needed) <= plain, name
