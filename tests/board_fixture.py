@@ -64,12 +64,12 @@ def serve_collection(
     thread.start()
     try:
         starting = start(board, "127.0.0.1", 0, middlewares=middlewares)
-        runner, url = asyncio.run_coroutine_threadsafe(starting, loop).result(timeout=30)
+        runner, url = asyncio.run_coroutine_threadsafe(starting, loop).result(timeout=600)
         try:
             yield RunningBoard(url, collection, board)
         finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=600)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=30)
+        thread.join(timeout=600)
         loop.close()

@@ -11,6 +11,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.hypothesis_profiles import load_profile
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # No example fails because the machine is slow.
@@ -29,6 +31,8 @@ sys.dont_write_bytecode = False
 # This runs before there are workers, which inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+load_profile()
 
 LONG_FIRST = (
     "test_killed_in_the_middle",

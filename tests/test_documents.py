@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_each_module_explains_itself(
 def test_the_commands_explain_themselves_in_a_shell_too() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "pipeline.cli", "--help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert {name.split()[0] for name in OMOKAGE} <= set(ended.stdout.split())
@@ -129,7 +130,7 @@ def test_a_schedule_is_switched_on_as_the_document_says(tmp_path: Path) -> None:
     ended = subprocess.run(
         [Path(sys.executable).with_name("dagster"), "schedule", "start", "refresh_demo_schedule",
          *shlex.split(options)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
         env={**os.environ, "OMOKAGE_HOME": str(tmp_path), "DAGSTER_HOME": str(folder)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
@@ -157,3 +158,11 @@ def test_links_and_pictures_lead_somewhere(document: Path) -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
     missing = [target for target in targets if not (document.parent / target).exists()]
     assert missing == []
+
+
+def test_each_dependency_group_is_part_of_the_plain_install() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    plain = set(declared["project"]["dependencies"])
+    assert set(declared["dependency-groups"]) == {"train", "crawl", "studio"}
+    for name, needed in declared["dependency-groups"].items():
+        assert set(needed) <= plain, name

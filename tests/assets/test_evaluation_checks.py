@@ -90,6 +90,7 @@ def test_a_generator_of_one_face_fails_the_recall_check(measured: Measured) -> N
     assert "0.0% of the unseen faces lie among the fakes" in (found.description or "")
 
 
+@pytest.mark.slow
 def test_the_honest_ones_distance_is_that_of_training_reals(measured: Measured) -> None:
     distances = {kind: made["fd_efficientnet_lite0"] for kind, made in measured.items()}
     assert min(distances, key=lambda kind: distances[kind]) in ("honest", "deaf", "copier")

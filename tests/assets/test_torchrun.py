@@ -17,9 +17,9 @@ from tests.assets.workshop import (
     Workshop,
     interrupting_the_first_tick,
     ticks,
-    wait_for,
 )
 from tests.models.conftest import write_manifest
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_all_processes_save_and_end_when_dagster_is_killed(workshop: Workshop) -
     below = psutil.Process(dagster.pid).children(recursive=True)
     assert len(below) >= 3  # torchrun and two of ours
     os.kill(dagster.pid, signal.SIGKILL)
-    dagster.wait(10)
+    dagster.wait(600)
     wait_for(lambda: not left(below))
     (progress,) = ticks(workshop.home) - known
     store = Store(workshop.home)

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,11 +148,3 @@ def interrupting_the_first_tick(home: Path) -> Iterator[None]:
 def ticks(home: Path) -> set[Path]:
     """The progress files below the home's generators."""
     return set(home.glob("generators/*/progress.jsonl"))
-
-
-def wait_for(condition: Any, *, timeout_s: float = 60.0) -> None:
-    """Returns when condition() is true; fails when that takes too long."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

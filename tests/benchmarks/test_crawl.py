@@ -25,7 +25,7 @@ def test_a_tiny_run_ends_with_one_line_of_json(tmp_path: Path) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

@@ -128,7 +128,7 @@ class CrawlOf:
     def __call__(self, *options: str, site: str = "demo") -> dict[str, Any]:
         """Crawls to the end and returns the summary."""
         child = self.start(*options, site=site)
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=600)
         assert child.returncode == 0, err
         summary: dict[str, Any] = json.loads(out.splitlines()[-1])
         return summary
@@ -138,7 +138,7 @@ class CrawlOf:
     ) -> tuple[int, str]:
         """Crawls to a failure and returns the exit code and what was said."""
         child = self.start(*options, site=site, cold=cold, **variables)
-        _out, err = child.communicate(timeout=60)
+        _out, err = child.communicate(timeout=600)
         assert child.returncode != 0
         return child.returncode, err
 

@@ -10,7 +10,7 @@ multiprocessing's forkserver does not fit: its children run functions, not progr
 stdout, stderr and `__main__`.
 
     child = start(["-m", "crawlers.run", "--site", "demo"], env)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=600)
 
 OMOKAGE_FORKSERVER=off starts every crawl cold; so does a system without Linux's pidfd.
 """
@@ -180,7 +180,7 @@ class ForkServer:
     def close(self) -> None:
         """Ends the fork server and waits for it."""
         self._socket.close()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=600)
 
 
 _servers: dict[int, ForkServer] = {}  # by the pid of their starter: a fork starts its own

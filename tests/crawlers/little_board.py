@@ -126,15 +126,15 @@ def serving(board: LittleBoard) -> Iterator[LittleBoard]:
         return runner
 
     try:
-        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=30)
+        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=600)
         board.url = "http://{}:{}".format(*runner.addresses[0][:2])
         try:
             yield board
         finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=30)
+            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=600)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=30)
+        thread.join(timeout=600)
         loop.close()
 
 
@@ -199,7 +199,7 @@ class Crawler:
                 **self.variables,
             },
         )
-        out, err = child.communicate(timeout=60)
+        out, err = child.communicate(timeout=600)
         noted = [json.loads(line) for line in log.read_text().splitlines()]
         return Crawled(
             code=child.wait(),

@@ -31,7 +31,7 @@ def test_a_terminal_shows_a_bar_and_the_summary_and_no_json(
         )
         os.close(theirs)
         output = read_all(ours)
-        assert child.wait(60) == 0, output
+        assert child.wait(600) == 0, output
     assert re.search(r"crawl demo: +\d+%\|.*\| +40/40 \[.* posts/s\]", output), output
     last, *rest = output.rstrip().splitlines()[-2:]
     assert re.fullmatch(

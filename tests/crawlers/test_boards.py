@@ -17,6 +17,7 @@ from crawlers.post import Post
 from crawlers.sites import Site, load_sites
 from dataset.errors import CrawlError
 from dataset.schemas import POSTS
+from tests.hypothesis_profiles import examples
 
 SITES = load_sites()
 DANBOORU = SITES["safebooru_donmai"]
@@ -210,13 +211,13 @@ def outcomes(body: bytes) -> dict[str, str]:
     return errors
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(ANSWERS)
 def test_any_json_is_parsed_or_refused_in_our_own_words(answer: Any) -> None:
     assert outcomes(json.dumps(answer).encode()).keys() == BOARDS.keys()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: f"<posts>{text}".encode()))
 def test_any_bytes_are_parsed_or_refused_in_our_own_words(body: bytes) -> None:
     assert outcomes(body).keys() == BOARDS.keys()

@@ -54,7 +54,7 @@ def crawl_watched(crawl: CrawlOf, folder: Path, *options: str) -> tuple[int, str
             if line.startswith("VmHWM:"):
                 peak_kb = max(peak_kb, int(line.split()[1]))
         time.sleep(0.01)
-    _out, err = child.communicate(timeout=10)
+    _out, err = child.communicate(timeout=600)
     print(f"peak: {peak_kb / 1000:.0f} MB")
     return child.returncode, err, peak_kb / 1000
 

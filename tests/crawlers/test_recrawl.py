@@ -100,7 +100,7 @@ def test_refresh_and_backfill_resume_and_then_nothing_is_fetched(
         board.now_serves(tiny_collection([*older, *newer]))  # posted before the backfill is done
         slow = True
         child = crawl.start(site="mine")
-        until = time.monotonic() + 20
+        until = time.monotonic() + 600
         while min(numbers_of(crawl)) >= 140:  # it has gone up, and is on its way down
             assert time.monotonic() < until
             time.sleep(0.05)

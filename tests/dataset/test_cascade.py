@@ -71,7 +71,10 @@ def boxes(picture: Picture, mode: str) -> list[Box]:
 # The usual settings (whole picture, equalised, 1.1/5/24): 52 of 80 clear, 52 of 117, 1 false of 53.
 @pytest.mark.parametrize(
     ("mode", "clear", "of_all", "false_part"),
-    [("thorough", 0.82, 0.62, 0.03), ("fast", 0.82, 0.62, 0.03)],
+    [
+        pytest.param("thorough", 0.82, 0.62, 0.03, marks=pytest.mark.slow),
+        ("fast", 0.82, 0.62, 0.03),
+    ],
 )
 def test_real_faces_are_found_and_little_else(
     real: Real, mode: str, clear: float, of_all: float, false_part: float

@@ -29,6 +29,7 @@ from dataset.faces import crop_shards
 from dataset.merging import overlap
 from dataset.schemas import FACES, read_table
 from tests.dataset.home import Home, png, portrait
+from tests.hypothesis_profiles import examples
 
 hash_lists = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=6).flatmap(
     lambda seeds: st.lists(
@@ -112,7 +113,7 @@ def test_distance_out_of_range_is_refused() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 60))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_copies_on_disk_are_compared_as_those_in_memory(seed: int, rms_max: float) -> None:
     rng = np.random.default_rng(seed)
     thumbs = rng.integers(0, 255, (1, THUMB_BYTES), np.uint8).repeat(12, axis=0)

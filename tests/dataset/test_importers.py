@@ -18,6 +18,7 @@ from dataset.importers.danbooru import look_through, read_dump, read_record
 from dataset.importers.files import MAX_LINE_BYTES, Files, FolderFiles, ZipFiles, open_files, read
 from dataset.importers.folder import look_at, read_collection
 from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags
+from tests.hypothesis_profiles import examples
 
 MD5 = "0123456789abcdef0123456789abcdef"
 HERE = Place("records.json", "line 1")
@@ -511,7 +512,7 @@ mutated = st.builds(
 
 
 @given(records | mutated)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_json_value_is_an_entry_or_a_bad_field(value: Any) -> None:
     try:
         entry = read_record(value, HERE, nested_s="general", flat_s="sensitive")
@@ -559,7 +560,7 @@ def places_of(files: Files) -> list[str]:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_bytes_below_a_csv_heading_are_rows_or_faults(content: bytes) -> None:
     places = places_of(NoFiles("tags.csv", b"file,hair,rating\na.png,red,\n" + content))
     assert places  # there is a row, at least
@@ -567,7 +568,7 @@ def test_any_bytes_below_a_csv_heading_are_rows_or_faults(content: bytes) -> Non
 
 
 @given(json_values, st.sampled_from(["tags.json", "tags.jsonl", "a.json", "a.txt"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_json_beside_or_about_a_picture_is_read_or_reported(value: Any, name: str) -> None:
     for content in (
         value,

@@ -89,7 +89,7 @@ def test_cancelled_work_does_not_begin() -> None:
 
     def waiting(number: int) -> None:
         begun.append(number)
-        gate.wait(10)
+        gate.wait(600)
 
     with ThreadPoolExecutor(1) as pool:
         work = InOrder(pool, waiting, (("a", (n,)) for n in range(20)), in_flight=10)

@@ -18,6 +18,7 @@ from dataset.duplicates import (
     thumb_distance,
 )
 from tests.dataset.home import portrait
+from tests.hypothesis_profiles import examples
 
 
 def alike(one: Picture, two: Picture) -> tuple[int, float]:
@@ -55,7 +56,7 @@ def test_a_grey_copy_is_alike() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_parts_in_brightness_never_differ_more_than_the_colours_allow(seed: int) -> None:
     rng = np.random.default_rng(seed)
     spread = int(rng.integers(1, 255))

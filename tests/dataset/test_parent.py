@@ -8,19 +8,19 @@ import time
 
 import psutil
 
-WAITING = "import sys, time; from dataset.compute import end_with_parent; {call}; time.sleep(30)"
+WAITING = "import sys, time; from dataset.compute import end_with_parent; {call}; time.sleep(900)"
 STARTING = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {WAITING.format(call="end_with_parent()")!r}])
 print(child.pid, flush=True)
-time.sleep(30)
+time.sleep(900)
 """
 
 
 def test_a_parent_that_had_gone_before_is_noticed_by_its_number() -> None:
     call = f"end_with_parent({os.getppid()})"  # not the one that starts it: ours
     ended = subprocess.run(
-        [sys.executable, "-c", WAITING.format(call=call)], timeout=15, check=False
+        [sys.executable, "-c", WAITING.format(call=call)], timeout=600, check=False
     )
     assert ended.returncode == -signal.SIGTERM
 
@@ -31,8 +31,8 @@ def test_a_killed_parent_takes_the_child_along() -> None:
     child = psutil.Process(int(parent.stdout.readline()))
     time.sleep(1.0)
     parent.kill()
-    parent.wait(10)
-    _, alive = psutil.wait_procs([child], timeout=10)
+    parent.wait(600)
+    _, alive = psutil.wait_procs([child], timeout=600)
     assert alive == []
 
 
@@ -47,4 +47,4 @@ def test_nobody_reading_stderr_any_more_does_not_keep_it_alive() -> None:
     assert child.stderr is not None
     child.stderr.close()
     child.stdin.close()
-    assert child.wait(15) == -signal.SIGTERM
+    assert child.wait(600) == -signal.SIGTERM

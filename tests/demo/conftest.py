@@ -31,7 +31,7 @@ def board(
 @pytest.fixture
 def get_json(board: RunningBoard) -> GetJson:
     def get(path: str) -> Any:
-        with urllib.request.urlopen(board.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(board.url + path, timeout=600) as answer:
             return json.load(answer)
 
     return get

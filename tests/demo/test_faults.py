@@ -59,7 +59,7 @@ def _ask(url: str, paths: list[str]) -> list[Answer]:
 
 
 def _ask_one(host: str, path: str) -> Answer:
-    line = http.client.HTTPConnection(host, timeout=10)  # one that never asks again by itself
+    line = http.client.HTTPConnection(host, timeout=600)  # one that never asks again by itself
     status, headers = 0, {}
     try:
         line.request("GET", path)
@@ -98,6 +98,7 @@ def on_media(posts: Collection, kind: str, **more: float) -> Iterator[tuple[Entr
 
 
 def test_throttling_says_when_to_come_back_in_both_ways(posts: Collection) -> None:
+    began = time.time()
     waits = [
         (answer.status, answer.headers["Retry-After"])
         for _, answer in on_media(posts, "throttle", retry_after_s=3)
@@ -107,7 +108,7 @@ def test_throttling_says_when_to_come_back_in_both_ways(posts: Collection) -> No
     assert seconds == {"0", "1", "2", "3"}
     dates = [parsedate_to_datetime(wait) for _, wait in waits if not wait.isdecimal()]
     assert len(dates) > 5
-    assert all(-2 <= date.timestamp() - time.time() <= 4 for date in dates)
+    assert all(began - 2 <= date.timestamp() <= time.time() + 4 for date in dates)
 
 
 def test_an_error_is_one_of_the_four(posts: Collection) -> None:
@@ -297,7 +298,7 @@ def test_the_command_line_injects_faults_and_counts_them_at_health(tmp_path: Pat
         answers = _ask(url, [*[PAGES["danbooru"]] * 3, "/health"])
     finally:
         child.terminate()
-        child.communicate(timeout=20)
+        child.communicate(timeout=600)
     assert [answer.status >= 500 for answer in answers] == [True, True, False, False]
     counted = json.loads(answers[-1].body)["faults"]
     assert counted == {kind: 2 if kind == "error" else 0 for kind in KINDS}

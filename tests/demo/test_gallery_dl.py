@@ -67,7 +67,7 @@ def test_gallery_dl_fetches_files_and_metadata(
     config.write_text(json.dumps(configure(family, root, tmp_path)))
     command = [sys.executable, "-m", "gallery_dl", "--config-ignore", "--config", str(config)]
     ended = subprocess.run(
-        [*command, f"{root}/{path}"], capture_output=True, text=True, timeout=90, check=False
+        [*command, f"{root}/{path}"], capture_output=True, text=True, timeout=600, check=False
     )
     wanted = {entry.post_id: entry for entry in board.collection if is_found(entry)}
     # The empty file is the one thing that a downloader cannot take.

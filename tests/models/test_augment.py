@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.training.augment import Strength, augmented, flipped
+from tests.hypothesis_profiles import examples
 
 IMAGES = torch.rand(64, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 NEVER, ALWAYS = torch.tensor(0.0), torch.tensor(1.0)
@@ -77,7 +78,7 @@ def test_shifts_equal_a_naive_loop_and_reach_as_far_as_they_may() -> None:
     assert {down for down, _ in seen} == {right for _, right in seen} == set(reach)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     colour=st.tuples(*[st.floats(-1, 1, width=32)] * 3),
     strength=st.sampled_from(EVERY),
@@ -92,7 +93,7 @@ def test_a_picture_of_one_colour_stays_that_colour(
     assert torch.equal(flipped(images, source(seed)), images)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(strength=st.sampled_from(EVERY), seed=st.integers(0, 2**31 - 1))
 def test_nothing_comes_in_that_is_brighter_or_darker_than_the_picture(
     strength: Strength, seed: int

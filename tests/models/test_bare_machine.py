@@ -134,7 +134,7 @@ def python(code: str, values: object, environment: dict[str, str]) -> tuple[str,
     ended = subprocess.run(
         [sys.executable, "-c", HIDING + code],
         input=json.dumps(values), cwd=ROOT, env=environment,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return ended.stdout, ended.stderr

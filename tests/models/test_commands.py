@@ -3,13 +3,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from dagster_pipes import PipesContextData, encode_param
 
 from models import evaluate, sample, train
+from tests.waiting import wait_for
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": ""}
 TRAIN = ["models.train", "--preset", "smoke", "--set", "device=cpu"]
@@ -91,7 +91,7 @@ def test_a_terminated_training_saves_and_the_same_command_goes_on(home: Path) ->
         if line.startswith("kimg"):
             break
     child.send_signal(signal.SIGTERM)
-    message = child.communicate(timeout=30)[1]
+    message = child.communicate(timeout=600)[1]
     assert child.returncode == 128 + signal.SIGTERM
     assert "the same command goes on from there" in message
     assert list((home / "runs/stopped/checkpoints").glob("*/state.json"))
@@ -142,14 +142,6 @@ def test_a_training_ends_when_its_parent_is_killed(home: Path) -> None:
     parent.communicate()
     wait_for(lambda: not is_running(child))
     assert list((home / "runs/orphan/checkpoints").glob("*/state.json"))
-
-
-def wait_for(condition: object, *, timeout_s: float = 30) -> None:
-    assert callable(condition)
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def is_running(pid: int) -> bool:

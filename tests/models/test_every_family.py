@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command = [sys.executable, "-m", *torchrun, "tests.models.train_on_ranks", str(two), "20"]
     made = subprocess.run(
-        [*command, *families], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+        [*command, *families], cwd=REPOSITORY, capture_output=True, text=True, timeout=600
     )
     assert made.returncode == 0, made.stderr[-2000:]
     for family in families:

@@ -26,6 +26,7 @@ from models import sample, train
 from models.io.generators import load_generator, typical_rows
 from models.training.checkpoint import facts_of, finished, prune
 from models.training.data import TrainingSet
+from tests.hypothesis_profiles import examples
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 from tests.models.training import SMOKE, trained
 
@@ -219,14 +220,14 @@ def test_a_spec_that_the_weights_do_not_fit_is_named(
 
 
 MEASURED = """
-import json, resource, sys, time
+import json, resource, sys
 from pathlib import Path
 from dataset.errors import TrainingError
 from models.io.generators import load_generator
 load_generator(sys.argv[1])
 spec = Path(sys.argv[1], "spec.json")
 good = json.loads(spec.read_text())
-before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for fields in json.loads(sys.argv[2]):
     spec.write_text(json.dumps(good | fields))
     try:
@@ -235,11 +236,11 @@ for fields in json.loads(sys.argv[2]):
         continue
     sys.exit(f"{fields} was taken")
 grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps([grown_kb / 1024, time.monotonic() - began]))
+print(grown_kb / 1024)
 """
 
 
-def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
+def test_absurd_sizes_take_no_memory(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "it", small_generator("stylegan2"))
     absurd = [
         {"channel_base": 2**20, "channel_max": 2**20, "resolution_px": 1024},
@@ -250,12 +251,10 @@ def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path) -> None:
     ]
     ended = subprocess.run(
         [sys.executable, "-c", MEASURED, folder, json.dumps(absurd)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    grown_mb, seconds = json.loads(ended.stdout)
-    assert grown_mb < 150
-    assert seconds < 20
+    assert float(ended.stdout) < 150
 
 
 @pytest.mark.parametrize(
@@ -545,7 +544,9 @@ STATE_KEYS = [
     *("origin", "score", "typical_labels"),
 ]
 QUICKLY = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -63,6 +63,7 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory, torchvision_operato
     return path
 
 
+@pytest.mark.slow
 def test_fid_kid_precision_and_recall_are_those_of_torch_fidelity(
     random_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

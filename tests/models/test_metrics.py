@@ -19,6 +19,7 @@ from models.metrics.frechet import (
 from models.metrics.kid import kernel_distance
 from models.metrics.label_control import average_precisions, flip_success
 from models.metrics.neighbours import memorization, precision_recall
+from tests.hypothesis_profiles import examples
 from tests.models.feature_sets import feature_sets, on_disk
 
 FAKES, REALS = feature_sets()
@@ -28,7 +29,7 @@ RNG = np.random.default_rng(5)
 # Fréchet distance
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     rows=st.integers(2, 40),
     cuts=st.lists(st.integers(0, 40), max_size=6),
@@ -173,7 +174,7 @@ def test_recall_of_a_collapsed_set_is_zero_and_precision_is_not() -> None:
     assert recall <= 1 / len(REALS)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(seed=st.integers(0, 999), block=st.integers(1, 70), k=st.integers(1, 4))
 def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_order(
     seed: int, block: int, k: int

@@ -53,6 +53,7 @@ def grow(distances: list[float]) -> bool:
     return all(less < more for less, more in itertools.pairwise(distances))
 
 
+@pytest.mark.slow
 def test_distance_grows_with_noise(faces: Faces) -> None:
     rng = np.random.default_rng(0)
     distances = [0.0]
@@ -64,6 +65,7 @@ def test_distance_grows_with_noise(faces: Faces) -> None:
     assert grow(distances), distances
 
 
+@pytest.mark.slow
 def test_distance_grows_with_blur(faces: Faces) -> None:
     distances = [0.0]
     for sigma_px in (0.6, 1.2, 2.5):

@@ -174,6 +174,7 @@ def test_a_fault_is_one_message_and_an_exit_code(
     assert told in err
 
 
+@pytest.mark.slow
 def test_a_terminated_training_leaves_nothing_half_made(store: Store) -> None:
     long = [*QUICK, "--set", "total_kimg=100000", "--set", "max_passes=10000"]
     child = subprocess.Popen(
@@ -188,7 +189,7 @@ def test_a_terminated_training_leaves_nothing_half_made(store: Store) -> None:
             break
     before = set(store.files("taggers"))
     child.send_signal(signal.SIGTERM)
-    told = child.communicate(timeout=60)[1]
+    told = child.communicate(timeout=600)[1]
     assert child.returncode == 128 + signal.SIGTERM
     assert "the same command begins again" in told
     assert set(store.files("taggers")) == before

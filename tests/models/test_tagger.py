@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -141,10 +140,8 @@ def test_what_progress_raises_ends_the_training() -> None:
         assert payload["of_images"] == 208
         raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         train_tagger(images, labels, label_names=LABELS, config=TINY, progress=stop)
-    assert time.monotonic() - began < 10
 
 
 def test_labels_of_one_side_switch_mirroring_off(tiny: Tagger) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dataset.errors import UsageError
 from models.tagger.data import columns_of_labels, read_tags
 from models.tagger.onnx import OnnxInput, OnnxTagger, Port, read_header
+from tests.hypothesis_profiles import examples
 
 onnx = pytest.importorskip("onnx")
 
@@ -189,7 +190,7 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes | None,
 
 
 @given(st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_model_is_refused_or_read(tmp_path: Path, data: st.DataObject) -> None:
     whole = save_model(tmp_path / "m.onnx", layout="nchw").read_bytes()
     content = bytearray(whole[: data.draw(st.integers(1, len(whole)))])

@@ -129,7 +129,7 @@ def automatic_home(
     mlflow = mlflow_server(local, port=ports["mlflow"])
     with running([mlflow, board]):
         wait_for_board(board, settings.board_url)
-        wait_until_answering(mlflow, settings.tracking_uri, timeout_s=120)
+        wait_until_answering(mlflow, settings.tracking_uri, timeout_s=600)
         defs = build_defs(settings=settings)
         with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
             yield AutomaticHome(settings, instance, defs, board)

@@ -49,7 +49,7 @@ class Demo:
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, as a person would in a shell without our variables."""
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=clean_environment(), check=False
+        command, capture_output=True, text=True, timeout=600, env=clean_environment(), check=False
     )
 
 

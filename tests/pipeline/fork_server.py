@@ -41,7 +41,7 @@ class Running:
     ended: socket.socket  # tells the exit code
     returncode: int | None = field(default=None, init=False)
 
-    def wait(self, timeout_s: float = 300.0) -> int:
+    def wait(self, timeout_s: float = 600.0) -> int:
         """Returns the exit code, -n if signal n ended it; fails if it takes longer."""
         if self.returncode is None:
             self.ended.settimeout(timeout_s)
@@ -95,7 +95,7 @@ class WarmOmokage:
     def close(self) -> None:
         """Ends the process that forks, after the last of its forks."""
         self._ours.close()
-        assert self._process.wait(60) == 0
+        assert self._process.wait(600) == 0
 
 
 def next_task(asked: socket.socket) -> dict[str, Any] | None:

@@ -6,9 +6,8 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from playwright.sync_api import Page
 from pipeline.processes import free_port
 from tests.chromium import headless_chromium
 from tests.pipeline.conftest import Demo, clean_environment
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -59,7 +59,7 @@ class Servers:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=600) as answer:
             found = json.load(answer)
         assert "errors" not in found, found
         (field,) = found["data"].values()
@@ -115,8 +115,8 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     yield Servers(process, home, urls["dagster"], urls["mlflow"], urls["studio"])
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    _, alive = psutil.wait_procs(started, timeout=10)
+    assert process.wait(600) == 130
+    _, alive = psutil.wait_procs(started, timeout=600)
     assert alive == [], "one Ctrl-C ends all that was started"
 
 
@@ -124,7 +124,7 @@ def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 def page() -> Iterator[Page]:
     with headless_chromium() as browser:
         page = browser.new_page(viewport={"width": 1700, "height": 950})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(300_000)
         yield page
 
 
@@ -169,7 +169,7 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     page.get_by_text(re.compile("Launched run", re.IGNORECASE)).first.wait_for()
     page.goto(f"{servers.dagster}/runs")
     page.locator('a[href*="/runs/"]').first.wait_for()
-    eventually(lambda: servers.running("models.train"), "the run never came to training")
+    wait_for(lambda: servers.running("models.train"), "the run never came to training")
     terminate(servers, page, "models.train")
     assert servers.status(servers.newest_run()) == "CANCELED"
     assert servers.running("models.train") is None
@@ -182,7 +182,7 @@ def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     config = {"preset": "dcgan64-smoke", "overrides": {"total_kimg": "4", "device": "cpu"}}
     known = set(servers.home.glob("generators/*/progress.jsonl"))
     cancelled = materialise(servers, page, "generator", config)
-    eventually(
+    wait_for(
         lambda: set(servers.home.glob("generators/*/progress.jsonl")) - known, "it never began"
     )
     terminate(servers, page, "models.train")
@@ -208,8 +208,8 @@ def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
     servers: Servers, page: Page
 ) -> None:
     materialise(servers, page, "evaluation", {"fakes": 20_000})
-    evaluator = eventually(lambda: servers.running("models.evaluate"), "it was never begun")
-    eventually(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
+    evaluator = wait_for(lambda: servers.running("models.evaluate"), "it was never begun")
+    wait_for(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
     terminate(servers, page, "models.evaluate")
 
     run_id = materialise(servers, page, "evaluation", {"fakes": 64})
@@ -228,9 +228,9 @@ def materialise(servers: Servers, page: Page, asset: str, config: dict[str, Any]
         "content => document.querySelector('.CodeMirror').CodeMirror.setValue(content)", content
     )
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
-    eventually(start.is_enabled, "the launchpad refuses the configuration")
+    wait_for(start.is_enabled, "the launchpad refuses the configuration")
     start.click()
-    eventually(lambda: servers.newest_run() != before, "no run was started")
+    wait_for(lambda: servers.newest_run() != before, "no run was started")
     return servers.newest_run()
 
 
@@ -249,25 +249,16 @@ def terminate(servers: Servers, page: Page, module: str) -> None:
     page.goto(f"{servers.dagster}/runs/{run_id}")
     page.get_by_role("button", name="Terminate").first.click()
     page.get_by_role("button", name=re.compile("^Terminate 1 run$")).click()
-    _, alive = psutil.wait_procs(family, timeout=90)
+    _, alive = psutil.wait_procs(family, timeout=600)
     assert alive == []
-    eventually(lambda: servers.status(run_id) == "CANCELED", "the run was never cancelled")
+    wait_for(lambda: servers.status(run_id) == "CANCELED", "the run was never cancelled")
     page.get_by_text(re.compile("^Canceled$", re.IGNORECASE)).first.wait_for()
-    eventually(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held", timeout_s=15)
+    wait_for(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held")
 
 
 def wait_until_it_ended(servers: Servers, run_id: str) -> None:
     ended = ("SUCCESS", "FAILURE", "CANCELED")
-    eventually(lambda: servers.status(run_id) in ended, f"run {run_id} never ended", timeout_s=240)
-
-
-def eventually(condition: Callable[[], Any], otherwise: str, *, timeout_s: float = 120) -> Any:
-    """Returns what condition() gives as soon as that is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.2)
-    return found
+    wait_for(lambda: servers.status(run_id) in ended, f"run {run_id} never ended")
 
 
 def runs_of(servers: Servers, dagster_run: str) -> list[Any]:
@@ -287,7 +278,7 @@ def steps_of(servers: Servers, run_id: str) -> list[int]:
 def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None:
     open_launchpad(servers, page, "generator")
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
-    eventually(start.is_enabled, "the defaults are refused")
+    wait_for(start.is_enabled, "the defaults are refused")
     page.locator(".CodeMirror-line", has_text="preset").first.click()
     told = page.get_by_text(re.compile("draws nothing worth seeing")).first
     told.wait_for()
@@ -333,7 +324,7 @@ def test_an_mlflow_run_shows_its_note_dataset_curves_and_grids(
     page.get_by_text(re.compile(r"^samples.*\.png$")).first.click()
     picture = page.locator('img[src*="samples"], img[src^="blob:"]').first
     picture.wait_for()
-    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 64, "an empty picture")
+    wait_for(lambda: picture.evaluate("image => image.naturalWidth") > 64, "an empty picture")
 
 
 def test_mlflow_shows_the_run_and_the_champion(servers: Servers, page: Page) -> None:

@@ -119,6 +119,7 @@ def in_a_shell(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     return run([sys.executable, "-m", "pipeline.cli", *arguments])
 
 
+@pytest.mark.slow
 def test_the_tools_of_sample_draw_with_the_champion(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
@@ -160,7 +161,7 @@ def test_the_champion_loads_without_this_repository(
         env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -200,7 +201,7 @@ def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -
         | {"MLFLOW_TRACKING_URI": uri, "PATH": f"{programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
         check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dataset.errors import ConfigError
 from pipeline.automation.cron import DEFAULT_REFRESH, parse_cron, refresh_crons
 from pipeline.automation.schedules import freshness_policy
+from tests.hypothesis_profiles import examples
 
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
@@ -37,7 +38,7 @@ def dagster_takes(text: str) -> bool:
     return True
 
 
-@settings(max_examples=40)  # Dagster goes through 1,000 ticks of each
+@settings(max_examples=examples(40))  # Dagster goes through 1,000 ticks of each
 @given(crons)
 def test_what_we_take_dagster_takes(text: str) -> None:
     try:

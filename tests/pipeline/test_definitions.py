@@ -227,7 +227,13 @@ def test_resources_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert built.resources["store"] is other
 
 
-@pytest.mark.parametrize("options", [[], ["--workspace", "workspace.yaml"]], ids=["root", "file"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="root", marks=pytest.mark.slow),
+        pytest.param(["--workspace", "workspace.yaml"], id="file"),
+    ],
+)
 def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> None:
     ended = subprocess.run(
         [Path(sys.executable).with_name("dagster"), "definitions", "validate", *options],
@@ -235,7 +241,7 @@ def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> 
         env=clean_environment() | {"OMOKAGE_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

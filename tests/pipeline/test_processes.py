@@ -68,7 +68,7 @@ def test_a_server_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path
     )
     with running([server]):
         assert server.process is not None
-        server.process.wait(10)
+        server.process.wait(600)
         with pytest.raises(OmokageError, match=r"(?s)the board ended with code 3.*no luck"):
             server.check_alive()
 
@@ -88,5 +88,5 @@ with running([server]):
     assert starter.stdout is not None
     pid = int(starter.stdout.readline())
     os.kill(starter.pid, signal.SIGKILL)
-    starter.wait(10)
+    starter.wait(600)
     assert gone(pid)

@@ -23,7 +23,7 @@ def test_turns_come_in_the_order_of_asking_and_one_at_a_time() -> None:
             while lock.waiting < waiting:
                 time.sleep(0.001)
     for thread in threads:
-        thread.join(10)
+        thread.join(600)
     assert came == [(number, 1) for number in range(8)]
     assert lock.waiting == 0
 

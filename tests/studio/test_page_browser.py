@@ -22,7 +22,7 @@ from tests.studio.servers import LABELS, Running, studio_server
 
 pytestmark = pytest.mark.browser
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 300_000
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from studio.png_metadata import (
 )
 from studio.recipe import Recipe
 from studio.validation import UPLOAD_MAX_BYTES
+from tests.hypothesis_profiles import examples
 
 RECIPE = Recipe(
     "avatar-generator/3",
@@ -218,8 +218,7 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
 @pytest.mark.parametrize(
     ("content", "reported"), [pytest.param(*rest, id=name) for name, *rest in bombs()]
 )
-def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, reported: str) -> None:
-    began = time.perf_counter()
+def test_a_bomb_is_refused_in_little_memory(content: bytes, reported: str) -> None:
     tracemalloc.start()
     with pytest.raises(UnreadablePicture) as refused:
         recipe_of_png(content, where="bomb.png")
@@ -228,7 +227,6 @@ def test_a_bomb_is_refused_quickly_and_in_little_memory(content: bytes, reported
     assert str(refused.value).startswith("bomb.png: ")
     assert reported in str(refused.value)
     assert most < 3 * len(content) + 8_000_000
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -257,7 +255,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
             recipe_of_png(OURS[:length], where="face.png")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.data())
 def test_no_damage_raises_anything_else_or_changes_the_recipe(data: st.DataObject) -> None:
     content = bytearray(OURS)

@@ -17,6 +17,7 @@ from dataset.errors import UsageError
 from studio.upscaling import UPSCALERS, UpscalerMissing, tile_count, upscale
 from studio.upscaling.tiles import count_tiles, tiles, with_margin
 from studio.upscaling.waifu2x import DENOISE, KINDS, Network, network, network_files
+from tests.hypothesis_profiles import examples
 from tests.studio.drawn_faces import drawn_face
 
 WHOLE_PX = 1024  # a tile that holds every picture of these tests
@@ -93,7 +94,7 @@ def test_every_pixel_lies_in_one_tile(height: int, width: int, side: int) -> Non
     assert len(cut) == count_tiles(height, width, side)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 16), st.integers(0, 20))
 def test_a_tiles_margin_is_that_of_the_whole_padded_picture(
     height: int, width: int, side: int, margin: int
@@ -153,7 +154,7 @@ def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.Mo
     together = threading.Barrier(4)
 
     def larger(picture: Picture) -> tuple[Network, bytes]:
-        together.wait(timeout=30)
+        together.wait(timeout=600)
         return network("anime", -1), upscale(picture, 2, tile_px=32).tobytes()
 
     with ThreadPoolExecutor(4) as pool:

@@ -10,6 +10,7 @@ from models.comparison.sets import NAME, SETS, WHAT, Choice, choices_of, read_ch
 from models.config import TrainConfig
 from models.families import FAMILIES
 from models.training.losses import LOSSES
+from tests.hypothesis_profiles import examples
 
 MINUTES = Budget(minutes=2)
 TWO = (Choice("a", "smoke"), Choice("b", "smoke", ("batch=4",)))
@@ -154,7 +155,7 @@ def test_names_are_refused_unless_each_is_a_folder_of_its_own(chosen: list[str])
             assert name not in (".", "..")
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     st.lists(st.integers(2, 64), min_size=2, max_size=4, unique=True),
     st.floats(0.5, 100),

@@ -19,6 +19,7 @@ from models.import_stylegan2 import safe_unpickle
 from models.import_stylegan2.importer import import_weights, read_weights
 from models.import_stylegan2.safe_unpickle import plain_makers, read_pickle
 from models.import_stylegan2.tensor_table import Found
+from tests.hypothesis_profiles import examples
 from tests.models.import_stylegan2 import nvidia_reference as nvidia
 from tests.models.import_stylegan2 import rosinality_reference as rosinality
 
@@ -421,7 +422,9 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, kind: str) -> None
 GOOD_PT = good_pt()
 GOOD_TENSORS = tensors_of(read_weights(GOOD_PT, where="good"))
 QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -27,6 +27,7 @@ from models.training.data import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.small_generators import NAMES, write_generator
 from tests.models.training import trained
+from tests.tiers import all_slow_but
 
 # Runs with -S: no .pth file is read, so the editable install of this repository is out of reach.
 ELSEWHERE = """
@@ -124,7 +125,7 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
         assert np.array_equal(found["every"], draw(generator, both, range(5, 9)))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64", "omokage"))
 def test_the_weights_draw_the_very_bytes_of_the_program(family: str, tmp_path: Path) -> None:
     maker = family_of(family)
     size = NetworkSize(

@@ -36,6 +36,7 @@ from pipeline.processes import free_port, running, wait_until_answering
 from pipeline.settings import read_settings
 from pipeline.up import mlflow_server
 from tests.models.registry.desks import Desk, Registry
+from tests.tiers import all_slow_but
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -198,7 +199,7 @@ ENDS = {
 FEWEST_WRITES = {"promote": 7, "stay": 4, "rollback": 5, "notice": 5}
 
 
-@pytest.mark.parametrize("what", ENDS)
+@pytest.mark.parametrize("what", all_slow_but(ENDS, "rollback"))
 def test_killed_after_any_write_the_next_call_makes_it_whole(
     registry: Registry, mover: Mover, what: str
 ) -> None:
@@ -316,6 +317,7 @@ def test_a_move_that_is_none_is_named(registry: Registry) -> None:
         champions(desk.tracking)
 
 
+@pytest.mark.slow
 def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
     settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
     (tmp_path / "mlflow").mkdir()
@@ -323,7 +325,7 @@ def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
     server = mlflow_server(settings, port=port)
     uri = f"http://127.0.0.1:{port}"
     with running([server]):
-        wait_until_answering(server, uri, timeout_s=180)
+        wait_until_answering(server, uri, timeout_s=600)
         tracking = TrackingClient(uri=uri)
         run_id = tracking.run_for("generator", name="generator", tags={})
         desk = Desk(tracking, tmp_path, run_id)
