@@ -6,7 +6,7 @@ import sys
 import click
 
 from dataset.errors import UsageError
-from pipeline.commands.options import home_option
+from pipeline.commands import home_option
 from pipeline.settings import read_settings
 from studio.default_model import CHAMPION_URI
 
