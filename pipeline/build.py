@@ -30,8 +30,7 @@ from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
 from pipeline.automation.training_sensor import growth_sensor, guarding_checks
-from pipeline.compare_job import ENTRANT
-from pipeline.jobs import JOBS
+from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
 from pipeline.stage_lines import stage_lines

@@ -8,7 +8,7 @@ import click
 
 from dataset.errors import OmokageError
 from pipeline.board import POSTS
-from pipeline.commands.options import home_option
+from pipeline.commands import home_option
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
@@ -16,18 +16,18 @@ INTERRUPTED = 130
 # Dagster, which takes seconds: each is loaded when it, or the help of all, is asked for.
 MODULES = {
     "champions": "promotion:champions_command",
-    "compare": "compare:compare",
-    "edit": "edit:edit",
+    "compare": "evaluate:compare",
+    "edit": "pictures:edit",
     "evaluate": "evaluate:evaluate",
     "faces": "faces:faces",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
     "promote": "promotion:promote",
-    "review": "review:review",
+    "review": "faces:review",
     "rollback": "promotion:rollback_command",
     "sample": "sample:sample",
     "studio": "studio:studio",
-    "upscale": "upscale:upscale",
+    "upscale": "pictures:upscale",
 }
 
 pictures_option = click.option(

@@ -5,7 +5,7 @@ import dagster as dg
 from assets.resources import StoreResource, TrackingResource
 from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
 from models.registry.promotion_log import PERSON
-from pipeline.promotion_jobs import champion_sheet_job
+from pipeline.jobs import champion_sheet_job
 
 EVERY_S = 60
 PATIENCE_S = 5.0  # a tick has a minute; the next one looks again

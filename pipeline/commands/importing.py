@@ -19,7 +19,7 @@ from dataset.importers.danbooru import look_through, read_dump
 from dataset.importers.files import FolderFiles, ZipFiles, open_files
 from dataset.importers.folder import look_at, read_collection
 from dataset.store import Store
-from pipeline.commands.options import home_option
+from pipeline.commands import home_option
 from pipeline.settings import read_settings
 
 KINDS = ("danbooru", "folder")

@@ -25,8 +25,8 @@ from models.registry.promotion import (
 )
 from models.registry.promotion_log import DONE, Promotion
 from pipeline.build import resources
-from pipeline.commands.options import home_option
-from pipeline.promotion_jobs import asked_promotion
+from pipeline.commands import home_option
+from pipeline.jobs import asked_promotion
 from pipeline.settings import Settings, read_settings
 
 

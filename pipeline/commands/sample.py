@@ -9,7 +9,7 @@ import click
 
 from dataset.errors import RegistryError
 from dataset.store import Store
-from pipeline.commands.options import home_option
+from pipeline.commands import home_option
 from pipeline.settings import Settings, read_settings
 
 TOOLS = {

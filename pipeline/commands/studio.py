@@ -7,7 +7,7 @@ import click
 
 from dataset.errors import UsageError
 from models.registry.model_uri import CHAMPION_URI
-from pipeline.commands.options import home_option
+from pipeline.commands import home_option
 from pipeline.settings import read_settings
 
 

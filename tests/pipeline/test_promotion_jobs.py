@@ -27,7 +27,7 @@ from models.registry.promotion import (
 from models.registry.versions import WEIGHTS, Measuring, Terms
 from pipeline.automation.alias_sensor import champion_moved
 from pipeline.cli import cli
-from pipeline.promotion_jobs import champion_sheet_job, promote_job, rollback_job
+from pipeline.jobs import champion_sheet_job, promote_job, rollback_job
 from pipeline.settings import read_settings
 from tests.models.conftest import write_manifest
 from tests.models.registry.desks import Desk, Registry, evaluation

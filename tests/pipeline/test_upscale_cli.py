@@ -207,7 +207,7 @@ def test_a_place_that_cannot_be_written_is_named(face: Path) -> None:
 
 def test_long_work_shows_its_tiles(face: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMOKAGE_PROGRESS", "on")
-    monkeypatch.setattr("pipeline.commands.upscale._LONG_TILES", 5)
+    monkeypatch.setattr("pipeline.commands.pictures._LONG_TILES", 5)
     ended = run(face, "--factor", 4, "--out", face.parent / "large.png")
     assert ended.exit_code == 0, ended.output
     assert "upscale face.png 5/5 tiles" in ended.stderr

@@ -1,8 +1,9 @@
-"""Picture files of the commands that change some: how they are read, named, described, written."""
+"""`omokage edit` and `omokage upscale`: picture files changed into PNGs that say how."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from PIL import Image
@@ -10,7 +11,9 @@ from PIL import Image
 from dataset.decode import MAX_PIXELS, Picture, UnreadablePicture
 from dataset.errors import OmokageError, StoreError, UsageError, listed
 from dataset.media import MAX_BYTES
+from dataset.progress import progress
 from dataset.store import Store
+from studio.edits import NAMES, Edits, apply_edits
 from studio.png_metadata import (
     PREFIX,
     Facts,
@@ -18,9 +21,12 @@ from studio.png_metadata import (
     open_picture,
     recipe_facts,
     recipe_of_facts,
+    upscale_text,
 )
 from studio.recipe import Recipe
-from studio.validation import SIDE_MAX_PX
+from studio.upscaling import DENOISE, FACTORS, UPSCALERS, check_upscale, tile_count
+from studio.upscaling import upscale as made_larger
+from studio.validation import SIDE_MAX_PX, FaultsError
 
 RESULT_MAX_BYTES = 4 * SIDE_MAX_PX**2  # more than the pixels of any result unpacked
 
@@ -220,3 +226,155 @@ def _write(target: Path, changed: Changed, source: Source, *, option: str) -> No
         why = error.__cause__
         reason = why.strerror if isinstance(why, OSError) and why.strerror else str(error)
         raise StoreError(f"{option}: {target} cannot be written: {reason}") from error
+
+
+HELP = {
+    "crop": ("L,T,R,B", "Part to keep, as fractions of the picture: 0.1,0,0.9,1."),
+    "rotate": ("DEGREES", "Turn counter-clockwise, -180 to 180; corners become white."),
+    "scale": ("X", "Size of both sides, 0.25 to 4."),
+    "brightness": ("X", "0 (black) to 2; 1 is as it is."),
+    "contrast": ("X", "0 (the mean grey) to 2; 1 is as it is."),
+    "saturation": ("X", "0 (greys) to 2; 1 is as it is."),
+    "hue": ("DEGREES", "Turn of all colours on the wheel, -180 to 180."),
+}
+
+
+def edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option for each edit, in the order in which they are made."""
+    for name in reversed(NAMES):
+        metavar, meaning = HELP[name]
+        command = click.option(f"--{name}", metavar=metavar, help=meaning)(command)
+    return command
+
+
+@click.command()
+@inputs_argument
+@edit_options
+@out_option
+@into_option
+def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> None:
+    """Cut, turn, scale and recolour pictures, in the order of the options below.
+
+    A picture that says what it was drawn from goes on saying so, with these edits.
+
+    \b
+    Examples:
+      omokage edit face.png --crop 0.1,0,0.9,1 --hue 120 --out green.png
+      omokage edit faces/*.png --rotate 90 --into turned
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    edits = _edits({name: text for name in NAMES if (text := asked[name]) is not None})
+    change_pictures(inputs, lambda source: _edited(source, edits), out=out, into=into)
+
+
+def _edits(texts: dict[str, str]) -> Edits:
+    try:
+        edits = Edits.from_texts(texts)
+    except FaultsError as error:
+        raise UsageError("; ".join(f"--{fault}" for fault in error.faults)) from error
+    if edits.is_identity:
+        names = ", ".join(f"--{name}" for name in NAMES)
+        raise UsageError(f"no edit that changes anything is given; there are {names}")
+    return edits
+
+
+def _edited(source: Source, edits: Edits) -> Changed:
+    recipe = None
+    if source.recipe is not None and source.recipe.edits.is_identity:
+        recipe = dataclasses.replace(source.recipe, edits=edits)
+    return Changed(apply_edits(source.picture, edits), recipe, {"edits": edits.to_text()})
+
+
+_SOURCE, _UPSCALE = f"{PREFIX}source", f"{PREFIX}upscale"
+_LONG_TILES = 100  # some seconds' work: from here on, progress is shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is to be done to every picture; the fields are the arguments of `studio.upscaling`."""
+
+    factor: int
+    denoise: int
+    model: str
+
+    @property
+    def text(self) -> str:
+        """For people: "2x, denoise 1, by cunet"."""
+        by = "" if self.model == UPSCALERS[0] else f", by {self.model}"
+        return upscale_text(self.factor, self.denoise) + by
+
+
+@click.command()
+@inputs_argument
+@click.option(
+    "--factor",
+    default="2",
+    show_default=True,
+    type=click.Choice([str(factor) for factor in FACTORS]),
+    help="How many times as long the sides become; 4 is twice 2.",
+)
+@click.option(
+    "--denoise",
+    default=-1,
+    show_default=True,
+    type=click.IntRange(DENOISE[0], DENOISE[-1]),
+    help="Take traces of JPEG away: 0 (a little) to 3 (much); -1 leaves all.",
+)
+@click.option(
+    "--model",
+    default=UPSCALERS[0],
+    show_default=True,
+    type=click.Choice(UPSCALERS),
+    help="anime: drawings; photo: photographs; cunet: drawings, another network, 3x slower.",
+)
+@out_option
+@into_option
+def upscale(
+    inputs: tuple[Path, ...], factor: str, denoise: int, model: str, out: str, into: str
+) -> None:
+    """Make pictures 2x or 4x larger, on one core and without a GPU.
+
+    A picture that says what it was drawn from goes on saying so. A result that stands already,
+    from the same file with the same options, is not made again.
+
+    \b
+    Examples:
+      omokage upscale face.png --factor 4 --out large.png
+      omokage upscale faces/*.jpg --denoise 1 --into large
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    asked = Asked(int(factor), denoise, model)
+
+    def is_done(content: bytes, facts: Facts) -> bool:
+        wanted = made_from_facts(content, upscale=asked.text)
+        return all(facts.get(name) == wanted[name] for name in (_SOURCE, _UPSCALE))
+
+    change_pictures(
+        inputs, lambda source: _upscaled(source, asked), out=out, into=into, is_done=is_done
+    )
+
+
+def _upscaled(source: Source, asked: Asked) -> Changed:
+    options = dataclasses.asdict(asked)
+    check_upscale(source.picture, **options)
+    height, width = source.picture.shape[:2]
+    count = tile_count(height, width, asked.factor, model=asked.model)
+    if count < _LONG_TILES:
+        larger = made_larger(source.picture, **options)
+    else:
+        with progress(f"upscale {source.path.name}", count, unit="tiles") as advance:
+            larger = made_larger(source.picture, **options, advance=advance)
+    done = {"upscale": asked.text}
+    # By these a result is known again, also where its recipe alone would say how it was made.
+    facts = made_from_facts(source.content, **done)
+    more = {name: facts[name] for name in (_SOURCE, _UPSCALE)}
+    return Changed(larger, _recipe(source.recipe, asked), done, more)
+
+
+def _recipe(drawn: Recipe | None, asked: Asked) -> Recipe | None:
+    """Returns the recipe of the larger picture; None if no recipe says how it was made.
+
+    A recipe upscales by the first upscaler, once, before its edits.
+    """
+    is_plain = drawn is not None and drawn.upscale == 1 and drawn.edits.is_identity
+    if drawn is None or not is_plain or asked.model != UPSCALERS[0]:
+        return None
+    return dataclasses.replace(drawn, upscale=asked.factor, denoise=asked.denoise)
