@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 from PIL import Image
@@ -21,10 +21,6 @@ from models.config import TrainConfig, overridden
 from models.families import family_of
 from models.registry.pages import describe, run_url, training_note
 from models.training.checkpoint import last_checkpoint, unfit_to_continue
-
-if TYPE_CHECKING:
-    from assets.generator import Plan
-
 
 FOLDER = "generators"
 
@@ -276,7 +272,7 @@ def device_in_words(facts: Mapping[str, Any]) -> str:
     return f"CPU, {count} processes" if count > 1 else "CPU"
 
 
-def _origin(plan: "Plan", facts: Mapping[str, Any]) -> dg.MetadataValue:
+def _origin(plan: Plan, facts: Mapping[str, Any]) -> dg.MetadataValue:
     """Tells from which generator, and how far into its training, this one went on."""
     if not facts.get("origin"):
         return dg.MetadataValue.text("none")

@@ -209,6 +209,7 @@ def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
 ) -> None:
     materialise(servers, page, "evaluation", {"fakes": 20_000})
     evaluator = wait_for(lambda: servers.running("models.evaluate"), "it was never begun")
+    assert evaluator is not None
     wait_for(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
     terminate(servers, page, "models.evaluate")
 

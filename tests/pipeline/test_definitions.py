@@ -68,8 +68,8 @@ def test_the_graph_is_as_pinned(defs: dg.Definitions, snapshot: SnapshotAssertio
     described = [*nodes, *specs, *(defs.jobs or []), *schedules, *(defs.sensors or [])]
     assert not [one for one in described if not one.description]
     # Each one is of the kinds that the snapshot shows.
-    assert len(specs) == len(defs.asset_checks or [])
-    assert len(schedules) == len(defs.schedules or [])
+    assert len(specs) == len(list(defs.asset_checks or []))
+    assert len(schedules) == len(list(defs.schedules or []))
 
 
 def test_every_asset_says_what_it_is_and_whose(defs: dg.Definitions) -> None:
