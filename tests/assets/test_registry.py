@@ -152,6 +152,7 @@ def test_another_home_draws_a_version_as_the_registry_keeps_it(shop: Shop, tmp_p
 
 
 def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
+    shop.materialise()
     before = shop.everything()
     _, again = shop.materialise()
     assert (again["reused"], again["promoted"], again["champion_version"]) == (True, False, 1)
