@@ -112,7 +112,7 @@ def _tag_lists(
     keep = np.cumsum(rows >= 0, axis=1) <= tags + seen.sum(axis=1, keepdims=True)
     chosen = (rows >= 0) & keep
     excess = chosen.sum(axis=1, keepdims=True) - tags
-    chosen &= np.cumsum(chosen, axis=1) > excess  # the rarest make room for appearance
+    chosen &= np.cumsum(chosen, axis=1) > excess  # drops the rarest, not appearance tags
     offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, vocabulary.take(pa.array(rows[chosen])))
 

@@ -199,34 +199,34 @@ async def _moebooru_tags(request: web.Request) -> web.Response:
 
 
 async def _safebooru(request: web.Request) -> web.Response:
-    collection, query = request.app[BOARD].collection, request.query
-    _check_dapi(request)
-    if query.get("s") == "tag":
-        # safebooru.org serves tags as XML only.
-        return _xml(gelbooru02.tags_xml(gelbooru02.find_tags(collection, query)[0]))
-    if query.get("deleted") == "show":
-        return _xml(gelbooru02.deleted_xml(collection, query))
-    entries, attributes = gelbooru02.find(collection, query)
-    if query.get("json") == "1":
-        return web.json_response(gelbooru02.safebooru_json(entries, _cdn(request)))
-    return _xml(gelbooru02.safebooru_xml(entries, attributes, _cdn(request)))
+    return _dapi(request, com=False)
 
 
 async def _gelbooru(request: web.Request) -> web.Response:
-    collection, query = request.app[BOARD].collection, request.query
+    return _dapi(request, com=True)
+
+
+def _dapi(request: web.Request, *, com: bool) -> web.Response:
+    """Serves page=dapi in the style of gelbooru.com or, without `com`, of safebooru.org."""
+    collection, query, cdn = request.app[BOARD].collection, request.query, _cdn(request)
     _check_dapi(request)
-    gelbooru02.check_key(query)
+    if com:
+        gelbooru02.check_key(query)
+    as_json = query.get("json") == "1"
     if query.get("s") == "tag":
         tags, attributes = gelbooru02.find_tags(collection, query)
-        if query.get("json") == "1":
+        if com and as_json:  # safebooru.org serves tags as XML only
             return web.json_response(gelbooru02.tags_json(tags, attributes))
         return _xml(gelbooru02.tags_xml(tags))
     if query.get("deleted") == "show":
         return _xml(gelbooru02.deleted_xml(collection, query))
     entries, attributes = gelbooru02.find(collection, query)
-    if query.get("json") == "1":
-        return web.json_response(gelbooru02.gelbooru_json(entries, attributes, _cdn(request)))
-    return _xml(gelbooru02.gelbooru_xml(entries, attributes, _cdn(request)))
+    if not as_json:
+        write = gelbooru02.gelbooru_xml if com else gelbooru02.safebooru_xml
+        return _xml(write(entries, attributes, cdn))
+    if com:
+        return web.json_response(gelbooru02.gelbooru_json(entries, attributes, cdn))
+    return web.json_response(gelbooru02.safebooru_json(entries, cdn))
 
 
 def _check_dapi(request: web.Request) -> None:
