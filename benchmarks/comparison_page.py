@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import REPOSITORY
+from benchmarks.process import REPOSITORY
 from dataset.errors import EmptyStageError, OmokageError, UsageError
 from dataset.store import Store
 from models.comparison.report import CURVES, GRIDS, markdown

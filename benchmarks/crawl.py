@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import BenchmarkError, Cost, board, run
+from benchmarks.process import BenchmarkError, Cost, board, run
 
 SMALL_PX = 64  # pictures of the memory runs: there it is the number of posts that counts
 WORDS = "rating:g solo"
@@ -114,7 +114,7 @@ def _speed(options: argparse.Namespace, scratch: Path, *, answer_ms: float) -> d
 
 
 def _memory(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Crawls few and many small pictures; returns both peaks and how they stand to each other."""
+    """Crawls few and many small pictures; returns both peaks and their ratio."""
     made: dict[str, Any] = {}
     peaks: list[float] = []
     for posts in options.memory_posts:
@@ -134,7 +134,7 @@ def _omokage(url: str, home: Path, *, posts: int) -> Cost:
     """Crawls all posts with our crawler; raises BenchmarkError if it kept another number."""
     log = home.with_suffix(".log")
     variables = {"OMOKAGE_BOARD_URL": url, "OMOKAGE_PROGRESS": "off"}
-    # As it is installed: a registry of the user's is not asked.
+    # The packaged registry: the user's own is ignored.
     variables |= {"OMOKAGE_SITES_FILE": "", "OMOKAGE_HOME": str(home)}
     command = [sys.executable, "-m", "crawlers.run", "--site", "demo", "--tags", WORDS]
     cost = run([*command, "--home", str(home)], log=log, variables=variables)

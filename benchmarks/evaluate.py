@@ -1,7 +1,7 @@
 """`python -m benchmarks.evaluate`: memory of an evaluation of 10,000 pictures, and its speed.
 
 Memory: a child process evaluates dcgan64 of random weights against random pictures, once with few
-fakes and once with many; wanted is that their greatest resident memory is the same within a tenth.
+fakes and once with many; the goal is an equal peak memory within a tenth.
 Speed: chunks of 64 pictures go through the evaluation's own loop (drawing, features, judge, file),
 through the bare extractor on ready pictures, and through bare drawing, in turns, so that whatever
 else the machine does falls on all. `of_extractor` is the loop's rate over that of the extractor as
@@ -13,17 +13,15 @@ import argparse
 import functools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import peak_mb, run_module
 from dataset.store import Store
 from models.evaluation.fakes import FakeSet, WorkFolder
 from models.evaluation.feature_rows import FeatureRows, RowExtractor
@@ -176,11 +174,8 @@ def _generator() -> GeneratorNet:
 
 
 def _peak_of_child(fakes: int, threads: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.evaluate", "--child", str(fakes)]
-    command += ["--threads", str(threads)]
-    root = Path(__file__).parents[1]
-    ended = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
-    return float(json.loads(ended.stdout.splitlines()[-1])["peak_mb"])
+    arguments = ["--child", str(fakes), "--threads", str(threads)]
+    return float(run_module("benchmarks.evaluate", *arguments)["peak_mb"])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -49,7 +49,7 @@ class Truth:
     kind: str
 
     def holds(self, found: Box) -> bool:
-        """Tells whether the middle of a found box lies in it."""
+        """Whether the centre of a found box is inside it."""
         x, y, box = found.x + found.w / 2, found.y + found.h / 2, self.box
         return box.x <= x <= box.x + box.w and box.y <= y <= box.y + box.h
 
@@ -101,7 +101,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if options.runs < 1:
-        parser.error(f"--runs is {options.runs}; at least 1 wanted")
+        parser.error(f"--runs is {options.runs}; expected at least 1")
     return options
 
 

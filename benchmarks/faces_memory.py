@@ -2,8 +2,8 @@
 
 Made-up pictures of 64 px, all different, are taken as faces already (`cropped`), so that each gives
 a crop and a row, and none is a repetition: the most that has to be held. 1,000 are compared with
-100,000. The stage runs in a child process with a pool of workers; it tells the peak of its own
-memory and of each worker's.
+100,000. The stage runs in a child process with a pool of workers; it reports its own peak memory
+and that of each worker.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import datetime
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
 from dataset.compute import executor_of, parse_compute
 from dataset.cropping import FaceSettings
 from dataset.faces import crop_shards
@@ -42,12 +41,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(_measured(Path(options.home), options.compute)))
         return
     with tempfile.TemporaryDirectory(prefix="omokage-bench-", dir=options.folder) as folder:
-        told = {
+        by_count = {
             str(count): _of(Path(folder) / str(count), count, options.compute)
             for count in options.pictures
         }
     growth = {
-        name: round(_growth([one[name] for one in told.values()]), 3)
+        name: round(_growth([one[name] for one in by_count.values()]), 3)
         for name in ("parent_mb", "worker_mb")
     }
     result = {
@@ -55,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         "value": max(growth.values()),
         "unit": "peak memory, largest over smallest",
         "growth": growth,
-        "pictures": told,
+        "pictures": by_count,
         "compute": options.compute,
         "device": f"cpu x{os.cpu_count()}",
     }
@@ -106,19 +105,8 @@ def _blob(store: Store, rng: np.random.Generator) -> str:
 def _of(root: Path, count: int, compute: str) -> dict[str, float]:
     print(f"making {count:,} pictures", file=sys.stderr)
     make_home(root, count)
-    command = [sys.executable, "-m", "benchmarks.faces_memory", "--home", str(root)]
-    # BLAS would reserve memory for as many threads as the machine has cores.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [*command, "--compute", compute],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        check=True,
-    )
-    told: dict[str, float] = json.loads(ended.stdout)
-    print(f"{count:,} pictures: {told}", file=sys.stderr)
-    return told
+    arguments = ["--home", str(root.resolve()), "--compute", compute]
+    return run_module("benchmarks.faces_memory", *arguments, variables=ONE_BLAS_THREAD)
 
 
 def _measured(home: Path, compute: str) -> dict[str, float]:

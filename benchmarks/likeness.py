@@ -1,6 +1,6 @@
 """`python -m benchmarks.likeness`: seconds to find the near-duplicates among many hashes.
 
-Three sets, each in a child process that tells its own peak memory: random hashes, hashes that are
+Three sets, each in a child process that reports its own peak memory: random hashes, hashes that are
 clustered as real faces' are, and hashes that are all the same. Each row has a small colour copy.
 In the first two, one row in twenty is a copy of an earlier one and has to be found.
 """
@@ -8,14 +8,12 @@ In the first two, one row in twenty is a copy of an earlier one and has to be fo
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import peak_mb, run_module
 from dataset.cropping import FaceSettings
 from dataset.duplicates import THUMB_BYTES, Hashes, Rule, ThumbFile, Thumbs, repeats
 
@@ -34,13 +32,16 @@ def main(arguments: list[str] | None = None) -> None:
     if options.kind:  # the child
         print(json.dumps(_timed(options.kind, options.hashes)))
         return
-    told = {kind: _child(kind, options.hashes) for kind in KINDS}
+    count = str(options.hashes)
+    by_kind = {
+        kind: run_module("benchmarks.likeness", "--kind", kind, "--hashes", count) for kind in KINDS
+    }
     result = {
         "benchmark": "likeness",
-        "value": max(one["seconds"] for one in told.values()),
+        "value": max(one["seconds"] for one in by_kind.values()),
         "unit": "s",
         "hashes": options.hashes,
-        "kinds": told,
+        "kinds": by_kind,
         "device": f"cpu x{os.cpu_count()}",
     }
     print(json.dumps(result))
@@ -98,16 +99,6 @@ def _timed(kind: str, count: int) -> dict[str, float]:
         "copies": expected,
         "peak_mb": round(peak_mb(), 1),
     }
-
-
-def _child(kind: str, count: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.likeness", "--kind", kind]
-    ended = subprocess.run(
-        [*command, "--hashes", str(count)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    told: dict[str, float] = json.loads(ended.stdout)
-    print(f"{kind}: {told}", file=sys.stderr)
-    return told
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.manifest`: seconds and peak memory of labels and manifest for many rows.
 
 Posts and faces are made up (not timed), with ~10,000 different tags by a Zipf law and the
-appearance tags as frequent as on a board. Labels and manifest run in a child process, which tells
+appearance tags as frequent as on a board. Labels and manifest run in a child process, which reports
 its own peak memory. With --flat, the peaks at 1,000, 10,000 and 100,000 rows are
 compared instead.
 """
@@ -9,8 +9,6 @@ compared instead.
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
 from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH, ROWS_A_GROUP
 from dataset.store import Store
 
@@ -113,7 +112,7 @@ def _tag_lists(
     keep = np.cumsum(rows >= 0, axis=1) <= tags + seen.sum(axis=1, keepdims=True)
     chosen = (rows >= 0) & keep
     excess = chosen.sum(axis=1, keepdims=True) - tags
-    chosen &= np.cumsum(chosen, axis=1) > excess  # the rarest make room for appearance
+    chosen &= np.cumsum(chosen, axis=1) > excess  # drops the rarest, not appearance tags
     offsets = np.concatenate([[0], np.cumsum(chosen.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(offsets, vocabulary.take(pa.array(rows[chosen])))
 
@@ -157,36 +156,11 @@ def _timed(home: Path) -> dict[str, float]:
     }
 
 
-def peak_mb(pid: int | None = None) -> float:
-    """Peak memory of this process alone, or of another one on Linux.
-
-    `ru_maxrss` would not do on Linux: a child inherits there the peak of the one that started it.
-    """
-    status = Path(f"/proc/{pid or 'self'}/status")
-    if pid is not None or status.exists():
-        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)
-
-
-def _child(home: Path) -> dict[str, float]:
-    """Runs the stages in a child process and returns what it printed."""
-    command = [sys.executable, "-m", "benchmarks.manifest", "--home", str(home)]
-    # BLAS would reserve memory for as many threads as the machine has cores.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
-    result: dict[str, float] = json.loads(ended.stdout)
-    return result
-
-
 def _measured(rows: int, tags: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="omokage-bench-") as folder:
         print(f"making {rows:,} rows", file=sys.stderr)
         make_home(Path(folder), rows, tags)
-        measured = _child(Path(folder))
-    print(f"{rows:,} rows: {measured}", file=sys.stderr)
-    return measured
+        return run_module("benchmarks.manifest", "--home", folder, variables=ONE_BLAS_THREAD)
 
 
 def _speed(rows: int, tags: int) -> dict[str, object]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import peak_mb
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
 from models.labels import label_rows
@@ -24,7 +24,7 @@ from models.sampling.video import write_clip
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 SIDE_PX = 128
-LIMIT_S = 60.0  # wanted on two cores
+LIMIT_S = 60.0  # limit on two cores
 FULL = 16_384
 
 
@@ -34,19 +34,19 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     networks = {f"stylegan2/{base}": _network("stylegan2", base) for base in options.bases}
     networks["dcgan64"] = _network("dcgan64", 0)
-    told = {name: _timed(network, options) for name, network in networks.items()}
-    for name, one in told.items():
+    results = {name: _timed(network, options) for name, network in networks.items()}
+    for name, one in results.items():
         print(f"{name}: {one}", file=sys.stderr)
     widest = f"stylegan2/{max(options.bases)}"
     result = {
         "benchmark": "sampling",
-        "value": told[widest]["film_s"],
+        "value": results[widest]["film_s"],
         "unit": "s",
         "network": widest,
         "limit_s": LIMIT_S,
         "frames": round(options.seconds * options.fps),
         "side_px": SIDE_PX,
-        "networks": told,
+        "networks": results,
         "peak_mb": round(peak_mb(), 1),
         "device": f"cpu x{options.threads}",
     }
@@ -80,7 +80,7 @@ def _timed(network: GeneratorNet, options: argparse.Namespace) -> dict[str, floa
     frame_s = (time.perf_counter() - started) / len(part)
     return {
         "film_s": round(film_s, 2),
-        "film_cpu_s": round(cpu_s, 2),  # of all threads: tells more where others share the machine
+        "film_cpu_s": round(cpu_s, 2),  # of all threads: the better figure on a shared machine
         "frames_per_s": round(len(times) / film_s, 1),
         "draw_ms_a_frame": round(1000 * frame_s, 1),
         "film_kb": round(size / 1000, 1),

@@ -35,7 +35,7 @@ from pipeline.processes import free_port
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 PRESETS = ("dcgan64", "omokage")
-# To the first picture, and for a picture of 128 px made 4x larger; wanted on two cores.
+# To the first picture, and for a picture of 128 px made 4x larger; limits on two cores.
 LIMITS_S = {"64 px": 1.5, "128 px": 3.0, "upscale": 1.0}
 MB = 2**20
 START_S = 120.0
@@ -44,25 +44,25 @@ START_S = 120.0
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark and prints its line."""
     options = _parser().parse_args(arguments)
-    told: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as room:
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as work:
         for name in PRESETS:
-            folder = Path(room) / name
+            folder = Path(work) / name
             side = _write_generator(folder, name)
             with _server(folder, threads=options.threads) as (url, process):
-                told[name] = {"side_px": side, **_waits(url, options)}
+                results[name] = {"side_px": side, **_waits(url, options)}
                 if name == PRESETS[0]:
-                    told["memory"] = _memory(url, process, draws=options.draws)
+                    results["memory"] = _memory(url, process, draws=options.draws)
                 if side == 128:
-                    told["upscale_128_to_512_s"] = _upscale(url, Path(room), options.repeats)
-            print(f"{name}: {told[name]}", file=sys.stderr)
-    first = told[PRESETS[0]]
+                    results["upscale_128_to_512_s"] = _upscale(url, Path(work), options.repeats)
+            print(f"{name}: {results[name]}", file=sys.stderr)
+    first = results[PRESETS[0]]
     result = {
         "benchmark": "studio",
         "value": first["one_user_s"],
         "unit": "s",
         "limits_s": LIMITS_S,
-        **told,
+        **results,
         "device": f"cpu x{options.threads}",
     }
     print(json.dumps(result))
@@ -141,11 +141,11 @@ def _draw(client: Client, seed: int) -> float:
     return time.perf_counter() - started
 
 
-def _upscale(url: str, room: Path, repeats: int) -> float:
+def _upscale(url: str, work: Path, repeats: int) -> float:
     client = Client(url, verbose=False)
     times = []
     for number in range(repeats + 1):
-        file = room / f"{number}.png"
+        file = work / f"{number}.png"
         # Another picture each time: the studio keeps what it has made larger.
         Image.effect_noise((128, 128), 40 + number).convert("RGB").save(file)
         started = time.perf_counter()

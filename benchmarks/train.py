@@ -1,8 +1,8 @@
 """`python -m benchmarks.train`: how fast each family trains here, and in how much memory.
 
 Each family is trained in a process of its own on made-up pictures: on a GPU at its preset's full
-size, compiled and in bfloat16, on CPUs at widths that suit them. Told are pictures a second, peak
-memory, and which share of a step is spent waiting for data. Then our `stylegan2` step is timed
+size, compiled and in bfloat16, on CPUs at widths that suit them. It reports pictures per second,
+peak memory, and which share of a step is spent waiting for data. Then our `stylegan2` step is timed
 beside a plain PyTorch one of the same widths (`benchmarks.plain_stylegan2`), by turns in one
 process; lazy penalties count as often as they come. The last line on stdout is JSON.
 """
@@ -14,7 +14,6 @@ import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +26,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.children import REPOSITORY, BenchmarkError
 from benchmarks.plain_stylegan2 import PlainSettings, PlainSize, PlainTraining
+from benchmarks.process import BenchmarkError, peak_mb, run_module
 from dataset.errors import OmokageError
 from models.config import TrainConfig, overridden
 from models.families import FAMILIES, family_of
@@ -200,7 +199,7 @@ def made_up(folder: Path, side_px: int) -> npt.NDArray[np.uint8]:
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all it was asked to."""
+    """Waits until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -348,24 +347,16 @@ def _parameters(network: nn.Module) -> int:
 def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    from benchmarks.manifest import peak_mb  # of this process alone
-
     return peak_mb()
 
 
 def _child(options: argparse.Namespace, work: str) -> dict[str, Any]:
     """Runs one measurement in a process of its own, whose peak memory is nobody else's."""
     _say(f"{work}: {options.runs} runs")
-    command = [sys.executable, "-m", "benchmarks.train", "--child", work]
-    command += ["--device", options.device, "--runs", str(options.runs)]
-    command += ["--steps", str(options.steps)]
-    command += [word for each in options.set for word in ("--set", each)]
-    ended = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=False)
-    if ended.returncode != 0:
-        raise BenchmarkError(f"{work} ended with {ended.returncode}")
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    _say(f"{work}: {json.dumps(result)}")
-    return result
+    arguments = ["--child", work, "--device", options.device]
+    arguments += ["--runs", str(options.runs), "--steps", str(options.steps)]
+    arguments += [word for each in options.set for word in ("--set", each)]
+    return run_module("benchmarks.train", *arguments)
 
 
 def _device_name(device: torch.device) -> str:

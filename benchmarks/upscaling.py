@@ -2,8 +2,8 @@
 
 Ours (tiles, checks, rounding) against the same network run once on the whole padded picture by
 bare ncnn, and against Pillow's bicubic: 64 to 128 px, 128 to 256, 128 to 512. The three take turns,
-so that what else runs on the machine falls on all of them; medians are told. Core seconds count
-what a thread computed, which tells more where others share the machine.
+so that what else runs on the machine falls on all of them; it reports medians. Core seconds count
+the CPU time of a thread, the better figure on a shared machine.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import ncnn
 import numpy as np
 from PIL import Image
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import peak_mb
 from dataset.decode import Picture
 from demo.painter import draw
 from studio.upscaling import UPSCALERS, upscale
 from studio.upscaling.waifu2x import KINDS, network_files
 
 CASES = ((64, 2), (128, 2), (128, 4))  # side in px, factor
-LIMIT_S = 1.0  # wanted of 128 to 512 px
+LIMIT_S = 1.0  # limit of 128 to 512 px
 SEED = 9000  # of the drawn picture
 
 
@@ -71,7 +71,7 @@ class Bare:
             whole = np.pad(picture, (*margin, (0, 0)), "edge").transpose(2, 0, 1)
             planes = np.ascontiguousarray(whole, np.float32) / np.float32(255)
             extractor = self._net.create_extractor()
-            extractor.input("Input1", ncnn.Mat(planes))  # reads `planes` where it lies
+            extractor.input("Input1", ncnn.Mat(planes))  # reads `planes` in place
             _, made = extractor.extract("Eltwise4")
             larger = np.clip(np.rint(255 * np.array(made)), 0, 255)
             picture = np.ascontiguousarray(larger.transpose(1, 2, 0), np.uint8)
@@ -95,10 +95,10 @@ def _timed(
             way()
             wall[name].append(time.perf_counter() - started)
             core[name].append(time.thread_time() - core_started)
-    told = {f"{name}_s": round(statistics.median(wall[name]), 4) for name in ways}
-    told |= {f"{name}_core_s": round(statistics.median(core[name]), 4) for name in ways}
+    results = {f"{name}_s": round(statistics.median(wall[name]), 4) for name in ways}
+    results |= {f"{name}_core_s": round(statistics.median(core[name]), 4) for name in ways}
     apart = np.abs(made["ours"].astype(int) - made["bare"])
-    return told | {"most_apart_of_255": int(apart.max())}
+    return results | {"most_apart_of_255": int(apart.max())}
 
 
 def _bicubic(picture: Picture, factor: int) -> Picture:

@@ -39,16 +39,16 @@ DEFAULT_PORT = 4650
 DEFAULT_COUNT = 2200
 _ROBOTS = "User-agent: *\nDisallow: /*.json\nDisallow: /*/index.php\nAllow: /\n"
 _PROGRESS_EVERY_S = 2.0
-_WAIT_S = 5  # what a visitor is told to wait while the board draws
+_RETRY_AFTER_S = 5  # while the board draws
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Build = Callable[[Callable[[int, int], None]], Collection]
 
 
 class Board:
-    """What the server serves: a collection once it stands, and how far its drawing is.
+    """The state of the server: the collection once it is complete, and the drawing's progress.
 
-    `faults` are counted at /health; they work only if their middleware is handed over, too.
+    `faults` are counted at /health; they act only if their middleware is passed to the app.
     """
 
     def __init__(self, faults: Faults | None = None) -> None:
@@ -60,19 +60,19 @@ class Board:
 
     @property
     def ready(self) -> bool:
-        """Whether the collection stands."""
+        """Whether the collection is complete."""
         return self._collection is not None
 
     @property
     def collection(self) -> Collection:
-        """The collection; RuntimeError before it stands."""
+        """The collection; raises RuntimeError before it is complete."""
         if self._collection is None:
             raise RuntimeError("the board's collection is still being drawn")
         return self._collection
 
     @property
     def derived(self) -> DerivedPictures:
-        """The collection's thumbnails and samples; RuntimeError before it stands."""
+        """The collection's thumbnails and samples; raises RuntimeError before it is complete."""
         if self._derived is None:
             raise RuntimeError("the board's collection is still being drawn")
         return self._derived
@@ -88,7 +88,7 @@ BOARD = web.AppKey("board", Board)
 
 
 def create_app(board: Board, middlewares: Sequence[Middleware] = ()) -> web.Application:
-    """The board's application. `middlewares` stand outermost, before the board sees a request."""
+    """The board's application. `middlewares` are outermost."""
     app = web.Application(middlewares=[*middlewares, _only_when_ready])
     app[BOARD] = board
     app.add_routes(
@@ -118,7 +118,7 @@ async def _only_when_ready(request: web.Request, handler: Handler) -> web.Stream
     board = request.app[BOARD]
     if not board.ready and request.path not in ("/health", "/robots.txt"):
         raise web.HTTPServiceUnavailable(
-            headers={"Retry-After": str(_WAIT_S)},
+            headers={"Retry-After": str(_RETRY_AFTER_S)},
             text=f"The board is still drawing: {board.drawn:,} of {board.total:,} pictures.\n",
         )
     try:
@@ -199,34 +199,34 @@ async def _moebooru_tags(request: web.Request) -> web.Response:
 
 
 async def _safebooru(request: web.Request) -> web.Response:
-    collection, query = request.app[BOARD].collection, request.query
-    _check_dapi(request)
-    if query.get("s") == "tag":
-        # safebooru.org answers tags in XML whatever is asked for.
-        return _xml(gelbooru02.tags_xml(gelbooru02.find_tags(collection, query)[0]))
-    if query.get("deleted") == "show":
-        return _xml(gelbooru02.deleted_xml(collection, query))
-    entries, attributes = gelbooru02.find(collection, query)
-    if query.get("json") == "1":
-        return web.json_response(gelbooru02.safebooru_json(entries, _cdn(request)))
-    return _xml(gelbooru02.safebooru_xml(entries, attributes, _cdn(request)))
+    return _dapi(request, com=False)
 
 
 async def _gelbooru(request: web.Request) -> web.Response:
-    collection, query = request.app[BOARD].collection, request.query
+    return _dapi(request, com=True)
+
+
+def _dapi(request: web.Request, *, com: bool) -> web.Response:
+    """Serves page=dapi in the style of gelbooru.com or, without `com`, of safebooru.org."""
+    collection, query, cdn = request.app[BOARD].collection, request.query, _cdn(request)
     _check_dapi(request)
-    gelbooru02.check_key(query)
+    if com:
+        gelbooru02.check_key(query)
+    as_json = query.get("json") == "1"
     if query.get("s") == "tag":
         tags, attributes = gelbooru02.find_tags(collection, query)
-        if query.get("json") == "1":
+        if com and as_json:  # safebooru.org serves tags as XML only
             return web.json_response(gelbooru02.tags_json(tags, attributes))
         return _xml(gelbooru02.tags_xml(tags))
     if query.get("deleted") == "show":
         return _xml(gelbooru02.deleted_xml(collection, query))
     entries, attributes = gelbooru02.find(collection, query)
-    if query.get("json") == "1":
-        return web.json_response(gelbooru02.gelbooru_json(entries, attributes, _cdn(request)))
-    return _xml(gelbooru02.gelbooru_xml(entries, attributes, _cdn(request)))
+    if not as_json:
+        write = gelbooru02.gelbooru_xml if com else gelbooru02.safebooru_xml
+        return _xml(write(entries, attributes, cdn))
+    if com:
+        return web.json_response(gelbooru02.gelbooru_json(entries, attributes, cdn))
+    return web.json_response(gelbooru02.safebooru_json(entries, cdn))
 
 
 def _check_dapi(request: web.Request) -> None:
@@ -243,20 +243,20 @@ def _xml(text: str) -> web.Response:
 
 async def _media(request: web.Request) -> web.Response:
     board = request.app[BOARD]
-    wanted = media.find(board.collection, request.match_info["path"])
-    if wanted is None:
-        raise web.HTTPNotFound(text="No picture of this board lies here.\n")
+    file = media.find(board.collection, request.match_info["path"])
+    if file is None:
+        raise web.HTTPNotFound(text="No picture of this board has this address.\n")
     try:
-        if wanted.shape is None:
-            body = await asyncio.to_thread(board.collection.read, wanted.entry)
-        elif wanted.shape == media.FILM:
-            body = await asyncio.to_thread(board.collection.read_film, wanted.entry)
+        if file.shape is None:
+            body = await asyncio.to_thread(board.collection.read, file.entry)
+        elif file.shape == media.FILM:
+            body = await asyncio.to_thread(board.collection.read_film, file.entry)
         else:
-            body = await asyncio.to_thread(board.derived.get, wanted.entry, wanted.shape)
+            body = await asyncio.to_thread(board.derived.get, file.entry, file.shape)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        print(f"board: {wanted.entry.body} can no longer be read: {error}", file=sys.stderr)
+        print(f"board: {file.entry.body} can no longer be read: {error}", file=sys.stderr)
         raise web.HTTPInternalServerError(text="The file can no longer be read.\n") from error
-    headers = {"Content-Type": wanted.content_type, "Cache-Control": "public, max-age=86400"}
+    headers = {"Content-Type": file.content_type, "Cache-Control": "public, max-age=86400"}
     response = web.Response(body=body, headers=headers)
     response.etag = md5_of(body)
     if request.if_none_match and any(
@@ -269,11 +269,11 @@ async def _media(request: web.Request) -> web.Response:
 async def start(
     board: Board, host: str, port: int, *, middlewares: Sequence[Middleware] = ()
 ) -> tuple[web.AppRunner, str]:
-    """Starts to listen; returns the runner (to be cleaned up) and the board's URL.
+    """Starts listening; returns the runner (to be cleaned up) and the board's URL.
 
-    Port 0 takes any free one. Raises OSError where the port is taken.
+    Port 0 selects a free one. Raises OSError if the port is in use.
     """
-    # Its own handler signals are off: whoever starts the board decides when it ends.
+    # aiohttp's signal handlers are off: the caller decides when the board ends.
     runner = web.AppRunner(
         create_app(board, middlewares), handle_signals=False, access_log=None, shutdown_timeout=2.0
     )
@@ -289,7 +289,7 @@ async def start(
 
 
 async def serve(build: Build, host: str, port: int, *, faults: Faults | None = None) -> None:
-    """Listens at once, builds the collection meanwhile, and ends on SIGINT or SIGTERM."""
+    """Listens at once, builds the collection in the background, ends on SIGINT or SIGTERM."""
     board, stopping = Board(faults), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -324,32 +324,32 @@ def _open(board: Board, collection: Collection, url: str) -> None:
 
 
 class _Progress:
-    """Tells /health and the terminal how far the drawing is; ends it when asked to."""
+    """Reports the drawing's progress to /health and the terminal, and can stop it."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
         self._stopping = threading.Event()
         self._bar: tqdm[Any] | None = None
-        self._told_at = 0.0
+        self._printed_at = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         self._board.drawn, self._board.total = done, total
         if self._stopping.is_set():
-            raise InterruptedError("asked to stop; what is drawn is kept")
+            raise InterruptedError("stopped; finished pictures are kept")
         if sys.stderr.isatty():
             if self._bar is None:
                 self._bar = tqdm(total=total, unit="picture", desc="board", file=sys.stderr)
             self._bar.update(done - self._bar.n)
-        elif done < total and time.monotonic() - self._told_at >= _PROGRESS_EVERY_S:
-            self._told_at = time.monotonic()
+        elif done < total and time.monotonic() - self._printed_at >= _PROGRESS_EVERY_S:
+            self._printed_at = time.monotonic()
             print(f"board: {done:,} of {total:,} pictures", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
-        """Lets the next call raise InterruptedError in the thread that draws."""
+        """Makes the next call raise InterruptedError in the drawing thread."""
         self._stopping.set()
 
     def close(self) -> None:
-        """Leaves the terminal's line."""
+        """Closes the progress bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -439,7 +439,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("var/board"),
         metavar="DIR",
-        help="where drawings and indexes are kept (default: %(default)s)",
+        help="folder of drawings and indexes (default: %(default)s)",
     )
     parser.add_argument(
         "--count",
@@ -460,7 +460,7 @@ def _parser() -> argparse.ArgumentParser:
         "--workers",
         type=_positive,
         metavar="N",
-        help="painting processes (default: one a core, at most 8)",
+        help="painting processes (default: one per core, at most 8)",
     )
     parser.add_argument(
         "--port",

@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
-# A board's clock in this collection ends here (2026-10-01T00:00:00Z), so that a seed always
+# A board's clock in this collection ends here (2026-10-01T00:00:00Z), so a seed always
 # gives the same records.
 EPOCH_S = 1_790_812_800
 YEAR_S = 365 * 24 * 3600
@@ -34,7 +34,7 @@ class Entry:
     """A post: a picture's bytes and the record a board keeps of them.
 
     `md5`, `ext`, `width` and `height` are what the record claims; for a spoiled file the bytes
-    say otherwise. `refusal` names why a careful client leaves the post or its file, or None.
+    differ. `refusal` is the reason why a careful client refuses the post or its file, or None.
     """
 
     post_id: int
@@ -57,7 +57,7 @@ class Entry:
     status: str = "active"  # active, deleted, pending or flagged
     banned: bool = False
     duration_s: float | None = None  # of an animation
-    poster: str | None = None  # body to make thumbnails of, where `body` is no readable picture
+    poster: str | None = None  # source of thumbnails if `body` is no readable picture
     film: str | None = None  # body of the webm that Danbooru makes of an ugoira
     faces: tuple[tuple[int, int, int, int], ...] = ()  # x, y, w, h in px, where drawn
     refusal: str | None = None
@@ -69,7 +69,7 @@ class Entry:
 
     @property
     def name_hash(self) -> str:
-        """What safebooru.org would name the file by: a hash in hex, and not the file's md5."""
+        """The file name on safebooru.org: a hash in hex, not the file's md5."""
         return hashlib.sha256(f"file name {self.md5}".encode()).hexdigest()[:40]
 
     @property
@@ -79,10 +79,10 @@ class Entry:
 
 
 class Bodies(Protocol):
-    """Where a collection's bytes lie."""
+    """Storage of a collection's bytes."""
 
     def read(self, name: str) -> bytes:
-        """The bytes called `name`; raises OSError or KeyError where they are gone."""
+        """The bytes called `name`; raises OSError or KeyError if they are missing."""
         ...
 
 
@@ -145,7 +145,7 @@ class Collection:
         return self._by_md5.get(md5)
 
     def by_name_hash(self, name_hash: str) -> Entry | None:
-        """The first post whose file safebooru.org would name so, or None."""
+        """The first post with this file name on safebooru.org, or None."""
         return self._by_name_hash.get(name_hash)
 
     def read(self, entry: Entry) -> bytes:
@@ -178,7 +178,7 @@ class Collection:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tag:
-    """A tag, its kind and on how many posts it stands."""
+    """A tag, its kind and on how many posts have it."""
 
     tag_id: int
     name: str
@@ -187,7 +187,7 @@ class Tag:
 
 
 def by_kind(**tags: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Tags of each kind, sorted and without doubles; kinds not named are empty."""
+    """Tags of each kind, sorted and without duplicates; missing kinds are empty."""
     unknown = set(tags) - set(TAG_KINDS)
     if unknown:
         raise CollectionError(f"unknown tag kinds {sorted(unknown)}; there are {TAG_KINDS}")
@@ -200,7 +200,7 @@ def md5_of(body: bytes) -> str:
 
 
 def write_atomically(path: Path, body: bytes) -> None:
-    """Writes a file so that it is there wholly or not at all."""
+    """Writes a file atomically: fsync, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with part.open("wb") as file:
@@ -220,16 +220,16 @@ Stage = Literal["record", "file", "crop"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Refusal:
-    """A kind of post that gives no face in the set, and when a client can tell.
+    """A kind of post that gives no face, and the stage at which a client can know.
 
     `stage`: `record` before any download, `file` by the bytes, `crop` only when faces are
-    looked for (such a post is in order and is downloaded).
+    looked for (such a post is valid and is downloaded).
     """
 
     name: str
     stage: Stage
     draws: Literal["character", "scenery", "comic", "sketch"] = "character"
-    encoding: str = "jpg"  # one of demo.encode.STILLS or ANIMATIONS
+    encoding: str = "jpg"  # one of demo.media.STILLS or ANIMATIONS
     ext: str | None = None  # what the record claims, None = what the encoding is
     rating: str = "g"
     status: str = "active"
@@ -242,7 +242,7 @@ class Refusal:
 
 
 REFUSALS = (
-    # Ratings and tags stand on harmless pictures: only the record is what must be refused.
+    # The pictures are harmless: only the record's rating or tag is to be refused.
     Refusal("rating_sensitive", "record", rating="s"),
     Refusal("rating_questionable", "record", rating="q"),
     Refusal("rating_explicit", "record", rating="e"),
@@ -262,7 +262,7 @@ REFUSALS = (
     Refusal("video_mp4", "record", encoding="mp4", meta=("animated", "video")),
     Refusal("video_webm", "record", encoding="webm", meta=("animated", "video")),
     Refusal("ugoira", "record", encoding="zip", meta=("animated", "ugoira")),
-    # No tag tells of the animation: only the extension does.
+    # Only the extension shows the animation, no tag.
     Refusal("untagged_gif", "record", encoding="gif"),
     Refusal("truncated_jpg", "file", spoil="truncate"),
     Refusal("truncated_png", "file", encoding="png", spoil="truncate"),

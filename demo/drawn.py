@@ -37,12 +37,12 @@ from demo.collection import (
     md5_of,
     write_atomically,
 )
-from demo.encode import STILLS, encode_animation, encode_still
+from demo.media import STILLS, encode_animation, encode_still
 
 OnProgress = Callable[[int, int], None]
 
-# Raise it when the same painter's pictures are written differently: the cache then starts anew.
-_WRITING_VERSION = 2
+# Increase it when the encoding of the pictures changes: it invalidates the cache.
+_WRITING_VERSION = 3
 INDEX = "index.jsonl"
 _FIRST_ID = 1_000_000
 _ONE_IN = 13  # of 2,200 posts 2,000 are ordinary
@@ -85,9 +85,9 @@ def drawn_collection(
     and newer ones. Some 9 in 10 are ordinary; the others are the kinds of `demo.collection`, each
     of them among the first 58 posts.
     `workers` is the number of painting processes (default: the machine's cores, at most 8);
-    with 1 it paints in this process. `on_progress` is called with how many files stand and how
-    many there will be; what it raises ends the painting. Interrupted, the painting goes on where
-    it was when called again.
+    1 paints in this process. `on_progress` is called with the numbers of finished and
+    of all files; an exception of it ends the painting. The next call resumes an interrupted
+    painting.
 
     Raises:
         CollectionError: `count` is not positive, or `folder` is a file.
@@ -115,7 +115,7 @@ def drawn_collection(
 
 
 def painter_digest() -> str:
-    """sha256 over the painter's source and the way its pictures are written."""
+    """sha256 of the painter's source and the encoding's version."""
     spec = importlib.util.find_spec("demo.painter")
     if spec is None or spec.submodule_search_locations is None:
         raise CollectionError("the package demo.painter is not installed; nothing can be drawn")
@@ -130,7 +130,7 @@ def painter_digest() -> str:
 def _assign(count: int, seed: int) -> list[Refusal | None]:
     """Which posts are ordinary (None) and which are of a kind to refuse.
 
-    What a post is does not hang on `count`: a collection drawn larger keeps its older posts.
+    A post's kind does not depend on `count`: a larger collection keeps its older posts.
     """
     kinds: list[Refusal | None] = [None] * count
     for number, index in enumerate(_refused_indices(count, seed)):
@@ -168,7 +168,7 @@ def _plan(index: int, refusal: Refusal | None, assigned: list[Refusal | None], s
 
 
 def _still_encoding(seed: int, index: int) -> str:
-    # What boards hold: mostly jpg, some png, a few webp.
+    # As on boards: mostly jpg, some png, a few webp.
     return random.Random(f"{seed}:{index}:encoding").choices(STILLS, weights=(80, 15, 5))[0]
 
 
@@ -177,7 +177,7 @@ def _ordinary_before(index: int, assigned: list[Refusal | None]) -> int:
 
 
 def _post_ids(count: int, seed: int) -> list[int]:
-    """Ascending ids with the small gaps that expunged posts leave."""
+    """Ascending ids with small gaps, as expunged posts leave them."""
     rng = random.Random(f"{seed}:ids")
     ids, last = [], _FIRST_ID
     for _ in range(count):
@@ -191,8 +191,8 @@ def _paint_missing(
 ) -> dict[str, dict[str, Any]]:
     """Paints what the folder's index does not have; returns what is known by plan key."""
     home.mkdir(parents=True, exist_ok=True)
-    wanted = {plan.key for plan in plans}
-    with _alone_in(home):
+    keys = {plan.key for plan in plans}
+    with _folder_lock(home):
         painted = _read_index(home / INDEX, home)
         missing = [plan for plan in plans if plan.key not in painted]
         done = len(plans) - len(missing)
@@ -209,26 +209,26 @@ def _paint_missing(
                 done += 1
                 if on_progress:
                     on_progress(done, len(plans))
-    return {key: row for key, row in painted.items() if key in wanted}
+    return {key: row for key, row in painted.items() if key in keys}
 
 
 @contextlib.contextmanager
-def _alone_in(home: Path) -> Iterator[None]:
-    """Lets one process at a time paint into a folder; the next one finds it painted."""
+def _folder_lock(home: Path) -> Iterator[None]:
+    """Locks a folder: one process at a time paints into it."""
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _read_index(path: Path, home: Path) -> dict[str, dict[str, Any]]:
-    """The rows of the index whose files stand as written."""
+    """The rows of the index whose files have the recorded size."""
     if not path.exists():
         return {}
     sizes = {item.name: item.stat().st_size for item in os.scandir(home)}
     rows: dict[str, dict[str, Any]] = {}
     text = path.read_text(encoding="utf-8")
     if text and not text.endswith("\n"):
-        # An interrupted run leaves half a row; it must not run into the next one.
+        # An interrupted run leaves a partial row; the next one must not continue it.
         text = text[: text.rfind("\n") + 1]
         write_atomically(path, text.encode())
     for line in text.splitlines():
@@ -246,10 +246,10 @@ def _paint_all(
         for plan in plans:
             yield paint(plan, home)
         return
-    # spawn: the board's server threads are running by now, and a fork would copy their locks.
+    # spawn: a fork would copy the locks of the board's running threads.
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(plans)), mp_context=context, initializer=_begin_worker
+        min(workers, len(plans)), mp_context=context, initializer=_init_worker
     )
     try:
         futures = [pool.submit(paint, plan, home) for plan in plans]
@@ -259,15 +259,15 @@ def _paint_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker() -> None:
-    """A painting process leaves Ctrl-C to its parent, and does not outlive it."""
+def _init_worker() -> None:
+    """A painting process ignores Ctrl-C and exits with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+def _exit_with(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)
 
@@ -328,7 +328,7 @@ def _entry(row: dict[str, Any], post_id: int, refusal: Refusal | None, *, rng_na
     """The record of one painted file."""
     rng = random.Random(rng_name)
     kind = refusal or Refusal("ordinary", "crop")
-    # Ids grow by 2 a post, on average.
+    # Ids grow by 2 per post on average.
     created_at = round(EPOCH_S - YEAR_S + (post_id - _FIRST_ID) / 2 * _POST_EVERY_S, 3)
     artist = rng.choice(_ARTISTS)
     uploader_id = rng.randint(1, 30)

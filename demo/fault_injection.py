@@ -1,7 +1,7 @@
-"""Faults for the demo board: a middleware that answers wrongly at chosen rates, seeded.
+"""Fault injection for the demo board: a seeded middleware that fails at chosen rates.
 
-Every fault passes: an address gets its right answer after `in_a_row` faults at most. Which request
-is hit depends on the seed, the address and how often that was asked, and on nothing else.
+Every fault is transient: an address gets its correct response after `in_a_row` faults at most.
+Which request fails depends only on the seed, the address and the count of its requests.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ KINDS: Mapping[str, str] = MappingProxyType(
     {
         "throttle": "429 or 421 with a Retry-After, in seconds or as a date",
         "error": "500, 502, 503 or 504",
-        "reset": "the line is cut: before the answer, or amid its body",
-        "cut": "a body that ends too early, under the whole's length or its own",
-        "html": "a page of HTML with status 200",
-        "empty": "a page of posts with nothing on it (API only)",
-        "redirect": "to another address of the same, or round in a circle",
-        "slow": "a body that trickles",
-        "wrong_md5": "another picture, or the right one with a bit flipped (media only)",
-        "bomb": "what is small and grows: pixels (media only) or gzip",
+        "reset": "connection reset: before the response, or within its body",
+        "cut": "a truncated body, with the full Content-Length or its own",
+        "html": "an HTML page with status 200",
+        "empty": "a page without posts (API only)",
+        "redirect": "to another address of the same file, or into a loop",
+        "slow": "a slow body",
+        "wrong_md5": "another picture, or the right one with one bit flipped (media only)",
+        "bomb": "a decompression bomb: pixels (media only) or gzip",
     }
 )
 DEFAULT_IN_A_ROW = 2
 
 _PAGE = (
     b"<!DOCTYPE html>\n<html><head><title>Just a moment</title></head>\n"
-    b"<body><h1>The board is being looked after.</h1></body></html>\n"
+    b"<body><h1>The board is under maintenance.</h1></body></html>\n"
 )
-_LOOP, _MOVED = "faulty_loop", "faulty_move"  # mark the addresses that we redirect to
+_LOOP, _MOVED = "faulty_loop", "faulty_move"  # mark the targets of redirects
 _POSTS = re.compile(r"/danbooru/posts\.json|/moebooru/post\.json|/gelbooru(_com)?/index\.php")
 _SHARDED = re.compile(r"/media/(original|images)/../../(?P<md5>[0-9a-f]{32})\.(?P<ext>\w+)")
 _NAMED = re.compile(r"/media/image/(?P<md5>[0-9a-f]{32})/[^/]*\.(?P<ext>\w+)")
@@ -61,15 +61,15 @@ _BOMB_BYTES = 64_000_000
 
 
 class FaultPlanError(ValueError):
-    """A plan with a kind that is unknown or a number that cannot be; says which and why."""
+    """A plan with an unknown kind or a number out of range; says which and why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FaultPlan:
-    """Which faults come how often: `rates` are shares of the requests they can hit, by kind.
+    """The rate of each fault: `rates` are shares of the requests it can hit, by kind.
 
-    in_a_row: faults of one address in a row, at most; retry_after_s: what a throttled visitor is
-    told to wait, at most; slow_s: how long a slow body takes. Raises FaultPlanError.
+    in_a_row: largest number of consecutive faults of one address; retry_after_s: largest
+    Retry-After of a throttled client; slow_s: duration of a slow body. Raises FaultPlanError.
     """
 
     rates: Mapping[str, float]
@@ -85,19 +85,18 @@ class FaultPlan:
                 hint = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(KINDS)}"
                 raise FaultPlanError(f'"{kind}" is no kind of fault; {hint}')
             if not 0.0 <= rate <= 1.0:
-                raise FaultPlanError(f"the rate of {kind} is {rate:g}; 0 to 1 wanted")
+                raise FaultPlanError(f"the rate of {kind} is {rate:g}; expected 0 to 1")
         total = sum(self.rates.values())
         if total > 1.0 + 1e-9:
-            raise FaultPlanError(f"the rates make {total:g} together; at most 1 wanted")
+            raise FaultPlanError(f"the rates make {total:g} together; expected at most 1")
         if self.in_a_row < 1:
-            raise FaultPlanError(f"{self.in_a_row} faults in a row; at least 1 wanted")
+            raise FaultPlanError(f"{self.in_a_row} faults in a row; expected at least 1")
 
 
 def read_rates(text: str) -> dict[str, float]:
     """Reads `throttle=0.05,reset=0.02`; `all=0.2` shares 0.2 among the kinds not named.
 
-    Raises FaultPlanError, naming the part that cannot be read. (What the kinds and rates are worth,
-    FaultPlan says.)
+    Raises FaultPlanError, naming the part that cannot be read; FaultPlan validates kinds and rates.
     """
     rates: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -105,31 +104,31 @@ def read_rates(text: str) -> dict[str, float]:
         try:
             rate = float(value)
         except ValueError as error:
-            raise FaultPlanError(f'"{part}" is no rate of a fault; kind=0.05 wanted') from error
+            raise FaultPlanError(f'"{part}" is no rate of a fault; expected kind=0.05') from error
         if kind in rates:
             raise FaultPlanError(f"{kind} is named twice")
         rates[kind] = rate
     shared = rates.pop("all", None)
     if shared is not None:
         if not 0.0 <= shared <= 1.0:
-            raise FaultPlanError(f"the rate of all is {shared:g}; 0 to 1 wanted")
+            raise FaultPlanError(f"the rate of all is {shared:g}; expected 0 to 1")
         others = [kind for kind in KINDS if kind not in rates]
         rates |= {kind: shared / len(others) for kind in others}
     return rates
 
 
 class Faults:
-    """The faults of a board: hand `middleware` to it; `injected` counts them by kind."""
+    """The faults of a board: pass `middleware` to it; `injected` counts them by kind."""
 
     def __init__(self, plan: FaultPlan) -> None:
         self.plan = plan
         self.injected: Counter[str] = Counter()
-        self._asked: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._in_a_row: Counter[str] = Counter()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers in the board's place, or spoils its answer, when it is time for a fault."""
+        """Responds in the board's place, or spoils its response, if this request is to fail."""
         if _LOOP in request.query:
             raise web.HTTPFound(_marked(request, _LOOP, request.path))
         kind, chance = self._next(request)
@@ -148,10 +147,10 @@ class Faults:
         return await self._spoil(kind, request, whole, chance=chance)
 
     def _next(self, request: web.Request) -> tuple[str | None, random.Random]:
-        """Returns the kind of fault for this request, None for none, and the dice for its form."""
+        """Returns this request's kind of fault, None for none, and the generator of its form."""
         key = request.path_qs
-        chance = random.Random(f"{self.plan.seed} {self._asked[key]} {key}")
-        self._asked[key] += 1
+        chance = random.Random(f"{self.plan.seed} {self._requests[key]} {key}")
+        self._requests[key] += 1
         kind = _drawn(_fitting(self.plan.rates, request), chance.random())
         if kind is None or self._in_a_row[key] >= self.plan.in_a_row:
             self._in_a_row[key] = 0
@@ -187,24 +186,24 @@ class Faults:
             self.injected[kind] += 1
             return await self._trickle(request, whole, body)
         if kind in ("reset", "cut") and len(body) < 2:
-            return whole  # nothing to cut
+            return whole  # too short to truncate
         spoiled: web.StreamResponse | None
         if kind in ("reset", "cut"):
             self.injected[kind] += 1
             part = body[: chance.randrange(1, len(body))]
             if kind == "cut" and chance.random() < 0.5:
                 return _answer(part, whole.content_type)
-            return await _cut_line(request, whole, part, reset=kind == "reset")
+            return await _send_part(request, whole, part, reset=kind == "reset")
         if kind == "html":
             spoiled = _answer(_PAGE, "text/html")
         elif kind == "empty":
-            spoiled = _emptied(body, whole.content_type, chance)
+            spoiled = _without_posts(body, whole.content_type, chance)
         elif kind == "wrong_md5":
-            spoiled = _answer(_other_bytes(body, request.path, chance), whole.content_type)
+            spoiled = _answer(_wrong_bytes(body, request.path, chance), whole.content_type)
         else:
             spoiled = _bomb(request, whole.content_type, chance)
         if spoiled is None:
-            return whole  # the right answer is empty, too
+            return whole  # the right response is empty too
         self.injected[kind] += 1
         return spoiled
 
@@ -234,13 +233,13 @@ def _fitting(rates: Mapping[str, float], request: web.Request) -> dict[str, floa
     else:
         return {}
     if _MOVED in request.query:
-        unfit.add("redirect")  # a chain would soon be too long for any visitor
+        unfit.add("redirect")  # chains would exceed any client's limit
     return {kind: rate for kind, rate in rates.items() if kind not in unfit}
 
 
 def _drawn(rates: Mapping[str, float], point: float) -> str | None:
-    """Returns the kind whose share of 0 to 1 the point falls into."""
-    for kind in KINDS:  # their order, whatever that of the rates
+    """Returns the kind whose share of 0 to 1 contains the point."""
+    for kind in KINDS:  # in the order of KINDS, not of the rates
         point -= rates.get(kind, 0.0)
         if point < 0:
             return kind
@@ -248,13 +247,13 @@ def _drawn(rates: Mapping[str, float], point: float) -> str | None:
 
 
 def _marked(request: web.Request, mark: str, path: str) -> str:
-    """Returns an address with the query of the request and a mark, another one each time."""
+    """Returns an address with the query of the request and a mark, a new one each time."""
     number = int(request.query.get(mark, "0")) % 2 + 1
     return str(request.rel_url.with_path(path, keep_query=True).update_query({mark: str(number)}))
 
 
 def _other_path(path: str) -> str:
-    """Returns where else the same file lies; the same path where it lies nowhere else."""
+    """Returns another path of the same file, or the same path if there is none."""
     if found := _SHARDED.fullmatch(path):
         return f"/media/image/{found['md5']}/moved.{found['ext']}"
     if found := _NAMED.fullmatch(path):
@@ -268,27 +267,27 @@ def _answer(body: bytes, content_type: str, **headers: str) -> web.Response:
 
 
 def _abort(request: web.Request) -> None:
-    """Cuts the line so that the visitor's side sees a reset, not an end."""
+    """Closes the connection with RST: the client sees a reset, not an end."""
     transport = request.transport
     if transport is None:
         return
-    line = transport.get_extra_info("socket")
-    if line is not None:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
-async def _cut_line(
+async def _send_part(
     request: web.Request, whole: web.Response, part: bytes, *, reset: bool
 ) -> web.StreamResponse:
-    """Sends the head of the whole and a part of its body, then cuts the line."""
+    """Sends the headers of the whole and a part of its body, then closes the connection."""
     response = web.StreamResponse(headers={"Content-Type": whole.headers["Content-Type"]})
     response.content_length = whole.content_length
     await response.prepare(request)
-    # The visitor may be gone first: it has what it was to get.
+    # The client may close first: it has all that it was to get.
     with contextlib.suppress(ConnectionError):
         await response.write(part)
-        await asyncio.sleep(0.01)  # lets the part arrive before the line is cut
+        await asyncio.sleep(0.01)  # lets the part arrive before the connection closes
     if reset:
         _abort(request)
     elif request.transport is not None:
@@ -296,7 +295,7 @@ async def _cut_line(
     return response
 
 
-def _emptied(body: bytes, content_type: str, chance: random.Random) -> web.Response | None:
+def _without_posts(body: bytes, content_type: str, chance: random.Random) -> web.Response | None:
     """Returns the page without its posts; None if it has none."""
     if content_type != "application/json":
         empty = b'<?xml version="1.0" encoding="UTF-8"?>\n<posts count="0" offset="0"/>\n'
@@ -310,7 +309,7 @@ def _emptied(body: bytes, content_type: str, chance: random.Random) -> web.Respo
     return _answer(b"[]", content_type) if page else None
 
 
-def _other_bytes(body: bytes, path: str, chance: random.Random) -> bytes:
+def _wrong_bytes(body: bytes, path: str, chance: random.Random) -> bytes:
     """Returns a made picture of the same kind, or the right one with one bit flipped."""
     encoding = _FORMATS.get(path.rpartition(".")[2])
     if encoding and (not body or chance.random() < 0.5):
@@ -324,7 +323,7 @@ def _other_bytes(body: bytes, path: str, chance: random.Random) -> bytes:
 
 
 def _bomb(request: web.Request, content_type: str, chance: random.Random) -> web.Response:
-    """Returns a small body that claims or holds far too much."""
+    """Returns a small body that decompresses to, or claims, far too much."""
     if not request.path.startswith("/media/") or chance.random() < 1 / 3:
         return _answer(_gzip_bomb(), content_type, **{"Content-Encoding": "gzip"})
     return _answer(_pixel_bomb(claimed_only=chance.random() < 0.5), content_type)
@@ -332,7 +331,7 @@ def _bomb(request: web.Request, content_type: str, chance: random.Random) -> web
 
 @functools.cache
 def _gzip_bomb() -> bytes:
-    """Returns 62 kB that gunzip makes 64 MB of blanks of."""
+    """Returns 62 kB of gzip that expand to 64 MB of spaces."""
     return gzip.compress(b" " * _BOMB_BYTES, mtime=0)
 
 

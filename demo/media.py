@@ -1,23 +1,32 @@
-"""Media files of a collection: their paths, and thumbnails and samples made on request."""
+"""Media files of a board: encoders of drawings, paths, thumbnails and samples made on request."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
 import re
+import tempfile
 import threading
+import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageChops
 
 from demo.collection import Collection, Entry
 
-_KEPT_BYTES = 64 * 1024 * 1024
+ANIMATION_FPS = 8
+_FRAMES = 8
+_ANIMATION_SIDE_PX = 320
+STILLS = ("jpg", "png", "webp")
+ANIMATIONS = ("gif", "animated_webp", "mp4", "webm", "zip")
+_CACHE_BYTES = 64 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a derived picture may be, and as what it is written."""
+    """Largest size and format of a derived picture."""
 
     max_width: int | None  # px, None = as wide as the original
     max_height: int | None
@@ -34,7 +43,7 @@ class Shape:
 
 
 def _scaled(side: int, to: int, of: int) -> int:
-    # Half a pixel rounds up, as on the boards; round() would take the even side.
+    # Rounds half up, as on the boards; round() rounds half to even.
     return (2 * side * to + of) // (2 * of)
 
 
@@ -52,25 +61,25 @@ SHAPES = {
 
 
 class DerivedPictures:
-    """Makes derived pictures of one collection; the latest 64 MiB are kept."""
+    """Makes derived pictures of one collection; caches the latest 64 MiB."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
-        self._kept: OrderedDict[tuple[int, str], bytes] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, str], bytes] = OrderedDict()
         self._sizes: dict[tuple[int, str], int] = {}
-        self._kept_bytes = 0
+        self._cached_bytes = 0
         self._lock = threading.Lock()
 
     def get(self, entry: Entry, shape_name: str) -> bytes:
         """The encoded picture of an entry in one of `SHAPES`."""
         key = (entry.post_id, shape_name)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         body = render(self._collection.read_picture(entry), entry, SHAPES[shape_name])
         with self._lock:
-            self._keep(key, body)
+            self._store(key, body)
         return body
 
     def size_bytes(self, entry: Entry, shape_name: str) -> int:
@@ -80,16 +89,16 @@ class DerivedPictures:
             self._sizes[key] = len(self.get(entry, shape_name))
         return self._sizes[key]
 
-    def _keep(self, key: tuple[int, str], body: bytes) -> None:
-        if key not in self._kept:
-            self._kept[key] = body
-            self._kept_bytes += len(body)
-        while self._kept_bytes > _KEPT_BYTES and len(self._kept) > 1:
-            self._kept_bytes -= len(self._kept.popitem(last=False)[1])
+    def _store(self, key: tuple[int, str], body: bytes) -> None:
+        if key not in self._cache:
+            self._cache[key] = body
+            self._cached_bytes += len(body)
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= len(self._cache.popitem(last=False)[1])
 
 
 def render(body: bytes, entry: Entry, shape: Shape) -> bytes:
-    """Scales a picture's bytes down to a shape and encodes it; alpha is laid on white."""
+    """Scales a picture's bytes down to a shape and encodes it; alpha is composited on white."""
     with Image.open(io.BytesIO(body)) as opened:
         picture = flatten(opened)
     size = shape.size_of(entry)
@@ -104,7 +113,7 @@ def render(body: bytes, entry: Entry, shape: Shape) -> bytes:
 
 
 def flatten(picture: Image.Image) -> Image.Image:
-    """An RGB copy with transparency laid on white."""
+    """An RGB copy with transparency composited on white."""
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -151,8 +160,8 @@ _PATHS: tuple[tuple[str | None, re.Pattern[str]], ...] = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
-    """A picture that a path names: the entry, and its shape, FILM, or None for the original."""
+class MediaFile:
+    """The file of a path: the entry, and its shape, FILM, or None for the original."""
 
     entry: Entry
     shape: str | None
@@ -164,8 +173,8 @@ class Wanted:
         return CONTENT_TYPES[self.ext]
 
 
-def find(collection: Collection, path: str) -> Wanted | None:
-    """What a path below /media means; None where no record names such a path."""
+def find(collection: Collection, path: str) -> MediaFile | None:
+    """The file at a path below /media; None if no record has such a path."""
     for shape, pattern in _PATHS:
         found = pattern.fullmatch(path)
         if not found:
@@ -183,5 +192,102 @@ def find(collection: Collection, path: str) -> Wanted | None:
         # Of a banned post only Moebooru's thumbnail is public, as of any deleted post there.
         if entry.withheld and shape != "preview300":
             return None
-        return Wanted(entry, shape, ext)
+        return MediaFile(entry, shape, ext)
     return None
+
+
+def encode_still(picture: Image.Image, ext: str) -> bytes:
+    """An RGB picture as jpg (quality 92), png or webp (quality 92)."""
+    made = io.BytesIO()
+    if ext == "jpg":
+        picture.save(made, "JPEG", quality=92)
+    elif ext == "png":
+        picture.save(made, "PNG", compress_level=4)
+    elif ext == "webp":
+        picture.save(made, "WEBP", quality=92, method=2)
+    else:
+        raise ValueError(f"unknown still kind {ext!r}; there are {STILLS}")
+    return made.getvalue()
+
+
+def encode_animation(picture: Image.Image, kind: str) -> tuple[bytes, tuple[int, int], float]:
+    """The picture swaying from side to side, as one of ANIMATIONS (zip is an ugoira).
+
+    Returns the bytes, width and height in px, and the duration in seconds.
+    """
+    frames = _sway(picture)
+    duration_s = len(frames) / ANIMATION_FPS
+    if kind in ("gif", "animated_webp"):
+        body = _encode_with_pil(frames, "GIF" if kind == "gif" else "WEBP")
+    elif kind == "mp4":
+        body = _encode_mp4(frames)
+    elif kind == "webm":
+        body = _encode_webm(frames)
+    elif kind == "zip":
+        body = _encode_ugoira(frames)
+    else:
+        raise ValueError(f"unknown animation kind {kind!r}; there are {ANIMATIONS}")
+    return body, frames[0].size, duration_s
+
+
+def _sway(picture: Image.Image) -> list[Image.Image]:
+    small = picture.copy()
+    small.thumbnail((_ANIMATION_SIDE_PX, _ANIMATION_SIDE_PX))
+    # Video codecs require even sides.
+    small = small.crop((0, 0, small.width // 2 * 2, small.height // 2 * 2))
+    shifts = [round(6 * np.sin(2 * np.pi * step / _FRAMES)) for step in range(_FRAMES)]
+    return [ImageChops.offset(small, shift, 0) for shift in shifts]
+
+
+def _encode_with_pil(frames: list[Image.Image], pil_format: str) -> bytes:
+    made = io.BytesIO()
+    first, *others = frames
+    first.save(
+        made,
+        pil_format,
+        save_all=True,
+        append_images=others,
+        duration=1000 // ANIMATION_FPS,
+        loop=0,
+    )
+    return made.getvalue()
+
+
+def _encode_mp4(frames: list[Image.Image]) -> bytes:
+    import cv2  # only here: the board's start-up does not wait for it
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "animation.mp4"
+        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(path), fourcc, ANIMATION_FPS, frames[0].size)
+        if not writer.isOpened():
+            raise OSError("OpenCV has no mp4v encoder to write mp4 with")
+        for frame in frames:
+            writer.write(np.asarray(frame)[:, :, ::-1])
+        writer.release()
+        return path.read_bytes()
+
+
+def _encode_webm(frames: list[Image.Image]) -> bytes:
+    import av
+
+    made = io.BytesIO()
+    # bitexact and one thread: otherwise each call writes other ids and other bytes.
+    with av.open(made, "w", format="webm", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libvpx", rate=ANIMATION_FPS)
+        stream.width, stream.height = frames[0].size
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"threads": "1", "flags": "+bitexact", "b": "1M", "cpu-used": "4"}
+        for frame in [*map(av.VideoFrame.from_image, frames), None]:
+            container.mux(stream.encode(frame))
+    return made.getvalue()
+
+
+def _encode_ugoira(frames: list[Image.Image]) -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for number, frame in enumerate(frames):
+            # A fixed date: the same frames give the same bytes.
+            info = zipfile.ZipInfo(f"{number:06}.jpg", (2026, 1, 1, 0, 0, 0))
+            archive.writestr(info, encode_still(frame, "jpg"))
+    return made.getvalue()

@@ -43,7 +43,7 @@ MAX_PIXELS = 100_000_000
 _SHOWN_FAULTS = 10
 _FIRST_ID = 1_000_000
 _EXTS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp"}
-# What zipfile and Pillow's decoders raise on files that are damaged or not what they seem.
+# Errors of zipfile and Pillow's decoders on damaged or mislabelled files.
 _UNREADABLE = (
     OSError,
     ValueError,
@@ -63,7 +63,7 @@ _RATING_NAMES = {**{name: letter for letter, name in RATINGS.items()}, "safe": "
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Found:
-    """A file that could be a picture: where it is and what tells that it changed."""
+    """A file that could be a picture: its name, size and change stamp."""
 
     name: str  # as the bodies know it
     size_bytes: int
@@ -86,11 +86,11 @@ def pictures_collection(
     """Reads a folder or zip with a tags.csv; nothing is written but an index in `cache`.
 
     tags.csv has a column `file` and any number of tag columns; several tags in one cell are
-    parted by `;`, a space inside a tag becomes `_`. Columns called character, copyright, artist
+    separated by `;`, a space inside a tag becomes `_`. Columns called character, copyright, artist
     or meta hold tags of that kind, a column `rating` the rating (general if empty). A file is
-    named by its path beside tags.csv, or by its bare name where that is unique. Post ids stand
-    in the index and stay as they are when pictures are added. Pictures that cannot be read are
-    left out with a warning each in `Collection.warnings`.
+    named by its path beside tags.csv, or by its bare name where that is unique. Post ids are
+    stored in the index and do not change when pictures are added. Unreadable pictures are
+    skipped, with a warning each in `Collection.warnings`.
 
     Raises:
         CollectionError: naming every fault (ten shown) of the path, the zip or the table.
@@ -178,7 +178,7 @@ def _find_table(path: Path, files: dict[str, _Found]) -> str:
 
 def _read_table(path: Path, table: str, bodies: Bodies, files: dict[str, _Found]) -> list[_Row]:
     try:
-        # newline="" keeps line ends inside quoted cells; utf-8-sig takes off a spreadsheet's mark.
+        # newline="" keeps line ends inside quoted cells; utf-8-sig drops a byte order mark.
         text = io.StringIO(bodies.read(table).decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
         raise CollectionError(
@@ -228,8 +228,8 @@ def _read_row(cells: dict[str | Any, Any], line: int, finder: _Finder) -> _Row:
         raise CollectionError(f"{len(cells[None])} cell(s) more than there are columns")
     rating_name = (cells.get("rating") or "").strip().lower() or "general"
     if rating_name not in _RATING_NAMES:
-        wanted = ", ".join(RATINGS.values())
-        raise CollectionError(f'rating "{rating_name}" is none of {wanted}')
+        known = ", ".join(RATINGS.values())
+        raise CollectionError(f'rating "{rating_name}" is none of {known}')
     tags: dict[str, list[str]] = defaultdict(list)
     for column, cell in cells.items():
         if column not in ("file", "rating"):
@@ -241,7 +241,7 @@ def _read_row(cells: dict[str | Any, Any], line: int, finder: _Finder) -> _Row:
 
 
 def read_tags(cell: str) -> list[str]:
-    """The tags in one cell: parted by `;`, lower case, white space as `_`, empty ones left out."""
+    """The tags in one cell, separated by `;`: lower case, white space as `_`, none empty."""
     return ["_".join(part.lower().split()) for part in cell.split(";") if part.strip()]
 
 
@@ -276,7 +276,7 @@ class _Finder:
 
 
 class _Index:
-    """What is known of files, a JSON line each: the id for good, the rest until they change."""
+    """The known files, one JSON line per file: a permanent id, and facts until the file changes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -319,13 +319,13 @@ class _Index:
 
 
 def _look_at(bodies: Bodies, found: _Found) -> dict[str, Any]:
-    """Decodes a picture once: its md5, kind and size in px, or the fault that keeps it out."""
+    """Decodes a picture once: its md5, kind and size in px, or the fault that excludes it."""
     if found.size_bytes > MAX_FILE_BYTES:
         return {"fault": f"{found.size_bytes / 2**20:,.0f} MiB; at most {MAX_FILE_BYTES >> 20} MiB"}
     try:
         body = bodies.read(found.name)
         with warnings.catch_warnings():
-            # The limit on pixels below is ours and stricter than the one that Pillow warns at.
+            # The limit on pixels below is stricter than that of Pillow's warning.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return {"fault": None, "md5": md5_of(body), **_decode(body)}
     except _UNREADABLE as error:
@@ -369,7 +369,7 @@ def _collect(
 def _entry(row: _Row, facts: dict[str, Any]) -> Entry:
     post_id = facts["id"]
     rng = random.Random(post_id)
-    # A minute a post, so that dates follow ids and stay when the set grows.
+    # One minute per post: dates follow ids and do not change when the set grows.
     created_at = float(EPOCH_S - YEAR_S + (post_id - _FIRST_ID) * 60)
     return Entry(
         post_id=post_id,

@@ -1,4 +1,4 @@
-"""A real demo board on a free loopback port, for the tests of every room."""
+"""A real demo board on a free loopback port, for the tests of all packages."""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ from demo.api.search import (
     Record,
     RefusedError,
     as_int,
+    page_number,
     page_of,
+    page_size,
     parse_query,
     search,
     shard,
@@ -54,7 +56,7 @@ GRAMMAR = Grammar(
 
 
 def posts(collection: Collection, params: Mapping[str, str], cdn: str) -> list[Record]:
-    """The answer of /posts.json. `cdn` is the media's root, an absolute URL.
+    """The response of /posts.json. `cdn` is the media's root, an absolute URL.
 
     Raises:
         RefusedError: 422 over the tag limit, 410 beyond page 1000.
@@ -67,8 +69,7 @@ def posts(collection: Collection, params: Mapping[str, str], cdn: str) -> list[R
             "PostQuery::TagLimitError",
             f"You cannot search for more than {MAX_TAGS} tags at a time.",
         )
-    limit = as_int(params.get("limit"), query.limit or DEFAULT_LIMIT)
-    limit = max(0, min(limit, MAX_LIMIT))
+    limit = page_size(params, query.limit or DEFAULT_LIMIT, MAX_LIMIT)
     found = search(collection, query)
     shown = _paginate(found, params.get("page", "1"), limit)
     only = params.get("only")
@@ -87,8 +88,8 @@ def _paginate(found: list[Entry], page: str, limit: int) -> list[Entry]:
                 f"You cannot go beyond page {MAX_PAGE}.",
             )
         return page_of(found, number - 1, limit)
-    # Sequential pages are by id whatever order was asked for, and always answer descending:
-    # page=a<id> gives the ids next above, not the greatest ones.
+    # Sequential pages ignore the search's order and are always descending by id:
+    # page=a<id> returns the next higher ids, not the highest ones.
     side, edge = sequential[1], int(sequential[2])
     by_id = sorted(found, key=lambda entry: entry.post_id)
     if side == "b":
@@ -97,7 +98,7 @@ def _paginate(found: list[Entry], page: str, limit: int) -> list[Entry]:
 
 
 def one_post(collection: Collection, post_id: int, params: Mapping[str, str], cdn: str) -> Record:
-    """The answer of /posts/<id>.json; raises RefusedError 404."""
+    """The response of /posts/<id>.json; raises RefusedError 404."""
     entry = collection.by_id(post_id)
     if entry is None:
         raise _error(404, "ActiveRecord::RecordNotFound", "That record was not found.")
@@ -106,7 +107,7 @@ def one_post(collection: Collection, post_id: int, params: Mapping[str, str], cd
 
 
 def count(collection: Collection, params: Mapping[str, str]) -> Record:
-    """The answer of /counts/posts.json."""
+    """The response of /counts/posts.json."""
     query = parse_query(params.get("tags", ""), GRAMMAR, collection.tags)
     return {"counts": {"posts": len(search(collection, query))}}
 
@@ -225,12 +226,12 @@ def _variant(entry: Entry, cdn: str, name: str) -> Record:
 
 
 def tags(collection: Collection, params: Mapping[str, str]) -> list[Record]:
-    """The answer of /tags.json: search[name], [name_comma], [name_matches], [category], [order]."""
+    """Response of /tags.json: search[name], [name_comma], [name_matches], [category], [order]."""
     found = list(collection.tags.values())
     names = params.get("search[name]") or params.get("search[name_comma]")
     if names:
-        wanted = frozenset(names.lower().split(","))
-        found = [tag for tag in found if tag.name in wanted]
+        listed = frozenset(names.lower().split(","))
+        found = [tag for tag in found if tag.name in listed]
     if params.get("search[name_matches]"):
         parts = params["search[name_matches]"].lower().split("*")
         pattern = re.compile(".*".join(re.escape(part) for part in parts))
@@ -242,9 +243,8 @@ def tags(collection: Collection, params: Mapping[str, str]) -> list[Record]:
         found.sort(key=lambda tag: (-tag.post_count, tag.name))
     elif params.get("search[order]") != "name":
         found.sort(key=lambda tag: -tag.tag_id)
-    limit = max(0, min(as_int(params.get("limit"), DEFAULT_LIMIT), MAX_TAG_LIMIT))
-    first = (max(as_int(params.get("page"), 1), 1) - 1) * limit
-    return [_tag(tag) for tag in found[first : first + limit]]
+    limit = page_size(params, DEFAULT_LIMIT, MAX_TAG_LIMIT)
+    return [_tag(tag) for tag in page_of(found, page_number(params), limit)]
 
 
 def _tag(tag: Tag) -> Record:
@@ -272,13 +272,13 @@ def _error(status: int, error: str, message: str) -> RefusedError:
 
 
 def _only(record: Record, only: str) -> Record:
-    """What `only=id,md5,media_asset[variants]` leaves of a record."""
-    kept: Record = {}
+    """The fields of a record that `only=id,md5,media_asset[variants]` selects."""
+    selected: Record = {}
     for name, nested in re.findall(r"([\w]+)(?:\[([^\]]*)\])?", only):
         if name not in record:
             continue
         value: Any = record[name]
         if nested and isinstance(value, dict):
             value = {key: value[key] for key in nested.split(",") if key in value}
-        kept[name] = value
-    return kept
+        selected[name] = value
+    return selected

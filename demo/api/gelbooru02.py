@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 from xml.etree import ElementTree
 
 from demo.api.search import (
@@ -15,13 +15,17 @@ from demo.api.search import (
     as_int,
     is_gone,
     page_of,
+    page_size,
     parse_query,
     search,
     shard,
     status_word,
+    tag_record,
 )
 from demo.collection import RATINGS, Collection, Entry, Tag
 from demo.media import SHAPES
+
+_Item = TypeVar("_Item")
 
 MAX_LIMIT = 100
 TYPES = {"general": 0, "artist": 1, "copyright": 3, "character": 4, "meta": 5}
@@ -47,26 +51,31 @@ GRAMMAR = Grammar(
 
 
 def check_key(params: Mapping[str, str]) -> None:
-    """gelbooru.com answers nobody without a key; raises RefusedError 401."""
+    """gelbooru.com requires a key; raises RefusedError 401 without one."""
     if not params.get("api_key") or as_int(params.get("user_id"), -1) < 0:
         raise RefusedError(401, [])
 
 
 def find(collection: Collection, params: Mapping[str, str]) -> tuple[list[Entry], Record]:
-    """The posts of the page that `tags`, `pid` and `limit` ask for, and the answer's attributes."""
+    """The page of posts that `tags`, `pid` and `limit` select, and the response's attributes."""
     query = parse_query(params.get("tags", ""), GRAMMAR, collection.tags)
     found = search(collection, query)
     if params.get("id"):
-        wanted = as_int(params["id"], -1)
-        found = [entry for entry in found if entry.post_id == wanted]
-    limit = max(0, min(as_int(params.get("limit"), MAX_LIMIT), MAX_LIMIT))
+        post_id = as_int(params["id"], -1)
+        found = [entry for entry in found if entry.post_id == post_id]
+    return _page(found, params)
+
+
+def _page(found: list[_Item], params: Mapping[str, str]) -> tuple[list[_Item], Record]:
+    """The page that `pid` (from 0) and `limit` select, and the response's attributes."""
+    limit = page_size(params, MAX_LIMIT, MAX_LIMIT)
     number = max(as_int(params.get("pid"), 0), 0)
     attributes = {"limit": limit, "offset": number * limit, "count": len(found)}
     return page_of(found, number, limit), attributes
 
 
 def safebooru_json(entries: list[Entry], cdn: str) -> list[Record]:
-    """safebooru.org's answer with json=1: a bare list; the file's md5 is called `hash`."""
+    """safebooru.org's response with json=1: a bare list; the file's md5 is called `hash`."""
     return [_safebooru_post(entry, cdn) for entry in entries]
 
 
@@ -99,7 +108,7 @@ def _safebooru_post(entry: Entry, cdn: str) -> Record:
 
 
 def safebooru_xml(entries: list[Entry], attributes: Record, cdn: str) -> str:
-    """safebooru.org's answer without json=1: `<posts><post …/></posts>`, with `md5`."""
+    """safebooru.org's response without json=1: `<posts><post …/></posts>`, with `md5`."""
     root = ElementTree.Element(
         "posts", count=str(attributes["count"]), offset=str(attributes["offset"])
     )
@@ -140,9 +149,9 @@ def safebooru_xml(entries: list[Entry], attributes: Record, cdn: str) -> str:
 
 
 def deleted_xml(collection: Collection, params: Mapping[str, str]) -> str:
-    """The feed `deleted=show`: what was deleted, above `last_id`, oldest first."""
+    """The feed `deleted=show`: deleted posts above `last_id`, oldest first."""
     last_id = as_int(params.get("last_id"), 0)
-    limit = max(0, min(as_int(params.get("limit"), MAX_LIMIT), MAX_LIMIT))
+    limit = page_size(params, MAX_LIMIT, MAX_LIMIT)
     gone = [e for e in collection if is_gone(e) and e.post_id > last_id]
     root = ElementTree.Element("posts", count=str(len(gone)), offset="0")
     for entry in gone[:limit]:
@@ -154,7 +163,7 @@ def deleted_xml(collection: Collection, params: Mapping[str, str]) -> str:
 
 
 def gelbooru_json(entries: list[Entry], attributes: Record, cdn: str) -> Record:
-    """gelbooru.com's answer: no `post` key where nothing is found; tags escape HTML."""
+    """gelbooru.com's response: no `post` key where nothing is found; tags escape HTML."""
     answer: Record = {"@attributes": attributes}
     if entries:
         answer["post"] = [_gelbooru_post(entry, cdn) for entry in entries]
@@ -162,7 +171,7 @@ def gelbooru_json(entries: list[Entry], attributes: Record, cdn: str) -> Record:
 
 
 def gelbooru_xml(entries: list[Entry], attributes: Record, cdn: str) -> str:
-    """gelbooru.com's answer without json=1: the same fields as elements."""
+    """gelbooru.com's response without json=1: the same fields as elements."""
     root = ElementTree.Element("posts", {key: str(value) for key, value in attributes.items()})
     for entry in entries:
         element = ElementTree.SubElement(root, "post")
@@ -211,7 +220,7 @@ def _gelbooru_post(entry: Entry, cdn: str) -> Record:
 
 
 def find_tags(collection: Collection, params: Mapping[str, str]) -> tuple[list[Tag], Record]:
-    """The tags that `name`, `names`, `name_pattern` (SQL's %) or `id` ask for."""
+    """The tags that `name`, `names`, `name_pattern` (SQL's %) or `id` select."""
     found = sorted(collection.tags.values(), key=lambda tag: tag.name)
     names = [*params.get("names", "").split(), *params.get("name", "").split()]
     if names:
@@ -220,35 +229,26 @@ def find_tags(collection: Collection, params: Mapping[str, str]) -> tuple[list[T
         part = params["name_pattern"].strip("%").lower()
         found = [tag for tag in found if part in tag.name]
     if params.get("id"):
-        wanted = as_int(params["id"], -1)
-        found = [tag for tag in found if tag.tag_id == wanted]
-    limit = max(0, min(as_int(params.get("limit"), MAX_LIMIT), MAX_LIMIT))
-    first = max(as_int(params.get("pid"), 0), 0) * limit
-    return found[first : first + limit], {"limit": limit, "offset": first, "count": len(found)}
+        tag_id = as_int(params["id"], -1)
+        found = [tag for tag in found if tag.tag_id == tag_id]
+    return _page(found, params)
 
 
 def tags_json(found: list[Tag], attributes: Record) -> Record:
-    """gelbooru.com's answer to s=tag with json=1."""
-    return {"@attributes": attributes, "tag": [_tag(tag, 0) for tag in found]}
+    """gelbooru.com's response to s=tag with json=1."""
+    return {
+        "@attributes": attributes,
+        "tag": [tag_record(tag, TYPES, ambiguous=0) for tag in found],
+    }
 
 
 def tags_xml(found: list[Tag]) -> str:
-    """The answer to s=tag in XML."""
+    """The response to s=tag in XML."""
     root = ElementTree.Element("tags", type="array")
     for tag in found:
-        attributes = {key: str(value) for key, value in _tag(tag, "false").items()}
-        ElementTree.SubElement(root, "tag", attributes)
+        record = tag_record(tag, TYPES, ambiguous="false")
+        ElementTree.SubElement(root, "tag", {key: str(value) for key, value in record.items()})
     return _xml(root)
-
-
-def _tag(tag: Tag, ambiguous: Any) -> Record:
-    return {
-        "id": tag.tag_id,
-        "name": tag.name,
-        "count": tag.post_count,
-        "type": TYPES[tag.kind],
-        "ambiguous": ambiguous,
-    }
 
 
 def _folder(entry: Entry) -> str:
@@ -275,7 +275,7 @@ def _rating_word(entry: Entry) -> str:
 
 def _date(entry: Entry) -> str:
     moment = datetime.datetime.fromtimestamp(int(entry.created_at), _CENTRAL)
-    # Not strftime: its names of days follow the machine's language.
+    # Not strftime: its names of days depend on the locale.
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
     months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
     return f"{day} {months[moment.month - 1]} {moment:%d %H:%M:%S %z %Y}"

@@ -12,11 +12,14 @@ from demo.api.search import (
     SizeOf,
     as_int,
     is_gone,
+    page_number,
     page_of,
+    page_size,
     parse_query,
     search,
     shard,
     status_word,
+    tag_record,
 )
 from demo.collection import Collection, Entry
 from demo.media import SHAPES
@@ -50,7 +53,7 @@ GRAMMAR = Grammar(
 def posts(
     collection: Collection, params: Mapping[str, str], cdn: str, *, size_of: SizeOf
 ) -> list[Record]:
-    """The answer of /post.json. `cdn` is the media's root; `size_of` gives derived files' bytes.
+    """The response of /post.json. `cdn` is the media's root; `size_of` gives derived files' bytes.
 
     Raises:
         RefusedError: more than six search words.
@@ -61,10 +64,8 @@ def posts(
         reason = f"You cannot search for more than {MAX_TAGS} tags at a time"
         raise RefusedError(500, {"success": False, "reason": reason})
     query = parse_query(text, GRAMMAR, collection.tags)
-    limit = as_int(params.get("limit"), query.limit or DEFAULT_LIMIT)
-    limit = max(0, min(limit, MAX_LIMIT))
-    number = max(as_int(params.get("page"), 1), 1)
-    shown = page_of(search(collection, query), number - 1, limit)
+    limit = page_size(params, query.limit or DEFAULT_LIMIT, MAX_LIMIT)
+    shown = page_of(search(collection, query), page_number(params), limit)
     return [post(entry, cdn, size_of) for entry in shown]
 
 
@@ -137,7 +138,7 @@ def _sample(entry: Entry, cdn: str, size_of: SizeOf) -> Record:
 
 
 def _jpeg(entry: Entry, cdn: str, size_of: SizeOf) -> Record:
-    """A png gets a jpeg beside it; of anything else the original stands for it, with size 0."""
+    """A png has an additional jpeg; any other file is its own jpeg, with size 0."""
     made = _is_picture(entry) and entry.ext == "png"
     return {
         "jpeg_url": _url(entry, cdn, "jpeg", ext="jpg")
@@ -150,26 +151,16 @@ def _jpeg(entry: Entry, cdn: str, size_of: SizeOf) -> Record:
 
 
 def tags(collection: Collection, params: Mapping[str, str]) -> list[Record]:
-    """The answer of /tag.json: `name` (a part), `type`, `order`, `limit` (0 = all), `page`."""
+    """The response of /tag.json: `name` (a part), `type`, `order`, `limit` (0 = all), `page`."""
     found = sorted(collection.tags.values(), key=lambda tag: tag.name)
     if params.get("name"):
         found = [tag for tag in found if params["name"].lower() in tag.name]
     if params.get("type"):
-        wanted = as_int(params["type"], -1)
-        found = [tag for tag in found if TYPES[tag.kind] == wanted]
+        number = as_int(params["type"], -1)
+        found = [tag for tag in found if TYPES[tag.kind] == number]
     if params.get("order") == "count":
         found.sort(key=lambda tag: -tag.post_count)
     limit = as_int(params.get("limit"), 50)
     if limit > 0:
-        first = (max(as_int(params.get("page"), 1), 1) - 1) * limit
-        found = found[first : first + limit]
-    return [
-        {
-            "id": tag.tag_id,
-            "name": tag.name,
-            "count": tag.post_count,
-            "type": TYPES[tag.kind],
-            "ambiguous": False,
-        }
-        for tag in found
-    ]
+        found = page_of(found, page_number(params), limit)
+    return [tag_record(tag, TYPES, ambiguous=False) for tag in found]

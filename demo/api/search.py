@@ -6,16 +6,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Container, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from demo.collection import Collection, Entry
+from demo.collection import Collection, Entry, Tag
 
+_Item = TypeVar("_Item")
 Record = dict[str, Any]
 SizeOf = Callable[[Entry, str], int]
 
 
 class RefusedError(Exception):
-    """The board answers with an error: its HTTP status and its JSON body."""
+    """An error response of the board: HTTP status and JSON body."""
 
     def __init__(self, status: int, body: Any) -> None:
         super().__init__(status, body)
@@ -34,16 +35,37 @@ def status_word(entry: Entry) -> str:
 
 
 def as_int(text: str | None, default: int) -> int:
-    """A parameter as the boards read numbers: what is no number counts as not given."""
-    # 18 digits are more than any id has, and few enough for int().
+    """A parameter as the boards read numbers: text that is no number counts as missing."""
+    # 18 digits: more than any id has, and within int()'s limit.
     if text is None or not re.fullmatch(r"\s*-?[0-9]{1,18}\s*", text):
         return default
     return int(text)
 
 
-def page_of(items: list[Entry], number: int, size: int) -> list[Entry]:
+def page_of(items: list[_Item], number: int, size: int) -> list[_Item]:
     """The `number`-th page, counted from 0, of `size` items."""
     return items[number * size : (number + 1) * size]
+
+
+def page_number(params: Mapping[str, str]) -> int:
+    """The parameter `page` (1 is the first), counted from 0."""
+    return max(as_int(params.get("page"), 1), 1) - 1
+
+
+def page_size(params: Mapping[str, str], default: int, largest: int) -> int:
+    """The parameter `limit`, clamped to 0 to `largest`."""
+    return max(0, min(as_int(params.get("limit"), default), largest))
+
+
+def tag_record(tag: Tag, types: Mapping[str, int], *, ambiguous: Any) -> Record:
+    """A tag as Moebooru and Gelbooru write it; `types` are the dialect's numbers of kinds."""
+    return {
+        "id": tag.tag_id,
+        "name": tag.name,
+        "count": tag.post_count,
+        "type": types[tag.kind],
+        "ambiguous": ambiguous,
+    }
 
 
 def shard(md5: str) -> str:
@@ -93,10 +115,10 @@ def parse_numbers(text: str) -> Numbers | None:
 class Grammar:
     """The metatags of one dialect.
 
-    `rating` turns a rating's name into Danbooru's letters that it covers, None where it is no
+    `rating` maps a rating's name to the Danbooru letters that it covers, None if it is no
     rating. `orders` are the values of `order_word`. `statuses` are the values of `status_word`,
-    each with a test. `free` are the metatags that the tag limit does not count. `hides` is what a
-    search leaves out that says nothing of statuses.
+    each with a test. `free` are the metatags that do not count towards the tag limit.
+    `hides` is what a search without a condition on the status leaves out.
     """
 
     rating: Callable[[str], frozenset[str] | None]
@@ -111,21 +133,21 @@ class Grammar:
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """A search, read: tests that all must hold, and how to order and cut what is found."""
+    """A parsed search: tests that must all pass, the order and the limit of the results."""
 
     tests: tuple[Callable[[Entry, frozenset[str]], bool], ...] = ()
     order: str = "id_desc"
     limit: int | None = None
     counted_words: int = 0  # against the dialect's tag limit
-    by_status: bool = False  # whether the search itself says which statuses it wants
-    ignored: tuple[str, ...] = ()  # words that the board drops without a sound
+    by_status: bool = False  # whether the search has a condition on the status
+    ignored: tuple[str, ...] = ()  # words that the board silently ignores
 
 
 def parse_query(text: str, grammar: Grammar, known_tags: Container[str]) -> Query:
     """Reads a search as the board's dialect would.
 
     Words that look like a metatag the board does not have, and metatags with a value it does
-    not understand, are ignored without a sound, as the real boards do; a plain tag that no post
+    not understand, are silently ignored, as on the real boards; a plain tag that no post
     has finds nothing.
     """
     query = Query()
@@ -176,8 +198,8 @@ def _metatags(grammar: Grammar) -> frozenset[str]:
 def _with_test(
     query: Query, test: Callable[[Entry, frozenset[str]], bool], *, negated: bool = False
 ) -> Query:
-    kept = (lambda entry, tags: not test(entry, tags)) if negated else test
-    return dataclasses.replace(query, tests=(*query.tests, kept))
+    added = (lambda entry, tags: not test(entry, tags)) if negated else test
+    return dataclasses.replace(query, tests=(*query.tests, added))
 
 
 def _tag_test(name: str) -> Callable[[Entry, frozenset[str]], bool]:
@@ -206,7 +228,7 @@ def _with_metatag(
 
 
 def _field_test(grammar: Grammar, name: str, value: str) -> Callable[[Entry], bool] | None:
-    """The test of a metatag about one field of the record; None where the value says nothing."""
+    """The test of a metatag about one field of the record; None if the value is invalid."""
     if name == "rating":
         covered = [letters for part in value.split(",") if (letters := grammar.rating(part))]
         ratings = frozenset().union(*covered)

@@ -1,4 +1,4 @@
-"""What stands on the head: animal ears, hats, clips, flowers, bows, bands and glasses."""
+"""What is worn on the head: animal ears, hats, clips, flowers, bows, bands and glasses."""
 
 from math import cos, pi, sin
 

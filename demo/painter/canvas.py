@@ -190,7 +190,7 @@ class Canvas:
         self._draw.polygon(outline.ravel().tolist(), fill=colour)
 
     def bounds(self, outline: Points) -> Box | None:
-        """The outline's pixel box inside the canvas; None when it lies outside."""
+        """The outline's pixel box inside the canvas; None if it is outside."""
         low, high = outline.min(axis=0), outline.max(axis=0)
         left, top = max(0, math.floor(low[0])), max(0, math.floor(low[1]))
         right = min(self.image.width, math.ceil(high[0]) + 1)
@@ -242,7 +242,7 @@ class Clip:
         self._mask = _mask(outline, self._box) if self._box is not None else None
 
     def fill(self, outline: Points, colour: RGB, opacity: float = 1.0) -> None:
-        """Fills the part of the outline that lies inside the clip."""
+        """Fills the part of the outline inside the clip."""
         self.fill_all([outline], colour, opacity)
 
     def fill_all(self, outlines: list[Points], colour: RGB, opacity: float = 1.0) -> None:
@@ -305,7 +305,7 @@ class Pen:
         return p * self.unit + self.origin
 
     def fill(self, outline: ArrayLike, colour: RGB) -> None:
-        """Fills a closed outline; in line art it covers what lies behind with paper."""
+        """Fills a closed outline; in line art it covers what is behind with paper."""
         self.canvas.fill(self.px(outline), PAPER if self.canvas.line_art else colour)
 
     def shade(self, outline: ArrayLike, colour: RGB, opacity: float = 1.0) -> None:

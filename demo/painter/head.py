@@ -178,7 +178,7 @@ class EyeShape:
     centre: tuple[float, float]
     upper: Points  # from the inner to the outer corner
     lower: Points
-    side: int  # +1 stands right of the nose
+    side: int  # +1 is right of the nose
     a: float
     b: float
 

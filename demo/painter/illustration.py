@@ -38,7 +38,7 @@ NECK = (0.0, 1.05)  # the head turns about it
 
 
 def paint_figure(canvas: Canvas, placed: Placement) -> Face:
-    """Draws a character where it stands; returns its face's box in final pixels."""
+    """Draws a character at its placement; returns its face's box in final pixels."""
     who = placed.character
     pen = Pen(
         canvas,
@@ -94,7 +94,7 @@ def draw(seed: int) -> Drawing:
 
 
 def paint(picture: Picture) -> Drawing:
-    """Draws a picture whose traits stand."""
+    """Draws a picture with given traits."""
     size = (picture.width, picture.height)
     canvas = Canvas(backdrop(picture.backdrop, size, picture.palette, Random(picture.jitter)))
     portrayed = tuple(

@@ -122,7 +122,7 @@ class Character:
     eye_slant: float  # >0 rises outwards
     brow: float  # <0 worried, >0 stern
     jaw: float  # half-width of the jaw, in half-widths of the face
-    chin: float  # how far the chin stands below the face's centre
+    chin: float  # distance of the chin below the face's centre
     turn: float  # -1..1, features slide sideways
     tilt: float  # degrees, clockwise
     side: int  # -1 or 1: where the parting, the clip and the light are
@@ -130,7 +130,7 @@ class Character:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Its appearance tags, sorted: hair, eyes and what stands on the head."""
+        """Its appearance tags, sorted: hair, eyes and what is on the head."""
         tags = {self.hair_colour, self.length}
         if self.length == "very_long_hair":
             tags.add("long_hair")
@@ -177,7 +177,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a character stands: its face's centre and half-width, in final pixels."""
+    """Placement of a character: its face's centre and half-width, in final pixels."""
 
     character: Character
     x: float
@@ -271,7 +271,7 @@ def sample_character(rng: Random, length: str | None = None) -> Character:
 
 
 def sample_picture(rng: Random) -> Picture:
-    """A picture by lot: its size, its backdrop and who stands where; nothing is drawn."""
+    """A random picture: size, backdrop, characters and their placement; nothing is drawn."""
     two = rng.random() < 1 / 15
     characters = [sample_character(rng)]
     if two:
@@ -291,7 +291,7 @@ def sample_picture(rng: Random) -> Picture:
 
 
 def headroom(character: Character) -> float:
-    """The room that a character needs above its face's centre, in half-widths of its face."""
+    """The space that a character needs above its face's centre, in half-widths of its face."""
     tall = {"rabbit_ears": 2.75, "fox_ears": 2.15, "cat_ears": 2.0}.get(character.ears, 1.62)
     return max(tall, 2.3 if character.hat == "witch_hat" else 0.0, 1.8 if character.ahoge else 0.0)
 

@@ -1,1 +1,1 @@
-"""Tests of the room benchmarks/."""
+"""Tests of the package benchmarks/."""

@@ -35,8 +35,8 @@ def test_the_report_of_a_set_stands_between_its_marks(
     comparison(home, "c", ["families", "srresnet_losses"], [1.0] * 10)
     command = ["--home", str(home), "--to", str(root)]
     assert comparison_page.main(command) == 0
-    told = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert told == {"page": "docs/comparison.md", "best": {"srresnet_losses": "e0"}}
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert result == {"page": "docs/comparison.md", "best": {"srresnet_losses": "e0"}}
 
     text = page.read_text()
     assert text.startswith("# Page\n\n<!-- srresnet_losses -->\n4 entrants, 5 minutes")
@@ -52,7 +52,7 @@ def test_the_report_of_a_set_stands_between_its_marks(
     assert page.read_text() == text
 
 
-def test_a_home_or_page_without_a_place_is_told(
+def test_a_home_or_page_without_a_place_is_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "docs").mkdir()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.children import BenchmarkError, run
 from benchmarks.crawl import check_same
+from benchmarks.process import BenchmarkError, run
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def test_sides_that_did_not_do_the_same_work_are_refused(tmp_path: Path) -> None
         check_same(ours, theirs, posts=1)
 
 
-def test_a_program_that_fails_is_told_with_its_own_words(tmp_path: Path) -> None:
+def test_an_error_has_the_output_of_the_failed_program(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="ended with 3:\nno luck"):
         run(
             [sys.executable, "-c", "import sys; print('no luck'); sys.exit(3)"],

@@ -11,10 +11,10 @@ pytestmark = pytest.mark.slow
 
 def test_line_has_value_unit_and_peak(capsys: pytest.CaptureFixture[str]) -> None:
     manifest.main(["--rows", "600", "--tags", "12"])
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (told["benchmark"], told["unit"], told["rows"], told["tags"]) == (
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["benchmark"], result["unit"], result["rows"], result["tags"]) == (
         "manifest", "s", 600, 12
     )  # fmt: skip
-    assert told["value"] == pytest.approx(told["labels_s"] + told["manifest_s"], abs=0.02)
-    assert 15 <= told["labels"] <= 23
-    assert 50 < told["peak_mb"] < 400
+    assert result["value"] == pytest.approx(result["labels_s"] + result["manifest_s"], abs=0.02)
+    assert 15 <= result["labels"] <= 23
+    assert 50 < result["peak_mb"] < 400

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.children import REPOSITORY
 from benchmarks.plain_stylegan2 import PlainDiscriminator, PlainGenerator, PlainSize
+from benchmarks.process import REPOSITORY
 from benchmarks.train import main
 from models.families import stylegan2
 from models.families.base import NetworkSize

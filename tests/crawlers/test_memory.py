@@ -17,8 +17,7 @@ from demo.board import Handler
 from demo.collection import Collection, Entry, md5_of
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import QUICK, CrawlOf
-from tests.demo.made_entries import made_entry
-from tests.demo.tiny_posts import InMemory
+from tests.demo.tiny_posts import InMemory, made_entry
 
 pytestmark = pytest.mark.slow
 

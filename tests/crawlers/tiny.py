@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from demo.collection import Collection, Entry, by_kind, md5_of
-from tests.demo.made_entries import made_entry
-from tests.demo.tiny_posts import InMemory
+from tests.demo.tiny_posts import InMemory, made_entry
 
 
 def tiny_picture(number: int) -> bytes:

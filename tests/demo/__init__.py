@@ -1,1 +1,1 @@
-"""Tests of the room demo/."""
+"""Tests of the package demo/."""

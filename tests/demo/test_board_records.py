@@ -12,7 +12,7 @@ import pytest
 from demo.api import danbooru, gelbooru02, moebooru
 from demo.api.search import RefusedError
 from demo.collection import by_kind
-from tests.demo.made_entries import made_collection, made_entry
+from tests.demo.tiny_posts import made_collection, made_entry
 
 CDN = "http://127.0.0.1/media"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from demo.api import danbooru, gelbooru02, moebooru
 from demo.api.search import Grammar, Numbers, RefusedError, parse_numbers, parse_query, search
 from demo.collection import Collection, by_kind
-from tests.demo.made_entries import made_collection, made_entry
+from tests.demo.tiny_posts import made_collection, made_entry
 
 CDN = "http://127.0.0.1/media"
 GRAMMARS = [danbooru.GRAMMAR, moebooru.GRAMMAR, gelbooru02.GRAMMAR]

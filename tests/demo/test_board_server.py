@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from PIL import Image
 
 from demo.collection import REFUSALS, Entry
+from demo.fault_injection import KINDS
 from tests.board_fixture import RunningBoard
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,7 @@ def media_url(board: RunningBoard, entry: Entry) -> str:
     return f"{board.url}/media/original/{place}/{entry.md5}.{entry.ext}"
 
 
-def test_health_tells_that_the_board_stands(board: RunningBoard, get_json: GetJson) -> None:
+def test_health_reports_that_the_board_is_ready(board: RunningBoard, get_json: GetJson) -> None:
     total = len(board.collection)
     assert get_json("/health") == {"drawn": total, "total": total, "ready": True}
 
@@ -130,7 +132,7 @@ def test_head_and_etag_save_a_download(board: RunningBoard) -> None:
     assert fetch(url, **{"If-None-Match": headers["ETag"]})[0] == 304
 
 
-def test_mislabelled_files_bear_the_type_of_their_name(board: RunningBoard) -> None:
+def test_mislabelled_files_have_the_type_of_their_name(board: RunningBoard) -> None:
     _, headers, body = fetch(media_url(board, of_kind(board, "png_named_jpg")))
     assert headers["Content-Type"] == "image/jpeg"
     assert body.startswith(b"\x89PNG")
@@ -170,7 +172,7 @@ def test_a_banned_posts_file_is_out_of_reach(board: RunningBoard) -> None:
     assert fetch(media_url(board, of_kind(board, "banned")))[0] == 404
 
 
-def test_gelbooru_com_answers_nobody_without_a_key(board: RunningBoard) -> None:
+def test_gelbooru_com_requires_a_key(board: RunningBoard) -> None:
     url = f"{board.url}/gelbooru_com/index.php?page=dapi&s=post&q=index&json=1"
     assert fetch(url)[0] == 401
     assert fetch(f"{url}&api_key=key&user_id=7")[0] == 200
@@ -207,7 +209,7 @@ def test_tags_are_counted_by_kind(board: RunningBoard, get_json: GetJson) -> Non
     assert {artist["name"].rstrip("0123456789") for artist in artists} == {"omokage_painter_"}
 
 
-def test_people_see_thumbnails_and_a_page_a_post(board: RunningBoard) -> None:
+def test_people_see_thumbnails_and_a_page_per_post(board: RunningBoard) -> None:
     status, headers, body = fetch(board.url)
     assert status == 200
     assert headers["Content-Type"].startswith("text/html")
@@ -251,18 +253,24 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it(tmp_path: Path) -
     )
 
 
-def test_hosts_beyond_this_machine_are_refused(tmp_path: Path) -> None:
-    ended = run_board("--folder", str(tmp_path), "--host", "0.0.0.0")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--host 0.0.0.0", "--host 0.0.0.0 is not a loopback address; the board serves only them"),
+        ("--pictures none", "none is not there; --pictures wants a folder or a zip"),
+        ("--faults rest=0.1", '--faults: "rest" is no kind of fault; did you mean "reset"?'),
+    ],
+)
+def test_wrong_options_are_refused_by_name(tmp_path: Path, arguments: str, message: str) -> None:
+    ended = run_board("--folder", str(tmp_path), "--port", "0", *arguments.split())
     assert ended.returncode == 2
-    assert ended.stderr.startswith("board: --host 0.0.0.0 is not a loopback address")
+    assert ended.stderr == f"board: {message}\n"
 
 
-def test_missing_pictures_end_with_their_path(tmp_path: Path) -> None:
-    ended = run_board("--folder", str(tmp_path), "--port", "0", "--pictures", str(tmp_path / "no"))
-    assert ended.returncode == 2
-    assert ended.stderr == (
-        f"board: {tmp_path / 'no'} is not there; --pictures wants a folder or a zip\n"
-    )
+def test_the_help_names_every_kind_of_fault() -> None:
+    help_text = run_board("--help").stdout
+    for kind, meaning in KINDS.items():
+        assert re.search(rf"^  {kind} +{re.escape(meaning)}$", help_text, re.MULTILINE), kind
 
 
 def test_the_board_answers_while_it_draws_and_ends_on_a_signal(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The drawn collection: the same from the same seed, painted once, resumed after a stop."""
+"""The drawn collection: same seed, same files; painted once; resumes after a stop."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from demo import drawn
 from demo.collection import REFUSALS, Collection, CollectionError
 from demo.drawn import drawn_collection
+from demo.media import ANIMATIONS, encode_animation
 
 FEW = 8
 
@@ -48,7 +50,7 @@ def test_a_process_pool_paints_what_one_process_paints(
     assert alone.entries == together.entries
 
 
-def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_drawing_resumes(tmp_path: Path) -> None:
     def stop_at_four(done: int, _: int) -> None:
         if done == 4:
             raise StopError
@@ -68,6 +70,14 @@ def test_an_interrupted_drawing_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {name: after[name] for name in before} == before
     rows = [json.loads(line) for line in index.read_text().splitlines()]
     assert len(rows) == steps[-1][1]
+
+
+@pytest.mark.parametrize("kind", ANIMATIONS)
+def test_an_animation_is_encoded_to_the_same_bytes(kind: str) -> None:
+    picture = Image.effect_mandelbrot((300, 400), (-2.0, -1.5, 1.0, 1.5), 80).convert("RGB")
+    first = encode_animation(picture, kind)
+    assert first[1:] == ((240, 320), 1.0)
+    assert encode_animation(picture, kind) == first
 
 
 def test_a_damaged_file_is_painted_again(few: tuple[Path, Collection], tmp_path: Path) -> None:

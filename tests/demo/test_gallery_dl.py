@@ -34,7 +34,7 @@ def configure(family: str, root: str, into: Path) -> dict[str, Any]:
         "extractor": {
             family: {"omokage": {"root": root}},
             "base-directory": str(into / "downloads"),
-            # One flat folder, files named by id: what is compared does not hang on names.
+            # One flat folder, files named by id: the comparison does not depend on names.
             "directory": [],
             "filename": "{id}.{extension}",
             "archive": None,
@@ -69,17 +69,17 @@ def test_gallery_dl_fetches_files_and_metadata(
     ended = subprocess.run(
         [*command, f"{root}/{path}"], capture_output=True, text=True, timeout=600, check=False
     )
-    wanted = {entry.post_id: entry for entry in board.collection if is_found(entry)}
-    # The empty file is the one thing that a downloader cannot take.
-    empty = {post_id for post_id, entry in wanted.items() if entry.size_bytes == 0}
-    assert len(wanted) > 30
+    expected = {entry.post_id: entry for entry in board.collection if is_found(entry)}
+    # A downloader stores no empty file.
+    empty = {post_id for post_id, entry in expected.items() if entry.size_bytes == 0}
+    assert len(expected) > 30
     records = {
         int(file.stem): json.loads(file.read_text())
         for file in (tmp_path / "downloads").glob("*.json")
     }
-    assert records.keys() - empty == wanted.keys() - empty, ended.stderr
-    for post_id in wanted.keys() - empty:
-        entry, record = wanted[post_id], records[post_id]
+    assert records.keys() - empty == expected.keys() - empty, ended.stderr
+    for post_id in expected.keys() - empty:
+        entry, record = expected[post_id], records[post_id]
         name, served = f"{post_id}.{entry.ext}", board.collection.read(entry)
         if entry.film and dialect == "danbooru":
             # Of an ugoira gallery-dl takes the film that Danbooru makes of it.

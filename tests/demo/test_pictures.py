@@ -19,6 +19,10 @@ from demo.collection import CollectionError
 from demo.pictures import pictures_collection, read_tags
 from tests.board_fixture import start_board
 
+REAL_DATA = Path(
+    os.environ.get("OMOKAGE_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")
+)
+
 
 def picture(colour: str = "red", kind: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:
     made = io.BytesIO()
@@ -120,7 +124,7 @@ def test_a_picture_taken_out_does_not_hand_on_its_id(folder: Path, tmp_path: Pat
     assert after["d.png"] not in before.values()
 
 
-def test_a_changed_picture_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_picture_is_read_again(folder: Path, tmp_path: Path) -> None:
     pictures_collection(folder, tmp_path / "cache")
     (folder / "a.png").write_bytes(picture("white", size=(50, 60)))
     (a, *_) = pictures_collection(folder, tmp_path / "cache").entries
@@ -182,7 +186,7 @@ def test_all_faults_are_gathered_and_ten_are_shown(folder: Path, tmp_path: Path)
     assert lines[10] == "… and 1,224 more, 1,234 in all"
 
 
-def test_a_name_in_two_folders_must_be_told_apart(folder: Path, tmp_path: Path) -> None:
+def test_a_name_in_two_folders_is_ambiguous(folder: Path, tmp_path: Path) -> None:
     (folder / "more").mkdir()
     (folder / "more" / "c.png").write_bytes(picture())
     assert 'file "c.png" could be faces/c.png or more/c.png' in error_of(folder, tmp_path / "cache")
@@ -190,21 +194,18 @@ def test_a_name_in_two_folders_must_be_told_apart(folder: Path, tmp_path: Path) 
     assert [e.body for e in pictures_collection(folder, tmp_path / "cache")] == ["more/c.png"]
 
 
-def test_a_missing_path_and_a_plain_file_are_told(tmp_path: Path) -> None:
+def test_a_path_without_a_set_is_refused(folder: Path, tmp_path: Path) -> None:
     assert "is not there" in error_of(tmp_path / "no", tmp_path)
     plain = tmp_path / "plain.txt"
     plain.write_text("x")
     assert "neither a folder nor a zip" in error_of(plain, tmp_path)
-
-
-def test_a_folder_without_a_table_is_told(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    assert error_of(tmp_path / "own", tmp_path).startswith(f"{tmp_path / 'own'}: no tags.csv in it")
-
-
-def test_a_table_in_another_encoding_is_told(folder: Path, tmp_path: Path) -> None:
+    archive = zip_of(folder, tmp_path / "own.zip")
+    archive.write_bytes(archive.read_bytes()[:-40])
+    assert f"{archive} is neither a folder nor a zip" in error_of(archive, tmp_path)
     (folder / "tags.csv").write_bytes("file,tag\na.png,é\n".encode("latin-1"))
-    assert "tags.csv: not UTF-8 at byte 15" in error_of(folder, tmp_path / "cache")
+    assert "tags.csv: not UTF-8 at byte 15" in error_of(folder, tmp_path)
+    (folder / "tags.csv").unlink()
+    assert error_of(folder, tmp_path).startswith(f"{folder}: no tags.csv in it")
 
 
 @pytest.mark.parametrize("name", ["/abs.png", "../up.png", "in/../../up.png", "C:/x.png"])
@@ -254,12 +255,6 @@ def test_a_damaged_entry_of_a_zip_is_left_out_and_named(folder: Path, tmp_path: 
     assert warning.startswith("a.png cannot be read and is left out: BadZipFile")
 
 
-def test_a_zip_cut_short_is_told(folder: Path, tmp_path: Path) -> None:
-    archive = zip_of(folder, tmp_path / "own.zip")
-    archive.write_bytes(archive.read_bytes()[:-40])
-    assert f"{archive} is neither a folder nor a zip" in error_of(archive, tmp_path / "cache")
-
-
 def test_own_pictures_are_served_as_they_are(folder: Path, tmp_path: Path) -> None:
     with start_board(tmp_path / "cache", pictures=folder) as running:
         with urllib.request.urlopen(f"{running.url}/danbooru/posts.json", timeout=600) as answer:
@@ -273,8 +268,7 @@ def test_own_pictures_are_served_as_they_are(folder: Path, tmp_path: Path) -> No
 
 
 def test_files_damaged_in_every_way_are_left_out_and_named(tmp_path: Path) -> None:
-    default = Path(__file__).parents[2] / ".." / "shared" / "data"
-    faults = Path(os.environ.get("OMOKAGE_REAL_DATA", default)) / "media_faults"
+    faults = REAL_DATA / "media_faults"
     if not faults.is_dir():
         pytest.skip(f"no {faults}; set OMOKAGE_REAL_DATA")
     archive = tmp_path / "own.zip"
@@ -293,8 +287,7 @@ def test_files_damaged_in_every_way_are_left_out_and_named(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_8057_faces_are_the_same_the_second_time(tmp_path: Path) -> None:
-    default = Path(__file__).parents[2] / ".." / "shared" / "data"
-    archive = Path(os.environ.get("OMOKAGE_REAL_DATA", default)) / "faces_labelled.zip"
+    archive = REAL_DATA / "faces_labelled.zip"
     if not archive.is_file():
         pytest.skip(f"no {archive}; set OMOKAGE_REAL_DATA")
     collection = pictures_collection(archive, tmp_path)

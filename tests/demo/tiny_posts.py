@@ -1,14 +1,14 @@
-"""Posts with pictures of a few bytes, among them every kind that a crawl must refuse."""
+"""Made posts without bytes, and posts with pictures of a few bytes of every kind to refuse."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 from PIL import Image
 
 from demo.collection import Collection, Entry, by_kind, md5_of
-from tests.demo.made_entries import made_entry
 
 PAGE = b"<!DOCTYPE html><title>Not available</title>"
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -30,8 +30,36 @@ _ODD = [kind for kind in REASONS if kind is not None]
 _EVERY = 5
 
 
+class NoBodies:
+    """Bodies of a collection whose files are not read."""
+
+    def read(self, name: str) -> bytes:
+        raise KeyError(name)
+
+
+def made_entry(post_id: int, **changes: Any) -> Entry:
+    fields: dict[str, Any] = {
+        "post_id": post_id,
+        "body": f"{post_id}.jpg",
+        "md5": md5_of(str(post_id).encode()),
+        "ext": "jpg",
+        "size_bytes": 1000,
+        "width": 600,
+        "height": 800,
+        "rating": "g",
+        "tags": by_kind(general=("1girl",)),
+        "created_at": 1_790_000_000.0,
+        "updated_at": 1_790_000_000.0,
+    }
+    return Entry(**(fields | changes))
+
+
+def made_collection(*entries: Entry) -> Collection:
+    return Collection(list(entries), NoBodies())
+
+
 class InMemory:
-    """Bodies that lie in a dict."""
+    """Bodies in a dict."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self._bodies = bodies

@@ -8,7 +8,7 @@ import sys
 
 import torch
 
-from benchmarks.manifest import peak_mb
+from benchmarks.process import peak_mb
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
