@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from crawlers.boards.record import now
-from crawlers.ledger import FILE, TAKEDOWN, Ledger
+from crawlers.ledger import TAKEDOWN, Ledger
+from crawlers.ledger_file import FILE
 from crawlers.post import TAG_KINDS, Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed
