@@ -499,42 +499,35 @@ def test_a_full_disk_ends_the_import_and_the_next_one_resumes(
     assert len(mine.posts()) == len(mine.store.files("blobs")) == 10
 
 
-KILLED_AFTER = (1, 90, 200)
 PICTURES = 500
 
 
-@pytest.mark.slow
-def test_a_killed_import_resumes_where_it_stopped(tmp_path: Path) -> None:
-    killed, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
-    killed.add(*range(1, PICTURES + 1))
-    midway = 0
-    for kept in KILLED_AFTER:
-        child = start_import(killed)
-        wait_until_kept(killed, kept, child)
-        child.send_signal(signal.SIGKILL)
-        midway += child.wait() == -signal.SIGKILL
-    made = killed.take()
-    assert midway >= 1
-    assert made.known >= KILLED_AFTER[midway - 1]
-    assert made.kept + made.known == PICTURES
-    undisturbed.path = killed.path
+@pytest.mark.parametrize(
+    ("sent", "kept", "code"),
+    [
+        (signal.SIGINT, 1, 130),
+        pytest.param(signal.SIGKILL, 90, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_an_import_that_was_interrupted_or_killed_resumes_where_it_stopped(
+    tmp_path: Path, *, sent: signal.Signals, kept: int, code: int
+) -> None:
+    stopped, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
+    stopped.add(*range(1, PICTURES + 1))
+    child = start_import(stopped)
+    wait_until_kept(stopped, kept, child)
+    child.send_signal(sent)
+    assert child.wait(600) == code
+    with Ledger.of(stopped.store) as ledger:
+        known = ledger.count("mine")["kept"]
+    assert kept <= known < PICTURES
+    made = stopped.take()
+    assert (made.kept, made.known) == (PICTURES - known, known)
+    undisturbed.path = stopped.path
     undisturbed.take()
-    assert killed.everything() == undisturbed.everything()
-    found = audit(killed.store, hashed=PICTURES)
+    assert stopped.everything() == undisturbed.everything()
+    found = audit(stopped.store, hashed=PICTURES)
     assert (found.orphans, found.temporary, found.missing, found.wrong_sha256) == ((), (), (), ())
-
-
-def test_an_import_ends_soon_on_ctrl_c_and_resumes(mine: Set) -> None:
-    mine.add(*range(1, PICTURES + 1))
-    child = start_import(mine)
-    wait_until_kept(mine, 1, child)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(600) == 130
-    with Ledger.of(mine.store) as ledger:
-        kept = ledger.count("mine")["kept"]
-    assert 1 <= kept < PICTURES
-    made = mine.take()
-    assert (made.kept, made.known) == (PICTURES - kept, kept)
 
 
 def subfolder(folder: Path, name: str) -> Path:
