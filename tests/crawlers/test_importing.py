@@ -10,7 +10,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from crawlers.importing import ImportSettings, ImportSummary, check_outcome, tak
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
 from dataset.errors import CrawlError, EmptyStageError, SchemaError, StoreError, UsageError
-from dataset.faces import FaceSettings, crop_shards
+from dataset.faces import FaceSettings
 from dataset.importers.danbooru import look_through, read_dump
 from dataset.importers.files import open_files
 from dataset.importers.folder import look_at, read_collection
@@ -35,7 +34,7 @@ from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import REPOSITORY, MakePost
 from tests.crawlers.tiny import tiny_picture
-from tests.dataset.home import png, portrait, scenery
+from tests.dataset.home import cropped, png, portrait, scenery
 
 GENERAL = ImportSettings(name="mine", kind="folder", rating="general")
 
@@ -397,8 +396,7 @@ def test_cropped_sets_and_whole_pictures_live_in_one_home(mine: Set) -> None:
 
     def crops() -> dict[str, tuple[int, int]]:
         mine.posts()
-        with ThreadPoolExecutor(1) as executor:
-            crop_shards(mine.store, FaceSettings(), executor)
+        cropped(mine.store)
         rows = read_table(mine.store, "faces.parquet", declared=FACES).to_pylist()
         assert {row["drop_reason"] for row in rows} == {None}
         return {row["board"]: (row["w"], row["side"]) for row in rows}
@@ -421,8 +419,7 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
     (mine.path / "a.png").write_bytes(png(noisy))
     mine.take(cropped=True)
     mine.posts()
-    with ThreadPoolExecutor(1) as executor:
-        made = crop_shards(mine.store, FaceSettings(min_sharpness=0.0), executor)
+    made = cropped(mine.store, FaceSettings(min_sharpness=0.0))
     assert (made.kept, made.pictures_without_face) == (1, 0)
 
 
@@ -568,8 +565,7 @@ def test_real_faces_come_through_to_crops(tmp_path: Path, real_data: Path) -> No
     assert all(len(row["tags_general"]) == 2 for row in rows)
     assert rows_of(rows, "blonde_hair") > 5
     assert rows_of(rows, "blue_eyes") > 5
-    with ThreadPoolExecutor(2) as executor:
-        faces = crop_shards(mine.store, FaceSettings(), executor)
+    faces = cropped(mine.store)
     assert faces.rows == 200
     assert faces.kept > 180
     assert mine.take(source, name="faces", cropped=True, limit=200).known == 200
