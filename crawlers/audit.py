@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crawlers.ledger import FILE, Ledger
+from crawlers.ledger import Ledger
+from crawlers.ledger_file import FILE
 from dataset.store import Store, blob_path
 
 FOLDER = "blobs"

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crawlers.audit import sweep
-from crawlers.ledger import FILE, TAKEDOWN, Ledger, Row
+from crawlers.ledger import TAKEDOWN, Ledger, Row
+from crawlers.ledger_file import FILE
 from crawlers.post import Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, listed

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import json
 import os
 import re
 import tempfile
@@ -20,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from crawlers.boards.record import now
-from crawlers.ledger import FILE, TAKEDOWN, Ledger
+from crawlers.ledger import TAKEDOWN, Ledger
+from crawlers.ledger_file import FILE
 from crawlers.post import TAG_KINDS, Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed
 from dataset.importers.files import UNREADABLE, Files, read
-from dataset.importers.records import Entry, Fault, Read
+from dataset.importers.records import SHOWN_FAULTS, Entry, Fault, FaultLog, Read
 from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob, sniff
 from dataset.policy import Takedowns, drop_reason
 from dataset.progress import progress
@@ -35,13 +35,14 @@ FOLDER = "imports"  # of the lists of faults, under the home
 UNRATED = "unrated"
 NO_FILE = "no_file"
 DUPLICATE = "duplicate"
-SHOWN_FAULTS = 10
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BATCH = 64
 _BATCH_BYTES = 64_000_000  # of pictures that are in memory at once
 _THREADS = min(4, os.cpu_count() or 1)  # decoding and fsync both leave the interpreter's lock
 _LOCK_TIMEOUT_S = 3.0
+# What a post has as its entry says it.
+_AS_SAID = ("score", "created_at", "updated_at", "deleted", "banned", "pending", "flagged")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,16 @@ def take_in(
             ledger = stack.enter_context(Ledger.of(store))
         known = [settings.name, *(ledger.boards() if ledger else [])]
         takedowns = board_takedowns(store, names, crawled=known)
-        report = stack.enter_context(_Report())
-        pool = stack.enter_context(ThreadPoolExecutor(_THREADS))
-        taking = _Import(store, files, settings, ledger=ledger, takedowns=takedowns)
-        return taking.run(records, pool, report, expected=expected)
+        taking = _Import(
+            store,
+            files,
+            settings,
+            ledger=ledger,
+            takedowns=takedowns,
+            faults=FaultLog(stack.enter_context(tempfile.TemporaryFile())),
+            pool=stack.enter_context(ThreadPoolExecutor(_THREADS)),
+        )
+        return taking.run(records, expected=expected)
 
 
 def check_outcome(made: ImportSummary, *, strict: bool = False) -> None:
@@ -153,26 +160,19 @@ class _Import:
         *,
         ledger: Ledger | None,
         takedowns: Takedowns,
+        faults: FaultLog,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._store, self._files, self._settings = store, files, settings
         self._ledger, self._takedowns = ledger, takedowns
+        self._faults, self._pool = faults, pool
         self._writes = ledger is not None and not settings.dry_run
         self._met: set[int] = set()
         self._seen = self._kept = self._bytes = 0
-        self._refused: collections.Counter[str] = collections.Counter()
-        self._skipped: collections.Counter[str] = collections.Counter()
-        self._known: collections.Counter[str] = collections.Counter()
+        self._refused, self._skipped, self._known = (collections.Counter[str]() for _ in range(3))
 
-    def run(
-        self,
-        records: Iterable[Read],
-        pool: ThreadPoolExecutor,
-        report: "_Report",
-        *,
-        expected: int,
-    ) -> ImportSummary:
+    def run(self, records: Iterable[Read], *, expected: int) -> ImportSummary:
         """Takes all records in, a batch at a time."""
-        self._pool, self._report = pool, report
         settings = self._settings
         started = time.monotonic()
         limit = settings.limit or None
@@ -183,7 +183,7 @@ class _Import:
                 advance(looked_at)
         path = f"{FOLDER}/{settings.name}-faults.jsonl"
         if self._writes:
-            report.write(self._store, path)
+            self._faults.write(self._store, path)
         return ImportSummary(
             name=settings.name,
             kind=settings.kind,
@@ -193,9 +193,9 @@ class _Import:
             known_kept=self._known["kept"],
             refused=dict(sorted(self._refused.items())),
             skipped=dict(sorted(self._skipped.items())),
-            faults=report.count,
-            shown=report.shown,
-            faults_path=path if self._writes and report.count else None,
+            faults=self._faults.count,
+            shown=self._faults.shown,
+            faults_path=path if self._writes and self._faults.count else None,
             bytes=self._bytes,
             seconds=round(time.monotonic() - started, 2),
             dry_run=settings.dry_run,
@@ -220,24 +220,20 @@ class _Import:
     def _size(self, record: Read) -> int | None:
         """Returns the size of a record's picture; None, and counts why, if it is not to be read."""
         if isinstance(record, Fault):
-            self._report.add(record)
-            return None
-        if record.file is None:
+            self._faults.add(record)
+        elif record.file is None:
             self._skipped[NO_FILE] += 1
-            return None
-        if record.rating is None and self._settings.rating is None:
+        elif record.rating is None and self._settings.rating is None:
             self._refused[UNRATED] += 1
-            return None
-        size_bytes = self._files.size(record.file)
-        if size_bytes is None:
-            self._report.add(Fault(record.place, "file", f'"{record.file}" is not there any more'))
-            return None
-        if size_bytes > MAX_BYTES:
+        elif (size_bytes := self._files.size(record.file)) is None:
+            self._faults.add(Fault(record.place, "file", f'"{record.file}" is not there any more'))
+        elif size_bytes > MAX_BYTES:
             self._refused["too_large"] += 1
             found = f'"{record.file}" is of {size_bytes:,} bytes; at most {MAX_BYTES:,} are taken'
-            self._report.add(Fault(record.place, "file", found))
-            return None
-        return size_bytes
+            self._faults.add(Fault(record.place, "file", found))
+        else:
+            return size_bytes
+        return None
 
     def _batch(self, entries: list[Entry]) -> None:
         """Notes the posts of a batch, judges those that are not settled, and settles them."""
@@ -259,10 +255,10 @@ class _Import:
                 self._settle(one, None, found)
             elif isinstance(found, MediaRefused):
                 text = f'"{one.entry.file}" is refused as {found.reason}: {found.detail}'
-                self._report.add(Fault(one.entry.place, "file", text))
+                self._faults.add(Fault(one.entry.place, "file", text))
                 self._settle(one, found.reason, None)
             else:  # it stays pending: the next import tries it again
-                self._report.add(found)
+                self._faults.add(found)
 
     def _load(self, entry: Entry) -> _Loaded | Fault:
         """Makes the post of an entry; reads its picture only if the post is known by its bytes."""
@@ -281,7 +277,8 @@ class _Import:
         return _Loaded(entry, self._post(entry, number, md5=md5, ext=ext), content, None)
 
     def _post(self, entry: Entry, number: int, *, md5: str, ext: str | None) -> Post:
-        kinds: dict[str, Any] = {f"tags_{kind}": entry.tags.get(kind, ()) for kind in TAG_KINDS}
+        said: dict[str, Any] = {field: getattr(entry, field) for field in _AS_SAID}
+        said |= {f"tags_{kind}": entry.tags.get(kind, ()) for kind in TAG_KINDS}
         return Post(
             board=self._settings.name,
             post_id=number,
@@ -290,24 +287,17 @@ class _Import:
             width=None,
             height=None,
             rating=entry.rating or self._settings.rating or UNRATED,
-            **kinds,
+            **said,
             source=entry.source or f"{self._files.name}/{entry.file}",
-            score=entry.score,
-            created_at=entry.created_at,
-            updated_at=entry.updated_at,
             fetched_at=now(),
             file_url=f"import:{self._settings.name}",
-            deleted=entry.deleted,
-            banned=entry.banned,
-            pending=entry.pending,
-            flagged=entry.flagged,
             cropped=self._settings.cropped,
         )
 
     def _is_to_do(self, one: _Loaded | Fault) -> bool:
         """Tells whether a picture is to be settled; counts it otherwise."""
         if isinstance(one, Fault):
-            self._report.add(one)
+            self._faults.add(one)
             return False
         if one.post.post_id in self._met:
             self._skipped[DUPLICATE] += 1
@@ -363,48 +353,13 @@ class _Import:
     def _settle(self, one: _Loaded, reason: str | None, media: Media | None) -> None:
         if reason is not None:
             self._refused[reason] += 1
+            if self._ledger is not None and self._writes:
+                self._ledger.refuse(one.post, reason)
         else:
             self._kept += 1
-        if not self._writes:
-            return
-        assert self._ledger is not None
-        if reason is not None:
-            self._ledger.refuse(one.post, reason)
-        else:
-            assert media is not None
-            self._ledger.keep(one.post, media)
-
-
-class _Report:
-    """The faults of an import: how many, the first few, and all of them in a temporary file."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.shown: list[str] = []
-
-    def __enter__(self) -> "_Report":
-        self._file = tempfile.TemporaryFile()  # closed on exit
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, fault: Fault) -> None:
-        """Adds a fault."""
-        self.count += 1
-        if len(self.shown) < SHOWN_FAULTS:
-            self.shown.append(str(fault))
-        self._file.write(json.dumps(fault.as_json(), ensure_ascii=True).encode() + b"\n")
-
-    def write(self, store: Store, path: str) -> None:
-        """Writes all faults, a JSON line each; removes the list of an earlier import if none."""
-        if not self.count:
-            store.remove(path)
-            return
-        self._file.seek(0)
-        with store.writing(path) as target:
-            while chunk := self._file.read(2**20):
-                target.write(chunk)
+            if self._ledger is not None and self._writes:
+                assert media is not None
+                self._ledger.keep(one.post, media)
 
 
 def _number_of(content: bytes) -> int:

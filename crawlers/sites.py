@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from dataset.errors import ConfigError, listed, nearest
 from dataset.policy import TAKEDOWN_FILE, Takedowns, read_takedowns
@@ -30,9 +32,11 @@ _PORTS = {"http": 80, "https": 443}
 # No user, blank, control character, backslash, or letter beyond ASCII: programs read those apart.
 _PLAIN = re.compile(r"(?i:https?)://[A-Za-z0-9.:\[\]-]+(?:[/?#][\x21-\x5b\x5d-\x7e]*)?")
 LEAST_INTERVAL_S = 1.0  # between two API requests, outside loopback
+_AtLeastOne = Annotated[int, Field(ge=1)]
+_Seconds = Annotated[float, Field(ge=0)]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True))
 class Site:
     """A board as a row of data; `sites.toml` says what each field means."""
 
@@ -40,19 +44,19 @@ class Site:
     family: str
     api: str
     media_hosts: tuple[str, ...]
-    page_size: int
+    page_size: _AtLeastOne
     safe_ratings: tuple[str, ...]
     board: str = ""  # "": the site is a board of its own, by its own name
     search: str = ""
-    interval_s: float = 1.0
-    media_interval_s: float = 0.5
-    media_at_once: int = 2
-    credentials: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}))
+    interval_s: _Seconds = 1.0
+    media_interval_s: _Seconds = 0.5
+    media_at_once: _AtLeastOne = 2
+    credentials: Mapping[str, str] = dataclasses.field(default_factory=dict)
     credentials_wanted: bool = False
     robots_exempt: tuple[str, ...] = ()
     robots_why: str = ""
     excluded_tags: tuple[str, ...] = ()
-    empty_answers: int = 1
+    empty_answers: _AtLeastOne = 1
     hosts: frozenset[str] = frozenset()  # API hosts of all sites of this board, by the registry
 
     def __post_init__(self) -> None:
@@ -143,10 +147,10 @@ def load_sites(path: str | os.PathLike[str] | None = None) -> dict[str, Site]:
     faults: list[str] = []
     sites = {}
     for name, row in rows.items():
-        found = _faults_of(name, row)
+        site, found = _site(name, row)
         faults += found
-        if not found:
-            sites[name] = _site(name, row)
+        if site is not None:
+            sites[name] = site
     faults = faults or _faults_of_boards(sites)
     if faults:
         raise ConfigError(f"{where} is not a site registry:\n{listed(faults)}")
@@ -187,39 +191,53 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-_TEXT, _WHOLE, _NUMBER, _SWITCH = "text", "a whole number", "a number", "true or false"
-_TEXTS, _TABLE = "a list of texts", "a table of texts"
+_KEYS = [it.name for it in dataclasses.fields(Site) if it.name not in ("name", "hosts")]
+# What is wanted where pydantic finds something else, by the type of its error.
 _WANTED = {
-    "board": _TEXT,
-    "family": _TEXT,
-    "api": _TEXT,
-    "media_hosts": _TEXTS,
-    "page_size": _WHOLE,
-    "safe_ratings": _TEXTS,
-    "search": _TEXT,
-    "interval_s": _NUMBER,
-    "media_interval_s": _NUMBER,
-    "media_at_once": _WHOLE,
-    "credentials": _TABLE,
-    "credentials_wanted": _SWITCH,
-    "robots_exempt": _TEXTS,
-    "robots_why": _TEXT,
-    "excluded_tags": _TEXTS,
-    "empty_answers": _WHOLE,
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "tuple_type": "a list of texts",
+    "dict_type": "a table of texts",
 }
-_REQUIRED = ("family", "api", "media_hosts", "page_size", "safe_ratings")
 
 
-def _faults_of(name: str, row: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence for every unknown, missing, ill-typed or forbidden value of a site."""
-    faults = []
-    for key, value in row.items():
-        if key not in _WANTED:
-            faults.append(f'[{name}] "{key}" is not a key of a site{nearest(key, _WANTED)}')
-        elif not _is_of_kind(value, _WANTED[key]):
-            faults.append(f"[{name}] {key} is {_kind(value)}, {_WANTED[key]} wanted")
-    faults += [f"[{name}] {key} is missing" for key in _REQUIRED if key not in row]
-    return faults or _forbidden(_site(name, row))
+def _site(name: str, row: Mapping[str, Any]) -> tuple[Site | None, list[str]]:
+    """Returns a site, or a sentence for every unknown, missing, ill-typed or forbidden value."""
+    faults = {
+        key: f'[{name}] "{key}" is not a key of a site{nearest(key, _KEYS)}'
+        for key in row
+        if key not in _KEYS
+    }
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in row.items()
+        if key in _KEYS
+    }
+    try:
+        site = Site(name=name, **values)
+    except ValidationError as error:
+        for found in error.errors(include_url=False):
+            key = str(found["loc"][0])
+            faults.setdefault(key, f"[{name}] {_fault(key, row.get(key), found)}")
+    if faults:
+        return None, list(faults.values())
+    board = os.environ.get("OMOKAGE_BOARD_URL") or DEFAULT_BOARD_URL
+    api = site.api.replace("${OMOKAGE_BOARD_URL}", board.rstrip("/")).rstrip("/")
+    site = dataclasses.replace(site, api=api)
+    return site, _forbidden(site)
+
+
+def _fault(key: str, value: Any, found: Mapping[str, Any]) -> str:
+    """Says what pydantic found in a key: it is missing, too small, or of another type."""
+    if found["type"] == "missing":
+        return f"{key} is missing"
+    if found["type"] == "greater_than_equal":
+        return f"{key} is {value:g}; at least {found['ctx']['ge']:g} wanted"
+    type_of_all = "tuple_type" if isinstance(value, list) else "dict_type"
+    wanted = _WANTED[type_of_all if len(found["loc"]) > 1 else found["type"]]
+    return f"{key} is {_kind(value)}, {wanted} wanted"
 
 
 def _faults_of_boards(sites: Mapping[str, Site]) -> list[str]:
@@ -271,37 +289,7 @@ def _forbidden(site: Site) -> list[str]:
         faults.append(
             f"{where} interval_s is {site.interval_s:g}; at least {LEAST_INTERVAL_S:g} wanted"
         )
-    for key, least in (("page_size", 1), ("media_at_once", 1), ("empty_answers", 1)):
-        if getattr(site, key) < least:
-            faults.append(f"{where} {key} is {getattr(site, key)}; at least {least} wanted")
-    for key in ("interval_s", "media_interval_s"):
-        if getattr(site, key) < 0:
-            faults.append(f"{where} {key} is {getattr(site, key):g}; 0 or more wanted")
     return faults
-
-
-def _site(name: str, row: Mapping[str, Any]) -> Site:
-    values = {key: _frozen(value) for key, value in row.items()}
-    board = os.environ.get("OMOKAGE_BOARD_URL") or DEFAULT_BOARD_URL
-    api = row["api"].replace("${OMOKAGE_BOARD_URL}", board.rstrip("/")).rstrip("/")
-    return Site(**{**values, "name": name, "api": api})
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    return MappingProxyType(value) if isinstance(value, dict) else value
-
-
-def _is_of_kind(value: Any, wanted: str) -> bool:
-    if wanted == _TEXTS:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    if wanted == _TABLE:
-        return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
-    if wanted == _SWITCH or isinstance(value, bool):
-        return wanted == _SWITCH and isinstance(value, bool)
-    kinds: dict[str, tuple[type, ...]] = {_TEXT: (str,), _WHOLE: (int,), _NUMBER: (int, float)}
-    return isinstance(value, kinds[wanted])
 
 
 def _kind(value: Any) -> str:

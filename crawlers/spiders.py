@@ -41,7 +41,7 @@ LAST_EMPTY_ANSWERS = 4
 
 
 class Unreadable(CrawlError):
-    """An answer came with status 200, but it is not the requested page: a retry may be."""
+    """An answer came, but it is not the requested page: that of a retry may be."""
 
 
 class BoardSpider(scrapy.Spider):
@@ -125,12 +125,9 @@ class BoardSpider(scrapy.Spider):
         """Writes a page into the ledger, yields its posts, then asks for the next page."""
         try:
             outcomes = self._record_page(response, page, limit)
-        except Unreadable as error:
-            async for request in self._retry(response.request, error):
-                yield request
-            return
         except OmokageError as error:
-            self.stop(error)
+            if again := await self._retry(response.request, error):
+                yield again
             return
         for outcome in outcomes:
             yield outcome
@@ -154,12 +151,9 @@ class BoardSpider(scrapy.Spider):
             present = {post.post_id: post for post in posts}
             self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
             following = self.ledger.highest_pending(self.site.board, query, below=bottom)
-        except Unreadable as error:
-            async for request in self._retry(response.request, error):
-                yield request
-            return
         except OmokageError as error:
-            self.stop(error)
+            if again := await self._retry(response.request, error):
+                yield again
             return
         for post in waiting:
             if post.post_id in present:
@@ -191,23 +185,20 @@ class BoardSpider(scrapy.Spider):
             unusable = f"{self.site.name} gives no answer that can be used to {url}: {why}"
             # One that is too large may have been a slip; it costs too much to hope for five times.
             most = 1 if is_too_large(error) else None
-            async for again in self._retry(request, CrawlError(unusable), most=most):
+            if again := await self._retry(request, Unreadable(unusable), most=most):
                 yield again
             return
         if isinstance(error, IgnoreRequest) and why.startswith("Forbidden by robots.txt"):
-            self.stop(
-                CrawlError(
-                    f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
-                    "allow the use of this API path, name it in robots_exempt of the site registry"
-                )
+            text = (
+                f"the robots.txt of {self.site.name} disallows {url}: if the board's terms "
+                "allow the use of this API path, name it in robots_exempt of the site registry"
             )
-            return
-        self.stop(
-            CrawlError(
+        else:
+            text = (
                 f"{self.site.name} cannot be reached at {url}: {why}. Is the board running, and is "
                 "the network there?"
             )
-        )
+        self.stop(CrawlError(text))
 
     def stop(self, failure: OmokageError | None = None) -> None:
         """Ends the crawl now: what is on its way stays pending; `failure` is why, None: by request.
@@ -244,7 +235,8 @@ class BoardSpider(scrapy.Spider):
         if not found and self._is_not_the_end(page):
             return []
         # Without the lowest post seen, which is requested again where nothing was below it.
-        taken = [post for post in found if not self._is_known(page, post)][:remaining]
+        known = self._cursor.low if page.side == "below" else None
+        taken = [post for post in found if post.post_id != known][:remaining]
         self._taken += len(taken)
         self._cursor = self._cursor.after(page, [post.post_id for post in taken])
         self._caught_up |= page.side == "newest" or (page.side == "above" and not taken)
@@ -252,9 +244,6 @@ class BoardSpider(scrapy.Spider):
             self.site.board, self.query, posts=taken, cursor=self._cursor
         )
         return [Outcome(post, self.query) for post in to_settle]
-
-    def _is_known(self, page: PageRequest, post: Post) -> bool:
-        return page.side == "below" and post.post_id == self._cursor.low
 
     def _read(self, response: Response, page: PageRequest, limit: int) -> list[Post]:
         """Returns the posts of an answer in the order to visit.
@@ -279,27 +268,28 @@ class BoardSpider(scrapy.Spider):
         return select(page, posts)
 
     async def _retry(
-        self, request: Request | None, error: CrawlError, *, most: int | None = None
-    ) -> AsyncIterator[Request]:
-        """Asks for the same after a wait, RETRY_TIMES or `most` at most; then `error` stops all."""
+        self, request: Request | None, error: OmokageError, *, most: int | None = None
+    ) -> Request | None:
+        """Returns the same request after a wait, RETRY_TIMES or `most` times at most.
+
+        Then, and at once if it is not `Unreadable`, the error stops the crawl.
+        """
         assert request is not None  # Scrapy gives every answer its request
+        if not isinstance(error, Unreadable):
+            self.stop(error)
+            return None
         times = int(request.meta.get("retries", 0)) + 1
         retry_times = self.settings.getint("RETRY_TIMES")
         if times > (retry_times if most is None else min(most, retry_times)):
             self.stop(CrawlError(f"{error}. It was requested {times} times; run again later"))
-            return
+            return None
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("omokage/asked_again")
         await self.pause(backoff_s(times, first_s=self.settings.getfloat("FIRST_WAIT_S")))
-        again = self._request(
-            str(request.meta["shown_url"]),  # not where a redirect led
-            request.callback,
-            errback=request.errback,
-            arguments=request.cb_kwargs,
-        )
+        url = str(request.meta["shown_url"])  # not where a redirect led
+        again = self._request(url, request.callback, **request.cb_kwargs)
         again.meta["retries"] = times
-        if not self.stopping:
-            yield again
+        return None if self.stopping else again
 
     def _is_not_the_end(self, page: PageRequest) -> bool:
         """Tells, after an empty page, whether it has to be requested again.
@@ -338,18 +328,13 @@ class BoardSpider(scrapy.Spider):
     def _unsettled_request(self, query: str, edge: int) -> Request:
         page = PageRequest("below", edge)
         url = self.board.page_url(self.site, query, page, limit=self.site.page_size)
-        return self._request(
-            url,
-            self.parse_unsettled,
-            errback=self.page_failed,
-            arguments={"query": query, "page": page},
-        )
+        return self._request(url, self.parse_unsettled, query=query, page=page)
 
     def _first_page(self) -> Iterator[Request]:
         """Requests the number of posts if this is the first crawl of the search, then continues."""
         url = self.board.count_url(self.site, self.query)
         if url and self._cursor.high is None:
-            yield self._request(url, self.parse_count, errback=self.page_failed)
+            yield self._request(url, self.parse_count)
         else:
             yield from self._next_page()
 
@@ -365,17 +350,14 @@ class BoardSpider(scrapy.Spider):
         # Never a page of one: its order could not be checked.
         limit = max(2, min(remaining, self.site.page_size))
         url = self.board.page_url(self.site, self.query, page, limit=limit)
-        arguments = {"page": page, "limit": limit}
-        yield self._request(url, self.parse_page, errback=self.page_failed, arguments=arguments)
+        yield self._request(url, self.parse_page, page=page, limit=limit)
 
-    def _request(
-        self, url: str, callback: Any, *, errback: Any, arguments: dict[str, Any] | None = None
-    ) -> Request:
+    def _request(self, url: str, callback: Any, **arguments: Any) -> Request:
         return Request(
             self._with_credentials(url),
             callback=callback,
-            errback=errback,
-            cb_kwargs=arguments or {},
+            errback=self.page_failed,
+            cb_kwargs=arguments,
             dont_filter=True,
             # Every status comes to parse_page, which knows what it means.
             meta={

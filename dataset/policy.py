@@ -70,7 +70,7 @@ class PostFields(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Takedowns:
-    """What somebody asked to be taken down: pictures by md5, posts, all works of an artist."""
+    """What must be taken down on request: pictures by md5, posts, all works of an artist."""
 
     md5s: frozenset[str] = frozenset()
     posts: frozenset[tuple[str, int]] = frozenset()

@@ -1,4 +1,4 @@
-"""A real demo board on a free loopback port, for the tests of all packages."""
+"""A real demo board on a free loopback port, for the tests of every package."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from demo.board import Board, start
@@ -59,14 +61,20 @@ def serve_collection(
     """Serves a collection from a thread of its own until the block ends."""
     board = Board()
     board.open(collection)
+    with served(start(board, "127.0.0.1", 0, middlewares=middlewares)) as url:
+        yield RunningBoard(url, collection, board)
+
+
+@contextlib.contextmanager
+def served(starting: Coroutine[Any, Any, tuple[web.AppRunner, str]]) -> Iterator[str]:
+    """Runs what `starting` starts on a loop in a thread until the block ends; yields its URL."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="demo board", daemon=True)
+    thread = threading.Thread(target=loop.run_forever, name="board", daemon=True)
     thread.start()
     try:
-        starting = start(board, "127.0.0.1", 0, middlewares=middlewares)
         runner, url = asyncio.run_coroutine_threadsafe(starting, loop).result(timeout=600)
         try:
-            yield RunningBoard(url, collection, board)
+            yield url
         finally:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=600)
     finally:

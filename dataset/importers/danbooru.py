@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset.errors import UsageError
-from dataset.importers.files import DAMAGED, Files, numbered_lines, open_text
+from dataset.importers.files import DAMAGED, Files, json_lines, open_text
 from dataset.importers.records import (
     TAG_KINDS,
     BadField,
@@ -181,20 +181,16 @@ def _is_metadata(path: Path) -> bool:
 
 def _records(path: Path) -> Iterator[tuple[Place, Any]]:
     """Yields place and JSON value of each record; a Fault in place of what cannot be parsed."""
-    number = 0
+    last = Place(path.name, "line 0")
     try:
         if _is_array(path):
             yield from _of_array(path)
             return
         with open_text(path) as file:
-            for number, line in numbered_lines(file):
-                place = Place(path.name, f"line {number}")
-                if line is None:
-                    yield place, Fault(place, "", "is longer than any record")
-                elif line.strip():
-                    yield place, parse_json(line, place)
+            for last, value in json_lines(file, path.name):
+                yield last, value
     except DAMAGED as error:
-        place = Place(path.name, f"after line {number}")
+        place = Place(path.name, f"after {last.mark}")
         yield place, Fault(place, "", f"cannot be read any further: {error}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from dataset.errors import UsageError
-from dataset.importers.records import Fault, Place
+from dataset.importers.records import Fault, Place, parse_json
 
 # What reading a damaged or unreadable member or file raises.
 UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
@@ -174,3 +174,13 @@ def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
         while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
             pass
         yield number, None
+
+
+def json_lines(file: IO[bytes], name: str) -> Iterator[tuple[Place, Any]]:
+    """Yields place and JSON value of each line but empty ones; a Fault where there is none."""
+    for number, line in numbered_lines(file):
+        place = Place(name, f"line {number}")
+        if line is None:
+            yield place, Fault(place, "", "is longer than any record")
+        elif line.strip():
+            yield place, parse_json(line, place)

@@ -5,8 +5,11 @@ import datetime as dt
 import functools
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
+
+from dataset.store import Store
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
 RATINGS = ("general", "sensitive", "questionable", "explicit")
@@ -21,6 +24,7 @@ _RATING_WORDS = {
 }
 _ESCAPED = re.compile(r"\\([()\[\]{}])")
 _SHOWN_CHARACTERS = 60
+SHOWN_FAULTS = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +86,31 @@ class Entry:
     banned: bool = False
     pending: bool = False
     flagged: bool = False
+
+
+class FaultLog:
+    """The faults of an import: how many, the first few, and all of them in a temporary `file`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.count = 0
+        self.shown: list[str] = []
+        self._file = file
+
+    def add(self, fault: Fault) -> None:
+        """Adds a fault."""
+        self.count += 1
+        if len(self.shown) < SHOWN_FAULTS:
+            self.shown.append(str(fault))
+        self._file.write(json.dumps(fault.as_json(), ensure_ascii=True).encode() + b"\n")
+
+    def write(self, store: Store, path: str) -> None:
+        """Writes all faults, a JSON line each; removes the list of an earlier import if none."""
+        if not self.count:
+            store.remove(path)
+            return
+        self._file.seek(0)
+        with store.writing(path) as target:
+            shutil.copyfileobj(self._file, target)
 
 
 Read = Entry | Fault

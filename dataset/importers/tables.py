@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.files import DAMAGED, UNREADABLE, Files, numbered_lines
+from dataset.importers.files import DAMAGED, UNREADABLE, Files, json_lines, numbered_lines
 from dataset.importers.records import (
     FILE,
     BadField,
@@ -70,7 +70,7 @@ def _rows(table: IO[bytes], name: str) -> Iterator[Row]:
         if suffix == ".csv":
             yield from _csv_rows(table, name)
         elif suffix in _JSON_LINES:
-            yield from _json_lines(table, name)
+            yield from ((place, _row(value)) for place, value in json_lines(table, name))
         elif suffix == ".json":
             yield from _json_rows(table, name)
         else:
@@ -126,15 +126,6 @@ def _columns(reader: Any, name: str) -> list[str]:
     if double:
         raise UsageError(f"{name}: columns that stand twice: {', '.join(map(shown, double))}")
     return columns
-
-
-def _json_lines(table: IO[bytes], name: str) -> Iterator[Row]:
-    for number, line in numbered_lines(table):
-        place = Place(name, f"line {number}")
-        if line is None:
-            yield place, Fault(place, "", "is longer than any record")
-        elif line.strip():
-            yield place, _row(parse_json(line, place))
 
 
 def _json_rows(table: IO[bytes], name: str) -> Iterator[Row]:

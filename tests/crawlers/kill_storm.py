@@ -18,9 +18,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow.compute as pc
 from aiohttp import web
@@ -30,7 +29,6 @@ from crawlers.export import PostsTable, export_posts
 from crawlers.ledger import Ledger
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store, blob_path
-from demo.collection import Collection
 from tests.board_fixture import serve_collection
 from tests.crawlers import forkserver
 from tests.crawlers.forkserver import Child
@@ -43,12 +41,6 @@ START_UP_S = 1.5
 ONE_IN = 8  # kills in the start-up
 LEAST_POSTS = 60
 TIMEOUT_S = 120
-
-
-class StartCrawl(Protocol):
-    """Starts a crawl into a home; cold: with the start-up that a kill is to hit."""
-
-    def __call__(self, home: Path, *, cold: bool = False) -> Child: ...
 
 
 @dataclasses.dataclass
@@ -64,13 +56,23 @@ class Storm:
 
 
 class Executioner:
-    """Kills the crawl that talks to the board, upon the n-th request of its life."""
+    """Starts crawls of a board, and kills the one that talks to it upon its n-th request."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: str, registry: Path) -> None:
+        self.family, self.registry = family, registry
+        self.url = ""
         self.child: Child | None = None
         self.left = 0  # requests until the end; 0: it lives
         self.delay_s = 0.0
         self.requests: Counter[str] = Counter()
+
+    def start(self, home: Path, *, cold: bool = False) -> Child:
+        """Starts a crawl into a home; cold: with the start-up that a kill is to hit."""
+        options = ["--site", FAMILIES[self.family], "--home", home, "--sites", self.registry]
+        variables = {name: text for name, text in os.environ.items() if "OMOKAGE" not in name}
+        variables |= {"OMOKAGE_BOARD_URL": self.url, "OMOKAGE_PROGRESS": "off"}
+        command = ["-m", "crawlers.run", *map(str, options)]
+        return forkserver.start(command, variables, cold=cold, quiet=True)
 
     @web.middleware
     async def watch(
@@ -98,12 +100,14 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
     registry.write_text(f"[{FAMILIES[family]}]\npage_size = 20\nempty_answers = 1\n")
     made = Storm(posts=len(collection))
     homes = {name: folder / name for name in ("undisturbed", "killed")}
-    with crawls(collection, registry, family) as (start, executioner):
-        ended(start(homes["undisturbed"]))
+    executioner = Executioner(family, registry)
+    with serve_collection(collection, middlewares=[executioner.watch]) as board:
+        executioner.url = board.url
+        ended(executioner.start(homes["undisturbed"]))
         executioner.requests.clear()
         while made.kills < kills:
             made.lives += 1
-            if one_life(start, executioner, homes["killed"], rng):
+            if one_life(executioner, homes["killed"], rng):
                 made.kills += 1
                 say(f"killed {made.kills}/{kills}, {settled(homes['killed'])} posts settled")
             else:
@@ -113,7 +117,7 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
                 break
         executioner.left = 0
         made.lives += 1
-        ended(start(homes["killed"]))
+        ended(executioner.start(homes["killed"]))
         media = [count for path, count in executioner.requests.items() if path.startswith("/media")]
         made.most_requests = max(media, default=0)
     site = FAMILIES[family]
@@ -123,17 +127,12 @@ def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[st
     return made
 
 
-def one_life(
-    start: StartCrawl,
-    executioner: Executioner,
-    home: Path,
-    rng: random.Random,
-) -> bool:
+def one_life(executioner: Executioner, home: Path, rng: random.Random) -> bool:
     """Starts a crawl and waits for its end; tells whether it was killed."""
     in_start_up = rng.randrange(ONE_IN) == 0
     executioner.left = 0 if in_start_up else rng.randint(1, REQUESTS_A_LIFE)
     executioner.delay_s = rng.choice([0.0, rng.uniform(0, 0.05)])
-    child = executioner.child = start(home, cold=in_start_up)
+    child = executioner.child = executioner.start(home, cold=in_start_up)
     if in_start_up:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(rng.uniform(0.0, START_UP_S))
@@ -142,25 +141,6 @@ def one_life(
     if code not in (0, -signal.SIGKILL):
         raise RuntimeError(f"a crawl ended with {code}")
     return code != 0
-
-
-@contextlib.contextmanager
-def crawls(
-    collection: Collection, registry: Path, family: str
-) -> Iterator[tuple[StartCrawl, Executioner]]:
-    """Serves the collection; yields what starts a crawl of it into a home, and what kills it."""
-    executioner = Executioner()
-    with serve_collection(collection, middlewares=[executioner.watch]) as board:
-        variables = {name: text for name, text in os.environ.items() if "OMOKAGE" not in name}
-        variables |= {"OMOKAGE_BOARD_URL": board.url, "OMOKAGE_PROGRESS": "off"}
-
-        def start(home: Path, *, cold: bool = False) -> Child:
-            options = ["--site", FAMILIES[family], "--home", str(home), "--sites", str(registry)]
-            return forkserver.start(
-                ["-m", "crawlers.run", *options], variables, cold=cold, quiet=True
-            )
-
-        yield start, executioner
 
 
 def ended(child: Child) -> None:

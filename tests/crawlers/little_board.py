@@ -3,14 +3,12 @@
 And a way to crawl it in a child process that writes down every connection it makes.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 from aiohttp import web
 from PIL import Image
 
+from tests.board_fixture import served
 from tests.crawlers import forkserver
 
 Answer = Callable[[web.Request], web.StreamResponse | None]
@@ -52,6 +51,11 @@ if "WATCH_FIRST_WAIT_S" in os.environ:
 del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
+
+
+def on(start: str, **response: Any) -> Answer:
+    """Answers requests whose path begins with `start` by a response of these arguments."""
+    return lambda request: web.Response(**response) if request.path.startswith(start) else None
 
 
 def picture(number: int) -> bytes:
@@ -113,29 +117,17 @@ class LittleBoard:
 @contextlib.contextmanager
 def serving(board: LittleBoard) -> Iterator[LittleBoard]:
     """Serves a little board on loopback until the block ends."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="little board", daemon=True)
-    thread.start()
 
-    async def start() -> web.AppRunner:
+    async def start() -> tuple[web.AppRunner, str]:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", board.handle)
         runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return runner
+        return runner, "http://{}:{}".format(*runner.addresses[0][:2])
 
-    try:
-        runner = asyncio.run_coroutine_threadsafe(start(), loop).result(timeout=600)
-        board.url = "http://{}:{}".format(*runner.addresses[0][:2])
-        try:
-            yield board
-        finally:
-            asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(timeout=600)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=600)
-        loop.close()
+    with served(start()) as board.url:
+        yield board
 
 
 @dataclasses.dataclass

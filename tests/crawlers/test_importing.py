@@ -10,7 +10,6 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from crawlers.importing import ImportSettings, ImportSummary, check_outcome, tak
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
 from dataset.errors import CrawlError, EmptyStageError, SchemaError, StoreError, UsageError
-from dataset.faces import FaceSettings, crop_shards
+from dataset.faces import FaceSettings
 from dataset.importers.danbooru import look_through, read_dump
 from dataset.importers.files import open_files
 from dataset.importers.folder import look_at, read_collection
@@ -35,7 +34,7 @@ from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from tests.crawlers.conftest import REPOSITORY, MakePost
 from tests.crawlers.tiny import tiny_picture
-from tests.dataset.home import png, portrait, scenery
+from tests.dataset.home import cropped, png, portrait, scenery
 
 GENERAL = ImportSettings(name="mine", kind="folder", rating="general")
 
@@ -397,8 +396,7 @@ def test_cropped_sets_and_whole_pictures_live_in_one_home(mine: Set) -> None:
 
     def crops() -> dict[str, tuple[int, int]]:
         mine.posts()
-        with ThreadPoolExecutor(1) as executor:
-            crop_shards(mine.store, FaceSettings(), executor)
+        cropped(mine.store)
         rows = read_table(mine.store, "faces.parquet", declared=FACES).to_pylist()
         assert {row["drop_reason"] for row in rows} == {None}
         return {row["board"]: (row["w"], row["side"]) for row in rows}
@@ -421,8 +419,7 @@ def test_a_picture_without_a_face_is_one_if_its_set_is_cropped(mine: Set) -> Non
     (mine.path / "a.png").write_bytes(png(noisy))
     mine.take(cropped=True)
     mine.posts()
-    with ThreadPoolExecutor(1) as executor:
-        made = crop_shards(mine.store, FaceSettings(min_sharpness=0.0), executor)
+    made = cropped(mine.store, FaceSettings(min_sharpness=0.0))
     assert (made.kept, made.pictures_without_face) == (1, 0)
 
 
@@ -499,42 +496,35 @@ def test_a_full_disk_ends_the_import_and_the_next_one_resumes(
     assert len(mine.posts()) == len(mine.store.files("blobs")) == 10
 
 
-KILLED_AFTER = (1, 90, 200)
 PICTURES = 500
 
 
-@pytest.mark.slow
-def test_a_killed_import_resumes_where_it_stopped(tmp_path: Path) -> None:
-    killed, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
-    killed.add(*range(1, PICTURES + 1))
-    midway = 0
-    for kept in KILLED_AFTER:
-        child = start_import(killed)
-        wait_until_kept(killed, kept, child)
-        child.send_signal(signal.SIGKILL)
-        midway += child.wait() == -signal.SIGKILL
-    made = killed.take()
-    assert midway >= 1
-    assert made.known >= KILLED_AFTER[midway - 1]
-    assert made.kept + made.known == PICTURES
-    undisturbed.path = killed.path
+@pytest.mark.parametrize(
+    ("sent", "kept", "code"),
+    [
+        (signal.SIGINT, 1, 130),
+        pytest.param(signal.SIGKILL, 90, -signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_an_import_that_was_interrupted_or_killed_resumes_where_it_stopped(
+    tmp_path: Path, *, sent: signal.Signals, kept: int, code: int
+) -> None:
+    stopped, undisturbed = Set(tmp_path), Set(subfolder(tmp_path, "undisturbed"))
+    stopped.add(*range(1, PICTURES + 1))
+    child = start_import(stopped)
+    wait_until_kept(stopped, kept, child)
+    child.send_signal(sent)
+    assert child.wait(600) == code
+    with Ledger.of(stopped.store) as ledger:
+        known = ledger.count("mine")["kept"]
+    assert kept <= known < PICTURES
+    made = stopped.take()
+    assert (made.kept, made.known) == (PICTURES - known, known)
+    undisturbed.path = stopped.path
     undisturbed.take()
-    assert killed.everything() == undisturbed.everything()
-    found = audit(killed.store, hashed=PICTURES)
+    assert stopped.everything() == undisturbed.everything()
+    found = audit(stopped.store, hashed=PICTURES)
     assert (found.orphans, found.temporary, found.missing, found.wrong_sha256) == ((), (), (), ())
-
-
-def test_an_import_ends_soon_on_ctrl_c_and_resumes(mine: Set) -> None:
-    mine.add(*range(1, PICTURES + 1))
-    child = start_import(mine)
-    wait_until_kept(mine, 1, child)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(600) == 130
-    with Ledger.of(mine.store) as ledger:
-        kept = ledger.count("mine")["kept"]
-    assert 1 <= kept < PICTURES
-    made = mine.take()
-    assert (made.kept, made.known) == (PICTURES - kept, kept)
 
 
 def subfolder(folder: Path, name: str) -> Path:
@@ -575,8 +565,7 @@ def test_real_faces_come_through_to_crops(tmp_path: Path, real_data: Path) -> No
     assert all(len(row["tags_general"]) == 2 for row in rows)
     assert rows_of(rows, "blonde_hair") > 5
     assert rows_of(rows, "blue_eyes") > 5
-    with ThreadPoolExecutor(2) as executor:
-        faces = crop_shards(mine.store, FaceSettings(), executor)
+    faces = cropped(mine.store)
     assert faces.rows == 200
     assert faces.kept > 180
     assert mine.take(source, name="faces", cropped=True, limit=200).known == 200

@@ -18,7 +18,7 @@ from crawlers.sites import load_sites
 from dataset.errors import CrawlError
 from dataset.store import Store
 from tests.crawlers.conftest import reasons_of, rows_of, states_of
-from tests.crawlers.little_board import Crawler, LittleBoard, serving
+from tests.crawlers.little_board import Crawler, LittleBoard, on, serving
 
 IN_FLIGHT_S = 0.1  # what was on its way when the board sent Retry-After
 
@@ -60,11 +60,7 @@ def test_retry_after_delays_api_and_media_requests_alike(tmp_path: Path) -> None
 def test_a_long_retry_after_ends_the_crawl_and_the_next_one_sends_nothing(
     tmp_path: Path, where: str
 ) -> None:
-    def throttle(request: web.Request) -> web.StreamResponse | None:
-        if request.path == where:
-            return web.Response(status=429, headers={"Retry-After": "900"})
-        return None
-
+    throttle = on(where, status=429, headers={"Retry-After": "900"})
     with serving(LittleBoard(answer=throttle)) as board:
         crawl = Crawler(tmp_path, url=board.url)
         first = crawl.run()
@@ -130,10 +126,7 @@ def test_the_retry_after_of_another_sites_host_does_not_delay_a_site() -> None:
 
 
 def test_a_host_that_stays_down_ends_the_crawl_and_posts_stay_pending(tmp_path: Path) -> None:
-    def down(request: web.Request) -> web.StreamResponse | None:
-        return web.Response(status=500) if request.path.startswith("/media") else None
-
-    with serving(LittleBoard(count=30, answer=down)) as board:
+    with serving(LittleBoard(count=30, answer=on("/media", status=500))) as board:
         crawl = Crawler(tmp_path, url=board.url)
         settings = {"BREAKER_OPEN_S": 0.2, "BREAKER_OPENINGS": 2, "BREAKER_FAILURES": 5}
         done = crawl.scrapy(**settings)
@@ -194,11 +187,7 @@ def test_each_status_has_its_words_and_is_retried_or_not(
 def test_the_api_is_retried_after_what_passes_only(
     tmp_path: Path, status: int, attempts: int
 ) -> None:
-    def answer(request: web.Request) -> web.StreamResponse | None:
-        if request.path == "/danbooru/posts.json":
-            return web.json_response({"message": "No, really."}, status=status)
-        return None
-
+    answer = on("/danbooru/posts.json", text='{"message": "No, really."}', status=status)
     with serving(LittleBoard(answer=answer)) as board:
         done = Crawler(tmp_path, url=board.url).scrapy(RETRY_TIMES=1)
     assert board.paths.count("/danbooru/posts.json") == attempts
@@ -245,14 +234,8 @@ def test_every_real_board_of_the_registry_wants_a_contact(monkeypatch: pytest.Mo
 
 
 def test_a_picture_that_robots_txt_disallows_is_refused_and_not_requested(tmp_path: Path) -> None:
-    def robots(request: web.Request) -> web.StreamResponse | None:
-        if request.path == "/robots.txt":
-            return web.Response(
-                text="User-agent: *\nAllow: /\nUser-agent: omokage\nDisallow: /media/2\n"
-            )
-        return None
-
-    with serving(LittleBoard(answer=robots)) as board:
+    text = "User-agent: *\nAllow: /\nUser-agent: omokage\nDisallow: /media/2\n"
+    with serving(LittleBoard(answer=on("/robots.txt", text=text))) as board:
         crawl = Crawler(tmp_path, url=board.url)
         done = crawl.run()
     assert done.code == 0, done.err
@@ -262,11 +245,7 @@ def test_a_picture_that_robots_txt_disallows_is_refused_and_not_requested(tmp_pa
 
 
 def test_a_crawl_delay_beyond_our_own_interval_is_heeded(tmp_path: Path) -> None:
-    def robots(request: web.Request) -> web.StreamResponse | None:
-        if request.path == "/robots.txt":
-            return web.Response(text="User-agent: *\nCrawl-delay: 0.6\n")
-        return None
-
+    robots = on("/robots.txt", text="User-agent: *\nCrawl-delay: 0.6\n")
     with serving(LittleBoard(count=3, answer=robots)) as board:
         done = Crawler(tmp_path, url=board.url).run()
     assert done.code == 0, done.err
@@ -277,11 +256,7 @@ def test_a_crawl_delay_beyond_our_own_interval_is_heeded(tmp_path: Path) -> None
 
 
 def test_a_crawl_delay_of_an_hour_ends_the_crawl_with_its_reason(tmp_path: Path) -> None:
-    def robots(request: web.Request) -> web.StreamResponse | None:
-        if request.path == "/robots.txt":
-            return web.Response(text="User-agent: *\nCrawl-delay: 3600\n")
-        return None
-
+    robots = on("/robots.txt", text="User-agent: *\nCrawl-delay: 3600\n")
     with serving(LittleBoard(answer=robots)) as board:
         done = Crawler(tmp_path, url=board.url).run()
     assert done.code == 6

@@ -52,7 +52,7 @@ def test_a_configuration_adds_to_the_excluded_tags(make_post: MakePost) -> None:
 
 def test_a_takedown_covers_md5_post_and_artist(make_post: MakePost) -> None:
     lines = [
-        "# asked for by mail",
+        "# requested by mail",
         f"md5 {5:032X}",
         "post demo/6  # the owner",
         "artist Some One",

@@ -171,7 +171,7 @@ def test_a_picture_on_three_boards_is_one_blob_and_three_rows_and_is_taken_down_
         assert len(store.files("blobs")) == 2
 
         # The post that the owner names is one that this home has never seen kept.
-        store.write_bytes("takedown.txt", b"post demo_gelbooru/1  # asked for by mail\n")
+        store.write_bytes("takedown.txt", b"post demo_gelbooru/1  # requested by mail\n")
         left = posts_of(crawl, *sites)
         assert {row["post_id"] for row in left} == {2}
         assert not store.exists(blob_path(first["sha256"], first["ext"]))

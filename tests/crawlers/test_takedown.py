@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,15 @@ from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
 from dataset.errors import StoreError
-from dataset.faces import FaceSettings, crop_shards
 from dataset.labels import LabelSettings, choose_labels
-from dataset.manifest import build_manifest, read_split
+from dataset.manifest import build_manifest
 from dataset.media import check_media
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store, blob_path
 from demo.collection import md5_of
 from demo.painter import draw
 from tests.crawlers.conftest import MakePost
-from tests.dataset.home import png, portrait, portrait_tags
+from tests.dataset.home import cropped, png, portrait, portrait_tags, rows_of
 
 SITES = ["demo", "demo_moebooru"]
 COUNT = 8
@@ -72,16 +70,10 @@ class Crawled:
     def build(self) -> set[tuple[str, int]]:
         """Builds posts, faces, labels and manifest; returns the posts that the manifest is of."""
         export_posts(self.store, SITES)
-        with ThreadPoolExecutor(1) as executor:
-            crop_shards(self.store, FaceSettings(), executor)
+        cropped(self.store)
         choose_labels(self.store, LabelSettings())
         made = build_manifest(self.store, eval_frac=0.4)
-        rows = [
-            row
-            for split in ("train", "eval")
-            for row in read_split(self.store, made, split).to_pylist()
-        ]
-        return {(row["board"], row["post_id"]) for row in rows}
+        return {(row["board"], row["post_id"]) for row in rows_of(self.store, made)}
 
     def traces_of(self, blob: str) -> list[str]:
         """Every file and row that still has to do with a blob."""
@@ -175,8 +167,7 @@ def test_the_same_drawing_in_other_files_on_three_boards_gives_one_face(
     crawled.keep(4, png(another.image.convert("RGB")), tags=another.tags)
     made = export_posts(crawled.store, SITES)
     assert (made.rows, made.kept, len(crawled.store.files("blobs"))) == (4, 4, 4)
-    with ThreadPoolExecutor(1) as executor:
-        crop_shards(crawled.store, FaceSettings(), executor)
+    cropped(crawled.store)
     faces = read_table(crawled.store, "faces.parquet", declared=FACES).to_pylist()
     reasons = {(row["board"], row["post_id"]): row["drop_reason"] for row in faces}
     assert reasons == {

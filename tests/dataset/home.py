@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from dataset.faces import FaceSettings, FacesTable, crop_shards
+from dataset.manifest import SPLITS, Manifest, read_split
 from dataset.schemas import POSTS, write_table
 from dataset.store import Store, blob_path
 
@@ -60,6 +63,18 @@ class Home:
         """Writes posts.parquet."""
         table = pa.Table.from_pylist(list(self.rows if rows is None else rows), schema=POSTS)
         write_table(self.store, "posts.parquet", table, declared=POSTS)
+
+
+def cropped(store: Store, settings: FaceSettings | None = None, *, threads: int = 2) -> FacesTable:
+    """Crops the faces of a home."""
+    with ThreadPoolExecutor(threads) as executor:
+        return crop_shards(store, settings or FaceSettings(), executor)
+
+
+def rows_of(store: Store, made: Manifest) -> list[dict[str, Any]]:
+    """The rows of a manifest, those of train first."""
+    splits = (read_split(store, made, split) for split in SPLITS)
+    return [row for table in splits for row in table.to_pylist()]
 
 
 def png(picture: Image.Image) -> bytes:

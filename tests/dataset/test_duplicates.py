@@ -3,7 +3,6 @@
 import io
 import tracemalloc
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +24,9 @@ from dataset.duplicates import (
     repeats,
     thumb_distance,
 )
-from dataset.faces import crop_shards
 from dataset.merging import overlap
 from dataset.schemas import FACES, read_table
-from tests.dataset.home import Home, png, portrait
+from tests.dataset.home import Home, cropped, png, portrait
 from tests.hypothesis_profiles import examples
 
 hash_lists = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=6).flatmap(
@@ -145,8 +143,7 @@ def jpeg(picture: Image.Image, scale: float) -> bytes:
 
 def dropped_as(home: Home, made_settings: FaceSettings) -> dict[str, list[str | None]]:
     """The drop_reasons of each blob's faces."""
-    with ThreadPoolExecutor(2) as executor:
-        made = crop_shards(home.store, made_settings, executor)
+    made = cropped(home.store, made_settings)
     found: dict[str, list[str | None]] = {}
     for row in read_table(home.store, made.path, declared=FACES).to_pylist():
         found.setdefault(row["sha256"], []).append(row["drop_reason"])
@@ -203,6 +200,5 @@ def test_few_of_the_real_faces_are_merged(real_data: Path, home: Home) -> None:
         for name in names:
             home.add(archive.read(name))
     home.write()
-    with ThreadPoolExecutor(2) as executor:
-        made = crop_shards(home.store, FaceSettings(cropped=True), executor)
+    made = cropped(home.store, FaceSettings(cropped=True))
     assert made.dropped.get("near_duplicate", 0) <= 0.01 * len(names)

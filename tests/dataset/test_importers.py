@@ -103,21 +103,14 @@ def faults(records: Sequence[Read]) -> list[str]:
 
 
 def test_both_shapes_of_a_dump_give_the_same_entry(made: Made) -> None:
-    nested, flat = (
-        entries(made.dump(made.lines("old.json", NESTED))),
-        entries(made.dump(made.lines("new.json", FLAT))),
-    )
-    for entry in (*nested, *flat):
-        assert (entry.post_id, entry.md5, entry.ext, entry.rating) == (
-            1234567,
-            MD5,
-            "jpg",
-            "general",
-        )
+    for shape, created_at in (
+        (NESTED, "2017-11-25 08:15:55.850540+00:00"),
+        (FLAT, "2025-09-15 23:27:31.639000+00:00"),
+    ):
+        (entry,) = entries(made.dump(made.lines("a.json", shape)))
+        found = (entry.post_id, entry.md5, entry.ext, entry.rating, str(entry.created_at))
+        assert found == (1234567, MD5, "jpg", "general", created_at)
         assert entry.tags == KINDS
-        assert entry.created_at is not None
-    assert str(nested[0].created_at) == "2017-11-25 08:15:55.850540+00:00"
-    assert str(flat[0].created_at) == "2025-09-15 23:27:31.639000+00:00"
 
 
 def test_without_kinds_all_tags_are_general(made: Made) -> None:
@@ -253,9 +246,7 @@ def test_a_cut_off_archive_keeps_what_came_before_and_the_next_file(made: Made) 
 def test_an_array_as_the_api_answers_is_read_too(made: Made) -> None:
     path = made.file("posts.json", json.dumps([FLAT, 7], indent=1))
     read_in = made.dump(path)
-    assert faults(read_in) == [
-        "posts.json, record 2:  is 7, a JSON object wanted".replace(":  ", ": ")
-    ]
+    assert faults(read_in) == ["posts.json, record 2: is 7, a JSON object wanted"]
     assert len(read_in) == 2
 
 
@@ -520,12 +511,7 @@ def test_any_json_value_is_an_entry_or_a_bad_field(value: Any) -> None:
         json.dumps(bad.at(HERE).as_json()).encode()
         return
     assert entry.rating in (None, "general", "sensitive", "questionable", "explicit")
-    assert all(
-        letter < "\ud800" or letter > "\udfff"
-        for tags in entry.tags.values()
-        for tag in tags
-        for letter in tag
-    )
+    "".join(tag for tags in entry.tags.values() for tag in tags).encode()  # no half surrogate
 
 
 class NoFiles:

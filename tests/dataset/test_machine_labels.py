@@ -7,9 +7,10 @@ import pytest
 
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.labels import LabelSettings, choose_labels
-from dataset.manifest import Manifest, build_manifest, load_manifest, read_split
+from dataset.manifest import Manifest, build_manifest, load_manifest
 from dataset.schemas import FACES, MACHINE_LABELS_PATH, machine_labels_schema, write_table
 from tests.dataset.home import Home, png, scenery
+from tests.dataset.home import rows_of as home_rows
 from tests.dataset.test_labels import face, write_faces
 
 TAGGED, BARE = 12, 6
@@ -51,8 +52,7 @@ def build(home: Home, **options: Any) -> Manifest:
 
 
 def rows_of(home: Home, made: Manifest) -> dict[str, dict[str, Any]]:
-    splits = [read_split(home.store, made, split).to_pylist() for split in ("train", "eval")]
-    return {one["face_id"]: one for rows in splits for one in rows}
+    return {one["face_id"]: one for one in home_rows(home.store, made)}
 
 
 def test_untagged_faces_are_left_out(mixed: Home) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -20,14 +20,13 @@ from PIL import Image
 
 from dataset.decode import decode
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, StoreError
-from dataset.faces import FaceSettings, crop_shards
 from dataset.geometry import resized
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import Manifest, build_manifest, load_manifest, read_split, split_of
 from dataset.packed import pack
 from dataset.schemas import FACES, POSTS, read_table, write_table
 from dataset.store import Store
-from tests.dataset.home import Home, png, portrait, portrait_tags
+from tests.dataset.home import Home, cropped, png, portrait, portrait_tags, rows_of
 
 COUNT = 14
 
@@ -39,8 +38,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for seed in range(COUNT):
         home.add(png(portrait(seed)), tags=portrait_tags(seed))
     home.write()
-    with ThreadPoolExecutor(1) as executor:
-        crop_shards(home.store, FaceSettings(), executor)
+    cropped(home.store)
     choose_labels(home.store, LabelSettings())
     return home
 
@@ -58,11 +56,7 @@ def build(home: Home) -> Manifest:
 def test_rows_bear_the_labels_of_their_post(ready: Home) -> None:
     made = build(ready)
     truth = {row["sha256"]: row["tags_general"] for row in ready.rows}
-    rows = [
-        row
-        for split in ("train", "eval")
-        for row in read_split(ready.store, made, split).to_pylist()
-    ]
+    rows = rows_of(ready.store, made)
     assert len(rows) == made.train_rows + made.eval_rows == COUNT
     assert made.crop_px == 128
     for row in rows:
@@ -87,8 +81,7 @@ def test_digest_does_not_depend_on_when_and_where(ready: Home, tmp_path: Path) -
     ]
     ready.write(later[::-1])
     shutil.copytree(ready.store.root, tmp_path / "elsewhere")
-    with ThreadPoolExecutor(3) as executor:
-        crop_shards(ready.store, FaceSettings(), executor)
+    cropped(ready.store, threads=3)
     assert build(ready) == first
     assert build(Home(Store(str(tmp_path / "elsewhere")))) == first
 
@@ -380,11 +373,7 @@ def test_dropped_faces_stand_in_no_split(ready: Home) -> None:
     table = pa.Table.from_pylist([*dropped, *(row for row in faces if faces.index(row) % 7)], FACES)
     write_table(ready.store, "faces.parquet", table, declared=FACES)
     made = build(ready)
-    ids = [
-        face_id
-        for split in ("train", "eval")
-        for face_id in read_split(ready.store, made, split)["face_id"].to_pylist()
-    ]
+    ids = [row["face_id"] for row in rows_of(ready.store, made)]
     assert len(ids) == COUNT - len(dropped)
     assert not set(ids) & {row["face_id"] for row in dropped}
 
@@ -408,8 +397,7 @@ def test_all_stages_work_on_an_object_store(tmp_path: Path) -> None:
         home.add(png(portrait(seed)), tags=portrait_tags(seed))
     home.write()
     for reused in (0, 16):
-        with ThreadPoolExecutor(1) as executor:
-            assert crop_shards(home.store, FaceSettings(), executor).shards_reused == reused
+        assert cropped(home.store).shards_reused == reused
     choose_labels(home.store, LabelSettings())
     made = build(home)
     assert load_manifest(home.store, None) == made

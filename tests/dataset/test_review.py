@@ -1,7 +1,6 @@
 """Sheets show the oddest faces first; what is rejected there is dropped by the next build."""
 
 import csv
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 from dataset.cropping import FaceSettings
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, UsageError
-from dataset.faces import FacesTable, crop_shards
+from dataset.faces import FacesTable
 from dataset.policy import read_rejects
 from dataset.review import (
     HEAD,
@@ -23,15 +22,14 @@ from dataset.review import (
 )
 from dataset.schemas import FACES, read_table
 from dataset.store import Store
-from tests.dataset.home import Home, png, portrait, scenery
+from tests.dataset.home import Home, cropped, png, portrait, scenery
 
 SETTINGS = FaceSettings(cropped=True, min_sharpness=0)
 COUNT = 100
 
 
 def build(home: Home) -> FacesTable:
-    with ThreadPoolExecutor(2) as executor:
-        return crop_shards(home.store, SETTINGS, executor)
+    return cropped(home.store, SETTINGS)
 
 
 @pytest.fixture

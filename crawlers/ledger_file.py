@@ -1,0 +1,314 @@
+"""The SQLite file of the ledger: its tables, their versions, transactions, locks and errors.
+
+What the tables say of posts and boards is in `crawlers.ledger`.
+"""
+
+import contextlib
+import datetime as dt
+import fcntl
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from crawlers.cursor import Cursor
+from dataset.errors import CrawlError, StoreError
+from dataset.store import Store
+
+FILE = "ledger.sqlite"
+VERSION = 2
+LOCK_TIMEOUT_S = 30.0
+FREE_BYTES = 2**20  # with less the disk counts as full
+
+_TABLES = """
+CREATE TABLE schema_version (version INTEGER NOT NULL);
+CREATE TABLE boards (
+    board TEXT NOT NULL,
+    identity TEXT NOT NULL,            -- family@host: another board may not take the name over
+    PRIMARY KEY (board, identity)
+) WITHOUT ROWID;
+CREATE TABLE windows (
+    board TEXT NOT NULL,
+    query TEXT NOT NULL,
+    low INTEGER,
+    high INTEGER,
+    bottomed INTEGER NOT NULL,
+    moved_at TEXT NOT NULL,
+    PRIMARY KEY (board, query)
+) WITHOUT ROWID;
+CREATE TABLE posts (
+    board TEXT NOT NULL,
+    post_id INTEGER NOT NULL,
+    query TEXT NOT NULL,               -- the search that brought it last
+    state TEXT NOT NULL CHECK (state IN ('pending', 'kept', 'refused')),
+    reason TEXT,                       -- why it was refused, or why it still waits
+    attempts INTEGER NOT NULL DEFAULT 0,
+    md5 TEXT,
+    sha256 TEXT,                       -- the blob and what it is; if kept, or kept before its
+    ext TEXT,                          -- record changed and it became pending again
+    width INTEGER,
+    height INTEGER,
+    size_bytes INTEGER,
+    record TEXT NOT NULL,              -- the post as JSON
+    noted_at TEXT NOT NULL,
+    settled_at TEXT,
+    revisits INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (board, post_id)
+);
+CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
+CREATE INDEX posts_by_md5 ON posts (md5);
+CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
+CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pending', 'flagged');
+"""
+# Apart from the others, so that a ledger that is older than this table gets it too.
+_WAITS_TABLE = """
+CREATE TABLE IF NOT EXISTS waits (
+    host TEXT PRIMARY KEY,
+    not_before TEXT NOT NULL,          -- UTC; no request to the host before it
+    asked_s REAL NOT NULL              -- what its Retry-After said
+) WITHOUT ROWID
+"""
+
+
+class LedgerFile:
+    """The open file; a context manager. Use it from one thread.
+
+    A file of an earlier version is brought up to this one as it is opened. Raises StoreError,
+    naming the file, if it cannot be opened or is of another version.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], dt.datetime] | None = None) -> None:
+        self.path = path
+        self._clock = clock or _utc
+        self._locks: list[IO[str]] = []
+        try:
+            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
+            # the posts would be pending again.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._unusable(error) from error
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        """Opens, or makes, the ledger of a home."""
+        store.make_folder("")
+        return cls(store.local(FILE))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; a crawl that only ends without this loses nothing."""
+        self._db.close()
+        for file in self._locks:
+            file.close()
+        self._locks.clear()
+
+    def lock(self, board: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
+        """Makes this the only crawl of a board until the ledger is closed or the process ends.
+
+        A crawl whose parent was killed needs a moment to end; it is waited for. Raises CrawlError
+        if another is still at work after `timeout_s`.
+        """
+        until = time.monotonic() + timeout_s
+        files = [(self._lock_path(), fcntl.LOCK_SH), (self._lock_path(board), fcntl.LOCK_EX)]
+        for path, kind in files:
+            while (file := _locked(path, kind)) is None:
+                if time.monotonic() >= until:
+                    raise CrawlError(
+                        f"another crawl of {board} is at work on {self.path}; wait for it or end it"
+                    )
+                time.sleep(0.1)
+            self._locks.append(file)
+
+    @contextlib.contextmanager
+    def no_crawl(self) -> Iterator[bool]:
+        """Keeps crawls from starting during the block; yields False if one is at work already."""
+        file = _locked(self._lock_path(), fcntl.LOCK_EX)
+        try:
+            yield file is not None
+        finally:
+            if file is not None:
+                file.close()
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            if not self._one("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"):
+                for statement in _TABLES.split(";\n"):
+                    self._do(statement)
+                self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
+            self._do(_WAITS_TABLE)
+            row = self._one("SELECT version FROM schema_version")
+            if row is not None and migrate(self._db, row[0]) != row[0]:
+                row = self._one("SELECT version FROM schema_version")
+        if row is None or row[0] != VERSION:
+            found = row[0] if row else "none"
+            raise StoreError(
+                f"{self.path} is a ledger of version {found}, {VERSION} wanted; crawl into another "
+                "home, or use the release of Omokage that wrote it"
+            )
+
+    def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._do(query, values).fetchone()
+        return row
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._do(query, values).fetchall()
+
+    def _do(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.Error as error:  # the disk is full, or another crawl holds the file
+            raise StoreError(f"{self.path}: {self._why(error)}") from error
+
+    def _unusable(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self.path} cannot be used as the ledger: {self._why(error)}")
+
+    def _why(self, error: sqlite3.Error) -> str:
+        """Returns what is wrong and what to do; a full disk also shows as a failed map or write."""
+        name = getattr(error, "sqlite_errorname", "")
+        is_full = shutil.disk_usage(self.path.parent).free < FREE_BYTES
+        if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full):
+            return "the disk is full; free some space and run the same command again"
+        return f"{error}; run the same command again later"
+
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="milliseconds")
+
+    def _lock_path(self, board: str = "") -> Path:
+        return self.path.with_name(f"{self.path.stem}.{board}.lock" if board else f"{FILE}.lock")
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All statements of a `with` block, or none."""
+        self._do("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._do("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _locked(path: Path, kind: int) -> IO[str] | None:
+    """Opens and locks a file; None if another holds it."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _utc() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+# Version 1 took two addresses of one board for two boards.
+_ONE_BOARD = {
+    "danbooru@safebooru.donmai.us": "danbooru",
+    "danbooru@danbooru.donmai.us": "danbooru",
+}
+
+
+def migrate(db: sqlite3.Connection, version: int) -> int:
+    """Changes the tables of a ledger of `version` step by step; returns the version they are now.
+
+    A version that is not known is left as it is.
+    """
+    if version == 1:
+        _from_1_to_2(db)
+        return 2
+    return version
+
+
+def _from_1_to_2(db: sqlite3.Connection) -> None:
+    """Ledgers are kept by board, not by site, and count how often a post was revisited."""
+    known: dict[str, str] = dict(db.execute("SELECT site, identity FROM sites").fetchall())
+    for statement in (
+        "CREATE TABLE boards (board TEXT NOT NULL, identity TEXT NOT NULL, "
+        "PRIMARY KEY (board, identity)) WITHOUT ROWID",
+        "DROP TABLE sites",
+        "ALTER TABLE windows RENAME COLUMN site TO board",
+        "ALTER TABLE posts RENAME COLUMN site TO board",
+        "ALTER TABLE posts ADD COLUMN revisits INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX posts_to_revisit ON posts (board, settled_at) "
+        "WHERE reason IN ('pending', 'flagged')",
+    ):
+        db.execute(statement)
+    boards = {site: _ONE_BOARD.get(identity, site) for site, identity in known.items()}
+    rows = {(boards[site], identity) for site, identity in known.items()}
+    db.executemany("INSERT INTO boards VALUES (?, ?)", sorted(rows))
+    _join_posts(db, boards)
+    _join_windows(db, boards)
+    db.execute("UPDATE schema_version SET version = 2")
+
+
+def _join_posts(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:
+    """Puts posts under their board; of one seen as two, the one read last stays.
+
+    One that was taken down stays before any other.
+    """
+    for board in sorted(set(boards.values())):
+        names = [site for site, merged in boards.items() if merged == board]
+        if names == [board]:
+            continue
+        among = f"({', '.join('?' * len(names))})"
+        rank = (
+            "({0}.reason IS 'takedown', json_extract({0}.record, '$.fetched_at'), {0}.board)".format
+        )
+        db.execute(
+            f"DELETE FROM posts WHERE board IN {among} AND EXISTS (SELECT 1 FROM posts AS other "  # noqa: S608
+            f"WHERE other.board IN {among} AND other.post_id = posts.post_id "
+            f"AND {rank('other')} > {rank('posts')})",
+            [*names, *names],
+        )
+        db.execute(
+            "UPDATE posts SET board = ?, record = json_set(record, '$.board', ?) "  # noqa: S608
+            f"WHERE board IN {among}",
+            [board, board, *names],
+        )
+
+
+def _join_windows(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:
+    """Puts windows under their board; of two over one search that do not meet, the upper stays.
+
+    What was seen below it is listed once more, and known by then.
+    """
+    rows = db.execute("SELECT board, query, low, high, bottomed, moved_at FROM windows").fetchall()
+    merged: dict[tuple[str, str], tuple[Cursor, str]] = {}
+    for site, query, low, high, bottomed, moved_at in rows:
+        key = (boards.get(site, site), query)
+        cursor = Cursor(low, high, bool(bottomed))
+        if key in merged:
+            other, other_at = merged[key]
+            cursor, moved_at = cursor.merged(other), max(moved_at, other_at)
+        merged[key] = (cursor, moved_at)
+    db.execute("DELETE FROM windows")
+    db.executemany(
+        "INSERT INTO windows VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (board, query, cursor.low, cursor.high, int(cursor.bottomed), moved_at)
+            for (board, query), (cursor, moved_at) in merged.items()
+        ],
+    )
