@@ -13,8 +13,7 @@ from PIL import Image
 
 from assets.evaluation import evaluate
 from assets.reporting import OWNERS, inline, plain_failures
-from assets.resources import ChildProcess, StoreResource
-from assets.resources.tracking import INTERRUPTS
+from assets.resources import INTERRUPTS, ChildProcess, StoreResource
 from dataset.errors import ConfigError, TrainingError
 from dataset.manifest import load_manifest, read_split
 from dataset.store import Store

@@ -12,8 +12,7 @@ from pydantic import Field
 
 from assets.charts import curves_chart
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
-from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.resources.tracking import INTERRUPTS
+from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
 from dataset.manifest import Manifest, load_manifest
 from dataset.store import Store

@@ -25,11 +25,10 @@ from assets.posts import posts_asset
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
-from pipeline.automation.alias_sensor import champion_moved
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
-from pipeline.automation.training_sensor import growth_sensor, guarding_checks
+from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings

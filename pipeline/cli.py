@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from dataset.errors import OmokageError
-from pipeline.board import POSTS
 from pipeline.commands import home_option
+from pipeline.servers import POSTS
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130

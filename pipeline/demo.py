@@ -10,12 +10,6 @@ from typing import Any
 import dagster as dg
 
 from dataset.errors import OmokageError, UsageError
-from pipeline.board import (
-    board_server,
-    board_url,
-    check_same_collection,
-    wait_for_board,
-)
 from pipeline.build import build_defs
 from pipeline.instance import (
     DEMO_TAGS,
@@ -24,8 +18,16 @@ from pipeline.instance import (
     explained_databases,
     prepare_home,
 )
-from pipeline.processes import free_port, interruptible, running
 from pipeline.run_config import DEMO_SITE, demo_run_config
+from pipeline.servers import (
+    board_server,
+    board_url,
+    check_same_collection,
+    free_port,
+    interruptible,
+    running,
+    wait_for_board,
+)
 from pipeline.settings import Settings
 from pipeline.status import champion_lines
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from dataset.errors import ConfigError
 from models.registry.client import SQLITE, lay_out
-from pipeline.board import board_server, board_url, check_same_collection
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
-from pipeline.processes import (
+from pipeline.servers import (
     LOOPBACK,
     Server,
+    board_server,
+    board_url,
     check_port_free,
+    check_same_collection,
     interruptible,
     running,
     wait_until_answering,

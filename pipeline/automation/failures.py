@@ -16,8 +16,8 @@ from assets.resources import StoreResource
 from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets, bare
 from crawlers.sites import Site, load_sites
 from dataset.store import Store
-from pipeline.automation.unfinished import duration
 from pipeline.automation.webhook import post
+from pipeline.instance import duration
 from pipeline.settings import Settings
 
 EVERY_S = 30

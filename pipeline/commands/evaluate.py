@@ -271,7 +271,7 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
         explained_databases,
         prepare_home,
     )
-    from pipeline.processes import interruptible
+    from pipeline.servers import interruptible
 
     store = prepare_home(settings)
     job = build_defs(settings=settings).resolve_job_def("compare")

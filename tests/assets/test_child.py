@@ -117,7 +117,7 @@ def test_an_interrupt_ends_the_child_and_what_it_started(
 import dagster as dg
 from assets.resources import ChildProcess
 from tests.assets.test_child import {script}, asset_running
-from pipeline.processes import interruptible
+from pipeline.servers import interruptible
 with interruptible():
     dg.materialize(
         [asset_running({script}, {str(pids)!r})],

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page
 
-from pipeline.processes import free_port
+from pipeline.servers import free_port
 from tests.chromium import headless_chromium
 from tests.pipeline.conftest import Demo, clean_environment
 from tests.waiting import wait_for

@@ -25,7 +25,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.versions import WEIGHTS, Measuring, Terms
-from pipeline.automation.alias_sensor import champion_moved
+from pipeline.automation.sensors import champion_moved
 from pipeline.cli import cli
 from pipeline.jobs import champion_sheet_job, promote_job, rollback_job
 from pipeline.settings import read_settings

@@ -1,4 +1,4 @@
-"""The sensor that asks for a training when the manifest has grown enough; off until switched on."""
+"""Sensors that start runs: a training on a manifest that has grown, a sheet of a moved champion."""
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
@@ -9,15 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.generator import CURRENT
-from assets.resources import StoreResource
+from assets.resources import StoreResource, TrackingResource
 from dataset.errors import OmokageError
 from dataset.manifest import CURRENT_PATH, SPLITS, Manifest, load_manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from dataset.streams import batches
+from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
+from models.registry.promotion_log import PERSON
 from pipeline.automation.threshold import Threshold, parse_threshold, percent
-from pipeline.automation.unfinished import in_words, unfinished_run
-from pipeline.jobs import train_and_judge
+from pipeline.instance import in_words, unfinished_run
+from pipeline.jobs import champion_sheet_job, train_and_judge
 from pipeline.run_config import automatic_run_config
 from pipeline.settings import Settings
 
@@ -281,3 +283,45 @@ def _face_ids(store: Store, manifest: Manifest) -> pa.Array:
         )
     ]
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+
+LOCK_WAIT_S = 5.0  # a tick has a minute; the next one looks again
+
+
+@dg.sensor(
+    job=champion_sheet_job,
+    minimum_interval_seconds=EVERY_S,
+    # It looks, and writes only what a person's own move has changed already.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Records a move of the alias `champion` that was made by hand in MLflow, puts "
+    "`previous` right, and asks for a fresh sample sheet.",
+)
+def champion_moved(
+    context: dg.SensorEvaluationContext, store: StoreResource, tracking: TrackingResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Asks for one sheet a move; the cursor is the number of the last move that was looked at."""
+    registry = tracking.open()
+    if not registry.database_exists():
+        return dg.SkipReason("there is no registry yet")
+    try:
+        notice(registry, lock_folder(store.open()), patience_s=LOCK_WAIT_S)
+    except PromotionBusyError as busy:
+        return dg.SkipReason(str(busy))
+    moves = champions(registry)
+    if not moves:
+        return dg.SkipReason("there is no champion yet")
+    last, seen = moves[0], int(context.cursor or 0)
+    asked = last.by == PERSON and last.to and last.number > seen
+    if not asked:
+        return dg.SensorResult(
+            skip_reason=dg.SkipReason(
+                f"the last move, {last.number} to version {last.to or '(none)'}, is known"
+            ),
+            cursor=str(last.number),
+        )
+    request = dg.RunRequest(
+        run_key=str(last.number),
+        run_config={"ops": {"draw_sheet": {"config": {"version": last.to}}}},
+        tags={"omokage/move": str(last.number)},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=str(last.number))
