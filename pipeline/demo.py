@@ -3,7 +3,6 @@
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def run_demo(
     check_same_collection(store, pictures)
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
-    here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
+    here = settings.model_copy(update={"sites": (DEMO_SITE,), "board_url": board_url(port)})
     with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import ConfigError
@@ -78,12 +78,12 @@ def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settin
 
     What is set (OMOKAGE_DAGSTER_URL, OMOKAGE_MLFLOW_URL) is how people come here from elsewhere.
     """
-    found = settings
+    here: dict[str, str] = {}
     if settings.dagster_url == DAGSTER_URL:
-        found = replace(found, dagster_url=f"http://{LOOPBACK}:{dagster_port}")
+        here["dagster_url"] = f"http://{LOOPBACK}:{dagster_port}"
     if settings.mlflow_url == MLFLOW_URL:
-        found = replace(found, mlflow_url=f"http://{LOOPBACK}:{mlflow_port}")
-    return found
+        here["mlflow_url"] = f"http://{LOOPBACK}:{mlflow_port}"
+    return settings.model_copy(update=here)
 
 
 @dataclass(frozen=True)
