@@ -1,7 +1,7 @@
 """Puts the code location together: assets for the enabled sites, checks, jobs, resources.
 
 Belongs here: what depends on the settings. Does not belong here: what a stage does (assets/), or
-how (the floor below).
+how (the layers below).
 """
 
 import os
@@ -58,7 +58,7 @@ def build_defs(
     measured = [*crawls, *dataset, generator, evaluation, champion]
     assets = with_freshness(measured, crons, chosen.timezone)
     checks = [*table_checks(), *evaluation_checks()]
-    automatic_config(chosen)  # its faults are told now and not at the first tick
+    automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)
     jobs = [*JOBS, *(schedule.job for schedule in schedules)]
     return dg.Definitions(

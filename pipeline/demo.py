@@ -87,9 +87,9 @@ def failure_text(result: dg.ExecuteInProcessResult) -> str:
 
 def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
     data = event.step_failure_data
-    told = data.user_failure_data.description if data.user_failure_data else None
-    if told:
-        return told
+    words = data.user_failure_data.description if data.user_failure_data else None
+    if words:
+        return words
     error = data.error.cause if data.error and data.error.cause else data.error
     said = error.message.strip() if error else "no message"
     return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."

@@ -87,7 +87,7 @@ def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
     """Gives the pool `gpu` a slot for each GPU, at least one, and returns how many it has now.
 
     A limit that the user has set (`dagster instance concurrency set gpu N`, or in the UI) stands.
-    What was set here before is told from that by a note beside the instance's dagster.yaml.
+    A note beside the instance's dagster.yaml says what was set here before.
     """
     from models.training.devices import gpu_count  # imports torch
 

@@ -54,18 +54,18 @@ def report(
 ) -> str:
     """Tells the webhook of a failed run, writes the report and returns where it lies.
 
-    Told first, so that the report says how that went; it never fails for the webhook's sake.
+    The webhook comes first, so that the report says how that went; no fault of it is raised.
     Raises StoreError if the home cannot be written.
     """
     sites = load_sites(settings.sites_file or None).values()
     hidden = Redaction(sites, settings.webhook, settings.contact).hidden
     failed = redacted(failed_run(instance, run, words), hidden)
-    told = ""
+    delivery = ""
     if settings.webhook:
         sent = message(failed, dagster_url=settings.dagster_url, report=failed.path)
-        told = post(settings.webhook, sent)
+        delivery = post(settings.webhook, sent)
     # Once more as a whole: a name beside a value may tell what the value alone did not.
-    text = hidden(markdown(failed, dagster_url=settings.dagster_url, told=told))
+    text = hidden(markdown(failed, dagster_url=settings.dagster_url, delivery=delivery))
     store.write_bytes(failed.path, text.encode())
     return store.url(failed.path)
 
@@ -172,8 +172,8 @@ def failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str) -> 
     )
 
 
-def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
-    """Returns the report; `told` says how the webhook went, "" without one."""
+def markdown(failed: FailedRun, *, dagster_url: str, delivery: str) -> str:
+    """Returns the report; `delivery` says how the webhook went, "" without one."""
     page = f"{dagster_url}/runs/{failed.run_id}"
     lines = [
         f"# {failed.headline}",
@@ -182,7 +182,7 @@ def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
         f"- job: `{failed.job}`, started by {failed.started_by}",
         f"- ended: {failed.ended:%Y-%m-%d %H:%M:%S} UTC, after {duration(failed.seconds)}",
     ]
-    lines += [f"- webhook: {told}"] if told else []
+    lines += [f"- webhook: {delivery}"] if delivery else []
     lines += ["", "## What failed", ""]
     for step in failed.steps:
         lines += [f"**{step.step}**{f' ({step.kind})' if step.kind else ''}:", ""]
@@ -202,7 +202,7 @@ def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
 
 
 def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, Any]:
-    """Returns what the webhook is told: `text` says it all, the other keys are for programs."""
+    """Returns the webhook's message: `text` says it all, the other keys are for programs."""
     page = f"{dagster_url}/runs/{failed.run_id}"
     said = [step.words for step in failed.steps]
     said += [f"{check.check}: {check.words}" for check in failed.checks if check.blocking]
@@ -264,10 +264,10 @@ def _failed_steps(instance: dg.DagsterInstance, run_id: str) -> Iterator[FailedS
 
 def _failed_step(event: dg.DagsterEvent) -> FailedStep:
     data, step = event.step_failure_data, event.step_key or "a step"
-    told = data.user_failure_data
-    if told is not None and told.description:
-        kind = told.metadata.get("kind")
-        return FailedStep(step, told.description, str(kind.value) if kind else "")
+    failure = data.user_failure_data
+    if failure is not None and failure.description:
+        kind = failure.metadata.get("kind")
+        return FailedStep(step, failure.description, str(kind.value) if kind else "")
     error = data.error.cause if data.error and data.error.cause else data.error
     return FailedStep(step, error.message.strip() if error else "no message")
 

@@ -51,7 +51,7 @@ def test_a_wrong_path_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "pictures", "told"),
+    ("table", "pictures", "message"),
     [
         (None, {}, "no tags.csv"),
         ("name,hair\na.png,red\n", {"a.png": b""}, 'no column "file"; its columns are: name, hair'),
@@ -62,13 +62,18 @@ def test_a_wrong_path_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
     ids=["no table", "no file column", "empty", "missing file", "unreadable"],
 )
 def test_a_faulty_set_is_told_by_file_line_and_column(
-    warm: WarmOmokage, tmp_path: Path, *, table: str | None, pictures: dict[str, bytes], told: str
+    warm: WarmOmokage,
+    tmp_path: Path,
+    *,
+    table: str | None,
+    pictures: dict[str, bytes],
+    message: str,
 ) -> None:
     folder = folder_of(tmp_path / "set", table or "", pictures)
     if table is None:
         (folder / "tags.csv").unlink()
     said = failed(warm, tmp_path / "h", "--pictures", str(folder), code=2)
-    assert told in said
+    assert message in said
 
 
 def test_no_face_anywhere_is_told_with_what_to_try(warm: WarmOmokage, tmp_path: Path) -> None:

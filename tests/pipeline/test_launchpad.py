@@ -28,10 +28,10 @@ FIELDS = [
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_every_field_explains_itself(name: str, field: Any) -> None:
-    told = field.description or ""
-    assert told.endswith("."), told
-    words = set(re.findall(r"[a-z]{3,}", told.lower())) - set(name.split("_"))
-    assert len(words) >= 4, told
+    shown = field.description or ""
+    assert shown.endswith("."), shown
+    words = set(re.findall(r"[a-z]{3,}", shown.lower())) - set(name.split("_"))
+    assert len(words) >= 4, shown
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_a_fixed_list_is_offered_whole(
 
 
 def test_the_presets_that_are_told_are_those_that_there_are() -> None:
-    told = stage_configs()["generator"].model_fields["preset"].description or ""
+    shown = stage_configs()["generator"].model_fields["preset"].description or ""
     families = {name for name in PRESETS if "-" not in name} - {"smoke", "demo"}
-    assert families <= set(re.findall(r"\w+", told))
+    assert families <= set(re.findall(r"\w+", shown))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_demos_configuration_fits_the_whole_chain(defs: dg.Definitions) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "shown"),
     [
         ("faces: {mode: slow}", "faces: mode is 'slow': Input should be 'thorough' or 'fast'"),
         ("faces: {min_side_px: wide}", "faces: min_side_px is 'wide': Input should be a valid int"),
@@ -83,10 +83,10 @@ def test_the_demos_configuration_fits_the_whole_chain(defs: dg.Definitions) -> N
     ],
 )
 def test_a_value_that_no_field_takes_is_told_with_what_it_takes(
-    tmp_path: Path, text: str, told: str
+    tmp_path: Path, text: str, shown: str
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         demo_run_config(cropped=False, config_file=str(path))
-    assert told in str(caught.value)
+    assert shown in str(caught.value)
