@@ -97,13 +97,6 @@ def test_another_collection_does_not_mix_into_a_home(
     assert digests(demo.home) == before
 
 
-def test_an_unknown_configuration_key_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
-    config = tmp_path / "mine.yaml"
-    config.write_text("generator: {presett: smoke}\n")
-    said = failed(warm, tmp_path / "h", "--config", str(config), code=3)
-    assert 'generator: unknown key "presett"; did you mean "preset"?' in said
-
-
 def test_an_unknown_training_setting_is_named(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:

@@ -138,17 +138,6 @@ def test_the_tools_of_sample_draw_with_the_champion(
         assert np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def test_an_unknown_label_is_refused_with_the_nearest_name(
-    demo: Demo, warm: WarmOmokage, tmp_path: Path
-) -> None:
-    options = ["sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png")]
-    ended = warm.run([*options, "--home", str(demo.home)])
-    assert ended.returncode == 2
-    assert 'did you mean "blonde_hair"?' in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "x.png").exists()
-
-
 @pytest.mark.slow
 def test_the_champion_loads_without_this_repository(
     demo: Demo, warm: WarmOmokage, tmp_path: Path

@@ -195,7 +195,7 @@ def test_dagster_has_the_table_and_small_pictures(done: dg.ExecuteInProcessResul
 
 
 def test_again_it_trains_nothing_and_on_more_fakes_it_only_measures(place: Place) -> None:
-    few = {"entrants": {name: ENTRANTS[name] for name in ("small", "nan")}}
+    few: dict[str, Any] = {"entrants": {name: ENTRANTS[name] for name in ("small", "nan")}}
     assert place.compare(**few).success
     before = (place.folder / "report.md").read_text()
     assert place.compare(**few).success

@@ -11,7 +11,6 @@ from assets.faces import FaceConfig
 from assets.machine_labels import MachineLabelConfig
 from dataset.cascade import SEARCHES
 from dataset.cropping import DETECTORS
-from dataset.errors import ConfigError
 from models.presets import PRESETS
 from models.tagger.onnx import LAYOUTS, RANGES
 from pipeline.build import build_defs
@@ -71,22 +70,3 @@ def test_a_job_runs_with_its_defaults(defs: dg.Definitions, job: str) -> None:
 def test_the_demos_configuration_fits_the_whole_chain(defs: dg.Definitions) -> None:
     config = demo_run_config(cropped=False, config_file="")
     assert dg.validate_run_config(defs.resolve_job_def("everything"), config)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("faces: {mode: slow}", "faces: mode is 'slow': Input should be 'thorough' or 'fast'"),
-        ("faces: {min_side_px: wide}", "faces: min_side_px is 'wide': Input should be a valid int"),
-        ("labels: {count: 0}", "labels: count is 0: Input should be greater than or equal to 1"),
-        ("generator: {overrides: {batch: 8}}", "overrides.batch is 8: Input should be a valid str"),
-    ],
-)
-def test_a_value_that_no_field_takes_is_told_with_what_it_takes(
-    tmp_path: Path, text: str, shown: str
-) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        demo_run_config(cropped=False, config_file=str(path))
-    assert shown in str(caught.value)
