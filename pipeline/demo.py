@@ -62,6 +62,11 @@ def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
         result = job.execute_in_process(
             run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
         )
+    check_success(result)
+
+
+def check_success(result: dg.ExecuteInProcessResult) -> None:
+    """Raises what a run that did not succeed means: KeyboardInterrupt, or OmokageError."""
     if any(map(was_interrupted, result.all_events)):
         raise KeyboardInterrupt
     if not result.success:

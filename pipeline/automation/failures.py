@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -224,19 +224,12 @@ def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, An
 
 def redacted(failed: FailedRun, hidden: Any) -> FailedRun:
     """Returns the same with `hidden` (text to text) applied to every word and to the config."""
-    steps = [FailedStep(one.step, hidden(one.words), one.kind) for one in failed.steps]
-    checks = [
-        FailedCheck(one.check, one.asset, hidden(one.words), one.blocking) for one in failed.checks
-    ]
-    return FailedRun(
-        failed.run_id,
-        failed.job,
-        hidden(failed.started_by),
-        ended=failed.ended,
-        seconds=failed.seconds,
+    return replace(
+        failed,
+        started_by=hidden(failed.started_by),
         words=hidden(failed.words),
-        steps=steps,
-        checks=checks,
+        steps=[replace(one, words=hidden(one.words)) for one in failed.steps],
+        checks=[replace(one, words=hidden(one.words)) for one in failed.checks],
         config=_mapped(failed.config, hidden),
     )
 
