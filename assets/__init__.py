@@ -1,1 +1,1 @@
-"""Dagster assets, one module a stage: thin, each calls one function of a lower floor."""
+"""Dagster assets, one module a stage: thin, each calls one function of a lower layer."""

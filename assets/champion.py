@@ -30,8 +30,8 @@ def champion(
 
     Every generator becomes a version. The alias moves only if its distance beats the champion's on
     the same manifest by the same protocol, and labels, recall and memorisation are no worse; an
-    older champion is measured again for that. Asked again about the same generator, what was
-    decided stands.
+    older champion is measured again for that. Materialised again for the same generator,
+    the decision stands.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()

@@ -138,7 +138,7 @@ def curves_chart(store: Store, folder: str) -> dg.MarkdownMetadataValue:
 
 
 def read_ticks(store: Store, folder: str) -> list[dict[str, float]]:
-    """Returns what a training told at each tick, in order; [] if it told nothing."""
+    """Returns the metrics of each tick of a training, in order; [] before the first."""
     path = f"{folder}/{PROGRESS}"
     if not store.exists(path):
         return []
@@ -170,10 +170,12 @@ def _draw_losses(
     title: str,
 ) -> None:
     for name, (words, colour) in curves.items():
-        told = [tick for tick in ticks if name in tick]
-        if told:
-            seen = [tick["images_seen"] / 1000 for tick in told]
-            axes.plot(seen, [tick[name] for tick in told], color=colour, label=words, linewidth=1.3)
+        drawn = [tick for tick in ticks if name in tick]
+        if drawn:
+            seen = [tick["images_seen"] / 1000 for tick in drawn]
+            axes.plot(
+                seen, [tick[name] for tick in drawn], color=colour, label=words, linewidth=1.3
+            )
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("thousands of pictures seen", fontsize=8.5, color=INK)
     axes.tick_params(colors=INK, length=0, labelsize=8)

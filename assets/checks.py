@@ -147,15 +147,17 @@ def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
         "of another size": found.wrong_size,
         "of other bytes than their names say": found.wrong_sha256,
     }
-    told = [f"{len(paths):,} {what}: {_first(paths)}" for what, paths in faults.items() if paths]
+    lines = [f"{len(paths):,} {what}: {_first(paths)}" for what, paths in faults.items() if paths]
     number = f"{found.named:,} blobs are named, {found.hashed:,} were read"
     hint = (
         "Has something else written into blobs/? Remove the damaged files, build posts (it queues "
         "what is gone) and crawl again."
     )
     return dg.AssetCheckResult(
-        passed=not told,
-        description=f"{number}; {'; '.join(told)}. {hint}" if told else f"{number}; all is there.",
+        passed=not lines,
+        description=f"{number}; {'; '.join(lines)}. {hint}"
+        if lines
+        else f"{number}; all is there.",
         metadata={what.replace(" ", "_"): len(paths) for what, paths in faults.items()}
         | {"named": found.named, "hashed": found.hashed},
     )
@@ -255,8 +257,8 @@ def _reasons_in_words(column: pa.ChunkedArray) -> str:
     counts = Counter(column.drop_null().to_pylist()).most_common(3)
     if not counts:
         return ""
-    told = ", ".join(f"{reason} ({count:,})" for reason, count in counts)
-    return f"Most of what was dropped: {told}. "
+    shown = ", ".join(f"{reason} ({count:,})" for reason, count in counts)
+    return f"Most of what was dropped: {shown}. "
 
 
 def _part(what: str, count: int, total: int, *, cause: str, hint: str) -> dg.AssetCheckResult:

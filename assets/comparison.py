@@ -13,8 +13,7 @@ from PIL import Image
 
 from assets.evaluation import evaluate
 from assets.reporting import OWNERS, inline, plain_failures
-from assets.resources import ChildProcess, StoreResource
-from assets.resources.tracking import INTERRUPTS
+from assets.resources import INTERRUPTS, ChildProcess, StoreResource
 from dataset.errors import ConfigError, TrainingError
 from dataset.manifest import load_manifest, read_split
 from dataset.store import Store
@@ -31,7 +30,7 @@ PARENT = "mlflow.parentRunId"  # MLflow shows a run with this tag below the one 
 NOTE = "mlflow.note.content"  # and this one as the run's description
 LABELS_SHEET = "labels.png"
 SIGNALLED = 128  # exit codes from here on are of a child that a signal stopped
-ASKED = ("fakes", "repeats")  # of the protocol; the rest of it has its defaults
+PROTOCOL = ("fakes", "repeats")  # of the protocol; the rest of it has its defaults
 LASTING = (ConfigError.exit_code, TrainingError.exit_code)  # the same settings would end so again
 
 comparison = dg.AssetSpec(
@@ -105,10 +104,10 @@ def carried_out(
     opened = store.open()
     plan = opened.read_json(f"{folder}/{PLAN}")
     out = f"{folder}/entrants/{name}"
-    path, asked = f"{out}/{OUTCOME}", {name: plan[name] for name in ASKED}
+    path, protocol = f"{out}/{OUTCOME}", {name: plan[name] for name in PROTOCOL}
     if opened.exists(path):
         before: dict[str, Any] = opened.read_json(path)
-        if stands(before, **asked) and not plan["measure_again"]:
+        if stands(before, **protocol) and not plan["measure_again"]:
             context.log.info(f"{name} is done: {opened.url(path)}")
             return before
     entrant = plan["entrants"][name]
@@ -129,8 +128,8 @@ def carried_out(
         outcome = _worked(
             context, store, child, tracking=tracking, plan=plan, run_id=run_id, out=out, name=name
         )
-    told = {"preset": entrant["preset"], "own": entrant["own"], "asked": asked}
-    outcome |= {"name": name, "family": entrant["family"], "mlflow_run": run_id, **told}
+    about = {"preset": entrant["preset"], "own": entrant["own"], "asked": protocol}
+    outcome |= {"name": name, "family": entrant["family"], "mlflow_run": run_id, **about}
     opened.write_json(path, outcome)
     return outcome
 
@@ -164,7 +163,7 @@ def _worked(
                 home=store.root,
                 generator=out,
                 manifest=plan["manifest"],
-                protocol={name: plan[name] for name in ASKED},
+                protocol={name: plan[name] for name in PROTOCOL},
             )
             with plain_failures():
                 outcome = measured(opened, out, evaluation)

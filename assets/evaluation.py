@@ -31,7 +31,7 @@ PREVIEWS = {
     "truncation_chart": "truncation_chart",
     "labels_chart": "labels_chart",
 }
-# What can be asked of the protocol, and what the command calls it
+# Options of models.evaluate that belong to the protocol
 OPTIONS = ("extractor", "fakes", "repeats", "seed", "reference_px", "train_rows", "flips", "psis")
 
 
@@ -177,7 +177,7 @@ def numbers_of(made: Mapping[str, Any]) -> dict[str, float]:
         "hair_colour_hits": "hair_colour_hits",
         "hair_colour_hits_of_reals": "real_hair_colour_hits",
     }
-    return {told: made[name] for told, name in names.items() if made.get(name) is not None}
+    return {shown: made[name] for shown, name in names.items() if made.get(name) is not None}
 
 
 def labels_table(made: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
@@ -189,8 +189,8 @@ def labels_table(made: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     lines = ["| label | AP of fakes | AP of reals | flips that show |", "|---|---|---|---|"]
     for name in sorted(scores, key=lambda name: _loss(*scores[name]), reverse=True):
         cells = [*scores[name], flips.get(name)]
-        told = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
-        lines.append(f"| {name} | {' | '.join(told)} |")
+        shown = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
     return dg.MetadataValue.md("\n".join(lines))
 
 
@@ -202,8 +202,8 @@ def _options(protocol: Mapping[str, Any]) -> Iterator[str]:
     for name in OPTIONS:
         if name in protocol:
             value = protocol[name]
-            told = ",".join(f"{one:g}" for one in value) if name == "psis" else str(value)
-            yield f"--{name.replace('_', '-')}={told}"
+            text = ",".join(f"{one:g}" for one in value) if name == "psis" else str(value)
+            yield f"--{name.replace('_', '-')}={text}"
 
 
 def _picture(store: Store, path: str) -> dg.MarkdownMetadataValue:
@@ -243,9 +243,9 @@ def memory_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
     """Judges `memory_ratio` and `copied_frac` of an evaluation."""
     ratio, copied = made["memory_ratio"], made["copied_frac"]
     passed = (ratio is None or ratio >= MIN_MEMORY_RATIO) and copied <= MAX_COPIED_FRAC
-    told = "unknown" if ratio is None else f"{ratio:.2f}"
+    shown = "unknown" if ratio is None else f"{ratio:.2f}"
     number = (
-        f"The fakes' distance to the nearest training face is {told} of the unseen faces' own "
+        f"The fakes' distance to the nearest training face is {shown} of the unseen faces' own "
         f"(limit {MIN_MEMORY_RATIO:g}), and {copied:.1%} lie nearer than nearly all unseen ones "
         f"(limit {MAX_COPIED_FRAC:.0%})"
     )

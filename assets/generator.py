@@ -12,8 +12,7 @@ from pydantic import Field
 
 from assets.charts import curves_chart
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
-from assets.resources import ChildProcess, StoreResource, TrackingResource
-from assets.resources.tracking import INTERRUPTS
+from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
 from dataset.manifest import Manifest, load_manifest
 from dataset.store import Store
@@ -63,8 +62,8 @@ def planned(
 
     grow_kimg 0 trains from scratch. Above it, the current generator is gone on from for so many
     thousand pictures if another manifest taught it, with the same settings and labels; else the
-    plan is a training from scratch, whose reason says what stood against it. Asked again on the
-    manifest that the current generator has grown on, the plan is that generator.
+    plan is a training from scratch, whose reason says what stood against it. On the manifest
+    that the current generator has grown on, the plan is that generator.
     """
     scratch = generator_id(manifest.digest, settings.digest)
     if grow_kimg == 0:
@@ -276,8 +275,8 @@ def _origin(plan: Plan, facts: Mapping[str, Any]) -> dg.MetadataValue:
     """Tells from which generator, and how far into its training, this one went on."""
     if not facts.get("origin"):
         return dg.MetadataValue.text("none")
-    told = {name: facts["origin"][name] for name in ("images_seen", "manifest_digest")}
-    return dg.MetadataValue.json({"generator": plan.origin, **told})
+    known = {name: facts["origin"][name] for name in ("images_seen", "manifest_digest")}
+    return dg.MetadataValue.json({"generator": plan.origin, **known})
 
 
 def _best_snapshot(store: Store, folder: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from models.families import family_of
 from models.presets import preset
-from pipeline.processes import free_port
+from pipeline.servers import free_port
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 PRESETS = ("dcgan64", "omokage")

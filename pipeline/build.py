@@ -1,7 +1,7 @@
 """Puts the code location together: assets for the enabled sites, checks, jobs, resources.
 
 Belongs here: what depends on the settings. Does not belong here: what a stage does (assets/), or
-how (the floor below).
+how (the layers below).
 """
 
 import os
@@ -25,11 +25,10 @@ from assets.posts import posts_asset
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
-from pipeline.automation.alias_sensor import champion_moved
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
-from pipeline.automation.training_sensor import growth_sensor, guarding_checks
+from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
@@ -59,7 +58,7 @@ def build_defs(
     measured = [*crawls, *dataset, generator, evaluation, champion]
     assets = with_freshness(measured, crons, chosen.timezone)
     checks = [*table_checks(), *evaluation_checks()]
-    automatic_config(chosen)  # its faults are told now and not at the first tick
+    automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)
     jobs = [*JOBS, *(schedule.job for schedule in schedules)]
     return dg.Definitions(

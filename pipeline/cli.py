@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from dataset.errors import OmokageError
-from pipeline.board import POSTS
 from pipeline.commands import home_option
+from pipeline.servers import POSTS
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
 INTERRUPTED = 130
 # The modules under pipeline/commands of the other commands, and their names there. Some import
-# Dagster, which takes seconds: each is loaded when it, or the help of all, is asked for.
+# Dagster, which takes seconds: each is loaded when it is called, or for the help of all.
 MODULES = {
     "champions": "promotion:champions_command",
     "compare": "evaluate:compare",

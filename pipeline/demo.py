@@ -3,19 +3,12 @@
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dataset.errors import OmokageError, UsageError
-from pipeline.board import (
-    board_server,
-    board_url,
-    check_same_collection,
-    wait_for_board,
-)
 from pipeline.build import build_defs
 from pipeline.instance import (
     DEMO_TAGS,
@@ -24,8 +17,16 @@ from pipeline.instance import (
     explained_databases,
     prepare_home,
 )
-from pipeline.processes import free_port, interruptible, running
 from pipeline.run_config import DEMO_SITE, demo_run_config
+from pipeline.servers import (
+    board_server,
+    board_url,
+    check_same_collection,
+    free_port,
+    interruptible,
+    running,
+    wait_for_board,
+)
 from pipeline.settings import Settings
 from pipeline.status import champion_lines
 
@@ -45,7 +46,7 @@ def run_demo(
     check_same_collection(store, pictures)
     port = free_port()
     board = board_server(store, pictures=pictures, posts=posts, port=port)
-    here = replace(settings, sites=(DEMO_SITE,), board_url=board_url(port))
+    here = settings.model_copy(update={"sites": (DEMO_SITE,), "board_url": board_url(port)})
     with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
@@ -61,6 +62,11 @@ def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
         result = job.execute_in_process(
             run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
         )
+    check_success(result)
+
+
+def check_success(result: dg.ExecuteInProcessResult) -> None:
+    """Raises what a run that did not succeed means: KeyboardInterrupt, or OmokageError."""
     if any(map(was_interrupted, result.all_events)):
         raise KeyboardInterrupt
     if not result.success:
@@ -86,9 +92,9 @@ def failure_text(result: dg.ExecuteInProcessResult) -> str:
 
 def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
     data = event.step_failure_data
-    told = data.user_failure_data.description if data.user_failure_data else None
-    if told:
-        return told
+    words = data.user_failure_data.description if data.user_failure_data else None
+    if words:
+        return words
     error = data.error.cause if data.error and data.error.cause else data.error
     said = error.message.strip() if error else "no message"
     return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."

@@ -1,11 +1,12 @@
-"""Our Dagster instance: its place under the home, and what a killed demo left behind in it."""
+"""Our Dagster instance: its place under the home, killed demos, and runs that have not ended."""
 
 import contextlib
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -86,7 +87,7 @@ def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
     """Gives the pool `gpu` a slot for each GPU, at least one, and returns how many it has now.
 
     A limit that the user has set (`dagster instance concurrency set gpu N`, or in the UI) stands.
-    What was set here before is told from that by a note beside the instance's dagster.yaml.
+    A note beside the instance's dagster.yaml says what was set here before.
     """
     from models.training.devices import gpu_count  # imports torch
 
@@ -115,3 +116,35 @@ def explained_databases(settings: Settings) -> Iterator[None]:
             f"a database under {settings.local_home} failed ({error.orig}): "
             + (remedy if free_mb < FULL_MB else f"there are {free_mb:,.0f} MB free; try again")
         ) from error
+
+
+UNFINISHED = {
+    dg.DagsterRunStatus.NOT_STARTED: "about to be queued",
+    dg.DagsterRunStatus.QUEUED: "in the queue",
+    dg.DagsterRunStatus.STARTING: "starting",
+    dg.DagsterRunStatus.STARTED: "running",
+    dg.DagsterRunStatus.CANCELING: "being cancelled",
+}
+_UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
+
+
+def unfinished_run(instance: dg.DagsterInstance, jobs: Collection[str]) -> dg.RunRecord | None:
+    """Returns the oldest run of these jobs that has not ended; None if there is none."""
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)), ascending=True)
+    return next((one for one in records if one.dagster_run.job_name in jobs), None)
+
+
+def in_words(record: dg.RunRecord) -> str:
+    """Returns a run with its state, such as `refresh_demo (run 1a2b3c4d, running, 12 minutes)`."""
+    run = record.dagster_run
+    since = record.start_time or record.create_timestamp.timestamp()
+    state = UNFINISHED.get(run.status, run.status.value.lower())
+    return f"{run.job_name} (run {run.run_id[:8]}, {state}, {duration(time.time() - since)})"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in its largest unit that fits, such as `1.5 hours` or `12 seconds`."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0):.0f} seconds"

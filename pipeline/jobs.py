@@ -102,7 +102,7 @@ def plan(
     store: StoreResource,
     tracking: TrackingResource,
 ) -> Iterator[dg.DynamicOutput[dict[str, str]]]:
-    """Checks all that was asked for, and yields a step for each entrant; trains nothing yet."""
+    """Checks the whole configuration and yields a step for each entrant; trains nothing yet."""
     from models.comparison.plan import Budget, planned  # imports torch
 
     with plain_failures():
@@ -184,7 +184,7 @@ def _texts(overrides: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class PromoteConfig(dg.Config):
-    """Which version, and whether the gate is asked."""
+    """Which version, and whether the gate decides."""
 
     version: str = Field(
         default="",
@@ -212,7 +212,7 @@ class SheetConfig(dg.Config):
     version: str = Field(default="", description="Number of a version; empty: the champion's.")
 
 
-def asked_promotion(
+def promotion_by_person(
     context: Any,
     child: ChildProcess,
     store: Store,
@@ -249,7 +249,7 @@ def promote_op(
     """Promotes, and draws the new champion's sheet."""
     opened, registry = store.open(), tracking.open()
     with plain_failures():
-        outcome = asked_promotion(
+        outcome = promotion_by_person(
             context,
             child,
             opened,

@@ -1,10 +1,23 @@
-"""Settings from the environment: read once, checked wholly, and handed on to child processes."""
+"""Settings from the environment: read once, checked wholly, and handed on to child processes.
+
+Pydantic checks them; pydantic-settings would add only the reading of os.environ, one line here.
+"""
 
 import os
 import zoneinfo
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
@@ -19,7 +32,7 @@ BOARD_PORT = 4650
 DAGSTER_URL, MLFLOW_URL = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
 EXECUTORS = ("in_process", "multiprocess")
 
-# Variables of ours that other rooms read by themselves.
+# Variables of ours that other packages read by themselves.
 ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
     "OMOKAGE_EXTRACTOR_WEIGHTS": "weights file of the extractor inception",
@@ -29,26 +42,84 @@ ELSEWHERE = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
+
+def _whole_number(given: str | int) -> int:
+    text = str(given)
+    if text.isdecimal() and 1 <= int(text) <= 256:
+        return int(text)
+    raise ValueError(f'OMOKAGE_WORKERS is "{text}"; a whole number from 1 to 256 wanted')
+
+
+def _names(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = given.split(",") if isinstance(given, str) else given
+    return tuple(filter(None, map(str.strip, names)))
+
+
+def _check_executor(text: str) -> None:
+    if text not in EXECUTORS:
+        raise ConfigError(f'OMOKAGE_EXECUTOR is "{text}"; one of {", ".join(EXECUTORS)} wanted')
+
+
+def _check_timezone(text: str) -> None:
+    if text not in (known := zoneinfo.available_timezones()):
+        hint = nearest(text, known) or "; a name such as Europe/Berlin wanted"
+        raise ConfigError(f'OMOKAGE_TIMEZONE is "{text}", which is no time zone{hint}')
+
+
+def _checked(check: Callable[[str, dict[str, Any]], Any], prefix: str = "") -> AfterValidator:
+    """Calls `check` with a value and the fields before it; pydantic gathers its ConfigErrors."""
+
+    def validate(text: str, info: ValidationInfo) -> str:
+        try:
+            check(text, info.data)
+        except ConfigError as error:
+            raise ValueError(f"{prefix}{error}") from error
+        return text
+
+    return AfterValidator(validate)
+
+
+Address = Annotated[str, AfterValidator(lambda url: url.rstrip("/"))]
+
+
+class Settings(BaseModel):
     """Where things lie and how they run; each field has an environment variable (see VARIABLES)."""
 
-    home: str
-    sites: tuple[str, ...] = ("demo",)
+    model_config = ConfigDict(frozen=True)
+
+    home: Annotated[str, AfterValidator(_absolute)]
+    sites: Annotated[tuple[str, ...], BeforeValidator(_names)] = ("demo",)
     sites_file: str = ""
     board_url: str = f"http://127.0.0.1:{BOARD_PORT}"
     contact: str = ""
-    workers: int = 2
-    compute: str = "processes"
-    executor: str = "in_process"
+    workers: Annotated[int, BeforeValidator(_whole_number)] = os.cpu_count() or 1
+    compute: Annotated[
+        str,
+        _checked(
+            lambda text, before: parse_compute(text, workers=before.get("workers", 1)),
+            "OMOKAGE_COMPUTE: ",
+        ),
+    ] = "processes"
+    executor: Annotated[str, _checked(lambda text, _: _check_executor(text))] = EXECUTORS[0]
     tracking_uri: str = ""
-    dagster_url: str = DAGSTER_URL  # where people open the two UIs: what links point at
-    mlflow_url: str = MLFLOW_URL
-    refresh: str = DEFAULT_REFRESH  # when the schedules of the sites come
-    timezone: str = "UTC"  # of those crons
-    grow: str = DEFAULT_GROW  # from what growth on a training is asked for
-    auto_config: str = ""  # file with the configuration of the runs that nobody starts by hand
-    webhook: str = field(default="", repr=False)  # may hold a secret
+    dagster_url: Address = DAGSTER_URL  # where people open the two UIs: what links point at
+    mlflow_url: Address = ""
+    # When the schedules of the sites come, and the growth that starts a training
+    refresh: Annotated[str, _checked(lambda text, before: refresh_crons(text, before["sites"]))] = (
+        DEFAULT_REFRESH
+    )
+    grow: Annotated[str, _checked(lambda text, _: parse_threshold(text), "OMOKAGE_GROW: ")] = (
+        DEFAULT_GROW
+    )
+    webhook: Annotated[str, _checked(lambda text, _: check_webhook(text), "OMOKAGE_WEBHOOK: ")] = (
+        Field(default="", repr=False)  # may hold a secret
+    )
+    timezone: Annotated[str, _checked(lambda text, _: _check_timezone(text))] = "UTC"
+    # File with the configuration of the runs that nobody starts by hand
+    auto_config: Annotated[str, AfterValidator(_absolute)] = ""
 
     @property
     def local_home(self) -> Path:
@@ -60,24 +131,9 @@ class Settings:
 
         They stand in the Dagster UI, as the configuration of a resource, and it may hold a secret.
         """
-        own = {
-            VARIABLES["home"]: self.home,
-            VARIABLES["sites"]: ",".join(self.sites),
-            VARIABLES["sites_file"]: self.sites_file,
-            VARIABLES["board_url"]: self.board_url,
-            VARIABLES["contact"]: self.contact,
-            VARIABLES["workers"]: str(self.workers),
-            VARIABLES["compute"]: self.compute,
-            VARIABLES["executor"]: self.executor,
-            VARIABLES["tracking_uri"]: self.tracking_uri,
-            VARIABLES["dagster_url"]: self.dagster_url,
-            VARIABLES["mlflow_url"]: self.mlflow_url,
-            VARIABLES["refresh"]: self.refresh,
-            VARIABLES["timezone"]: self.timezone,
-            VARIABLES["grow"]: self.grow,
-            VARIABLES["auto_config"]: self.auto_config,
-        }
-        quiet = {
+        values = {**self.model_dump(exclude={"webhook"}), "sites": ",".join(self.sites)}
+        own = {VARIABLES[field]: str(value) for field, value in values.items() if value}
+        return own | {
             "DAGSTER_HOME": str(self.local_home / "dagster"),
             "DAGSTER_DISABLE_TELEMETRY": "true",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -88,27 +144,10 @@ class Settings:
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
             "MLFLOW_LOGGING_LEVEL": "WARNING",
         }
-        return {name: value for name, value in own.items() if value} | quiet
 
 
-VARIABLES = {
-    "home": "OMOKAGE_HOME",
-    "sites": "OMOKAGE_SITES",
-    "sites_file": "OMOKAGE_SITES_FILE",
-    "board_url": "OMOKAGE_BOARD_URL",
-    "contact": "OMOKAGE_CONTACT",
-    "workers": "OMOKAGE_WORKERS",
-    "compute": "OMOKAGE_COMPUTE",
-    "executor": "OMOKAGE_EXECUTOR",
-    "tracking_uri": "MLFLOW_TRACKING_URI",
-    "dagster_url": "OMOKAGE_DAGSTER_URL",
-    "mlflow_url": "OMOKAGE_MLFLOW_URL",
-    "refresh": "OMOKAGE_REFRESH",
-    "timezone": "OMOKAGE_TIMEZONE",
-    "grow": "OMOKAGE_GROW",
-    "auto_config": "OMOKAGE_AUTO_CONFIG",
-    "webhook": "OMOKAGE_WEBHOOK",
-}
+VARIABLES = {field: f"OMOKAGE_{field.upper()}" for field in Settings.model_fields}
+VARIABLES["tracking_uri"] = "MLFLOW_TRACKING_URI"
 
 
 def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "") -> Settings:
@@ -118,49 +157,20 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     right name), a number that is none, an unknown executor or compute.
     """
     given = os.environ if environment is None else environment
+    values: dict[str, Any] = {
+        field: given[name].strip() for field, name in VARIABLES.items() if given.get(name)
+    }
     faults = _unknown(given)
-    values = {field: given[name].strip() for field, name in VARIABLES.items() if given.get(name)}
-    workers, fault = _workers(values.get("workers"))
-    faults += fault
-    compute, fault = _compute(values.get("compute", "processes"), workers)
-    faults += fault
-    executor = values.get("executor", EXECUTORS[0])
-    if executor not in EXECUTORS:
-        faults.append(f'OMOKAGE_EXECUTOR is "{executor}"; one of {", ".join(EXECUTORS)} wanted')
-    sites = tuple(filter(None, map(str.strip, values.get("sites", "demo").split(","))))
-    faults += _automation(values, sites)
+    try:
+        settings = Settings(**{**values, "home": home or values.get("home", "var")})
+    except ValidationError as error:
+        faults += [str(fault["ctx"]["error"]) for fault in error.errors()]
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
-    where = _absolute(home or values.get("home", "var"))
-    settings = Settings(
-        home=where,
-        sites=sites,
-        sites_file=values.get("sites_file", ""),
-        board_url=values.get("board_url", f"http://127.0.0.1:{BOARD_PORT}"),
-        contact=values.get("contact", ""),
-        workers=workers,
-        compute=compute,
-        executor=executor,
-        tracking_uri=values.get("tracking_uri", ""),
-        dagster_url=values.get("dagster_url", DAGSTER_URL).rstrip("/"),
-        mlflow_url=values.get("mlflow_url", "").rstrip("/"),
-        refresh=values.get("refresh", DEFAULT_REFRESH),
-        timezone=values.get("timezone", "UTC"),
-        grow=values.get("grow", DEFAULT_GROW),
-        auto_config=_absolute(values["auto_config"]) if "auto_config" in values else "",
-        webhook=values.get("webhook", ""),
-    )
-    if not settings.tracking_uri:
-        database = settings.local_home / "mlflow" / "mlflow.db"
-        settings = replace(settings, tracking_uri=f"sqlite:///{database}")
-    if settings.mlflow_url:
-        return settings
-    has_server = settings.tracking_uri.startswith("http")
-    return replace(settings, mlflow_url=settings.tracking_uri if has_server else MLFLOW_URL)
-
-
-def _absolute(home: str) -> str:
-    return home if "://" in home else str(Path(home).expanduser().resolve())
+    database = settings.local_home / "mlflow" / "mlflow.db"
+    tracking = settings.tracking_uri or f"sqlite:///{database}"
+    mlflow = settings.mlflow_url or (tracking if tracking.startswith("http") else MLFLOW_URL)
+    return settings.model_copy(update={"tracking_uri": tracking, "mlflow_url": mlflow})
 
 
 def _unknown(given: Mapping[str, str]) -> list[str]:
@@ -170,41 +180,3 @@ def _unknown(given: Mapping[str, str]) -> list[str]:
         for name in sorted(given)
         if name.startswith("OMOKAGE_") and name not in known
     ]
-
-
-def _workers(text: str | None) -> tuple[int, list[str]]:
-    if text is None:
-        return os.cpu_count() or 1, []
-    if text.isdecimal() and 1 <= int(text) <= 256:
-        return int(text), []
-    return 1, [f'OMOKAGE_WORKERS is "{text}"; a whole number from 1 to 256 wanted']
-
-
-def _compute(text: str, workers: int) -> tuple[str, list[str]]:
-    try:
-        parse_compute(text, workers=workers)
-    except ConfigError as error:
-        return text, [f"OMOKAGE_COMPUTE: {error}"]
-    return text, []
-
-
-def _automation(values: Mapping[str, str], sites: tuple[str, ...]) -> list[str]:
-    faults = []
-    checks = (
-        ("", lambda: refresh_crons(values.get("refresh", ""), sites)),
-        ("OMOKAGE_GROW: ", lambda: parse_threshold(values.get("grow", DEFAULT_GROW))),
-        ("OMOKAGE_WEBHOOK: ", lambda: check_webhook(values.get("webhook", ""))),
-    )
-    for named, check in checks:
-        try:
-            check()
-        except ConfigError as error:
-            faults.append(f"{named}{error}")
-    zone = values.get("timezone", "UTC")
-    if zone not in (known := zoneinfo.available_timezones()):
-        hint = nearest(zone, known) or "; a name such as Europe/Berlin wanted"
-        faults.append(f'OMOKAGE_TIMEZONE is "{zone}", which is no time zone{hint}')
-    return faults
-
-
-assert set(VARIABLES) == {field.name for field in fields(Settings)}

@@ -48,16 +48,16 @@ def _op(step: str) -> str:
 
 def facts(event: DagsterEvent) -> str:
     """Returns the counts of a materialisation as `kept 1,912, dropped 40, digest 0123456789ab`."""
-    told = []
+    parts = []
     for name, value in event.step_materialization_data.materialization.metadata.items():
         shown = value.value
         if name == "digest":
-            told.append(f"digest {str(shown)[:12]}")
+            parts.append(f"digest {str(shown)[:12]}")
         elif name == "reused" and shown:
-            told.append("reused: nothing had changed")
+            parts.append("reused: nothing had changed")
         elif isinstance(value, dg.IntMetadataValue):
-            told.append(f"{name.removeprefix('dagster/').replace('_', ' ')} {shown:,}")
-    return ", ".join(told)
+            parts.append(f"{name.removeprefix('dagster/').replace('_', ' ')} {shown:,}")
+    return ", ".join(parts)
 
 
 def stage_lines(steps: frozenset[str]) -> dg.LoggerDefinition:

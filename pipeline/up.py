@@ -2,17 +2,19 @@
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import ConfigError
 from models.registry.client import SQLITE, lay_out
-from pipeline.board import board_server, board_url, check_same_collection
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
-from pipeline.processes import (
+from pipeline.servers import (
     LOOPBACK,
     Server,
+    board_server,
+    board_url,
     check_port_free,
+    check_same_collection,
     interruptible,
     running,
     wait_until_answering,
@@ -76,12 +78,12 @@ def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settin
 
     What is set (OMOKAGE_DAGSTER_URL, OMOKAGE_MLFLOW_URL) is how people come here from elsewhere.
     """
-    found = settings
+    here: dict[str, str] = {}
     if settings.dagster_url == DAGSTER_URL:
-        found = replace(found, dagster_url=f"http://{LOOPBACK}:{dagster_port}")
+        here["dagster_url"] = f"http://{LOOPBACK}:{dagster_port}"
     if settings.mlflow_url == MLFLOW_URL:
-        found = replace(found, mlflow_url=f"http://{LOOPBACK}:{mlflow_port}")
-    return found
+        here["mlflow_url"] = f"http://{LOOPBACK}:{mlflow_port}"
+    return settings.model_copy(update=here)
 
 
 @dataclass(frozen=True)

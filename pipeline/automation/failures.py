@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,8 +16,8 @@ from assets.resources import StoreResource
 from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets, bare
 from crawlers.sites import Site, load_sites
 from dataset.store import Store
-from pipeline.automation.unfinished import duration
 from pipeline.automation.webhook import post
+from pipeline.instance import duration
 from pipeline.settings import Settings
 
 EVERY_S = 30
@@ -54,18 +54,18 @@ def report(
 ) -> str:
     """Tells the webhook of a failed run, writes the report and returns where it lies.
 
-    Told first, so that the report says how that went; it never fails for the webhook's sake.
+    The webhook comes first, so that the report says how that went; no fault of it is raised.
     Raises StoreError if the home cannot be written.
     """
     sites = load_sites(settings.sites_file or None).values()
     hidden = Redaction(sites, settings.webhook, settings.contact).hidden
     failed = redacted(failed_run(instance, run, words), hidden)
-    told = ""
+    delivery = ""
     if settings.webhook:
         sent = message(failed, dagster_url=settings.dagster_url, report=failed.path)
-        told = post(settings.webhook, sent)
+        delivery = post(settings.webhook, sent)
     # Once more as a whole: a name beside a value may tell what the value alone did not.
-    text = hidden(markdown(failed, dagster_url=settings.dagster_url, told=told))
+    text = hidden(markdown(failed, dagster_url=settings.dagster_url, delivery=delivery))
     store.write_bytes(failed.path, text.encode())
     return store.url(failed.path)
 
@@ -172,8 +172,8 @@ def failed_run(instance: dg.DagsterInstance, run: dg.DagsterRun, words: str) -> 
     )
 
 
-def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
-    """Returns the report; `told` says how the webhook went, "" without one."""
+def markdown(failed: FailedRun, *, dagster_url: str, delivery: str) -> str:
+    """Returns the report; `delivery` says how the webhook went, "" without one."""
     page = f"{dagster_url}/runs/{failed.run_id}"
     lines = [
         f"# {failed.headline}",
@@ -182,7 +182,7 @@ def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
         f"- job: `{failed.job}`, started by {failed.started_by}",
         f"- ended: {failed.ended:%Y-%m-%d %H:%M:%S} UTC, after {duration(failed.seconds)}",
     ]
-    lines += [f"- webhook: {told}"] if told else []
+    lines += [f"- webhook: {delivery}"] if delivery else []
     lines += ["", "## What failed", ""]
     for step in failed.steps:
         lines += [f"**{step.step}**{f' ({step.kind})' if step.kind else ''}:", ""]
@@ -202,7 +202,7 @@ def markdown(failed: FailedRun, *, dagster_url: str, told: str) -> str:
 
 
 def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, Any]:
-    """Returns what the webhook is told: `text` says it all, the other keys are for programs."""
+    """Returns the webhook's message: `text` says it all, the other keys are for programs."""
     page = f"{dagster_url}/runs/{failed.run_id}"
     said = [step.words for step in failed.steps]
     said += [f"{check.check}: {check.words}" for check in failed.checks if check.blocking]
@@ -224,19 +224,12 @@ def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, An
 
 def redacted(failed: FailedRun, hidden: Any) -> FailedRun:
     """Returns the same with `hidden` (text to text) applied to every word and to the config."""
-    steps = [FailedStep(one.step, hidden(one.words), one.kind) for one in failed.steps]
-    checks = [
-        FailedCheck(one.check, one.asset, hidden(one.words), one.blocking) for one in failed.checks
-    ]
-    return FailedRun(
-        failed.run_id,
-        failed.job,
-        hidden(failed.started_by),
-        ended=failed.ended,
-        seconds=failed.seconds,
+    return replace(
+        failed,
+        started_by=hidden(failed.started_by),
         words=hidden(failed.words),
-        steps=steps,
-        checks=checks,
+        steps=[replace(one, words=hidden(one.words)) for one in failed.steps],
+        checks=[replace(one, words=hidden(one.words)) for one in failed.checks],
         config=_mapped(failed.config, hidden),
     )
 
@@ -264,10 +257,10 @@ def _failed_steps(instance: dg.DagsterInstance, run_id: str) -> Iterator[FailedS
 
 def _failed_step(event: dg.DagsterEvent) -> FailedStep:
     data, step = event.step_failure_data, event.step_key or "a step"
-    told = data.user_failure_data
-    if told is not None and told.description:
-        kind = told.metadata.get("kind")
-        return FailedStep(step, told.description, str(kind.value) if kind else "")
+    failure = data.user_failure_data
+    if failure is not None and failure.description:
+        kind = failure.metadata.get("kind")
+        return FailedStep(step, failure.description, str(kind.value) if kind else "")
     error = data.error.cause if data.error and data.error.cause else data.error
     return FailedStep(step, error.message.strip() if error else "no message")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from pipeline.automation.cron import Cron
-from pipeline.automation.unfinished import in_words, unfinished_run
+from pipeline.instance import in_words, unfinished_run
 from pipeline.jobs import CHAIN
 from pipeline.run_config import DATASET_STAGES, automatic_run_config
 from pipeline.settings import Settings

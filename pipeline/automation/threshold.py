@@ -1,4 +1,4 @@
-"""The setting OMOKAGE_GROW: from what growth of the manifest on a training is asked for."""
+"""The setting OMOKAGE_GROW: the growth of the manifest that starts a training."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ DEFAULT_GROW = "10%"
 
 @dataclass(frozen=True)
 class Threshold:
-    """From what growth on a training is asked for: a part of the learnt faces, a number, either."""
+    """The growth that starts a training: a part of the learnt faces, a number, or either."""
 
     frac: float | None = None
     faces: int | None = None

@@ -45,7 +45,7 @@ def host_of(url: str) -> str:
 def post(url: str, message: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> str:
     """Posts the message as JSON and returns how that went, in words that name only the host.
 
-    A failure is told and never raised: the report itself is what counts.
+    A failure is returned and never raised: the report itself is what counts.
     """
     request = urllib.request.Request(  # the scheme was checked with the settings
         url,

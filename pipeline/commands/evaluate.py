@@ -6,11 +6,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dataset.errors import OmokageError, RegistryError, UsageError
+from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.comparison.sets import SETS, WHAT, read_choices
 from pipeline.commands import home_option
@@ -171,9 +171,6 @@ def _downloaded(settings: Settings, uri: str, place: Path) -> str:
     return str(tracking.fetch_model(uri, place))
 
 
-if TYPE_CHECKING:
-    import dagster as dg
-
 _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS)
 
 
@@ -264,6 +261,7 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
     from assets.comparison import FOLDER, REPORT, RESULTS
     from models.comparison.report import table
     from pipeline.build import build_defs
+    from pipeline.demo import check_success
     from pipeline.instance import (
         DEMO_TAGS,
         alone_in,
@@ -271,7 +269,7 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
         explained_databases,
         prepare_home,
     )
-    from pipeline.processes import interruptible
+    from pipeline.servers import interruptible
 
     store = prepare_home(settings)
     job = build_defs(settings=settings).resolve_job_def("compare")
@@ -294,13 +292,3 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
     folder = f"{FOLDER}/{result.output_for_node('report')}"
     shown = table(store.read_json(f"{folder}/{RESULTS}")["entrants"])
     return f"{shown}\n\nThe report, with curves and grids: {store.url(f'{folder}/{REPORT}')}"
-
-
-def check_success(result: "dg.ExecuteInProcessResult") -> None:
-    """Raises what a run that did not succeed means: KeyboardInterrupt, or OmokageError."""
-    from pipeline.demo import failure_text, was_interrupted
-
-    if any(map(was_interrupted, result.all_events)):
-        raise KeyboardInterrupt
-    if not result.success:
-        raise OmokageError(failure_text(result))

@@ -118,8 +118,8 @@ def _take_in(
         records, expected = read_dump(dump, files, resized=chosen.resized), dump.lines
     else:
         found = look_at(files, tags=tags)
-        told = f"tags: {found.table}" if found.table else "tags: beside the pictures, if any"
-        click.echo(told, err=True)
+        line = f"tags: {found.table}" if found.table else "tags: beside the pictures, if any"
+        click.echo(line, err=True)
         records, expected = read_collection(found), found.count
     registry = load_sites(sites_file or None)
     return take_in(
@@ -145,8 +145,8 @@ def summary_lines(made: ImportSummary) -> list[str]:
     for what, counts in (("refused", made.refused), ("skipped", made.skipped)):
         ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         if ranked:
-            told = ", ".join(f"{reason} {count:,}" for reason, count in ranked)
-            lines.append(f"  {what}: {told}")
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in ranked)
+            lines.append(f"  {what}: {reasons}")
     if made.refused.get(UNRATED):
         lines.append("  unrated: no rating is said; if you know they are safe: --rating general")
     if made.skipped.get(NO_FILE):

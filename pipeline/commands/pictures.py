@@ -108,8 +108,8 @@ def change_pictures(
             source = _opened(path, content)
             changed = change(source)
         except OmokageError as error:
-            told = str(error)
-            faults.append(told if told.startswith(f"{path}: ") else f"{path}: {told}")
+            text = str(error)
+            faults.append(text if text.startswith(f"{path}: ") else f"{path}: {text}")
             continue
         _write(target, changed, source, option="--out" if out else "--into")
         height, width = changed.picture.shape[:2]
@@ -125,7 +125,7 @@ def change_pictures(
 def read_source(path: Path) -> Source:
     """Reads a picture file through the safe door: at most 30 MB, 40 megapixels, one still.
 
-    Settings in it that are damaged are told on stderr, and the picture counts as one without.
+    Settings in it that are damaged are reported on stderr, and the picture counts as one without.
     Raises UsageError or UnreadablePicture, naming the file.
     """
     return _opened(path, _content(path))
@@ -252,7 +252,7 @@ def edit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @edit_options
 @out_option
 @into_option
-def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> None:
+def edit(inputs: tuple[Path, ...], out: str, into: str, **given: str | None) -> None:
     """Cut, turn, scale and recolour pictures, in the order of the options below.
 
     A picture that says what it was drawn from goes on saying so, with these edits.
@@ -262,7 +262,7 @@ def edit(inputs: tuple[Path, ...], out: str, into: str, **asked: str | None) -> 
       omokage edit face.png --crop 0.1,0,0.9,1 --hue 120 --out green.png
       omokage edit faces/*.png --rotate 90 --into turned
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
-    edits = _edits({name: text for name in NAMES if (text := asked[name]) is not None})
+    edits = _edits({name: text for name in NAMES if (text := given[name]) is not None})
     change_pictures(inputs, lambda source: _edited(source, edits), out=out, into=into)
 
 
@@ -289,7 +289,7 @@ _LONG_TILES = 100  # some seconds' work: from here on, progress is shown
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class UpscaleOptions:
     """What is to be done to every picture; the fields are the arguments of `studio.upscaling`."""
 
     factor: int
@@ -341,40 +341,40 @@ def upscale(
       omokage upscale face.png --factor 4 --out large.png
       omokage upscale faces/*.jpg --denoise 1 --into large
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
-    asked = Asked(int(factor), denoise, model)
+    options = UpscaleOptions(int(factor), denoise, model)
 
     def is_done(content: bytes, facts: Facts) -> bool:
-        wanted = made_from_facts(content, upscale=asked.text)
+        wanted = made_from_facts(content, upscale=options.text)
         return all(facts.get(name) == wanted[name] for name in (_SOURCE, _UPSCALE))
 
     change_pictures(
-        inputs, lambda source: _upscaled(source, asked), out=out, into=into, is_done=is_done
+        inputs, lambda source: _upscaled(source, options), out=out, into=into, is_done=is_done
     )
 
 
-def _upscaled(source: Source, asked: Asked) -> Changed:
-    options = dataclasses.asdict(asked)
-    check_upscale(source.picture, **options)
+def _upscaled(source: Source, options: UpscaleOptions) -> Changed:
+    arguments = dataclasses.asdict(options)
+    check_upscale(source.picture, **arguments)
     height, width = source.picture.shape[:2]
-    count = tile_count(height, width, asked.factor, model=asked.model)
+    count = tile_count(height, width, options.factor, model=options.model)
     if count < _LONG_TILES:
-        larger = made_larger(source.picture, **options)
+        larger = made_larger(source.picture, **arguments)
     else:
         with progress(f"upscale {source.path.name}", count, unit="tiles") as advance:
-            larger = made_larger(source.picture, **options, advance=advance)
-    done = {"upscale": asked.text}
+            larger = made_larger(source.picture, **arguments, advance=advance)
+    done = {"upscale": options.text}
     # By these a result is known again, also where its recipe alone would say how it was made.
     facts = made_from_facts(source.content, **done)
     more = {name: facts[name] for name in (_SOURCE, _UPSCALE)}
-    return Changed(larger, _recipe(source.recipe, asked), done, more)
+    return Changed(larger, _recipe(source.recipe, options), done, more)
 
 
-def _recipe(drawn: Recipe | None, asked: Asked) -> Recipe | None:
+def _recipe(drawn: Recipe | None, options: UpscaleOptions) -> Recipe | None:
     """Returns the recipe of the larger picture; None if no recipe says how it was made.
 
     A recipe upscales by the first upscaler, once, before its edits.
     """
     is_plain = drawn is not None and drawn.upscale == 1 and drawn.edits.is_identity
-    if drawn is None or not is_plain or asked.model != UPSCALERS[0]:
+    if drawn is None or not is_plain or options.model != UPSCALERS[0]:
         return None
-    return dataclasses.replace(drawn, upscale=asked.factor, denoise=asked.denoise)
+    return dataclasses.replace(drawn, upscale=options.factor, denoise=options.denoise)

@@ -26,7 +26,7 @@ from models.registry.promotion import (
 from models.registry.promotion_log import DONE, Promotion
 from pipeline.build import resources
 from pipeline.commands import home_option
-from pipeline.jobs import asked_promotion
+from pipeline.jobs import promotion_by_person
 from pipeline.settings import Settings, read_settings
 
 
@@ -81,7 +81,7 @@ def promote(home: str, version: str, force: bool, reason: str) -> None:
     settings, tracking = _registry(home)
     store = Store(settings.home)
     child = TerminalChild(environment=settings.environment())
-    outcome = asked_promotion(
+    outcome = promotion_by_person(
         None, child, store, tracking, version=version, force=force, reason=reason
     )
     _tell(store, tracking, outcome)

@@ -79,9 +79,9 @@ def test_a_failure_is_told_in_the_childs_own_words() -> None:
         [asset_running(FAILING)], resources={"child": ChildProcess()}, raise_on_error=False
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    told = failure.step_failure_data.user_failure_data
-    assert told is not None
-    assert told.description == "posts.json, line 3: no id"
+    failed = failure.step_failure_data.user_failure_data
+    assert failed is not None
+    assert failed.description == "posts.json, line 3: no id"
 
 
 def test_an_end_without_a_word_names_command_and_code() -> None:
@@ -91,9 +91,9 @@ def test_an_end_without_a_word_names_command_and_code() -> None:
         raise_on_error=False,
     )
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    told = failure.step_failure_data.user_failure_data
-    assert told is not None
-    assert "ended with code 9" in str(told.description)
+    failed = failure.step_failure_data.user_failure_data
+    assert failed is not None
+    assert "ended with code 9" in str(failed.description)
 
 
 def test_a_child_that_a_signal_ended_says_how_far_it_came() -> None:
@@ -117,7 +117,7 @@ def test_an_interrupt_ends_the_child_and_what_it_started(
 import dagster as dg
 from assets.resources import ChildProcess
 from tests.assets.test_child import {script}, asset_running
-from pipeline.processes import interruptible
+from pipeline.servers import interruptible
 with interruptible():
     dg.materialize(
         [asset_running({script}, {str(pids)!r})],

@@ -1,4 +1,4 @@
-"""The small picture of a training's losses is drawn from what it told, and stays small."""
+"""The small picture of a training's losses is drawn from its ticks, and stays small."""
 
 import io
 import json
@@ -32,9 +32,9 @@ def test_any_number_of_ticks_gives_one_small_picture(count: int) -> None:
 
 
 def test_other_losses_give_another_picture() -> None:
-    told = ticks(20)
-    assert curves_png(told) == curves_png(told)
-    assert curves_png(told) != curves_png([{**tick, "g": 3.0} for tick in told])
+    many = ticks(20)
+    assert curves_png(many) == curves_png(many)
+    assert curves_png(many) != curves_png([{**tick, "g": 3.0} for tick in many])
 
 
 def test_a_training_that_told_nothing_has_an_empty_chart(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_a_family_is_interrupted_resumed_judged_and_registered(home: Path, famil
     assert made["champion"]["promoted"]
     assert made["evaluation"]["hair_colour_hits"] is not None
     model = mlflow.pyfunc.load_model(f"models:/{workshop.model}/{made['champion']['version']}")
-    asked = pd.DataFrame({"labels": ["blonde_hair,red_eyes"]})
-    faces = model.predict(asked, params={"seed": 3, "n": 2, "psi": 0.8})
+    frame = pd.DataFrame({"labels": ["blonde_hair,red_eyes"]})
+    faces = model.predict(frame, params={"seed": 3, "n": 2, "psi": 0.8})
     network = load_generator(trained["path"])
     rows = label_rows([["blonde_hair", "red_eyes"]] * 2, network.spec.labels)
     assert np.array_equal(faces, draw(network, rows, [3, 4], psi=0.8))

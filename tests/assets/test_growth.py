@@ -47,14 +47,14 @@ def test_a_grown_manifest_is_gone_on_with_from_the_last_checkpoint(workshop: Wor
     assert run.data.tags["omokage.origin"] == first["digest"]
     assert sorted(workshop.history(grown["mlflow_run"], "train/d_loss")) == [200, 240]
 
-    # The same asked again is that generator; one from scratch on the same manifest is another
+    # The same settings again are that generator; one from scratch on the same manifest is another
     again = trained(workshop, grow_kimg=0.08)
     assert (again["digest"], again["reused"]) == (grown["digest"], True)
     scratch = trained(workshop, overrides={"total_kimg": "0.08"})
     assert scratch["digest"] != grown["digest"]
     assert (scratch["started"], scratch["images_seen"]) == ("from scratch", 80)
 
-    # Other labels: what was learnt cannot be gone on from, and why is told
+    # Other labels: what was learnt cannot be gone on from, and the reason says why
     write_manifest(workshop.home, labels=LABELS[:4], train=60)
     other = trained(workshop, grow_kimg=0.08)
     assert "its labels are blonde_hair, " in other["started"]
@@ -93,7 +93,7 @@ def test_settings_that_change_what_is_learnt_are_named(workshop: Workshop) -> No
 
 
 @pytest.mark.parametrize(
-    ("device", "processes", "told"),
+    ("device", "processes", "words"),
     [
         ("cpu", 1, "CPU"),
         ("cpu", 2, "CPU, 2 processes"),
@@ -101,5 +101,5 @@ def test_settings_that_change_what_is_learnt_are_named(workshop: Workshop) -> No
         ("NVIDIA H200", 4, "4 x NVIDIA H200"),
     ],
 )
-def test_the_device_is_told_in_words(device: str, processes: int, told: str) -> None:
-    assert device_in_words({"device": device, "processes": processes}) == told
+def test_the_device_is_told_in_words(device: str, processes: int, words: str) -> None:
+    assert device_in_words({"device": device, "processes": processes}) == words

@@ -17,7 +17,7 @@ from tests.dataset.test_labels import fill
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Metadata of both assets, for twelve faces with tags and none without."""
     root = tmp_path_factory.mktemp("assets")
     home = Home(Store(str(root)))
@@ -37,9 +37,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 
 
 def test_labels_show_a_chart_what_was_chosen_and_what_was_cut(
-    told: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
 ) -> None:
-    shown = told["labels"]
+    shown = facts["labels"]
     assert "| red_hair | hair_colour | 8 | 66.7% |" in shown["chosen"]
     assert "| blond_hair | alias | on 33.3% of the crops; an alias; it counts as" in shown["cut"]
     assert "| smile | left_out |" in shown["cut"]
@@ -49,9 +49,9 @@ def test_labels_show_a_chart_what_was_chosen_and_what_was_cut(
 
 
 def test_manifest_shows_rows_columns_and_where_they_come_from(
-    told: dict[str, dict[str, Any]],
+    facts: dict[str, dict[str, Any]],
 ) -> None:
-    shown = told["manifest"]
+    shown = facts["manifest"]
     names = manifest_schema(["red_hair", "blonde_hair"]).names
     assert shown["dagster/row_count"] == shown["train_rows"] + shown["eval_rows"] == 12
     assert [column.name for column in shown["dagster/column_schema"].columns] == names

@@ -82,5 +82,5 @@ def test_columns_tell_their_meaning_and_what_holds(schema: object, unique: str |
 
 def test_a_probability_is_told_to_lie_between_0_and_1() -> None:
     shown = column_schema(machine_labels_schema(LABELS))
-    told = {column.name: column.constraints.other for column in shown.columns}
-    assert (told["red_hair"], told["face_id"]) == (["0 to 1"], [])
+    other = {column.name: column.constraints.other for column in shown.columns}
+    assert (other["red_hair"], other["face_id"]) == (["0 to 1"], [])

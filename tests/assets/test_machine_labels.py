@@ -62,7 +62,7 @@ def test_an_onnx_tagger_is_handed_on_with_all_that_is_said_of_it() -> None:
     config = MachineLabelConfig(
         onnx="m.onnx", tags="t.csv", input_size=448, layout="nhwc", range="bgr255", logits=True
     )
-    told = child_arguments(config, home="var")
-    assert told[:5] == ["-m", "models.tag", "label", "--home", "var"]
-    asked = "--onnx m.onnx --tags t.csv --input-size 448 --layout nhwc --range bgr255 --logits"
-    assert told[-11:] == asked.split()
+    command = child_arguments(config, home="var")
+    assert command[:5] == ["-m", "models.tag", "label", "--home", "var"]
+    options = "--onnx m.onnx --tags t.csv --input-size 448 --layout nhwc --range bgr255 --logits"
+    assert command[-11:] == options.split()

@@ -29,6 +29,6 @@ def test_a_sheet_keeps_proportions_and_order() -> None:
     sheet = contact_sheet([red, blue, red], columns=2, cell_px=40, gap_px=2)
     assert sheet.size == (2 * 42 + 2, 2 * 42 + 2)
     assert sheet.getpixel((2 + 20, 2 + 20)) == (255, 0, 0)
-    assert sheet.getpixel((2 + 20, 2 + 4)) != (255, 0, 0)  # a wide one leaves room above
+    assert sheet.getpixel((2 + 20, 2 + 4)) != (255, 0, 0)  # a wide one leaves paper above
     assert sheet.getpixel((44 + 20, 2 + 20)) == (0, 0, 255)
     assert sheet.getpixel((2 + 20, 44 + 20)) == (255, 0, 0)

@@ -1,4 +1,4 @@
-"""A generator becomes one version with all that a stranger asks; asked again, nothing changes."""
+"""A generator becomes one version with all that a stranger asks; a second time, nothing changes."""
 
 import dataclasses
 import json

@@ -28,7 +28,7 @@ FEW_PICTURES = ("--fakes", "8", "--repeats", "1", "--flips", "1", "--psis", "0.7
 
 
 class WorksHere(ChildProcess):
-    """Measures in this process, on few pictures, and trains here if told to: it takes a second."""
+    """Measures in this process, on few pictures, and can train here too: it takes a second."""
 
     trains_here: bool = False
 
@@ -40,8 +40,8 @@ class WorksHere(ChildProcess):
         environment: Mapping[str, str] | None = None,
         processes: int = 1,
     ) -> dict[str, Any]:
-        told = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(told):
+        output = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             if "models.evaluate" in arguments:
@@ -53,7 +53,7 @@ class WorksHere(ChildProcess):
             else:
                 return super().run(context, arguments, environment=environment, processes=processes)
         assert code == 0
-        return dict(json.loads(told.getvalue().splitlines()[-1]))
+        return dict(json.loads(output.getvalue().splitlines()[-1]))
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Workshop:
         trains_here: in this process, not in a child.
         """
         overrides = {"device": "cpu", "threads": "1", **config.pop("overrides", {})}
-        asked = {"preset": preset, "overrides": overrides, **config}
+        settings = {"preset": preset, "overrides": overrides, **config}
         stages = [generator] if trains_only else [generator, evaluation, champion]
-        run = {"generator": asked} | ({} if trains_only else {"evaluation": {"fakes": 64}})
+        run = {"generator": settings} | ({} if trains_only else {"evaluation": {"fakes": 64}})
         result = dg.materialize(
             stages,
             resources={
@@ -139,7 +139,7 @@ def interrupting_when(condition: Callable[[], bool]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupting_the_first_tick(home: Path) -> Iterator[None]:
-    """Sends this process a Ctrl-C once a training that begins in the block has told a tick."""
+    """Sends this process a Ctrl-C once a training that begins in the block has finished a tick."""
     known = ticks(home)
     with interrupting_when(lambda: ticks(home) != known):
         yield

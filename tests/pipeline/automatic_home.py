@@ -14,10 +14,17 @@ import pytest
 from assets.resources import StoreResource, TrackingResource
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from pipeline.board import board_server, board_url, wait_for_board
 from pipeline.build import build_defs
 from pipeline.instance import prepare_home
-from pipeline.processes import Server, free_port, running, wait_until_answering
+from pipeline.servers import (
+    Server,
+    board_server,
+    board_url,
+    free_port,
+    running,
+    wait_for_board,
+    wait_until_answering,
+)
 from pipeline.settings import Settings, read_settings
 from pipeline.up import mlflow_server
 

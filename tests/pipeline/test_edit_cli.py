@@ -121,9 +121,9 @@ def test_faulty_pictures_are_told_at_the_end_and_the_others_are_done(
     Image.new("RGB", (4, 4)).save(small)
     into = tmp_path / "into"
     inputs = [text, tmp_path / "no.png", tmp_path, small, good]
-    code, told = refused(capsys, *inputs, "--hue", 1, "--into", into)
+    code, message = refused(capsys, *inputs, "--hue", 1, "--into", into)
     assert code == 2
-    head, *lines = told.splitlines()
+    head, *lines = message.splitlines()
     assert head == "omokage: 4 of 5 pictures were left out:"
     assert lines[0].startswith(f"  {text}: not a picture that can be opened")
     assert lines[1] == f"  {tmp_path}/no.png: is not there; a picture file is wanted"
@@ -133,7 +133,7 @@ def test_faulty_pictures_are_told_at_the_end_and_the_others_are_done(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ("--hue 1", "--out FILE.png or --into FOLDER is wanted; neither is given"),
         ("--hue 1 --out a.png --into b", "--into FOLDER is wanted; both are given"),
@@ -153,14 +153,14 @@ def test_faulty_pictures_are_told_at_the_end_and_the_others_are_done(
     ],
 )
 def test_a_wrong_option_is_a_line_that_names_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, options: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, options: str, message: str
 ) -> None:
     source = plain(tmp_path / "face.png")
     (tmp_path / "folder.png").mkdir()
     before = source.read_bytes()
     code, error = refused(capsys, source, *options.format(folder=tmp_path).split())
     assert code in (2, 5)
-    assert told in error
+    assert message in error
     assert "OMOKAGE_HOME" not in error
     assert source.read_bytes() == before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["face.png", "folder.png"]

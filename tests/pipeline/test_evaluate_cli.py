@@ -61,9 +61,9 @@ def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
     client.set_registered_model_alias("avatar-generator", "champion", version)
 
     made = {}
-    for name, asked in {"id": ["one"], "champion": []}.items():
+    for name, arguments in {"id": ["one"], "champion": []}.items():
         out = tmp_path / f"{name}.json"
-        ended = evaluate(home, *asked, *SMALL, "--out", str(out))
+        ended = evaluate(home, *arguments, *SMALL, "--out", str(out))
         assert ended.exit_code == 0, ended.output + repr(ended.exception)
         assert f"evaluation            {home}/" in ended.output
         assert "16 fakes x 1 against 10 faces of manifest" in ended.output

@@ -61,7 +61,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Hook:
-    """What a webhook was told, and how it answers."""
+    """What a webhook was sent, and how it answers."""
 
     url: str = ""
     status: int = 200

@@ -92,7 +92,7 @@ def test_a_dump_goes_in_and_says_how_its_ratings_are_read(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["folder", "nowhere"], "PATH: nowhere is not there; a folder or a zip wanted"),
         (["folder", ".", "."], "one folder or zip at a time, 2 paths found"),
@@ -104,10 +104,10 @@ def test_a_dump_goes_in_and_says_how_its_ratings_are_read(tmp_path: Path) -> Non
         (["folder", "{parent}"], "holds the home"),
     ],
 )
-def test_a_wrong_option_is_told(tmp_path: Path, *, arguments: list[str], told: str) -> None:
+def test_a_wrong_option_is_told(tmp_path: Path, *, arguments: list[str], message: str) -> None:
     home = tmp_path / "home"
     said = imported(home, *(one.format(parent=tmp_path) for one in arguments), code=2)
-    assert told in said
+    assert message in said
     assert not home.exists()
 
 

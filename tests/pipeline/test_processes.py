@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from dataset.errors import OmokageError, UsageError
-from pipeline.processes import Server, check_port_free, running
+from pipeline.servers import Server, check_port_free, running
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -52,7 +52,7 @@ def test_a_taken_port_names_the_port_and_the_option() -> None:
 def test_ending_a_server_ends_what_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.processes.PATIENCE_S", 0.5)
+    monkeypatch.setattr("pipeline.servers.PATIENCE_S", 0.5)
     server = Server("stubborn", [sys.executable, "-c", STUBBORN], tmp_path / "log")
     with running([server]):
         grandchild = int(said_by(server))
@@ -77,7 +77,7 @@ def test_servers_end_when_the_one_that_started_them_is_killed(tmp_path: Path) ->
     code = f"""
 import sys, time
 from pathlib import Path
-from pipeline.processes import Server, running
+from pipeline.servers import Server, running
 sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
 server = Server("sleeper", sleep, Path({str(tmp_path / "log")!r}))
 with running([server]):

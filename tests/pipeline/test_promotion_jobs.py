@@ -25,7 +25,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.versions import WEIGHTS, Measuring, Terms
-from pipeline.automation.alias_sensor import champion_moved
+from pipeline.automation.sensors import champion_moved
 from pipeline.cli import cli
 from pipeline.jobs import champion_sheet_job, promote_job, rollback_job
 from pipeline.settings import read_settings
@@ -40,14 +40,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
 
 
 class OneEvaluation(ChildProcess):
-    """Stands for the child that measures; counts what it is asked for."""
+    """Stands for the child that measures; notes each call."""
 
     def run(self, context: Any, arguments: Sequence[str], **_named: Any) -> dict[str, Any]:
-        ASKED.append(list(arguments))
+        CHILD_CALLS.append(list(arguments))
         return evaluation(100.0, manifest_digest="n" * 64, generator_sha256="b" * 64)
 
 
-ASKED: list[list[str]] = []
+CHILD_CALLS: list[list[str]] = []
 
 
 def written(home: Path, folder: str, measured: Mapping[str, Any]) -> None:
@@ -69,13 +69,13 @@ def test_an_incumbent_on_another_digest_is_measured_again(
     asking = functools.partial(evaluate, dg.build_asset_context(), child)
     first, second = (wanted_version(desk.tracking, number) for number in ("1", "2"))
     measuring = Measuring(asking, Store(tmp_path), desk.tracking, Terms.of(newer))
-    ASKED.clear()
+    CHILD_CALLS.clear()
     promote_anyway(desk.tracking, desk.lock, "1", reason="the first")
     outcome = promote(desk.tracking, desk.lock, "2", measure=measuring)
     assert outcome.moved
-    assert len(ASKED) == 1  # only the incumbent: the candidate's number was there
-    assert "generators/one" in ASKED[0]
-    assert newer["manifest_digest"] in ASKED[0]
+    assert len(CHILD_CALLS) == 1  # only the incumbent: the candidate's number was there
+    assert "generators/one" in CHILD_CALLS[0]
+    assert newer["manifest_digest"] in CHILD_CALLS[0]
     # Folders that went on, or are not here, are not what was registered
     assert measuring(second) == newer
     desk.tracking.tag_version(first, {WEIGHTS: "e" * 64})
@@ -84,13 +84,13 @@ def test_an_incumbent_on_another_digest_is_measured_again(
     # Another home measures what the registry keeps
     other = Store(tmp_path / "other")
     Measuring(asking, other, desk.tracking, Terms.of(newer))(first)
-    measured = ASKED[-1][ASKED[-1].index("--generator") + 1]
+    measured = CHILD_CALLS[-1][CHILD_CALLS[-1].index("--generator") + 1]
     assert not measured.startswith(str(tmp_path))
     assert Path(measured).is_absolute()
 
 
 @dataclass(frozen=True)
-class House:
+class RegisteredHome:
     """A home with two generators that are registered and judged on its manifest."""
 
     home: Path
@@ -109,7 +109,7 @@ class House:
 
 
 @pytest.fixture
-def house(registry: Registry, tmp_path: Path) -> House:
+def registered(registry: Registry, tmp_path: Path) -> RegisteredHome:
     manifest = write_manifest(tmp_path, train=2, evaluated=2)
     desk = registry.desk()
     for number, labels in (("1", ("blonde_hair", "blue_hair")), ("2", ("blue_eyes",))):
@@ -121,32 +121,32 @@ def house(registry: Registry, tmp_path: Path) -> House:
         (place / "typical_labels.json").write_text(json.dumps([list(labels)]))
         written(tmp_path, folder, evaluation(distance, manifest_digest=manifest))
     promote_anyway(desk.tracking, tmp_path, "1", reason="the first")
-    return House(tmp_path, desk)
+    return RegisteredHome(tmp_path, desk)
 
 
-def test_the_jobs_promote_and_roll_back_and_draw_the_sheet(house: House) -> None:
-    done = promote_job.execute_in_process(resources=house.resources)
+def test_the_jobs_promote_and_roll_back_and_draw_the_sheet(registered: RegisteredHome) -> None:
+    done = promote_job.execute_in_process(resources=registered.resources)
     assert done.success
-    assert house.desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
-    told = metadata(done, "ask_the_gate")
-    assert told["moved"].value is True
-    assert "gain 10.00" in told["reason"].value
-    assert told["version_page"].value.endswith("/versions/2")
-    second = house.sheet()
-    before = house.desk.everything()
-    again = promote_job.execute_in_process(resources=house.resources)
+    assert registered.desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
+    facts = metadata(done, "ask_the_gate")
+    assert facts["moved"].value is True
+    assert "gain 10.00" in facts["reason"].value
+    assert facts["version_page"].value.endswith("/versions/2")
+    second = registered.sheet()
+    before = registered.desk.everything()
+    again = promote_job.execute_in_process(resources=registered.resources)
     assert metadata(again, "ask_the_gate")["moved"].value is False
-    assert house.desk.everything() == before
+    assert registered.desk.everything() == before
 
     back = {"ops": {"roll_back": {"config": {"reason": "green skin"}}}}
-    done = rollback_job.execute_in_process(resources=house.resources, run_config=back)
+    done = rollback_job.execute_in_process(resources=registered.resources, run_config=back)
     assert "green skin" in metadata(done, "roll_back")["reason"].value
-    assert house.desk.aliases() == {CHAMPION: "1"}
-    assert house.sheet() != second
+    assert registered.desk.aliases() == {CHAMPION: "1"}
+    assert registered.sheet() != second
 
     forced = {"ops": {"ask_the_gate": {"config": {"version": "2", "force": True}}}}
     failed = promote_job.execute_in_process(
-        resources=house.resources, run_config=forced, raise_on_error=False
+        resources=registered.resources, run_config=forced, raise_on_error=False
     )
     assert not failed.success  # no reason was given
 
@@ -156,10 +156,10 @@ def metadata(result: dg.ExecuteInProcessResult, op: str) -> Mapping[str, Any]:
     return event.step_output_data.metadata
 
 
-def test_the_sensor_asks_for_one_sheet_of_a_persons_choice(house: House) -> None:
+def test_the_sensor_asks_for_one_sheet_of_a_persons_choice(registered: RegisteredHome) -> None:
     def tick(cursor: str | None) -> dg.SensorResult:
         context = dg.build_sensor_context(
-            cursor=cursor, resources={k: house.resources[k] for k in ("store", "tracking")}
+            cursor=cursor, resources={k: registered.resources[k] for k in ("store", "tracking")}
         )
         found = champion_moved(context)
         assert isinstance(found, dg.SensorResult)
@@ -167,21 +167,23 @@ def test_the_sensor_asks_for_one_sheet_of_a_persons_choice(house: House) -> None
 
     quiet = tick(None)
     assert not quiet.run_requests
-    house.desk.tracking.set_alias(CHAMPION, "2")
-    asked = tick(quiet.cursor)
-    assert asked.run_requests is not None
-    (request,) = asked.run_requests
+    registered.desk.tracking.set_alias(CHAMPION, "2")
+    ticked = tick(quiet.cursor)
+    assert ticked.run_requests is not None
+    (request,) = ticked.run_requests
     assert request.run_key == "2"
-    assert house.desk.aliases()[PREVIOUS] == "1"
-    assert not tick(asked.cursor).run_requests
+    assert registered.desk.aliases()[PREVIOUS] == "1"
+    assert not tick(ticked.cursor).run_requests
 
     done = champion_sheet_job.execute_in_process(
-        resources=house.resources, run_config=request.run_config
+        resources=registered.resources, run_config=request.run_config
     )
     assert metadata(done, "draw_sheet")["version"].value == "2"
-    with Image.open(house.home / "champion.png") as sheet:
+    with Image.open(registered.home / "champion.png") as sheet:
         assert sheet.width >= 64
-    names = [f.path for f in house.desk.tracking.client().list_artifacts(house.desk.run_id)]
+    names = [
+        f.path for f in registered.desk.tracking.client().list_artifacts(registered.desk.run_id)
+    ]
     assert "labels.png" in names
 
 
@@ -195,23 +197,23 @@ def test_the_sensor_waits_for_a_registry(tmp_path: Path) -> None:
 
 
 def test_the_commands_promote_list_and_roll_back(
-    registry: Registry, house: House, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, registered: RegisteredHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
-    monkeypatch.setattr("assets.resources.TrackingResource.__init__", _named(house.desk))
-    for name, value in read_settings(home=str(house.home)).environment().items():
+    monkeypatch.setattr("assets.resources.TrackingResource.__init__", _named(registered.desk))
+    for name, value in read_settings(home=str(registered.home)).environment().items():
         monkeypatch.setenv(name, value)  # the commands set them; this takes them back
 
     def run(*arguments: str) -> str:
-        done = CliRunner().invoke(cli, [*arguments, "--home", str(house.home)])
+        done = CliRunner().invoke(cli, [*arguments, "--home", str(registered.home)])
         assert done.exit_code == 0, (done.output, done.exception)
         return done.output
 
     assert "version 2 is champion: version 2 has distance 90.00" in run("promote")
-    assert (house.home / "champion.png").exists()
-    before = house.desk.everything()
+    assert (registered.home / "champion.png").exists()
+    before = registered.desk.everything()
     assert run("promote").startswith("nothing changed: ")
-    assert house.desk.everything() == before
+    assert registered.desk.everything() == before
     assert "version 1 is champion" in run("rollback", "--reason", "green skin")
     assert run("rollback").startswith("nothing changed: there is nothing to go back to")
     assert "version 2 is champion: sure" in run("promote", "2", "--force", "--reason", "sure")
@@ -225,7 +227,7 @@ def test_the_commands_promote_list_and_roll_back(
     assert "fid 90.0000" in lines[0]
     newest = json.loads(run("champions", "--json").splitlines()[0])
     assert (newest["number"], newest["to"], newest["reason"]) == (4, "2", "sure")
-    refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(house.home)])
+    refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(registered.home)])
     assert "--force and --reason TEXT go together" in str(refused.exception)
 
 

@@ -13,8 +13,8 @@ from dataset.digests import content_digest
 from dataset.manifest import CURRENT_PATH, SPLITS, manifest_digest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
+from pipeline.automation.sensors import DIGEST_TAG, Decision, decide
 from pipeline.automation.threshold import parse_threshold
-from pipeline.automation.training_sensor import DIGEST_TAG, Wish, wish
 from pipeline.build import build_defs
 from pipeline.settings import read_settings
 
@@ -82,13 +82,13 @@ class Bench:
         made = [posts, manifest, *([kept, rows] if checks else [])]
         dg.materialize(made, instance=self.instance, raise_on_error=False)
 
-    def wish(self, grow: str = "10%") -> Wish:
+    def decide(self, grow: str = "10%") -> Decision:
         keys = [
             dg.AssetCheckKey(dg.AssetKey(asset), check)
             for asset, check in (("posts", "kept"), ("manifest", "rows"))
         ]
         jobs = {"train_and_judge", "refresh_demo"}
-        return wish(self.instance, self.store, parse_threshold(grow), checks=keys, jobs=jobs)
+        return decide(self.instance, self.store, parse_threshold(grow), checks=keys, jobs=jobs)
 
 
 def _split(face: int) -> str:
@@ -112,22 +112,24 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_without_a_manifest_there_is_nothing_to_train_on(bench: Bench) -> None:
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert "there is no manifest yet" in asked.reason
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert "there is no manifest yet" in decision.reason
 
 
 def test_the_first_manifest_asks_for_the_first_generator(bench: Bench) -> None:
     digest = bench.put(range(300))
-    assert bench.wish() == Wish(digest, "there is no generator yet, and the manifest has 300 faces")
+    assert bench.decide() == Decision(
+        digest, "there is no generator yet, and the manifest has 300 faces"
+    )
 
 
 def test_an_unchanged_manifest_is_not_trained_on(bench: Bench) -> None:
     digest = bench.put(range(300))
     bench.learnt(digest)
-    asked = bench.wish("1")
-    assert asked.manifest is None
-    assert asked.reason == (
+    decision = bench.decide("1")
+    assert decision.manifest is None
+    assert decision.reason == (
         f"the generator learnt from this very manifest ({digest[:12]}, 300 faces): nothing is new"
     )
 
@@ -148,17 +150,17 @@ def test_an_unchanged_manifest_is_not_trained_on(bench: Bench) -> None:
 def test_growth_is_told_in_numbers(bench: Bench, grow: str, asks: bool, reason: str) -> None:
     bench.learnt(bench.put(range(1947), materialise=False))
     digest = bench.put(range(2010))
-    asked = bench.wish(grow)
-    assert asked.manifest == (digest if asks else None)
-    assert reason in asked.reason
+    decision = bench.decide(grow)
+    assert decision.manifest == (digest if asks else None)
+    assert reason in decision.reason
 
 
 def test_faces_that_were_taken_down_are_told_and_do_not_hide_new_ones(bench: Bench) -> None:
     bench.learnt(bench.put(range(200), materialise=False))
     digest = bench.put(range(50, 240))  # 10 fewer than before, and yet 40 are new
-    asked = bench.wish("40")
-    assert asked.manifest == digest
-    assert asked.reason == (
+    decision = bench.decide("40")
+    assert decision.manifest == digest
+    assert decision.reason == (
         "the manifest has 190 faces, 200 were learnt from: 40 new (20 % more), 50 of the learnt "
         "ones are gone, 40 wanted"
     )
@@ -167,9 +169,9 @@ def test_faces_that_were_taken_down_are_told_and_do_not_hide_new_ones(bench: Ben
 def test_a_manifest_that_only_shrank_is_not_trained_on(bench: Bench) -> None:
     bench.learnt(bench.put(range(200), materialise=False))
     bench.put(range(150))
-    asked = bench.wish("1")
-    assert asked.manifest is None
-    assert "0 new (0 % more), 50 of the learnt ones are gone, 1 wanted" in asked.reason
+    decision = bench.decide("1")
+    assert decision.manifest is None
+    assert "0 new (0 % more), 50 of the learnt ones are gone, 1 wanted" in decision.reason
 
 
 def test_without_the_learnt_tables_rows_are_compared(bench: Bench) -> None:
@@ -177,15 +179,15 @@ def test_without_the_learnt_tables_rows_are_compared(bench: Bench) -> None:
     bench.learnt(old)
     bench.store.remove(f"manifest/{old}/train.parquet")
     bench.put(range(230))
-    assert "230 faces, 200 were learnt from: 30 new (15 % more)" in bench.wish("50").reason
+    assert "230 faces, 200 were learnt from: 30 new (15 % more)" in bench.decide("50").reason
 
 
 def test_without_the_learnt_manifest_all_faces_are_new(bench: Bench) -> None:
     bench.learnt("0" * 64)
     digest = bench.put(range(230))
-    asked = bench.wish("50%")
-    assert asked.manifest == digest
-    assert "is not there any more: all count as new" in asked.reason
+    decision = bench.decide("50%")
+    assert decision.manifest == digest
+    assert "is not there any more: all count as new" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -201,9 +203,9 @@ def test_a_failed_blocking_check_is_named_and_not_passed(
     bench.put(range(300))
     bench.passing[check] = False
     bench.materialise()
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert said in asked.reason
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert said in decision.reason
 
 
 def test_a_run_that_ended_before_its_checks_takes_no_verdict_back(bench: Bench) -> None:
@@ -212,27 +214,27 @@ def test_a_run_that_ended_before_its_checks_takes_no_verdict_back(bench: Bench) 
     bench.materialise()
     bench.passing["kept"] = True
     bench.materialise()
-    assert bench.wish().manifest == digest
+    assert bench.decide().manifest == digest
     bench.fails = True
     bench.materialise()
-    assert bench.wish().manifest == digest
+    assert bench.decide().manifest == digest
 
 
 def test_checks_that_have_not_run_since_the_materialisation_are_not_passed(bench: Bench) -> None:
     bench.put(range(300))
     bench.materialise(checks=False)
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert "the blocking check kept has not run since posts was materialised" in asked.reason
-    assert "(and 1 more)" in asked.reason
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert "the blocking check kept has not run since posts was materialised" in decision.reason
+    assert "(and 1 more)" in decision.reason
 
 
 def test_a_manifest_that_dagster_has_not_checked_is_not_trained_on(bench: Bench) -> None:
     bench.put(range(300))
     other = bench.put(range(310), materialise=False)
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert asked.reason.startswith(f"the manifest in the home ({other[:12]}) is not that of the")
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert decision.reason.startswith(f"the manifest in the home ({other[:12]}) is not that of the")
 
 
 @pytest.mark.parametrize("ended", ["FAILURE", "CANCELED"])
@@ -240,20 +242,20 @@ def test_a_training_that_did_not_succeed_is_asked_for_once(bench: Bench, ended: 
     digest = bench.put(range(300))
     status = dg.DagsterRunStatus[ended]
     run = add_run(bench.instance, "train_and_judge", status, tags={DIGEST_TAG: digest})
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert f"was asked for before: run {run[:8]} ended as {ended.lower()}" in asked.reason
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert f"was asked for before: run {run[:8]} ended as {ended.lower()}" in decision.reason
     grown = bench.put(range(310))
-    assert bench.wish().manifest == grown
+    assert bench.decide().manifest == grown
 
 
 @pytest.mark.parametrize("job", ["train_and_judge", "refresh_demo"])
 def test_it_waits_for_what_is_at_work(bench: Bench, job: str) -> None:
     bench.put(range(300))
     run = add_run(bench.instance, job, dg.DagsterRunStatus.STARTING)
-    asked = bench.wish()
-    assert asked.manifest is None
-    assert asked.reason.startswith(f"{job} (run {run[:8]}, starting, ")
+    decision = bench.decide()
+    assert decision.manifest is None
+    assert decision.reason.startswith(f"{job} (run {run[:8]}, starting, ")
 
 
 def test_a_schedule_leaves_a_tick_out_while_its_last_refresh_is_at_work(

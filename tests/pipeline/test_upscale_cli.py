@@ -61,10 +61,10 @@ def test_one_picture_becomes_a_png_that_says_from_what(face: Path, factor: int) 
         assert opened.format == "PNG"
         larger = np.asarray(opened)
     assert np.array_equal(larger, upscale(drawn_face(0, 40), factor, denoise=1))
-    told = texts(out)
-    assert told["omokage upscale"] == f"{factor}x, denoise 1"
-    assert told["omokage source"].startswith("sha256:")
-    assert "omokage link" not in told
+    written = texts(out)
+    assert written["omokage upscale"] == f"{factor}x, denoise 1"
+    assert written["omokage source"].startswith("sha256:")
+    assert "omokage link" not in written
 
 
 def test_many_pictures_go_into_a_folder_as_png(face: Path) -> None:
@@ -84,9 +84,9 @@ def test_a_drawn_picture_keeps_its_recipe_with_the_upscaling_in_it(tmp_path: Pat
     assert ended.exit_code == 0, ended.output
     extended = Recipe("avatar-generator/3", 17, ("blue_eyes",), psi=0.7, upscale=4, denoise=0)
     assert recipe_of_png(out.read_bytes(), where="large.png") == extended
-    told = texts(out)
-    assert told["omokage model"] == "avatar-generator version 3"
-    assert told["omokage generator"] == DIGEST
+    written = texts(out)
+    assert written["omokage model"] == "avatar-generator version 3"
+    assert written["omokage generator"] == DIGEST
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_note_goes_to_stderr(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "held", "code", "told"),
+    ("name", "held", "code", "message"),
     [
         ("missing.pt", None, 2, "missing.pt is not a file; a .pt or .pkl with weights wanted"),
         ("module.pt", torch.nn.Identity(), 8, "asks for torch.nn.modules.linear.Identity, which"),
@@ -47,7 +47,7 @@ def test_a_fault_is_a_line_and_an_exit_code(
     name: str,
     held: object,
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     file = tmp_path / name
     if held is not None:
@@ -59,5 +59,5 @@ def test_a_fault_is_a_line_and_an_exit_code(
     assert ended.value.code == code
     error = capsys.readouterr().err
     assert error.startswith("omokage: ")
-    assert told in error
+    assert message in error
     assert not out.exists()

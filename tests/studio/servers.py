@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.processes import free_port
+from pipeline.servers import free_port
 
 START_S = 600.0  # a cap; a server that ends fails at once
 LABELS = (

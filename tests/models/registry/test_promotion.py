@@ -32,7 +32,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import PREFIX, Promotion, read_promotion_log
-from pipeline.processes import free_port, running, wait_until_answering
+from pipeline.servers import free_port, running, wait_until_answering
 from pipeline.settings import read_settings
 from pipeline.up import mlflow_server
 from tests.models.registry.desks import Desk, Registry

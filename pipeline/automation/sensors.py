@@ -1,4 +1,4 @@
-"""The sensor that asks for a training when the manifest has grown enough; off until switched on."""
+"""Sensors that start runs: a training on a manifest that has grown, a sheet of a moved champion."""
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
@@ -9,15 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.generator import CURRENT
-from assets.resources import StoreResource
+from assets.resources import StoreResource, TrackingResource
 from dataset.errors import OmokageError
 from dataset.manifest import CURRENT_PATH, SPLITS, Manifest, load_manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from dataset.streams import batches
+from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
+from models.registry.promotion_log import PERSON
 from pipeline.automation.threshold import Threshold, parse_threshold, percent
-from pipeline.automation.unfinished import in_words, unfinished_run
-from pipeline.jobs import train_and_judge
+from pipeline.instance import in_words, unfinished_run
+from pipeline.jobs import champion_sheet_job, train_and_judge
 from pipeline.run_config import automatic_run_config
 from pipeline.settings import Settings
 
@@ -50,45 +52,47 @@ def growth_sensor(
     def train_when_grown(
         context: dg.SensorEvaluationContext, store: StoreResource
     ) -> dg.RunRequest | dg.SkipReason:
-        asked = wish(context.instance, store.open(), threshold, checks=checks, jobs=jobs)
-        if asked.manifest is None:
-            return dg.SkipReason(f"{asked.reason[0].upper()}{asked.reason[1:]}.")
+        decision = decide(context.instance, store.open(), threshold, checks=checks, jobs=jobs)
+        if decision.manifest is None:
+            return dg.SkipReason(f"{decision.reason[0].upper()}{decision.reason[1:]}.")
         return dg.RunRequest(
-            run_key=asked.manifest,
+            run_key=decision.manifest,
             run_config=automatic_run_config(settings, train_and_judge.name),
-            tags={DIGEST_TAG: asked.manifest, REASON_TAG: asked.reason},
+            tags={DIGEST_TAG: decision.manifest, REASON_TAG: decision.reason},
         )
 
     return train_when_grown
 
 
 @dataclass(frozen=True)
-class Wish:
+class Decision:
     """Whether to train, and why: `manifest` is the digest to train on, None for none."""
 
     manifest: str | None
     reason: str
 
 
-def wish(
+def decide(
     instance: dg.DagsterInstance,
     store: Store,
     threshold: Threshold,
     *,
     checks: Sequence[dg.AssetCheckKey],
     jobs: Collection[str],
-) -> Wish:
+) -> Decision:
     """Decides whether the manifest that stands in the store is to be trained on now.
 
     Raises OmokageError if the manifest or generators/current.json is damaged.
     """
     if not store.exists(CURRENT_PATH):
-        return Wish(None, "there is no manifest yet; run a refresh of a site, or refresh_dataset")
+        return Decision(
+            None, "there is no manifest yet; run a refresh of a site, or refresh_dataset"
+        )
     manifest = load_manifest(store, None)
     learnt = store.read_json(CURRENT)["manifest"] if store.exists(CURRENT) else None
     if learnt == manifest.digest:
         faces = manifest.train_rows + manifest.eval_rows
-        return Wish(
+        return Decision(
             None,
             f"the generator learnt from this very manifest ({manifest.digest[:12]}, {faces:,} "
             "faces): nothing is new",
@@ -97,25 +101,25 @@ def wish(
         _at_work(instance, jobs)
         or _not_materialised(instance, manifest)
         or _unpassed(instance, checks)
-        or _asked_before(instance, manifest)
+        or _requested_before(instance, manifest)
     )
     if hindrance:
-        return Wish(None, hindrance)
+        return Decision(None, hindrance)
     return _by_growth(store, threshold, manifest, learnt=learnt)
 
 
 def _by_growth(
     store: Store, threshold: Threshold, manifest: Manifest, *, learnt: str | None
-) -> Wish:
+) -> Decision:
     if learnt is None:
         faces = manifest.train_rows + manifest.eval_rows
-        return Wish(
+        return Decision(
             manifest.digest, f"there is no generator yet, and the manifest has {faces:,} faces"
         )
     growth = growth_since(store, learnt, manifest)
     if not growth.known or threshold.reached(growth.new, growth.learnt):
-        return Wish(manifest.digest, f"{growth.words}, {threshold.words}")
-    return Wish(None, f"{growth.words}, {threshold.words}")
+        return Decision(manifest.digest, f"{growth.words}, {threshold.words}")
+    return Decision(None, f"{growth.words}, {threshold.words}")
 
 
 def _at_work(instance: dg.DagsterInstance, jobs: Collection[str]) -> str:
@@ -150,7 +154,7 @@ def _unpassed(instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]) 
     return f"{faults[0]}{more}; nothing is trained past a blocking check"
 
 
-def _asked_before(instance: dg.DagsterInstance, manifest: Manifest) -> str:
+def _requested_before(instance: dg.DagsterInstance, manifest: Manifest) -> str:
     tags = {DIGEST_TAG: manifest.digest}
     runs = instance.get_runs(dg.RunsFilter(job_name=train_and_judge.name, tags=tags), limit=1)
     if not runs:
@@ -281,3 +285,45 @@ def _face_ids(store: Store, manifest: Manifest) -> pa.Array:
         )
     ]
     return pa.concat_arrays(parts) if parts else pa.array([], pa.string())
+
+
+LOCK_WAIT_S = 5.0  # a tick has a minute; the next one looks again
+
+
+@dg.sensor(
+    job=champion_sheet_job,
+    minimum_interval_seconds=EVERY_S,
+    # It looks, and writes only what a person's own move has changed already.
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Records a move of the alias `champion` that was made by hand in MLflow, puts "
+    "`previous` right, and asks for a fresh sample sheet.",
+)
+def champion_moved(
+    context: dg.SensorEvaluationContext, store: StoreResource, tracking: TrackingResource
+) -> dg.SensorResult | dg.SkipReason:
+    """Asks for one sheet a move; the cursor is the number of the last move that was looked at."""
+    registry = tracking.open()
+    if not registry.database_exists():
+        return dg.SkipReason("there is no registry yet")
+    try:
+        notice(registry, lock_folder(store.open()), patience_s=LOCK_WAIT_S)
+    except PromotionBusyError as busy:
+        return dg.SkipReason(str(busy))
+    moves = champions(registry)
+    if not moves:
+        return dg.SkipReason("there is no champion yet")
+    last, seen = moves[0], int(context.cursor or 0)
+    by_person = last.by == PERSON and last.to and last.number > seen
+    if not by_person:
+        return dg.SensorResult(
+            skip_reason=dg.SkipReason(
+                f"the last move, {last.number} to version {last.to or '(none)'}, is known"
+            ),
+            cursor=str(last.number),
+        )
+    request = dg.RunRequest(
+        run_key=str(last.number),
+        run_config={"ops": {"draw_sheet": {"config": {"version": last.to}}}},
+        tags={"omokage/move": str(last.number)},
+    )
+    return dg.SensorResult(run_requests=[request], cursor=str(last.number))

@@ -1,4 +1,4 @@
-"""Long stages as child processes: in a group of their own, listened to, and ended for sure."""
+"""Resources of the assets: the store, the executor, MLflow, and long stages as child processes."""
 
 import contextlib
 import os
@@ -7,15 +7,83 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import dagster as dg
 import psutil
 from pydantic import Field
 
+from dataset.compute import executor_of, parse_compute
+from dataset.store import Store
+from models.registry.client import TrackingClient
+
 POLL_S = 0.2
 LAST_WORDS_S = 2.0  # for what the child started, after the child's own end
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+# What is raised in a run that a person cancels, from Dagster's UI or by Ctrl-C.
+INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
+
+
+class StoreResource(dg.ConfigurableResource[Any]):
+    """Everything of the chain under one root."""
+
+    root: str = Field(description="A folder or an fsspec URL such as s3://bucket/omokage.")
+
+    def open(self) -> Store:
+        """Returns the store; it makes nothing until something is written."""
+        return Store(self.root)
+
+
+class ComputeResource(dg.ConfigurableResource[Any]):
+    """Hands out a `concurrent.futures.Executor`: a pool of processes on this machine, or another.
+
+    What `on` may be stands in dataset.compute.
+    """
+
+    workers: int = Field(default=2, ge=1, le=256, description="Workers of a pool.")
+    on: str = Field(
+        default="processes",
+        description="processes[:N], threads[:N], distributed:ADDRESS or MODULE:FUNCTION.",
+    )
+
+    @contextlib.contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Yields the executor; see dataset.compute.executor_of for its end and its errors."""
+        with executor_of(parse_compute(self.on, workers=self.workers)) as executor:
+            yield executor
+
+
+class TrackingResource(dg.ConfigurableResource[Any]):
+    """The MLflow tracking server and registry.
+
+    dagster-mlflow's resource ends the run with the step, so this small one hands on ids instead:
+    a run belongs to a training, not to a process, and is found again when the training goes on.
+    """
+
+    uri: str = Field(description="Tracking URI: sqlite:///… or the address of a server.")
+    artifacts: str = Field(
+        default="", description="Artifact root of a new experiment; empty: the server's."
+    )
+    experiment: str = Field(default="avatar-generators", description="Name of the experiment.")
+    model: str = Field(default="avatar-generator", description="Name of the registered model.")
+    mlflow_url: str = Field(
+        default="http://127.0.0.1:5000", description="Where people open MLflow's UI, for links."
+    )
+    dagster_url: str = Field(
+        default="http://127.0.0.1:3000", description="Where people open Dagster's UI, for links."
+    )
+
+    def open(self) -> TrackingClient:
+        """Returns the client; it asks and makes nothing until it is used."""
+        return TrackingClient(
+            uri=self.uri,
+            artifacts=self.artifacts,
+            experiment=self.experiment,
+            model=self.model,
+            mlflow_url=self.mlflow_url,
+            dagster_url=self.dagster_url,
+        )
 
 
 class ChildProcess(dg.ConfigurableResource[Any]):
