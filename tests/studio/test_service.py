@@ -11,7 +11,6 @@ from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
 from models.io.generators import generator_digest
-from models.registry.export import export_generator
 from studio.draw import LabelChoice
 from studio.edits import Edits
 from studio.model_source import ModelSource
@@ -106,11 +105,6 @@ def test_avatars_of_links_play_together(studio: Studio, tmp_path: Path) -> None:
     assert table.facts["omokage labels"] == "blonde hair; blue hair; any"
 
 
-def test_groups_and_abilities_are_those_of_the_current_model(studio: Studio) -> None:
-    assert [group.name for group in studio.groups()] == ["hair_colour", "eye_colour"]
-    assert not any(studio.abilities().values())
-
-
 def _ask(recipe: str) -> Callable[[Studio], object]:
     return lambda studio: studio.png(recipe)
 
@@ -151,24 +145,6 @@ def test_without_a_champion_every_method_says_so(tmp_path: Path) -> None:
     for ask in asks:
         with pytest.raises(RegistryError, match="There is no champion yet"):
             ask()
-
-
-def test_a_version_without_its_weights_draws_the_same_and_can_do_less(
-    folder: str, tmp_path: Path
-) -> None:
-    export_generator(folder, tmp_path / "old")
-    (tmp_path / "old/generator.safetensors").unlink()
-    old, whole = studio_of(str(tmp_path / "old")), studio_of(folder)
-    for one, other in zip(old.draw(count=3, psi=0.7), whole.draw(count=3, psi=0.7), strict=True):
-        assert one.recipe.labels == other.recipe.labels
-        assert np.abs(one.picture.astype(int) - other.picture).max() <= 1
-    a, b = (avatar.recipe for avatar in old.draw(count=2))
-    old.write_morph(a, b, FilmOptions([tmp_path / "morph.gif"], 0.3, 10))
-    reason = "Old was registered without its weights, so it draws from seeds and labels alone"
-    with pytest.raises(UsageError, match=reason):
-        old.mix([a], [b])
-    with pytest.raises(UsageError, match=reason):
-        old.draw(noise="random")
 
 
 def test_avatars_of_two_models_are_not_brought_together(
