@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from dataset.decode import Picture
 from dataset.errors import UsageError, nearest
-from studio.validation import SIDE_MAX_PX, SIDE_MIN_PX, FaultsError, quoted
+from studio.validation import SIDE_MAX_PX, SIDE_MIN_PX, FaultsError, is_number, quoted
 
 DECIMALS = 4  # of every number: the border of a crop at 4,096 px is off by 0.2 px at most
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -292,17 +292,12 @@ def _canonical(number: float) -> float:
     return round(float(number), DECIMALS) + 0.0  # -0.0 + 0.0 is 0.0
 
 
-def _is_number(value: object) -> bool:
-    is_real = isinstance(value, int | float | np.integer | np.floating)
-    return is_real and not isinstance(value, bool) and math.isfinite(float(str(value)))
-
-
 def _crop_faults(crop: object, *, shown_as: object = None) -> list[str]:
     there = quoted(crop if shown_as is None else shown_as)
     wanted = "left,top,right,bottom as fractions of 0 to 1 are wanted, such as 0.1,0,0.9,1"
     if not isinstance(crop, tuple | list) or len(crop) != len(_EDGES):
         return [f"crop is {there}; {wanted}"]
-    if not all(_is_number(edge) and 0 <= edge <= 1 for edge in crop):
+    if not all(is_number(edge) and 0 <= edge <= 1 for edge in crop):
         return [f"crop is {there}; {wanted}"]
     left, top, right, bottom = (_canonical(edge) for edge in crop)
     if left >= right or top >= bottom:
@@ -312,7 +307,7 @@ def _crop_faults(crop: object, *, shown_as: object = None) -> list[str]:
 
 def _range_faults(name: str, value: Any, *, shown_as: object = None) -> list[str]:
     low, high = RANGES[name]
-    if _is_number(value) and low <= value <= high:
+    if is_number(value) and low <= value <= high:
         return []
     there = quoted(value if shown_as is None else shown_as)
     return [f"{name} is {there}; a number of {low:g} to {high:g} is wanted"]

@@ -56,6 +56,63 @@ from studio.validation import (
 Advance = Callable[[int], None]
 
 
+def ignore(_pictures: int) -> None:
+    """Does nothing: the progress of those who show none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawOptions:
+    """How all pictures of a strip, sheet or film are drawn.
+
+    Attributes:
+        psi: truncation, 0 (the mean face) to 2; four decimals of it count.
+        noise: "const", "none" or "random"; along a morph "random" is the first avatar's.
+        space: what a morph, loop or sweep moves: "z", the latent, or "w", what it is mapped to.
+        advance: called with the number of pictures that were finished since its last call; a film
+            also calls it with 0 after each picture of a frame. What it raises ends the work.
+
+    """
+
+    psi: float = 1.0
+    noise: str = "const"
+    space: str = "z"
+    advance: Advance = ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class FilmOptions:
+    """The files that a film is written to, .mp4 or .gif by their ends, and how long it is.
+
+    Attributes:
+        outs: all are written in one drawing.
+        seconds: 0.1 to 30.
+        fps: frames a second, 1 to 60, in a .gif to 50.
+        back: whether a morph goes there and back, so that it closes to a loop.
+
+    """
+
+    outs: Sequence[Path]
+    seconds: float
+    fps: int = 24
+    back: bool = False
+
+    def frames(self) -> int:
+        """Returns the number of frames; raises UsageError if they are too many or too quick."""
+        most = min([FPS_MAX, *(FPS_BY_END.get(out.suffix.lower(), FPS_MAX) for out in self.outs)])
+        rate = check_whole(self.fps, "the frames a second", low=FPS_MIN, high=most)
+        length = check_number(self.seconds, "the length in seconds", low=0.1, high=SECONDS_MAX)
+        frames = max(2, round(length * rate))
+        if frames > FRAMES_MAX:
+            raise UsageError(
+                f"A film of {length:g} seconds with {rate} frames a second has {frames} frames; at "
+                f"most {FRAMES_MAX} are drawn: make it shorter, or take fewer frames a second."
+            )
+        return frames
+
+
+PLAIN = DrawOptions()
+
+
 @dataclasses.dataclass(frozen=True)
 class Sheet:
     """Pictures laid out as one, and what they were made from, as texts by name."""
@@ -77,124 +134,75 @@ class Character:
 
 
 def morph_strip(
-    model: OpenModel,
-    a: Character,
-    b: Character,
-    *,
-    steps: int = 10,
-    space: str = "z",
-    psi: float = 1.0,
-    noise: str = "const",
+    model: OpenModel, a: Character, b: Character, options: DrawOptions = PLAIN, *, steps: int = 10
 ) -> list[Picture]:
     """Draws the way from a to b in `steps` pictures [R,R,3], both ends among them.
 
-    space: "z" moves the latent, "w" what it is mapped to. Noise "random" is a's all the way.
     Raises UsageError for what the model cannot do or limits that are exceeded.
     """
     steps = check_whole(steps, "the number of pictures", low=2, high=STEPS_MAX)
-    way = _morph(model, a, b, space=space, psi=psi, noise=noise)
-    return list(_clip(model, [a], way, one_way(steps), psi=psi, noise=noise).frames())
+    way, options = _morph(model, a, b, options)
+    return list(_clip(model, [a], way, one_way(steps), options).frames())
 
 
 def write_morph(
     model: OpenModel,
     a: Character,
     b: Character,
-    *,
-    outs: Sequence[Path],
-    seconds: float = 3.0,
-    fps: int = 24,
-    back: bool = False,
-    space: str = "z",
-    psi: float = 1.0,
-    noise: str = "const",
-    advance: Advance | None = None,
+    film: FilmOptions,
+    options: DrawOptions = PLAIN,
 ) -> None:
-    """Writes the way from a to b as films, .mp4 or .gif by the ends of `outs`, in one drawing.
+    """Writes the way from a to b as films.
 
-    back: there and back, so that the film closes to a loop. advance is called with the number of
-    frames that were drawn since its last call, after every single picture, so also with 0; what
-    it raises ends the film, and then no file is left. Raises UsageError for what the model cannot
-    do or limits that are exceeded; StoreError if a file cannot be written.
+    What `advance` raises ends the film, and then no file is left. Raises UsageError for what the
+    model cannot do or limits that are exceeded; StoreError if a file cannot be written.
     """
-    frames = frame_count(seconds, fps, outs)
-    way = _morph(model, a, b, space=space, psi=psi, noise=noise)
-    times = there_and_back(frames) if back else one_way(frames)
-    clip = _clip(model, [a], way, times, psi=psi, noise=noise, advance=advance)
-    about = facts(model, "morph", [a, b], psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=about)
+    frames = film.frames()
+    way, options = _morph(model, a, b, options)
+    times = there_and_back(frames) if film.back else one_way(frames)
+    clip = _clip(model, [a], way, times, options)
+    about = facts(model, "morph", [a, b], options, space=options.space)
+    write_clip(clip, film.outs, fps=film.fps, facts=about)
 
 
 def write_loop(
     model: OpenModel,
     characters: Sequence[Character],
-    *,
-    outs: Sequence[Path],
-    seconds: float = 4.0,
-    fps: int = 24,
-    space: str = "z",
-    psi: float = 1.0,
-    noise: str = "const",
-    advance: Advance | None = None,
+    film: FilmOptions,
+    options: DrawOptions = PLAIN,
 ) -> None:
-    """Writes films, .mp4 or .gif, of characters that wander and come back, side by side.
-
-    The rest is as in `write_morph`.
-    """
+    """Writes films of characters that wander and come back, side by side, as `write_morph` does."""
     check_whole(len(characters), "the number of avatars", low=1, high=MAX_CHARACTERS)
-    frames = frame_count(seconds, fps, outs)
-    rows = _checked(model, characters, psi=psi, noise=noise)
-    _check_space(model, "loop", space)
+    frames = film.frames()
+    rows, options = _checked(model, "loop", characters, options)
     seeds = [character.seed for character in characters]
-    way = loop(model.generator, seeds, rows, space=space, psi=psi)
-    clip = _clip(model, characters, way, around(frames), psi=psi, noise=noise, advance=advance)
-    about = facts(model, "loop", characters, psi=psi, noise=noise, space=space)
-    write_clip(clip, outs, fps=fps, facts=about)
-
-
-def frame_count(seconds: object, fps: object, outs: Sequence[Path] = ()) -> int:
-    """Returns the frames of a film; raises UsageError if it is too long or too quick."""
-    most = min([FPS_MAX, *(FPS_BY_END.get(out.suffix.lower(), FPS_MAX) for out in outs)])
-    rate = check_whole(fps, "the frames a second", low=FPS_MIN, high=most)
-    length = check_number(seconds, "the length in seconds", low=0.1, high=SECONDS_MAX)
-    frames = max(2, round(length * rate))
-    if frames > FRAMES_MAX:
-        raise UsageError(
-            f"A film of {length:g} seconds with {rate} frames a second has {frames} frames; at "
-            f"most {FRAMES_MAX} are drawn: make it shorter, or take fewer frames a second."
-        )
-    return frames
+    way = loop(model.generator, seeds, rows, space=options.space, psi=options.psi)
+    clip = _clip(model, characters, way, around(frames), options)
+    about = facts(model, "loop", characters, options, space=options.space)
+    write_clip(clip, film.outs, fps=film.fps, facts=about)
 
 
 def sweep(
-    model: OpenModel,
-    character: Character,
-    *,
-    number: int = 0,
-    space: str = "z",
-    psi: float = 1.0,
-    noise: str = "const",
-    advance: Advance | None = None,
+    model: OpenModel, character: Character, options: DrawOptions = PLAIN, *, number: int = 0
 ) -> Sheet:
     """Draws a character with one number of its z or w at 20 values, side by side.
 
-    advance is called for each finished picture; what it raises ends the work. Raises UsageError for
-    a number that there is not, or w where the model has none.
+    Raises UsageError for a number that there is not, or w where the model has none.
     """
-    rows = _checked(model, [character], psi=psi, noise=noise)
-    _check_space(model, "sweep", space)
+    rows, options = _checked(model, "sweep", [character], options)
+    space = options.space
     size = model.spec.z_dim if space == "z" else model.spec.w_dim
     number = check_whole(number, f"the number of {space}", low=0, high=size - 1)
     drawn = sweep_table(
-        _drawer(model, advance),
+        _drawer(model, options),
         character.seed,
         rows[0],
         numbers=[number],
         space=space,
-        psi=check_psi(psi),
-        noise=noise,
+        psi=options.psi,
+        noise=options.noise,
     )
-    about = facts(model, "sweep", [character], psi=psi, noise=noise, space=space, number=number)
+    about = facts(model, "sweep", [character], options, space=space, number=number)
     return Sheet(drawn, about)
 
 
@@ -202,40 +210,33 @@ def mix(
     model: OpenModel,
     rows: Sequence[Character],
     columns: Sequence[Character],
+    options: DrawOptions = PLAIN,
     *,
     crossover: int = 0,
-    psi: float = 1.0,
-    noise: str = "const",
-    advance: Advance | None = None,
 ) -> Sheet:
     """Draws avatars with the coarse styles of a row's and the fine styles of a column's character.
 
     The layers before `crossover` are the row's; 0 crosses in the middle. The first column and row
-    show the characters themselves. advance is as in `sweep`. Raises UsageError if the model
-    cannot mix, has no such layer, or too many are requested.
+    show the characters themselves. Raises UsageError if the model cannot mix, has no such layer,
+    or too many are requested.
     """
-    reason = abilities(model)["mix"]
-    if reason:
-        raise UsageError(reason)
     check_sheet(len(rows), len(columns))
-    both = _checked(model, [*rows, *columns], psi=psi, noise=noise)
+    characters = [*rows, *columns]
+    both, options = _checked(model, "mix", characters, options)
     layers = model.spec.w_layers
     what = f"the layer where the styles cross (0: the middle one, {layers // 2})"
     crossover = check_whole(crossover, what, low=0, high=layers - 1) or layers // 2
     drawn = mixing_table(
-        _drawer(model, advance),
+        _drawer(model, options),
         [character.seed for character in rows],
         [character.seed for character in columns],
         row_labels=both[: len(rows)],
         column_labels=both[len(rows) :],
         crossover=crossover,
-        psi=check_psi(psi),
-        noise=noise,
+        psi=options.psi,
+        noise=options.noise,
     )
-    characters = [*rows, *columns]
-    about = facts(
-        model, "mix", characters, psi=psi, noise=noise, rows=len(rows), crossover=crossover
-    )
+    about = facts(model, "mix", characters, options, rows=len(rows), crossover=crossover)
     return Sheet(drawn, about)
 
 
@@ -243,35 +244,30 @@ def table(
     model: OpenModel,
     row_labels: Sequence[Sequence[str]],
     seeds: Sequence[int],
-    *,
-    psi: float = 1.0,
-    noise: str = "const",
-    advance: Advance | None = None,
+    options: DrawOptions = PLAIN,
 ) -> Sheet:
     """Draws a table with the labels of a row down and seeds across, titled at its left.
 
     A column keeps its character: of its own labels, a row replaces the groups that it names, as
-    `choice_named` and `resolve` do. Each picture is that of `draw_one`. advance is as in `sweep`.
+    `choice_named` and `resolve` do. Each picture is that of `draw_one`.
     """
-    reason = abilities(model)["table"]
-    if reason:
-        raise UsageError(reason)
     check_sheet(len(row_labels), len(seeds))
-    psi, noise = check_psi(psi), check_noise(model, noise)
+    options = _able(model, "table", options)
     choices = [choice_named(labels, model) for labels in row_labels]
     cells = [(seed, resolve(model, choice, seed)) for choice in choices for seed in seeds]
     pictures = []
     for seed, labels in cells:
-        pictures.append(draw_one(model, seed=seed, labels=labels, psi=psi, noise=noise))
-        if advance:
-            advance(1)
+        pictures.append(
+            draw_one(model, seed=seed, labels=labels, psi=options.psi, noise=options.noise)
+        )
+        options.advance(1)
     titles = [
         " ".join(known_labels(labels, model.labels)).replace("_", " ") or "any"
         for labels in row_labels
     ]
     drawn = grid(np.stack(pictures), len(seeds))
     sheet = titled(drawn, titles, row_px=model.spec.resolution_px)
-    about = facts(model, "table", [], psi=psi, noise=noise)
+    about = facts(model, "table", [], options)
     about["omokage seeds"] = shortened([check_seed(seed) for seed in seeds])
     about["omokage labels"] = "; ".join(titles)
     return Sheet(sheet, about)
@@ -281,9 +277,7 @@ def facts(
     model: OpenModel,
     tool: str,
     characters: Sequence[Character],
-    *,
-    psi: float,
-    noise: str,
+    options: DrawOptions,
     **more: object,
 ) -> dict[str, str]:
     """Returns what a file was made from, as texts by name; `more` are the tool's own settings."""
@@ -293,18 +287,18 @@ def facts(
         "tool": tool,
         "seeds": ",".join(str(character.seed) for character in characters),
         "labels": "; ".join(", ".join(one.labels) or "none" for one in characters),
-        "psi": f"{check_psi(psi):g}",
-        "noise": noise,
+        "psi": f"{options.psi:g}",
+        "noise": options.noise,
         **{name: str(value) for name, value in more.items()},
     }
     return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in about.items()}}
 
 
 @dataclasses.dataclass(frozen=True)
-class _ToldClip(Clip):
-    """A clip that tells of each frame."""
+class _CountedClip(Clip):
+    """A clip that counts its frames for whoever shows its progress."""
 
-    advance: Advance = lambda _frames: None
+    advance: Advance = ignore
 
     def frames(self) -> Iterator[Frame]:
         """Draws all frames [H,W,3] in order and counts them."""
@@ -318,57 +312,57 @@ def _clip(
     characters: Sequence[Character],
     at: Callable[[float], Points],
     times: Sequence[float],
-    *,
-    psi: float,
-    noise: str,
-    advance: Advance | None = None,
+    options: DrawOptions,
 ) -> Clip:
-    tell: Advance = advance or (lambda _frames: None)
-    return _ToldClip(
-        UnbatchedGenerator(model.generator, lambda: tell(0)),
+    return _CountedClip(
+        UnbatchedGenerator(model.generator, lambda: options.advance(0)),
         [character.seed for character in characters],
         at,
         times,
         columns=math.ceil(math.sqrt(len(characters))),
         cell_px=model.spec.resolution_px,
-        psi=check_psi(psi),
-        noise=noise,
-        advance=tell,
+        psi=options.psi,
+        noise=options.noise,
+        advance=options.advance,
     )
 
 
-def _drawer(model: OpenModel, advance: Advance | None) -> UnbatchedGenerator:
-    return UnbatchedGenerator(model.generator, lambda: advance(1) if advance else None)
+def _drawer(model: OpenModel, options: DrawOptions) -> UnbatchedGenerator:
+    return UnbatchedGenerator(model.generator, lambda: options.advance(1))
 
 
 def _morph(
-    model: OpenModel, a: Character, b: Character, *, space: str, psi: float, noise: str
-) -> Callable[[float], Points]:
-    rows = _checked(model, [a, b], psi=psi, noise=noise)
-    _check_space(model, "morph", space)
+    model: OpenModel, a: Character, b: Character, options: DrawOptions
+) -> tuple[Callable[[float], Points], DrawOptions]:
+    rows, options = _checked(model, "morph", [a, b], options)
     if a.seed == b.seed and np.array_equal(rows[0], rows[1]):
         raise UsageError(
             "Both ends of the morph are the same avatar: choose two that differ in seed or labels."
         )
     ends = Ends([a.seed], rows[:1], [b.seed], rows[1:])
-    return morph(model.generator, ends, space=space, psi=check_psi(psi))
+    return morph(model.generator, ends, space=options.space, psi=options.psi), options
 
 
-def _checked(model: OpenModel, characters: Sequence[Character], *, psi: float, noise: str) -> Rows:
-    """Returns the label rows [N,L] of characters after checking them, psi and noise."""
-    check_psi(psi)
-    check_noise(model, noise)
+def _checked(
+    model: OpenModel, tool: str, characters: Sequence[Character], options: DrawOptions
+) -> tuple[Rows, DrawOptions]:
+    """Returns the label rows [N,L] of characters, and the options with psi as it is drawn."""
+    options = _able(model, tool, options)
     for character in characters:
         check_seed(character.seed)
     named = [known_labels(character.labels, model.labels) for character in characters]
-    return label_rows(named, model.labels)
+    return label_rows(named, model.labels), options
 
 
-def _check_space(model: OpenModel, tool: str, space: str) -> None:
-    check_choice(space, "the space", SPACES)
-    reason = abilities(model)[f"{tool}_w"]
-    if space == "w" and reason:
+def _able(model: OpenModel, tool: str, options: DrawOptions) -> DrawOptions:
+    """Returns the options with psi as it is drawn; raises UsageError for what cannot be drawn."""
+    check_choice(options.space, "the space", SPACES)
+    able = abilities(model)
+    reason = able[tool] or (able.get(f"{tool}_w") if options.space == "w" else "")
+    if reason:
         raise UsageError(reason)
+    psi, noise = check_psi(options.psi), check_noise(model, options.noise)
+    return dataclasses.replace(options, psi=psi, noise=noise)
 
 
 def check_sheet(rows: int, columns: int) -> None:

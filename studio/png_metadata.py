@@ -28,6 +28,8 @@ def png_texts(content: bytes, *, where: str, prefix: str) -> list[tuple[str, str
 
     Raises UnreadablePicture for more than 256 chunks beside the pixels', and for any packed chunk,
     of whatever keyword, that unpacks to more than 1 MiB: a bomb, which is not unpacked further.
+    Pillow's own limits do not do: it refuses the whole picture for one damaged text, keeps the last
+    of two texts of one name, and holds up to 64 MiB of them.
     """
     texts: list[tuple[str, str | None]] = []
     chunks = 0

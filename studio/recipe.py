@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 from urllib.parse import quote, unquote_plus
 
@@ -10,7 +10,7 @@ from dataset.errors import nearest
 from studio.edits import DECIMALS, Edits, number_text, read_number
 from studio.upscaling.waifu2x import DENOISE
 from studio.upscaling.waifu2x import FACTORS as ENLARGEMENTS
-from studio.validation import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS, FaultsError, quoted
+from studio.validation import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS, FaultsError, is_number, quoted
 
 NOISES = ("const", "none", "random")  # those of models.sampling.draw, which needs torch
 FACTORS = (1, *ENLARGEMENTS)
@@ -54,7 +54,7 @@ class Recipe:
     edits: Edits = dataclasses.field(default_factory=Edits)
 
     def __post_init__(self) -> None:
-        faults = [fault for name in KEYS for fault in _FAULTS[name](getattr(self, name))]
+        faults = [fault for name in KEYS for fault in _faults(name, getattr(self, name))]
         if faults:
             raise FaultsError(WHAT, faults)
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -146,22 +146,16 @@ def _read(key: str, text: str) -> tuple[Any, list[str]]:
         value = text if number is None else number
     elif key == "labels":
         value = tuple(text.split(",")) if text else ()
-    return value, _FAULTS[key](value)
+    return value, _faults(key, value)
 
 
-def _model_faults(model: object) -> list[str]:
-    if isinstance(model, str) and model.isprintable() and _MODEL.fullmatch(model):
-        return []
-    return [
-        f"model is {quoted(model)}; a registered model's name and version such as "
-        'avatar-generator/3, or "sha256:" and 16 hex digits are wanted'
-    ]
-
-
-def _seed_faults(seed: Any) -> list[str]:
-    if _is_whole(seed) and 0 <= seed <= MAX_SEED:
-        return []
-    return [f"seed is {quoted(seed)}; a whole number of 0 to {MAX_SEED} is wanted"]
+def _faults(key: str, value: Any) -> list[str]:
+    """Returns what is wrong with the value of a key, as sentences without their dots."""
+    if key == "labels":
+        return _labels_faults(value)
+    is_right, wanted = _RULES[key]
+    verb = "are" if key == "edits" else "is"
+    return [] if is_right(value) else [f"{key} {verb} {quoted(value)}; {wanted}"]
 
 
 def _labels_faults(labels: object) -> list[str]:
@@ -179,36 +173,8 @@ def _labels_faults(labels: object) -> list[str]:
     return faults
 
 
-def _psi_faults(psi: Any) -> list[str]:
-    is_number = isinstance(psi, int | float) and not isinstance(psi, bool)
-    if is_number and 0 <= psi <= PSI_MAX:
-        return []
-    return [
-        f"psi is {quoted(psi)}; a number of 0 (the mean face) to {PSI_MAX:g} is wanted, 1 is full "
-        "variety"
-    ]
-
-
-def _noise_faults(noise: object) -> list[str]:
-    if noise in NOISES:
-        return []
-    return [f"noise is {quoted(noise)}; one of {', '.join(NOISES)} is wanted"]
-
-
-def _upscale_faults(upscale: Any) -> list[str]:
-    if _is_whole(upscale) and upscale in FACTORS:
-        return []
-    return [f"upscale is {quoted(upscale)}; 1, 2 or 4 is wanted"]
-
-
-def _denoise_faults(denoise: Any) -> list[str]:
-    if _is_whole(denoise) and denoise in DENOISE:
-        return []
-    return [f"denoise is {quoted(denoise)}; -1 (none) or 0 to 3 is wanted"]
-
-
-def _edits_faults(edits: object) -> list[str]:
-    return [] if isinstance(edits, Edits) else [f"edits are {quoted(edits)}; Edits are wanted"]
+def _is_model(model: object) -> bool:
+    return isinstance(model, str) and model.isprintable() and bool(_MODEL.fullmatch(model))
 
 
 def _is_whole(value: object) -> bool:
@@ -225,14 +191,30 @@ def _too_long(length: int) -> str:
     return f"{length:,} characters as a link; at most {QUERY_MAX_CHARS:,} are read"
 
 
-_FAULTS = {
-    "model": _model_faults,
-    "seed": _seed_faults,
-    "labels": _labels_faults,
-    "psi": _psi_faults,
-    "noise": _noise_faults,
-    "upscale": _upscale_faults,
-    "denoise": _denoise_faults,
-    "edits": _edits_faults,
+# Plain rules and not pydantic's: every sentence is ours, and would have to be made from its errors.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model": (
+        _is_model,
+        "a registered model's name and version such as avatar-generator/3, "
+        'or "sha256:" and 16 hex digits are wanted',
+    ),
+    "seed": (
+        lambda seed: _is_whole(seed) and 0 <= seed <= MAX_SEED,
+        f"a whole number of 0 to {MAX_SEED} is wanted",
+    ),
+    "psi": (
+        lambda psi: is_number(psi) and 0 <= psi <= PSI_MAX,
+        f"a number of 0 (the mean face) to {PSI_MAX:g} is wanted, 1 is full variety",
+    ),
+    "noise": (lambda noise: noise in NOISES, f"one of {', '.join(NOISES)} is wanted"),
+    "upscale": (
+        lambda factor: _is_whole(factor) and factor in FACTORS,
+        "1, 2 or 4 is wanted",
+    ),
+    "denoise": (
+        lambda level: _is_whole(level) and level in DENOISE,
+        "-1 (none) or 0 to 3 is wanted",
+    ),
+    "edits": (lambda edits: isinstance(edits, Edits), "Edits are wanted"),
 }
-KEYS = tuple(_FAULTS)
+KEYS = tuple(field.name for field in dataclasses.fields(Recipe))

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from PIL import Image
 
@@ -25,7 +24,7 @@ from studio.draw import (
 from studio.edits import Edits, apply_edits, edited_size
 from studio.image_cache import ImageCache
 from studio.model_source import ModelSource, OpenModel
-from studio.play import Advance, Character
+from studio.play import Advance, Character, DrawOptions, FilmOptions
 from studio.png_metadata import recipe_facts
 from studio.recipe import Recipe
 from studio.upscaling import upscale
@@ -121,113 +120,56 @@ class Studio:
 
         psi and noise are those of the first avatar, here and below.
         """
-        model, (first, _), characters = self._together([a, b])
-        return play.morph_strip(
-            model, *characters, steps=steps, space=space, psi=first.psi, noise=first.noise
-        )
+        model, (first, second), options = self._together([a, b], space=space)
+        return play.morph_strip(model, first, second, options, steps=steps)
 
     def write_morph(
         self,
         a: Link,
         b: Link,
+        film: FilmOptions,
         *,
-        outs: Sequence[Path],
-        seconds: float = 3.0,
-        fps: int = 24,
-        back: bool = False,
         space: str = "z",
-        advance: Advance | None = None,
+        advance: Advance = play.ignore,
     ) -> None:
         """Writes the way from one avatar to another as .mp4 and .gif; see `play.write_morph`."""
-        model, (first, _), characters = self._together([a, b])
-        play.write_morph(
-            model,
-            *characters,
-            outs=outs,
-            seconds=seconds,
-            fps=fps,
-            back=back,
-            space=space,
-            psi=first.psi,
-            noise=first.noise,
-            advance=advance,
-        )
+        model, (first, second), options = self._together([a, b], space=space, advance=advance)
+        play.write_morph(model, first, second, film, options)
 
     def write_loop(
         self,
         avatars: Sequence[Link],
+        film: FilmOptions,
         *,
-        outs: Sequence[Path],
-        seconds: float = 4.0,
-        fps: int = 24,
         space: str = "z",
-        advance: Advance | None = None,
+        advance: Advance = play.ignore,
     ) -> None:
         """Writes a film of avatars that wander and come back; see `play.write_loop`."""
         check_whole(len(avatars), "the number of avatars", low=1, high=MAX_CHARACTERS)
-        model, (first, *_), characters = self._together(avatars)
-        play.write_loop(
-            model,
-            characters,
-            outs=outs,
-            seconds=seconds,
-            fps=fps,
-            space=space,
-            psi=first.psi,
-            noise=first.noise,
-            advance=advance,
-        )
+        model, characters, options = self._together(avatars, space=space, advance=advance)
+        play.write_loop(model, characters, film, options)
 
-    def sweep(
-        self,
-        avatar: Link,
-        *,
-        number: int = 0,
-        space: str = "z",
-        advance: Advance | None = None,
-    ) -> play.Sheet:
+    def sweep(self, avatar: Link, *, number: int = 0, space: str = "z") -> play.Sheet:
         """Draws an avatar with one number of its z or w at 20 values; see `play.sweep`."""
-        model, (first,), (character,) = self._together([avatar])
-        return play.sweep(
-            model,
-            character,
-            number=number,
-            space=space,
-            psi=first.psi,
-            noise=first.noise,
-            advance=advance,
-        )
+        model, (character,), options = self._together([avatar], space=space)
+        return play.sweep(model, character, options, number=number)
 
     def mix(
-        self,
-        rows: Sequence[Link],
-        columns: Sequence[Link],
-        *,
-        crossover: int = 0,
-        advance: Advance | None = None,
+        self, rows: Sequence[Link], columns: Sequence[Link], *, crossover: int = 0
     ) -> play.Sheet:
         """Draws coarse styles of the rows' with fine styles of the columns'; see `play.mix`."""
         play.check_sheet(len(rows), len(columns))
-        model, (first, *_), characters = self._together([*rows, *columns])
-        return play.mix(
-            model,
-            characters[: len(rows)],
-            characters[len(rows) :],
-            crossover=crossover,
-            psi=first.psi,
-            noise=first.noise,
-            advance=advance,
-        )
+        model, characters, options = self._together([*rows, *columns])
+        down, across = characters[: len(rows)], characters[len(rows) :]
+        return play.mix(model, down, across, options, crossover=crossover)
 
     def table(
         self,
         rows: Sequence[str | Sequence[str]],
+        options: DrawOptions = play.PLAIN,
         *,
         count: int = 6,
         seed: int = 0,
-        psi: float = 1.0,
-        noise: str = "const",
-        advance: Advance | None = None,
     ) -> play.Sheet:
         """Draws labels down and the seeds seed, seed + 1, … across; see `play.table`.
 
@@ -235,7 +177,7 @@ class Studio:
         """
         named = [split_names(row) if isinstance(row, str) else row for row in rows]
         seeds = _seeds(seed, count)
-        return play.table(self.model(), named, seeds, psi=psi, noise=noise, advance=advance)
+        return play.table(self.model(), named, seeds, options)
 
     def _finished(self, model: OpenModel, recipe: Recipe) -> Picture:
         side = model.spec.resolution_px * recipe.upscale
@@ -268,8 +210,10 @@ class Studio:
             self._kept.put(key, picture)
         return picture
 
-    def _together(self, links: Sequence[Link]) -> tuple[OpenModel, list[Recipe], list[Character]]:
-        """Returns the one model of links, their recipes and their characters."""
+    def _together(
+        self, links: Sequence[Link], *, space: str = "z", advance: Advance = play.ignore
+    ) -> tuple[OpenModel, list[Character], DrawOptions]:
+        """Returns the one model of links, their characters, and the first one's options."""
         recipes = [recipe_of(link) for link in links]
         keys = sorted({recipe.model for recipe in recipes})
         if len(keys) > 1:
@@ -277,8 +221,9 @@ class Studio:
                 f"These avatars were drawn by different models ({', '.join(keys)}); only avatars "
                 "of one model can be brought together. Draw them anew with one."
             )
-        model = self._source.of(keys[0])
-        return model, recipes, [Character(recipe.seed, recipe.labels) for recipe in recipes]
+        options = DrawOptions(recipes[0].psi, recipes[0].noise, space, advance)
+        characters = [Character(recipe.seed, recipe.labels) for recipe in recipes]
+        return self._source.of(keys[0]), characters, options
 
 
 def choice_of(labels: LabelRequest, model: OpenModel) -> LabelChoice:

@@ -1,6 +1,9 @@
 """Limits of what may be requested, and checks that name every fault of a value."""
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from dataset.errors import UsageError, listed, nearest
 from models.io.safe_io import shown
@@ -34,6 +37,12 @@ class FaultsError(UsageError):
 def quoted(value: object) -> str:
     """Returns a value between quotation marks, printable and short."""
     return f'"{shown(f"{value:g}" if isinstance(value, float) else str(value))}"'
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    is_real = isinstance(value, int | float | np.integer | np.floating)
+    return is_real and not isinstance(value, bool) and math.isfinite(float(str(value)))
 
 
 _EXACT = 2**53  # beyond it a float may stand for another whole number

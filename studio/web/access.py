@@ -64,7 +64,8 @@ class Guard:
 
     hosts: names that a request's Host header may have, without port; none: any (behind a proxy of
     one's own). On loopback this keeps a page of another site, whose name was made to lead to this
-    machine, from talking to the server.
+    machine, from talking to the server. Not Starlette's TrustedHostMiddleware: it cuts "[::1]:7860"
+    at the first colon, and saves four lines.
     """
 
     def __init__(self, app: App, *, files: Path, hosts: frozenset[str]) -> None:

@@ -17,7 +17,7 @@ from dataset.errors import UsageError
 from models.sampling.png import png_bytes
 from studio.draw import abilities, label_groups
 from studio.edits import Edits
-from studio.play import Sheet
+from studio.play import DrawOptions, FilmOptions, Sheet
 from studio.png_metadata import recipe_of_png
 from studio.recipe import Recipe
 from studio.service import recipe_of
@@ -163,10 +163,8 @@ class Endpoints:
     ) -> list[FileData]:
         """Draws a film from one link's avatar to another's and back: an MP4 and a GIF."""
         outs = self._parts.files.films("morph")
-        self._studio.write_morph(
-            _query(first), _query(second), outs=outs, seconds=seconds, fps=fps, back=True,
-            space=space,
-        )  # fmt: skip
+        film = FilmOptions(outs, seconds, fps, back=True)
+        self._studio.write_morph(_query(first), _query(second), film, space=space)
         return [_file(str(out)) for out in outs]
 
     def loop(
@@ -174,7 +172,7 @@ class Endpoints:
     ) -> list[FileData]:
         """Draws a film of a link's avatar that wanders and comes back: an MP4 and a GIF."""
         outs = self._parts.files.films("loop")
-        self._studio.write_loop([_query(link)], outs=outs, seconds=seconds, fps=fps, space=space)
+        self._studio.write_loop([_query(link)], FilmOptions(outs, seconds, fps), space=space)
         return [_file(str(out)) for out in outs]
 
     def sweep(self, link: str, number: int = 0, space: str = "z") -> FileData:
@@ -195,7 +193,7 @@ class Endpoints:
     ) -> FileData:
         """Draws a table of labels down, such as "blonde hair, blue eyes", and seeds across."""
         named = _texts(rows, "rows")
-        made = self._studio.table(named, count=count, seed=seed, psi=psi, noise=noise)
+        made = self._studio.table(named, DrawOptions(psi, noise), count=count, seed=seed)
         return self._sheet("table", made)
 
     def _finished(self, recipe: Recipe) -> Answer:

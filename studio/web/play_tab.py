@@ -12,7 +12,7 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.sampling.png import png_bytes
-from studio.play import Advance, Sheet
+from studio.play import Advance, DrawOptions, FilmOptions, Sheet
 from studio.recipe import Recipe
 from studio.validation import FRAMES_MAX
 from studio.web.errors import error_boundary
@@ -257,47 +257,29 @@ def _strip(parts: "Parts", game: Game) -> None:
 
 
 def _morph_film(parts: "Parts", game: Game) -> None:
-    @error_boundary
-    def film(
-        state: PageState, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
-    ) -> list[Any]:
-        first, second = _both(state)
-        mp4, gif = parts.files.films("morph")
-        parts.studio.write_morph(
-            first,
-            second,
-            outs=[mp4, gif],
-            seconds=seconds,
-            fps=int(fps),
-            back=True,
-            space=space,
-            advance=_counted(progress, round(seconds * fps)),
-        )
-        return [gr.update(visible=False), *film_shown(str(mp4), str(gif))]
+    def write(state: PageState, film: FilmOptions, **drawn: Any) -> None:
+        parts.studio.write_morph(*_both(state), film, **drawn)
 
-    _filmed(parts, game, film)
+    _filmed(parts, game, write, back=True)
 
 
 def _loop_film(parts: "Parts", game: Game) -> None:
+    def write(state: PageState, film: FilmOptions, **drawn: Any) -> None:
+        parts.studio.write_loop([_first(state)], film, **drawn)
+
+    _filmed(parts, game, write, back=False)
+
+
+def _filmed(parts: "Parts", game: Game, write: Callable[..., None], *, back: bool) -> None:
     @error_boundary
     def film(
         state: PageState, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
-        mp4, gif = parts.files.films("loop")
-        parts.studio.write_loop(
-            [_first(state)],
-            outs=[mp4, gif],
-            seconds=seconds,
-            fps=int(fps),
-            space=space,
-            advance=_counted(progress, round(seconds * fps)),
-        )
+        mp4, gif = parts.files.films(game.name)
+        options = FilmOptions([mp4, gif], seconds, int(fps), back)
+        write(state, options, space=space, advance=_counted(progress, round(seconds * fps)))
         return [gr.update(visible=False), *film_shown(str(mp4), str(gif))]
 
-    _filmed(parts, game, film)
-
-
-def _filmed(parts: "Parts", game: Game, film: Callable[..., Any]) -> None:
     assert game.film is not None
     controls = [game.controls[name] for name in ("seconds", "fps", "space")]
     _played(game.make_film, film, [parts.state, *controls], [game.empty, *game.film.outputs])
@@ -325,14 +307,9 @@ def _mixed(parts: "Parts", state: PageState, crossover: float) -> Sheet:
 
 def _tabled(parts: "Parts", state: PageState, group: str) -> Sheet:
     rows = [[label] for one in state.groups if one.name == group for label in one.labels]
-    columns = _side_by_side(state)
-    return parts.studio.table(
-        rows,
-        count=len(columns),
-        seed=columns[0].seed,
-        psi=columns[0].psi,
-        noise=columns[0].noise,
-    )
+    first, *others = _side_by_side(state)
+    options = DrawOptions(first.psi, first.noise)
+    return parts.studio.table(rows, options, count=1 + len(others), seed=first.seed)
 
 
 def _first(state: PageState) -> Recipe:

@@ -50,18 +50,6 @@ def test_only_the_labels_of_chosen_groups_change(choice: LabelChoice, seed: int)
         assert own == set(choice.chosen.get(group.name, usual & set(group.labels)))
 
 
-@given(choices, seeds, st.sampled_from(GROUPS), st.data())
-def test_a_locked_seed_and_another_label_change_that_group_alone(
-    choice: LabelChoice, seed: int, group: object, data: st.DataObject
-) -> None:
-    name, labels = group.name, group.labels  # type: ignore[attr-defined]
-    label = data.draw(st.sampled_from(labels))
-    before = set(resolve(DCGAN, choice, seed))
-    after = set(resolve(DCGAN, LabelChoice({**choice.chosen, name: (label,)}), seed))
-    assert after - set(labels) == before - set(labels)
-    assert after & set(labels) == {label}
-
-
 @given(choices, seeds)
 def test_the_wish_for_a_characters_labels_gives_them_for_any_seed(
     choice: LabelChoice, seed: int

@@ -86,11 +86,6 @@ def test_pure_colours_turn_along_the_wheel(start: int, steps: int) -> None:
     assert made.tolist() == plain(*WHEEL[(start + steps) % 6]).tolist()
 
 
-@pytest.mark.parametrize("degrees", [-180, -77.7, 33, 180])
-def test_greys_have_no_hue_to_turn(degrees: float) -> None:
-    assert apply_edits(GREYS, Edits(hue=degrees)).tolist() == GREYS.tolist()
-
-
 @unhurried
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.floats(-180, 180))
 def test_hue_is_that_of_hsv(colour: tuple[int, int, int], degrees: float) -> None:
@@ -115,20 +110,10 @@ def test_quarter_turns_move_pixels(height: int, width: int, degrees: int) -> Non
     assert np.array_equal(made, np.rot90(picture, degrees // 90))
 
 
-def test_four_quarter_turns_are_none() -> None:
-    picture = made = noise(11, 17)
-    for _ in range(4):
-        made = apply_edits(made, Edits(rotate=90))
-    assert np.array_equal(made, picture)
-
-
 def test_a_turned_picture_grows_and_its_corners_are_white() -> None:
     made = apply_edits(plain(0, 0, 0, side=100), Edits(rotate=45))
     assert made.shape == (142, 142, 3)
     assert {tuple(made[y, x].tolist()) for y in (0, -1) for x in (0, -1)} == {(255, 255, 255)}
-    assert made[71, 71].tolist() == [0, 0, 0]
-    black = (made == 0).all(axis=2).sum()
-    assert abs(black - 100 * 100) < 150  # nothing of it is cut off
 
 
 @unhurried

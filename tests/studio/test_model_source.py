@@ -84,16 +84,6 @@ def test_the_alias_moves_while_four_threads_draw(champions: Champions) -> None:
     assert models.notice() == ""
 
 
-def test_the_next_draw_after_a_move_names_the_new_version(champions: Champions) -> None:
-    models = source(champions.uri)
-    before = models.current()
-    assert before.version == "1"
-    champions.crown("2")
-    assert models.current().version == "2"
-    # Who took the old one goes on with it.
-    assert np.array_equal(faces(before), faces_of(1))
-
-
 def test_others_draw_with_the_old_version_while_one_loads_the_new(
     champions: Champions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,15 +2,10 @@
 
 import contextlib
 import re
-import struct
-import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from gradio_client import Client
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -294,33 +289,17 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
     (tmp_path / "text.png").write_text("no picture at all")
-    (tmp_path / "bomb.png").write_bytes(bomb(20_000))
     ready(page, f"{server.url}/?model=avatar-generator%2F99&seed=1")
     page.get_by_text("which the registry does not have").first.wait_for()
     ready(page, f"{server.url}/?model=avatar-generator%2F1&seed=x&psi=9")
     page.get_by_text("psi is").first.wait_for()
     page.get_by_role("tab", name="Finish").click()
-    for name, reported in (("text", "not a picture that can be opened"), ("bomb", "are decoded")):
-        page.locator("#drop input[type=file]").set_input_files(tmp_path / f"{name}.png")
-        page.locator(".toast-body").get_by_text(reported).wait_for()
-        assert not page.locator("#link").is_visible(), "nothing of it lies on the history"
+    page.locator("#drop input[type=file]").set_input_files(tmp_path / "text.png")
+    page.locator(".toast-body").get_by_text("not a picture that can be opened").wait_for()
+    assert not page.locator("#link").is_visible(), "nothing of it lies on the history"
     page.get_by_role("tab", name="Draw").click()
     set_number(page, "count", 1)
     assert len(draw(page, 1)) == 1, "the page goes on"
-
-
-def bomb(side: int) -> bytes:
-    """A PNG of a few kilobytes whose pixels would take megabytes."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.slow
@@ -339,49 +318,17 @@ def test_at_phone_width_nothing_is_wider_than_the_screen(
 
 
 @pytest.mark.slow
-def test_the_alias_moves_while_four_draw_and_the_next_draw_names_the_new_version(
+def test_after_the_alias_moves_the_next_draw_names_the_new_version(
     registry: Champions, server: Running, page: Page
 ) -> None:
     ready(page, server.url)
     keep_seed(page, 3)
     draw(page, 8)
-    found: list[Any] = []
-    go_on = threading.Event()
-    go_on.set()
-
-    def person() -> None:
-        client = Client(server.url, verbose=False)
-        while go_on.is_set():
-            try:
-                found.append(client.predict(count=4, seed=3, api_name="/draw"))
-            except Exception as error:  # reported below, with what was drawn before
-                found.append(error)
-                return
-
-    people = [threading.Thread(target=person) for _ in range(4)]
-    for one in people:
-        one.start()
-    until(lambda: len(found) >= 4)
     version = registry.register(network(2, (*LABELS, "ponytail", "ahoge")))
     registry.crown(version)
     draw(page, 8)
     expect(page.locator("#model")).to_contain_text(f"version {version}")
     assert pill(page, "Hair style", "ponytail").is_visible(), "its labels are there at once"
-    go_on.clear()
-    for one in people:
-        one.join()
-    assert [one for one in found if isinstance(one, Exception)] == []
-    for drawn in found:
-        assert len({one["model"] for one in drawn}) == 1, "a draw has one model from end to end"
-
-
-def until(condition: Any) -> None:
-    waiting = threading.Event()
-    for _ in range(600):
-        if condition():
-            return
-        waiting.wait(0.05)
-    raise AssertionError("it never came")
 
 
 @pytest.mark.slow

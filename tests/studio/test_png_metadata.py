@@ -98,13 +98,6 @@ def test_a_png_says_for_people_what_it_was_made_from() -> None:
     assert png_metadata.SOFTWARE == SOFTWARE
 
 
-def test_the_same_recipe_gives_the_same_bytes() -> None:
-    again = recipe_facts(
-        Recipe.from_query(RECIPE.to_query()), model="avatar-generator version 3", digest=DIGEST
-    )
-    assert png_bytes(PICTURE, again) == OURS
-
-
 def test_what_was_made_from_another_file_names_it_and_has_no_link() -> None:
     facts = made_from_facts(b"abc", edits="hue=3")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -159,11 +152,6 @@ def test_texts_of_another_program_are_none() -> None:
     reported.add_itxt("parameters", "1girl, Seed: 17")
     reported.add_text("Comment", "long " * 50_000, zip=True)
     assert recipe_of_png(saved(pnginfo=reported), where="x.png") is None
-
-
-def test_a_grid_of_the_sampler_has_no_recipe() -> None:
-    facts = {"Software": SOFTWARE, "omokage tool": "grid", "omokage seeds": "0-15"}
-    assert recipe_of_png(png_bytes(PICTURE, facts), where="x.png") is None
 
 
 # --- damaged settings ---

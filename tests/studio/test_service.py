@@ -11,10 +11,10 @@ from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
 from models.io.generators import generator_digest
-from models.registry.export import export_generator
 from studio.draw import LabelChoice
 from studio.edits import Edits
 from studio.model_source import ModelSource
+from studio.play import FilmOptions
 from studio.png_metadata import recipe_of_png
 from studio.recipe import Recipe
 from studio.service import Studio
@@ -94,8 +94,8 @@ def test_avatars_of_links_play_together(studio: Studio, tmp_path: Path) -> None:
     a, b, c = (avatar.recipe.to_query() for avatar in studio.draw(count=3, psi=0.5))
     strip = studio.morph_strip(a, b, steps=3, space="w")
     assert np.array_equal(strip[0], studio.redraw(a))
-    studio.write_morph(a, b, outs=[tmp_path / "morph.gif"], seconds=0.3, fps=10)
-    studio.write_loop([a, b, c], outs=[tmp_path / "loop.gif"], seconds=0.3, fps=10)
+    studio.write_morph(a, b, FilmOptions([tmp_path / "morph.gif"], 0.3, 10))
+    studio.write_loop([a, b, c], FilmOptions([tmp_path / "loop.gif"], 0.3, 10))
     assert {path.name for path in tmp_path.iterdir()} == {"morph.gif", "loop.gif"}
     assert studio.mix([a], [b, c]).picture.size == (3 * 16, 2 * 16)
     reported = Image.open(io.BytesIO(studio.sweep(a, number=1).png())).info
@@ -103,11 +103,6 @@ def test_avatars_of_links_play_together(studio: Studio, tmp_path: Path) -> None:
     table = studio.table(["blonde hair", ["blue_hair"], ""], count=2)
     assert table.picture.height == 3 * 16
     assert table.facts["omokage labels"] == "blonde hair; blue hair; any"
-
-
-def test_groups_and_abilities_are_those_of_the_current_model(studio: Studio) -> None:
-    assert [group.name for group in studio.groups()] == ["hair_colour", "eye_colour"]
-    assert not any(studio.abilities().values())
 
 
 def _ask(recipe: str) -> Callable[[Studio], object]:
@@ -127,7 +122,7 @@ def _ask(recipe: str) -> Callable[[Studio], object]:
         (_ask("model=avatar-generator%2F7&seed=1"), "version 7 of avatar-generator"),
         (_ask("seed=x"), "2 faults"),
         (lambda s: s.table(["halo"]), 'unknown label "halo"'),
-        (lambda s: s.write_loop([], outs=[]), "number of avatars"),
+        (lambda s: s.write_loop([], FilmOptions([], 1)), "number of avatars"),
         (lambda s: s.mix([], []), "0 rows"),
     ],
 )
@@ -150,24 +145,6 @@ def test_without_a_champion_every_method_says_so(tmp_path: Path) -> None:
     for ask in asks:
         with pytest.raises(RegistryError, match="There is no champion yet"):
             ask()
-
-
-def test_a_version_without_its_weights_draws_the_same_and_can_do_less(
-    folder: str, tmp_path: Path
-) -> None:
-    export_generator(folder, tmp_path / "old")
-    (tmp_path / "old/generator.safetensors").unlink()
-    old, whole = studio_of(str(tmp_path / "old")), studio_of(folder)
-    for one, other in zip(old.draw(count=3, psi=0.7), whole.draw(count=3, psi=0.7), strict=True):
-        assert one.recipe.labels == other.recipe.labels
-        assert np.abs(one.picture.astype(int) - other.picture).max() <= 1
-    a, b = (avatar.recipe for avatar in old.draw(count=2))
-    old.write_morph(a, b, outs=[tmp_path / "morph.gif"], seconds=0.3, fps=10)
-    reason = "Old was registered without its weights, so it draws from seeds and labels alone"
-    with pytest.raises(UsageError, match=reason):
-        old.mix([a], [b])
-    with pytest.raises(UsageError, match=reason):
-        old.draw(noise="random")
 
 
 def test_avatars_of_two_models_are_not_brought_together(
