@@ -171,9 +171,11 @@ def test_weights_that_do_not_fit_their_spec_are_named(
 
 SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "fewer_labels": ("dcgan64", {"labels": ["one"]}, r"embed.weight is float32 \[64, 3\]"),
+    "no_labels": ("dcgan64", {"labels": []}, "embed.weight is"),
     "double_labels": ("dcgan64", {"labels": ["a", "a", "b"]}, r"labels is \['a', 'a', 'b'\]"),
     "numbers_for_labels": ("dcgan64", {"labels": [1, 2, 3]}, r"labels is \[1, 2, 3\]"),
     "text_for_labels": ("dcgan64", {"labels": "abc"}, "labels is 'abc'"),
+    "null_for_labels": ("dcgan64", {"labels": None}, "labels is None"),
     "control_in_labels": ("dcgan64", {"labels": ["\x1b[2J", "b", "c"]}, "labels is "),
     "many_labels": ("dcgan64", {"labels": list(map(str, range(99_999)))}, "a list of 99,999"),
     "family": ("dcgan64", {"family": "stylegan3"}, ': unknown family "stylegan3"; did'),
@@ -192,6 +194,7 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "z": ("stylegan2", {"z_dim": 65_536}, "float32"),
     "blocks": ("dcgan64", {"blocks": 10**6}, "blocks is 1000000"),
     "w_of_none": ("dcgan64", {"can_w": True, "w_dim": 8}, "can_w is True; dcgan64 has False"),
+    "no_w": ("stylegan2", {"can_w": False}, "can_w is False; stylegan2 has True"),
     "width": ("dcgan64", {"width": 16}, "float32"),
     "nan_width": ("dcgan64", {"width": float("nan")}, "width is nan"),
     "negative": ("dcgan64", {"z_dim": -1}, "z_dim is -1"),
@@ -443,6 +446,7 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "step_digits": ({"step": 10**4000}, "step is a number of 13,288 bits"),
     "seconds_text": ({"seconds": "long"}, "seconds is 'long', a number from 0 wanted"),
     "seconds_nan": ({"seconds": float("nan")}, "seconds is nan"),
+    "seconds_infinite": ({"seconds": float("inf")}, "seconds is inf"),
     "sha256_short": ({"sha256": "abc"}, "sha256 is 'abc'"),
     "config_list": ({"config": []}, r"config is \[\], an object wanted"),
     "manifest": ({"manifest_digest": ["x"]}, r"manifest_digest is \['x'\]"),

@@ -157,7 +157,7 @@ def test_the_standard_file_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("raise ImportError('No module named torch_fidelity')", "needs the package torch-fidelity"),
         (
@@ -171,14 +171,14 @@ def test_the_standard_file_is_pinned() -> None:
     ],
 )
 def test_a_package_that_does_not_import_is_named_with_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
 ) -> None:
     (tmp_path / "torch_fidelity").mkdir()
     (tmp_path / "torch_fidelity" / "__init__.py").write_text(fault)
     for name in [one for one in sys.modules if one.partition(".")[0] == "torch_fidelity"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TrainingError, match=told) as refused:
+    with pytest.raises(TrainingError, match=message) as refused:
         extractor("inception", weights="weights.pth")
     assert "pip install --constraint constraints.txt '.[fid]'" in str(refused.value)
 

@@ -271,9 +271,9 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
 
 def test_average_precision_is_one_for_a_right_order_and_nan_for_an_unused_label() -> None:
     probabilities = np.array([[0.9, 0.1, 0.5], [0.8, 0.9, 0.5], [0.1, 0.8, 0.5]])
-    asked = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
-    assert average_precisions(probabilities, asked).tolist()[:2] == [1.0, 1.0]
-    assert np.isnan(average_precisions(probabilities, asked)[2])
+    present = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert average_precisions(probabilities, present).tolist()[:2] == [1.0, 1.0]
+    assert np.isnan(average_precisions(probabilities, present)[2])
     assert average_precisions(np.zeros((3, 0)), np.zeros((3, 0))).shape == (0,)
 
 

@@ -106,9 +106,9 @@ def test_the_report_names_every_label_and_the_chart_stays_small() -> None:
     truths = rng.random((400, 60)) < said
     truths[:, 3] = False
     scores = score(said, truths, names, raw=said**2)
-    told = table(scores).splitlines()
-    assert len(told) == 63
-    assert told[5].startswith("| label_3 | 0 | 0.000 |  |")
+    lines = table(scores).splitlines()
+    assert len(lines) == 63
+    assert lines[5].startswith("| label_3 | 0 | 0.000 |  |")
     png = chart(scores, probabilities=said, raw=said**2, truths=truths)
     assert png is not None
     assert png.startswith(b"\x89PNG")

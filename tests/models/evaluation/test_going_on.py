@@ -41,9 +41,9 @@ def started(home: Path, out: str, fakes: int) -> subprocess.Popen[str]:
 
 
 def ended(child: subprocess.Popen[str]) -> dict[str, Any]:
-    told, said = child.communicate(timeout=600)
-    assert child.returncode == 0, said
-    found: dict[str, Any] = json.loads(told.splitlines()[-1])
+    stdout, stderr = child.communicate(timeout=600)
+    assert child.returncode == 0, stderr
+    found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     return found
 
 
@@ -86,21 +86,21 @@ def test_memory_does_not_grow_with_the_fakes(home: Path) -> None:
 def test_a_signal_ends_it_with_a_word_and_what_is_drawn_stays(home: Path) -> None:
     store, network = Store(home), colours()
     protocol = protocol_for(network, fakes=130, repeats=1, flips=0, psis=())
-    told: dict[str, Any] = {
+    subject: dict[str, Any] = {
         "generator": Gallery(*heads(UNSEEN, 20)),
         "identity": {"generator_sha256": "x"},
         "manifest": load_manifest(store, None),
         "network": network,
     }
-    generator = told["generator"]
+    generator = subject["generator"]
     with pytest.raises(Stopped, match="the same command goes on"):
-        evaluate(store, "stopped", protocol, **told,
+        evaluate(store, "stopped", protocol, **subject,
                  stop_signal=lambda: 15 if generator.drawn else 0)  # fmt: skip
     assert generator.drawn == CHUNK
-    made = evaluate(store, "stopped", protocol, **told)
+    made = evaluate(store, "stopped", protocol, **subject)
     assert generator.drawn == 130 + CHUNK + 8  # the grid and the neighbours are drawn again
     assert made["reused"] is False
-    assert evaluate(store, "stopped", protocol, **told)["reused"] is True
+    assert evaluate(store, "stopped", protocol, **subject)["reused"] is True
     assert generator.drawn == 130 + CHUNK + 8
 
 
