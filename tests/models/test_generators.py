@@ -17,7 +17,7 @@ from tests.models.small_generators import (
     write_checkpoint,
     write_generator,
 )
-from tests.models.training import trained
+from tests.models.trainings import trained
 
 
 @pytest.mark.parametrize("family", ["dcgan64", "stylegan2"])

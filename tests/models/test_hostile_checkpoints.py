@@ -28,7 +28,7 @@ from models.training.checkpoint import facts_of, finished, prune
 from models.training.data import TrainingSet
 from tests.hypothesis_profiles import examples
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
-from tests.models.training import SMOKE, trained
+from tests.models.trainings import SMOKE, trained
 
 Change = Callable[[Any], Any]
 LONGER = dataclasses.replace(SMOKE, total_kimg=0.06, snapshot_kimg=0.06)

@@ -23,35 +23,12 @@ from models.training.losses import LOSSES, AdversarialLoss, ns_d
 from models.training.snapshot_score import SnapshotScore
 from models.training.step import update_average
 from tests.models.conftest import LABELS
-from tests.models.training import SMOKE, trained
-
-FORTY_STEPS = dataclasses.replace(SMOKE, total_kimg=0.32, snapshot_kimg=0.16)
+from tests.models.trainings import SMOKE, trained
 
 
 def tensors(home: Path, out: str, images: int) -> dict[str, torch.Tensor]:
     path = home / out / "checkpoints" / f"{images:010d}" / "state.safetensors"
     return safetensors.torch.load(path.read_bytes())
-
-
-def test_forty_steps_equal_twenty_a_stop_and_twenty_bit_for_bit(
-    tmp_path: Path, reals: TrainingSet
-) -> None:
-    trained(tmp_path, reals, FORTY_STEPS, out="straight")
-    steps = iter(range(1, 1000))
-    with pytest.raises(Stopped):
-        trained(
-            tmp_path,
-            reals,
-            FORTY_STEPS,
-            out="halved",
-            stop_signal=lambda: signal.SIGTERM if next(steps) == 20 else 0,
-        )
-    trained(tmp_path, reals, FORTY_STEPS, out="halved")
-    straight, halved = (tensors(tmp_path, out, 320) for out in ("straight", "halved"))
-    assert straight.keys() == halved.keys()
-    assert [name for name in straight if not torch.equal(straight[name], halved[name])] == []
-    parts = {"G", "D", "ema", "opt_g", "opt_d", "rng", "steering"}
-    assert {name.split(".")[0] for name in straight} == parts
 
 
 def test_a_stop_between_snapshots_is_saved_and_gone_on_from(

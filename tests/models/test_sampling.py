@@ -14,7 +14,7 @@ from models.sampling.draw import asked_labels, draw, grid, latents
 from models.sampling.tables import label_table
 from models.training.data import TrainingSet
 from tests.models.conftest import LABELS
-from tests.models.training import trained
+from tests.models.trainings import trained
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.families import FAMILIES, family_of
 from models.io.safe_io import without_memory
-from tests.models.small_families import narrow
+from tests.models.trainings import narrow
 
 
 class Drawn(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from models.sampling.draw import asked_labels, draw
 from models.training.data import TrainingSet
 from tests.models.conftest import LABELS
 from tests.models.small_generators import NAMES, write_generator
-from tests.models.training import trained
+from tests.models.trainings import trained
 from tests.tiers import all_slow_but
 
 # Runs with -S: no .pth file is read, so the editable install of this repository is out of reach.
