@@ -69,6 +69,7 @@ def with_header(text: bytes, length: int | None = None) -> bytes:
 
 NO_SAFETENSORS = {
     "empty": b"",
+    "cut": safetensors.torch.save({"a": torch.zeros(99)})[:-100],
     "short": b"\x01\x02",
     "pictures": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "header_of_exabytes": with_header(b"{}", 2**63),
@@ -200,7 +201,14 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "negative": ("dcgan64", {"z_dim": -1}, "z_dim is -1"),
     "digits": ("dcgan64", {"z_dim": 10**4000}, "z_dim is a number of 13,288 bits"),
     "true_for_a_number": ("dcgan64", {"z_dim": True}, "z_dim is True"),
+    "wide": (
+        "dcgan64",
+        {"width": 1e9},
+        "width is 1000000000.0, a number above 0 and up to 16 want",
+    ),
+    "distribution": ("dcgan64", {"z_dist": "cauchy"}, "z_dist is 'cauchy', one of normal, uniform"),
     "unknown": ("dcgan64", {"__class__": "x"}, '"__class__" is unknown'),
+    "misspelt": ("dcgan64", {"z_dmi": 3}, '"z_dmi" is unknown; did you mean "z_dim"?'),
 }
 
 

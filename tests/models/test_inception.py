@@ -1,6 +1,7 @@
 """The standard Inception network, here with random weights in the layout of the standard file."""
 
 import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,22 @@ from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import precision_recall
 from tests.models.drawn_heads import drawn_heads
-from tests.models.pinned import pinned_as
 
 # Half of the fakes are noise, so that all the numbers are well away from 0.
 REALS, _ = drawn_heads(6, seed=1, side_px=40)
 FAKES, _ = drawn_heads(6, seed=2, side_px=40)
 FAKES[3:] = np.random.default_rng(3).integers(0, 256, size=FAKES[3:].shape, dtype=np.uint8)
+
+
+def pinned_as(path: Path) -> PinnedFile:
+    """Returns the description of a file that lies at `path`."""
+    content = path.read_bytes()
+    return PinnedFile(
+        url=f"https://files.example/{path.name}",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        hosts=frozenset({"files.example"}),
+    )
 
 
 class Pictures(Dataset[Tensor]):
