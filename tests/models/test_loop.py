@@ -22,7 +22,7 @@ from models.training.data import Batches, TrainingSet
 from models.training.losses import LOSSES, AdversarialLoss, ns_d
 from models.training.snapshot_score import SnapshotScore
 from models.training.step import update_average
-from tests.models.conftest import LABELS
+from tests.models.homes import LABELS
 from tests.models.trainings import SMOKE, trained
 
 

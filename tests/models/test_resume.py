@@ -78,7 +78,7 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr[-2000:]
     # Halves of a batch are summed in another order, by kernels that differ between processors. On
     # Zen 3 stylegan2's weights end 4e-5 apart where 19 steps moved them by 0.0145: 0.3 %, whatever
-    # the global seed. With gradients that are not averaged over the ranks they end 0.04 apart, 180 %.
+    # the global seed. Without averaged gradients they end 0.04 apart, 180 % of it.
     for family in families:
         begun, alone, shared = state(start, family), state(one, family), state(two, family)
         for name in alone:

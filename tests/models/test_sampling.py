@@ -10,7 +10,7 @@ from models.labels import label_row, names_of, split_names, typical_labels
 from models.sampling.draw import asked_labels, draw, grid, latents
 from models.sampling.tables import label_table
 from models.training.data import TrainingSet
-from tests.models.conftest import LABELS
+from tests.models.homes import LABELS
 from tests.models.trainings import trained
 
 

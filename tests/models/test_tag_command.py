@@ -17,7 +17,7 @@ from dataset.store import Store
 from models import tag
 from models.tagger.data import faces_of
 from tests.models.drawn_heads import LABELS, drawn_heads
-from tests.models.tagged_home import make_home
+from tests.models.homes import make_home
 
 QUICK = ["--set", "width=0.1", "--set", "input_px=32", "--set", "total_kimg=2", "--set", "batch=16"]
 QUICK += ["--set", "device=cpu", "--set", "threads=1", "--eval-frac", "0.2"]

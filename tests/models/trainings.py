@@ -20,7 +20,7 @@ from models.training import distributed
 from models.training.data import TrainingSet
 from models.training.loop import train
 from models.training.progress_log import NoTracker
-from tests.models.conftest import training_set
+from tests.models.homes import training_set
 
 SMOKE = dataclasses.replace(PRESETS["smoke"], threads=1, device="cpu")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.families.base import GeneratorNet, GeneratorSpec, Noise
 from models.metrics.extractors import Extractor
 from tests.models.drawn_heads import LABELS
-from tests.models.evaluation.heads_home import SIDE_PX
+from tests.models.homes import SIDE_PX
 
 Pictures = npt.NDArray[np.uint8]
 

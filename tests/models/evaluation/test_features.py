@@ -5,7 +5,7 @@ import torch
 from dataset.errors import ConfigError
 from models.metrics.extractors import extractor, resized
 from models.metrics.label_control import hair_labels, hair_tones, hits, tones_by_label
-from tests.models.conftest import LABELS, head
+from tests.models.homes import LABELS, head
 
 HEADS = np.stack([head(number)[0] for number in range(30)])
 ROWS = np.array(

@@ -19,7 +19,7 @@ from models.evaluation.protocol import protocol_for
 from models.io.entry_point import Stopped
 from models.sampling.draw import CHUNK
 from tests.models.evaluation.galleries import Gallery, colours
-from tests.models.evaluation.heads_home import UNSEEN, heads, write_home
+from tests.models.homes import UNSEEN, heads, write_home
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": "off"}

@@ -21,7 +21,7 @@ from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
 from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.galleries import Gallery, colours
-from tests.models.evaluation.heads_home import SEEDS, UNSEEN, heads, write_home
+from tests.models.homes import SEEDS, UNSEEN, heads, write_home
 
 NAMES = ("blonde_hair", "blue_hair", "red_eyes", "hair_ornament")
 

@@ -24,7 +24,7 @@ from models.registry.load import (
 )
 from models.sampling.draw import asked_labels, draw
 from models.training.data import TrainingSet
-from tests.models.conftest import LABELS
+from tests.models.homes import LABELS
 from tests.models.small_generators import NAMES, write_generator
 from tests.models.trainings import trained
 from tests.tiers import all_slow_but

@@ -12,7 +12,7 @@ from dataset.store import Store
 from models.presets import preset
 from models.registry.client import TrackingClient
 from models.registry.pages import CURVES, NOTE, describe, run_url, training_note
-from tests.models.conftest import LABELS, write_manifest
+from tests.models.homes import LABELS, write_manifest
 
 
 @pytest.fixture(scope="module")
