@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,20 +99,19 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in ours.state_dict().values()} == {torch.float32}
 
 
-def test_nvidia_draws_the_same_pictures(tmp_path: Path) -> None:
-    theirs = nvidia.small(z_dim=6)
+@pytest.mark.parametrize("options", [{"z_dim": 6}, {"lr": 1.0}])
+@pytest.mark.parametrize("psi", [1.0, 0.3])  # below 1 towards its running mean
+def test_nvidia_draws_the_same_pictures(
+    tmp_path: Path, options: dict[str, Any], psi: float
+) -> None:
+    theirs = nvidia.small(**options)
     file = nvidia.save(
         tmp_path / "g.pkl", G=nvidia.small(seed=1), D=nvidia.Discriminator(), G_ema=theirs
     )
     ours = imported(file)
-    assert apart(ours(z_of(6), NONE), theirs(z_of(6), NONE)) < CLOSE
-    assert (ours.spec.z_dim, ours.spec.w_dim, ours.spec.mapping_layers) == (6, 8, 2)
-
-
-def test_nvidia_truncates_towards_its_running_mean(tmp_path: Path) -> None:
-    theirs = nvidia.small()
-    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert apart(ours(z_of(8), NONE, psi=0.3), theirs(z_of(8), NONE, psi=0.3)) < CLOSE
+    z = z_of(ours.spec.z_dim)
+    assert apart(ours(z, NONE, psi=psi), theirs(z, NONE, psi=psi)) < CLOSE
+    assert (ours.spec.w_dim, ours.spec.mapping_layers) == (8, 2)
 
 
 def test_nvidia_with_labels_draws_the_same_pictures(tmp_path: Path) -> None:
@@ -124,13 +124,7 @@ def test_nvidia_with_labels_draws_the_same_pictures(tmp_path: Path) -> None:
     assert rows.tolist() == np.eye(3).tolist()
 
 
-def test_nvidia_with_another_learning_rate_draws_the_same_pictures(tmp_path: Path) -> None:
-    theirs = nvidia.small(lr=1.0)
-    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert apart(ours(z_of(8), NONE), theirs(z_of(8), NONE)) < CLOSE
-
-
-def test_a_clamp_is_told(tmp_path: Path) -> None:
+def test_a_clamp_is_noted(tmp_path: Path) -> None:
     theirs = nvidia.with_changes("synthesis.b8.conv0", conv_clamp=256)
     made = import_weights(nvidia.save(tmp_path / "g.pkl", G_ema=theirs), tmp_path / "imported")
     assert "cut activations off at 256" in made.notes[0]
@@ -270,45 +264,46 @@ def test_a_file_without_a_rosinality_generator_says_what_it_holds(
     assert message in refusal(rosinality.save(tmp_path / "g.pt", held))
 
 
-def test_an_nvidia_file_with_d_alone_says_so(tmp_path: Path) -> None:
-    message = refusal(nvidia.save(tmp_path / "g.pkl", D=nvidia.Discriminator()))
-    assert "holds no generator: G_ema is wanted, it holds training_set_kwargs, D" in message
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("D", "holds no generator: G_ema is wanted, it holds training_set_kwargs, D"),
+        ("G_ema", 'the network "Discriminator" is no generator of StyleGAN2'),
+    ],
+)
+def test_an_nvidia_discriminator_alone_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    assert message in refusal(nvidia.save(tmp_path / "g.pkl", **{name: nvidia.Discriminator()}))
 
 
-def test_a_discriminator_in_the_generators_place_is_named(tmp_path: Path) -> None:
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.Discriminator()))
-    assert 'the network "Discriminator" is no generator of StyleGAN2' in message
+def parameter(*shape: int) -> torch.nn.Parameter:
+    return torch.nn.Parameter(torch.ones(*shape))
 
 
-@pytest.mark.parametrize("kind", ["orig", "resnet"])
-def test_other_architectures_are_named(tmp_path: Path, kind: str) -> None:
-    theirs = nvidia.with_changes("synthesis.b8", architecture=kind)
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert f'synthesis.b8 has the architecture "{kind}", "skip" wanted' in message
+CONV = "synthesis.b16.conv0"
 
 
-def test_an_alias_free_generator_is_named(tmp_path: Path) -> None:
-    theirs = nvidia.with_changes("synthesis", input=nvidia.FullyConnectedLayer(2, 2))
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert "holds an alias-free generator (StyleGAN3); one of StyleGAN2 wanted" in message
-
-
-def test_another_activation_is_named(tmp_path: Path) -> None:
-    theirs = nvidia.with_changes("synthesis.b8.conv0", activation="swish")
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert 'synthesis.b8.conv0 has the activation "swish", "lrelu" wanted' in message
-
-
-def test_an_nvidia_tensor_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    layer = {"noise_strength": None, "bias": torch.nn.Parameter(torch.ones(9))}
-    theirs = nvidia.with_changes("synthesis.b16.conv0", **layer)
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert "synthesis.b16.conv0.bias is [9], [6] wanted" in message
-    assert "synthesis.b16.conv0.noise_strength is missing" in message
-
-
-def test_four_colour_channels_are_refused(tmp_path: Path) -> None:
-    weight = torch.nn.Parameter(torch.ones(4, 12, 1, 1))
-    theirs = nvidia.with_changes("synthesis.b4.torgb", weight=weight)
-    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
-    assert "its pictures have 4 channels, 3 wanted" in message
+@pytest.mark.parametrize(
+    ("layer", "changes", "message"),
+    [
+        ("synthesis.b8", {"architecture": "orig"}, 'b8 has the architecture "orig", "skip" wanted'),
+        ("synthesis.b8", {"architecture": "resnet"}, 'architecture "resnet", "skip" wanted'),
+        (
+            "synthesis",
+            {"input": nvidia.FullyConnectedLayer(2, 2)},
+            "holds an alias-free generator (StyleGAN3); one of StyleGAN2 wanted",
+        ),
+        (CONV, {"activation": "swish"}, f'{CONV} has the activation "swish", "lrelu" wanted'),
+        (CONV, {"bias": parameter(9)}, f"{CONV}.bias is [9], [6] wanted"),
+        (CONV, {"noise_strength": None}, f"{CONV}.noise_strength is missing"),
+        (
+            "synthesis.b4.torgb",
+            {"weight": parameter(4, 12, 1, 1)},
+            "its pictures have 4 channels, 3 wanted",
+        ),
+    ],
+)
+def test_an_nvidia_generator_of_another_kind_is_refused(
+    tmp_path: Path, layer: str, changes: dict[str, Any], message: str
+) -> None:
+    theirs = nvidia.with_changes(layer, **changes)
+    assert message in refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
