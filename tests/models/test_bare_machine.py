@@ -149,7 +149,7 @@ def test_every_module_of_models_imports(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("family", ["dcgan64", "stylegan2"])
-def test_it_trains_into_files_goes_on_and_draws(
+def test_it_trains_into_files_resumes_and_draws(
     home: Path, tmp_path: Path, environment: dict[str, str], family: str
 ) -> None:
     out = f"runs/bare-{family}"

@@ -96,7 +96,7 @@ def test_a_redirect_to_an_allowed_host_is_followed(server: Server, tmp_path: Pat
         ("file/127.0.0.1", "cannot be fetched: Found - Redirection to url .* is not allowed"),
     ],
 )
-def test_a_redirect_elsewhere_is_refused_and_not_asked(
+def test_a_redirect_elsewhere_is_refused_and_not_requested(
     server: Server, tmp_path: Path, place: str, message: str
 ) -> None:
     file = pinned(server, "to/" + place.format(port=server.server_port))

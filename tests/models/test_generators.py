@@ -52,7 +52,7 @@ def test_of_a_training_the_finished_generator_is_taken_else_the_newest_checkpoin
     assert find_generator(str(tmp_path)).folder == "generator"
 
 
-def test_a_folder_without_a_generator_is_told_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_without_a_generator_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no generator: neither spec\.json .*state\.json"):
         load_generator(str(tmp_path))
 

@@ -128,7 +128,7 @@ def test_another_file_is_refused_with_both_digests(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("torchvision_operators")
-def test_without_a_path_or_a_cache_both_are_asked_for() -> None:
+def test_without_a_path_or_a_cache_both_are_named() -> None:
     with pytest.raises(ConfigError, match="give the path of weights-inception-2015-12-05"):
         extractor("inception")
 

@@ -249,7 +249,7 @@ def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_ord
 # Memorization
 
 
-def test_copies_are_told_from_unseen_pictures() -> None:
+def test_copies_are_distinguished_from_unseen_pictures() -> None:
     train, unseen = RNG.normal(size=(400, 24)), RNG.normal(size=(200, 24))
     copies = memorization(train[50:90] + 1e-6, train, unseen)
     assert copies.ratio == pytest.approx(0, abs=1e-4)

@@ -91,7 +91,7 @@ def test_calibration_leaves_alone_what_it_cannot_mend(truths: list[bool]) -> Non
     assert (found.slope.tolist(), found.shift.tolist()) == ([1.0], [0.0])
 
 
-def test_a_perfectly_told_label_gets_finite_numbers() -> None:
+def test_a_perfectly_separated_label_gets_finite_numbers() -> None:
     logits = np.array([[-2.0], [-1], [1], [2]], np.float32)
     found = fit(logits, np.array([[False], [False], [True], [True]]))
     said = found.probabilities(logits)[:, 0]

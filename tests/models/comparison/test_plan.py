@@ -67,7 +67,7 @@ def test_own_overrides_go_before_those_of_all() -> None:
     assert [(c.batch, c.score_pictures) for c in configs(made)] == [(16, 9), (4, 9)]
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_listed_at_once() -> None:
     entrants = [
         Choice("a", "dcgan65"),
         Choice("a", "smoke", ("bach=3",)),
@@ -116,7 +116,7 @@ def test_one_entrant_is_no_comparison() -> None:
         planned([], TWO[:1], budget=MINUTES)
 
 
-def test_labels_that_do_not_suit_are_told_by_entrant() -> None:
+def test_labels_that_do_not_suit_are_named_by_entrant() -> None:
     made = planned(["families"], budget=MINUTES)
     made.check_labels(["blonde_hair", "blue_eyes"])
     with pytest.raises(ConfigError) as raised:

@@ -96,7 +96,7 @@ def test_pictures_that_are_not_there_are_not_shown() -> None:
     assert CURVES not in page
 
 
-def test_distances_by_other_protocols_are_told_apart() -> None:
+def test_distances_by_other_protocols_are_marked() -> None:
     rows = [outcome("a", 5.0), outcome("b", 6.0, protocol_digest="q")]
     page = markdown(results(PLAN, rows))
     assert "Not all were measured by one protocol" in page

@@ -23,7 +23,7 @@ def test_the_resizer_keeps_flat_pictures_flat_and_range() -> None:
     assert torch.allclose(resized(flat, 128), torch.ones(1, 3, 128, 128))
 
 
-def test_hair_colours_of_the_reals_are_told_from_their_tones() -> None:
+def test_hair_colours_of_the_reals_are_recognised_by_their_tones() -> None:
     hair = hair_labels(LABELS)
     assert [LABELS[column] for column in hair] == ["blonde_hair", "blue_hair", "brown_hair"]
     tones = hair_tones(HEADS)

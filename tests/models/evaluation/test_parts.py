@@ -115,7 +115,7 @@ def test_the_judge_tells_labels_that_it_never_saw_and_is_kept(tmp_path: Path) ->
     assert made.digest == kept.digest == again.digest
 
 
-def test_labels_are_brought_into_the_generators_order_and_unknown_ones_not_asked_for() -> None:
+def test_labels_are_brought_into_the_generators_order_and_unknown_ones_left_out() -> None:
     rows = np.array([[1, 0, 1]], dtype=np.float32)
     known = ("c", "z", "a")
     assert shared_labels(["a", "b", "c"], known) == ["c", "a"]

@@ -108,7 +108,7 @@ def test_a_challenger_that_wins_later_is_challenger_no_more(registry: Registry) 
     assert desk.tags("2")[DECISION] == "prettier eyes"
 
 
-def test_asked_twice_nothing_changes_and_nothing_is_measured(registry: Registry) -> None:
+def test_promoted_twice_nothing_changes_and_nothing_is_measured(registry: Registry) -> None:
     desk = registry.desk(100.0, 90.0)
     desk.promote("2")
     before = desk.everything()
@@ -238,7 +238,7 @@ def test_promotions_at_once_come_one_after_the_other(registry: Registry, mover: 
     assert all(state == "done" for *_, state in moves)
 
 
-def test_who_waits_too_long_is_told_for_what(registry: Registry) -> None:
+def test_who_waits_too_long_sees_for_what(registry: Registry) -> None:
     desk = registry.desk(100.0)
     with (
         promotion_lock(desk.lock),

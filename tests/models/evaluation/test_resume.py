@@ -54,7 +54,7 @@ def numbers(home: Path, out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
+def test_a_killed_evaluation_resumes_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
     fakes = 20 * CHUNK
     whole = ended(started(home, "whole", fakes))
     child = started(home, "killed", fakes)
