@@ -19,7 +19,7 @@ from models.evaluation.evaluate import evaluate
 from models.evaluation.protocol import protocol_for
 from models.metrics.extractors import efficientnet_lite0
 from tests.models.evaluation.galleries import Gallery
-from tests.models.evaluation.heads_home import SEEDS, UNSEEN, heads, write_home
+from tests.models.homes import SEEDS, UNSEEN, heads, write_home
 
 TRAIN, EVAL = 100, 60
 KINDS = ("honest", "copier", "deaf", "monotonous")

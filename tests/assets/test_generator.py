@@ -12,7 +12,7 @@ from models.io.generators import load_generator
 from models.labels import label_rows
 from models.sampling.draw import draw
 from tests.assets.workshop import INTERRUPTS, Workshop, interrupting_the_first_tick
-from tests.models.conftest import LABELS, write_manifest
+from tests.models.homes import LABELS, write_manifest
 from tests.tiers import all_slow_but
 
 MANIFEST_LABELS = (*LABELS[:2], "twintails", *LABELS[2:])  # one that acgan64 does not take

@@ -11,7 +11,7 @@ from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.presets import preset
 from tests.assets.workshop import Workshop
-from tests.models.conftest import LABELS, write_manifest
+from tests.models.homes import LABELS, write_manifest
 
 SMOKE = preset("smoke", ["device=cpu", "threads=1"])
 

@@ -10,7 +10,7 @@ from assets.resources import ChildProcess, StoreResource
 from dataset.errors import ConfigError
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table
 from dataset.store import Store
-from tests.models.tagged_home import make_home
+from tests.models.homes import make_home
 
 QUICK = {"width": "0.1", "input_px": "32", "batch": "16", "device": "cpu", "threads": "1"}
 

@@ -18,7 +18,7 @@ from tests.assets.workshop import (
     interrupting_the_first_tick,
     ticks,
 )
-from tests.models.conftest import write_manifest
+from tests.models.homes import write_manifest
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Generators of small random weights: in memory, in a generator's folder, in a checkpoint."""
+"""Networks of small random weights: in memory, in a generator's folder, in a checkpoint."""
 
 import dataclasses
 import hashlib
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
 from models.families import family_of
-from models.families.base import GeneratorNet, NetworkSize
+from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize
+from models.families.stylegan2 import Generator
 
 NAMES = ("blonde_hair", "blue_hair", "blue_eyes")
 TYPICAL = [["blonde_hair", "blue_eyes"], ["blue_hair"], ["blonde_hair"]]
@@ -17,6 +19,8 @@ SIZES = {
     "dcgan64": NetworkSize(64, width=0.03),
     "stylegan2": NetworkSize(16, channel_base=64, channel_max=8, w_dim=12, mapping_layers=2),
 }
+W_FAMILIES = ("stylegan2", "omokage")
+W_SIZE = NetworkSize(32, channel_base=256, channel_max=16, w_dim=12, mapping_layers=2)
 
 
 def small_generator(
@@ -57,3 +61,31 @@ def write_checkpoint(folder: Path, network: GeneratorNet, **facts: object) -> st
     state = {"sha256": hashlib.sha256(content).hexdigest(), "spec": network.spec.to_json()}
     (folder / "state.json").write_text(json.dumps(state | facts))
     return str(folder)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def label_names(count: int) -> tuple[str, ...]:
+    return tuple(f"label{number}" for number in range(count))
+
+
+def w_networks(
+    family: str, *, labels: int = 3, size: NetworkSize = W_SIZE, seed: int = 0
+) -> tuple[Generator, DiscriminatorNet]:
+    """Builds G in eval mode and D of a W family; no parameter is at its initial 0 or 1."""
+    torch.manual_seed(seed)
+    spec = family_of(family).spec(label_names(labels), size)
+    G, D = family_of(family).generator(spec), family_of(family).discriminator(spec)
+    assert isinstance(G, Generator)
+    with torch.no_grad():
+        for weight in (*G.parameters(), *D.parameters()):
+            if weight.eq(weight.flatten()[0]).all():  # zeros and ones of the start
+                weight.add_(0.2 * torch.randn_like(weight))
+    return G.eval(), D
+
+
+def some_labels(count: int, labels: int = 3) -> Tensor:
+    """Rows of 0 and 1 [N,L], no two neighbours alike."""
+    return torch.eye(labels).repeat(count, 1)[:count]

@@ -19,7 +19,7 @@ from dataset.decode import decode
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("models", "dataset")
+PACKAGES = ("models", "dataset")
 SEVEN = {"torch", "numpy", "pandas", "pyarrow", "pillow", "opencv-python", "safetensors"}
 SAME = {"opencv-python-headless": "opencv-python"}  # one package in two builds
 
@@ -123,7 +123,7 @@ def environment() -> dict[str, str]:
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "OMOKAGE_PROGRESS": "",
-        "ALLOWED": json.dumps([*modules, *ROOMS]),
+        "ALLOWED": json.dumps([*modules, *PACKAGES]),
         # An orchestrator's: on this machine nobody can log to it.
         "MLFLOW_RUN_ID": "0" * 32,
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
@@ -149,7 +149,7 @@ def test_every_module_of_models_imports(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("family", ["dcgan64", "stylegan2"])
-def test_it_trains_into_files_goes_on_and_draws(
+def test_it_trains_into_files_resumes_and_draws(
     home: Path, tmp_path: Path, environment: dict[str, str], family: str
 ) -> None:
     out = f"runs/bare-{family}"

@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,21 +79,6 @@ def test_train_sample_and_evaluate_work_from_the_command_line(
     again = capsys.readouterr()
     assert "already evaluated" in again.err
     assert json.loads(again.out.splitlines()[-1])["reused"] is True
-
-
-def test_a_terminated_training_saves_and_the_same_command_goes_on(home: Path) -> None:
-    command = [sys.executable, "-m", *TRAIN, "--home", str(home), "--out", "runs/stopped"]
-    command += ["--set", "total_kimg=400", "--set", "snapshot_kimg=400"]
-    child = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.startswith("kimg"):
-            break
-    child.send_signal(signal.SIGTERM)
-    message = child.communicate(timeout=600)[1]
-    assert child.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on from there" in message
-    assert list((home / "runs/stopped/checkpoints").glob("*/state.json"))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: s
     assert message in str(caught.value)
 
 
-def test_all_wrong_overrides_are_told_at_once() -> None:
+def test_all_wrong_overrides_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         preset("demo", ["bach=8", "lr_d=x"])
     assert "bach" in str(caught.value)
@@ -68,7 +68,7 @@ def test_config_survives_json() -> None:
 
 
 @given(st.integers(2, 1000), st.floats(0.001, 1000))
-def test_steps_show_at_least_the_asked_for_pictures(batch: int, kimg: float) -> None:
+def test_steps_show_at_least_total_kimg(batch: int, kimg: float) -> None:
     config = checked(TrainConfig(batch=batch, total_kimg=kimg))
     assert config.total_steps * batch >= kimg * 1000 - 1e-6
     assert (config.total_steps - 1) * batch < max(kimg * 1000, 1) + 1e-6

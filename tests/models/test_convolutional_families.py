@@ -13,35 +13,9 @@ from models.families import acgan64, dcgan64, dcgan96, family_of, srresnet
 from models.families.base import NetworkSize
 from models.layers.norm import ConditionalNorm
 from models.training.losses import ns_d
-from tests.models.style_families import label_names, parameters
+from tests.models.small_generators import label_names
 
 LABELS = label_names(23)
-
-
-@pytest.mark.parametrize("labels", [0, 1, 23])
-@pytest.mark.parametrize(
-    ("family", "side", "g_counts", "d_counts"),
-    [
-        (dcgan64, 64, (2_767_171, 1_856), (1_031_553, 2_561)),
-        (dcgan96, 96, (4_175_747, 8_064), (2_793_410, 18_945)),
-        (acgan64, 64, (3_576_707, 8_192), (2_764_737, 8_193)),
-        (srresnet, 64, (2_444_995 + 3 * 73_984, 16_384), (19_948_865, 129)),
-        (srresnet, 128, (2_592_579 + 3 * 73_984, 16_384), (20_017_121, 129)),
-    ],
-)
-def test_parameter_counts_are_those_of_the_docstring(
-    labels: int,
-    family: ModuleType,
-    side: int,
-    *,
-    g_counts: tuple[int, int],
-    d_counts: tuple[int, int],
-) -> None:
-    spec = family.spec(LABELS[:labels], NetworkSize(side, blocks=3))
-    with torch.device("meta"):  # counts need no weights
-        G, D = family.Generator(spec), family.Discriminator(spec)
-    assert parameters(G) == g_counts[0] + g_counts[1] * labels
-    assert parameters(D) == d_counts[0] + d_counts[1] * labels
 
 
 def output_sides(layers: list[nn.Module], sides: list[int]) -> None:

@@ -16,14 +16,14 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    asked: list[str]
+    paths: list[str]
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.paths.append(self.path)
         way = self.path.split("/")[1]
         if way == "to":  # /to/<scheme>/<host and port>
             _, _, scheme, place = self.path.split("/", 3)
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as found:
-        found.asked = []
+        found.paths = []
         thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield found
@@ -75,7 +75,7 @@ def test_a_file_is_fetched_once(
     assert path == tmp_path / "cache" / "weights.pth"
     assert path.read_bytes() == CONTENT
     assert fetched(file, tmp_path / "cache") == path
-    assert server.asked == ["/whole/weights.pth"]
+    assert server.paths == ["/whole/weights.pth"]
     assert [entry.name for entry in path.parent.iterdir()] == ["weights.pth"]
     assert "fetch weights.pth 3,072,000/3,072,000 bytes" in capsys.readouterr().err
 
@@ -84,11 +84,11 @@ def test_a_redirect_to_an_allowed_host_is_followed(server: Server, tmp_path: Pat
     place = f"to/http/127.0.0.1:{server.server_port}"
     file = pinned(server, place)
     assert fetched(file, tmp_path).read_bytes() == CONTENT
-    assert server.asked == [f"/{place}", "/whole/weights.pth"]
+    assert server.paths == [f"/{place}", "/whole/weights.pth"]
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "message"),
     [
         ("http/localhost:{port}", "leads to the host localhost, which is none of 127.0.0.1"),
         ("http/127.0.0.1:{port}@evil.example", "leads to the host evil.example"),
@@ -96,13 +96,13 @@ def test_a_redirect_to_an_allowed_host_is_followed(server: Server, tmp_path: Pat
         ("file/127.0.0.1", "cannot be fetched: Found - Redirection to url .* is not allowed"),
     ],
 )
-def test_a_redirect_elsewhere_is_refused_and_not_asked(
-    server: Server, tmp_path: Path, place: str, told: str
+def test_a_redirect_elsewhere_is_refused_and_not_requested(
+    server: Server, tmp_path: Path, place: str, message: str
 ) -> None:
     file = pinned(server, "to/" + place.format(port=server.server_port))
-    with pytest.raises(TrainingError, match=told):
+    with pytest.raises(TrainingError, match=message):
         fetched(file, tmp_path)
-    assert len(server.asked) == 1
+    assert len(server.paths) == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,11 +110,11 @@ def test_only_https_is_taken_unless_said_otherwise(server: Server, tmp_path: Pat
     file = pinned(server, "whole/weights.pth", schemes=PinnedFile.schemes)
     with pytest.raises(TrainingError, match=r"leads to http://127\.0\.0\.1, https wanted"):
         fetched(file, tmp_path)
-    assert server.asked == []
+    assert server.paths == []
 
 
 @pytest.mark.parametrize(
-    ("way", "told"),
+    ("way", "message"),
     [
         ("cut", "should have 3,072,000 bytes; it ended after 1,500,000"),
         ("short", "should have 3,072,000 bytes; it ended after 1,500,000"),
@@ -124,9 +124,9 @@ def test_only_https_is_taken_unless_said_otherwise(server: Server, tmp_path: Pat
     ],
 )
 def test_what_is_not_the_whole_file_leaves_nothing_and_says_what_to_do(
-    server: Server, tmp_path: Path, way: str, told: str
+    server: Server, tmp_path: Path, way: str, message: str
 ) -> None:
-    with pytest.raises(TrainingError, match=told) as refused:
+    with pytest.raises(TrainingError, match=message) as refused:
         fetched(pinned(server, f"{way}/weights.pth"), tmp_path)
     assert f"put it at {tmp_path / 'weights.pth'}" in str(refused.value)
     assert list(tmp_path.iterdir()) == []
@@ -143,14 +143,14 @@ def test_without_network_the_place_for_the_file_is_named(server: Server, tmp_pat
 def test_another_file_in_the_cache_is_refused_and_kept(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     file = pinned(server, "whole/weights.pth")
-    for content, told in ((b"x" * len(CONTENT), "has the sha256"), (b"x", "has 1 bytes")):
+    for content, message in ((b"x" * len(CONTENT), "has the sha256"), (b"x", "has 1 bytes")):
         path.write_bytes(content)
-        with pytest.raises(TrainingError, match=told) as refused:
+        with pytest.raises(TrainingError, match=message) as refused:
             fetched(file, tmp_path)
         assert SHA256 in str(refused.value)
         assert hashlib.sha256(content).hexdigest() in str(refused.value)
         assert path.read_bytes() == content
-    assert server.asked == []
+    assert server.paths == []
 
 
 def test_a_file_that_was_put_there_by_hand_is_taken(server: Server, tmp_path: Path) -> None:
@@ -159,4 +159,4 @@ def test_a_file_that_was_put_there_by_hand_is_taken(server: Server, tmp_path: Pa
     file = pinned(server, "whole/weights.pth")
     require_pinned(path, file)
     assert fetched(file, tmp_path) == path
-    assert server.asked == []
+    assert server.paths == []

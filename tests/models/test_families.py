@@ -17,8 +17,9 @@ from models.families.base import (
 )
 from models.registry.export import _Program
 from models.training.losses import label_loss, ns_d, ns_g, r1_penalty, slope_penalty
+from tests.models.small_generators import label_names, parameters
 
-LABELS = tuple(f"label{number}" for number in range(4))
+LABELS = label_names(4)
 EVERY = pytest.mark.parametrize("name", FAMILIES)
 SOME_LABELS = pytest.mark.parametrize("count", [0, 1, 4])
 CONVOLUTIONAL = pytest.mark.parametrize("name", ["dcgan64", "dcgan96", "acgan64", "srresnet"])
@@ -71,6 +72,36 @@ def test_every_family_keeps_the_interface(name: str, count: int) -> None:
     assert bool(G.noise_sides()) is spec.can_noise
     assert (spec.family, spec.labels) == (name, LABELS[:count])
     assert GeneratorSpec.from_json(spec.to_json(), where="spec.json") == spec
+
+
+# Parameters of G without labels, of a W family's mapping of labels, and of each label; of D alike.
+COUNTS = [
+    ("dcgan64", NetworkSize(64), (2_767_171, 0, 1_856), (1_031_553, 2_561)),
+    ("dcgan96", NetworkSize(96), (4_175_747, 0, 8_064), (2_793_410, 18_945)),
+    ("acgan64", NetworkSize(64), (3_576_707, 0, 8_192), (2_764_737, 8_193)),
+    ("srresnet", NetworkSize(64, blocks=3), (2_666_947, 0, 16_384), (19_948_865, 129)),
+    ("srresnet", NetworkSize(128, blocks=3), (2_814_531, 0, 16_384), (20_017_121, 129)),
+    ("stylegan2", NetworkSize(128), (24_525_213, 262_656, 512), (23_882_369, 512)),
+    (
+        "omokage",
+        NetworkSize(128, channel_base=8192),
+        (19_258_333, 262_656, 512),
+        (20_744_961, 1_025),
+    ),
+]
+
+
+@pytest.mark.parametrize("count", [0, 1, 23])
+@pytest.mark.parametrize(("name", "size", "of_g", "of_d"), COUNTS)
+def test_parameter_counts_are_those_of_the_docstring(
+    count: int, name: str, size: NetworkSize, *, of_g: tuple[int, int, int], of_d: tuple[int, int]
+) -> None:
+    family = family_of(name)
+    spec = family.spec(label_names(count), size)
+    with torch.device("meta"):  # counts need no weights
+        G, D = family.generator(spec), family.discriminator(spec)
+    assert parameters(G) == of_g[0] + of_g[1] * (count > 0) + of_g[2] * count
+    assert parameters(D) == of_d[0] + of_d[1] * count
 
 
 @CONVOLUTIONAL
@@ -136,7 +167,7 @@ def test_weights_are_finite_and_moved_after_three_steps(name: str, count: int) -
     adam_g, adam_d = (torch.optim.Adam(net.parameters(), 2e-4) for net in (G, D))
     reals, labels = torch.rand(4, 3, side, side) * 2 - 1, rows_of_labels(4, count)
 
-    def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    def optimizer_step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -146,9 +177,11 @@ def test_weights_are_finite_and_moved_after_three_steps(name: str, count: int) -
         real, classes = D(reals, labels)
         fake, _ = D(fakes.detach(), labels)
         loss = ns_d(real, fake) + label_loss(classes, labels, torch.ones(count))
-        descend(adam_d, loss + r1_penalty(D, reals, labels).mean())
+        optimizer_step(adam_d, loss + r1_penalty(D, reals, labels).mean())
         fake, classes = D(fakes, labels)
-        descend(adam_g, ns_g(real.detach(), fake) + label_loss(classes, labels, torch.ones(count)))
+        optimizer_step(
+            adam_g, ns_g(real.detach(), fake) + label_loss(classes, labels, torch.ones(count))
+        )
     for net in (G, D):
         assert all(tensor.isfinite().all() for tensor in net.state_dict().values())
     moved = [

@@ -28,7 +28,7 @@ from models.training.checkpoint import facts_of, finished, prune
 from models.training.data import TrainingSet
 from tests.hypothesis_profiles import examples
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
-from tests.models.training import SMOKE, trained
+from tests.models.trainings import SMOKE, trained
 
 Change = Callable[[Any], Any]
 LONGER = dataclasses.replace(SMOKE, total_kimg=0.06, snapshot_kimg=0.06)
@@ -69,6 +69,7 @@ def with_header(text: bytes, length: int | None = None) -> bytes:
 
 NO_SAFETENSORS = {
     "empty": b"",
+    "cut": safetensors.torch.save({"a": torch.zeros(99)})[:-100],
     "short": b"\x01\x02",
     "pictures": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "header_of_exabytes": with_header(b"{}", 2**63),
@@ -171,9 +172,11 @@ def test_weights_that_do_not_fit_their_spec_are_named(
 
 SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "fewer_labels": ("dcgan64", {"labels": ["one"]}, r"embed.weight is float32 \[64, 3\]"),
+    "no_labels": ("dcgan64", {"labels": []}, "embed.weight is"),
     "double_labels": ("dcgan64", {"labels": ["a", "a", "b"]}, r"labels is \['a', 'a', 'b'\]"),
     "numbers_for_labels": ("dcgan64", {"labels": [1, 2, 3]}, r"labels is \[1, 2, 3\]"),
     "text_for_labels": ("dcgan64", {"labels": "abc"}, "labels is 'abc'"),
+    "null_for_labels": ("dcgan64", {"labels": None}, "labels is None"),
     "control_in_labels": ("dcgan64", {"labels": ["\x1b[2J", "b", "c"]}, "labels is "),
     "many_labels": ("dcgan64", {"labels": list(map(str, range(99_999)))}, "a list of 99,999"),
     "family": ("dcgan64", {"family": "stylegan3"}, ': unknown family "stylegan3"; did'),
@@ -192,12 +195,20 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "z": ("stylegan2", {"z_dim": 65_536}, "float32"),
     "blocks": ("dcgan64", {"blocks": 10**6}, "blocks is 1000000"),
     "w_of_none": ("dcgan64", {"can_w": True, "w_dim": 8}, "can_w is True; dcgan64 has False"),
+    "no_w": ("stylegan2", {"can_w": False}, "can_w is False; stylegan2 has True"),
     "width": ("dcgan64", {"width": 16}, "float32"),
     "nan_width": ("dcgan64", {"width": float("nan")}, "width is nan"),
     "negative": ("dcgan64", {"z_dim": -1}, "z_dim is -1"),
     "digits": ("dcgan64", {"z_dim": 10**4000}, "z_dim is a number of 13,288 bits"),
     "true_for_a_number": ("dcgan64", {"z_dim": True}, "z_dim is True"),
+    "wide": (
+        "dcgan64",
+        {"width": 1e9},
+        "width is 1000000000.0, a number above 0 and up to 16 want",
+    ),
+    "distribution": ("dcgan64", {"z_dist": "cauchy"}, "z_dist is 'cauchy', one of normal, uniform"),
     "unknown": ("dcgan64", {"__class__": "x"}, '"__class__" is unknown'),
+    "misspelt": ("dcgan64", {"z_dmi": 3}, '"z_dmi" is unknown; did you mean "z_dim"?'),
 }
 
 
@@ -443,6 +454,7 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "step_digits": ({"step": 10**4000}, "step is a number of 13,288 bits"),
     "seconds_text": ({"seconds": "long"}, "seconds is 'long', a number from 0 wanted"),
     "seconds_nan": ({"seconds": float("nan")}, "seconds is nan"),
+    "seconds_infinite": ({"seconds": float("inf")}, "seconds is inf"),
     "sha256_short": ({"sha256": "abc"}, "sha256 is 'abc'"),
     "config_list": ({"config": []}, r"config is \[\], an object wanted"),
     "manifest": ({"manifest_digest": ["x"]}, r"manifest_digest is \['x'\]"),

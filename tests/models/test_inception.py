@@ -1,6 +1,7 @@
 """The standard Inception network, here with random weights in the layout of the standard file."""
 
 import dataclasses
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,22 @@ from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import precision_recall
 from tests.models.drawn_heads import drawn_heads
-from tests.models.pinned import pinned_as
 
 # Half of the fakes are noise, so that all the numbers are well away from 0.
 REALS, _ = drawn_heads(6, seed=1, side_px=40)
 FAKES, _ = drawn_heads(6, seed=2, side_px=40)
 FAKES[3:] = np.random.default_rng(3).integers(0, 256, size=FAKES[3:].shape, dtype=np.uint8)
+
+
+def pinned_as(path: Path) -> PinnedFile:
+    """Returns the description of a file that lies at `path`."""
+    content = path.read_bytes()
+    return PinnedFile(
+        url=f"https://files.example/{path.name}",
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+        hosts=frozenset({"files.example"}),
+    )
 
 
 class Pictures(Dataset[Tensor]):
@@ -117,7 +128,7 @@ def test_another_file_is_refused_with_both_digests(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("torchvision_operators")
-def test_without_a_path_or_a_cache_both_are_asked_for() -> None:
+def test_without_a_path_or_a_cache_both_are_named() -> None:
     with pytest.raises(ConfigError, match="give the path of weights-inception-2015-12-05"):
         extractor("inception")
 
@@ -157,7 +168,7 @@ def test_the_standard_file_is_pinned() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("raise ImportError('No module named torch_fidelity')", "needs the package torch-fidelity"),
         (
@@ -171,14 +182,14 @@ def test_the_standard_file_is_pinned() -> None:
     ],
 )
 def test_a_package_that_does_not_import_is_named_with_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
 ) -> None:
     (tmp_path / "torch_fidelity").mkdir()
     (tmp_path / "torch_fidelity" / "__init__.py").write_text(fault)
     for name in [one for one in sys.modules if one.partition(".")[0] == "torch_fidelity"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TrainingError, match=told) as refused:
+    with pytest.raises(TrainingError, match=message) as refused:
         extractor("inception", weights="weights.pth")
     assert "pip install --constraint constraints.txt '.[fid]'" in str(refused.value)
 

@@ -1,16 +1,22 @@
-"""The metrics' own properties: closed forms, symmetry, order, blocks, memmaps, refusals."""
+"""Metrics: closed forms, symmetry, order, blocks, refusals, and the numbers of other packages."""
 
 import itertools
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from models.metrics.frechet import (
     RunningStatistics,
+    Statistics,
     frechet_distance,
     joint_features,
     joint_weight,
@@ -20,13 +26,63 @@ from models.metrics.kid import kernel_distance
 from models.metrics.label_control import average_precisions, flip_success
 from models.metrics.neighbours import memorization, precision_recall
 from tests.hypothesis_profiles import examples
-from tests.models.feature_sets import feature_sets, on_disk
+
+Numbers = npt.NDArray[np.floating[Any]]
+
+
+def feature_sets(
+    fakes: int = 240, reals: int = 300, *, width: int = 48, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns fakes [N,F] and reals [M,F], positive and unevenly spread, as after a relu."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(width, width)) / np.sqrt(width)
+    spread = np.geomspace(2, 0.2, width)
+    real = np.abs((rng.normal(size=(reals, width)) * spread) @ mixing + 0.3)
+    fake = np.abs((rng.normal(size=(fakes, width)) * spread * 0.9) @ mixing + 0.36)
+    return fake.astype(np.float32), real.astype(np.float32)
+
+
+def on_disk(features: Numbers, path: Path) -> Numbers:
+    """Returns the same features as a read-only memmap."""
+    held = np.memmap(path, dtype=features.dtype, mode="w+", shape=features.shape)
+    held[:] = features
+    held.flush()
+    return np.memmap(path, dtype=features.dtype, mode="r", shape=features.shape)
+
 
 FAKES, REALS = feature_sets()
 RNG = np.random.default_rng(5)
 
 
 # Fréchet distance
+
+
+def of_gaussian(mean: float, spread: float, features: int = 6) -> Statistics:
+    return Statistics(np.full(features, mean), np.eye(features) * spread**2, 1000)
+
+
+def test_gaussians_have_the_closed_form() -> None:
+    # |m1 - m2|² + F·(s1 - s2)²
+    distance = frechet_distance(of_gaussian(0, 1), of_gaussian(2, 3))
+    assert distance == pytest.approx(6 * 2**2 + 6 * (1 - 3) ** 2)
+
+
+@pytest.mark.parametrize("rows", [12, 400])  # fewer and more rows than features
+def test_distance_is_symmetric_and_agrees_with_the_eigenvalues_of_the_product(rows: int) -> None:
+    one, two = statistics(RNG.normal(size=(rows, 40))), statistics(RNG.gamma(2, size=(rows, 40)))
+    distance = frechet_distance(one, two)
+    assert distance == pytest.approx(frechet_distance(two, one), rel=1e-6)
+    roots = np.sqrt(np.linalg.eigvals(one.covariance @ two.covariance).real.clip(min=0))
+    apart = np.square(one.mean - two.mean).sum()
+    traces = np.trace(one.covariance) + np.trace(two.covariance)
+    assert distance == pytest.approx(apart + traces - 2 * roots.sum(), rel=1e-4)
+
+
+def test_too_few_or_broken_features_are_refused() -> None:
+    with pytest.raises(TrainingError, match="2 pictures or more"):
+        statistics(np.zeros((1, 4)))
+    with pytest.raises(TrainingError, match="not finite"):
+        statistics(np.full((4, 4), np.nan))
 
 
 @settings(max_examples=examples(40), deadline=None)
@@ -193,7 +249,7 @@ def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_ord
 # Memorization
 
 
-def test_copies_are_told_from_unseen_pictures() -> None:
+def test_copies_are_distinguished_from_unseen_pictures() -> None:
     train, unseen = RNG.normal(size=(400, 24)), RNG.normal(size=(200, 24))
     copies = memorization(train[50:90] + 1e-6, train, unseen)
     assert copies.ratio == pytest.approx(0, abs=1e-4)
@@ -271,9 +327,9 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
 
 def test_average_precision_is_one_for_a_right_order_and_nan_for_an_unused_label() -> None:
     probabilities = np.array([[0.9, 0.1, 0.5], [0.8, 0.9, 0.5], [0.1, 0.8, 0.5]])
-    asked = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
-    assert average_precisions(probabilities, asked).tolist()[:2] == [1.0, 1.0]
-    assert np.isnan(average_precisions(probabilities, asked)[2])
+    present = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])
+    assert average_precisions(probabilities, present).tolist()[:2] == [1.0, 1.0]
+    assert np.isnan(average_precisions(probabilities, present)[2])
     assert average_precisions(np.zeros((3, 0)), np.zeros((3, 0))).shape == (0,)
 
 
@@ -286,3 +342,100 @@ def test_flips_that_change_nothing_have_not_succeeded() -> None:
     assert flip_success(same, same) == 0.0
     assert flip_success(np.array([0.3, 0.7, 0.8]), same) == pytest.approx(2 / 3)
     assert np.isnan(flip_success(np.zeros(0), np.zeros(0)))
+
+
+# The numbers of torch-fidelity and torchmetrics on the same features
+
+THEIRS = pytest.mark.usefixtures("torchvision_operators")
+
+SETS = {
+    "more rows than features": feature_sets(240, 300, width=48),
+    "fewer rows than features": feature_sets(40, 60, width=96, seed=2),
+}
+CLOSE = 1e-3
+
+
+class Features(nn.Module):
+    """Stands where torchmetrics wants a network; the pictures are the features already."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures
+
+
+def of_torchmetrics(metric: Any, fakes: Any, reals: Any) -> Any:
+    metric.update(torch.from_numpy(reals), real=True)
+    metric.update(torch.from_numpy(fakes), real=False)
+    return metric.compute()
+
+
+@pytest.fixture(params=SETS)
+def sets(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return SETS[request.param]
+
+
+@THEIRS
+def test_frechet_distance_is_theirs(sets: tuple[Any, Any]) -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    fakes, reals = sets
+    ours = frechet_distance(statistics(fakes), statistics(reals))
+    theirs = fid_statistics_to_metric(
+        *(fid_features_to_statistics(torch.from_numpy(side).double()) for side in sets), False
+    )
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=CLOSE)
+    metric = FrechetInceptionDistance(Features(fakes.shape[1]))
+    assert ours == pytest.approx(float(of_torchmetrics(metric, fakes, reals)), rel=CLOSE)
+
+
+@THEIRS
+def test_kernel_distance_on_all_rows_is_theirs(sets: tuple[Any, Any]) -> None:
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    rows = min(len(side) for side in sets)
+    fakes, reals = (side[:rows] for side in sets)
+    ours = kernel_distance(fakes, reals)
+    theirs = kid_of_fidelity(fakes, reals, subsets=1, size=rows, seed=0)
+    assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=CLOSE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it keeps all features, it says
+        metric = KernelInceptionDistance(Features(fakes.shape[1]), subsets=1, subset_size=rows)
+    mean, _ = of_torchmetrics(metric, fakes, reals)
+    assert ours.mean == pytest.approx(float(mean), rel=CLOSE)
+
+
+@THEIRS
+def test_kernel_distance_on_subsets_of_one_seed_is_theirs(sets: tuple[Any, Any]) -> None:
+    ours = kernel_distance(*sets, subsets=12, subset_size=30, seed=11)
+    theirs = kid_of_fidelity(*sets, subsets=12, size=30, seed=11)
+    assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], rel=CLOSE)
+    assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], rel=CLOSE)
+
+
+def kid_of_fidelity(fakes: Any, reals: Any, *, subsets: int, size: int, seed: int) -> Any:
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
+    return kid_features_to_metric(
+        torch.from_numpy(fakes), torch.from_numpy(reals),
+        kid_subsets=subsets, kid_subset_size=size, rng_seed=seed, verbose=False,
+    )  # fmt: skip
+
+
+@THEIRS
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_precision_and_recall_are_theirs(sets: tuple[Any, Any], k: int) -> None:
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    fakes, reals = sets
+    theirs = prc_features_to_metric(
+        torch.from_numpy(fakes), torch.from_numpy(reals), prc_neighborhood=k, verbose=False
+    )
+    precision, recall = precision_recall(reals, fakes, k=k, block=64)
+    assert 0 < precision < 1
+    assert 0 < recall < 1
+    assert precision == pytest.approx(theirs["precision"], rel=CLOSE)
+    assert recall == pytest.approx(theirs["recall"], rel=CLOSE)

@@ -10,7 +10,7 @@ import pytest
 
 from demo.painter import draw
 from models.metrics.extractors import Extractor, chunks, extractor
-from models.metrics.frechet import frechet_distance, joint_features, joint_weight, statistics
+from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import memorization, precision_recall
 
@@ -23,7 +23,6 @@ Features = npt.NDArray[np.float64]
 class Faces:
     pictures: Pictures  # [N,64,64,3]
     features: Features  # [N,1280]
-    labels: npt.NDArray[np.float32]  # [N,L]
     network: Extractor
 
     def of(self, pictures: Pictures) -> Features:
@@ -35,18 +34,15 @@ class Faces:
 
 @pytest.fixture(scope="module")
 def faces() -> Faces:
-    pictures, tags = [], []
+    pictures = []
     for drawing in map(draw, range(COUNT)):
         face = drawing.faces[0]
         hair = face.w // 4
         box = (face.x - hair, face.y - hair, face.x + face.w + hair, face.y + face.h + hair)
         pictures.append(np.asarray(drawing.image.convert("RGB").crop(box).resize((64, 64))))
-        tags.append(drawing.characters[0].tags)
-    labels = sorted({tag for some in tags for tag in some if tag.endswith(("_hair", "_eyes"))})
-    rows = np.array([[label in some for label in labels] for some in tags], dtype=np.float32)
     network = extractor("efficientnet_lite0")
     stacked = np.stack(pictures)
-    return Faces(stacked, network(chunks(stacked)), rows, network)
+    return Faces(stacked, network(chunks(stacked)), network)
 
 
 def grow(distances: list[float]) -> bool:
@@ -71,19 +67,6 @@ def test_distance_grows_with_blur(faces: Faces) -> None:
     for sigma_px in (0.6, 1.2, 2.5):
         blurred = [cv2.GaussianBlur(one, (0, 0), sigma_px) for one in faces.pictures]
         distances.append(faces.distance(np.stack(blurred)))
-    assert grow(distances), distances
-
-
-def test_joint_distance_grows_with_the_share_of_shuffled_labels(faces: Faces) -> None:
-    weight = joint_weight(faces.features, faces.labels)
-    reference = statistics(joint_features(faces.features, faces.labels, weight=weight))
-    distances = []
-    for share in (0, 0.25, 0.5, 1):
-        count = round(share * COUNT)
-        labels = faces.labels.copy()
-        labels[:count] = np.roll(labels[:count], 1, axis=0)
-        found = statistics(joint_features(faces.features, labels, weight=weight))
-        distances.append(frechet_distance(found, reference))
     assert grow(distances), distances
 
 

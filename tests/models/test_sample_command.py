@@ -185,7 +185,7 @@ def test_a_fault_is_one_message_and_leaves_no_file(
         (["loop", "--space", "x"], "invalid choice: 'x'"),
     ],
 )
-def test_an_option_out_of_range_is_told_with_its_range(
+def test_an_option_out_of_range_is_refused_with_its_range(
     plain: str, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -1,20 +1,17 @@
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
-from dataset.errors import TrainingError, UsageError
+from dataset.errors import UsageError
 from models.io.generators import load_generator, typical_rows
 from models.labels import label_row, names_of, split_names, typical_labels
 from models.sampling.draw import asked_labels, draw, grid, latents
 from models.sampling.tables import label_table
 from models.training.data import TrainingSet
-from tests.models.conftest import LABELS
-from tests.models.training import trained
+from tests.models.homes import LABELS
+from tests.models.trainings import trained
 
 
 @pytest.fixture(scope="module")
@@ -49,70 +46,6 @@ def test_draw_refuses_what_does_not_fit(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         draw(load_generator(str(folder)), np.zeros(labels, dtype=np.float32), [0, 1], psi=psi)
-
-
-def changed(folder: Path, to: Path, **tensors: Any) -> str:
-    for name in ("spec.json", "typical_labels.json"):
-        (to / name).write_bytes((folder / name).read_bytes())
-    held = safetensors.torch.load((folder / "generator.safetensors").read_bytes())
-    for name, tensor in tensors.items():
-        key = name.replace("__", ".")
-        if tensor is None:
-            del held[key]
-        else:
-            held[key] = tensor
-    (to / "generator.safetensors").write_bytes(safetensors.torch.save(held))
-    return str(to)
-
-
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ({"up3__bias": None}, "up3.bias is missing"),
-        ({"up9__bias": torch.zeros(3)}, "up9.bias is unknown"),
-        ({"up3__bias": torch.zeros(4)}, r"up3.bias is float32 \[4\], float32 \[3\] wanted"),
-        ({"up3__bias": torch.zeros(3, dtype=torch.float16)}, r"up3.bias is float16 \[3\]"),
-        ({"up3__bias": torch.full((3,), torch.nan)}, "up3.bias holds numbers that are not finite"),
-    ],
-)
-def test_weights_that_do_not_fit_the_spec_are_named(
-    folder: Path, tmp_path: Path, tensors: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(TrainingError, match=message) as caught:
-        load_generator(changed(folder, tmp_path, **tensors))
-    assert "generator.safetensors" in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x04.", b"\xff" * 64, None])
-def test_a_file_that_is_no_safetensors_is_refused(
-    folder: Path, tmp_path: Path, content: bytes | None
-) -> None:
-    changed(folder, tmp_path)
-    path = tmp_path / "generator.safetensors"
-    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(TrainingError, match=r"generator\.safetensors is no whole safetensors file"):
-        load_generator(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"width": 1e9}, "width is 1000000000.0, a number above 0 and up to 16 wanted"),
-        ({"z_dist": "cauchy"}, "z_dist is 'cauchy', one of normal, uniform wanted"),
-        ({"labels": ["a", "a"]}, "a list of up to 10,000 different names wanted"),
-        ({"z_dmi": 3}, '"z_dmi" is unknown; did you mean "z_dim"?'),
-    ],
-)
-def test_a_spec_that_describes_no_generator_is_refused(
-    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
-) -> None:
-    changed(folder, tmp_path)
-    spec = json.loads((folder / "spec.json").read_text())
-    (tmp_path / "spec.json").write_text(json.dumps(spec | change))
-    with pytest.raises(TrainingError) as caught:
-        load_generator(str(tmp_path))
-    assert message in str(caught.value)
-    assert "spec.json" in str(caught.value)
 
 
 def test_an_unknown_label_is_answered_with_the_nearest() -> None:

@@ -17,7 +17,7 @@ from dataset.store import Store
 from models import tag
 from models.tagger.data import faces_of
 from tests.models.drawn_heads import LABELS, drawn_heads
-from tests.models.tagged_home import make_home
+from tests.models.homes import make_home
 
 QUICK = ["--set", "width=0.1", "--set", "input_px=32", "--set", "total_kimg=2", "--set", "batch=16"]
 QUICK += ["--set", "device=cpu", "--set", "threads=1", "--eval-frac", "0.2"]
@@ -61,29 +61,30 @@ def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
     store: Store, run: Any
 ) -> None:
     home = store.root
-    code, told, err = run("label", "--home", home, *QUICK)
+    code, summary, err = run("label", "--home", home, *QUICK)
     assert code == 0, err
-    assert (told["rows"], told["tagged"], told["untagged"], told["reused"]) == (30, 240, 30, False)
+    counts = {name: summary[name] for name in ("rows", "tagged", "untagged", "reused")}
+    assert counts == {"rows": 30, "tagged": 240, "untagged": 30, "reused": False}
     assert "| **mean** |" in err
-    assert told["scores"]["mean_ap"] > told["scores"]["mean_frequency"] + 0.1
-    folder = store.local(told["folder"])
+    assert summary["scores"]["mean_ap"] > summary["scores"]["mean_frequency"] + 0.1
+    folder = store.local(summary["folder"])
     assert {path.name for path in folder.iterdir()} >= {
         "tagger.safetensors", "tagger.json", "scores.json", "scores.md"
     }  # fmt: skip
     table = read_table(
         store, MACHINE_LABELS_PATH, declared=machine_labels_schema(list(faces_of(store).labels))
     )
-    assert table["tagger"].unique().to_pylist() == [told["tagger"]]
+    assert table["tagger"].unique().to_pylist() == [summary["tagger"]]
     assert table["face_id"].to_pylist() == faces_of(store).untagged["face_id"].to_pylist()
     written = (store.local(MACHINE_LABELS_PATH)).stat().st_mtime_ns
 
-    again, told_again, err = run("label", "--home", home, *QUICK)
-    assert (again, told_again["reused"]) == (0, True)
+    again, rerun, err = run("label", "--home", home, *QUICK)
+    assert (again, rerun["reused"]) == (0, True)
     assert "already trained" in err
     assert "already labelled" in err
     assert store.local(MACHINE_LABELS_PATH).stat().st_mtime_ns == written
     same = ("table_digest", "tagger", "counts", "without", "scores")
-    assert {name: told_again[name] for name in same} == {name: told[name] for name in same}
+    assert {name: rerun[name] for name in same} == {name: summary[name] for name in same}
 
     manifest = build_manifest(store, eval_frac=0.2, machine_labels=MACHINE_LABELS_PATH)
     rows = [
@@ -102,8 +103,8 @@ def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
 def test_a_changed_table_is_made_again(store: Store, run: Any) -> None:
     run("label", "--home", store.root, *QUICK)
     whole = store.read_bytes(MACHINE_LABELS_PATH)
-    told = store.read_json("machine_labels.json")
-    store.write_json("machine_labels.json", told | {"digest": "0" * 64})
+    record = store.read_json("machine_labels.json")
+    store.write_json("machine_labels.json", record | {"digest": "0" * 64})
     code, made, _ = run("label", "--home", store.root, *QUICK)
     assert (code, made["reused"]) == (0, False)
     assert store.read_bytes(MACHINE_LABELS_PATH) == whole
@@ -140,8 +141,8 @@ def test_train_evaluate_and_apply_agree(store: Store, run: Any, tmp_path: Path) 
 
 def test_nothing_is_trained_where_every_face_has_tags(tmp_path: Path, run: Any) -> None:
     store = make_home(tmp_path / "home", tagged=40, untagged=0)
-    code, told, _ = run("label", "--home", store.root, *QUICK)
-    assert (code, told["rows"], told["tagger"]) == (0, 0, None)
+    code, summary, _ = run("label", "--home", store.root, *QUICK)
+    assert (code, summary["rows"], summary["tagger"]) == (0, 0, None)
     assert not store.exists("taggers")
 
 
@@ -154,7 +155,7 @@ def test_too_few_tagged_faces_say_so(tmp_path: Path, run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["apply", "--json"], 2, "pictures or --home are wanted"),
         (["apply", "nowhere.png", "--model", "m"], 2, "nowhere.png is not there"),
@@ -165,13 +166,13 @@ def test_too_few_tagged_faces_say_so(tmp_path: Path, run: Any) -> None:
     ],
 )
 def test_a_fault_is_one_message_and_an_exit_code(
-    store: Store, run: Any, arguments: list[str], code: int, told: str
+    store: Store, run: Any, arguments: list[str], code: int, message: str
 ) -> None:
     given = [store.root if one == "HOME" else one for one in arguments]
     found, _, err = run(*given)
     assert found == code
     assert err.startswith("error: ")
-    assert told in err
+    assert message in err
 
 
 @pytest.mark.slow
@@ -189,7 +190,7 @@ def test_a_terminated_training_leaves_nothing_half_made(store: Store) -> None:
             break
     before = set(store.files("taggers"))
     child.send_signal(signal.SIGTERM)
-    told = child.communicate(timeout=600)[1]
+    stderr = child.communicate(timeout=600)[1]
     assert child.returncode == 128 + signal.SIGTERM
-    assert "the same command begins again" in told
+    assert "the same command begins again" in stderr
     assert set(store.files("taggers")) == before

@@ -93,7 +93,7 @@ def test_damaged_weights_are_refused_by_name(tiny: Tagger, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"labels": [*LABELS[1:], "blue_hair"]}, "its labels or its input_px were changed"),
         ({"labels": "blue_hair"}, "labels is 'blue_hair', a list of names wanted"),
@@ -103,14 +103,14 @@ def test_damaged_weights_are_refused_by_name(tiny: Tagger, tmp_path: Path) -> No
     ],
 )
 def test_changed_facts_are_refused(
-    tiny: Tagger, tmp_path: Path, changed: dict[str, object], told: str
+    tiny: Tagger, tmp_path: Path, changed: dict[str, object], message: str
 ) -> None:
     tiny.save(tmp_path)
     facts = json.loads((tmp_path / FACTS).read_text())
     (tmp_path / FACTS).write_text(json.dumps(facts | changed))
     with pytest.raises(TrainingError) as caught:
         load(tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert FACTS in str(caught.value)
 
 
@@ -127,8 +127,8 @@ def test_arrays_that_do_not_fit_are_refused_together() -> None:
     images, labels = drawn_heads(8, seed=0)
     with pytest.raises(TrainingError) as caught:
         train_tagger(images, labels[:, :3].astype(np.uint8), label_names=["a", "a"], config=TINY)
-    for told in ("labels are uint8 [8, 3]", "label names are a, a", "8 pictures; at least 16"):
-        assert told in str(caught.value)
+    for message in ("labels are uint8 [8, 3]", "label names are a, a", "8 pictures; at least 16"):
+        assert message in str(caught.value)
     with pytest.raises(TrainingError, match=r"pictures are uint8 \[8, 48, 48\]"):
         train_tagger(images[..., 0], labels, label_names=LABELS, config=TINY)
 
@@ -185,12 +185,12 @@ def test_the_network_has_the_parameters_that_its_page_says() -> None:
 def test_settings_out_of_range_or_unknown_are_all_named() -> None:
     with pytest.raises(ConfigError) as caught:
         TaggerConfig(input_px=50, batch=1, device="gpu")
-    for told in ("input_px is 50; a multiple of 16", "batch is 1", 'device is "gpu"'):
-        assert told in str(caught.value)
+    for message in ("input_px is 50; a multiple of 16", "batch is 1", 'device is "gpu"'):
+        assert message in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         overridden(TINY, ["bach=3", "lr=much", "flip", "flip=maybe"])
-    for told in ('did you mean "batch"?', 'lr is "much", a number', '"flip" is no key=value'):
-        assert told in str(caught.value)
+    for message in ('did you mean "batch"?', 'lr is "much", a number', '"flip" is no key=value'):
+        assert message in str(caught.value)
     assert overridden(TINY, ["flip=no", "batch=8"]) == dataclasses.replace(
         TINY, flip=False, batch=8
     )

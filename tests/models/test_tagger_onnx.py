@@ -122,7 +122,7 @@ def test_an_open_side_must_be_given_and_then_fits(tmp_path: Path, tags: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"side_px": 9}, r"faces \[1,3,8,8\]; \[N,3,9,9\] was asked for"),
         ({"layout": "nhwc"}, r"faces \[1,3,8,8\]; \[N,3,3,3\] was asked for"),
@@ -131,10 +131,10 @@ def test_an_open_side_must_be_given_and_then_fits(tmp_path: Path, tags: Path) ->
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(
-    tmp_path: Path, tags: Path, options: dict[str, object], told: str
+    tmp_path: Path, tags: Path, options: dict[str, object], message: str
 ) -> None:
     path = save_model(tmp_path / "m.onnx", layout="nchw")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         OnnxTagger(path, tags, LABELS, **options)  # type: ignore[arg-type]
 
 
@@ -178,14 +178,16 @@ def test_the_header_is_read_without_the_weights_among_the_inputs(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(None, "is not a file"), (b"", "is empty"), (b"GIF89a", "is no whole ONNX model")],
 )
-def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_no_model_is_named(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "m.onnx"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UsageError, match=rf"m.onnx {told}"):
+    with pytest.raises(UsageError, match=rf"m.onnx {message}"):
         read_header(path)
 
 
@@ -198,13 +200,13 @@ def test_a_damaged_model_is_refused_or_read(tmp_path: Path, data: st.DataObject)
     content[place] = data.draw(st.integers(0, 255))
     path = tmp_path / "damaged.onnx"
     path.write_bytes(content)
-    told = ""
+    message = ""
     ports: tuple[Port, ...] = ()
     try:
         ports = read_header(path).inputs
     except UsageError as error:
-        told = str(error)
-    assert not told or "damaged.onnx" in told
+        message = str(error)
+    assert not message or "damaged.onnx" in message
     assert all(side is None or side > 0 for port in ports for side in port.shape)
 
 
@@ -225,7 +227,7 @@ def test_tag_lists_are_read_in_order(
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("a.csv", b"tag_id,name\n1,hat\n2\n", r"a.csv, line 3: no tag in column 2"),
         ("a.txt", b"\n \n", "a.txt holds no tag"),
@@ -234,11 +236,11 @@ def test_tag_lists_are_read_in_order(
     ],
 )
 def test_a_bad_tag_list_is_named(
-    tmp_path: Path, name: str, content: bytes | None, told: str
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         read_tags(tmp_path / name)
 
 

@@ -91,7 +91,7 @@ def test_calibration_leaves_alone_what_it_cannot_mend(truths: list[bool]) -> Non
     assert (found.slope.tolist(), found.shift.tolist()) == ([1.0], [0.0])
 
 
-def test_a_perfectly_told_label_gets_finite_numbers() -> None:
+def test_a_perfectly_separated_label_gets_finite_numbers() -> None:
     logits = np.array([[-2.0], [-1], [1], [2]], np.float32)
     found = fit(logits, np.array([[False], [False], [True], [True]]))
     said = found.probabilities(logits)[:, 0]
@@ -106,9 +106,9 @@ def test_the_report_names_every_label_and_the_chart_stays_small() -> None:
     truths = rng.random((400, 60)) < said
     truths[:, 3] = False
     scores = score(said, truths, names, raw=said**2)
-    told = table(scores).splitlines()
-    assert len(told) == 63
-    assert told[5].startswith("| label_3 | 0 | 0.000 |  |")
+    lines = table(scores).splitlines()
+    assert len(lines) == 63
+    assert lines[5].startswith("| label_3 | 0 | 0.000 |  |")
     png = chart(scores, probabilities=said, raw=said**2, truths=truths)
     assert png is not None
     assert png.startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ from dataset.store import Store
 from models.training.data import TrainingSet
 from models.training.loop import train
 from models.training.progress_log import MlflowTracker, NoTracker, tracker_from_environment
-from tests.models.training import SMOKE
+from tests.models.trainings import SMOKE
 
 
 def test_metrics_go_to_the_run_that_the_environment_names(

@@ -63,7 +63,7 @@ def test_colours_survive_the_film(tmp_path: Path) -> None:
         assert np.abs(seen[32, 16 * number + 8].astype(int) - colour).max() <= 6
 
 
-def test_a_gif_plays_for_ever_in_the_time_asked_for(tmp_path: Path, clip: Clip) -> None:
+def test_a_gif_plays_for_ever_in_the_given_time(tmp_path: Path, clip: Clip) -> None:
     film = tmp_path / "film.gif"
     write_clip(clip, [film], fps=30, facts=FACTS)
     with Image.open(film) as opened:

@@ -23,7 +23,7 @@ from pipeline.build import build_defs
 from pipeline.cli import cli
 from pipeline.settings import Settings, read_settings
 from tests.assets.workshop import interrupting_when
-from tests.models.conftest import write_manifest
+from tests.models.homes import write_manifest
 
 pytestmark = pytest.mark.slow
 

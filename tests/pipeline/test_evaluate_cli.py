@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from dataset.errors import ConfigError, OmokageError, RegistryError, UsageError
 from pipeline.cli import cli
-from tests.models.evaluation.heads_home import write_home
+from tests.models.homes import write_home
 from tests.models.small_generators import small_generator, write_generator
 
 LABELS = ("blonde_hair", "blue_hair", "red_eyes")

@@ -29,7 +29,7 @@ from pipeline.automation.sensors import champion_moved
 from pipeline.cli import cli
 from pipeline.jobs import champion_sheet_job, promote_job, rollback_job
 from pipeline.settings import read_settings
-from tests.models.conftest import write_manifest
+from tests.models.homes import write_manifest
 from tests.models.registry.desks import Desk, Registry, evaluation
 from tests.models.small_generators import small_generator, write_generator
 

@@ -67,7 +67,7 @@ def test_own_overrides_go_before_those_of_all() -> None:
     assert [(c.batch, c.score_pictures) for c in configs(made)] == [(16, 9), (4, 9)]
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_fault_is_listed_at_once() -> None:
     entrants = [
         Choice("a", "dcgan65"),
         Choice("a", "smoke", ("bach=3",)),
@@ -79,7 +79,7 @@ def test_every_fault_is_told_at_once() -> None:
         planned(
             ["familys"], entrants, budget=Budget(minutes=1, kimg=1), overrides=["max_minutes=1"]
         )
-    told = str(raised.value)
+    message = str(raised.value)
     for words in (
         'unknown set "familys"; did you mean "families"?',
         '2 entrants are named "a"',
@@ -92,7 +92,7 @@ def test_every_fault_is_told_at_once() -> None:
         "A b: seed is the same for all: --seed decides it",
         "d has the settings of c",
     ):
-        assert words in told, words
+        assert words in message, words
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_one_entrant_is_no_comparison() -> None:
         planned([], TWO[:1], budget=MINUTES)
 
 
-def test_labels_that_do_not_suit_are_told_by_entrant() -> None:
+def test_labels_that_do_not_suit_are_named_by_entrant() -> None:
     made = planned(["families"], budget=MINUTES)
     made.check_labels(["blonde_hair", "blue_eyes"])
     with pytest.raises(ConfigError) as raised:
         made.check_labels(["left_side_ponytail"])
-    told = str(raised.value)
-    assert "dcgan64: flip is true, and left_side_ponytail tells left from right" in told
-    assert "acgan64: acgan64 is conditioned on hair and eye colours" in told
+    message = str(raised.value)
+    assert "dcgan64: flip is true, and left_side_ponytail tells left from right" in message
+    assert "acgan64: acgan64 is conditioned on hair and eye colours" in message
 
 
 def test_entrants_are_read_as_they_are_written() -> None:
@@ -136,9 +136,9 @@ def test_entrants_are_read_as_they_are_written() -> None:
 def test_each_entrant_that_cannot_be_read_is_named() -> None:
     with pytest.raises(ConfigError) as raised:
         read_choices(["smoke", "=smoke", "a=", "b=smoke,", "c=smoke", "c=demo"])
-    told = str(raised.value)
+    message = str(raised.value)
     for text in ('"smoke"', '"=smoke"', '"a="', '"b=smoke,"', '2 entrants are named "c"'):
-        assert text in told
+        assert text in message
 
 
 names = st.text(st.sampled_from("ab-._1"), max_size=4)

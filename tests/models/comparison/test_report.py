@@ -80,29 +80,29 @@ def test_the_one_preset_of_all_is_not_repeated() -> None:
 
 def test_the_report_tells_what_was_done_and_what_failed_why() -> None:
     rows = [outcome("a", 500.0, real_fd=20.2), outcome("b", 400.0, real_fd=24.8), FAILED]
-    told = markdown(results(PLAN, rows))
-    assert told.startswith("3 entrants, 5 minutes of training each on cpu, seed 0, on the manifest")
-    assert "7,209 faces to learn from and 782 to be measured against" in told
-    assert "Real training pictures reach a distance of 20 to 25." in told
-    assert "- **wgan** failed: step 9: the loss d is nan; Try smaller lr_g" in told
-    assert f"]({CURVES})" in told
-    assert f"]({GRIDS})" in told
-    assert "Not all" not in told
+    page = markdown(results(PLAN, rows))
+    assert page.startswith("3 entrants, 5 minutes of training each on cpu, seed 0, on the manifest")
+    assert "7,209 faces to learn from and 782 to be measured against" in page
+    assert "Real training pictures reach a distance of 20 to 25." in page
+    assert "- **wgan** failed: step 9: the loss d is nan; Try smaller lr_g" in page
+    assert f"]({CURVES})" in page
+    assert f"]({GRIDS})" in page
+    assert "Not all" not in page
 
 
 def test_pictures_that_are_not_there_are_not_shown() -> None:
-    told = markdown(results(PLAN, [outcome("a", 5.0)]), pictures={GRIDS: "images/one-grids.jpg"})
-    assert "(images/one-grids.jpg)" in told
-    assert CURVES not in told
+    page = markdown(results(PLAN, [outcome("a", 5.0)]), pictures={GRIDS: "images/one-grids.jpg"})
+    assert "(images/one-grids.jpg)" in page
+    assert CURVES not in page
 
 
-def test_distances_by_other_protocols_are_told_apart() -> None:
+def test_distances_by_other_protocols_are_marked() -> None:
     rows = [outcome("a", 5.0), outcome("b", 6.0, protocol_digest="q")]
-    told = markdown(results(PLAN, rows))
-    assert "Not all were measured by one protocol" in told
+    page = markdown(results(PLAN, rows))
+    assert "Not all were measured by one protocol" in page
 
 
 def test_a_report_of_failures_alone_has_no_pictures() -> None:
-    told = markdown(results(PLAN, [FAILED, FAILED]))
-    assert "![" not in told
-    assert told.count("failed:") == 2
+    page = markdown(results(PLAN, [FAILED, FAILED]))
+    assert "![" not in page
+    assert page.count("failed:") == 2

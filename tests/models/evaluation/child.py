@@ -14,7 +14,7 @@ from dataset.store import Store
 from models.evaluation.evaluate import evaluate
 from models.evaluation.protocol import protocol_for
 from tests.models.evaluation.galleries import Gallery, colours
-from tests.models.evaluation.heads_home import UNSEEN, heads
+from tests.models.homes import UNSEEN, heads
 
 
 def main(home: str, out: str, fakes: int) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from models.families.base import GeneratorNet, GeneratorSpec, Noise
 from models.metrics.extractors import Extractor
 from tests.models.drawn_heads import LABELS
-from tests.models.evaluation.heads_home import SIDE_PX
+from tests.models.homes import SIDE_PX
 
 Pictures = npt.NDArray[np.uint8]
 
@@ -42,8 +42,8 @@ class Gallery(GeneratorNet):
     ) -> Tensor:
         self.drawn += len(z)
         places = []
-        for latent, asked in zip(z, labels, strict=True):
-            apart = (self.labels - asked).abs().sum(dim=1)
+        for latent, row in zip(z, labels, strict=True):
+            apart = (self.labels - row).abs().sum(dim=1)
             fitting = torch.arange(len(apart)) if self.deaf else (apart == apart.min()).nonzero()
             part = float(torch.special.ndtr(latent[0]))  # 0 to 1
             places.append(int(fitting.flatten()[min(int(part * len(fitting)), len(fitting) - 1)]))

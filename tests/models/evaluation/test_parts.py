@@ -21,7 +21,7 @@ from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
 from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.galleries import Gallery, colours
-from tests.models.evaluation.heads_home import SEEDS, UNSEEN, heads, write_home
+from tests.models.homes import SEEDS, UNSEEN, heads, write_home
 
 NAMES = ("blonde_hair", "blue_hair", "red_eyes", "hair_ornament")
 
@@ -115,7 +115,7 @@ def test_the_judge_tells_labels_that_it_never_saw_and_is_kept(tmp_path: Path) ->
     assert made.digest == kept.digest == again.digest
 
 
-def test_labels_are_brought_into_the_generators_order_and_unknown_ones_not_asked_for() -> None:
+def test_labels_are_brought_into_the_generators_order_and_unknown_ones_left_out() -> None:
     rows = np.array([[1, 0, 1]], dtype=np.float32)
     known = ("c", "z", "a")
     assert shared_labels(["a", "b", "c"], known) == ["c", "a"]

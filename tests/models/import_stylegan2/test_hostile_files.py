@@ -64,8 +64,8 @@ def system(canary: Path) -> Calls:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_a_call_of_the_shell_is_refused(tmp_path: Path, canary: Path, protocol: int) -> None:
-    told = refusal(pickled(tmp_path, {"G_ema": system(canary)}, protocol))
-    assert "asks for posix.system, which is no tensor and no plain value; refused" in told
+    message = refusal(pickled(tmp_path, {"G_ema": system(canary)}, protocol))
+    assert "asks for posix.system, which is no tensor and no plain value; refused" in message
 
 
 @pytest.mark.parametrize(
@@ -85,36 +85,36 @@ def test_a_call_of_the_shell_is_refused(tmp_path: Path, canary: Path, protocol: 
 def test_each_gadget_is_refused_by_its_name(
     tmp_path: Path, canary: Path, called: Callable[..., Any], name: str | None
 ) -> None:
-    told = refusal(pickled(tmp_path, {"G_ema": Calls(called, f"open({str(canary)!r}, 'w')")}))
+    message = refusal(pickled(tmp_path, {"G_ema": Calls(called, f"open({str(canary)!r}, 'w')")}))
     if name is not None:
-        assert f"asks for {name}, which is no tensor and no plain value; refused" in told
+        assert f"asks for {name}, which is no tensor and no plain value; refused" in message
 
 
 def test_the_same_call_in_torchs_own_formats_is_refused(tmp_path: Path, canary: Path) -> None:
     for old in (False, True):
         file = rosinality.save(tmp_path / "g.pt", {"g_ema": system(canary)}, old=old)
-        told = refusal(file)
-        assert "asks for posix.system, which is no tensor and no plain value; refused" in told
+        message = refusal(file)
+        assert "asks for posix.system, which is no tensor and no plain value; refused" in message
 
 
 def test_a_whole_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None:
-    told = refusal(rosinality.save(tmp_path / "g.pt", torch.nn.Linear(2, 2)))
-    assert "asks for torch.nn.modules.linear.Linear, which is no tensor" in told
+    message = refusal(rosinality.save(tmp_path / "g.pt", torch.nn.Linear(2, 2)))
+    assert "asks for torch.nn.modules.linear.Linear, which is no tensor" in message
 
 
 def test_code_in_a_storages_bytes_is_refused(tmp_path: Path, canary: Path) -> None:
     inner = io.BytesIO()
     torch.save(system(canary), inner, _use_new_zipfile_serialization=False)
-    told = refusal(
+    message = refusal(
         pickled(tmp_path, {"G_ema": Calls(torch.storage._load_from_bytes, inner.getvalue())})
     )
-    assert "a storage in it asks for posix.system" in told
+    assert "a storage in it asks for posix.system" in message
 
 
 def test_a_storage_that_is_a_bare_pickle_is_refused(tmp_path: Path, canary: Path) -> None:
     content = pickle.dumps(system(canary))
-    told = refusal(pickled(tmp_path, {"G_ema": Calls(torch.storage._load_from_bytes, content)}))
-    assert "has a storage that is none of torch's; refused" in told
+    message = refusal(pickled(tmp_path, {"G_ema": Calls(torch.storage._load_from_bytes, content)}))
+    assert "has a storage that is none of torch's; refused" in message
 
 
 def test_storages_do_not_nest(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_storages_do_not_nest(tmp_path: Path) -> None:
     torch.save(
         Calls(torch.storage._load_from_bytes, b""), inner, _use_new_zipfile_serialization=False
     )
-    told = refusal(
+    message = refusal(
         pickled(tmp_path, {"G_ema": Calls(torch.storage._load_from_bytes, inner.getvalue())})
     )
-    assert "a storage in it asks for torch.storage._load_from_bytes" in told
+    assert "a storage in it asks for torch.storage._load_from_bytes" in message
 
 
 def test_the_source_in_a_network_is_never_run(tmp_path: Path, canary: Path) -> None:
@@ -151,7 +151,7 @@ def text(value: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         # STACK_GLOBAL: names with dots, from the memo, of a list
         (text("os") + text("path.os.system") + b"\x93.", "asks for os.path.os.system"),
@@ -200,11 +200,11 @@ def text(value: str) -> bytes:
     ],
 )
 def test_a_pickle_by_hand_is_refused_for_what_it_does(
-    tmp_path: Path, body: bytes, told: str
+    tmp_path: Path, body: bytes, message: str
 ) -> None:
     file = tmp_path / "g.pkl"
     file.write_bytes(b"\x80\x04" + body)
-    assert told in refusal(file)
+    assert message in refusal(file)
 
 
 def test_a_huge_memo_number_takes_no_memory() -> None:
@@ -239,7 +239,7 @@ def test_modules_that_contain_themselves_end_in_an_error(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"these are no weights\n", 'begins with "these are no" and is neither a .pt'),
         (b"\x89PNG\r\n\x1a\n", "is neither a .pt of torch.save nor a .pkl"),
@@ -247,10 +247,10 @@ def test_modules_that_contain_themselves_end_in_an_error(tmp_path: Path) -> None
         (b"", "has 0 bytes"),
     ],
 )
-def test_other_files_are_named(tmp_path: Path, content: bytes, told: str) -> None:
+def test_other_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "g.pt"
     file.write_bytes(content)
-    assert told in refusal(file)
+    assert message in refusal(file)
 
 
 def test_a_file_of_the_tensorflow_version_says_what_to_do(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_a_path_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     file = rezipped(tmp_path, lambda n, c: (n, c))
     with zipfile.ZipFile(file, "a") as made:
         made.writestr(name, b"x")
-    told = refusal(file)
-    assert "leads out of the archive; refused" in told
-    assert name in told
+    message = refusal(file)
+    assert "leads out of the archive; refused" in message
+    assert name in message
 
 
 def test_a_zip_bomb_is_refused_before_it_swells(tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def lying(numel: int, offset: int, shape: Any, stride: tuple[int, ...]) -> bytes
 
 
 @pytest.mark.parametrize(
-    ("described", "told"),
+    ("described", "message"),
     [
         ((1 << 40, 0, (4,), (1,)), "declares 4,398,046,511,104 bytes for a storage, the file has"),
         ((4, 0, (5,), (1,)), "has a tensor [5] that reaches outside of its 4 numbers"),
@@ -387,11 +387,11 @@ def lying(numel: int, offset: int, shape: Any, stride: tuple[int, ...]) -> bytes
     ],
 )
 def test_a_tensor_that_lies_about_its_size_is_refused(
-    tmp_path: Path, described: tuple[Any, ...], told: str
+    tmp_path: Path, described: tuple[Any, ...], message: str
 ) -> None:
     file = tmp_path / "g.pt"
     file.write_bytes(lying(*described))
-    assert told in refusal(file)
+    assert message in refusal(file)
 
 
 def test_many_views_of_one_storage_cannot_swell(tmp_path: Path) -> None:
@@ -399,8 +399,8 @@ def test_many_views_of_one_storage_cannot_swell(tmp_path: Path) -> None:
     state = dict(rosinality.Generator([64, 64, 64, 64, 64], style_dim=8, n_mlp=1).state_dict())
     shared = {name: one for name, value in state.items() if value.shape == one.shape}
     assert len(shared) == 9
-    told = refusal(rosinality.save(tmp_path / "g.pt", {**state, **shared}))
-    assert "would fill" in told
+    message = refusal(rosinality.save(tmp_path / "g.pt", {**state, **shared}))
+    assert "would fill" in message
 
 
 # Damage anywhere

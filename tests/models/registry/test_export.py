@@ -24,9 +24,9 @@ from models.registry.load import (
 )
 from models.sampling.draw import asked_labels, draw
 from models.training.data import TrainingSet
-from tests.models.conftest import LABELS
+from tests.models.homes import LABELS
 from tests.models.small_generators import NAMES, write_generator
-from tests.models.training import trained
+from tests.models.trainings import trained
 from tests.tiers import all_slow_but
 
 # Runs with -S: no .pth file is read, so the editable install of this repository is out of reach.
@@ -108,16 +108,16 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["ours"] == []
-    for refused, (_, _, wanted) in zip(told["refused"], WRONG, strict=True):
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["ours"] == []
+    for refused, (_, _, wanted) in zip(report["refused"], WRONG, strict=True):
         assert wanted in refused
 
     generator = load_generator(folder)
-    asked = label_rows([["blonde_hair", "blue_eyes"], ["brown_hair"]], LABELS).repeat(33, axis=0)
+    labels = label_rows([["blonde_hair", "blue_eyes"], ["brown_hair"]], LABELS).repeat(33, axis=0)
     with np.load(drawn) as found:
         assert found["faces"].shape == (66, 64, 64, 3)
-        assert np.array_equal(found["faces"], draw(generator, asked, range(5, 71), psi=0.7))
+        assert np.array_equal(found["faces"], draw(generator, labels, range(5, 71), psi=0.7))
         typical = typical_rows(folder, LABELS)
         free = asked_labels([], range(3), known=LABELS, typical=typical)
         assert np.array_equal(found["free"], draw(generator, free, range(3)))

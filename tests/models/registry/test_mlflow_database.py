@@ -48,7 +48,7 @@ def test_of_two_at_once_one_makes_it_and_both_use_it(tmp_path: Path) -> None:
     assert client.get_experiment(before).name == "kept"
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(StoreError, match=r"MLflow's database cannot be made at .*OMOKAGE_HOME"):
         lay_out(tmp_path / "file" / "mlflow.db")

@@ -108,7 +108,7 @@ def test_a_challenger_that_wins_later_is_challenger_no_more(registry: Registry) 
     assert desk.tags("2")[DECISION] == "prettier eyes"
 
 
-def test_asked_twice_nothing_changes_and_nothing_is_measured(registry: Registry) -> None:
+def test_promoted_twice_nothing_changes_and_nothing_is_measured(registry: Registry) -> None:
     desk = registry.desk(100.0, 90.0)
     desk.promote("2")
     before = desk.everything()
@@ -203,18 +203,18 @@ FEWEST_WRITES = {"promote": 7, "stay": 4, "rollback": 5, "notice": 5}
 def test_killed_after_any_write_the_next_call_makes_it_whole(
     registry: Registry, mover: Mover, what: str
 ) -> None:
-    asked = "promote" if what == "stay" else what
+    task = "promote" if what == "stay" else what
     killed = 0
     while True:
         desk = prepared(registry, what)
-        codes = mover.run(desk.task(asked, version="3", kill_after=killed + 1))
+        codes = mover.run(desk.task(task, version="3", kill_after=killed + 1))
         if codes == [0]:
             break
         assert codes == [-signal.SIGKILL]
         killed += 1
         assert CHAMPION in desk.aliases()  # applications have one at every moment
         settle(desk.tracking, desk.lock)
-        if what == "stay":  # nothing was to move: it is asked again, and decided again
+        if what == "stay":  # nothing was to move: the next call decides again
             desk.promote("3")
             assert "champion version 2 has 90.00" in desk.tags("3")[DECISION]
         # The intent was written first, so it is carried out.
@@ -238,7 +238,7 @@ def test_promotions_at_once_come_one_after_the_other(registry: Registry, mover: 
     assert all(state == "done" for *_, state in moves)
 
 
-def test_who_waits_too_long_is_told_for_what(registry: Registry) -> None:
+def test_who_waits_too_long_sees_for_what(registry: Registry) -> None:
     desk = registry.desk(100.0)
     with (
         promotion_lock(desk.lock),

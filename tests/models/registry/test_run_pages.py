@@ -12,7 +12,7 @@ from dataset.store import Store
 from models.presets import preset
 from models.registry.client import TrackingClient
 from models.registry.pages import CURVES, NOTE, describe, run_url, training_note
-from tests.models.conftest import LABELS, write_manifest
+from tests.models.homes import LABELS, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def note_of(tracking: TrackingClient, manifest: Manifest, name: str) -> str:
     )
 
 
-def test_the_training_set_is_the_runs_dataset_once_however_often_it_goes_on(
+def test_the_training_set_is_the_runs_dataset_once_however_often_it_resumes(
     tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
     run_id = tracking.run_for("key", name="one", tags={})
@@ -110,7 +110,7 @@ def test_a_runs_address_is_the_one_of_its_page(tracking: TrackingClient) -> None
     assert run_url(tracking, run_id) == f"{expected}?workflowType=machine_learning"
 
 
-def test_an_unknown_run_is_told_with_the_servers_address(
+def test_an_unknown_run_is_refused_with_the_servers_address(
     tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
     with pytest.raises(RegistryError, match=r"sqlite:///.* description of run nothere"):

@@ -19,7 +19,7 @@ from models.evaluation.protocol import protocol_for
 from models.io.entry_point import Stopped
 from models.sampling.draw import CHUNK
 from tests.models.evaluation.galleries import Gallery, colours
-from tests.models.evaluation.heads_home import UNSEEN, heads, write_home
+from tests.models.homes import UNSEEN, heads, write_home
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": "off"}
@@ -41,9 +41,9 @@ def started(home: Path, out: str, fakes: int) -> subprocess.Popen[str]:
 
 
 def ended(child: subprocess.Popen[str]) -> dict[str, Any]:
-    told, said = child.communicate(timeout=600)
-    assert child.returncode == 0, said
-    found: dict[str, Any] = json.loads(told.splitlines()[-1])
+    stdout, stderr = child.communicate(timeout=600)
+    assert child.returncode == 0, stderr
+    found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     return found
 
 
@@ -54,7 +54,7 @@ def numbers(home: Path, out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
+def test_a_killed_evaluation_resumes_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
     fakes = 20 * CHUNK
     whole = ended(started(home, "whole", fakes))
     child = started(home, "killed", fakes)
@@ -86,21 +86,21 @@ def test_memory_does_not_grow_with_the_fakes(home: Path) -> None:
 def test_a_signal_ends_it_with_a_word_and_what_is_drawn_stays(home: Path) -> None:
     store, network = Store(home), colours()
     protocol = protocol_for(network, fakes=130, repeats=1, flips=0, psis=())
-    told: dict[str, Any] = {
+    subject: dict[str, Any] = {
         "generator": Gallery(*heads(UNSEEN, 20)),
         "identity": {"generator_sha256": "x"},
         "manifest": load_manifest(store, None),
         "network": network,
     }
-    generator = told["generator"]
+    generator = subject["generator"]
     with pytest.raises(Stopped, match="the same command goes on"):
-        evaluate(store, "stopped", protocol, **told,
+        evaluate(store, "stopped", protocol, **subject,
                  stop_signal=lambda: 15 if generator.drawn else 0)  # fmt: skip
     assert generator.drawn == CHUNK
-    made = evaluate(store, "stopped", protocol, **told)
+    made = evaluate(store, "stopped", protocol, **subject)
     assert generator.drawn == 130 + CHUNK + 8  # the grid and the neighbours are drawn again
     assert made["reused"] is False
-    assert evaluate(store, "stopped", protocol, **told)["reused"] is True
+    assert evaluate(store, "stopped", protocol, **subject)["reused"] is True
     assert generator.drawn == 130 + CHUNK + 8
 
 
