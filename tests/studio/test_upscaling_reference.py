@@ -1,4 +1,4 @@
-"""Upscaling against ncnn on the whole picture, and against bicubic."""
+"""Upscaling against ncnn on the whole picture, against torch on the same files, and bicubic."""
 
 import io
 import time
@@ -13,6 +13,7 @@ from dataset.decode import Picture
 from studio.upscaling import DENOISE, UPSCALERS, upscale
 from studio.upscaling.waifu2x import KINDS, network_files
 from tests.studio.drawn_faces import drawn_face
+from tests.studio.ncnn_by_torch import read_layers, run_layers
 
 FACES = range(4)
 
@@ -40,12 +41,28 @@ def by_ncnn(picture: Picture, model: str, denoise: int) -> Picture:
     return rounded(np.array(made))
 
 
+def by_torch(picture: Picture, model: str, denoise: int) -> Picture:
+    files = network_files(model, denoise)
+    layers = read_layers(files.param, files.weights)
+    return rounded(run_layers(layers, padded(picture, KINDS[model].margin_px)))
+
+
 @pytest.mark.parametrize("model", UPSCALERS)
 @pytest.mark.parametrize("denoise", DENOISE)
 def test_it_equals_ncnn_on_the_whole_picture(model: str, denoise: int) -> None:
     picture = drawn_face(2, 48)
     ours = upscale(picture, 2, model=model, denoise=denoise, tile_px=32)
     theirs = by_ncnn(picture, model, denoise)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert np.mean(ours != theirs) < 0.001
+
+
+@pytest.mark.parametrize("model", UPSCALERS)
+@pytest.mark.parametrize("denoise", [-1, 2])
+def test_it_equals_torch_on_the_same_files(model: str, denoise: int) -> None:
+    picture = drawn_face(3, 48)
+    ours = upscale(picture, 2, model=model, denoise=denoise)
+    theirs = by_torch(picture, model, denoise)
     assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert np.mean(ours != theirs) < 0.001
 
