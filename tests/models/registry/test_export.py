@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dataset.store import Store
-from models.evaluate import open_subject
+from models.evaluation.subject import open_subject
 from models.families import FAMILIES, family_of
 from models.families.base import NetworkSize
 from models.io.generators import WEIGHTS, generator_digest, load_generator, typical_rows
