@@ -99,7 +99,7 @@ def carried_out(
     What was done before is not done again. An entrant that fails has an outcome that says so, and
     its MLflow run fails; one that a signal stopped raises dagster.Failure, and goes on next time.
     """
-    from models.comparison.outcomes import OUTCOME, stands
+    from models.comparison.report import OUTCOME, stands
 
     opened = store.open()
     plan = opened.read_json(f"{folder}/{PLAN}")
@@ -146,7 +146,7 @@ def _worked(
     name: str,
 ) -> dict[str, Any]:
     """Runs the two children in the entrant's MLflow run; returns the outcome without its name."""
-    from models.comparison.outcomes import failed, measured
+    from models.comparison.report import failed, measured
 
     opened, trained = store.open(), False
     try:
@@ -213,8 +213,7 @@ def reported(
 
     Raises dagster.Failure, after that, if no entrant could be measured.
     """
-    from models.comparison.outcomes import OUTCOME
-    from models.comparison.report import markdown, results
+    from models.comparison.report import OUTCOME, markdown, results
 
     plan = store.read_json(f"{folder}/{PLAN}")
     outcomes = [store.read_json(f"{folder}/entrants/{one}/{OUTCOME}") for one in plan["order"]]
@@ -235,8 +234,7 @@ def reported(
 def _pictures(store: Store, folder: str, result: dict[str, Any]) -> dict[str, bytes]:
     """Draws and writes curves and grids; leaves out what there is nothing to show of."""
     from assets.charts import comparison_png
-    from models.comparison.outcomes import MEASURED
-    from models.comparison.report import CURVES, GRIDS, side_by_side
+    from models.comparison.report import CURVES, GRIDS, MEASURED, side_by_side
 
     made = {}
     if any(one["curve"] for one in result["entrants"]):
@@ -281,8 +279,7 @@ def _log_report(
 def _materialisation(
     store: Store, folder: str, result: dict[str, Any], pictures: dict[str, bytes]
 ) -> dg.AssetMaterialization:
-    from models.comparison.outcomes import MEASURED
-    from models.comparison.report import CURVES, GRIDS, table
+    from models.comparison.report import CURVES, GRIDS, MEASURED, table
 
     plan, entrants = result["plan"], result["entrants"]
     facts: dict[str, Any] = {

@@ -23,10 +23,9 @@ import torch
 
 from benchmarks.process import peak_mb, run_module
 from dataset.store import Store
-from models.evaluation.fakes import FakeSet, WorkFolder
+from models.evaluation.fakes import FakeSet, WorkFolder, eval_progress
 from models.evaluation.feature_rows import FeatureRows, RowExtractor
 from models.evaluation.label_judge import JudgeConfig, fit_judge, thumbnails
-from models.evaluation.progress import eval_progress
 from models.evaluation.results import Reference, joint_statistics, metrics_for_set, plain_statistics
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize

@@ -33,7 +33,7 @@ from models.config import TrainConfig, overridden
 from models.families import FAMILIES, family_of
 from models.presets import PRESETS
 from models.training.data import Batches
-from models.training.devices import held_device
+from models.training.distributed import held_device
 from models.training.loop import new_state, set_up, uses_bf16
 from models.training.losses import positive_weights
 from models.training.step import Parts, train_step

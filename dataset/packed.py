@@ -1,7 +1,6 @@
 """Packed crops: one memory-mapped array a split and resolution, ready to be trained on."""
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ from dataset.decode import Picture, decode
 from dataset.digests import pixels_sha256
 from dataset.errors import OmokageError, StoreError
 from dataset.geometry import resized
+from dataset.locks import file_lock
 from dataset.manifest import Manifest, read_split
 from dataset.progress import progress
 from dataset.store import Store, sync_folder
@@ -91,13 +91,12 @@ def _repack(store: Store, place: Store, path: str, *, rows: pa.Table, resolution
 
 @contextlib.contextmanager
 def _alone(place: Store, path: str) -> Iterator[None]:
-    """Holds the lock of a pack, which the system lets go when the process ends, however it does."""
-    try:
-        lock = place.local(path).open("wb")
-    except OSError as error:
-        raise StoreError(f"{place.url(path)}: {error.strerror or error}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Holds the lock of a pack."""
+    with contextlib.ExitStack() as lock:
+        try:
+            lock.enter_context(file_lock(place.local(path)))
+        except OSError as error:
+            raise StoreError(f"{place.url(path)}: {error.strerror or error}") from error
         yield
 
 

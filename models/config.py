@@ -115,10 +115,7 @@ class TrainConfig:
     @property
     def digest(self) -> str:
         """The sha256 of the settings that decide the result (not device and threads)."""
-        values = dataclasses.asdict(self)
-        for name in _SPEED_ONLY:
-            values.pop(name)
-        return digest_of(values)
+        return digest_of_settings(self)
 
     def g_size(self) -> NetworkSize:
         """Returns the sizes of G."""
@@ -167,6 +164,14 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
     if not is_device(config.device):
         yield f'device is "{config.device}"; auto, cpu, cuda or cuda:N wanted'
     yield from limit_faults(config)
+
+
+def digest_of_settings(settings: Any) -> str:
+    """Returns the sha256 of a settings dataclass without those that decide speed alone."""
+    values = dataclasses.asdict(settings)
+    for name in _SPEED_ONLY:
+        values.pop(name)
+    return digest_of(values)
 
 
 def limit_faults(settings: Any) -> Iterator[str]:

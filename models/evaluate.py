@@ -9,7 +9,7 @@ from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
-from models.evaluation.protocol import (
+from models.evaluation.plan import (
     EXTRACTOR,
     FAKES,
     FLIPS,
@@ -24,7 +24,7 @@ from models.evaluation.subject import open_subject
 from models.io.entry_point import Report, run_entry, stop_signals
 from models.metrics.extractors import EXTRACTORS, extractor
 from models.training.data import local_store
-from models.training.devices import held_device
+from models.training.distributed import held_device
 
 WEIGHTS_VARIABLE = "OMOKAGE_EXTRACTOR_WEIGHTS"
 WEIGHTS_CACHE = "cache/weights"

@@ -1,7 +1,6 @@
 """Our Dagster instance: its place under the home, killed demos, and runs that have not ended."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import dagster as dg
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from dataset.errors import StoreError, UsageError
+from dataset.locks import file_lock
 from dataset.store import Store
 from pipeline.settings import PROJECT, Settings
 
@@ -44,19 +44,13 @@ def prepare_home(settings: Settings) -> Store:
     return store
 
 
-@contextlib.contextmanager
-def alone_in(home: Store) -> Iterator[None]:
+def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
     """Keeps a second demo or comparison out of a home; raises UsageError if one is at work."""
-    path = home.local("demo.lock")
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another demo or comparison is at work in {home.root}; wait for it, end it, or "
-                "choose another folder with --home"
-            ) from error
-        yield
+    busy = UsageError(
+        f"another demo or comparison is at work in {home.root}; wait for it, end it, or "
+        "choose another folder with --home"
+    )
+    return file_lock(home.local("demo.lock"), timeout_s=0, busy=busy)
 
 
 @contextlib.contextmanager
@@ -89,7 +83,7 @@ def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
     A limit that the user has set (`dagster instance concurrency set gpu N`, or in the UI) stands.
     A note beside the instance's dagster.yaml says what was set here before.
     """
-    from models.training.devices import gpu_count  # imports torch
+    from models.training.distributed import gpu_count  # imports torch
 
     storage = instance.event_log_storage
     note = Path(instance.root_directory) / GPU_NOTE

@@ -39,7 +39,7 @@ from models.registry.model_uri import (
 from models.sampling.draw import asked_labels, draw, grid
 from models.sampling.png import drawing_facts, png_bytes
 from models.training.checkpoint import TENSORS
-from models.training.devices import gpu_count
+from models.training.distributed import gpu_count
 
 DIGEST = "sha256:"  # begins the key of a model that is no version of a registered one
 DIGEST_DIGITS = 16

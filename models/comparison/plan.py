@@ -66,7 +66,7 @@ class Entrant:
     name: str
     preset: str
     own: tuple[str, ...]
-    overrides: tuple[str, ...]  # all of them, the budget's too: what the trainer is told
+    overrides: tuple[str, ...]  # all of them, the budget's too: what the trainer gets
     config: TrainConfig
 
 
@@ -134,16 +134,20 @@ def planned(
     made = []
     for choice in chosen:
         own_faults = _decided(choice.overrides)
-        told = (*common, *overrides, *choice.overrides, f"seed={seed}")
+        all_overrides = (*common, *overrides, *choice.overrides, f"seed={seed}")
         try:
-            # Its settings first without the budget, whose own faults are told once.
-            config = preset(choice.preset, [*told, *([] if budget.faults else budget.overrides)])
+            # Its settings first without the budget, whose own faults are named once.
+            config = preset(
+                choice.preset, [*all_overrides, *([] if budget.faults else budget.overrides)]
+            )
         except ConfigError as error:
             own_faults.append(str(error))
         faults += [f"{choice.name}: {fault}" for fault in own_faults]
         if not own_faults:
-            told = (*told, *budget.overrides)
-            made.append(Entrant(choice.name, choice.preset, choice.overrides, told, config))
+            all_overrides = (*all_overrides, *budget.overrides)
+            made.append(
+                Entrant(choice.name, choice.preset, choice.overrides, all_overrides, config)
+            )
     if len(chosen) < 2:
         faults.append(f"{len(chosen)} entrants make no comparison; 2 or more wanted")
     faults += _twins(made)

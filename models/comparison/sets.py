@@ -11,7 +11,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}", re.ASCII)  # a folder's name, an
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An entrant as it was asked for: a name of its own, a preset, and `key=value` overrides."""
+    """An entrant as the user wrote it: a name of its own, a preset, and `key=value` overrides."""
 
     name: str
     preset: str

@@ -11,7 +11,7 @@ import torch
 
 from dataset.manifest import Manifest
 from dataset.store import Store, digest_of
-from models.evaluation.fakes import FakeSet, WorkFolder, work_folder
+from models.evaluation.fakes import EvalProgress, FakeSet, WorkFolder, eval_progress, work_folder
 from models.evaluation.feature_rows import FeatureRows, RowExtractor
 from models.evaluation.figures import (
     write_charts,
@@ -20,13 +20,12 @@ from models.evaluation.figures import (
 from models.evaluation.label_judge import Judge, JudgeConfig, judge_at
 from models.evaluation.plan import (
     EvalPlan,
+    Protocol,
     Split,
     plan_evaluation,
     real_feature_rows,
     reference_stats_at,
 )
-from models.evaluation.progress import EvalProgress, eval_progress
-from models.evaluation.protocol import Protocol
 from models.evaluation.results import (
     SUBSETS,
     Reference,
@@ -163,12 +162,12 @@ class _Evaluation:
         ceiling = real_label_aps(
             judge, plan.reals["train"].labels, reals["train"], shared=compared.shared
         )
-        floor = distance_of_reals(
+        real_distance = distance_of_reals(
             reals["train"], compared.stats, count=self.protocol.fakes, seed=self.protocol.seed
         )
         own_tones = hits(compared.rows.tones, compared.labels[:, compared.hair], compared.tones)
         result = {
-            **distances_over_sets(self.network, found, floor),
+            **distances_over_sets(self.network, found, real_distance),
             **variety_over_sets(found),
             **labels_over_sets(found, ceiling, plan.shared),
             "label_chance": label_chance(compared),

@@ -3,9 +3,7 @@
 The files grow chunk by chunk, and go on where an interrupted one stopped.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
 from collections.abc import Iterator
@@ -145,15 +143,3 @@ class RowFile:
         size = self.path.stat().st_size if self.path.exists() else 0
         there = min(size // self._row_bytes, self.rows)
         return there if there == self.rows else there - there % chunk
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Holds a lock file while the block works; waits for another process that holds it.
-
-    The system lets go of it when the process ends, however it does.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -15,8 +15,7 @@ from models.evaluation.fakes import FakeSet
 from models.evaluation.feature_rows import FeatureRows, Pictures
 from models.evaluation.plan import Split
 from models.families.base import GeneratorNet
-from models.metrics.neighbours import Memorization
-from models.metrics.pairwise import blocks, squared_distances
+from models.metrics.neighbours import Memorization, blocks, squared_distances
 from models.sampling.draw import CHUNK, grid
 
 if TYPE_CHECKING:
@@ -60,10 +59,10 @@ def labels_png(
     figure = _figure(width=6.4, height=1.2 + 0.27 * len(names))
     axes = figure.subplots()
     _plain(axes)
-    for shift, column, colour, told in ((-0.2, 0, FAKE, "fakes"), (0.2, 1, REAL, "reals")):
+    for shift, column, colour, name in ((-0.2, 0, FAKE, "fakes"), (0.2, 1, REAL, "reals")):
         places = [place + shift for place in range(len(names))]
         widths = [scores[name][column] or 0.0 for name in names]
-        axes.barh(places, widths, height=0.38, color=colour, label=told)
+        axes.barh(places, widths, height=0.38, color=colour, label=name)
     flipped = [(flips.get(name), place) for place, name in enumerate(names)]
     known = [(value, place) for value, place in flipped if value is not None]
     if known:

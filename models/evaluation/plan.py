@@ -1,8 +1,12 @@
-"""The plan of an evaluation: the packed reals, their statistics, and the fakes to sample."""
+"""The plan of an evaluation: the protocol, the packed reals, their statistics, the fakes.
+
+The protocol is all that must be equal for the numbers of two generators to be compared.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +14,89 @@ import safetensors.numpy
 
 from dataset.errors import EmptyStageError, UsageError
 from dataset.labels import appearance
+from dataset.locks import file_lock
 from dataset.manifest import Manifest
 from dataset.packed import Packed, pack
 from dataset.store import Store, digest_of
-from models.evaluation.fakes import FakeSet
-from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, RowFile, file_lock
+from models.evaluation.fakes import EvalProgress, FakeSet
+from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, RowFile
 from models.evaluation.label_judge import JudgeConfig
-from models.evaluation.progress import EvalProgress
-from models.evaluation.protocol import Protocol
 from models.io.safe_io import parse_tensors
 from models.labels import Rows, typical_labels
+from models.metrics.extractors import Extractor
 from models.metrics.frechet import ReferenceStats, Statistics
 from models.metrics.label_control import flipped_pairs
 from models.sampling.draw import CHUNK
 from models.training.data import local_store
+
+EXTRACTOR = "efficientnet_lite0"  # comes whole from PyPI, so it is there without a network
+FAKES, REPEATS, FLIPS = 10_000, 5, 16
+REFERENCE_PX = 128
+TRAIN_ROWS = 10_000
+PSIS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+NEIGHBOURS = 3  # k of precision and recall
+MIN_FAKES = NEIGHBOURS + 1
+CURVE_PART, MIN_CURVE = 4, 64  # a point of the curve has a fourth of the fakes, or 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a generator is measured; averaged (EMA) weights always.
+
+    Attributes:
+        extractor, extractor_sha256, input_px, resizer: what turns pictures into features.
+        judge: digest of the settings of the network that judges labels.
+        fakes: pictures of a set, for each of `repeats` sets with seeds of their own.
+        reference_px: side that the reals are packed at, whatever the generator's own side is.
+        train_rows: training pictures, at most, that copies are looked for among.
+        psi: truncation of all numbers but the curve's, which has one point for each of `psis`.
+        flips: pairs of pictures a label that differ in that label alone.
+
+    """
+
+    extractor: str
+    extractor_sha256: str
+    input_px: int
+    resizer: str
+    judge: str
+    psi: float = 1.0
+    fakes: int = FAKES
+    repeats: int = REPEATS
+    seed: int = 0
+    reference: str = "eval"
+    reference_px: int = REFERENCE_PX
+    train_rows: int = TRAIN_ROWS
+    neighbours: int = NEIGHBOURS
+    flips: int = FLIPS
+    psis: tuple[float, ...] = PSIS
+    labels: str = "drawn from the reference's rows"
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of all of it."""
+        return digest_of(self.to_json())
+
+    @property
+    def curve_fakes(self) -> int:
+        """Pictures of each point of the truncation curve."""
+        return min(self.fakes, max(MIN_CURVE, self.fakes // CURVE_PART))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return {**dataclasses.asdict(self), "psis": list(self.psis)}
+
+
+def protocol_for(network: Extractor, **sizes: Any) -> Protocol:
+    """Returns the protocol of this extractor with our judge; `sizes` are fields of `Protocol`."""
+    return Protocol(
+        extractor=network.name,
+        extractor_sha256=network.sha256,
+        input_px=network.input_px,
+        resizer=network.resizer,
+        judge=JudgeConfig().digest,
+        **sizes,
+    )
+
 
 CACHE = "cache/features"
 _VERSION = 1  # of what a row holds
@@ -123,13 +196,13 @@ def shared_labels(manifest: Sequence[str], known: Sequence[str]) -> list[str]:
 def labels_for_generator(rows: Rows, manifest: Sequence[str], known: Sequence[str]) -> Rows:
     """Brings label rows [n,L] of the manifest into a generator's order: [n,known].
 
-    A label that the manifest has not is asked for nowhere.
+    A label that the manifest has not is 0 in every row.
     """
-    asked = np.zeros((len(rows), len(known)), dtype=np.float32)
+    labels = np.zeros((len(rows), len(known)), dtype=np.float32)
     for column, name in enumerate(known):
         if name in manifest:
-            asked[:, column] = rows[:, list(manifest).index(name)]
-    return asked
+            labels[:, column] = rows[:, list(manifest).index(name)]
+    return labels
 
 
 def _places(packed: Packed, protocol: Protocol, split: str) -> npt.NDArray[np.int64]:
@@ -187,10 +260,10 @@ def plan_evaluation(
     for repeat in range(protocol.repeats):  # each with labels and seeds of its own
         start = protocol.seed + repeat * protocol.fakes
         rows = typical_labels(reals["eval"].labels, protocol.fakes, start)
-        asked = labels_for_generator(rows, manifest.labels, known)
+        known_labels = labels_for_generator(rows, manifest.labels, known)
         seeds = range(start, start + protocol.fakes)
         labels.append(rows)
-        repeats.append(FakeSet(f"repeat-{repeat}", asked, seeds, protocol.psi))
+        repeats.append(FakeSet(f"repeat-{repeat}", known_labels, seeds, protocol.psi))
     return EvalPlan(
         shared=shared,
         reals=reals,
@@ -213,9 +286,9 @@ def _splits(
 
 def _curve_sets(protocol: Protocol, first: FakeSet) -> dict[float, FakeSet]:
     """Returns the sets of the curve's points; the protocol's own psi is drawn already."""
-    asked = first.asked[: protocol.curve_fakes]
+    labels = first.labels[: protocol.curve_fakes]
     return {
-        psi: FakeSet(f"psi-{psi:g}", asked, first.seeds[: len(asked)], psi)
+        psi: FakeSet(f"psi-{psi:g}", labels, first.seeds[: len(labels)], psi)
         for psi in protocol.psis
         if psi != protocol.psi
     }

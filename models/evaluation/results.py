@@ -133,9 +133,9 @@ def joint_statistics(rows: FeatureRows, labels: Rows, weight: float) -> Statisti
 
 
 def distances_over_sets(
-    network: Extractor, found: list[SetMetrics], floor: float
+    network: Extractor, found: list[SetMetrics], real_distance: float
 ) -> dict[str, Any]:
-    """Fréchet, joint and kernel distances: means and standard deviations; `floor` beside them."""
+    """Fréchet, joint and kernel distances: means, standard deviations; the reals' beside them."""
     metric, kernel = network.metric, network.kernel_metric
     distances = [one.distance for one in found]
     return {
@@ -143,7 +143,7 @@ def distances_over_sets(
         metric: float(np.mean(distances)),
         "sigma": sigma_of(distances),
         "distances": distances,
-        "real_fd": floor,
+        "real_fd": real_distance,
         f"joint_{metric}": mean_of([one.joint for one in found]),
         "kernel_metric": kernel,
         kernel: mean_of([one.kernel for one in found]),

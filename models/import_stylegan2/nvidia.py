@@ -221,8 +221,8 @@ def _fold_learning_rate(
 
 
 def _notes(modules: dict[str, Module]) -> tuple[str, ...]:
-    asked = [module.state.get("conv_clamp") for module in modules.values()]
-    clamps = [clamp for clamp in asked if isinstance(clamp, int | float)]
+    stored = [module.state.get("conv_clamp") for module in modules.values()]
+    clamps = [clamp for clamp in stored if isinstance(clamp, int | float)]
     if not clamps:
         return ()
     return (

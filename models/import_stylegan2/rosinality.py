@@ -95,9 +95,9 @@ def _count(table: Table, before: str, after: str, *, first: int) -> int:
     pattern = re.compile(rf"{re.escape(before)}(\d{{1,3}}){re.escape(after)}")
     numbers = sorted(int(match[1]) for name in table.names if (match := pattern.fullmatch(name)))
     if not numbers or numbers != list(range(first, first + len(numbers))):
-        told = ", ".join(map(str, numbers)) or "not at all"
+        shown_numbers = ", ".join(map(str, numbers)) or "not at all"
         raise TrainingError(
-            f"{table.where}: the tensors {before}N{after} are numbered {told}; "
+            f"{table.where}: the tensors {before}N{after} are numbered {shown_numbers}; "
             f"{first}, {first + 1}, … wanted"
         )
     return len(numbers)

@@ -49,7 +49,7 @@ class Refused(Exception):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _StandIn:
-    """A name that the file asked for, and the maker that stands for it."""
+    """A name that the file names, and the maker that stands for it."""
 
     name: str
     make: Maker
@@ -83,7 +83,7 @@ def read_pickle(
 
     makers: what stands for each name that the file may ask for. persistent: what stands for a
     persistent id, by default none is allowed. Raises TrainingError naming `where` and what the
-    file asked for if that is no tensor and no plain value, or if the pickle is damaged.
+    file names if that is no tensor and no plain value, or if the pickle is damaged.
     """
     try:
         return _Unpickler(stream, makers, persistent).load()
@@ -92,8 +92,8 @@ def read_pickle(
     except RecursionError as error:
         raise TrainingError(f"{where} is nested too deeply; refused") from error
     except _DAMAGE as error:
-        told = shown(str(error) or type(error).__name__)
-        raise TrainingError(f"{where} is damaged or cut short: {told}") from error
+        cause = shown(str(error) or type(error).__name__)
+        raise TrainingError(f"{where} is damaged or cut short: {cause}") from error
 
 
 _DAMAGE = (pickle.UnpicklingError, AttributeError, ValueError, TypeError, IndexError, KeyError,
@@ -141,9 +141,9 @@ class _Unpickler(pickle._Unpickler):
         """REDUCE and NEWOBJ: calls a maker of ours, never a class."""
         args, called = self.stack.pop(), self.stack.pop()
         if type(called) is not _StandIn:
-            raise Refused(f"calls {_told(called)}, which is no tensor and no plain value")
+            raise Refused(f"calls {_described(called)}, which is no tensor and no plain value")
         if type(args) is not tuple:
-            raise Refused(f"calls {called.name} with {_told(args)}, where a tuple is wanted")
+            raise Refused(f"calls {called.name} with {_described(args)}, where a tuple is wanted")
         self.append(called.make(*args))
 
     def set_state(self) -> None:
@@ -153,13 +153,13 @@ class _Unpickler(pickle._Unpickler):
         if type(target) is Noted:
             target.state = state
         elif type(target) is not dict:  # of a dict only attributes, such as torch's _metadata
-            raise Refused(f"fills {_told(target)} with a state")
+            raise Refused(f"fills {_described(target)} with a state")
 
     def add_items(self, kind: type[Any], items: list[Any]) -> None:
         """APPEND(S), SETITEM(S), ADDITEMS: fills a plain list, dict or set."""
         target = self.stack[-1]
         if type(target) is not kind:
-            raise Refused(f"fills {_told(target)} as if it were a {kind.__name__}")
+            raise Refused(f"fills {_described(target)} as if it were a {kind.__name__}")
         if kind is list:
             target.extend(items)
         elif kind is set:
@@ -240,7 +240,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return {_hashable(key): value for key, value in pairs}
 
 
-def _told(found: Any) -> str:
+def _described(found: Any) -> str:
     """Says what a value is, without its content."""
     return found.name if isinstance(found, _StandIn) else f"a {type(found).__name__}"
 

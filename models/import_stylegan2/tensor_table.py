@@ -151,8 +151,8 @@ def spec_from(
     maximum = widths[4]
     narrower = [count * side for side, count in widths.items() if count != maximum]
     base = narrower[0] if narrower else maximum * resolution_px
-    told = {side: min(base // side, maximum) for side in wanted}
-    if told != dict(widths) or base > MAX_CHANNEL_BASE:
+    declared_widths = {side: min(base // side, maximum) for side in wanted}
+    if declared_widths != dict(widths) or base > MAX_CHANNEL_BASE:
         table = ", ".join(f"{count} at {side}" for side, count in sorted(widths.items()))
         raise TrainingError(
             f"{where}: its channels are {table} px; min(base / side, maximum) at each side wanted"

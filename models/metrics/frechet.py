@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.metrics.pairwise import starts
 
 Array = npt.NDArray[np.float64]
 Features = npt.NDArray[np.floating[Any]]  # float32 or float64, in memory or a memmap
@@ -52,7 +51,7 @@ class RunningStatistics:
             self._mean, self._scatter = np.zeros(width), np.zeros((width, width))
         elif width != len(self._mean):
             raise TrainingError(f"features [{len(features)},{width}] after {len(self._mean)} wide")
-        for start in starts(len(features), BLOCK):
+        for start in range(0, len(features), BLOCK):
             self._merge(np.asarray(features[start : start + BLOCK], dtype=np.float64))
 
     def _merge(self, block: Array) -> None:
@@ -144,7 +143,7 @@ def joint_weight(features: Features, labels: npt.NDArray[Any]) -> float:
     held = float(np.linalg.norm(np.asarray(labels, dtype=np.float64), axis=1).sum())
     norms = (
         np.linalg.norm(np.asarray(features[start : start + BLOCK], dtype=np.float64), axis=1).sum()
-        for start in starts(len(features), BLOCK)
+        for start in range(0, len(features), BLOCK)
     )
     return float(sum(norms)) / held if held else 0.0
 

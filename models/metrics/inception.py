@@ -84,7 +84,7 @@ def _network_class() -> Any:
         raise TrainingError(
             f"the extractor inception needs the package torch-fidelity: {error}. {INSTALL}"
         ) from error
-    # torchvision's operators are not built for this torch; asked again, it is half imported
+    # torchvision's operators are not built for this torch; imported again, it is half imported
     except (RuntimeError, AttributeError) as error:
         raise TrainingError(
             f"the extractor inception cannot import torchvision: {error}. It has to be built for "

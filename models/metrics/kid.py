@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataset.errors import TrainingError
-from models.metrics.pairwise import Features, require_rows
+from models.metrics.neighbours import Features, require_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Label control: do pictures show the labels that they were asked for?
+"""Label control: do pictures show the labels that they were drawn for?
 
 Average precision and flip success by a judge's scores; hair colour by mean colours, without any
 network: crude on purpose, it needs no training and no weights, and the reals' own score is its
@@ -16,22 +16,22 @@ from models.labels import Rows, typical_labels
 from models.tagger.scores import Numbers, average_precision
 
 
-def average_precisions(probabilities: Numbers, asked: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def average_precisions(probabilities: Numbers, labels: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Returns each label's average precision [L], 0 to 1; nan where no row has the label.
 
-    probabilities [N,L] of the judge, asked [N,L] of 0 and 1: the labels that each fake was drawn
+    probabilities [N,L] of the judge, labels [N,L] of 0 and 1: the labels that each fake was drawn
     for, or that each real has. Chance gives the part of rows that have the label.
     """
-    assert probabilities.shape == asked.shape, (probabilities.shape, asked.shape)
+    assert probabilities.shape == labels.shape, (probabilities.shape, labels.shape)
     found = [
-        average_precision(probabilities[:, label], asked[:, label] > 0)
-        for label in range(asked.shape[1])
+        average_precision(probabilities[:, label], labels[:, label] > 0)
+        for label in range(labels.shape[1])
     ]
     return np.array([np.nan if one is None else one for one in found], dtype=np.float64)
 
 
 def flip_success(with_label: Numbers, without: Numbers) -> float:
-    """Returns the share of pairs in which the label is likelier where it was asked for, 0 to 1.
+    """Returns the share of pairs in which the label is likelier where it was wanted, 0 to 1.
 
     with_label, without [K]: the judge's probabilities of a label on two fakes that differ in that
     label alone. Equal ones are failures; nan if there is no pair.

@@ -1,7 +1,6 @@
 """The client of MLflow's tracking server and registry: runs by key, versions, aliases, tags."""
 
 import contextlib
-import fcntl
 import io
 import re
 import tempfile
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from dataset.errors import RegistryError, StoreError
+from dataset.locks import file_lock
 from models.registry.gate import OLD_METRIC
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class TrackingClient:
             self.client().log_artifact(run_id, str(path))
 
     def log_picture_of_step(self, run_id: str, key: str, png: bytes, *, step: int) -> None:
-        """Puts a PNG into the run's series `key`, at the images seen; once, however often asked."""
+        """Puts a PNG into the run's series `key`, at the images seen; once at most."""
         client = self.client()
         known = re.compile(rf"{re.escape(key)}[+%]step[+%]{step}[+%]")
         with self._explained():
@@ -323,9 +323,7 @@ def lay_out(path: Path, *, artifacts: str = "") -> None:
     if path.exists():
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_name(f"{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(path.with_name(f"{path.name}.lock")):
             if not path.exists():
                 _create_database(path, artifacts or (path.parent / "artifacts").as_uri())
     except OSError as error:

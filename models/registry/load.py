@@ -58,8 +58,8 @@ class ProgramGenerator(GeneratorNet):
         """Draws [N,3,R,R] in [-1,1]; raises UsageError for a w or another noise than its own."""
         if w is not None or noise != "const":
             raise UsageError("a registered model draws from z, labels and psi alone")
-        told = torch.as_tensor(psi, dtype=torch.float32)
-        images: Tensor = self.program(z, labels, told)
+        scale = torch.as_tensor(psi, dtype=torch.float32)
+        images: Tensor = self.program(z, labels, scale)
         return images
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHAMPION_URI = "models:/avatar-generator@champion"  # what draws unless an option says otherwise
 REQUEST_S = 4  # that one HTTP request may take, connected or not
-ANSWER_S = 5.0  # that a question may take, whatever kind of registry is asked
+ANSWER_S = 5.0  # that a question may take, whatever kind of registry it is
 _SQLITE = "sqlite:///"
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 # MLflow's own defaults (120 s and 7 tries) are for trainings; a page has people who wait.
@@ -47,7 +47,7 @@ class ModelNotFoundError(RegistryError):
 
 
 class RegistryUnavailableError(RegistryError):
-    """The registry did not answer, or not with what was asked for."""
+    """The registry did not answer, or not with what was wanted."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Registry:
     def _location(self, found: ResolvedModel) -> str:
         """Returns the artifact URI of a model's files."""
         if found.version:
-            # Not `models:/NAME/3`: MLflow asks its global address for those, whatever it is told.
+            # Not `models:/NAME/3`: MLflow asks its global address for those, never this one.
             return self._client().get_model_version_download_uri(found.name, found.version)
         if found.name.startswith("runs:"):
             _, run_id, name = found.name.split("/")

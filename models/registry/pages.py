@@ -94,7 +94,7 @@ def generator_sheet(
 
 
 NOTE = "mlflow.note.content"  # where MLflow's UI looks for a description
-# MLflow's UI opens in its view of language models unless it is told what an experiment is.
+# MLflow's UI opens in its view of language models unless a tag says what an experiment is.
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
 TRAINING_VIEW = "workflowType=machine_learning"
 CONTEXT = "mlflow.data.context"

@@ -8,14 +8,13 @@ what two machines on one server may do is read back and settled by the later num
 
 import contextlib
 import datetime as dt
-import fcntl
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset.errors import RegistryError
+from dataset.locks import file_lock
 from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.gate import Decision, MeasuredVersion, decide
@@ -66,28 +65,20 @@ def lock_folder(store: Store) -> Path:
     return store.local("") if store.is_local else Path("var").resolve()
 
 
-@contextlib.contextmanager
-def promotion_lock(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def promotion_lock(
+    folder: Path, *, patience_s: float = PATIENCE_S
+) -> contextlib.AbstractContextManager[None]:
     """Keeps other processes of this machine from moving aliases while the block works.
 
     The lock ends with its process, however that ends. Raises PromotionBusyError, naming the file,
     if another still holds it after `patience_s`.
     """
     path = Store(folder).make_folder("") / LOCK
-    until = time.monotonic() + patience_s
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= until:
-                    raise PromotionBusyError(
-                        f"another promotion or rollback is at work and has held {path} for "
-                        f"{patience_s:.0f} s; wait for it, or end it, and ask again"
-                    ) from error
-            time.sleep(0.05)
-        yield
+    busy = PromotionBusyError(
+        f"another promotion or rollback is at work and has held {path} for "
+        f"{patience_s:.0f} s; wait for it, or end it, and ask again"
+    )
+    return file_lock(path, timeout_s=patience_s, busy=busy)
 
 
 def promote(

@@ -27,7 +27,7 @@ MOST_PICTURES = 10_000
 
 
 class AvatarGenerator(PythonModel):
-    """Draws faces with asked-for labels."""
+    """Draws faces with given labels."""
 
     def load_context(self, context: Any) -> None:
         """Loads the program and the spec that the model carries; nothing is unpickled."""
@@ -59,10 +59,10 @@ class AvatarGenerator(PythonModel):
         labels = torch.from_numpy(rows)
         pictures = []
         for start in range(0, len(labels), CHUNK):
-            asked = labels[start : start + CHUNK]
-            z = self._latents(seed + start, len(asked))
+            part = labels[start : start + CHUNK]
+            z = self._latents(seed + start, len(part))
             with torch.no_grad():
-                images = self._program(z, asked, psi)
+                images = self._program(z, part, psi)
             scaled = images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
             pictures.append(scaled.permute(0, 2, 3, 1).contiguous().numpy())
         return np.concatenate(pictures)
@@ -75,9 +75,11 @@ class AvatarGenerator(PythonModel):
         ]
         return torch.stack(rows) * float(self._spec.get("z_std", 1.0))
 
-    def _rows(self, asked: list[list[str]], *, where: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        rows = np.zeros((len(asked), len(self._known)), dtype=np.float32)
-        for number, names in enumerate(asked):
+    def _rows(
+        self, wanted: list[list[str]], *, where: str
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        rows = np.zeros((len(wanted), len(self._known)), dtype=np.float32)
+        for number, names in enumerate(wanted):
             self._refuse_unknown_labels(names, where=f"{where} {number}")
             for name in names:
                 rows[number, self._known.index(name)] = 1
@@ -127,8 +129,8 @@ def _check_params(given: dict[str, Any], *, rows: int) -> None:
 def _refuse_unknown(names: Iterable[str]) -> None:
     unknown = sorted(names)
     if unknown:
-        told = ", ".join(f'"{name}"{_nearest(name, DEFAULTS)}' for name in unknown)
-        raise ValueError(f"unknown parameter {told}. Parameters: {', '.join(DEFAULTS)}.")
+        quoted = ", ".join(f'"{name}"{_nearest(name, DEFAULTS)}' for name in unknown)
+        raise ValueError(f"unknown parameter {quoted}. Parameters: {', '.join(DEFAULTS)}.")
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -102,7 +102,7 @@ class Measuring:
 def on_todays_terms(
     evaluate: Evaluate, store: Store, tracking: TrackingClient, version: "ModelVersion"
 ) -> Measure:
-    """Returns what measures versions as the one that is asked about; looks when first called."""
+    """Returns what measures versions as that one; looks when first called."""
 
     @functools.cache
     def measuring() -> Measuring:

@@ -112,8 +112,8 @@ def label(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     labels, reused = _labelled(
         store, faces, made.model, identity, threshold=options.threshold, report=report
     )
-    told = _of_table(labels, faces) | _of_model(made.model, made.scores)
-    return told | {"folder": made.folder, "reused": reused}
+    summary = _of_table(labels, faces) | _of_model(made.model, made.scores)
+    return summary | {"folder": made.folder, "reused": reused}
 
 
 def _scored_onnx(store: Store, faces: HomeFaces, options: argparse.Namespace) -> Scored:
@@ -222,7 +222,7 @@ def apply_to_pictures(options: argparse.Namespace) -> int:
     unreadable = 0
     try:
         files = picture_files([Path(path) for path in options.paths])
-        model = _model(options, _asked_labels(options))
+        model = _model(options, _wanted_labels(options))
         for found in tag_pictures(model, files):
             if found.fault is not None:
                 unreadable += 1
@@ -241,8 +241,8 @@ def apply_to_pictures(options: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def _asked_labels(options: argparse.Namespace) -> tuple[str, ...]:
-    """The labels that an ONNX tagger is asked for: all appearance tags of its list.
+def _wanted_labels(options: argparse.Namespace) -> tuple[str, ...]:
+    """The labels that an ONNX tagger is to give: all appearance tags of its list.
 
     Empty for a tagger of ours, which knows its own.
     """
@@ -256,14 +256,14 @@ def _asked_labels(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _of_model(model: LabelModel, scores: Scores | None) -> dict[str, Any]:
-    told: dict[str, Any] = {"tagger": model.digest, "labels": list(model.label_names)}
-    return told | {"scores": None if scores is None else scores.to_json()}
+    summary: dict[str, Any] = {"tagger": model.digest, "labels": list(model.label_names)}
+    return summary | {"scores": None if scores is None else scores.to_json()}
 
 
 def _of_table(made: MachineLabels, faces: HomeFaces) -> dict[str, Any]:
-    told = dataclasses.asdict(made)
-    told["table_digest"] = told.pop("digest")
-    return told | {"tagged": faces.tagged.num_rows, "untagged": faces.untagged.num_rows}
+    summary = dataclasses.asdict(made)
+    summary["table_digest"] = summary.pop("digest")
+    return summary | {"tagged": faces.tagged.num_rows, "untagged": faces.untagged.num_rows}
 
 
 def _say_scores(scores: Scores | None) -> None:

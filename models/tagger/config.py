@@ -6,40 +6,41 @@ import math
 import torch
 
 from dataset.errors import ConfigError, listed
-from dataset.store import digest_of
-from models.config import is_device, read_overrides
-
-_SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
+from models.config import digest_of_settings, is_device, limit_faults, read_overrides, setting
 
 
 @dataclasses.dataclass(frozen=True)
 class TaggerConfig:
     """All that decides what a tagger learns. Raises ConfigError naming each value out of range."""
 
-    input_px: int = 64  # side that every picture is resized to
-    width: float = 1.0  # multiplier of the channels; 1 is 0.9 M parameters
-    batch: int = 64  # pictures a step
-    total_kimg: float = 130.0  # thousands of pictures shown in all, at most
-    max_passes: float = 30.0  # a small set is shown no more often than this
-    lr: float = 3e-3  # AdamW's largest step size; it rises over a tenth, then falls to 0
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.0  # 0.04 teaches 0.02 and 0.98: on real faces no gain (docs)
-    flip: bool = True  # mirrored pictures; never with labels that tell left from right
-    translate_frac: float = 0.08  # shifts by up to this part of the side
-    scale_frac: float = 0.1  # enlarges or reduces by up to this part
-    rotate_deg: float = 8.0
-    brightness: float = 0.1  # light and contrast by up to this part; hue is never touched
-    calibration_frac: float = 0.1  # part of the rows that fits the calibration, not the weights
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: int = 0  # CPU threads, 0 = torch's own choice
+    input_px: int = setting(64, "side that every picture is resized to", (32, 512), "px")
+    width: float = setting(1.0, "multiplier of the channels; 1 is 0.9 M parameters", (0.1, 8))
+    batch: int = setting(64, "pictures per step", (2, 65_536))
+    total_kimg: float = setting(130.0, "pictures shown in all, at most", (0.01, 1e6), "kimg")
+    max_passes: float = setting(30.0, "a small set is shown no more often than this", (0.1, 1e4))
+    lr: float = setting(
+        3e-3, "AdamW's largest step size; it rises over a tenth, then falls to 0", (1e-6, 1)
+    )
+    weight_decay: float = setting(0.05, "AdamW's", (0, 10))
+    label_smoothing: float = setting(
+        0.0, "0.04 teaches 0.02 and 0.98: on real faces no gain (docs)", (0, 0.5)
+    )
+    flip: bool = setting(True, "mirror pictures; never with labels that tell left from right")
+    translate_frac: float = setting(0.08, "shift by up to this part of the side", (0, 0.5))
+    scale_frac: float = setting(0.1, "enlarge or reduce by up to this part", (0, 0.5))
+    rotate_deg: float = setting(8.0, "rotate by up to this both ways", (0, 45), "deg")
+    brightness: float = setting(
+        0.1, "light and contrast by up to this part; hue is never touched", (0, 0.5)
+    )
+    calibration_frac: float = setting(
+        0.1, "part of the rows that fits the calibration, not the weights", (0.01, 0.5)
+    )
+    seed: int = setting(0, "of weights, data order and augmentation", (0, 2**31 - 1))
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = setting(0, "CPU threads, 0 = torch's own choice", (0, 1024))
 
     def __post_init__(self) -> None:
-        faults = [
-            f"{name} is {getattr(self, name):g}; {low:g} to {high:g} wanted"
-            for name, (low, high) in _RANGES.items()
-            if not low <= getattr(self, name) <= high
-        ]
+        faults = [*limit_faults(self)]
         if self.input_px % 16:
             faults.append(f"input_px is {self.input_px}; a multiple of 16 wanted")
         if not is_device(self.device):
@@ -50,10 +51,7 @@ class TaggerConfig:
     @property
     def digest(self) -> str:
         """The sha256 of the settings that decide the result (not device and threads)."""
-        values = dataclasses.asdict(self)
-        for name in _SPEED_ONLY:
-            values.pop(name)
-        return digest_of(values)
+        return digest_of_settings(self)
 
     def steps(self, pictures: int) -> int:
         """Returns the steps of a training on so many pictures, at least 1."""
@@ -74,22 +72,3 @@ def overridden(config: TaggerConfig, overrides: list[str]) -> TaggerConfig:
     heading = "the tagger's settings do not fit"
     values = read_overrides(TaggerConfig, overrides, heading=heading)
     return dataclasses.replace(config, **values)
-
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "input_px": (32, 512),
-    "width": (0.1, 8),
-    "batch": (2, 65_536),
-    "total_kimg": (0.01, 1e6),
-    "max_passes": (0.1, 1e4),
-    "lr": (1e-6, 1),
-    "weight_decay": (0, 10),
-    "label_smoothing": (0, 0.5),
-    "translate_frac": (0, 0.5),
-    "scale_frac": (0, 0.5),
-    "rotate_deg": (0, 45),
-    "brightness": (0, 0.5),
-    "calibration_frac": (0.01, 0.5),
-    "seed": (0, 2**31 - 1),
-    "threads": (0, 1024),
-}

@@ -83,12 +83,12 @@ def faces_of(store: Store) -> HomeFaces:
     of_post = np.concatenate([posts.find(batch) for batch in batches])
     faces = pa.Table.from_batches(batches).select(_COLUMNS)
     order = pc.sort_indices(faces["face_id"]).to_numpy()
-    learnt, asked = order[tagged[of_post[order]]], order[~tagged[of_post[order]]]
+    tagged_places, untagged_places = order[tagged[of_post[order]]], order[~tagged[of_post[order]]]
     return HomeFaces(
         tuple(labels),
-        tagged=faces.take(pa.array(learnt)),
-        truths=has[of_post[learnt]],
-        untagged=faces.take(pa.array(asked)),
+        tagged=faces.take(pa.array(tagged_places)),
+        truths=has[of_post[tagged_places]],
+        untagged=faces.take(pa.array(untagged_places)),
     )
 
 

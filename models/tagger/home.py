@@ -66,7 +66,7 @@ def table(scores: Scores) -> str:
 def chart(scores: Scores, *, probabilities: Numbers, raw: Numbers, truths: Truths) -> bytes | None:
     """Draws average precision beside frequency, and the reliability of all labels together.
 
-    Returns a PNG of at most MAX_CHART_BYTES, or None, told on stderr, without matplotlib.
+    Returns a PNG of at most MAX_CHART_BYTES, or None, reported on stderr, without matplotlib.
     """
     try:
         from matplotlib.figure import Figure  # absent on a machine that only trains

@@ -72,7 +72,7 @@ class OnnxInput:
 class OnnxTagger:
     """A model that gives each tag of a list a probability; answers for our labels.
 
-    path: the ONNX file; tags: its list; labels: those that are asked for. side_px, layout and
+    path: the ONNX file; tags: its list; labels: those that are wanted. side_px, layout and
     range are found from the model's input where None: [N,S,S,3] is taken as a WD tagger's (bgr255),
     [N,3,S,S] as rgb01. logits: the model's outputs are put through a sigmoid.
 

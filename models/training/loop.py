@@ -12,28 +12,33 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from dataset.errors import ConfigError
+from dataset.errors import ConfigError, TrainingError
 from dataset.store import Store
 from dataset.vocabulary import sided
 from models.config import TrainConfig
 from models.families import family_of
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report, Stopped
+from models.labels import typical_labels
+from models.metrics.extractors import Extractor, chunks, extractor
+from models.metrics.frechet import Statistics, frechet_distance, statistics
+from models.sampling.draw import draw
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use
 from models.training.compile_check import check_compiled
 from models.training.data import Batches, TrainingSet
-from models.training.devices import described, held_device
+from models.training.distributed import described, held_device
 from models.training.losses import positive_weights
 from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
 from models.training.run_folder import TrainingFolder
-from models.training.snapshot_score import SnapshotScore, snapshot_score
 from models.training.step import Parts, train_step
 
 MEET_STEPS = 16  # between exchanges of signals among GPUs; torchrun kills after 30 s
 CHECKED = 8  # pictures that compiled and eager gradients are compared on
+EXTRACTOR = "efficientnet_lite0"  # of the score of snapshots
 CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
 
 
@@ -184,16 +189,6 @@ def _train(
     distributed.wait_for_all()
 
 
-def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None:
-    return snapshot_score(
-        folder.data.images,
-        folder.data.labels,
-        count=folder.config.score_pictures,
-        seed=folder.config.seed,
-        device=str(device),
-    )
-
-
 @contextlib.contextmanager
 def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Joins the other processes of `torchrun`, if there are any and the caller has not done so.
@@ -303,3 +298,65 @@ def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
     others = [weight for name, weight in named if not name.endswith(G.slow)]
     groups = [{"params": others, "lr": lr}]
     return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups
+
+
+class SnapshotScore:
+    """Measures averaged weights against training pictures, always the same ones.
+
+    It is for comparing snapshots of one training, and no substitute for the evaluation: few
+    pictures, and those that were trained on.
+    """
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.generic],
+        *,
+        count: int,
+        seed: int,
+        device: str,
+    ) -> None:
+        """Takes the features of up to `count` of images [N,3,R,R]; labels [N,L] of 0 and 1.
+
+        Raises TrainingError if the extractor's packages are not installed.
+        """
+        self._network: Extractor = extractor(EXTRACTOR, device=device)
+        self._labels, self._seed, self._device = np.asarray(labels), seed, device
+        rows = np.random.default_rng(seed).permutation(len(images))[:count]
+        self._count = len(rows)
+        self._reals = self._statistics(images[np.sort(rows)].transpose(0, 2, 3, 1))
+
+    @property
+    def name(self) -> str:
+        """The score's name: what it is, of which features, on how many pictures."""
+        return f"snapshot_fd_{self._network.name}_{self._count}"
+
+    def of(self, generator: GeneratorNet) -> float:
+        """Returns the distance of as many fakes, drawn with fixed seeds and real labels."""
+        labels = typical_labels(self._labels, self._count, self._seed)
+        seeds = range(self._seed, self._seed + self._count)
+        return frechet_distance(self._statistics(draw(generator, labels, seeds)), self._reals)
+
+    def _statistics(self, pictures: npt.NDArray[np.uint8]) -> Statistics:
+        return statistics(self._network(chunks(pictures), device=self._device))
+
+
+def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None:
+    """Returns the score of a training's snapshots, or None for 0 pictures or no extractor.
+
+    The latter is reported on stderr: a machine that only trains need not have it.
+    """
+    config, data = folder.config, folder.data
+    if config.score_pictures == 0:
+        return None
+    try:
+        return SnapshotScore(
+            data.images,
+            data.labels,
+            count=config.score_pictures,
+            seed=config.seed,
+            device=str(device),
+        )
+    except TrainingError as error:
+        print(f"snapshots are not scored: {error}", file=sys.stderr)
+        return None

@@ -16,7 +16,7 @@ from assets.evaluation import (
 )
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
-from models.evaluation.protocol import protocol_for
+from models.evaluation.plan import protocol_for
 from models.metrics.extractors import efficientnet_lite0
 from tests.models.evaluation.galleries import Gallery
 from tests.models.homes import SEEDS, UNSEEN, heads, write_home

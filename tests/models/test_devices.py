@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError
-from models.training.devices import described, gpu_count, held_device
+from models.training.distributed import described, gpu_count, held_device
 
 
 @pytest.fixture

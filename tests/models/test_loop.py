@@ -19,8 +19,8 @@ from models.families.base import GeneratorSpec, NetworkSize
 from models.io.entry_point import Stopped
 from models.training import checkpoint
 from models.training.data import Batches, TrainingSet
+from models.training.loop import SnapshotScore
 from models.training.losses import LOSSES, AdversarialLoss, ns_d
-from models.training.snapshot_score import SnapshotScore
 from models.training.step import update_average
 from tests.models.homes import LABELS
 from tests.models.trainings import SMOKE, trained

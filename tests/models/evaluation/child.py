@@ -12,7 +12,7 @@ from benchmarks.process import peak_mb
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
-from models.evaluation.protocol import protocol_for
+from models.evaluation.plan import protocol_for
 from tests.models.evaluation.galleries import Gallery, colours
 from tests.models.homes import UNSEEN, heads
 

@@ -15,8 +15,13 @@ from dataset.vocabulary import appearance
 from models.evaluation.evaluate import evaluate
 from models.evaluation.feature_rows import RowFile
 from models.evaluation.label_judge import JudgeConfig, fit_judge, judge_at, thumbnails
-from models.evaluation.plan import labels_for_generator, reference_stats_at, shared_labels
-from models.evaluation.protocol import Protocol, protocol_for
+from models.evaluation.plan import (
+    Protocol,
+    labels_for_generator,
+    protocol_for,
+    reference_stats_at,
+    shared_labels,
+)
 from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
 from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS

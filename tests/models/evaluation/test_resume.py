@@ -15,7 +15,7 @@ from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
 from models.evaluation.fakes import work_folder
-from models.evaluation.protocol import protocol_for
+from models.evaluation.plan import protocol_for
 from models.io.entry_point import Stopped
 from models.sampling.draw import CHUNK
 from tests.models.evaluation.galleries import Gallery, colours
