@@ -8,16 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 from tests.hypothesis_profiles import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
-
-# No example fails because the machine is slow.
-hypothesis.settings.register_profile("without deadline", deadline=None)
-hypothesis.settings.load_profile("without deadline")
 
 # Tests run side by side: threads that wait for each other's cores would slow all of them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
