@@ -49,21 +49,21 @@ def test_the_documents_name_commands() -> None:
 
 @pytest.mark.parametrize("command", OMOKAGE)
 def test_each_command_explains_itself_and_has_the_options_named(command: str) -> None:
-    asked = CliRunner().invoke(cli, [*command.split(), "--help"])
-    assert asked.exit_code == 0, asked.output
-    told = asked.output
+    result = CliRunner().invoke(cli, [*command.split(), "--help"])
+    assert result.exit_code == 0, result.output
+    help_text = result.output
     for name, rest in COMMANDS:
         if name == command and not (name == "sample" and re.match(" [a-z]", rest)):
             for option in re.findall(r"--[a-z-]+", rest):
-                assert option in told, f"omokage {command} has no {option}"
+                assert option in help_text, f"omokage {command} has no {option}"
 
 
 def test_each_tool_of_sample_has_the_options_named() -> None:
     assert {"grid", "table", "morph", "loop", "sweep", "mix"} == {name for name, _ in TOOLS}
     for name, rest in TOOLS:
-        told = CliRunner().invoke(cli, ["sample", name, "--help"]).output
+        help_text = CliRunner().invoke(cli, ["sample", name, "--help"]).output
         for option in re.findall(r"--[a-z-]+", rest):
-            assert option in told, f"sample {name} has no {option}"
+            assert option in help_text, f"sample {name} has no {option}"
 
 
 def test_each_training_has_a_preset_and_settings_that_fit() -> None:

@@ -56,17 +56,17 @@ def post(url: str, message: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) 
     host = host_of(url)
     try:
         with _OPENER.open(request, timeout=timeout_s) as answer:
-            return f"told to {host} (HTTP {answer.status})"
+            return f"sent to {host} (HTTP {answer.status})"
     except urllib.error.HTTPError as error:
         with error:
-            return f"not told to {host}: it answered HTTP {error.code}"
+            return f"not sent to {host}: it answered HTTP {error.code}"
     except TimeoutError:
-        return f"not told to {host}: no answer within {timeout_s:g} s"
+        return f"not sent to {host}: no answer within {timeout_s:g} s"
     except (OSError, ValueError) as error:  # URLError and http.client's errors are among them
         reason = getattr(error, "reason", None)
         if isinstance(reason, TimeoutError):
-            return f"not told to {host}: no answer within {timeout_s:g} s"
-        return f"not told to {host}: {type(reason or error).__name__}"
+            return f"not sent to {host}: no answer within {timeout_s:g} s"
+        return f"not sent to {host}: {type(reason or error).__name__}"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

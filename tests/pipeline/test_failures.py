@@ -148,7 +148,7 @@ def test_no_secret_is_in_the_report_or_the_message(tmp_path: Path, hook: Hook) -
         for secret in ("k3y", "pw123456", "aws-very", WEBHOOK_SECRET, "abcdef", "me@example"):
             assert secret not in said
     assert WEBHOOK_SECRET not in repr(settings)
-    assert "- webhook: told to 127.0.0.1 (HTTP 200)" in text
+    assert "- webhook: sent to 127.0.0.1 (HTTP 200)" in text
 
 
 def test_the_webhook_is_told_all_in_one_message(tmp_path: Path, hook: Hook) -> None:
@@ -171,15 +171,15 @@ def test_a_webhook_that_refuses_is_told_in_the_report_only(
 ) -> None:
     hook.status = status
     text = reported(tmp_path, Settings(home=str(tmp_path), webhook=hook.url), broken)
-    assert f"- webhook: not told to 127.0.0.1: it answered HTTP {status}" in text
+    assert f"- webhook: not sent to 127.0.0.1: it answered HTTP {status}" in text
     assert len(hook.heard) == 1  # a redirect is not followed
 
 
 def test_a_webhook_that_is_slow_or_gone_is_told_in_words(hook: Hook) -> None:
     hook.wait_s = 0.5
-    assert post(hook.url, {}, timeout_s=0.1) == "not told to 127.0.0.1: no answer within 0.1 s"
+    assert post(hook.url, {}, timeout_s=0.1) == "not sent to 127.0.0.1: no answer within 0.1 s"
     gone = post("http://127.0.0.1:9/secret", {})
-    assert gone == "not told to 127.0.0.1: ConnectionRefusedError"
+    assert gone == "not sent to 127.0.0.1: ConnectionRefusedError"
 
 
 @pytest.mark.parametrize(
