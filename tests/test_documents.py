@@ -98,15 +98,6 @@ def test_each_module_explains_itself(
     assert "usage" in capsys.readouterr().out.lower()
 
 
-def test_the_commands_explain_themselves_in_a_shell_too() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "--help"],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert {name.split()[0] for name in OMOKAGE} <= set(ended.stdout.split())
-
-
 def test_what_the_documents_switch_on_and_off_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +114,7 @@ def test_what_the_documents_switch_on_and_off_is_there(
     assert {(kind, name) for kind, _, name, _ in SWITCHES} <= known
 
 
+@pytest.mark.slow
 def test_a_schedule_is_switched_on_as_the_document_says(tmp_path: Path) -> None:
     (options,) = {rest for kind, verb, _, rest in SWITCHES if (kind, verb) == ("schedule", "start")}
     folder = tmp_path / "dagster"

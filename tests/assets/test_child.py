@@ -105,7 +105,7 @@ def test_a_child_that_a_signal_ended_says_how_far_it_came() -> None:
     ("script", "number", "patience_s"),
     [
         ("LONG", signal.SIGINT, 2.0),
-        ("LONG", signal.SIGTERM, 2.0),
+        pytest.param("LONG", signal.SIGTERM, 2.0, marks=pytest.mark.slow),
         ("STUBBORN", signal.SIGINT, 0.3),  # deaf, and its own child in a group of its own
     ],
 )

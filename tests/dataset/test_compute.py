@@ -184,6 +184,7 @@ def always_killing(_store: Store, _settings: FaceSettings, blobs: tuple[Blob, ..
     return shards.crop_batch(_store, _settings, blobs)
 
 
+@pytest.mark.slow
 def test_picture_that_kills_every_worker_is_named(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,9 +42,6 @@ class Demo:
     def demo_command(self, home: Path | None = None) -> list[str]:
         return self.command(*self.demo_arguments(home))
 
-    def run(self, *arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return run(self.command(arguments[0], "--home", str(home or self.home), *arguments[1:]))
-
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end, as a person would in a shell without our variables."""

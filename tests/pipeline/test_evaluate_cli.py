@@ -38,6 +38,7 @@ def refusal(home: Path, *words: str) -> OmokageError:
     return ended.exception
 
 
+@pytest.mark.slow
 def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
     home: Path, tmp_path: Path
 ) -> None:

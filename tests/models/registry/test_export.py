@@ -68,6 +68,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_registered_model_draws_the_same_bytes_without_this_repository(
     tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
