@@ -13,7 +13,6 @@ from models.labels import label_rows
 from models.sampling.draw import draw
 from tests.assets.workshop import INTERRUPTS, Workshop, interrupting_the_first_tick
 from tests.models.homes import LABELS, write_manifest
-from tests.tiers import all_slow_but
 
 MANIFEST_LABELS = (*LABELS[:2], "twintails", *LABELS[2:])  # one that acgan64 does not take
 # Long enough to be interrupted: about a second of steps.
@@ -29,7 +28,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("family", all_slow_but(FAMILIES, IN_A_CHILD))
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_interrupted_resumed_judged_and_registered(home: Path, family: str) -> None:
     import mlflow
 

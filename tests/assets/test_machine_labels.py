@@ -38,6 +38,7 @@ def test_without_an_untagged_face_an_empty_table_is_written_and_nothing_trained(
     assert not store.exists("taggers")
 
 
+@pytest.mark.slow
 def test_untagged_faces_get_probabilities_from_a_tagger_trained_once(tmp_path: Path) -> None:
     store = make_home(tmp_path / "home", tagged=200, untagged=12)
     config = {"total_kimg": 1.0, "overrides": QUICK, "eval_frac": 0.2}
