@@ -134,6 +134,12 @@ def _instead(held: dict[Any, Any], state: dict[Any, Any]) -> str:
             'g_ema, the averaged generator, is missing; torch.save({"g_ema": its "g"}, FILE) makes '
             "a file of the generator without averaging"
         )
+    under = [str(name).removesuffix(MARK) for name in state if str(name).endswith(f".{MARK}")]
+    if under:
+        return (
+            f'one is under "{shown(under[0])}": save what is there, without that prefix, by '
+            "torch.save as g_ema"
+        )
     names = ", ".join(shown(str(name)) for name in list(state)[:4])
     return f"g_ema or a generator's state with {MARK} wanted, it holds {names or 'nothing'}"
 

@@ -97,8 +97,9 @@ def test_a_clamp_bounds_each_layer_and_none_changes_nothing(family: str) -> None
     bounded = family_of(family).generator(dataclasses.replace(G.spec, conv_clamp=0.25))
     bounded.load_state_dict(G.state_dict())
     bounds: list[float] = []
-    for layer in (*bounded.get_submodule("convs").children(), *bounded.get_submodule("rgbs")):
-        layer.register_forward_hook(lambda _m, _i, out: bounds.append(out.abs().max().item()))
+    for name in ("convs", "rgbs"):
+        for layer in bounded.get_submodule(name).children():
+            layer.register_forward_hook(lambda _m, _i, out: bounds.append(out.abs().max().item()))
     z, rows = torch.randn(2, 12), some_labels(2)
     clamped = bounded.eval()(z, rows)
     assert len(bounds) == 11

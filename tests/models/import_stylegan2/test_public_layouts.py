@@ -361,7 +361,11 @@ def test_a_rosinality_tensor_that_does_not_fit_is_named(
     ("held", "message"),
     [
         ({"d": {"a": torch.ones(1)}}, "holds no StyleGAN2 generator; g_ema or a generator's state"),
-        ({"g": {}, "d": {}}, "g_ema, the averaged generator, is missing"),
+        ({"g": {}, "d": {}}, 'is missing; torch.save({"g_ema": its "g"}, FILE) makes a file of'),
+        (
+            {"g_ema": {"generator.generator.style.1.weight": torch.ones(1)}},
+            'one is under "generator.generator.": save what is there, without that prefix, by',
+        ),
         ({"generator.progression.0.conv1.0.weight": torch.ones(1)}, "it is a StyleGAN1"),
         ([1, 2], "holds a list; a checkpoint or state wanted"),
         ({"g_ema": torch.ones(2)}, "g_ema is a StoredTensor; a state wanted"),
