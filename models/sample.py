@@ -28,7 +28,7 @@ from models.sampling.clips import (
     one_way,
     there_and_back,
 )
-from models.sampling.draw import asked_labels, draw, grid, laid_out
+from models.sampling.draw import asked_labels, draw, grid, laid_out, require_w
 from models.sampling.options import COMMANDS, PROG, parser
 from models.sampling.png import AS_THEY_COME, drawing_facts, png_bytes
 from models.sampling.tables import label_table, mixing_table, swap_table, sweep_table
@@ -222,7 +222,11 @@ def _source(options: argparse.Namespace) -> Source:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f'--device "{device}": {str(error).splitlines()[0]}') from error
-    return Source(options.generator, load_generator(options.generator, device=device))
+    generator = load_generator(options.generator, device=device)
+    if options.truncation_centre != generator.truncation_centre:
+        require_w(generator.spec, f"--truncation-centre {options.truncation_centre}")
+        generator.truncation_centre = options.truncation_centre
+    return Source(options.generator, generator)
 
 
 def _seeds(options: argparse.Namespace) -> Sequence[int]:
@@ -266,6 +270,9 @@ def _facts(
     labels: Sequence[str],
     **more: object,
 ) -> dict[str, str]:
+    centre = source.generator.truncation_centre
+    if centre != GeneratorNet.truncation_centre:  # else the bytes stay what they were before it
+        more["truncation centre"] = centre
     return drawing_facts(
         source.generator,
         tool=options.command,

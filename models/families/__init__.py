@@ -103,8 +103,8 @@ def family_of(name: str) -> Family:
 def spec_faults(spec: GeneratorSpec) -> list[str]:
     """Returns a sentence for each field that no spec of this family has; raises as `family_of`.
 
-    How latents are drawn (z_dist, z_std) may be any, and z_dim too where z is mapped to a w:
-    imported networks have other ones.
+    How latents are drawn (z_dist, z_std) may be any, and z_dim and conv_clamp too where z is
+    mapped to a w: imported networks have other ones.
     """
     family = family_of(spec.family)
     faults = []
@@ -121,7 +121,7 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
         mapping_layers=spec.mapping_layers,
     )
     usual = family.spec(spec.labels, size)
-    free = {"resolution_px", "z_dist", "z_std", *(["z_dim"] if usual.can_w else [])}
+    free = {"resolution_px", "z_dist", "z_std", *(["z_dim", "conv_clamp"] if usual.can_w else [])}
     for name, wanted in dataclasses.asdict(usual).items():
         found = getattr(spec, name)
         if name not in free and found != wanted:

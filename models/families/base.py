@@ -14,9 +14,14 @@ from models.io.safe_io import Kind, fact_faults, shown
 
 Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,s] an input
 Z_DISTS = ("normal", "uniform")
+CENTRES = ("labels", "global")  # of truncation; see `GeneratorNet.truncation_centre`
 MAX_NAME = 200  # characters of a family's or label's name
 MAX_LABELS = 10_000
 MAX_LAYERS = 64  # of the mapping network, and residual blocks: each is a module of its own
+MAX_CLAMP = 1 << 20  # of activations; half precision ends at 65,504
+# Fields that the first specs lacked. `to_json` leaves them out at their default: the digest of a
+# generator is taken over that text, and must stay what it was.
+LATER_FIELDS = ("conv_clamp",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,8 @@ class GeneratorSpec:
         w_dim: numbers in a w, 0 = the family has no W.
         mapping_layers: dense layers from z to w.
         can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
+        conv_clamp: activations are clamped to ± this behind each convolution (`stylegan2`,
+            `omokage`), 0 = they are not. Imported networks that ran in half precision have it.
 
     """
 
@@ -55,6 +62,7 @@ class GeneratorSpec:
     can_w: bool = False
     can_mixing: bool = False
     can_noise: bool = False
+    conv_clamp: float = 0.0
 
     @property
     def w_layers(self) -> int:
@@ -62,8 +70,12 @@ class GeneratorSpec:
         return 2 * (self.resolution_px.bit_length() - 2) if self.can_w else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """Returns the fields as JSON values; those of LATER_FIELDS only where they are set."""
+        fields = dataclasses.asdict(self)
+        for name in LATER_FIELDS:
+            if fields[name] == getattr(type(self), name):
+                del fields[name]
+        return json.loads(json.dumps(fields))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, value: Any, *, where: str) -> Self:
@@ -74,8 +86,8 @@ class GeneratorSpec:
         if faults:
             raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
         read = dict(value) | {"labels": tuple(value["labels"])}
-        for name in ("width", "z_std"):
-            read[name] = float(value.get(name, 1.0))
+        for name in ("width", "z_std", "conv_clamp"):
+            read[name] = float(value.get(name, getattr(cls, name)))
         return cls(**read)
 
 
@@ -83,6 +95,8 @@ class GeneratorNet(nn.Module, abc.ABC):
     """Latents and labels to pictures; `spec` says what it can do."""
 
     spec: GeneratorSpec
+    # What psi truncates w towards: "labels", the mean w of the labels, or "global", that of all.
+    truncation_centre: str = CENTRES[0]
     # Ends of the names of parameters that learn at a hundredth of the pace.
     slow: ClassVar[tuple[str, ...]] = ()
 
@@ -111,7 +125,7 @@ class GeneratorNet(nn.Module, abc.ABC):
         """
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
-        """Truncates w [N,K,W] towards the centre of its labels [N,L]: 1 leaves it, 0 is the centre.
+        """Truncates w [N,K,W] with labels [N,L] towards the centre: 1 leaves it, 0 is the centre.
 
         Raises UsageError if the family has no W; the families with W have their own.
         """
@@ -244,6 +258,12 @@ def _is_width(found: Any) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool) and 0 < found <= 16
 
 
+def _is_clamp(found: Any) -> bool:
+    return (
+        isinstance(found, int | float) and not isinstance(found, bool) and 0 <= found <= MAX_CLAMP
+    )
+
+
 def _is_bool(found: Any) -> bool:
     return isinstance(found, bool)
 
@@ -267,4 +287,5 @@ _WANTED: dict[str, Kind] = {
     "can_w": (_is_bool, "true or false"),
     "can_mixing": (_is_bool, "true or false"),
     "can_noise": (_is_bool, "true or false"),
+    "conv_clamp": (_is_clamp, f"a number from 0 to {MAX_CLAMP:,}"),
 }

@@ -33,8 +33,8 @@ At R = 128, base 16384, maximum 512, W = 512, M = 8:
     G: 24,525,213 without labels, 24,787,869 + 512·L with
     D: 23,882,369 + 512·L
 
-Truncation pulls w towards the mean w of its labels, taken over 64 fixed latents; without labels
-towards the running mean of w that training keeps.
+Truncation moves w towards the mean w of its labels, taken over 64 fixed latents; without labels,
+or with `truncation_centre` "global", towards the running mean of w that training keeps.
 
 Sources: Karras et al. 2020, arXiv:1912.04958 (networks); Karras et al. 2019, arXiv:1812.04948
 (mapping, noise, truncation); Karras et al. 2020, arXiv:2006.06676 (labels in the mapping);
@@ -135,14 +135,15 @@ class Generator(GeneratorNet):
         self.mapping = Mapping(spec)
         self.const = nn.Parameter(torch.randn(channels(spec, first), first, first))
         count = channels(spec, first)
-        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False)]
+        clamp = spec.conv_clamp
+        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False, clamp=clamp)]
         for side in others:
             before, count = count, channels(spec, side)
-            convs.append(StyledConv(before, count, w_dim=wide, side=side, up=True))
-            convs.append(StyledConv(count, count, w_dim=wide, side=side, up=False))
+            convs.append(StyledConv(before, count, w_dim=wide, side=side, up=True, clamp=clamp))
+            convs.append(StyledConv(count, count, w_dim=wide, side=side, up=False, clamp=clamp))
         self.convs = nn.ModuleList(convs)
         self.rgbs = nn.ModuleList(
-            ToRGB(channels(spec, side), w_dim=wide) for side in (first, *others)
+            ToRGB(channels(spec, side), w_dim=wide, clamp=clamp) for side in (first, *others)
         )
         self.register_buffer("w_avg", torch.zeros(wide))
         self.register_buffer("anchors", _anchors(spec.z_dim), persistent=False)
@@ -182,9 +183,10 @@ class Generator(GeneratorNet):
         return drawn
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
-        """Pulls w [N,K,W] towards the mean w of its labels [N,L]: 1 leaves it, 0 is that mean.
+        """Moves w [N,K,W] towards the mean w of its labels [N,L]: 1 leaves it, 0 is that mean.
 
-        Without labels (L = 0) it is the running mean of w. psi above 1 goes beyond w.
+        Without labels (L = 0), or if `truncation_centre` is "global", that is the running mean of
+        all w. psi above 1 goes beyond w.
         """
         if isinstance(psi, Tensor):  # an exported program cannot tell equal rows apart
             return torch.lerp(self._centres(labels)[:, None].expand_as(w), w, psi.to(w.dtype))
@@ -203,8 +205,8 @@ class Generator(GeneratorNet):
         self.w_avg.lerp_(w.to(self.w_avg), W_AVG_PACE)
 
     def _centres(self, labels: Tensor) -> Tensor:
-        """Returns the mean w [N,W] of each row of labels [N,L]."""
-        if not self.spec.labels:
+        """Returns the centre of truncation [N,W] of each row of labels [N,L]."""
+        if self._one_centre():
             return self.w_avg.expand(labels.shape[0], -1)
         count = labels.shape[0]
         z = self.anchors.expand(count, -1, -1).flatten(0, 1)  # [N·64,Z]
@@ -214,10 +216,13 @@ class Generator(GeneratorNet):
 
     def _centres_of_rows(self, labels: Tensor) -> Tensor:
         """Returns the same [N,W]; rows that stand more than once are mapped only once."""
-        if not self.spec.labels:
+        if self._one_centre():
             return self._centres(labels)
         rows, of_row = torch.unique(labels, dim=0, return_inverse=True)
         return self._centres(rows)[of_row]
+
+    def _one_centre(self) -> bool:
+        return not self.spec.labels or self.truncation_centre == "global"
 
     def _noise_maps(self, noise: Noise, w: Tensor) -> list[Tensor | None]:
         wanted = self.noise_sides()

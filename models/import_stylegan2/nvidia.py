@@ -13,6 +13,8 @@ is what a torch module keeps: `_parameters`, `_buffers`, `_modules` and plain at
     torgb                           weight [3,I,1,1], bias [3], affine
     resample_filter                 [4,4] in every block and every conv
 
+conv_clamp, an attribute of every conv and torgb, bounds what they give; None does not.
+
 Source: https://github.com/NVlabs/stylegan2-ada-pytorch, whose layout this describes.
 """
 
@@ -25,6 +27,7 @@ from typing import Any
 from torch import Tensor
 
 from dataset.errors import TrainingError
+from models.families.base import MAX_CLAMP
 from models.families.stylegan2 import MAPPING_LR
 from models.import_stylegan2.safe_unpickle import Refused, plain_makers, read_pickle
 from models.import_stylegan2.tensor_table import Found, Row, Table, spec_from
@@ -103,6 +106,11 @@ def _generator(held: Any, *, where: str) -> Module:
     found = held.get("G_ema") if isinstance(held, dict) else held
     if isinstance(found, Module):
         return found
+    if isinstance(held, dict) and "G_ema" in held:
+        raise TrainingError(
+            f"{where}: G_ema is a {type(found).__name__}, a network wanted; pickle the network "
+            'itself: {"G_ema": G}'
+        )
     if isinstance(held, dict):
         names = ", ".join(shown(str(name)) for name in list(held)[:6])
         raise TrainingError(
@@ -140,16 +148,16 @@ def _check_architecture(modules: dict[str, Module], *, where: str) -> None:
     if "synthesis" not in modules or "mapping" not in modules:
         raise TrainingError(f'{where}: the network "{top}" is no generator of StyleGAN2')
     for path, module in modules.items():
-        kind = "resnet" if path.endswith(".skip") else _told(module.state, "architecture", "skip")
+        kind = "resnet" if path.endswith(".skip") else _kind(module.state, "architecture", "skip")
         if kind != "skip":
             raise TrainingError(f'{where}: {path} has the architecture "{kind}", "skip" wanted')
         wanted = "lrelu" if re.search(r"\.(conv\d|fc\d+)$", path) else "linear"
-        kind = _told(module.state, "activation", wanted)
+        kind = _kind(module.state, "activation", wanted)
         if kind != wanted:
             raise TrainingError(f'{where}: {path} has the activation "{kind}", "{wanted}" wanted')
 
 
-def _told(state: dict[Any, Any], name: str, default: str) -> str:
+def _kind(state: dict[Any, Any], name: str, default: str) -> str:
     found = state.get(name, default)
     return shown(found) if isinstance(found, str) else type(found).__name__
 
@@ -183,6 +191,7 @@ def _understood(
         mapping_layers=layers,
         where=where,
     )
+    spec = dataclasses.replace(spec, conv_clamp=_clamp(modules, where=where))
     filters = [name for name in tensors if name.endswith("resample_filter")]
     table.check_filters(filters, gain=1.0)
     rows = [
@@ -191,7 +200,7 @@ def _understood(
     ]
     taken = table.taken(rows, ignored=filters)
     _fold_learning_rate(taken, modules, layers=layers, where=where)
-    return Found(LAYOUT, spec, taken, notes=_notes(modules))
+    return Found(LAYOUT, spec, taken)
 
 
 def _sides(modules: dict[str, Module], *, where: str) -> list[int]:
@@ -220,15 +229,26 @@ def _fold_learning_rate(
                 tensors[f"mapping.layers.{at}.{part}"] *= rate / MAPPING_LR
 
 
-def _notes(modules: dict[str, Module]) -> tuple[str, ...]:
-    stored = [module.state.get("conv_clamp") for module in modules.values()]
-    clamps = [clamp for clamp in stored if isinstance(clamp, int | float)]
-    if not clamps:
-        return ()
-    return (
-        f"its layers cut activations off at {min(clamps):g}, which ours do not; a picture whose "
-        "activations go beyond that differs",
-    )
+def _clamp(modules: dict[str, Module], *, where: str) -> float:
+    """Returns what the convolutions' outputs are clamped to, 0 for nothing; it must be one for all.
+
+    Their `SynthesisNetwork` hands one number to all of them, which its training sets to 256.
+    """
+    found: dict[float | None, str] = {}  # the first layer of each clamp
+    for path, module in modules.items():
+        if not re.search(r"\.(conv\d|torgb)$", path):
+            continue
+        clamp = module.state.get("conv_clamp")
+        if clamp is not None and not (type(clamp) in (int, float) and 0 < clamp <= MAX_CLAMP):
+            raise TrainingError(
+                f"{where}: {path} has an odd conv_clamp; None or a number above 0 and up to "
+                f"{MAX_CLAMP:,} wanted"
+            )
+        found.setdefault(clamp, path)
+    if len(found) > 1:
+        different = " and ".join(f"{clamp} in {path}" for clamp, path in found.items())
+        raise TrainingError(f"{where}: conv_clamp is {different}; one for all layers wanted")
+    return float(next(iter(found), None) or 0)
 
 
 def _mapping_rows(layers: int, *, z_dim: int, w_dim: int, labels: int) -> Iterator[Row]:

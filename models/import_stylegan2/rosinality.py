@@ -11,13 +11,18 @@ Layout, for Generator(size, style_dim W, n_mlp M):
                                     to_rgbs have upsample.kernel [4,4]
     noises.noise_0 ...              [1,1,s,s], one for conv1 and each of convs
 
-A checkpoint keeps it as `g_ema`; `latent_avg` [W] beside it is the mean w.
+A checkpoint keeps it as `g_ema`; `latent_avg` [W] beside it is the mean w, which forks repeat for
+each layer. Code before January 2020 kept no noises. Under DataParallel all names begin with
+`module.`; pSp, e4e and their kin keep it as the `decoder.` of a `state_dict`.
 Source: https://github.com/rosinality/stylegan2-pytorch, whose layout this describes.
 """
 
 import re
 from collections.abc import Iterator
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dataset.errors import TrainingError
 from models.import_stylegan2.tensor_table import Found, Row, Table, spec_from
@@ -27,6 +32,9 @@ from models.io.safe_io import shown
 LAYOUT = "rosinality"
 CENTRE = "latent_avg"
 MARK = "style.1.weight"  # every generator of this layout has it
+PREFIXES = ("", "module.", "decoder.")
+NOISES = "noises."
+NOISE_SEED = 20_191_219  # of the maps of a file that has none
 
 
 def read_rosinality(held: Any, *, where: str, size_bytes: int) -> Found:
@@ -54,24 +62,61 @@ def read_rosinality(held: Any, *, where: str, size_bytes: int) -> Found:
     table.check_filters(filters, gain=4.0)
     rows = [*_rows(widths, layers=layers, w_dim=w_dim)]
     if centre:
-        rows.append(Row("w_avg", CENTRE, (w_dim,)))
-    return Found(LAYOUT, spec, table.taken(rows, ignored=filters), centre_known=centre)
+        shape = state[CENTRE].shape
+        repeated = shape[-1:] == (w_dim,) and 0 not in shape
+        rows.append(Row("w_avg", CENTRE, shape if repeated else (w_dim,)))
+    noise: dict[str, Tensor] = {}
+    notes = []
+    if not any(name.startswith(NOISES) for name in table.names):
+        noise = _own_noise([row for row in rows if row.theirs.startswith(NOISES)])
+        rows = [row for row in rows if row.ours not in noise]
+        notes.append(
+            f"the file holds no noise maps; ours are of seed {NOISE_SEED}, so pictures with the "
+            "noise const are not its maker's"
+        )
+    tensors = table.taken(rows, ignored=filters) | noise
+    if centre:
+        tensors["w_avg"] = _one_row(tensors["w_avg"], where=where)
+    return Found(LAYOUT, spec, tensors, centre_known=centre, notes=tuple(notes))
+
+
+def _own_noise(rows: list[Row]) -> dict[str, Tensor]:
+    """Draws the noise maps of `rows` by our names from NOISE_SEED."""
+    rng = torch.Generator().manual_seed(NOISE_SEED)
+    return {row.ours: torch.randn(row.shape, generator=rng) for row in rows}
+
+
+def _one_row(centre: Tensor, *, where: str) -> Tensor:
+    """Returns the mean w [W] of a tensor [...,W] that repeats it."""
+    rows = centre.reshape(-1, centre.shape[-1])
+    if not bool((rows == rows[0]).all()):
+        raise TrainingError(
+            f"{where}: {CENTRE} is {list(centre.shape)} and its rows differ; one mean w "
+            f"{list(rows.shape[1:])}, or the same in each row, wanted"
+        )
+    return rows[0].clone()
 
 
 def _state(held: Any, *, where: str) -> tuple[dict[str, StoredTensor], bool]:
     """Returns the generator's tensors, the mean w among them, and whether that is there."""
     if not isinstance(held, dict):
         raise TrainingError(f"{where} holds a {type(held).__name__}; a checkpoint or state wanted")
-    state = held.get("g_ema", held)
+    key = next((key for key in ("g_ema", "state_dict") if key in held), None)
+    state = held if key is None else held[key]
     if not isinstance(state, dict):
-        raise TrainingError(f"{where}: g_ema is a {type(state).__name__}; a state wanted")
-    if MARK not in state:
-        raise TrainingError(f"{where} holds no StyleGAN2 generator; {_told(held, state)}")
-    strays = [name for name, value in state.items() if not isinstance(value, StoredTensor)]
-    if strays:
-        kind = type(state[strays[0]]).__name__
-        raise TrainingError(f"{where}: {shown(str(strays[0]))} is a {kind}, a tensor wanted")
-    tensors = {str(name): value for name, value in state.items()}
+        raise TrainingError(f"{where}: {key} is a {type(state).__name__}; a state wanted")
+    prefix = next((prefix for prefix in PREFIXES if f"{prefix}{MARK}" in state), None)
+    if prefix is None:
+        raise TrainingError(f"{where} holds no StyleGAN2 generator; {_instead(held, state)}")
+    tensors = {
+        str(name).removeprefix(prefix): value
+        for name, value in state.items()
+        if str(name).startswith(prefix)  # beside a decoder stands its encoder
+    }
+    for name, value in tensors.items():
+        if not isinstance(value, StoredTensor):
+            kind = type(value).__name__
+            raise TrainingError(f"{where}: {shown(prefix + name)} is a {kind}, a tensor wanted")
     centre = held.get(CENTRE)
     if isinstance(centre, StoredTensor):
         tensors[CENTRE] = centre
@@ -80,12 +125,21 @@ def _state(held: Any, *, where: str) -> tuple[dict[str, StoredTensor], bool]:
     return tensors, isinstance(centre, StoredTensor)
 
 
-def _told(held: dict[Any, Any], state: dict[Any, Any]) -> str:
+def _instead(held: dict[Any, Any], state: dict[Any, Any]) -> str:
     """Says what is in a file without a generator of this layout."""
     if any(str(name).startswith("generator.progression") for name in [*held, *state]):
         return "it is a StyleGAN1"
     if "g" in held and "g_ema" not in held:
-        return "g_ema, the averaged generator, is missing"
+        return (
+            'g_ema, the averaged generator, is missing; torch.save({"g_ema": its "g"}, FILE) makes '
+            "a file of the generator without averaging"
+        )
+    under = [str(name).removesuffix(MARK) for name in state if str(name).endswith(f".{MARK}")]
+    if under:
+        return (
+            f'one is under "{shown(under[0])}": save what is there, without that prefix, by '
+            "torch.save as g_ema"
+        )
     names = ", ".join(shown(str(name)) for name in list(state)[:4])
     return f"g_ema or a generator's state with {MARK} wanted, it holds {names or 'nothing'}"
 

@@ -43,8 +43,24 @@ class Noted:
     state: Any = None
 
 
+# Of a file whose other parts (a discriminator, an optimiser) are of classes that are not read here
+REMEDY = (
+    ". If only other parts of the file need that, save the generator alone, where the file was "
+    'made: {"G_ema": G_ema} with pickle, {"g_ema": g_ema.state_dict()} with torch.save'
+)
+
+
 class Refused(Exception):
-    """The pickle asks for something that no weights file needs; the text says for what."""
+    """The pickle asks for something that no weights file needs; the text says for what.
+
+    Attributes:
+        remedy: what a user can do about it, to stand behind the text.
+
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.remedy = remedy
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,7 +104,7 @@ def read_pickle(
     try:
         return _Unpickler(stream, makers, persistent).load()
     except Refused as error:
-        raise TrainingError(f"{where} {error}; refused") from error
+        raise TrainingError(f"{where} {error}; refused{error.remedy}") from error
     except RecursionError as error:
         raise TrainingError(f"{where} is nested too deeply; refused") from error
     except _DAMAGE as error:
@@ -121,7 +137,7 @@ class _Unpickler(pickle._Unpickler):
         """Returns the stand-in for a name; never imports anything."""
         full = f"{module}.{name}"
         if full not in self._makers:
-            raise Refused(f"asks for {shown(full)}, which is no tensor and no plain value")
+            raise Refused(f"asks for {shown(full)}, which is no tensor and no plain value", REMEDY)
         return _StandIn(full, self._makers[full])
 
     def persistent_load(self, pid: Any) -> Any:

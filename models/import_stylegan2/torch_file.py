@@ -107,14 +107,14 @@ class StoredTensor:
 
 
 def tensor_makers() -> dict[str, Maker]:
-    """Returns the makers of tensors and of the names of storages' types."""
+    """Returns the makers of tensors, and of the names of storages' types and dtypes."""
     makers: dict[str, Maker] = {
         "torch._utils._rebuild_tensor": _tensor,
         "torch._utils._rebuild_tensor_v2": _tensor,
         "torch._utils._rebuild_parameter": _parameter,
     }
-    for name in DTYPES:
-        makers[f"torch.{name}"] = _uncallable(f"torch.{name}")
+    for name in (*(f"torch.{kind}" for kind in DTYPES), *map(str, DTYPES.values())):
+        makers[name] = _uncallable(name)
     return makers
 
 

@@ -24,15 +24,19 @@ class StyledConv(nn.Module):
     """3x3 convolution styled and demodulated by w, noise, bias and leaky relu; may double the side.
 
     weight [O,I,3,3], bias [O], affine [I,W]+[I] from w to the inputs' scales, noise_strength [],
-    noise_const [1,1,S,S] the map that is added where no other is given.
+    noise_const [1,1,S,S] the map that is added where no other is given. A clamp above 0 bounds
+    what comes out to ± itself.
     """
 
     noise_const: Tensor
 
-    def __init__(self, inputs: int, outputs: int, *, w_dim: int, side: int, up: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, w_dim: int, side: int, up: bool, clamp: float = 0.0
+    ) -> None:
         super().__init__()
         self.side = side
         self.up = up
+        self.clamp = clamp
         self.scale = 1 / math.sqrt(inputs * 9)
         self.affine = EqualDense(w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
@@ -53,7 +57,7 @@ class StyledConv(nn.Module):
         else:
             added = (GAIN * self.noise_strength * noise).to(y.dtype)
             y = torch.addcmul(added, y, demodulation) + bias
-        return F.leaky_relu(y, SLOPE)
+        return _clamped(F.leaky_relu(y, SLOPE), self.clamp)
 
     def _factors(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the scales of the inputs [N,I] and of the outputs [N,O] for w [N,W], float32."""
@@ -75,12 +79,14 @@ class StyledConv(nn.Module):
 class ToRGB(nn.Module):
     """1x1 convolution styled by w, without demodulation, to three channels, and a bias.
 
-    weight [3,I,1,1], bias [3], affine [I,W]+[I]. Three channels are few: here the weights are
-    scaled for each picture, and one batched product spares a pass over the features.
+    weight [3,I,1,1], bias [3], affine [I,W]+[I]; clamp as in `StyledConv`. Three channels are few:
+    here the weights are scaled for each picture, and one batched product spares a pass over the
+    features.
     """
 
-    def __init__(self, inputs: int, *, w_dim: int) -> None:
+    def __init__(self, inputs: int, *, w_dim: int, clamp: float = 0.0) -> None:
         super().__init__()
+        self.clamp = clamp
         self.scale = 1 / math.sqrt(inputs)
         self.affine = EqualDense(w_dim, inputs, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
@@ -92,4 +98,9 @@ class ToRGB(nn.Module):
             style = self.affine(w.float()) * self.scale  # [N,I]
             weights = style[:, None] * self.weight.flatten(1).float()  # [N,3,I]
         colours = torch.bmm(weights.to(x.dtype), x.flatten(2)).float()  # [N,3,H·W]
-        return colours.view(-1, 3, *x.shape[2:]) + self.bias[:, None, None]
+        colours = colours.view(-1, 3, *x.shape[2:]) + self.bias[:, None, None]
+        return _clamped(colours, self.clamp)
+
+
+def _clamped(x: Tensor, clamp: float) -> Tensor:
+    return x.clamp(-clamp, clamp) if clamp else x

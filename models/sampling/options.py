@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+from models.families.base import CENTRES
 from models.sampling.clips import SPACES
 from models.sampling.draw import NOISES
 from models.sampling.interpolation import PATHS
@@ -83,6 +84,13 @@ def _source(own: argparse.ArgumentParser, generator: str) -> None:
         default=1.0,
         metavar="X",
         help="truncation, 1 = full variety, 0 = the mean face of the labels (default: 1)",
+    )
+    own.add_argument(
+        "--truncation-centre",
+        choices=CENTRES,
+        default=CENTRES[0],
+        help="what --psi truncates towards: the mean w of the labels, or the global mean w_avg, as "
+        "NVIDIA's code does (default: labels; without labels both are the same)",
     )
     own.add_argument(
         "--noise",

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset.errors import TrainingError, UsageError
 from models.families import FAMILIES, family_of
+from models.families.base import GeneratorSpec
 from models.io.generators import find_generator, generator_digest, load_generator, typical_rows
 from models.io.safe_io import without_memory
 from models.training.data import TrainingSet
@@ -76,6 +78,19 @@ def test_a_generator_with_the_counters_of_torchs_batch_norm_still_loads(tmp_path
     tensors = made.state_dict() | {"norm0.norm.num_batches_tracked": torch.tensor(7)}
     safetensors.torch.save_file(tensors, tmp_path / "old/generator.safetensors")
     assert generator_digest(load_generator(folder)) == generator_digest(made)
+
+
+def test_a_spec_keeps_its_text_where_a_later_field_is_at_its_default() -> None:
+    # Digests of generators, in pictures and in the registry, are taken over this text.
+    network = small_generator("stylegan2")
+    assert list(network.spec.to_json()) == [
+        "family", "resolution_px", "z_dim", "z_dist", "labels", "width", "z_std", "blocks",
+        "channel_base", "channel_max", "w_dim", "mapping_layers", "can_w", "can_mixing",
+        "can_noise",
+    ]  # fmt: skip
+    clamped = dataclasses.replace(network.spec, conv_clamp=256.0)
+    assert clamped.to_json() == network.spec.to_json() | {"conv_clamp": 256.0}
+    assert GeneratorSpec.from_json(clamped.to_json(), where="spec.json") == clamped
 
 
 def test_a_checkpoint_without_a_spec_says_so(tmp_path: Path) -> None:

@@ -196,6 +196,9 @@ SPECS: dict[str, tuple[str, dict[str, Any], str]] = {
     "blocks": ("dcgan64", {"blocks": 10**6}, "blocks is 1000000"),
     "w_of_none": ("dcgan64", {"can_w": True, "w_dim": 8}, "can_w is True; dcgan64 has False"),
     "no_w": ("stylegan2", {"can_w": False}, "can_w is False; stylegan2 has True"),
+    "clamp": ("stylegan2", {"conv_clamp": -256}, "conv_clamp is -256, a number from 0 to"),
+    "nan_clamp": ("stylegan2", {"conv_clamp": float("nan")}, "conv_clamp is nan"),
+    "clamp_of_none": ("dcgan64", {"conv_clamp": 256}, "conv_clamp is 256.0; dcgan64 has 0.0"),
     "width": ("dcgan64", {"width": 16}, "float32"),
     "nan_width": ("dcgan64", {"width": float("nan")}, "width is nan"),
     "negative": ("dcgan64", {"z_dim": -1}, "z_dim is -1"),
@@ -587,7 +590,7 @@ def is_short_and_names(message: str, *files: str) -> bool:
 
 
 @QUICKLY
-@given(name=st.sampled_from([*SPEC, "more"]), value=JSON | st.integers(-2, 2**24))
+@given(name=st.sampled_from([*SPEC, "conv_clamp", "more"]), value=JSON | st.integers(-2, 2**24))
 def test_any_value_in_a_spec_loads_or_is_refused(small: Path, name: str, value: Any) -> None:
     folder = small / "generator"
     (folder / "spec.json").write_text(json.dumps(SPEC | {name: value}))

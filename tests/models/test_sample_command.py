@@ -5,12 +5,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models import sample
 from models.io.generators import generator_digest, load_generator
 from models.labels import label_rows
-from models.sampling.draw import draw
+from models.sampling.draw import draw, latents
 from tests.models.small_generators import NAMES, small_generator, write_checkpoint, write_generator
 
 
@@ -58,6 +59,29 @@ def test_a_grid_says_from_what_it_was_drawn_and_has_the_same_bytes_again(
     with Image.open(one) as sheet:
         assert sheet.size == (128, 128)
         assert np.array_equal(np.asarray(sheet)[64:, :64], wanted[2])
+
+
+def test_the_global_mean_as_truncation_centre_is_drawn_and_said(tmp_path: Path) -> None:
+    network = small_generator("stylegan2")
+    network.track(torch.full((12,), 100.0))
+    folder = write_generator(tmp_path / "it", network)
+    words = ["--generator", folder, "--labels", "blue_hair", "--n", "2", "--psi", "0.5"]
+    sheets = []
+    for centre in ("labels", "global"):
+        out = tmp_path / f"{centre}.png"
+        assert sample.main([*words, "--truncation-centre", centre, "--out", str(out)]) == 0
+        with Image.open(out) as sheet:
+            sheets.append(np.asarray(sheet))
+    assert "omokage truncation centre" not in text_of(tmp_path / "labels.png")
+    assert text_of(tmp_path / "global.png")["omokage truncation centre"] == "global"
+    rows = label_rows([["blue_hair"]] * 2, NAMES)
+    assert np.array_equal(sheets[0][:, :16], draw(network, rows, range(2), psi=0.5)[0])
+    w = network.map(latents(range(2), 12), torch.from_numpy(rows))
+    assert w is not None
+    halfway = (w + network.get_buffer("w_avg")) / 2
+    off = sheets[1][:, :16].astype(int) - draw(network, rows, range(2), w=halfway)[0]
+    assert np.abs(off).max() <= 1
+    assert not np.array_equal(sheets[0], sheets[1])
 
 
 def test_without_wishes_each_seed_has_a_real_row_of_labels(plain: str, tmp_path: Path) -> None:
@@ -153,6 +177,7 @@ def test_ctrl_c_ends_a_film_with_a_line(
         (["morph", "--to-seed", "3", "--space", "w", "--out", "x.gif"], "dcgan64 has no W"),
         (["loop", "--out", "x.png"], "x.png: a loop moves; .mp4 or .gif wanted"),
         (["mix", "--out", "x.png"], "dcgan64 has no W, which style mixing needs"),
+        (["grid", "--truncation-centre", "global", "--out", "x.png"], "--truncation-centre global"),
         (["sweep", "--noise", "random", "--out", "x.png"], "dcgan64 has no noise maps"),
         (["grid", "--device", "cuda:99", "--out", "x.png"], '--device "cuda:99"'),
         (["grid", "--device", "gpu", "--out", "x.png"], '--device "gpu"'),

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -74,6 +76,35 @@ def test_without_labels_psi_pulls_to_the_tracked_mean() -> None:
     torch.testing.assert_close(G.w_avg, torch.full((12,), 0.2))
     torch.testing.assert_close(G.truncated(w, rows, 0.0), torch.full_like(w, 0.2))
     torch.testing.assert_close(G.truncated(w, rows, torch.tensor(0.0)), torch.full_like(w, 0.2))
+
+
+@pytest.mark.parametrize("psi", [0.5, torch.tensor(0.5)])
+def test_with_labels_psi_goes_to_the_tracked_mean_if_that_is_the_centre(
+    psi: float | Tensor,
+) -> None:
+    G, _ = w_networks("stylegan2")
+    rows = some_labels(3)
+    w = G.map(torch.randn(3, 12), rows)
+    G.track(torch.full((12,), 100.0))
+    assert not torch.allclose(G.truncated(w, rows, psi), (w + 0.2) / 2)
+    G.truncation_centre = "global"
+    torch.testing.assert_close(G.truncated(w, rows, psi), (w + 0.2) / 2)
+
+
+@pytest.mark.parametrize("family", W_FAMILIES)
+def test_a_clamp_bounds_each_layer_and_none_changes_nothing(family: str) -> None:
+    G, _ = w_networks(family)
+    bounded = family_of(family).generator(dataclasses.replace(G.spec, conv_clamp=0.25))
+    bounded.load_state_dict(G.state_dict())
+    bounds: list[float] = []
+    for name in ("convs", "rgbs"):
+        for layer in bounded.get_submodule(name).children():
+            layer.register_forward_hook(lambda _m, _i, out: bounds.append(out.abs().max().item()))
+    z, rows = torch.randn(2, 12), some_labels(2)
+    clamped = bounded.eval()(z, rows)
+    assert len(bounds) == 11
+    assert max(bounds) == 0.25
+    assert (clamped - G(z, rows)).abs().max().item() > 0.01
 
 
 def test_a_given_w_is_drawn_as_it_is() -> None:

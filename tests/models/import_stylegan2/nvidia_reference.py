@@ -104,9 +104,10 @@ def normalize_2nd_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
-def bias_act(x: Tensor, bias: Tensor, act: str) -> Tensor:
+def bias_act(x: Tensor, bias: Tensor, act: str, clamp: float | None = None) -> Tensor:
     x = x + bias.reshape(1, -1, *[1] * (x.ndim - 2))
-    return F.leaky_relu(x, 0.2) * math.sqrt(2) if act == "lrelu" else x
+    x = F.leaky_relu(x, 0.2) * math.sqrt(2) if act == "lrelu" else x
+    return x if clamp is None else x.clamp(-clamp, clamp)
 
 
 class FullyConnectedLayer(Persistent):
@@ -163,7 +164,8 @@ class SynthesisLayer(Persistent):
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, up: int = 1) -> None:
         super().__init__()
-        self.resolution, self.up, self.activation, self.conv_clamp = resolution, up, "lrelu", None
+        self.resolution, self.up, self.activation = resolution, up, "lrelu"
+        self.conv_clamp: float | None = None
         self.act_gain = np.sqrt(2)
         self.register_buffer("resample_filter", setup_filter())
         self.affine = FullyConnectedLayer(w_dim, inputs, bias=1)
@@ -178,13 +180,14 @@ class SynthesisLayer(Persistent):
             x, self.weight, self.affine(w), True,
             f=self.resample_filter, up=self.up, padding=1, flip=self.up == 1,
         )  # fmt: skip
-        return bias_act(x + self.noise_const * self.noise_strength, self.bias, "lrelu")
+        x = x + self.noise_const * self.noise_strength
+        return bias_act(x, self.bias, "lrelu", self.conv_clamp)
 
 
 class ToRGBLayer(Persistent):
     def __init__(self, inputs: int, w_dim: int) -> None:
         super().__init__()
-        self.conv_clamp = None
+        self.conv_clamp: float | None = None
         self.affine = FullyConnectedLayer(w_dim, inputs, bias=1)
         self.weight = nn.Parameter(torch.randn(3, inputs, 1, 1))
         self.bias = nn.Parameter(0.1 * torch.randn(3))
@@ -193,7 +196,7 @@ class ToRGBLayer(Persistent):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.affine(w) * float(self.weight_gain)
         x = modulated(x, self.weight, styles, False, f=setup_filter(), up=1, padding=0, flip=True)
-        return bias_act(x, self.bias, "linear")
+        return bias_act(x, self.bias, "linear", self.conv_clamp)
 
 
 class SynthesisBlock(Persistent):
@@ -261,6 +264,15 @@ def small(*, c_dim: int = 0, z_dim: int = 8, lr: float = 0.01, seed: int = 0) ->
     """Returns a generator of 16 px with 12, 12 and 6 channels: min(96 / side, 12)."""
     torch.manual_seed(seed)
     return Generator([12, 12, 6], z_dim=z_dim, c_dim=c_dim, w_dim=8, layers=2, lr=lr)
+
+
+def clamped(clamp: float) -> Generator:
+    """Returns the small generator with its activations clamped, as their training sets it."""
+    generator = small()
+    for module in generator.modules():
+        if isinstance(module, SynthesisLayer | ToRGBLayer):
+            module.conv_clamp = clamp
+    return generator
 
 
 def with_changes(path: str, **changes: Any) -> Generator:

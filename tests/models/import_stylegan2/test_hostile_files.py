@@ -165,6 +165,10 @@ def text(value: str) -> bytes:
         # calls of what is no name, and of a storage's type
         (text("system") + text("touch") + b"\x85R.", "calls a str, which is no tensor"),
         (b"ctorch\nFloatStorage\n)R.", "calls torch.FloatStorage; refused"),
+        (b"ctorch\nfloat16\n)R.", "calls torch.float16; refused"),
+        (b"ctorch\nfloat16\n}b.", "fills torch.float16 with a state"),
+        (b"ctorch\nfloat16.__class__\n.", "asks for torch.float16.__class__"),
+        (b"}" + text("G_ema") + b"ctorch\nfloat16\ns.", "G_ema is a _StandIn, a network wanted"),
         (
             b"ccollections\nOrderedDict\n]R.",
             "calls collections.OrderedDict with a list, where a tuple is wanted",
@@ -238,6 +242,24 @@ def test_modules_that_contain_themselves_end_in_an_error(tmp_path: Path) -> None
     assert "modules, or nested more than 8 deep; refused" in refusal(file)
 
 
+def test_a_clamp_that_contains_itself_is_odd(tmp_path: Path) -> None:
+    clamp: list[Any] = []
+    clamp.append(clamp)
+    theirs = nvidia.with_changes("synthesis.b8.conv0", conv_clamp=clamp)
+    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    assert "synthesis.b8.conv0 has an odd conv_clamp; None or a number above 0" in message
+
+
+def test_tensors_whose_layers_are_no_modules_are_still_read(tmp_path: Path) -> None:
+    theirs = nvidia.small()
+    for block in theirs.synthesis.children():
+        for name, tensor in [*block.named_parameters(), *block.named_buffers()]:
+            block._parameters[name] = torch.nn.Parameter(tensor)
+        block._modules.clear()
+    found = read_weights(nvidia.save(tmp_path / "g.pkl", G_ema=theirs).read_bytes(), where="g")
+    assert found.spec.conv_clamp == 0
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -271,6 +293,15 @@ def good_pt() -> bytes:
 def old_pt() -> bytes:
     held = io.BytesIO()
     torch.save(rosinality.small().state_dict(), held, _use_new_zipfile_serialization=False)
+    return held.getvalue()
+
+
+def psp_pt() -> bytes:
+    """Returns a file of an encoder and a decoder, which has no noise maps, with a mean a layer."""
+    state = rosinality.small().state_dict()
+    decoder = {f"decoder.{name}": one for name, one in state.items() if "noises" not in name}
+    held = io.BytesIO()
+    torch.save({"state_dict": decoder, "latent_avg": torch.ones(6, 8)}, held)
     return held.getvalue()
 
 
@@ -410,17 +441,19 @@ def tensors_of(found: Found) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in found.tensors.items()}
 
 
-@pytest.mark.parametrize("kind", ["zip", "old", "pkl"])
+@pytest.mark.parametrize("kind", ["zip", "psp", "old", "pkl"])
 def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path, kind: str) -> None:
-    content = {"zip": good_pt(), "old": old_pt(), "pkl": good_pkl(tmp_path)}[kind]
+    files = {"zip": good_pt(), "psp": psp_pt(), "old": old_pt(), "pkl": good_pkl(tmp_path)}
+    content = files[kind]
     read_weights(content, where="g")
     for length in range(0, len(content), max(1, len(content) // 60)):
         with pytest.raises(TrainingError, match=r"^g"):
             read_weights(content[:length], where="g")
 
 
-GOOD_PT = good_pt()
-GOOD_TENSORS = tensors_of(read_weights(GOOD_PT, where="good"))
+GOOD_TENSORS = {
+    content: tensors_of(read_weights(content, where="good")) for content in (good_pt(), psp_pt())
+}
 QUICK = settings(
     max_examples=examples(150),
     deadline=None,
@@ -454,12 +487,12 @@ def read_or_refused(content: bytes) -> Found | None:
 
 
 @QUICK
-@given(CHANGES)
+@given(st.sampled_from(list(GOOD_TENSORS)), CHANGES)
 def test_a_mutated_archive_gives_the_same_tensors_or_an_error(
-    changes: list[tuple[float, bytes]],
+    content: bytes, changes: list[tuple[float, bytes]]
 ) -> None:
-    found = read_or_refused(mutated(GOOD_PT, changes))
-    assert found is None or tensors_of(found) == GOOD_TENSORS
+    found = read_or_refused(mutated(content, changes))
+    assert found is None or tensors_of(found) == GOOD_TENSORS[content]
 
 
 @QUICK

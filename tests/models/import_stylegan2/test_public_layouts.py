@@ -15,7 +15,7 @@ from models.import_stylegan2.importer import import_weights
 from models.import_stylegan2.tensor_table import spec_from
 from models.io.generators import load_generator, typical_rows
 from models.registry.export import export_generator
-from models.sampling.draw import asked_labels, draw, latents
+from models.sampling.draw import asked_labels, draw, latents, to_uint8
 from tests.models.import_stylegan2 import nvidia_reference as nvidia
 from tests.models.import_stylegan2 import rosinality_reference as rosinality
 
@@ -58,6 +58,89 @@ def test_rosinality_takes_the_same_noise(tmp_path: Path) -> None:
     assert ours.noise_sides() == [4, 8, 8, 16, 16]
     assert apart(ours(z_of(8), NONE, noise=noise), theirs(z_of(8), noises=noise)) < CLOSE
     assert apart(ours(z_of(8), NONE), theirs(z_of(8), noises=noise)) > 0.01
+
+
+def without_noise_maps(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state as the code before January 2020 wrote it, which kept no noise maps."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith("noises.")}
+
+
+def test_rosinality_without_any_noise_maps_draws_as_with_none_and_with_given_ones(
+    tmp_path: Path,
+) -> None:
+    theirs = rosinality.small()
+    state = without_noise_maps(theirs.state_dict())
+    ours = imported(rosinality.save(tmp_path / "g.pt", {"g_ema": state}))
+    silent = [torch.zeros(4, 1, side, side) for side in ours.noise_sides()]
+    given = [torch.randn_like(one) for one in silent]
+    own = [conv.get_buffer("noise_const") for conv in ours.get_submodule("convs").children()]
+    for noise, maps in (("none", silent), (given, given), ("const", own)):
+        drawn, wanted = ours(z_of(8), NONE, noise=noise), theirs(z_of(8), noises=maps)
+        assert apart(drawn, wanted) < CLOSE
+        off = np.abs(to_uint8(drawn).astype(int) - to_uint8(wanted))
+        assert off.max() <= 1
+        assert wanted.std() > 0.1
+
+
+def test_the_noise_maps_of_a_file_without_any_are_of_one_seed_and_noted(tmp_path: Path) -> None:
+    made = [
+        import_weights(
+            rosinality.save(tmp_path / "g.pt", without_noise_maps(theirs.state_dict())),
+            tmp_path / f"out{number}",
+        )
+        for number, theirs in enumerate((rosinality.small(0), rosinality.small(1)))
+    ]
+    one, two = (load_generator(each.folder) for each in made)
+    maps = {name: tensor for name, tensor in one.named_buffers() if "noise" in name}
+    assert len(maps) == 5
+    assert all(torch.equal(tensor, two.get_buffer(name)) for name, tensor in maps.items())
+    assert all(0.5 < float(tensor.std()) < 1.5 for tensor in maps.values())
+    (note,) = made[0].notes
+    assert "the file holds no noise maps; ours are of seed" in note
+    facts = json.loads((tmp_path / "out0" / "train.json").read_text())
+    assert facts["imported"]["notes"] == [note]
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (6, 8), (1, 6, 8)])
+def test_rosinality_with_the_mean_once_a_layer_takes_it_once(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    theirs, centre = rosinality.small(), torch.randn(8)
+    held = {"g_ema": theirs.state_dict(), "latent_avg": centre.expand(shape).clone()}
+    ours = imported(rosinality.save(tmp_path / "g.pt", held))
+    assert torch.equal(ours.get_buffer("w_avg"), centre)
+    assert apart(ours(z_of(8), NONE, psi=0.4), theirs(z_of(8), 0.4, centre)) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("centre", "message"),
+    [
+        (torch.eye(8)[:6], "latent_avg is [6, 8] and its rows differ; one mean w [8], or the same"),
+        (torch.ones(7), "latent_avg is [7], [8] wanted"),
+        (torch.ones(8, 7), "latent_avg is [8, 7], [8] wanted"),
+        (torch.ones(0, 8), "latent_avg is [0, 8], [8] wanted"),
+    ],
+)
+def test_a_mean_of_another_form_is_named(tmp_path: Path, centre: Tensor, message: str) -> None:
+    held = {"g_ema": rosinality.small().state_dict(), "latent_avg": centre}
+    assert message in refusal(rosinality.save(tmp_path / "g.pt", held))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key", "beside"),
+    [
+        ("module.", "g_ema", {}),  # torch's DataParallel
+        ("decoder.", "state_dict", {"encoder.input_layer.0.weight": torch.ones(1)}),  # pSp, e4e
+    ],
+)
+def test_rosinality_under_a_prefix_is_taken(
+    tmp_path: Path, prefix: str, key: str, beside: dict[str, Tensor]
+) -> None:
+    theirs, centre = rosinality.small(), torch.randn(8)
+    state = {f"{prefix}{name}": tensor for name, tensor in theirs.state_dict().items()}
+    held = {key: {**beside, **state}, "latent_avg": centre.repeat(6, 1), "opts": {"lr": 0.1}}
+    ours = imported(rosinality.save(tmp_path / "g.pt", held))
+    assert apart(ours(z_of(8), NONE, psi=0.4), theirs(z_of(8), 0.4, centre)) < CLOSE
 
 
 def test_rosinality_truncates_towards_the_mean_of_the_file(tmp_path: Path) -> None:
@@ -124,10 +207,37 @@ def test_nvidia_with_labels_draws_the_same_pictures(tmp_path: Path) -> None:
     assert rows.tolist() == np.eye(3).tolist()
 
 
-def test_a_clamp_is_noted(tmp_path: Path) -> None:
-    theirs = nvidia.with_changes("synthesis.b8.conv0", conv_clamp=256)
-    made = import_weights(nvidia.save(tmp_path / "g.pkl", G_ema=theirs), tmp_path / "imported")
-    assert "cut activations off at 256" in made.notes[0]
+@pytest.mark.parametrize("psi", [0.5, torch.tensor(0.5), 0.0])
+def test_nvidia_with_labels_truncates_as_theirs_towards_the_mean_of_the_file(
+    tmp_path: Path, psi: float | Tensor
+) -> None:
+    theirs = nvidia.small(c_dim=3)
+    ours = imported(nvidia.save(tmp_path / "g.pkl", G_ema=theirs))
+    labels = torch.eye(3)[[0, 1, 2, 1]]
+    wanted = theirs(z_of(8), labels, psi=float(psi))
+    assert apart(ours(z_of(8), labels, psi=psi), wanted) > 0.01  # towards that of the labels
+    ours.truncation_centre = "global"
+    assert apart(ours(z_of(8), labels, psi=psi), wanted) < CLOSE
+
+
+def test_a_clamp_that_is_reached_is_applied(tmp_path: Path) -> None:
+    theirs = nvidia.clamped(0.5)
+    file = nvidia.save(tmp_path / "g.pkl", G_ema=theirs)
+    made = import_weights(file, tmp_path / "imported")
+    ours = load_generator(made.folder)
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8), NONE)) < CLOSE
+    assert apart(ours(z_of(8), NONE), nvidia.small()(z_of(8), NONE)) > 0.1
+    assert ours.spec.conv_clamp == 0.5
+    assert made.notes == ()
+
+
+def test_a_clamp_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:
+    file = nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.clamped(256))
+    plain = nvidia.save(tmp_path / "plain.pkl", G_ema=nvidia.small())
+    import_weights(plain, tmp_path / "plain")
+    unclamped = load_generator(str(tmp_path / "plain"))
+    assert torch.equal(imported(file)(z_of(8), NONE), unclamped(z_of(8), NONE))
+    assert "conv_clamp" not in (tmp_path / "plain" / "spec.json").read_text()
 
 
 @pytest.mark.parametrize("layout", ["rosinality", "nvidia"])
@@ -251,7 +361,11 @@ def test_a_rosinality_tensor_that_does_not_fit_is_named(
     ("held", "message"),
     [
         ({"d": {"a": torch.ones(1)}}, "holds no StyleGAN2 generator; g_ema or a generator's state"),
-        ({"g": {}, "d": {}}, "g_ema, the averaged generator, is missing"),
+        ({"g": {}, "d": {}}, 'is missing; torch.save({"g_ema": its "g"}, FILE) makes a file of'),
+        (
+            {"g_ema": {"generator.generator.style.1.weight": torch.ones(1)}},
+            'one is under "generator.generator.": save what is there, without that prefix, by',
+        ),
         ({"generator.progression.0.conv1.0.weight": torch.ones(1)}, "it is a StyleGAN1"),
         ([1, 2], "holds a list; a checkpoint or state wanted"),
         ({"g_ema": torch.ones(2)}, "g_ema is a StoredTensor; a state wanted"),
@@ -275,6 +389,29 @@ def test_an_nvidia_discriminator_alone_is_refused(tmp_path: Path, name: str, mes
     assert message in refusal(nvidia.save(tmp_path / "g.pkl", **{name: nvidia.Discriminator()}))
 
 
+def test_a_state_dict_as_g_ema_is_refused_for_what_it_is(tmp_path: Path) -> None:
+    message = refusal(nvidia.save(tmp_path / "g.pkl", G_ema=nvidia.small().state_dict()))
+    assert 'G_ema is a dict, a network wanted; pickle the network itself: {"G_ema": G}' in message
+
+
+def test_dtypes_among_the_settings_are_plain_values(tmp_path: Path) -> None:
+    theirs = nvidia.small()
+    held = {"G_ema": theirs, "augment": {"dtype": torch.float16, "other": torch.int64}}
+    ours = imported(nvidia.save(tmp_path / "g.pkl", **held))
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8), NONE)) < CLOSE
+
+
+def test_a_foreign_discriminator_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    theirs = nvidia.small()
+    foreign = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    message = refusal(nvidia.save(tmp_path / "g.pkl", D=foreign, G_ema=theirs))
+    assert "asks for torch.nn.modules.container.Sequential, which is no tensor" in message
+    assert 'save the generator alone, where the file was made: {"G_ema": G_ema}' in message
+    (tmp_path / "g.pkl").unlink()
+    ours = imported(nvidia.save(tmp_path / "alone.pkl", G_ema=theirs))
+    assert apart(ours(z_of(8), NONE), theirs(z_of(8), NONE)) < CLOSE
+
+
 def parameter(*shape: int) -> torch.nn.Parameter:
     return torch.nn.Parameter(torch.ones(*shape))
 
@@ -293,6 +430,9 @@ CONV = "synthesis.b16.conv0"
             "holds an alias-free generator (StyleGAN3); one of StyleGAN2 wanted",
         ),
         (CONV, {"activation": "swish"}, f'{CONV} has the activation "swish", "lrelu" wanted'),
+        (CONV, {"conv_clamp": 256}, f"and 256 in {CONV}; one for all layers wanted"),
+        (CONV, {"conv_clamp": -1}, f"{CONV} has an odd conv_clamp; None or a number above"),
+        (CONV, {"conv_clamp": 1 << 20_000}, f"{CONV} has an odd conv_clamp; None or a num"),
         (CONV, {"bias": parameter(9)}, f"{CONV}.bias is [9], [6] wanted"),
         (CONV, {"noise_strength": None}, f"{CONV}.noise_strength is missing"),
         (
