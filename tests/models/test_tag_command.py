@@ -58,8 +58,9 @@ def test_faces_are_parted_by_whether_their_posts_have_tags(store: Store) -> None
 
 
 def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
-    store: Store, run: Any
+    tmp_path: Path, run: Any
 ) -> None:
+    store = make_home(tmp_path / "home", tagged=240, untagged=30)  # in which nothing is trained yet
     home = store.root
     code, summary, err = run("label", "--home", home, *QUICK)
     assert code == 0, err
