@@ -208,6 +208,12 @@ def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
         for name in ("pl_weight", "mixing"):
             if getattr(config, name) > 0:
                 yield f"{name} is {getattr(config, name):g}; {config.family} has no W, 0 wanted"
+    if family.scaled_weights and config.loss in LOSSES and LOSSES[config.loss].clipped:
+        others = ", ".join(name for name, loss in LOSSES.items() if not loss.clipped)
+        yield (
+            f"loss is {config.loss}, whose clipping destroys the weights of {config.family}, which "
+            f"are scaled where they are used; one of {others} wanted"
+        )
     for name, usual in _SIZES.items():
         if name not in family.sizes and getattr(config, name) != usual:
             able = ", ".join(family.sizes)

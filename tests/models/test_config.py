@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
 from models.config import TrainConfig, checked, from_json
+from models.families import FAMILIES
+from models.layers.equalized import EqualConv
 from models.presets import PRESETS, preset
 from models.train import main
+from tests.models.homes import LABELS
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -46,6 +49,21 @@ def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: s
 def test_ada_is_refused_where_the_sign_of_d_means_nothing(loss: str) -> None:
     with pytest.raises(ConfigError, match=rf"ada_target is 0\.6; 0 wanted with loss {loss}, under"):
         preset("dcgan64-small", [f"loss={loss}", "ada_target=0.6"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
+    D = FAMILIES[family].discriminator(
+        FAMILIES[family].spec(LABELS, PRESETS[f"{family}-smoke"].d_size())
+    )
+    scaled = any(isinstance(layer, EqualConv) for layer in D.modules())
+    assert FAMILIES[family].scaled_weights == scaled
+    overrides = ["loss=wgan", "ada_target=0"]
+    if not scaled:
+        assert preset(f"{family}-smoke", overrides).loss == "wgan"
+        return
+    with pytest.raises(ConfigError, match=f"clipping destroys the weights of {family}, .*wgan-gp"):
+        preset(f"{family}-smoke", overrides)
 
 
 def test_all_wrong_overrides_are_listed_at_once() -> None:
