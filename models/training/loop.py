@@ -282,7 +282,7 @@ def new_state(
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
         opt_g=adam(_paced(G, config.lr_g)),
-        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d}]),
+        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d, "pace": 1.0}]),
         rng=torch.Generator().manual_seed(config.seed),
         device_rng=torch.Generator(device).manual_seed(config.seed),
         aug_p=torch.tensor(config.aug_p, device=device),
@@ -296,8 +296,8 @@ def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
     named = list(G.named_parameters())
     slow = [weight for name, weight in named if name.endswith(G.slow)]
     others = [weight for name, weight in named if not name.endswith(G.slow)]
-    groups = [{"params": others, "lr": lr}]
-    return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups
+    groups = [{"params": others, "lr": lr, "pace": 1.0}]
+    return [*groups, {"params": slow, "lr": lr * SLOW_PACE, "pace": SLOW_PACE}] if slow else groups
 
 
 class SnapshotScore:

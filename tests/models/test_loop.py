@@ -87,6 +87,17 @@ def test_a_folder_of_other_settings_or_data_is_refused(tmp_path: Path, reals: Tr
         trained(tmp_path, dataclasses.replace(reals, manifest_digest="cd" * 32))
 
 
+def test_a_checkpoint_of_a_later_version_with_more_settings_is_refused(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals)
+    path = tmp_path / "run/checkpoints/0000000160/state.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "config": {**facts["config"], "later": 3}}))
+    with pytest.raises(TrainingError, match="holds another training: later was 3, now None"):
+        trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(
     tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
