@@ -12,6 +12,7 @@ from models.families.base import NetworkSize
 from models.training.losses import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16")
+KEPT = ("best", "final")
 SCHEDULED = ("lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac", "aug_p_final")
 _SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
 
@@ -124,6 +125,12 @@ class TrainConfig:
     snapshot_kimg: float = setting(
         100.0, "between checkpoints and sample grids", (0.001, 1e6), "kimg"
     )
+    keep_generator: str = setting(
+        "best",
+        "the snapshot that becomes the generator: best, of the best score where there are scores, "
+        "or final, the last one",
+        added=True,
+    )
     keep_checkpoints: int = setting(2, "the newest, besides that of the best score", (1, 1000))
     score_pictures: int = setting(
         0, "fakes that each snapshot's Fréchet distance is measured on, 0 = none", (0, 1_000_000)
@@ -225,6 +232,8 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
         )
     if config.precision not in PRECISIONS:
         yield f'precision is "{config.precision}"; {", ".join(PRECISIONS)} wanted'
+    if config.keep_generator not in KEPT:
+        yield f'keep_generator is "{config.keep_generator}"; {" or ".join(KEPT)} wanted'
     if not is_device(config.device):
         yield f'device is "{config.device}"; auto, cpu, cuda or cuda:N wanted'
     if config.aug_p_final > 0 and config.ada_target > 0:

@@ -105,17 +105,28 @@ def _folder(place: str) -> str:
     return place.rpartition("/")[0]
 
 
-def prune(store: Store, folder: str, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and that of the best (least) score.
+def best(store: Store, folder: str, score_name: str) -> str | None:
+    """Returns the whole checkpoint of the best (least) score of that name, None if none has one.
+
+    A name of "" means any; checkpoints of before scores had names count under each.
+    """
+    scores = {}
+    for place in finished(store, folder):
+        facts = facts_of(store, place)
+        comparable = score_name in ("", facts.get("score_name", score_name))
+        if facts["score"] is not None and comparable:
+            scores[place] = float(facts["score"])
+    return min(scores, key=scores.__getitem__) if scores else None
+
+
+def prune(store: Store, folder: str, *, keep: int, score_name: str = "") -> None:
+    """Removes all but the newest `keep` checkpoints and that of the best score of that name.
 
     Of each the state.json goes first.
     """
-    places = finished(store, folder)
-    scores = {place: facts_of(store, place).get("score") for place in places}
-    scored = {place: score for place, score in scores.items() if score is not None}
-    best = min(scored, key=lambda place: scored[place]) if scored else None
-    for place in places[:-keep]:
-        if place != best:
+    kept = best(store, folder, score_name)
+    for place in finished(store, folder)[:-keep]:
+        if place != kept:
             store.remove(f"{place}/{STATE}")
             store.remove(place)
 
@@ -276,7 +287,7 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 # A training may resume under other values of these: they do not change what a step does.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
-    *("score_pictures", "device", "threads"),
+    *("keep_generator", "score_pictures", "device", "threads"),
 )
 
 

@@ -38,6 +38,7 @@ def test_overrides_are_read_by_type() -> None:
         ("loss=nss", 'loss is "nss"; did you mean "ns"?'),
         ("resolution_px=96", "resolution_px is 96; dcgan64 draws 64"),
         ("family=dcgan4", 'unknown family "dcgan4"; did you mean "dcgan64"?'),
+        ("keep_generator=last", 'keep_generator is "last"; best or final wanted'),
         ("device=gpu", 'device is "gpu"; auto, cpu, cuda or cuda:N wanted'),
     ],
 )
