@@ -213,7 +213,8 @@ def sample_fakes(
         at = torch.randint(1, layers, (config.batch,), generator=rng)
         at[torch.rand(config.batch, generator=rng) >= config.mixing] = layers
         mixing_mask = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(fake_labels.device)
-    return parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
+    fakes, w = parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
+    return fakes, w
 
 
 def _noise(state: TrainState, count: int) -> list[Tensor]:
