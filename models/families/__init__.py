@@ -26,6 +26,8 @@ class Family:
             its sizes are D's own and may differ from G's.
         sizes: the settings of TrainConfig that scale it; others of them are refused.
         labels: which of a manifest's labels it is conditioned on, in their order.
+        scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
+            survives being clipped to ±0.01.
 
     """
 
@@ -35,6 +37,7 @@ class Family:
     discriminator: Callable[[GeneratorSpec], DiscriminatorNet]
     sizes: tuple[str, ...]
     labels: Callable[[Labels], Labels] = _all
+    scaled_weights: bool = False
 
     @property
     def has_w(self) -> bool:
@@ -81,6 +84,7 @@ FAMILIES: dict[str, Family] = {
         generator=stylegan2.Generator,
         discriminator=stylegan2.Discriminator,
         sizes=BY_CHANNELS,
+        scaled_weights=True,
     ),
     "omokage": Family(
         resolutions_px=omokage.RESOLUTIONS_PX,
@@ -88,6 +92,7 @@ FAMILIES: dict[str, Family] = {
         generator=omokage.Generator,
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
+        scaled_weights=True,
     ),
 }
 
