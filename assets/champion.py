@@ -13,6 +13,7 @@ from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from models.registry.client import TrackingClient
+from models.registry.gate import OLD_METRIC
 from models.registry.pages import SHEET, generator_sheet
 from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folder, promote
 from models.registry.versions import Measuring, Terms, VersionEntry, register_version
@@ -58,7 +59,7 @@ def champion(
         if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
     context.log.info(outcome.reason)
-    metric, kernel = measured["metric"], measured["kernel_metric"]
+    names = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{registry.model}@{CHAMPION}",
@@ -66,7 +67,7 @@ def champion(
             "reason": outcome.reason,
             "reused": not is_new,
             "seconds": watch.seconds,
-            **{name: measured[name] for name in (metric, kernel) if measured[name] is not None},
+            **{name: measured[name] for name in names if measured.get(name) is not None},
             "manifest": measured["manifest_digest"],
             "mlflow_run": current["mlflow_run"],
             "digest": current["id"],

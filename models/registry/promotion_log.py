@@ -7,7 +7,7 @@ the best of all champions, whatever becomes of the versions and their evaluation
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,10 +95,10 @@ def champions_on(log: Iterable[Promotion], terms: tuple[str, str]) -> list[Measu
     return list(held.values())
 
 
-def newest_terms(log: Iterable[Promotion]) -> tuple[str, str] | None:
-    """Returns manifest and protocol of the last measured move; None if there is none."""
-    measured = [move.measured[-1] for move in log if move.measured]
-    return measured[-1].terms if measured else None
+def newest_champions(log: Sequence[Promotion]) -> list[MeasuredVersion]:
+    """Returns those that hold on the terms of the last move that was measured; [] if none was."""
+    terms = [move.measured[-1].terms for move in log if move.measured][-1:]
+    return champions_on(log, *terms) if terms else []
 
 
 def _read(tag: str, text: str) -> Promotion:

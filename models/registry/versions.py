@@ -1,6 +1,5 @@
 """Versions of the registered model: registration, and evaluation of two on equal terms."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,9 +60,10 @@ class Terms:
         judged_by = version.tags.get(PROTOCOL)
         known = [one for one in known if is_decidable(one)] or known
         last = next((one for one in known if one["protocol_digest"] == judged_by), known[-1])
-        manifest, protocol = load_manifest(store, None).digest, {**last["protocol"], **(options or {})}
+        protocol = {**last["protocol"], **(options or {})}
         is_same = is_decidable(last) and protocol == last["protocol"]
-        return cls(manifest, protocol, last["protocol_digest"] if is_same else "")
+        digest = last["protocol_digest"] if is_same else ""
+        return cls(load_manifest(store, None).digest, protocol, digest)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Measuring:
         """Returns the version's evaluation on these terms.
 
         A version of another home is measured as MLflow keeps it. Raises RegistryError if its
-        training's folder holds other weights by now.
+        training's folder holds other weights by now, or the protocol's digest is another by now.
         """
         folder = training_folder(self.store, version)
         for known in evaluations(self.store, folder) if folder else []:
@@ -101,6 +101,12 @@ class Measuring:
                 f"version {version.version} cannot be measured again: {FOLDER} {files.folder} "
                 f"holds weights {made['generator_sha256'][:12]}, and it was registered with "
                 f"{version.tags[WEIGHTS][:12]}; its training went on. Promote the newer version."
+            )
+        if made["protocol_digest"] != (self.terms.protocol_digest or made["protocol_digest"]):
+            raise RegistryError(
+                f"version {version.version} cannot be measured by protocol "
+                f"{self.terms.protocol_digest[:12]} again: with the same options it is "
+                f"{made['protocol_digest'][:12]} by now. Materialise evaluation again."
             )
         return made
 
