@@ -182,7 +182,7 @@ def test_an_evaluation_of_an_older_protocol_is_not_decided_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(MEASURED, "kid_se")
-    with pytest.raises(dg.Failure, match="evaluated by an older protocol.*materialise evaluation"):
+    with pytest.raises(dg.Failure, match=r"evaluated by an older protocol.*materialise evaluation"):
         Shop(tmp_path).materialise()
 
 

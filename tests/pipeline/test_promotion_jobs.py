@@ -139,7 +139,7 @@ def test_a_protocol_that_is_another_by_now_is_not_mixed_with_the_old_one(
     write_generator(tmp_path / "generators/one/generator", small_generator("dcgan64"))
     terms = Terms.of(evaluation(90.0, protocol_digest="o" * 64))
     measuring = Measuring(lambda **_: evaluation(100.0), Store(tmp_path), desk.tracking, terms)
-    with pytest.raises(RegistryError, match="it is pppppppppppp by now. Materialise evaluation"):
+    with pytest.raises(RegistryError, match=r"it is pppppppppppp by now\. Materialise evaluation"):
         measuring(wanted_version(desk.tracking, "1"))
 
 

@@ -76,7 +76,7 @@ def test_a_win_must_exceed_two_standard_errors_of_the_difference(
 
 
 def test_generators_of_different_sides_are_compared_at_128_px() -> None:
-    larger = {"resolution_px": 128, "at128_se": 0.003}
+    larger: dict[str, Any] = {"resolution_px": 128, "at128_se": 0.003}
     # At its own side it has other reals, and that number says nothing here.
     assert decide(challenger(9.0, at128=0.380, **larger), INCUMBENT).moves
     worse = decide(challenger(0.0, at128=0.395, **larger), INCUMBENT)
@@ -187,14 +187,14 @@ def test_numbers_of_unknown_noise_decide_nothing(
 
 @pytest.mark.parametrize("side", ["first", "candidate", "champion"])
 def test_an_extractor_that_a_training_saw_decides_nothing(side: str) -> None:
-    seen = {"trained_on_features": ("efficientnet_lite0",)}
+    seen: dict[str, Any] = {"trained_on_features": ("efficientnet_lite0",)}
     incumbent = dataclasses.replace(INCUMBENT, **(seen if side == "champion" else {}))
     candidate = challenger(**({} if side == "champion" else seen))
     decision = decide(candidate, None if side == "first" else incumbent)
     assert not decision.moves
     way = "`omokage promote 2` with --extractor efficientnet_lite2 or --extractor inception"
     assert decision.reason.endswith(way)
-    by_another = {"extractor": "efficientnet_lite2"}
+    by_another: dict[str, Any] = {"extractor": "efficientnet_lite2"}
     fair = dataclasses.replace(candidate, **by_another)
     assert decide(fair, dataclasses.replace(incumbent, **by_another)).moves
 
@@ -211,8 +211,9 @@ def test_the_champion_does_not_challenge_itself() -> None:
 
 @pytest.mark.parametrize("term", ["manifest", "protocol"])
 def test_numbers_of_unequal_terms_are_not_compared(term: str) -> None:
+    changes: dict[str, Any] = {term: "other"}
     with pytest.raises(ValueError, match="different"):
-        decide(challenger(**{term: "other"}), INCUMBENT)
+        decide(challenger(**changes), INCUMBENT)
 
 
 def play(candidates: Sequence[MeasuredVersion]) -> list[MeasuredVersion]:
@@ -289,7 +290,12 @@ def beyond_tolerance(one: MeasuredVersion, best: MeasuredVersion) -> list[str]:
 def candidate_sequences(draw: st.DrawFn) -> list[MeasuredVersion]:
     """Candidates whose distance mostly falls and whose other numbers take small steps, down too."""
     step = st.floats(-0.03, 0.02)
-    state = {"label_ap": 0.6, "recall": 0.4, "memory_ratio": 1.0, "copied_frac": 0.05}
+    state: dict[str, Any] = {
+        "label_ap": 0.6,
+        "recall": 0.4,
+        "memory_ratio": 1.0,
+        "copied_frac": 0.05,
+    }
     made = []
     for number in range(1, draw(st.integers(2, 14)) + 1):
         state = {name: min(1.5, max(0.0, value + draw(step))) for name, value in state.items()}
