@@ -179,7 +179,7 @@ def decide(
 
     Refused are also a version that repeats training faces, numbers of unknown standard error, and
     an extractor whose features a training saw. All must be measured by the same protocol on the
-    same manifest; raises ValueError otherwise, since such numbers cannot be compared.
+    same manifest; raises RegistryError otherwise, since such numbers cannot be compared.
     """
     if incumbent is not None and candidate.version == incumbent.version:
         return Decision(False, (f"version {candidate.version} is the champion already",))
@@ -188,8 +188,14 @@ def decide(
         first = f"version {candidate.version} is the first: there was no champion"
         return Decision(not unknown and not copies, (first, *unknown, *copies))
     champions = {one.version: one for one in (*former, incumbent)}
-    if any(one.terms != candidate.terms for one in champions.values()):
-        raise ValueError("measured on different manifests or by different protocols")
+    for one in champions.values():
+        if one.terms != candidate.terms:
+            raise RegistryError(
+                f"version {candidate.version} was measured by {candidate.extractor} on manifest "
+                f"{candidate.manifest[:12]} by protocol {candidate.protocol[:12]}, champion version "
+                f"{one.version} by {one.extractor} on {one.manifest[:12]} by {one.protocol[:12]}: "
+                "equal ones are needed; name one --extractor for both"
+            )
     if unknown:
         return Decision(False, (*unknown, *copies))
     kernel = _kernel_for(candidate, incumbent)

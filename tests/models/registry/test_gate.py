@@ -212,7 +212,7 @@ def test_the_champion_does_not_challenge_itself() -> None:
 @pytest.mark.parametrize("term", ["manifest", "protocol"])
 def test_numbers_of_unequal_terms_are_not_compared(term: str) -> None:
     changes: dict[str, Any] = {term: "other"}
-    with pytest.raises(ValueError, match="different"):
+    with pytest.raises(RegistryError, match="equal ones are needed; name one --extractor"):
         decide(challenger(**changes), INCUMBENT)
 
 
