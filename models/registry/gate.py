@@ -192,7 +192,7 @@ def decide(
         if one.terms != candidate.terms:
             raise RegistryError(
                 f"version {candidate.version} was measured by {candidate.extractor} on manifest "
-                f"{candidate.manifest[:12]} by protocol {candidate.protocol[:12]}, champion version "
+                f"{candidate.manifest[:12]} by protocol {candidate.protocol[:12]}, version "
                 f"{one.version} by {one.extractor} on {one.manifest[:12]} by {one.protocol[:12]}: "
                 "equal ones are needed; name one --extractor for both"
             )
