@@ -7,9 +7,9 @@ from typing import Any
 
 from dataset.errors import RegistryError
 
-# Standard errors of a difference. Of equal generators (Gaussian features, 2 sets of 400 or 500) 0
-# of 120 won by more against 179 reals, where the noise is 3 times the spread of the difference, and
-# 2 of 120 against 1,000, where it is 1.3 times (in standard errors: both share the reals).
+# Standard errors. Of a difference they count the noise of the shared reals twice: against 179 reals
+# they are 3 times its spread over equal generators, of which 0 of 120 won, and against 1,000 reals
+# 1.3 times, 2 of 120 (Gaussian features, 2 sets of 400 or 500 fakes).
 NOISE = 2.0
 MIN_REPEATS = 2  # how far the numbers of a single set vary is unknown
 
