@@ -11,6 +11,10 @@ from dataset.errors import RegistryError
 # they are 3 times its spread over equal generators, of which 0 of 120 won, and against 1,000 reals
 # 1.3 times, 2 of 120 (Gaussian features, 2 sets of 400 or 500 fakes).
 NOISE = 2.0
+# Two-sided 5 % points of Student's t for two means over so many sets each. Where sigma is known
+# from 2 sets, 2 standard errors would refuse an equal generator 1 time in 11.
+STUDENT_T = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31, 6: 2.23, 7: 2.18, 8: 2.14, 9: 2.12}
+STUDENT_T_OF_MORE = 2.10
 MIN_REPEATS = 2  # how far the numbers of a single set vary is unknown
 
 # Beyond these a generator repeats training faces; the asset check looks at the same two.
@@ -171,14 +175,14 @@ def decide(
     It must beat the incumbent in the kernel distance k, and fall behind no champion f (the
     incumbent and all of `former`) in anything by more than one tolerance:
 
-        noise(a, b) = 2 sqrt(se(a)² + se(b)²)
+        noise(a, b) = t sqrt(se(a)² + se(b)²)
         k(incumbent) - k(candidate) > noise
         k(candidate) - k(f) <= noise
         label AP, recall, memory ratio, share of copies: worse by <= max(noise, tolerance)
 
     k is taken at the generators' own side if that is equal, else at 128 px. se is the standard
-    error: of k as measured, of label AP and recall sigma / sqrt(sets), of memorisation 0. Both
-    are compared with the same reals, so that the noise of their difference is less than this.
+    error: of k as measured, with t = 2; of label AP and recall sigma / sqrt(sets), with Student's t
+    for so few sets; of memorisation 0.
 
     Refused are also a version that repeats training faces, numbers of unknown standard error, and
     an extractor whose features a training saw. All must be measured by the same protocol on the
@@ -338,7 +342,9 @@ def _hardest(
 
 
 def _noise(measure: Measure, one: MeasuredVersion, other: MeasuredVersion) -> float:
-    return NOISE * math.hypot(one.standard_error(measure), other.standard_error(measure))
+    t = STUDENT_T.get(min(one.repeats, other.repeats), STUDENT_T_OF_MORE)
+    errors = math.hypot(one.standard_error(measure), other.standard_error(measure))
+    return (NOISE if measure in (KERNEL, AT128) else t) * errors
 
 
 def _kernel_for(one: MeasuredVersion, other: MeasuredVersion) -> Measure:

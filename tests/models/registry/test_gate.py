@@ -121,7 +121,7 @@ def test_a_better_distance_does_not_make_up_for_what_is_worse(
     "changes",
     [
         {"label_ap": 0.691},
-        {"label_ap": 0.65, "label_ap_sigma": 0.06},  # of 4 sets: 2 * .06 / 2 = .06
+        {"label_ap": 0.65, "label_ap_sigma": 0.06},  # of 4 sets: 2.45 * .06 / 2 = .07
         {"recall": 0.381},
         {"recall": 0.33, "recall_sigma": 0.07},
         {"memory_ratio": 0.91},
@@ -130,6 +130,14 @@ def test_a_better_distance_does_not_make_up_for_what_is_worse(
 )
 def test_what_is_worse_within_its_noise_stands_in_no_ones_way(changes: dict[str, Any]) -> None:
     assert decide(challenger(**changes), INCUMBENT).moves
+
+
+@pytest.mark.parametrize(("sets", "allowed"), [(2, 0.043), (5, 0.0146), (20, 0.0066)])
+def test_the_fewer_the_sets_the_less_their_spread_is_trusted(sets: int, allowed: float) -> None:
+    noisy = dataclasses.replace(INCUMBENT, repeats=sets, label_ap=0.7, label_ap_sigma=0.01)
+    for loss in (0.99 * max(allowed, 0.01), 1.02 * max(allowed, 0.01)):
+        one = dataclasses.replace(noisy, version="2", kernel=0.08, label_ap=0.7 - loss)
+        assert decide(one, noisy).moves is (loss <= max(allowed, 0.01))
 
 
 def test_faces_further_than_unseen_ones_are_no_merit_of_the_champion() -> None:
@@ -273,9 +281,9 @@ def beyond_tolerance(one: MeasuredVersion, best: MeasuredVersion) -> list[str]:
             continue
         if field == "memory_ratio":
             old, new = min(old, 1.0), min(new, 1.0)
-        # standard errors of means over 4 sets
+        # standard errors of means over 4 sets, with Student's t for 6 degrees of freedom
         errors = [getattr(v, f"{field}_sigma", 0.0) / math.sqrt(4) for v in (one, best)]
-        if sign * (old - new) > max(tolerance, 2 * math.hypot(*errors)):
+        if sign * (old - new) > max(tolerance, 2.45 * math.hypot(*errors)):
             found.append(field)
     kernel, error = "kernel", "kernel_se"
     if one.resolution_px != best.resolution_px:
