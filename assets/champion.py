@@ -13,7 +13,7 @@ from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from models.registry.client import TrackingClient
-from models.registry.gate import MeasuredVersion
+from models.registry.gate import OLD_METRIC
 from models.registry.pages import SHEET, generator_sheet
 from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folder, promote
 from models.registry.versions import Measuring, Terms, VersionEntry, register_version
@@ -28,10 +28,10 @@ def champion(
 ) -> dg.MaterializeResult:
     """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
 
-    Every generator becomes a version. The alias moves only if its distance beats the champion's on
-    the same manifest by the same protocol, and labels, recall and memorisation are no worse; an
-    older champion is measured again for that. Materialised again for the same generator,
-    the decision stands.
+    Every generator becomes a version. The alias moves only if its kernel distance beats the
+    champion's on the same manifest by the same protocol by more than the noise, and labels, recall
+    and memorisation are no worse than the best of all champions there; a champion of other terms is
+    measured again for that. Materialised again for the same generator, the decision stands.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()
@@ -59,7 +59,7 @@ def champion(
         if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
     context.log.info(outcome.reason)
-    candidate = MeasuredVersion.of(number, measured)
+    names = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{registry.model}@{CHAMPION}",
@@ -67,8 +67,8 @@ def champion(
             "reason": outcome.reason,
             "reused": not is_new,
             "seconds": watch.seconds,
-            candidate.metric: candidate.distance,
-            "manifest": candidate.manifest,
+            **{name: measured[name] for name in names if measured.get(name) is not None},
+            "manifest": measured["manifest_digest"],
             "mlflow_run": current["mlflow_run"],
             "digest": current["id"],
             "preview": inline(Image.open(io.BytesIO(sheet))),

@@ -198,6 +198,18 @@ class PromoteConfig(dg.Config):
     reason: str = Field(
         default="", description="Why, in a sentence of yours; wanted with force, unused without."
     )
+    extractor: str = Field(
+        default="",
+        description="Network whose features both versions are measured by; empty: as in the "
+        "version's last evaluation.",
+    )
+    repeats: int = Field(
+        default=0,
+        ge=0,
+        le=20,
+        description="Sets of fakes that both versions are measured on, 2 or more; 0: as in the "
+        "version's last evaluation.",
+    )
 
 
 class RollbackConfig(dg.Config):
@@ -221,10 +233,13 @@ def promotion_by_person(
     version: str,
     force: bool,
     reason: str,
+    extractor: str = "",
+    repeats: int = 0,
 ) -> Outcome:
     """Promotes as a person asks; version "" is the newest. Raises UsageError, RegistryError.
 
-    context: of the op that asks; None for a child that needs none.
+    context: of the op that asks; None for a child that needs none. extractor, repeats: of the
+    protocol; "" and 0: as in the version's last evaluation.
     """
     if force != bool(reason.strip()):
         raise UsageError("--force and --reason TEXT go together: why is the gate not asked?")
@@ -232,7 +247,14 @@ def promotion_by_person(
     number, lock = str(chosen.version), lock_folder(store)
     if force:
         return promote_anyway(tracking, lock, number, reason=reason.strip())
-    measure = on_todays_terms(functools.partial(evaluate, context, child), store, tracking, chosen)
+    options = {"extractor": extractor, "repeats": repeats}
+    measure = on_todays_terms(
+        functools.partial(evaluate, context, child),
+        store,
+        tracking,
+        chosen,
+        options={name: value for name, value in options.items() if value},
+    )
     return promote(tracking, lock, number, measure=measure)
 
 
@@ -257,6 +279,8 @@ def promote_op(
             version=config.version,
             force=config.force,
             reason=config.reason,
+            extractor=config.extractor,
+            repeats=config.repeats,
         )
     _tell(context, opened, registry, outcome)
 

@@ -1,24 +1,46 @@
-"""The gate: whether a measured generator takes the champion's place, and why; a pure function."""
+"""The gate: whether a measured generator takes the champion's place, and why; pure functions."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MIN_GAIN_FRAC = 0.02
-SIGMAS = 3.0
+from dataset.errors import RegistryError
 
-# What a generator may fall behind in, besides its own noise, and still count as no worse.
-LABEL_AP_TOLERANCE = 0.01
-RECALL_TOLERANCE = 0.02
-MEMORY_RATIO_TOLERANCE = 0.1
-COPIED_FRAC_TOLERANCE = 0.02
+# Standard errors. Of a difference they count the noise of the shared reals twice: against 179 reals
+# they are 3 times its spread over equal generators, of which 0 of 120 won, and against 1,000 reals
+# 1.3 times, 2 of 120 (Gaussian features, 2 sets of 400 or 500 fakes).
+NOISE = 2.0
+# Two-sided 5 % points of Student's t for two means over so many sets each. Where sigma is known
+# from 2 sets, 2 standard errors would refuse an equal generator 1 time in 11.
+STUDENT_T = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31, 6: 2.23, 7: 2.18, 8: 2.14, 9: 2.12}
+STUDENT_T_OF_MORE = 2.10
+MIN_REPEATS = 2  # how far the numbers of a single set vary is unknown
 
 # Beyond these a generator repeats training faces; the asset check looks at the same two.
 MIN_MEMORY_RATIO = 0.5
 MAX_COPIED_FRAC = 0.2
 
 OLD_METRIC = "fd_efficientnet_lite0"  # of evaluations that do not name theirs
+EXTRACTORS = ("efficientnet_lite2", "inception", "efficientnet_lite0")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number by which versions are compared."""
+
+    field: str  # of MeasuredVersion
+    name: str = ""
+    tolerance: float = 0.0  # what a version may fall behind by where its noise is less
+    sign: float = -1.0  # -1: less is better
+
+
+KERNEL, AT128 = Measure("kernel"), Measure("at128")
+LABEL_AP = Measure("label_ap", "label AP", tolerance=0.01, sign=1.0)
+RECALL = Measure("recall", "recall", tolerance=0.02, sign=1.0)
+MEMORY_RATIO = Measure("memory_ratio", "memory ratio", tolerance=0.1, sign=1.0)
+COPIED_FRAC = Measure("copied_frac", "share of copied faces", tolerance=0.02)
+HELD = (LABEL_AP, RECALL, MEMORY_RATIO, COPIED_FRAC)
 
 
 @dataclass(frozen=True)
@@ -26,36 +48,108 @@ class MeasuredVersion:
     """A registered version with its numbers by one protocol on one manifest; None: not measured."""
 
     version: str
-    metric: str  # name of the distance
-    distance: float  # Fréchet distance, lower is better
-    sigma: float  # standard deviation of that number over sampling seeds
     manifest: str
     protocol: str
+    kernel_metric: str  # name of the kernel distance
+    kernel: float  # unbiased MMD² at the generator's own side; lower is better, around 0 at best
+    kernel_se: float | None  # its standard error, over fakes and reals
+    resolution_px: int
+    repeats: int  # sets of fakes, of which each number is the mean
+    at128: float | None = None  # the same at 128 px, for generators of different sides
+    at128_se: float | None = None
     label_ap: float | None = None  # 0 to 1; None for a family without labels
-    label_ap_sigma: float = 0.0
+    label_ap_sigma: float | None = None  # standard deviation over the sets
     recall: float | None = None  # 0 to 1
-    recall_sigma: float = 0.0
+    recall_sigma: float | None = None
     memory_ratio: float | None = None  # 0 = copies of training faces, 1 = as far as unseen ones
     copied_frac: float | None = None  # share of fakes nearer to a training face than unseen ones
+    extractor: str = ""
+    trained_on_features: tuple[str, ...] = ()  # extractors whose features its training saw
 
     @classmethod
     def of(cls, version: str, evaluation: Mapping[str, Any]) -> "MeasuredVersion":
-        """Reads the numbers of an evaluation.json; raises KeyError if it has no distance."""
-        metric = evaluation.get("metric", OLD_METRIC)
+        """Reads an evaluation.json; raises RegistryError for one of an older protocol."""
+        if not is_decidable(evaluation):
+            raise RegistryError(
+                f"version {version} was evaluated by an older protocol, without a standard error "
+                "of the kernel distance at the generator's own side; materialise evaluation "
+                f"again, or run `omokage promote {version}`"
+            )
+        kernel = evaluation["kernel_metric"]
+        value = _number(evaluation[kernel])
         return cls(
             version=version,
-            metric=metric,
-            distance=float(evaluation[metric]),
-            sigma=float(evaluation["sigma"]),
             manifest=evaluation["manifest_digest"],
             protocol=evaluation["protocol_digest"],
-            label_ap=_number(evaluation.get("label_ap")),
-            label_ap_sigma=_number(evaluation.get("label_ap_sigma")) or 0.0,
-            recall=_number(evaluation.get("recall")),
-            recall_sigma=_number(evaluation.get("recall_sigma")) or 0.0,
-            memory_ratio=_number(evaluation.get("memory_ratio")),
-            copied_frac=_number(evaluation.get("copied_frac")),
+            kernel_metric=kernel,
+            kernel=math.nan if value is None else value,
+            kernel_se=_number(evaluation[f"{kernel}_se"]),
+            resolution_px=int(evaluation["resolution_px"]),
+            repeats=int(evaluation["repeats"]),
+            at128=_number(evaluation.get(f"{kernel}_at128")),
+            at128_se=_number(evaluation.get(f"{kernel}_at128_se")),
+            extractor=evaluation["protocol"]["extractor"],
+            trained_on_features=tuple(evaluation.get("trained_on_features", ())),
+            **{name: _number(evaluation.get(name)) for name in _SAME_NAMES},
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the numbers by their names in an evaluation.json, as `of` reads them."""
+        kernel = self.kernel_metric
+        return {
+            "manifest_digest": self.manifest,
+            "protocol_digest": self.protocol,
+            "protocol": {"extractor": self.extractor},
+            "trained_on_features": list(self.trained_on_features),
+            "kernel_metric": kernel,
+            kernel: self.kernel,
+            f"{kernel}_se": self.kernel_se,
+            f"{kernel}_at128": self.at128,
+            f"{kernel}_at128_se": self.at128_se,
+            "resolution_px": self.resolution_px,
+            "repeats": self.repeats,
+            **{name: getattr(self, name) for name in _SAME_NAMES},
+        }
+
+    @property
+    def terms(self) -> tuple[str, str]:
+        """Manifest and protocol; only versions on equal terms are compared."""
+        return self.manifest, self.protocol
+
+    def value(self, measure: Measure) -> float | None:
+        """Returns the number that is compared."""
+        value: float | None = getattr(self, measure.field)
+        # Above 1 the pictures are only further from all faces, which the distance judges already:
+        # a better generator comes nearer to them, and that is no memorising.
+        return value if value is None or measure is not MEMORY_RATIO else min(value, 1.0)
+
+    def standard_error(self, measure: Measure) -> float:
+        """Returns that of the number; nan: unknown, 0: none is measured (memorisation)."""
+        if measure in (KERNEL, AT128):
+            error: float | None = getattr(self, f"{measure.field}_se")
+        elif measure in (LABEL_AP, RECALL):
+            sigma: float | None = getattr(self, f"{measure.field}_sigma")
+            error = None if sigma is None else sigma / math.sqrt(self.repeats)
+        else:
+            error = 0.0
+        return math.nan if error is None else error
+
+    def name_of(self, measure: Measure) -> str:
+        """Returns what a person calls the number; the kernel distance has its side with it."""
+        if measure is AT128:
+            return f"{self.kernel_metric}_at128"
+        return measure.name or f"{self.kernel_metric} at {self.resolution_px} px"
+
+
+_SAME_NAMES = (
+    "label_ap", "label_ap_sigma", "recall", "recall_sigma", "memory_ratio", "copied_frac",
+)  # fmt: skip
+
+
+def is_decidable(evaluation: Mapping[str, Any]) -> bool:
+    """Tells whether an evaluation has what the gate reads; those of older protocols do not."""
+    needed = (f"{evaluation.get('kernel_metric')}_se", "resolution_px", "repeats")
+    return all(name in evaluation for name in needed)
 
 
 @dataclass(frozen=True)
@@ -71,42 +165,122 @@ class Decision:
         return "; ".join(self.reasons)
 
 
-def decide(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) -> Decision:
+def decide(
+    candidate: MeasuredVersion,
+    incumbent: MeasuredVersion | None,
+    former: Iterable[MeasuredVersion] = (),
+) -> Decision:
     """Returns whether `candidate` becomes champion, and why.
 
-    It must win by more than max(3 σ, 2 %) in the distance, be no worse in label AP, recall and
-    memorisation, each within its noise and a tolerance, and not repeat training faces. Both must be
-    measured by the same protocol on the same manifest; raises ValueError otherwise, since such
-    numbers cannot be compared.
+    It must beat the incumbent in the kernel distance k, and fall behind no champion f (the
+    incumbent and all of `former`) in anything by more than one tolerance:
+
+        noise(a, b) = t sqrt(se(a)² + se(b)²)
+        k(incumbent) - k(candidate) > noise
+        k(candidate) - k(f) <= noise
+        label AP, recall, memory ratio, share of copies: worse by <= max(noise, tolerance)
+
+    k is taken at the generators' own side if that is equal, else at 128 px. se is the standard
+    error: of k as measured, with t = 2; of label AP and recall sigma / sqrt(sets), with Student's t
+    for so few sets; of memorisation 0.
+
+    Refused are also a version that repeats training faces, numbers of unknown standard error, and
+    an extractor whose features a training saw. All must be measured by the same protocol on the
+    same manifest; raises RegistryError otherwise, since such numbers cannot be compared.
     """
-    if incumbent is None:
-        faults = tuple(_memorised(candidate))
-        if not math.isfinite(candidate.distance):
-            faults = (f"its distance is {candidate.distance}", *faults)
-        first = f"version {candidate.version} is the first: there was no champion"
-        return Decision(not faults, (first, *faults))
-    if candidate.version == incumbent.version:
+    if incumbent is not None and candidate.version == incumbent.version:
         return Decision(False, (f"version {candidate.version} is the champion already",))
-    if _terms(candidate) != _terms(incumbent):
-        raise ValueError("measured on different manifests or by different protocols")
-    gain = incumbent.distance - candidate.distance
-    sigma = max(candidate.sigma, incumbent.sigma)
-    needed = max(SIGMAS * sigma, MIN_GAIN_FRAC * incumbent.distance)
+    unknown, copies = tuple(_undecidable(candidate, incumbent)), tuple(_memorised(candidate))
+    if incumbent is None:
+        first = f"version {candidate.version} is the first: there was no champion"
+        return Decision(not unknown and not copies, (first, *unknown, *copies))
+    champions = {one.version: one for one in (*former, incumbent)}
+    for one in champions.values():
+        if one.terms != candidate.terms:
+            raise RegistryError(
+                f"version {candidate.version} was measured by {candidate.extractor} on manifest "
+                f"{candidate.manifest[:12]} by protocol {candidate.protocol[:12]}, version "
+                f"{one.version} by {one.extractor} on {one.manifest[:12]} by {one.protocol[:12]}: "
+                "equal ones are needed; name one --extractor for both"
+            )
+    if unknown:
+        return Decision(False, (*unknown, *copies))
+    kernel = _kernel_for(candidate, incumbent)
+    new, old = candidate.value(kernel), incumbent.value(kernel)
+    assert new is not None
+    assert old is not None
+    needed = _noise(kernel, candidate, incumbent)
     numbers = (
-        f"version {candidate.version} has distance {candidate.distance:.2f}, champion version "
-        f"{incumbent.version} has {incumbent.distance:.2f}: gain {gain:.2f}, "
-        f"more than {needed:.2f} wanted"
+        f"version {candidate.version} has {candidate.name_of(kernel)} {new:.4g}, champion version "
+        f"{incumbent.version} has {old:.4g}: gain {old - new:.4g}, more than {needed:.4g} needed"
     )
-    # A distance that is no number is a loss too: no comparison with it holds.
-    wins = gain > needed
-    faults = (*_worse(candidate, incumbent), *_memorised(candidate))
-    if wins and not faults:
-        return Decision(True, (numbers, *_kept(candidate, incumbent)))
+    compared = [one for measure in HELD for one in _hardest(measure, candidate, champions.values())]
+    del champions[incumbent.version]  # whose kernel distance is to be beaten, not held
+    for measure in (KERNEL, AT128):
+        compared += _hardest(measure, candidate, champions.values())
+    faults = (*(one.in_words for one in compared if one.is_worse), *copies)
+    if old - new > needed and not faults:
+        return Decision(True, (numbers, *(one.in_words for one in compared)))
     return Decision(False, (numbers, *faults))
 
 
-def _terms(measured: MeasuredVersion) -> tuple[str, str, str]:
-    return measured.metric, measured.manifest, measured.protocol
+@dataclass(frozen=True)
+class Mark:
+    """The best that any champion had in a measure: what the next one is held against."""
+
+    name: str
+    value: float
+    standard_error: float  # 0 where none is measured
+    version: str
+
+
+def high_water_marks(champions: Collection[MeasuredVersion]) -> list[Mark]:
+    """Returns the best number of each measure; the kernel distance has one for each side.
+
+    champions: all measured on the same terms. The distance at 128 px counts between generators of
+    different sides, so it is there if the champions have several.
+    """
+    found: dict[str, tuple[float, Mark]] = {}
+    several = len({one.resolution_px for one in champions}) > 1
+    for measure in (KERNEL, *((AT128,) if several else ()), *HELD):
+        for one in champions:
+            value, name = one.value(measure), one.name_of(measure)
+            if value is not None and (name not in found or measure.sign * value > found[name][0]):
+                mark = Mark(name, value, one.standard_error(measure), one.version)
+                found[name] = measure.sign * value, mark
+    return [mark for _, mark in found.values()]
+
+
+def _undecidable(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) -> Iterator[str]:
+    """Yields why the numbers decide nothing, and the way out."""
+    sides = (candidate,) if incumbent is None else (candidate, incumbent)
+    command = f"omokage promote {candidate.version}"
+    if any(one.repeats < MIN_REPEATS for one in sides):
+        yield (
+            "it was evaluated on one set of fakes, whose noise is unknown: set repeats of the "
+            f"evaluation to {MIN_REPEATS} or more, or run `{command} --repeats 5`"
+        )
+    else:
+        kernel = _kernel_for(*sides) if len(sides) == 2 else KERNEL
+        for one in sides:
+            for measure in (kernel, LABEL_AP, RECALL):
+                value, error = one.value(measure), one.standard_error(measure)
+                if measure is kernel and value is None:
+                    value = math.nan
+                if value is not None and not math.isfinite(value + error):
+                    yield (
+                        f"version {one.version} has {one.name_of(measure)} {value:.4g} with "
+                        f"standard error {error:.4g}, finite numbers needed"
+                    )
+    seen = {name for one in sides for name in one.trained_on_features}
+    ways = " or ".join(f"--extractor {name}" for name in EXTRACTORS if name not in seen)
+    for one in sides:
+        if one.extractor in one.trained_on_features:
+            yield (
+                f"version {one.version} was trained on features of {one.extractor}, which "
+                "therefore decides nothing: set another extractor of the evaluation, or run "
+                f"`{command}` with {ways}"
+            )
 
 
 def _memorised(candidate: MeasuredVersion) -> Iterator[str]:
@@ -115,88 +289,66 @@ def _memorised(candidate: MeasuredVersion) -> Iterator[str]:
     if ratio is not None and ratio < MIN_MEMORY_RATIO:
         yield (
             f"it memorises: its faces are {ratio:.2f} times as far from training faces as unseen "
-            f"pictures are, {MIN_MEMORY_RATIO:.2f} or more wanted"
+            f"pictures are, {MIN_MEMORY_RATIO:.2f} or more needed"
         )
     if copied is not None and copied > MAX_COPIED_FRAC:
         yield (
             f"it memorises: {copied:.1%} of its faces are nearly training faces, "
-            f"at most {MAX_COPIED_FRAC:.0%} wanted"
+            f"at most {MAX_COPIED_FRAC:.0%} allowed"
         )
-
-
-def _worse(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> Iterator[str]:
-    """Yields in what the candidate falls behind by more than noise and tolerance."""
-    for one in _compared(candidate, incumbent):
-        if one.old is None:
-            continue
-        if one.new is None:
-            yield f"{one.name} was not measured, the champion has {one.old:.3f}"
-        elif one.loss > one.allowed:
-            yield (
-                f"{one.name} is worse: {one.new:.3f} against {one.old:.3f}, "
-                f"{one.loss:.3f} worse, at most {one.allowed:.3f} allowed"
-            )
-
-
-def _kept(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> Iterator[str]:
-    """Yields the numbers in which the winner is no worse."""
-    for one in _compared(candidate, incumbent):
-        if one.new is not None and one.old is not None:
-            yield f"{one.name} {one.new:.3f} against {one.old:.3f}"
 
 
 @dataclass(frozen=True)
 class _Compared:
+    """The candidate's number beside that of a champion."""
+
     name: str
     new: float | None
-    old: float | None
-    allowed: float  # how much worse it may be
-    sign: float = 1.0  # -1 where less is better
+    old: float
+    version: str  # the champion's
+    loss: float  # how much worse the new one is
+    allowed: float  # one tolerance
 
     @property
-    def loss(self) -> float:
-        """How much worse the new one is; only where both are numbers."""
-        assert self.new is not None
-        assert self.old is not None
-        return self.sign * (self.old - self.new)
+    def is_worse(self) -> bool:
+        return not self.loss <= self.allowed
+
+    @property
+    def in_words(self) -> str:
+        if self.new is None:
+            return f"{self.name} was not measured, version {self.version} has {self.old:.4g}"
+        numbers = f"{self.new:.4g} against {self.old:.4g} of version {self.version}"
+        if not self.is_worse:
+            return f"{self.name} {numbers}"
+        return (
+            f"{self.name} is worse: {numbers}, {self.loss:.4g} worse, at most {self.allowed:.4g} "
+            "allowed"
+        )
 
 
-def _compared(candidate: MeasuredVersion, incumbent: MeasuredVersion) -> list[_Compared]:
-    label_ap_sigma = max(candidate.label_ap_sigma, incumbent.label_ap_sigma)
-    recall_sigma = max(candidate.recall_sigma, incumbent.recall_sigma)
-    return [
-        _Compared(
-            "label AP",
-            candidate.label_ap,
-            incumbent.label_ap,
-            allowed=max(SIGMAS * label_ap_sigma, LABEL_AP_TOLERANCE),
-        ),
-        _Compared(
-            "recall",
-            candidate.recall,
-            incumbent.recall,
-            allowed=max(SIGMAS * recall_sigma, RECALL_TOLERANCE),
-        ),
-        # Above 1 the pictures are only further from all faces, which the distance judges already:
-        # a better generator comes nearer to them, and that is no memorising.
-        _Compared(
-            "memory ratio",
-            _at_most_one(candidate.memory_ratio),
-            _at_most_one(incumbent.memory_ratio),
-            allowed=MEMORY_RATIO_TOLERANCE,
-        ),
-        _Compared(
-            "share of copied faces",
-            candidate.copied_frac,
-            incumbent.copied_frac,
-            allowed=COPIED_FRAC_TOLERANCE,
-            sign=-1.0,
-        ),
-    ]
+def _hardest(
+    measure: Measure, candidate: MeasuredVersion, champions: Iterable[MeasuredVersion]
+) -> list[_Compared]:
+    """Returns the comparison with the champion that is hardest to hold up to; [] if none has it."""
+    new, found = candidate.value(measure), []
+    for one in champions:
+        old = one.value(measure)
+        if old is None or (measure in (KERNEL, AT128) and measure != _kernel_for(candidate, one)):
+            continue
+        loss = math.inf if new is None else measure.sign * (old - new)
+        allowed = max(_noise(measure, candidate, one), measure.tolerance)
+        found.append(_Compared(candidate.name_of(measure), new, old, one.version, loss, allowed))
+    return sorted(found, key=lambda one: one.loss - one.allowed)[-1:]
 
 
-def _at_most_one(ratio: float | None) -> float | None:
-    return None if ratio is None else min(ratio, 1.0)
+def _noise(measure: Measure, one: MeasuredVersion, other: MeasuredVersion) -> float:
+    t = STUDENT_T.get(min(one.repeats, other.repeats), STUDENT_T_OF_MORE)
+    errors = math.hypot(one.standard_error(measure), other.standard_error(measure))
+    return (NOISE if measure in (KERNEL, AT128) else t) * errors
+
+
+def _kernel_for(one: MeasuredVersion, other: MeasuredVersion) -> Measure:
+    return KERNEL if one.resolution_px == other.resolution_px else AT128
 
 
 def _number(value: Any) -> float | None:

@@ -314,11 +314,17 @@ def version_page(
 
 
 def _numbers(evaluation: Mapping[str, Any]) -> str:
-    metric = evaluation.get("metric", OLD_METRIC)
+    metric, kernel = evaluation.get("metric", OLD_METRIC), evaluation.get("kernel_metric", "")
     rows = [
-        f"| {metric} | {evaluation[metric]:.2f} ± {evaluation['sigma']:.2f} | distance to unseen "
-        f"real faces, 0 is best; other real faces have {evaluation['real_fd']:.2f} |"
+        f"| {metric} | {evaluation[metric]:.2f}{_noise(evaluation['sigma'], '.2f')} | distance to "
+        f"unseen real faces, 0 is best; other real faces have {evaluation['real_fd']:.2f} |"
     ]
+    if evaluation.get(kernel) is not None:
+        noise = _noise(evaluation.get(f"{kernel}_se"), ".2g")
+        rows.append(
+            f"| {kernel} | {evaluation[kernel]:.4g}{noise} | kernel distance to them, about 0 is "
+            "best: what the gate decides by |"
+        )
     for key, (name, meaning) in NUMBERS.items():
         if evaluation.get(key) is not None:
             rows.append(f"| {name} | {evaluation[key]:.3f} | {meaning} |")
@@ -327,6 +333,10 @@ def _numbers(evaluation: Mapping[str, Any]) -> str:
         f"real ones, protocol `{evaluation['protocol_digest'][:12]}`."
     )
     return "\n".join(["| number | value | meaning |", "| --- | ---: | --- |", *rows, "", protocol])
+
+
+def _noise(value: float | None, form: str) -> str:
+    return "" if value is None else f" ± {value:{form}}"
 
 
 def _usage(model: str, alias: str) -> str:

@@ -7,6 +7,7 @@ what two machines on one server may do is read back and settled by the later num
 """
 
 import contextlib
+import dataclasses
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dataset.errors import RegistryError
 from dataset.locks import file_lock
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from models.registry.gate import Decision, MeasuredVersion, decide
+from models.registry.gate import MeasuredVersion, decide
 from models.registry.promotion_log import (
     BEGUN,
     GATE,
@@ -25,6 +26,7 @@ from models.registry.promotion_log import (
     PROMOTE,
     ROLLBACK,
     Promotion,
+    champions_on,
     read_promotion_log,
 )
 
@@ -103,13 +105,12 @@ def promote(
         stands = _standing(candidate, holder, settled_on=settled_on)
         if stands:
             return Outcome(False, _number(holder), stands)
-        decision, evidence = _judged(candidate, holder, measure)
+        challenger = MeasuredVersion.of(str(candidate.version), measure(candidate))
+        champion = None if holder is None else MeasuredVersion.of(_number(holder), measure(holder))
         with promotion_lock(lock, patience_s=patience_s):
             _put_right(tracking)
             if _number(tracking.holder(CHAMPION)) == _number(holder):
-                return _carry_decision(
-                    tracking, candidate, holder, decision=decision, evidence=evidence
-                )
+                return _decided(tracking, candidate, challenger, champion)
     raise RegistryError(
         f"the champion of {tracking.model} changed {ATTEMPTS} times while version {version} was "
         "measured against it; ask again when it is quiet"
@@ -204,7 +205,11 @@ def newest_version(tracking: TrackingClient) -> str:
 
 def evidence_of(evaluation: Mapping[str, Any]) -> str:
     """Returns what a decision rests on: the digests of manifest and protocol, shortened."""
-    return f"{evaluation['manifest_digest'][:12]}-{evaluation['protocol_digest'][:12]}"
+    return _evidence(evaluation["manifest_digest"], evaluation["protocol_digest"])
+
+
+def _evidence(manifest: str, protocol: str) -> str:
+    return f"{manifest[:12]}-{protocol[:12]}"
 
 
 def _put_right(tracking: TrackingClient) -> None:
@@ -227,44 +232,43 @@ def _standing(candidate: "ModelVersion", holder: "ModelVersion | None", *, settl
     return ""
 
 
-def _judged(
-    candidate: "ModelVersion", holder: "ModelVersion | None", measure: Measure
-) -> tuple[Decision, str]:
-    """Measures both and returns the gate's decision with the evidence that it rests on."""
-    evaluation = measure(candidate)
-    incumbent = None
-    if holder is not None:
-        incumbent = MeasuredVersion.of(_number(holder), measure(holder))
-    decision = decide(MeasuredVersion.of(str(candidate.version), evaluation), incumbent)
-    return decision, evidence_of(evaluation)
-
-
-def _carry_decision(
+def _decided(
     tracking: TrackingClient,
     candidate: "ModelVersion",
-    holder: "ModelVersion | None",
-    *,
-    decision: Decision,
-    evidence: str,
+    challenger: MeasuredVersion,
+    champion: MeasuredVersion | None,
 ) -> Outcome:
-    version = str(candidate.version)
+    """Carries out what the gate says of the candidate's numbers and the champion's."""
+    log = read_promotion_log(tracking.model_tags())
+    decision = decide(challenger, champion, champions_on(log, challenger.terms))
+    version, incumbent = challenger.version, "" if champion is None else champion.version
+    evidence = _evidence(*challenger.terms)
     if decision.moves:
+        measured = (challenger,) if champion is None else (champion, challenger)
         return _moved(
-            tracking, source=_number(holder), to=version, by=GATE, reason=decision.reason,
-            evidence=evidence,
+            tracking, source=incumbent, to=version, by=GATE, reason=decision.reason,
+            evidence=evidence, measured=measured,
         )  # fmt: skip
     # The newest of those that lost is the challenger. The tags come last: where they stand, it is.
-    challenger = tracking.aliases().get(CHALLENGER, "0")
-    if int(challenger) < int(version):
+    if int(tracking.aliases().get(CHALLENGER, "0")) < int(version):
         tracking.set_alias(CHALLENGER, version)
     tracking.tag_version(candidate, _decision_tags(GATE, decision.reason, evidence))
-    return Outcome(False, _number(holder), decision.reason)
+    return Outcome(False, incumbent, decision.reason)
 
 
 def _moved(
-    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str = ""
+    tracking: TrackingClient,
+    *,
+    source: str,
+    to: str,
+    by: str,
+    reason: str,
+    evidence: str = "",
+    measured: tuple[MeasuredVersion, ...] = (),
 ) -> Outcome:
-    move = _made(tracking, source=source, to=to, by=by, reason=reason, evidence=evidence)
+    move = _made(
+        tracking, source=source, to=to, by=by, reason=reason, evidence=evidence, measured=measured
+    )
     last = champions(tracking)[0]
     if last.number > move.number:
         others = (
@@ -276,11 +280,18 @@ def _moved(
 
 
 def _made(
-    tracking: TrackingClient, *, source: str, to: str, by: str, reason: str, evidence: str
+    tracking: TrackingClient,
+    *,
+    source: str,
+    to: str,
+    by: str,
+    reason: str,
+    evidence: str = "",
+    measured: tuple[MeasuredVersion, ...] = (),
 ) -> Promotion:
     """Writes a move down, carries it out, and reads back that it holds; returns it as done."""
     at = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-    move = Promotion(0, source, to, by, reason, at, evidence=evidence)
+    move = Promotion(0, source, to, by, reason, at, evidence=evidence, measured=measured)
     for _ in range(ATTEMPTS):
         move = _begun(tracking, move)
         _carry_out(tracking, move)
@@ -294,8 +305,7 @@ def _begun(tracking: TrackingClient, move: Promotion) -> Promotion:
     for _ in range(ATTEMPTS):
         journal = read_promotion_log(tracking.model_tags())
         number = journal[-1].number + 1 if journal else 1
-        move = Promotion(number, move.source, move.to, move.by, move.reason, move.at, BEGUN,
-                    move.evidence)  # fmt: skip
+        move = dataclasses.replace(move, number=number)
         tracking.tag_model(move.tag, move.to_json())
         if move.is_same(_found(tracking, move)):
             return move
@@ -353,7 +363,7 @@ def _notice(tracking: TrackingClient) -> Promotion | None:
         return None
     whose = f"version {now} was made champion" if now else f"version {before} lost the alias"
     reason = f"{whose} by hand, in MLflow"
-    return _made(tracking, source=before, to=now, by=PERSON, reason=reason, evidence="")
+    return _made(tracking, source=before, to=now, by=PERSON, reason=reason)
 
 
 def _adopt(tracking: TrackingClient, now: str, before: str) -> None:

@@ -1,13 +1,18 @@
-"""The promotion log: the champion's moves, stored as tags of the registered model, one per move."""
+"""The promotion log: the champion's moves, stored as tags of the registered model, one per move.
+
+A move by the gate also holds what both versions measured, so that later candidates are held against
+the best of all champions, whatever becomes of the versions and their evaluations.
+"""
 
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dataset.errors import RegistryError
+from models.registry.gate import MeasuredVersion
 
 PREFIX = "omokage.move."
 GATE, PROMOTE, ROLLBACK, PERSON = "gate", "promote", "rollback", "person"
@@ -26,6 +31,7 @@ _WORDS = {
     "state": "state",
     "evidence": "evidence",
 }
+MEASURED = "measured"  # the word of what the gate compared: numbers by version
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Promotion:
     at: str  # UTC, ISO 8601
     state: str = BEGUN  # begun: the aliases may not be where they belong yet
     evidence: str = ""  # manifest and protocol that a gate's decision rests on
+    measured: tuple[MeasuredVersion, ...] = ()  # champion and candidate, as the gate compared them
 
     @property
     def tag(self) -> str:
@@ -48,9 +55,10 @@ class Promotion:
 
     def to_json(self) -> str:
         """Returns the tag's value."""
-        return json.dumps(
-            {word: getattr(self, field) for word, field in _WORDS.items()}, ensure_ascii=False
-        )
+        held: dict[str, Any] = {word: getattr(self, field) for word, field in _WORDS.items()}
+        if self.measured:
+            held[MEASURED] = {one.version: one.to_json() for one in self.measured}
+        return json.dumps(held, ensure_ascii=False)
 
     def done(self) -> "Promotion":
         """Returns the same move as finished."""
@@ -70,6 +78,29 @@ def read_promotion_log(tags: Mapping[str, str]) -> list[Promotion]:
     return sorted(found, key=lambda move: move.number)
 
 
+def champions_on(log: Iterable[Promotion], terms: tuple[str, str]) -> list[MeasuredVersion]:
+    """Returns the champions, measured on these terms, that a candidate is held against.
+
+    log: the oldest first. A rollback brings back those from before the move that it undoes. A move
+    by a person begins anew: the version chosen may be worse, and is measured when next challenged.
+    """
+    before: dict[str, MeasuredVersion] = {}
+    held: dict[str, MeasuredVersion] = {}
+    for move in log:
+        if move.by == ROLLBACK:
+            held = before
+            continue
+        before, held = held, ({} if move.by in (PROMOTE, PERSON) else held)
+        held = held | {one.version: one for one in move.measured if one.terms == terms}
+    return list(held.values())
+
+
+def newest_champions(log: Sequence[Promotion]) -> list[MeasuredVersion]:
+    """Returns those that hold on the terms of the last move that was measured; [] if none was."""
+    terms = [move.measured[-1].terms for move in log if move.measured][-1:]
+    return champions_on(log, *terms) if terms else []
+
+
 def _read(tag: str, text: str) -> Promotion:
     numbered = _NUMBERED.fullmatch(tag)
     try:
@@ -83,7 +114,12 @@ def _read(tag: str, text: str) -> Promotion:
         raise _unreadable(tag, "a value of it is no text")
     if values["by"] not in BY or values["state"] not in STATES:
         raise _unreadable(tag, f"by is {values['by']!r}, state is {values['state']!r}")
-    return Promotion(number=int(numbered[1]), **values)
+    try:
+        numbers = dict(held.get(MEASURED, {}))
+        measured = tuple(MeasuredVersion.of(version, one) for version, one in numbers.items())
+    except (AttributeError, KeyError, RegistryError, TypeError, ValueError) as error:
+        raise _unreadable(tag, f"{MEASURED} is no numbers of versions") from error
+    return Promotion(number=int(numbered[1]), **values, measured=measured)
 
 
 def _unreadable(tag: str, found: str) -> RegistryError:

@@ -1,6 +1,5 @@
 """Versions of the registered model: registration, and evaluation of two on equal terms."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataset.errors import RegistryError
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.registry.client import TrackingClient
-from models.registry.gate import MeasuredVersion
+from models.registry.gate import OLD_METRIC, is_decidable
 from models.registry.load import FOLDER, training_folder, version_files
 from models.registry.pages import METRIC, NUMBERS, Links, model_page, version_page
 from models.registry.promotion import Measure
@@ -33,7 +32,7 @@ class Terms:
 
     manifest: str
     protocol: Mapping[str, Any]  # the options of an evaluation's protocol
-    protocol_digest: str
+    protocol_digest: str  # "": not known before an evaluation with these options is made
 
     @classmethod
     def of(cls, evaluation: Mapping[str, Any]) -> "Terms":
@@ -42,10 +41,14 @@ class Terms:
         return cls(evaluation["manifest_digest"], evaluation["protocol"], digest)
 
     @classmethod
-    def today(cls, store: Store, version: "ModelVersion") -> "Terms":
+    def today(
+        cls, store: Store, version: "ModelVersion", options: Mapping[str, Any] | None = None
+    ) -> "Terms":
         """Returns the home's newest manifest with the protocol that judged the version last.
 
-        Raises RegistryError if it never was judged under this home.
+        options: of the protocol, that are to be others. An evaluation of an older protocol gives
+        its options alone: both versions are measured again. Raises RegistryError if the version
+        never was judged under this home.
         """
         folder = training_folder(store, version)
         known = evaluations(store, folder) if folder else []
@@ -55,9 +58,12 @@ class Terms:
                 "evaluation first, or name the home that it was made in with --home"
             )
         judged_by = version.tags.get(PROTOCOL)
+        known = [one for one in known if is_decidable(one)] or known
         last = next((one for one in known if one["protocol_digest"] == judged_by), known[-1])
-        manifest = load_manifest(store, None).digest
-        return dataclasses.replace(cls.of(last), manifest=manifest)
+        protocol = {**last["protocol"], **(options or {})}
+        is_same = is_decidable(last) and protocol == last["protocol"]
+        digest = last["protocol_digest"] if is_same else ""
+        return cls(load_manifest(store, None).digest, protocol, digest)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class Measuring:
         """Returns the version's evaluation on these terms.
 
         A version of another home is measured as MLflow keeps it. Raises RegistryError if its
-        training's folder holds other weights by now.
+        training's folder holds other weights by now, or the protocol's digest is another by now.
         """
         folder = training_folder(self.store, version)
         for known in evaluations(self.store, folder) if folder else []:
@@ -96,17 +102,28 @@ class Measuring:
                 f"holds weights {made['generator_sha256'][:12]}, and it was registered with "
                 f"{version.tags[WEIGHTS][:12]}; its training went on. Promote the newer version."
             )
+        if made["protocol_digest"] != (self.terms.protocol_digest or made["protocol_digest"]):
+            raise RegistryError(
+                f"version {version.version} cannot be measured by protocol "
+                f"{self.terms.protocol_digest[:12]} again: with the same options it is "
+                f"{made['protocol_digest'][:12]} by now. Materialise evaluation again."
+            )
         return made
 
 
 def on_todays_terms(
-    evaluate: Evaluate, store: Store, tracking: TrackingClient, version: "ModelVersion"
+    evaluate: Evaluate,
+    store: Store,
+    tracking: TrackingClient,
+    version: "ModelVersion",
+    *,
+    options: Mapping[str, Any] | None = None,
 ) -> Measure:
-    """Returns what measures versions as that one; looks when first called."""
+    """Returns what measures versions as that one, but for `options`; looks when first called."""
 
     @functools.cache
     def measuring() -> Measuring:
-        return Measuring(evaluate, store, tracking, Terms.today(store, version))
+        return Measuring(evaluate, store, tracking, Terms.today(store, version, options))
 
     return lambda one: measuring()(one)
 
@@ -147,7 +164,7 @@ class VersionEntry:
     @property
     def tags(self) -> dict[str, str]:
         """The version's tags; a number that was not measured has none."""
-        metric = MeasuredVersion.of("", self.measured).metric
+        metric = self.measured.get("metric", OLD_METRIC)
         numbers = {name: self.measured.get(name) for name in (metric, *NUMBERS)}
         texts = {
             GENERATOR: self.current["id"],

@@ -1,11 +1,12 @@
 """`omokage promote`, `rollback` and `champions`: who draws for everybody, and why."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from assets.resources import ChildProcess
 from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
+from models.registry.gate import MeasuredVersion, high_water_marks
 from models.registry.pages import SHEET, champion_sheet, distance_in_words
 from models.registry.promotion import (
     CHAMPION,
@@ -23,7 +25,7 @@ from models.registry.promotion import (
     rollback,
     wanted_version,
 )
-from models.registry.promotion_log import DONE, Promotion
+from models.registry.promotion_log import DONE, Promotion, newest_champions
 from pipeline.build import resources
 from pipeline.commands import home_option
 from pipeline.jobs import promotion_by_person
@@ -67,7 +69,19 @@ class TerminalChild(ChildProcess):
 @click.argument("version", default="", metavar="[VERSION]")
 @click.option("--force", is_flag=True, help="Make it champion without asking the gate.")
 @click.option("--reason", default="", metavar="TEXT", help="Why; wanted with --force.")
-def promote(home: str, version: str, force: bool, reason: str) -> None:
+@click.option(
+    "--extractor", default="", metavar="NAME", help="Measure both by it (default: as last time)."
+)
+@click.option(
+    "--repeats",
+    default=None,
+    metavar="SETS",
+    type=click.IntRange(2, 20),
+    help="Measure both on so many sets of fakes (default: as last time).",
+)
+def promote(
+    home: str, version: str, *, force: bool, reason: str, extractor: str, repeats: int | None
+) -> None:
     """Make a version champion if it beats the champion on equal terms.
 
     VERSION is a number of MLflow's registry (default: the newest that was not rolled back). What
@@ -76,13 +90,22 @@ def promote(home: str, version: str, force: bool, reason: str) -> None:
     \b
     Examples:
       omokage promote
+      omokage promote 3 --extractor inception
       omokage promote 3 --force --reason "prettier eyes"
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     settings, tracking = _registry(home)
     store = Store(settings.home)
     child = TerminalChild(environment=settings.environment())
     outcome = promotion_by_person(
-        None, child, store, tracking, version=version, force=force, reason=reason
+        None,
+        child,
+        store,
+        tracking,
+        version=version,
+        force=force,
+        reason=reason,
+        extractor=extractor,
+        repeats=repeats or 0,
     )
     _tell(store, tracking, outcome)
 
@@ -108,16 +131,23 @@ def rollback_command(home: str, reason: str) -> None:
 def champions_command(home: str, as_json: bool) -> None:
     """List who was champion: when, from which version to which, by whom, and why.
 
-    The newest comes first.
+    The newest comes first. Below stand the high-water marks: the best that any champion had on the
+    newest manifest and protocol, which the next version is held against. In JSON each move has the
+    marks that it left.
 
     Example: omokage champions --json | head -1
     """
     _, tracking = _registry(home)
     moves = champions(tracking)
     distances = {str(one.version): distance_in_words(one.tags) for one in tracking.versions({})}
-    for move in moves:
+    for place, move in enumerate(moves):
         distance = distances.get(move.to, "")
-        click.echo(_json_line(move, distance) if as_json else _in_words(move, distance))
+        if as_json:
+            click.echo(_json_line(move, distance, newest_champions(moves[place:][::-1])))
+        else:
+            click.echo(_in_words(move, distance))
+    if moves and not as_json:
+        click.echo("\n".join(_marks_in_words(newest_champions(moves[::-1]))))
     now = tracking.aliases().get(CHAMPION, "")
     if now != (moves[0].to if moves else ""):
         click.echo(f"version {now or '(none)'} bears the alias now, by hand in MLflow", err=True)
@@ -155,6 +185,18 @@ def _in_words(move: Promotion, distance: str) -> str:
     return f"{when}  {way:<12} {move.by:<9} {distance:<30} {move.reason}{unfinished}"
 
 
-def _json_line(move: Promotion, distance: str) -> str:
-    held = json.loads(move.to_json())
-    return json.dumps({"number": move.number, "distance": distance, **held}, ensure_ascii=False)
+def _marks_in_words(held: Sequence[MeasuredVersion]) -> Iterator[str]:
+    if not held:
+        yield "no high-water marks: they begin with the champion's numbers when next challenged"
+        return
+    manifest, protocol = (digest[:12] for digest in held[0].terms)
+    yield f"high-water marks on manifest {manifest} by protocol {protocol}"
+    for mark in high_water_marks(held):
+        noise = f"± {mark.standard_error:.2g}" if mark.standard_error else ""
+        yield f"  {mark.name:<32} {mark.value:<10.4g} {noise:<10} version {mark.version}"
+
+
+def _json_line(move: Promotion, distance: str, held: Sequence[MeasuredVersion]) -> str:
+    marks = [dataclasses.asdict(mark) for mark in high_water_marks(held)]
+    facts = {"number": move.number, "distance": distance, **json.loads(move.to_json())}
+    return json.dumps({**facts, "marks": marks}, ensure_ascii=False)

@@ -24,13 +24,20 @@ MEASURED = {
     "config_digest": "c" * 64,
     "manifest_digest": "m" * 64,
     "protocol_digest": "p" * 64,
-    "protocol": {"fakes": 64},
+    "protocol": {"extractor": "inception", "fakes": 64, "repeats": 2},
     "metric": "fid",
     "fid": 42.5,
     "sigma": 0.5,
+    "kernel_metric": "kid",
+    "kid": 0.04321,
+    "kid_se": 0.00123,
+    "resolution_px": 64,
+    "repeats": 2,
     "real_fd": 3.0,
     "label_ap": 0.61,
+    "label_ap_sigma": 0.01,
     "recall": 0.4,
+    "recall_sigma": 0.01,
     "memory_ratio": 1.1,
     "copied_frac": 0.0,
     "fakes": 64,
@@ -126,6 +133,7 @@ def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
         "3 labels",
         "1,234 faces",
         "42.50 ± 0.50",
+        "0.04321 ± 0.0012",
         "0.610",
         "load_model",
     ):
@@ -168,6 +176,14 @@ def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
     assert (again["promoted"], again["champion_version"]) == (False, 2)
     assert again["reason"] == "version 1 is the first: there was no champion"
     assert shop.everything() == before
+
+
+def test_an_evaluation_of_an_older_protocol_is_not_decided_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(MEASURED, "kid_se")
+    with pytest.raises(dg.Failure, match=r"evaluated by an older protocol.*materialise evaluation"):
+        Shop(tmp_path).materialise()
 
 
 def test_a_description_that_was_changed_is_set_right(shop: Shop) -> None:

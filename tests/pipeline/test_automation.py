@@ -89,8 +89,8 @@ def new_posts_make_another_champion(automatic: AutomaticHome) -> None:
     assert automatic.champion() == 2
     (version, first) = automatic.tracking.versions({})
     decision = version.tags["omokage.decision"]
-    assert re.search(r"version 2 has distance [\d.]+, champion version 1 has [\d.]+", decision)
-    gain, needed = map(float, re.findall(r"gain (-?[\d.]+), more than ([\d.]+)", decision)[0])
+    assert re.search(r"version 2 has \S+ at \d+ px \S+, champion version 1 has \S+: gain", decision)
+    gain, needed = map(float, re.findall(r"gain (\S+), more than (\S+) needed", decision)[0])
     assert gain > needed
     previous = automatic.tracking.holder("previous")
     assert previous is not None

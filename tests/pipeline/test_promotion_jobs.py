@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from models.registry.promotion import (
     promote_anyway,
     wanted_version,
 )
-from models.registry.versions import WEIGHTS, Measuring, Terms
+from models.registry.versions import WEIGHTS, Measuring, Terms, on_todays_terms
 from pipeline.automation.sensors import champion_moved
 from pipeline.cli import cli
 from pipeline.jobs import champion_sheet_job, promote_job, rollback_job
@@ -89,6 +90,59 @@ def test_an_incumbent_on_another_digest_is_measured_again(
     assert Path(measured).is_absolute()
 
 
+@pytest.mark.parametrize(
+    ("judged", "options", "protocol"),
+    [
+        ({}, {"extractor": "efficientnet_lite2"}, {"extractor": "efficientnet_lite2"}),
+        ({}, {"repeats": 5}, {"extractor": "inception", "repeats": 5}),
+        ({"kid_se": None}, {}, {"extractor": "inception", "repeats": 4}),  # None: taken away
+    ],
+    ids=["another extractor", "more sets", "an older protocol"],
+)
+def test_both_are_measured_again_where_the_last_evaluation_does_not_do(
+    registry: Registry,
+    tmp_path: Path,
+    judged: dict[str, Any],
+    options: dict[str, Any],
+    protocol: dict[str, Any],
+) -> None:
+    manifest = write_manifest(tmp_path, train=2, evaluated=2)
+    desk = registry.desk()
+    for number in ("1", "2"):
+        folder = f"generators/{number}"
+        desk.add(100.0, folder=folder)
+        write_generator(tmp_path / folder / "generator", small_generator("dcgan64"))
+        last = evaluation(100.0, manifest_digest=manifest)
+        written(tmp_path, folder, {k: v for k, v in last.items() if k not in judged})
+    calls: list[dict[str, Any]] = []
+
+    def asking(**named: Any) -> dict[str, Any]:
+        calls.append(named)
+        kid = 100.0 - 10 * int(named["generator"][-1])
+        return evaluation(kid, manifest_digest=manifest, protocol_digest="q" * 64)
+
+    store = Store(tmp_path)
+    measure = on_todays_terms(
+        asking, store, desk.tracking, wanted_version(desk.tracking, "2"), options=options
+    )
+    promote_anyway(desk.tracking, desk.lock, "1", reason="the first")
+    assert promote(desk.tracking, desk.lock, "2", measure=measure).moved
+    assert [call["generator"] for call in calls] == ["generators/2", "generators/1"]
+    assert all(call["protocol"].items() >= protocol.items() for call in calls)
+
+
+def test_a_protocol_that_is_another_by_now_is_not_mixed_with_the_old_one(
+    registry: Registry, tmp_path: Path
+) -> None:
+    desk = registry.desk()
+    desk.add(100.0, folder="generators/one")
+    write_generator(tmp_path / "generators/one/generator", small_generator("dcgan64"))
+    terms = Terms.of(evaluation(90.0, protocol_digest="o" * 64))
+    measuring = Measuring(lambda **_: evaluation(100.0), Store(tmp_path), desk.tracking, terms)
+    with pytest.raises(RegistryError, match=r"it is pppppppppppp by now\. Materialise evaluation"):
+        measuring(wanted_version(desk.tracking, "1"))
+
+
 @dataclass(frozen=True)
 class RegisteredHome:
     """A home with two generators that are registered and judged on its manifest."""
@@ -130,7 +184,7 @@ def test_the_jobs_promote_and_roll_back_and_draw_the_sheet(registered: Registere
     assert registered.desk.aliases() == {CHAMPION: "2", PREVIOUS: "1"}
     facts = metadata(done, "ask_the_gate")
     assert facts["moved"].value is True
-    assert "gain 10.00" in facts["reason"].value
+    assert "gain 10, " in facts["reason"].value
     assert facts["version_page"].value.endswith("/versions/2")
     second = registered.sheet()
     before = registered.desk.everything()
@@ -209,15 +263,23 @@ def test_the_commands_promote_list_and_roll_back(
         assert done.exit_code == 0, (done.output, done.exception)
         return done.output
 
-    assert "version 2 is champion: version 2 has distance 90.00" in run("promote")
+    assert "version 2 is champion: version 2 has kid at 64 px 90, " in run("promote")
     assert (registered.home / "champion.png").exists()
     before = registered.desk.everything()
     assert run("promote").startswith("nothing changed: ")
     assert registered.desk.everything() == before
+    marks = run("champions").splitlines()[2:]
+    assert re.fullmatch(r"high-water marks on manifest \w{12} by protocol p{12}", marks[0])
+    assert [line.split() for line in marks[1:4]] == [
+        ["kid", "at", "64", "px", "90", "±", "0.5", "version", "2"],
+        ["label", "AP", "0.7", "±", "0.0005", "version", "1"],
+        ["recall", "0.4", "±", "0.0005", "version", "1"],
+    ]
     assert "version 1 is champion" in run("rollback", "--reason", "green skin")
     assert run("rollback").startswith("nothing changed: there is nothing to go back to")
     assert "version 2 is champion: sure" in run("promote", "2", "--force", "--reason", "sure")
-    lines = run("champions").splitlines()
+    *lines, marks_line = run("champions").splitlines()
+    assert marks_line.startswith("no high-water marks: they begin with the champion's numbers")
     assert [line.split()[2:6] for line in lines] == [
         ["1", "→", "2", "promote"],
         ["2", "→", "1", "rollback"],
@@ -225,7 +287,14 @@ def test_the_commands_promote_list_and_roll_back(
         ["(none)", "→", "1", "promote"],
     ]
     assert "fid 90.0000" in lines[0]
-    newest = json.loads(run("champions", "--json").splitlines()[0])
+    newest, _, by_the_gate, _ = map(json.loads, run("champions", "--json").splitlines())
+    assert newest["marks"] == []
+    assert by_the_gate["marks"][0] == {
+        "name": "kid at 64 px",
+        "value": 90.0,
+        "standard_error": 0.5,
+        "version": "2",
+    }
     assert (newest["number"], newest["to"], newest["reason"]) == (4, "2", "sure")
     refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(registered.home)])
     assert "--force and --reason TEXT go together" in str(refused.exception)
