@@ -1,7 +1,6 @@
 """What the documents promise is there: commands, make targets, files, settings, links."""
 
 import dataclasses
-import os
 import re
 import runpy
 import shlex
@@ -19,6 +18,7 @@ from models.families import FAMILIES
 from models.presets import PRESETS, preset
 from pipeline.cli import cli
 from pipeline.settings import ELSEWHERE, VARIABLES
+from tests.pipeline.conftest import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,7 +123,7 @@ def test_a_schedule_is_switched_on_as_the_document_says(tmp_path: Path) -> None:
         [Path(sys.executable).with_name("dagster"), "schedule", "start", "refresh_demo_schedule",
          *shlex.split(options)],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
-        env={**os.environ, "OMOKAGE_HOME": str(tmp_path), "DAGSTER_HOME": str(folder)},
+        env={**clean_environment(), "OMOKAGE_HOME": str(tmp_path), "DAGSTER_HOME": str(folder)},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "Started schedule refresh_demo_schedule" in ended.stdout
