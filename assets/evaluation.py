@@ -60,9 +60,11 @@ class EvaluationConfig(dg.Config):
         "picture follows. 0 leaves that out.",
     )
     extractor: str = Field(
-        default="efficientnet_lite0",
-        description="Network whose features are compared: efficientnet_lite0 (comes with the "
-        "packages; the number is no FID) or inception (the standard one: the number is FID).",
+        default="auto",
+        description="Network whose features are compared: efficientnet_lite0 or efficientnet_lite2 "
+        "(come with the packages; the number is no FID) or inception (the standard one: the number "
+        "is FID). auto is efficientnet_lite0, and efficientnet_lite2 for a generator whose "
+        "training saw the features of efficientnet_lite0.",
     )
     weights: str = Field(
         default="",
@@ -87,8 +89,8 @@ def evaluation(
 ) -> dg.MaterializeResult:
     """Likeness, variety, obedience and memory of the generator, by the pinned protocol.
 
-    Fakes are compared with the `eval` split, which no training saw: Fréchet and kernel distances,
-    precision and recall, labels by a judge that only saw the `eval` split, and the nearest training
+    Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
+    Fréchet and kernel distances, precision and recall, labels by a judge that only saw the `eval` split, and the nearest training
     faces. The offline extractor is EfficientNet-Lite0, so its distance is named
     `fd_efficientnet_lite0`; it is not an FID.
     """
@@ -120,6 +122,7 @@ def evaluation(
             "fakes": made["fakes"],
             "repeats": made["repeats"],
             "reference_rows": made["reference_rows"],
+            "resolution_px": made["resolution_px"],
             "reused": made["reused"],
             "manifest": made["manifest_digest"],
             "seconds": watch.seconds,
@@ -163,11 +166,18 @@ def numbers_of(made: Mapping[str, Any]) -> dict[str, float]:
         metric: metric,
         "sigma": "sigma",
         "distance_of_training_reals": "real_fd",
+        f"{metric}_at128": f"{metric}_at128",
+        "distance_of_training_reals_at128": "real_fd_at128",
         f"joint_{metric}": f"joint_{metric}",
         kernel: kernel,
         f"{kernel}_sigma": f"{kernel}_sigma",
+        f"{kernel}_se": f"{kernel}_se",
+        f"{kernel}_at128": f"{kernel}_at128",
+        f"{kernel}_at128_se": f"{kernel}_at128_se",
         "precision": "precision",
+        "precision_of_training_reals": "real_precision",
         "recall": "recall",
+        "recall_of_training_reals": "real_recall",
         "label_ap": "label_ap",
         "label_ap_of_reals": "real_label_ap",
         "label_ap_of_chance": "label_chance",

@@ -16,6 +16,7 @@ Noise = str | Sequence[Tensor]  # "const", "none", "random", or a tensor [N,1,s,
 Z_DISTS = ("normal", "uniform")
 MAX_NAME = 200  # characters of a family's or label's name
 MAX_LABELS = 10_000
+MAX_EXTRACTORS = 16
 MAX_LAYERS = 64  # of the mapping network, and residual blocks: each is a module of its own
 
 
@@ -37,6 +38,8 @@ class GeneratorSpec:
         w_dim: numbers in a w, 0 = the family has no W.
         mapping_layers: dense layers from z to w.
         can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
+        trained_on_features: extractors (`models.metrics`) whose features the training saw. A
+            distance on these is what the training made small, so no ranking goes by it.
 
     """
 
@@ -55,6 +58,7 @@ class GeneratorSpec:
     can_w: bool = False
     can_mixing: bool = False
     can_noise: bool = False
+    trained_on_features: tuple[str, ...] = ()
 
     @property
     def w_layers(self) -> int:
@@ -62,8 +66,11 @@ class GeneratorSpec:
         return 2 * (self.resolution_px.bit_length() - 2) if self.can_w else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        """Returns the fields as JSON values; an empty `trained_on_features` is left out."""
+        fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not self.trained_on_features:  # so the digests of older generators stand
+            del fields["trained_on_features"]
+        return fields
 
     @classmethod
     def from_json(cls, value: Any, *, where: str) -> Self:
@@ -74,6 +81,7 @@ class GeneratorSpec:
         if faults:
             raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
         read = dict(value) | {"labels": tuple(value["labels"])}
+        read["trained_on_features"] = tuple(value.get("trained_on_features", ()))
         for name in ("width", "z_std"):
             read[name] = float(value.get(name, 1.0))
         return cls(**read)
@@ -231,10 +239,10 @@ def _is_name(found: Any) -> bool:
     return isinstance(found, str) and 0 < len(found) <= MAX_NAME and found.isprintable()
 
 
-def _is_labels(found: Any) -> bool:
+def _is_labels(found: Any, at_most: int = MAX_LABELS) -> bool:
     return (
         isinstance(found, list)
-        and len(found) <= MAX_LABELS
+        and len(found) <= at_most
         and all(_is_name(label) for label in found)
         and len(set(found)) == len(found)
     )
@@ -267,4 +275,8 @@ _WANTED: dict[str, Kind] = {
     "can_w": (_is_bool, "true or false"),
     "can_mixing": (_is_bool, "true or false"),
     "can_noise": (_is_bool, "true or false"),
+    "trained_on_features": (
+        lambda found: _is_labels(found, MAX_EXTRACTORS),
+        f"a list of up to {MAX_EXTRACTORS} different names",
+    ),
 }

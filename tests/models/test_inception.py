@@ -86,7 +86,7 @@ def test_fid_kid_precision_and_recall_are_those_of_torch_fidelity(
     precision, recall = precision_recall(reals, fakes)
     ours = {
         "frechet_inception_distance": frechet_distance(statistics(fakes), statistics(reals)),
-        "kernel_inception_distance_mean": kernel_distance(fakes, reals).mean,
+        "kernel_inception_distance_mean": kernel_distance(fakes, reals).value,
         "precision": precision,
         "recall": recall,
     }

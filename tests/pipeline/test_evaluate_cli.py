@@ -94,7 +94,7 @@ def test_without_a_registry_it_is_said_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_extractor_is_answered_with_the_nearest(home: Path) -> None:
-    error = refusal(home, "one", "--extractor", "efficientnet_lite")
+    error = refusal(home, "one", "--extractor", "efficientnet_lit0")
     assert isinstance(error, ConfigError)
     assert 'did you mean "efficientnet_lite0"' in str(error)
 
