@@ -56,7 +56,8 @@ def prepared(
     """Writes the plan of a comparison, finds its MLflow run, and returns its folder.
 
     manifest: a digest, "" for the newest. facts: what else the plan is to say (fakes, repeats,
-    extractor, measure_again, sets, seed). Raises ConfigError if the manifest's labels do not suit an entrant.
+    extractor, measure_again, sets, seed).
+    Raises ConfigError if the manifest's labels do not suit an entrant.
     """
     from models.comparison.plan import comparison_id
 

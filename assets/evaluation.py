@@ -90,8 +90,8 @@ def evaluation(
     """Likeness, variety, obedience and memory of the generator, by the pinned protocol.
 
     Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
-    Fréchet and kernel distances, precision and recall, labels by a judge that only saw the `eval` split, and the nearest training
-    faces. The offline extractor is EfficientNet-Lite0, so its distance is named
+    Fréchet and kernel distances, precision and recall, labels by a judge that only saw the `eval`
+    split, and the nearest training faces. The offline extractor is EfficientNet-Lite0, so its distance is named
     `fd_efficientnet_lite0`; it is not an FID.
     """
     watch = Stopwatch()
