@@ -91,8 +91,8 @@ def evaluation(
 
     Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
     Fréchet and kernel distances, precision and recall, labels by a judge that only saw the `eval`
-    split, and the nearest training faces. The offline extractor is EfficientNet-Lite0, so its distance is named
-    `fd_efficientnet_lite0`; it is not an FID.
+    split, and the nearest training faces. The offline extractors are EfficientNets, so the distance
+    is named `fd_efficientnet_lite0`, say; it is not an FID.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()
