@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ from models.evaluation.plan import labels_for_generator
 from models.evaluation.results import Reference, joint_statistics, metrics_for_set, plain_statistics
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
-from models.io.generators import load_generator
+from models.io.generators import TRAIN, find_generator, load_generator
 from models.labels import typical_labels
 from models.metrics.extractors import LITE0, LITE2, Extractor, efficientnet_lite0, extractor
 from models.metrics.frechet import ReferenceStats, joint_weight
@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     if options.table:
-        print("\n".join(table(Store(options.home), options.generator, count=options.count)))
+        store, names = Store(options.home), options.extractors
+        print("\n".join(table(store, options.generator, names, count=options.count)))
         return
     if options.child:
         _evaluated(options.child)
@@ -192,13 +193,16 @@ SIDES_PX = (64, 96, 128)
 BLUR_PX, NOISE = 1.5, 24.0  # standard deviations, of pixels and of 255 levels
 
 
-def table(store: Store, generator: str, *, count: int) -> list[str]:
+def table(store: Store, generator: str, extractors: Sequence[str], *, count: int) -> list[str]:
     """Returns the table's lines: real faces, a generator, and faces spoilt in known ways.
 
-    generator: its folder, "" for the home's newest. count: pictures of a set. All sets but the
+    generator: its folder, "" for the home's newest. count: pictures of a set; copies are looked for
+    among as many training faces again. All sets but the
     real faces of other sides have the generator's side. Nothing in the home changes but its packs.
     """
-    network = load_generator(store.url(generator or store.read_json(CURRENT)["folder"]))
+    folder = store.url(generator or store.read_json(CURRENT)["folder"])
+    network, place = load_generator(folder), find_generator(folder)
+    images_seen = place.store.read_json(place.path(TRAIN))["images_seen"]
     manifest = load_manifest(store, None)
     own_px = network.spec.resolution_px
     sides = sorted({*SIDES_PX, own_px})
@@ -210,7 +214,8 @@ def table(store: Store, generator: str, *, count: int) -> list[str]:
     labels = labels_for_generator(
         typical_labels(rows, count, 0), manifest.labels, network.spec.labels
     )
-    chosen = np.sort(np.random.default_rng(0).permutation(len(splits[own_px]["train"][0]))[:count])
+    order = np.random.default_rng(0).permutation(len(splits[own_px]["train"][0]))[: 2 * count]
+    chosen, others = np.sort(order[:count]), np.sort(order[count:])
     rng = np.random.default_rng(0)
     faces = splits[own_px]["train"][0][chosen]
     noised = faces + rng.normal(scale=NOISE, size=faces.shape)
@@ -222,30 +227,32 @@ def table(store: Store, generator: str, *, count: int) -> list[str]:
         "training faces, given back": faces,
         "training faces, blurred": np.stack([cv2.GaussianBlur(f, (0, 0), BLUR_PX) for f in faces]),
         "training faces, noised": noised.round().clip(0, 255).astype(np.uint8),
-        "one training face, again and again": np.repeat(faces[:1], count, axis=0),
-        f"{network.spec.family} of this home": fakes,
+        "one training face, again and again": faces[:1],
+        f"`{network.spec.family}` after {images_seen:,} pictures": fakes,
     }
     lines = [
         "| extractor | pictures | side | Fréchet | kernel ± error | precision | recall "
         "| memory ratio | copied |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name in (LITE0, LITE2):
+    for name in extractors:
         extract = RowExtractor(extractor(name), torch.device("cpu"))
         for side in sides:
             held = _features(extract, splits[side]["eval"][0])
+            reals = _features(extract, splits[side]["train"][0][chosen])
             if side != own_px:
-                reals = _features(extract, splits[side]["train"][0][chosen])
                 lines.append(_line(name, "training faces", side, reals, held=held))
+                print(lines[-1], file=sys.stderr, flush=True)
                 continue
-            train = _features(extract, splits[side]["train"][0])
             # These are looked for among the others, as if no training had seen them.
-            reals, others = train[chosen], np.delete(train, chosen, axis=0)
-            lines.append(_line(name, "training faces", side, reals, held=held, train=others))
+            unseen = _features(extract, splits[side]["train"][0][others])
+            train = np.concatenate([reals, unseen])
+            lines.append(_line(name, "training faces", side, reals, held=held, train=unseen))
             for words, pictures in spoilt.items():
-                found = _features(extract, pictures)
+                found = reals if pictures is faces else _features(extract, pictures)
+                found = np.resize(found, reals.shape)  # the one face as often as the others
                 lines.append(_line(name, words, side, found, held=held, train=train))
-            print("\n".join(lines), file=sys.stderr)
+                print(lines[-1], file=sys.stderr, flush=True)
     return lines
 
 
@@ -304,7 +311,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", action="store_true", help="print the table of the documentation")
     parser.add_argument("--home", default="var", help="of the table")
     parser.add_argument("--generator", default="", help="of the table: a folder; the home's newest")
-    parser.add_argument("--count", type=int, default=400, help="pictures of the table's sets")
+    parser.add_argument("--extractors", nargs="+", default=[LITE0, LITE2], help="of the table")
+    parser.add_argument("--count", type=int, default=200, help="pictures of the table's sets")
     parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 

@@ -259,10 +259,11 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     if not done:
         return ""
     first = done[0]
-    metric = first["metric"]
+    metric, is_old = first["metric"], any("distance_at128" not in one for one in done)
+    side = "" if is_old else " at the entrant's own side"
     sentences = [
-        f"`{metric}` is the distance to the eval split at the entrant's own side, less is "
-        f"better, on {first['fakes']:,} fakes"
+        f"`{metric}` is the distance to the eval split{side}, less is better, on "
+        f"{first['fakes']:,} fakes"
         + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
         + "; ± is the spread of such sets."
     ]
@@ -277,9 +278,10 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     ]
     if ceilings:
         sentences.append(f"Real training pictures reach {', '.join(ceilings)}.")
-    if any("distance_at128" not in one for one in done):
+    if is_old:
         sentences.append(
-            "Some are of the old protocol, whose eval split had 128 px whatever the entrant's side."
+            "**Old protocol:** the eval split had 128 px whatever the entrant's side, which a "
+            "perfect generator of a smaller one cannot reach."
         )
     elif _several_sides(done):
         sentences.append(

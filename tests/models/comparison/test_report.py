@@ -139,7 +139,9 @@ def test_outcomes_of_the_old_protocol_are_ranked_among_themselves_and_marked() -
         del one["distance_at128"], one["extractor"]
     made = results(PLAN, rows)
     assert made["best"] == "a"
-    assert "of the old protocol, whose eval split had 128 px" in markdown(made)
+    page = markdown(made)
+    assert "**Old protocol:** the eval split had 128 px" in page
+    assert "own side" not in page
 
 
 def test_an_entrant_is_measured_again_by_other_options() -> None:
