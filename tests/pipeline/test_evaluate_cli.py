@@ -66,7 +66,7 @@ def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
         ended = evaluate(home, *arguments, *SMALL, "--out", str(out))
         assert ended.exit_code == 0, ended.output + repr(ended.exception)
         assert f"evaluation            {home}/" in ended.output
-        assert "16 fakes x 1 against 10 faces of manifest" in ended.output
+        assert "16 fakes x 1 against 10 faces of 64 px, manifest" in ended.output
         made[name] = json.loads(out.read_text())
     assert made["id"]["folder"].startswith("generators/one/evaluation/")
     assert made["champion"]["folder"].startswith("evaluations/")
