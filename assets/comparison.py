@@ -30,7 +30,7 @@ PARENT = "mlflow.parentRunId"  # MLflow shows a run with this tag below the one 
 NOTE = "mlflow.note.content"  # and this one as the run's description
 LABELS_SHEET = "labels.png"
 SIGNALLED = 128  # exit codes from here on are of a child that a signal stopped
-PROTOCOL = ("fakes", "repeats")  # of the protocol; the rest of it has its defaults
+PROTOCOL = ("fakes", "repeats", "extractor")  # of the protocol; the rest of it has its defaults
 LASTING = (ConfigError.exit_code, TrainingError.exit_code)  # the same settings would end so again
 
 comparison = dg.AssetSpec(
@@ -56,7 +56,8 @@ def prepared(
     """Writes the plan of a comparison, finds its MLflow run, and returns its folder.
 
     manifest: a digest, "" for the newest. facts: what else the plan is to say (fakes, repeats,
-    measure_again, sets, seed). Raises ConfigError if the manifest's labels do not suit an entrant.
+    extractor, measure_again, sets, seed).
+    Raises ConfigError if the manifest's labels do not suit an entrant.
     """
     from models.comparison.plan import comparison_id
 
@@ -213,7 +214,7 @@ def reported(
 
     Raises dagster.Failure, after that, if no entrant could be measured.
     """
-    from models.comparison.report import OUTCOME, markdown, results
+    from models.comparison.report import MEASURED, OUTCOME, markdown, results
 
     plan = store.read_json(f"{folder}/{PLAN}")
     outcomes = [store.read_json(f"{folder}/entrants/{one}/{OUTCOME}") for one in plan["order"]]
@@ -225,7 +226,7 @@ def reported(
         store.write_bytes(f"{folder}/{REPORT}", text.encode())
         _log_report(tracking, result, text, pictures)
     context.log_event(_materialisation(store, folder, result, pictures))
-    if result["best"] is None:
+    if not any(one["state"] == MEASURED for one in outcomes):
         faults = "\n".join(f"{one['name']}: {one['fault']}" for one in outcomes)
         raise dg.Failure(description=f"no entrant could be measured:\n{faults}")
     return result

@@ -7,6 +7,9 @@ through the bare extractor on ready pictures, and through bare drawing, in turns
 else the machine does falls on all. `of_extractor` is the loop's rate over that of the extractor as
 it is (64 pictures at a time), `of_features` over that of the evaluation's own way to call it (16 at
 a time, channels last), `of_both` over that and bare drawing one after the other.
+
+`--table --home var` prints the table of docs/evaluation.md instead: what the metrics say of sets of
+which it is known how good they are, by both offline extractors.
 """
 
 import argparse
@@ -16,23 +19,33 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from benchmarks.process import peak_mb, run_module
+from dataset.manifest import Manifest, load_manifest
+from dataset.packed import pack
 from dataset.store import Store
 from models.evaluation.fakes import FakeSet, WorkFolder, eval_progress
-from models.evaluation.feature_rows import FeatureRows, RowExtractor
-from models.evaluation.label_judge import JudgeConfig, fit_judge, thumbnails
+from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor
+from models.evaluation.label_judge import JudgeConfig, Rows32, fit_judge, thumbnails
+from models.evaluation.plan import labels_for_generator
 from models.evaluation.results import Reference, joint_statistics, metrics_for_set, plain_statistics
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
-from models.metrics.extractors import Extractor, efficientnet_lite0
+from models.io.generators import TRAIN, find_generator, load_generator
+from models.labels import typical_labels
+from models.metrics.extractors import LITE0, LITE2, Extractor, efficientnet_lite0, extractor
 from models.metrics.frechet import ReferenceStats, joint_weight
+from models.metrics.kid import kernel_distance, standard_error
+from models.metrics.neighbours import memorization, precision_recall
 from models.sampling.draw import CHUNK, draw
 
+CURRENT = "generators/current.json"
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
 SIDE_PX = 64
 REALS = 256
@@ -44,6 +57,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark and prints its line."""
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
+    if options.table:
+        store, names = Store(options.home), options.extractors
+        print("\n".join(table(store, options.generator, names, count=options.count)))
+        return
     if options.child:
         _evaluated(options.child)
         print(json.dumps({"peak_mb": round(peak_mb(), 1)}))
@@ -138,15 +155,15 @@ def _evaluated(count: int) -> None:
                 rows=reals,
                 labels=real_labels,
                 train=reals,
-                unseen=reals,
                 stats=ReferenceStats.of(plain_statistics(reals.features)),
                 joint_stats=ReferenceStats.of(joint_statistics(reals, real_labels, weight)),
+                common=None,
                 weight=weight,
                 shared=list(range(len(LABELS))),
                 hair=[],
                 tones=np.zeros((0, 3)),
             )
-            metrics_for_set(fakes, labels, compared, neighbours=3, subsets=20, seed=0)
+            metrics_for_set(fakes, labels, compared, neighbours=3)
 
 
 def _reals(network: Extractor) -> tuple[np.ndarray, np.ndarray]:
@@ -172,6 +189,109 @@ def _generator() -> GeneratorNet:
     return network.eval().requires_grad_(False)
 
 
+SIDES_PX = (64, 96, 128)
+BLUR_PX, NOISE = 1.5, 24.0  # standard deviations, of pixels and of 255 levels
+
+
+def table(store: Store, generator: str, extractors: Sequence[str], *, count: int) -> list[str]:
+    """Returns the table's lines: real faces, a generator, and faces spoilt in known ways.
+
+    generator: its folder, "" for the home's newest. count: pictures of a set; copies are looked for
+    among as many training faces again. All sets but the
+    real faces of other sides have the generator's side. Nothing in the home changes but its packs.
+    """
+    folder = store.url(generator or store.read_json(CURRENT)["folder"])
+    network, place = load_generator(folder), find_generator(folder)
+    images_seen = place.store.read_json(place.path(TRAIN))["images_seen"]
+    manifest = load_manifest(store, None)
+    own_px = network.spec.resolution_px
+    sides = sorted({*SIDES_PX, own_px})
+    splits = {
+        side: {name: _split(store, manifest, name, side) for name in ("eval", "train")}
+        for side in sides
+    }
+    rows = splits[own_px]["eval"][1]
+    labels = labels_for_generator(
+        typical_labels(rows, count, 0), manifest.labels, network.spec.labels
+    )
+    order = np.random.default_rng(0).permutation(len(splits[own_px]["train"][0]))[: 2 * count]
+    chosen, others = np.sort(order[:count]), np.sort(order[count:])
+    rng = np.random.default_rng(0)
+    faces = splits[own_px]["train"][0][chosen]
+    noised = faces + rng.normal(scale=NOISE, size=faces.shape)
+    fakes = np.concatenate(
+        [draw(network, labels[at : at + CHUNK], range(at, min(at + CHUNK, count)))
+         for at in range(0, count, CHUNK)]
+    )  # fmt: skip
+    spoilt = {
+        "training faces, given back": faces,
+        "training faces, blurred": np.stack([cv2.GaussianBlur(f, (0, 0), BLUR_PX) for f in faces]),
+        "training faces, noised": noised.round().clip(0, 255).astype(np.uint8),
+        "one training face, again and again": faces[:1],
+        f"`{network.spec.family}` after {images_seen:,} pictures": fakes,
+    }
+    lines = [
+        "| extractor | pictures | side | Fréchet | kernel ± error | precision | recall "
+        "| memory ratio | copied |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in extractors:
+        extract = RowExtractor(extractor(name), torch.device("cpu"))
+        for side in sides:
+            held = _features(extract, splits[side]["eval"][0])
+            reals = _features(extract, splits[side]["train"][0][chosen])
+            if side != own_px:
+                lines.append(_line(name, "training faces", side, reals, held=held))
+                print(lines[-1], file=sys.stderr, flush=True)
+                continue
+            # These are looked for among the others, as if no training had seen them.
+            unseen = _features(extract, splits[side]["train"][0][others])
+            train = np.concatenate([reals, unseen])
+            lines.append(_line(name, "training faces", side, reals, held=held, train=unseen))
+            for words, pictures in spoilt.items():
+                found = reals if pictures is faces else _features(extract, pictures)
+                found = np.resize(found, reals.shape)  # the one face as often as the others
+                lines.append(_line(name, words, side, found, held=held, train=train))
+                print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def _split(
+    store: Store, manifest: Manifest, split: str, side_px: int
+) -> tuple[Pictures, npt.NDArray[np.uint8]]:
+    """Returns the pictures [N,S,S,3] of a split and their labels [N,L]."""
+    packed = pack(store, manifest, split, resolution_px=side_px)
+    return np.ascontiguousarray(packed.images.transpose(0, 2, 3, 1)), packed.labels
+
+
+def _features(extract: RowExtractor, pictures: Pictures) -> Rows32:
+    chunks = range(0, len(pictures), CHUNK)
+    found = [extract.features(pictures[at : at + CHUNK]) for at in chunks]
+    return np.concatenate(found).astype(np.float32)
+
+
+def _line(
+    name: str,
+    words: str,
+    side_px: int,
+    found: Rows32,
+    *,
+    held: Rows32,
+    train: Rows32 | None = None,
+) -> str:
+    distance = ReferenceStats.of(plain_statistics(held)).distance(plain_statistics(found))
+    kernel = kernel_distance(found, held)
+    precision, recall = precision_recall(held, found)
+    copies = "– | –"
+    if train is not None:
+        memory = memorization(found, train, held)
+        copies = f"{memory.ratio:.2f} | {memory.copied_frac:.0%}"
+    return (
+        f"| `{name}` | {words} | {side_px} px | {distance:.0f} | {kernel.value:.3f} ± "
+        f"{standard_error([kernel]):.3f} | {precision:.3f} | {recall:.3f} | {copies} |"
+    )
+
+
 def _peak_of_child(fakes: int, threads: int) -> float:
     arguments = ["--child", str(fakes), "--threads", str(threads)]
     return float(run_module("benchmarks.evaluate", *arguments)["peak_mb"])
@@ -188,6 +308,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=12, help="chunks of 64 to be timed")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--table", action="store_true", help="print the table of the documentation")
+    parser.add_argument("--home", default="var", help="of the table")
+    parser.add_argument("--generator", default="", help="of the table: a folder; the home's newest")
+    parser.add_argument("--extractors", nargs="+", default=[LITE0, LITE2], help="of the table")
+    parser.add_argument("--count", type=int, default=200, help="pictures of the table's sets")
     parser.add_argument("--child", type=int, default=0, help=argparse.SUPPRESS)
     return parser
 

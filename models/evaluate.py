@@ -10,7 +10,6 @@ from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
 from models.evaluation.plan import (
-    EXTRACTOR,
     FAKES,
     FLIPS,
     MIN_FAKES,
@@ -22,7 +21,15 @@ from models.evaluation.plan import (
 )
 from models.evaluation.subject import open_subject
 from models.io.entry_point import Report, run_entry, stop_signals
-from models.metrics.extractors import EXTRACTORS, extractor
+from models.metrics.extractors import (
+    AUTO,
+    EXTRACTORS,
+    LITE0,
+    LITE2,
+    chosen_extractor,
+    extractor,
+    unfit_to_rank,
+)
 from models.training.data import local_store
 from models.training.distributed import held_device
 
@@ -46,8 +53,13 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     with stop_signals() as stop_signal, held_device(options.device) as device:
         store = Store(options.home)
         manifest = load_manifest(store, options.manifest)
+        subject = open_subject(store, options.generator, device=device)
+        trained_on = subject.generator.spec.trained_on_features
+        name = chosen_extractor(options.extractor, trained_on)
+        if why := unfit_to_rank(name, trained_on):
+            print(f"the distance ranks nothing: {why}", file=sys.stderr)
         network = extractor(
-            options.extractor,
+            name,
             device=device,
             weights=options.weights or os.environ.get(WEIGHTS_VARIABLE, ""),
             cache=local_store(store).local(WEIGHTS_CACHE),
@@ -62,11 +74,10 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             flips=options.flips,
             psis=options.psis,
         )
-        subject = open_subject(store, options.generator, device=device)
-        name = f"{manifest.digest[:12]}-{protocol.digest[:12]}"
+        folder = f"{manifest.digest[:12]}-{protocol.digest[:12]}"
         return evaluate(
             store,
-            _out(options.out) or f"{subject.folder}/{name}",
+            _out(options.out) or f"{subject.folder}/{folder}",
             protocol,
             generator=subject.generator,
             identity={
@@ -115,9 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--extractor",
-        default=EXTRACTOR,
+        default=AUTO,
         metavar="NAME",
-        help=f"feature extractor: {', '.join(EXTRACTORS)} (default: {EXTRACTOR})",
+        help=f"feature extractor: {', '.join(EXTRACTORS)}, or {AUTO}: {LITE0}, and {LITE2} for a "
+        f"generator whose training saw the features of {LITE0} (default: {AUTO})",
     )
     add(
         "--weights",
@@ -129,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=_at_least(0), default=0, metavar="S", help="first seed (default: 0)")
     _add_number(parser, "--fakes", MIN_FAKES, FAKES, "fakes in a set")
     _add_number(parser, "--repeats", 1, REPEATS, "sets of fakes, for the sampling noise")
-    _add_number(parser, "--reference-px", 16, REFERENCE_PX, "side that the reals are packed at")
+    _add_number(parser, "--reference-px", 16, REFERENCE_PX, "side of the reals for …_at<side>")
     _add_number(parser, "--train-rows", MIN_FAKES, TRAIN_ROWS, "training pictures, at most")
     _add_number(parser, "--flips", 0, FLIPS, "pairs a label that differ in it alone; 0: none")
     add(

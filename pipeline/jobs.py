@@ -88,6 +88,11 @@ class CompareConfig(dg.Config):
     repeats: int = Field(
         default=5, ge=1, le=20, description="Sets of fakes, for the spread of the distance."
     )
+    extractor: str = Field(
+        default="auto",
+        description="Network whose features are compared, as of the asset evaluation. Entrants "
+        "are ranked only if all were measured by one, whose features no training saw.",
+    )
     measure_again: bool = Field(
         default=False,
         description="Measure what is trained already once more, such as by a newer protocol; also "
@@ -114,7 +119,10 @@ def plan(
             score_pictures=config.score_pictures,
             overrides=_texts(config.overrides),
         )
-        facts = {name: getattr(config, name) for name in ("sets", "seed", "fakes", "repeats")}
+        facts = {
+            name: getattr(config, name)
+            for name in ("sets", "seed", "fakes", "repeats", "extractor")
+        }
         folder = prepared(
             store.open(),
             tracking.open(),

@@ -9,7 +9,7 @@ from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
 from dataset.store import Store
-from models.registry.pages import SHEET, distance_in_words
+from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION
 from pipeline.build import resources
 from pipeline.settings import Settings
@@ -37,7 +37,8 @@ def _stages(store: Store) -> Iterator[tuple[str, str]]:
         if "evaluation" in current:
             result = store.read_json(current["evaluation"])
             metric = result["metric"]
-            yield "evaluation", f"{metric} {result[metric]:.2f}"
+            mark = old_protocol(result.get("resolution_px"))
+            yield "evaluation", f"{metric} {result[metric]:.2f}{mark}"
 
 
 def _rows(store: Store, path: str) -> int:

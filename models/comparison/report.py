@@ -13,6 +13,7 @@ from dataset.store import Store
 from models.families.base import GeneratorNet
 from models.io.generators import TRAIN, load_generator
 from models.labels import Rows, typical_labels
+from models.metrics.extractors import unfit_to_rank
 from models.metrics.label_control import hair_labels
 from models.sampling.draw import draw, grid, titled
 from models.sampling.tables import swap_table
@@ -34,6 +35,8 @@ FIGURES = (
     "memory_ratio",
     "copied_frac",
     "real_fd",
+    "real_fd_at128",
+    "trained_on_features",
     "fakes",
     "repeats",
     "reference_rows",
@@ -57,7 +60,9 @@ def measured(store: Store, out: str, evaluation: dict[str, Any]) -> dict[str, An
         "resolution_px": generator.spec.resolution_px,
         "reference_px": evaluation["protocol"]["reference_px"],
         "metric": metric,
+        "extractor": evaluation["protocol"]["extractor"],
         "distance": evaluation[metric],
+        "distance_at128": evaluation[f"{metric}_at128"],
         **{name: evaluation[name] for name in FIGURES if evaluation.get(name) is not None},
         **curve(store, out),
     }
@@ -73,11 +78,11 @@ def failed(store: Store, out: str, fault: str, *, lasting: bool) -> dict[str, An
     return {"state": FAILED, "fault": fault, "lasting": lasting, **seen, **curve(store, out)}
 
 
-def stands(outcome: dict[str, Any], *, fakes: int, repeats: int) -> bool:
-    """Tells whether an outcome needs no work: measured on so many fakes, or failed for good."""
+def stands(outcome: dict[str, Any], **protocol: Any) -> bool:
+    """Tells whether an outcome needs no work: measured by these options, or failed for good."""
     if outcome["state"] == FAILED:
         return bool(outcome["lasting"])
-    return bool(outcome["asked"] == {"fakes": fakes, "repeats": repeats})
+    return bool(outcome["asked"] == protocol)
 
 
 def curve(store: Store, out: str) -> dict[str, Any]:
@@ -113,16 +118,49 @@ _MEANINGS = {
 
 
 def ranked(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Returns the outcomes, the least distance first; those without one last, as they came."""
+    """Returns the outcomes, the least distance first; those without one last, as they came.
+
+    Entrants of one side are compared at that side, others at 128 px. Where `undecided` has a
+    reason, all stay as they came.
+    """
     done = [one for one in outcomes if one["state"] == MEASURED]
     rest = [one for one in outcomes if one["state"] != MEASURED]
-    return sorted(done, key=lambda one: float(one["distance"])) + rest
+    if not undecided(done):
+        done.sort(key=_at128 if _several_sides(done) else _own)
+    return done + rest
+
+
+def undecided(outcomes: Sequence[Outcome]) -> str:
+    """Returns why the distances decide nothing, and the way out; "" if they do."""
+    done = [one for one in outcomes if one["state"] == MEASURED]
+    for one in done:
+        if why := unfit_to_rank(one.get("extractor", ""), one.get("trained_on_features", ())):
+            return f"{one['name']}: {why} for all."
+    if len({one["protocol_digest"] for one in done}) > 1:
+        return "Not all were measured by one protocol: measure them again to compare."
+    return ""
+
+
+def _own(one: Outcome) -> float:
+    return float(one["distance"])
+
+
+def _at128(one: Outcome) -> float:
+    return float(one.get("distance_at128", one["distance"]))  # by the old protocol that was it
+
+
+def _several_sides(entrants: Sequence[Outcome]) -> bool:
+    return len({one["resolution_px"] for one in entrants if one["state"] == MEASURED}) > 1
 
 
 def results(plan: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Returns what results.json says: the plan, the manifest, and every outcome, best first."""
-    best = [one["name"] for one in ranked(outcomes)[:1] if one["state"] == MEASURED]
-    return {"plan": plan, "best": best[0] if best else None, "entrants": ranked(outcomes)}
+    """Returns what results.json says: the plan, the manifest, and every outcome, best first.
+
+    "best" is None if none was measured, or if the distances decide nothing.
+    """
+    order = ranked(outcomes)
+    is_decided = bool(order) and order[0]["state"] == MEASURED and not undecided(order)
+    return {"plan": plan, "best": order[0]["name"] if is_decided else None, "entrants": order}
 
 
 def markdown(result: Mapping[str, Any], *, pictures: Mapping[str, str] | None = None) -> str:
@@ -168,6 +206,7 @@ def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome],
         ("pictures seen", lambda one: f"{one['images_seen']:,}" if "images_seen" in one else ""),
         ("minutes", lambda one: f"{one['minutes']:.1f}" if "minutes" in one else ""),
         (f"`{metric}`", _distance),
+        (f"`{metric}_at128`", _with_reals if _several_sides(entrants) else lambda _one: ""),
         ("recall", lambda one: _number(one, "recall")),
         ("label AP", lambda one: _number(one, "label_ap")),
         ("labels that show", lambda one: _percent(one, "flip_success")),
@@ -187,6 +226,12 @@ def _distance(one: Outcome) -> str:
         return "failed"
     sigma = one.get("sigma")
     return f"{one['distance']:.1f}" + (f" ± {sigma:.1f}" if sigma else "")
+
+
+def _with_reals(one: Outcome) -> str:
+    if "distance_at128" not in one:
+        return ""
+    return f"{one['distance_at128']:.1f} (reals {one['real_fd_at128']:.0f})"
 
 
 def _number(one: Outcome, name: str) -> str:
@@ -214,8 +259,10 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     if not done:
         return ""
     first = done[0]
+    metric, is_old = first["metric"], any("distance_at128" not in one for one in done)
+    side = "" if is_old else " at the entrant's own side"
     sentences = [
-        f"`{first['metric']}` is the distance to the eval split, less is better, on "
+        f"`{metric}` is the distance to the eval split{side}, less is better, on "
         f"{first['fakes']:,} fakes"
         + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
         + "; ± is the spread of such sets."
@@ -231,9 +278,19 @@ def _notes(entrants: Sequence[Outcome]) -> str:
     ]
     if ceilings:
         sentences.append(f"Real training pictures reach {', '.join(ceilings)}.")
+    if is_old:
+        sentences.append(
+            "**Old protocol:** the eval split had 128 px whatever the entrant's side, which a "
+            "perfect generator of a smaller one cannot reach."
+        )
+    elif _several_sides(done):
+        sentences.append(
+            f"`{metric}_at128` is that to the eval split at 128 px, by which entrants of different "
+            "sides are ordered; training pictures that went through the entrant's side are beside."
+        )
     sentences += [words for name, words in _MEANINGS.items() if any(name in one for one in done)]
-    if any(one["protocol_digest"] != first["protocol_digest"] for one in done):
-        sentences.append("Not all were measured by one protocol: measure them again to compare.")
+    if why := undecided(done):
+        sentences.append(f"**Not ranked.** {why}")
     return " ".join(sentences)
 
 

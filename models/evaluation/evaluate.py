@@ -27,11 +27,10 @@ from models.evaluation.plan import (
     reference_stats_at,
 )
 from models.evaluation.results import (
-    SUBSETS,
+    CommonReference,
     Reference,
     SetMetrics,
     by_label,
-    distance_of_reals,
     distances_over_sets,
     finite_or_none,
     joint_statistics,
@@ -40,6 +39,7 @@ from models.evaluation.results import (
     mean_of,
     mean_of_finite,
     metrics_for_set,
+    numbers_of_reals,
     plain_statistics,
     real_label_aps,
     truncation_point,
@@ -144,13 +144,15 @@ class _Evaluation:
                 split: real_feature_rows(held, plain, progress)
                 for split, held in plan.reals.items()
             }
-            near = {
-                split: real_feature_rows(held, plain, progress) for split, held in plan.near.items()
+            common = {
+                split: real_feature_rows(held, plain, progress)
+                for split, held in plan.common.items()
+                if held is not plan.reals[split]
             }
             progress.stage("judge")
             judge = self._judge(plan.reals["eval"], reals["eval"])
             judged = RowExtractor(self.network, self._device, judge)
-            compared = self._compared(plan, reals["eval"], near)
+            compared = self._compared(plan, reals, reals | common)
             first, found = self._repeats(plan, compared, judged, progress)
             progress.stage("truncation curve")
             points = self._curve(plan.curve, first, judged, compared, progress)
@@ -162,12 +164,17 @@ class _Evaluation:
         ceiling = real_label_aps(
             judge, plan.reals["train"].labels, reals["train"], shared=compared.shared
         )
-        real_distance = distance_of_reals(
-            reals["train"], compared.stats, count=self.protocol.fakes, seed=self.protocol.seed
-        )
+        common_px = self.protocol.reference_px
         own_tones = hits(compared.rows.tones, compared.labels[:, compared.hair], compared.tones)
         result = {
-            **distances_over_sets(self.network, found, real_distance),
+            **distances_over_sets(self.network, found, common_px=common_px),
+            **numbers_of_reals(
+                compared,
+                count=self.protocol.fakes,
+                seed=self.protocol.seed,
+                neighbours=self.protocol.neighbours,
+                common_px=common_px,
+            ),
             **variety_over_sets(found),
             **labels_over_sets(found, ceiling, plan.shared),
             "label_chance": label_chance(compared),
@@ -178,6 +185,8 @@ class _Evaluation:
             "truncation": points,
             "fakes": self.protocol.fakes,
             "repeats": self.protocol.repeats,
+            "resolution_px": self.generator.spec.resolution_px,
+            "trained_on_features": list(self.generator.spec.trained_on_features),
             "reference_rows": len(plan.reals["eval"]),
             "train_rows": len(plan.reals["train"]),
             "judge_digest": judge.digest,
@@ -192,8 +201,8 @@ class _Evaluation:
             rows=first,
             memory=found[0].memory,
             reals=plan.reals["eval"],
-            train=plan.near["train"],
-            train_rows=near["train"],
+            train=plan.reals["train"],
+            train_rows=reals["train"],
         )
         charts = write_charts(self.store, self.out, result, curve_fakes=self.protocol.curve_fakes)
         return result | paths | charts
@@ -203,18 +212,14 @@ class _Evaluation:
     ) -> tuple[FeatureRows, list[SetMetrics]]:
         """Draws and measures all sets; returns the rows of the first one, and all numbers."""
         rows: list[FeatureRows] = []
+        extract = dataclasses.replace(judged, reduced_px=plan.reduced_px)
         found: list[SetMetrics] = []
         for repeat, fakes in enumerate(plan.repeats):
             progress.stage(f"fakes {repeat + 1} of {len(plan.repeats)}")
-            rows.append(self.work.feature_rows(fakes, self.generator, judged, progress=progress))
+            rows.append(self.work.feature_rows(fakes, self.generator, extract, progress=progress))
             progress.stage(f"numbers {repeat + 1} of {len(plan.repeats)}")
             numbers = metrics_for_set(
-                rows[-1],
-                plan.labels[repeat],
-                compared,
-                neighbours=self.protocol.neighbours,
-                subsets=max(1, SUBSETS // len(plan.repeats)),
-                seed=self.protocol.seed + repeat,
+                rows[-1], plan.labels[repeat], compared, neighbours=self.protocol.neighbours
             )
             found.append(numbers)
             progress.report_facts(**{self.network.metric: numbers.distance})
@@ -240,28 +245,35 @@ class _Evaluation:
         )
 
     def _compared(
-        self, plan: EvalPlan, reals: FeatureRows, near: Mapping[str, FeatureRows]
+        self, plan: EvalPlan, rows: Mapping[str, FeatureRows], common: Mapping[str, FeatureRows]
     ) -> Reference:
-        split, shared = plan.reals["eval"], plan.shared
+        split, shared, reals = plan.reals["eval"], plan.shared, rows["eval"]
         columns = [self.manifest.labels.index(name) for name in shared]
         hair = [columns[place] for place in hair_labels(shared)]
         weight = joint_weight(reals.features, split.labels)
         return Reference(
             rows=reals,
             labels=split.labels,
-            train=near["train"],
-            unseen=near["eval"],
+            train=rows["train"],
             stats=self._reference_stats(split, "plain", lambda: plain_statistics(reals.features)),
             joint_stats=self._reference_stats(
                 split, "joint", lambda: joint_statistics(reals, split.labels, weight)
             )
             if weight
             else None,
+            common=self._common(plan.common["eval"], common) if plan.common else None,
             weight=weight,
             shared=columns,
             hair=hair,
             tones=tones_by_label(reals.tones, split.labels[:, hair]),
         )
+
+    def _common(self, split: Split, rows: Mapping[str, FeatureRows]) -> CommonReference:
+        def make() -> Statistics:
+            return plain_statistics(rows["eval"].features)
+
+        stats = self._reference_stats(split, "plain", make)
+        return CommonReference(rows["eval"], rows["train"], stats)
 
     def _reference_stats(
         self, split: Split, kind: str, make: Callable[[], Statistics]

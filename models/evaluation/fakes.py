@@ -124,7 +124,7 @@ class WorkFolder:
                 pictures = fakes.draw(generator, start, stop)
             file.append(extract(pictures))
             progress.advance(stop - start)
-        return FeatureRows(file.read(), extract.network.features)
+        return extract.read(file)
 
     def remove(self) -> None:
         """Takes the folder away, once the numbers are written."""

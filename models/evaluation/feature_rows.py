@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from dataset.errors import StoreError
+from dataset.geometry import resized
 from models.evaluation.label_judge import Judge, JudgeConfig, Rows32, thumbnails
 from models.metrics.extractors import Extractor
 from models.metrics.label_control import hair_tones
@@ -30,11 +31,13 @@ THUMBNAIL = 3 * JudgeConfig.thumbnail_px**2
 class FeatureRows:
     """Rows of pictures, taken apart: `features` [N,F], hair `tones` [N,3], and the rest [N,R].
 
-    The rest is the thumbnail of a real, or the judge's logits of a fake.
+    The rest is the thumbnail of a real, or the judge's logits of a fake. `reduced`: at the end are
+    the features [N,F] of the pictures reduced to another side.
     """
 
     rows: Rows32
     width: int  # F
+    reduced: bool = False
 
     @property
     def features(self) -> Rows32:
@@ -49,26 +52,35 @@ class FeatureRows:
     @property
     def rest(self) -> Rows32:
         """What follows: thumbnails [N,T], or logits [N,L]."""
-        return self.rows[:, self.width + TONES :]
+        return self.rows[:, self.width + TONES : -self.width if self.reduced else None]
+
+    @property
+    def reduced_features(self) -> Rows32:
+        """The features [N,F] of the reduced pictures; of the pictures where none were reduced."""
+        return self.rows[:, -self.width :] if self.reduced else self.features
 
     def first(self, count: int) -> "FeatureRows":
         """Returns the first rows alone."""
-        return FeatureRows(self.rows[:count], self.width)
+        return dataclasses.replace(self, rows=self.rows[:count])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowExtractor:
-    """Turns pictures into rows: with a judge, logits follow the tone, else the thumbnail."""
+    """Turns pictures into rows: with a judge, logits follow the tone, else the thumbnail.
+
+    reduced_px: side that pictures are reduced to for features at the end of a row; 0: none.
+    """
 
     network: Extractor
     device: torch.device
     judge: Judge | None = None
+    reduced_px: int = 0
 
     @property
     def width(self) -> int:
         """Numbers in a row."""
         rest = THUMBNAIL if self.judge is None else len(self.judge.bias)
-        return self.network.features + TONES + rest
+        return self.network.features * (2 if self.reduced_px else 1) + TONES + rest
 
     def __call__(self, pictures: Pictures) -> Rows32:
         """Returns the rows [n,width] of pictures [n,H,W,3]."""
@@ -76,7 +88,14 @@ class RowExtractor:
         thumbs = thumbnails(pictures)
         rest = thumbs if self.judge is None else self.judge.logits(features, thumbs)
         tones = hair_tones(pictures).astype(np.float32)
-        return np.concatenate([features, tones, rest], axis=1)
+        if not self.reduced_px:
+            return np.concatenate([features, tones, rest], axis=1)
+        small = self.features(np.stack([resized(one, self.reduced_px) for one in pictures]))
+        return np.concatenate([features, tones, rest, small.astype(np.float32)], axis=1)
+
+    def read(self, file: "RowFile") -> FeatureRows:
+        """Returns the rows of a file that is whole."""
+        return FeatureRows(file.read(), self.network.features, bool(self.reduced_px))
 
     def features(self, pictures: Pictures) -> npt.NDArray[np.float64]:
         """Returns the extractor's features [n,F] of pictures [n,H,W,3], quicker than itself."""

@@ -17,24 +17,39 @@ from models.metrics.frechet import (
     Statistics,
     joint_features,
 )
-from models.metrics.kid import kernel_distance
+from models.metrics.kid import KernelDistance, kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, hits
 from models.metrics.neighbours import Memorization, memorization, precision_recall
 
 Precisions = npt.NDArray[np.float64]  # [L]
 
-SUBSETS = 100  # of the kernel distance, over all sets together
 _BLOCK = 1024  # rows; the memory that an evaluation takes does not depend on how many there are
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class CommonReference:
+    """What generators of different sides are compared with: reals at the protocol's side.
+
+    Attributes:
+        rows, stats: of the eval split.
+        train: rows of the training pictures at that side, or at the generator's where it is less.
+
+    """
+
+    rows: FeatureRows
+    train: FeatureRows
+    stats: ReferenceStats
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """All that one set of fakes is compared with.
+    """All that one set of fakes is compared with: reals at the generator's own side.
 
     Attributes:
         rows: of the eval split, whose labels are `labels` [n,L].
-        train, unseen: rows of the training pictures and of the eval split at the fakes' own side.
+        train: rows of the training pictures.
         stats, joint_stats: of the eval split's features, alone and with labels beside them.
+        common: at the protocol's side, None if that is the generator's own.
         weight: of the labels beside the features.
         shared: columns, in the manifest's labels, of those that the generator knows.
         hair, tones: columns of the hair colours among them, and their mean tones [K,3].
@@ -44,9 +59,9 @@ class Reference:
     rows: FeatureRows
     labels: Rows
     train: FeatureRows
-    unseen: FeatureRows
     stats: ReferenceStats
     joint_stats: ReferenceStats | None
+    common: CommonReference | None
     weight: float
     shared: list[int]
     hair: list[int]
@@ -55,11 +70,16 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SetMetrics:
-    """What one set of fakes gave; nan is what has no meaning here."""
+    """What one set of fakes gave; nan is what has no meaning here.
+
+    common_distance, common_kernel: at the protocol's side.
+    """
 
     distance: float
+    common_distance: float
     joint: float
-    kernel: float
+    kernel: KernelDistance
+    common_kernel: KernelDistance
     precision: float
     recall: float
     label_aps: npt.NDArray[np.float64]  # [L] of the shared labels
@@ -68,7 +88,7 @@ class SetMetrics:
 
 
 def metrics_for_set(
-    fakes: FeatureRows, labels: Rows, reals: Reference, *, neighbours: int, subsets: int, seed: int
+    fakes: FeatureRows, labels: Rows, reals: Reference, *, neighbours: int
 ) -> SetMetrics:
     """Measures a set of fakes [N] that were drawn for labels [N,L] of the manifest.
 
@@ -76,19 +96,27 @@ def metrics_for_set(
     them are never both rounded to 1.
     """
     precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
-    kernel = kernel_distance(fakes.features, reals.rows.features, subsets=subsets, seed=seed)
+    distance = reals.stats.distance(plain_statistics(fakes.features))
+    kernel = kernel_distance(fakes.features, reals.rows.features)
+    common_distance, common_kernel = distance, kernel
+    if reals.common is not None:
+        reduced = fakes.reduced_features
+        common_distance = reals.common.stats.distance(plain_statistics(reduced))
+        common_kernel = kernel_distance(reduced, reals.common.rows.features)
     joint = float("nan")
     if reals.joint_stats is not None:
         joint = reals.joint_stats.distance(joint_statistics(fakes, labels, reals.weight))
     return SetMetrics(
-        distance=reals.stats.distance(plain_statistics(fakes.features)),
+        distance=distance,
+        common_distance=common_distance,
         joint=joint,
-        kernel=kernel.mean,
+        kernel=kernel,
+        common_kernel=common_kernel,
         precision=precision,
         recall=recall,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
         hair_hits=hits(fakes.tones, labels[:, reals.hair], reals.tones),
-        memory=memorization(fakes.features, reals.train.features, reals.unseen.features),
+        memory=memorization(fakes.features, reals.train.features, reals.rows.features),
     )
 
 
@@ -133,29 +161,50 @@ def joint_statistics(rows: FeatureRows, labels: Rows, weight: float) -> Statisti
 
 
 def distances_over_sets(
-    network: Extractor, found: list[SetMetrics], real_distance: float
+    network: Extractor, found: list[SetMetrics], *, common_px: int
 ) -> dict[str, Any]:
-    """Fréchet, joint and kernel distances: means, standard deviations; the reals' beside them."""
-    metric, kernel = network.metric, network.kernel_metric
+    """Fréchet, joint and kernel distances: means, standard deviations, standard errors.
+
+    Those `…_at128` (common_px) are to the reals at that side.
+    """
+    metric, kernel, at = network.metric, network.kernel_metric, f"_at{common_px}"
     distances = [one.distance for one in found]
     return {
         "metric": metric,
         metric: float(np.mean(distances)),
         "sigma": sigma_of(distances),
         "distances": distances,
-        "real_fd": real_distance,
+        f"{metric}{at}": mean_of([one.common_distance for one in found]),
         f"joint_{metric}": mean_of([one.joint for one in found]),
         "kernel_metric": kernel,
-        kernel: mean_of([one.kernel for one in found]),
-        f"{kernel}_sigma": sigma_of([one.kernel for one in found]),
+        kernel: mean_of([one.kernel.value for one in found]),
+        f"{kernel}_sigma": sigma_of([one.kernel.value for one in found]),
+        f"{kernel}_se": standard_error([one.kernel for one in found]),
+        f"{kernel}{at}": mean_of([one.common_kernel.value for one in found]),
+        f"{kernel}{at}_se": standard_error([one.common_kernel for one in found]),
     }
 
 
-def distance_of_reals(train: FeatureRows, stats: ReferenceStats, *, count: int, seed: int) -> float:
-    """Returns the distance of as many training reals: what a perfect generator would reach."""
-    count = min(count, len(train.rows))
-    order = np.random.default_rng(seed).permutation(len(train.rows))
-    return stats.distance(plain_statistics(train.features[np.sort(order[:count])]))
+def numbers_of_reals(
+    reference: Reference, *, count: int, seed: int, neighbours: int, common_px: int
+) -> dict[str, float]:
+    """Returns what as many training reals have: what a perfect generator of the side would reach.
+
+    Its distance to the reals at the protocol's side is what is lost by a smaller side alone.
+    """
+    order = np.random.default_rng(seed).permutation(len(reference.train.rows))
+    chosen = np.sort(order[: min(count, len(order))])
+    train = np.asarray(reference.train.features[chosen])
+    precision, recall = precision_recall(reference.rows.features, train, k=neighbours)
+    distance = at_common = reference.stats.distance(plain_statistics(train))
+    if (common := reference.common) is not None:
+        at_common = common.stats.distance(plain_statistics(common.train.features[chosen]))
+    return {
+        "real_fd": distance,
+        f"real_fd_at{common_px}": at_common,
+        "real_precision": precision,
+        "real_recall": recall,
+    }
 
 
 def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
@@ -222,10 +271,8 @@ def mean_of(values: Sequence[float]) -> float | None:
 
 
 def sigma_of(values: Sequence[float]) -> float | None:
-    """Returns the standard deviation over the sets, 0 for a single one, None if a value is nan."""
-    if len(values) < 2:
-        return 0.0 if np.isfinite(values).all() else None
-    return finite_or_none(float(np.std(values, ddof=1)))
+    """Returns the standard deviation over the sets, None for a single one or if a value is nan."""
+    return finite_or_none(float(np.std(values, ddof=1))) if len(values) > 1 else None
 
 
 def finite_or_none(value: float) -> float | None:

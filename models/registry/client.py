@@ -28,6 +28,9 @@ GONE = "RESOURCE_DOES_NOT_EXIST"
 EVALUATED = (
     "sigma",
     "real_fd",
+    "real_fd_at128",
+    "real_precision",
+    "real_recall",
     "precision",
     "recall",
     "precision_sigma",
@@ -138,7 +141,9 @@ class TrackingClient:
         is what stands there already at that step.
         """
         metric, kernel = made.get("metric", OLD_METRIC), made.get("kernel_metric")
-        named = [metric, f"joint_{metric}", *([kernel, f"{kernel}_sigma"] if kernel else [])]
+        named = [metric, f"{metric}_at128", f"joint_{metric}"]
+        ends = ("", "_sigma", "_se", "_at128", "_at128_se")
+        named += [f"{kernel}{end}" for end in ends] if kernel else []
         client = self.client()
         with self._explained():
             for name in (*named, *EVALUATED):

@@ -252,6 +252,7 @@ def _profile(manifest: Manifest) -> dict[str, Any]:
 
 
 METRIC = "omokage.metric"  # a version's tag: which of its tags is the distance
+SIDE = "omokage.resolution_px"  # side of the real faces that it was compared with: its own
 
 # Metric, what it means, which way is better; in the order in which they are shown.
 NUMBERS = {
@@ -275,7 +276,12 @@ def distance_in_words(tags: Mapping[str, str]) -> str:
     """Returns a version's distance by its tags, such as `fid 12.34`; "" if it bears none."""
     metric = tags.get(METRIC, OLD_METRIC)
     value = tags.get(f"omokage.{metric}", "")
-    return f"{metric} {value}" if value else ""
+    return f"{metric} {value}{old_protocol(tags.get(SIDE))}" if value else ""
+
+
+def old_protocol(side_px: object) -> str:
+    """Returns what an evaluation that names no side is marked with, "" for one that does."""
+    return "" if side_px else " (old protocol: against real faces of 128 px)"
 
 
 def model_page(model: str) -> str:
@@ -330,7 +336,8 @@ def _numbers(evaluation: Mapping[str, Any]) -> str:
             rows.append(f"| {name} | {evaluation[key]:.3f} | {meaning} |")
     protocol = (
         f"Measured on {evaluation['fakes']:,} drawn faces against {evaluation['reference_rows']:,} "
-        f"real ones, protocol `{evaluation['protocol_digest'][:12]}`."
+        f"real ones, protocol `{evaluation['protocol_digest'][:12]}`"
+        f"{old_protocol(evaluation.get('resolution_px'))}."
     )
     return "\n".join(["| number | value | meaning |", "| --- | ---: | --- |", *rows, "", protocol])
 

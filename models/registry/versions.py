@@ -11,7 +11,7 @@ from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.gate import OLD_METRIC, is_decidable
 from models.registry.load import FOLDER, training_folder, version_files
-from models.registry.pages import METRIC, NUMBERS, Links, model_page, version_page
+from models.registry.pages import METRIC, NUMBERS, SIDE, Links, model_page, version_page
 from models.registry.promotion import Measure
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ class VersionEntry:
             PROTOCOL: self.measured["protocol_digest"],
             "omokage.commit": self.facts.get("commit", ""),
             METRIC: metric,
+            SIDE: str(self.measured.get("resolution_px", "")),
         }
         found = {f"omokage.{name}": f"{n:.4f}" for name, n in numbers.items() if n is not None}
         return {name: text for name, text in texts.items() if text} | found

@@ -33,10 +33,11 @@ PICTURES = ("fakes_grid", "reals_grid", "neighbours_grid", "truncation_chart", "
 )
 @click.option(
     "--extractor",
-    default="efficientnet_lite0",
+    default="auto",
     show_default=True,
     metavar="NAME",
-    help="efficientnet_lite0, or inception for an FID.",
+    help="efficientnet_lite0, efficientnet_lite2, or inception for an FID; auto is "
+    "efficientnet_lite0, or the second for a generator trained on its features.",
 )
 @click.option("--weights", default="", metavar="FILE", help="Weights of the extractor inception.")
 @click.option("--out", default="", metavar="FILE.json", help="Write the numbers there as well.")
@@ -99,12 +100,15 @@ def table(made: Mapping[str, Any]) -> list[str]:
 
 def _rows(made: Mapping[str, Any]) -> Iterator[str]:
     metric, kernel = made["metric"], made["kernel_metric"]
+    reals, at = "training reals", f"_at{made['protocol']['reference_px']}"
     rows = [
-        (metric, made[metric], made["sigma"], _beside(made["real_fd"], "training reals")),
+        (metric, made[metric], made["sigma"], _beside(made["real_fd"], reals)),
+        (f"{metric}{at}", made[f"{metric}{at}"], None, _beside(made[f"real_fd{at}"], reals)),
         (f"joint_{metric}", made[f"joint_{metric}"], None, "with the labels asked for"),
-        (kernel, made[kernel], made[f"{kernel}_sigma"], "0 for equal sets"),
-        ("precision", made["precision"], made["precision_sigma"], "1 at best"),
-        ("recall", made["recall"], made["recall_sigma"], "1 at best"),
+        (kernel, made[kernel], made[f"{kernel}_sigma"], _kernel(made, kernel)),
+        (f"{kernel}{at}", made[f"{kernel}{at}"], None, _kernel(made, f"{kernel}{at}")),
+        ("precision", made["precision"], made["precision_sigma"], _real(made, "precision")),
+        ("recall", made["recall"], made["recall_sigma"], _real(made, "recall")),
         (
             "label_ap",
             made["label_ap"],
@@ -127,8 +131,17 @@ def _rows(made: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:<28}{found:>9.4f}{noise:>9}  {beside}"
     yield (
         f"{made['fakes']:,} fakes x {made['repeats']} against {made['reference_rows']:,} faces of "
-        f"manifest {made['manifest_digest'][:12]}, protocol {made['protocol_digest'][:12]}"
+        f"{made['resolution_px']} px, manifest {made['manifest_digest'][:12]}, "
+        f"protocol {made['protocol_digest'][:12]}"
     )
+
+
+def _kernel(made: Mapping[str, Any], name: str) -> str:
+    return f"0 for equal sets, standard error {made[f'{name}_se']:.4f}"
+
+
+def _real(made: Mapping[str, Any], name: str) -> str:
+    return _beside(made[f"real_{name}"], "training reals")
 
 
 def _beside(value: float | None, what: str) -> str:
@@ -224,6 +237,13 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
     show_default=True,
     type=click.IntRange(1, 20),
     help="Sets of fakes, for the spread of the distance.",
+)
+@click.option(
+    "--extractor",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Network whose features are compared, as of `omokage evaluate`.",
 )
 @click.option("--measure-again", is_flag=True, help="Measure what is trained already once more.")
 def compare(home: str, sets: tuple[str, ...], entrants: tuple[str, ...], **options: Any) -> None:

@@ -14,6 +14,7 @@ from assets.evaluation import (
     numbers_of,
     recall_verdict,
 )
+from dataset.geometry import resized
 from dataset.store import Store
 from models.evaluation.evaluate import evaluate
 from models.evaluation.plan import protocol_for
@@ -22,7 +23,8 @@ from tests.models.evaluation.galleries import Gallery
 from tests.models.homes import SEEDS, UNSEEN, heads, write_home
 
 TRAIN, EVAL = 100, 60
-KINDS = ("honest", "copier", "deaf", "monotonous")
+SMALL_PX = 24
+KINDS = ("honest", "copier", "deaf", "monotonous", "small")
 
 Measured = Mapping[str, Mapping[str, Any]]
 
@@ -40,6 +42,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         "copier": Gallery(*heads(SEEDS["train"], TRAIN)),
         "deaf": Gallery(unseen, labels, deaf=True),
         "monotonous": Gallery(one, labels[:4], deaf=True),
+        "small": Gallery(np.stack([resized(face, SMALL_PX) for face in unseen]), labels),
     }
     return {
         kind: evaluate(
@@ -88,6 +91,22 @@ def test_a_generator_of_one_face_fails_the_recall_check(measured: Measured) -> N
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert "0.0% of the unseen faces lie among the fakes" in (found.description or "")
+
+
+def test_the_recall_of_perfect_small_pictures_is_no_collapse(measured: Measured) -> None:
+    found = recall_verdict(measured["small"])
+    assert found.passed, found.description
+    assert measured["small"]["real_recall"] > 0.5
+    assert measured["small"]["recall"] > 0.5 * measured["small"]["real_recall"]
+
+
+def test_an_evaluation_of_the_old_protocol_gives_no_verdict_on_variety(measured: Measured) -> None:
+    new = ("real_recall", "real_precision", "resolution_px")
+    old = {name: value for name, value in measured["small"].items() if name not in new}
+    found = recall_verdict({**old, "recall": 0.0})
+    assert not found.passed
+    assert "old protocol" in (found.description or "")
+    assert "Materialise evaluation again" in (found.description or "")
 
 
 @pytest.mark.slow

@@ -120,6 +120,7 @@ def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
         "dagster_run": dagster_run,
         "metric": "fid",
         "fid": "42.5000",
+        "resolution_px": "64",
         "label_ap": "0.6100",
         "recall": "0.4000",
         "memory_ratio": "1.1000",

@@ -8,6 +8,8 @@ import pytest
 from dagster_pipes import PipesContextData, encode_param
 
 from models import evaluate, sample, train
+from tests.models.homes import LABELS
+from tests.models.small_generators import small_generator, write_generator
 from tests.waiting import wait_for
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMOKAGE_PROGRESS": ""}
@@ -31,6 +33,20 @@ def pipes(context: Path, messages: Path) -> dict[str, str]:
         "DAGSTER_PIPES_CONTEXT": encode_param({"path": str(context)}),
         "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(messages)}),
     }
+
+
+def test_a_generator_that_saw_an_extractors_features_is_judged_by_another(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = small_generator("dcgan64", labels=LABELS, trained_on_features=("efficientnet_lite0",))
+    folder = write_generator(tmp_path / "seen", seen)
+    arguments = ["--home", str(home), "--generator", folder, "--fakes", "4", "--repeats", "1"]
+    assert evaluate.main([*arguments, "--flips", "0", "--psis", ""]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert made["metric"] == "fd_efficientnet_lite2"
+    assert made["protocol"]["extractor"] == "efficientnet_lite2"
+    assert made["trained_on_features"] == ["efficientnet_lite0"]
+    assert made["sigma"] is None  # of one set nothing is known
 
 
 def test_train_sample_and_evaluate_work_from_the_command_line(

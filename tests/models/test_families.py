@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataset.errors import UsageError
+from dataset.errors import TrainingError, UsageError
 from models.families import FAMILIES, family_of
 from models.families.base import (
     DiscriminatorNet,
@@ -72,6 +72,19 @@ def test_every_family_keeps_the_interface(name: str, count: int) -> None:
     assert bool(G.noise_sides()) is spec.can_noise
     assert (spec.family, spec.labels) == (name, LABELS[:count])
     assert GeneratorSpec.from_json(spec.to_json(), where="spec.json") == spec
+
+
+def test_a_spec_names_the_networks_whose_features_its_training_saw() -> None:
+    old = family_of("dcgan64").spec(LABELS, NetworkSize(64)).to_json()
+    assert "trained_on_features" not in old  # as in older files, whose digests stand
+    assert GeneratorSpec.from_json(old, where="spec.json").trained_on_features == ()
+    new = old | {"trained_on_features": ["efficientnet_lite0"]}
+    spec = GeneratorSpec.from_json(new, where="spec.json")
+    assert spec.trained_on_features == ("efficientnet_lite0",)
+    assert spec.to_json() == new
+    for wrong in ("efficientnet_lite0", [3], ["a", "a"], ["a"] * 17):
+        with pytest.raises(TrainingError, match="trained_on_features"):
+            GeneratorSpec.from_json(old | {"trained_on_features": wrong}, where="spec.json")
 
 
 # Parameters of G without labels, of a W family's mapping of labels, and of each label; of D alike.

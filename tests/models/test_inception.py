@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from dataset.errors import ConfigError, TrainingError
 from models.metrics import inception
 from models.metrics.download import PinnedFile
-from models.metrics.extractors import chunks, efficientnet_lite0, extractor
+from models.metrics.extractors import chunks, efficientnet_lite0, efficientnet_lite2, extractor
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import precision_recall
@@ -86,7 +86,7 @@ def test_fid_kid_precision_and_recall_are_those_of_torch_fidelity(
     precision, recall = precision_recall(reals, fakes)
     ours = {
         "frechet_inception_distance": frechet_distance(statistics(fakes), statistics(reals)),
-        "kernel_inception_distance_mean": kernel_distance(fakes, reals).mean,
+        "kernel_inception_distance_mean": kernel_distance(fakes, reals).value,
         "precision": precision,
         "recall": recall,
     }
@@ -109,6 +109,12 @@ def test_names_say_whose_features_a_distance_is_on() -> None:
         "fd_efficientnet_lite0",
         "kd_efficientnet_lite0",
     )
+    second = efficientnet_lite2()
+    assert second.metric == "fd_efficientnet_lite2"
+    assert second.sha256 != offline.sha256
+    features = second([FAKES[:2]])
+    assert features.shape == (2, second.features)
+    assert not np.allclose(features, offline([FAKES[:2]]))
     other = dataclasses.replace(offline, name="inception")  # by name alone it is not the standard
     assert (other.metric, other.kernel_metric) == ("fd_inception", "kd_inception")
 

@@ -67,7 +67,7 @@ def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
         ended = evaluate(home, *arguments, *SMALL, "--out", str(out))
         assert ended.exit_code == 0, ended.output + repr(ended.exception)
         assert f"evaluation            {home}/" in ended.output
-        assert "16 fakes x 1 against 10 faces of manifest" in ended.output
+        assert "16 fakes x 1 against 10 faces of 64 px, manifest" in ended.output
         made[name] = json.loads(out.read_text())
     assert made["id"]["folder"].startswith("generators/one/evaluation/")
     assert made["champion"]["folder"].startswith("evaluations/")
@@ -95,7 +95,7 @@ def test_without_a_registry_it_is_said_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_an_unknown_extractor_is_answered_with_the_nearest(home: Path) -> None:
-    error = refusal(home, "one", "--extractor", "efficientnet_lite")
+    error = refusal(home, "one", "--extractor", "efficientnet_lit0")
     assert isinstance(error, ConfigError)
     assert 'did you mean "efficientnet_lite0"' in str(error)
 

@@ -43,6 +43,17 @@ def test_a_stored_home_shows_its_status(home: Path) -> None:
     assert f"manifest   {MANIFEST}" in shown.output
 
 
+def test_an_evaluation_of_the_old_protocol_is_shown_with_a_mark(home: Path) -> None:
+    store, evaluation = Store(str(home)), {"metric": "fd_x", "fd_x": 857.0, "sigma": 0.0}
+    current = {"id": "one", "images_seen": 1000, "evaluation": "generators/one.json"}
+    store.write_json("generators/current.json", current)
+    store.write_json("generators/one.json", evaluation)
+    shown = CliRunner().invoke(cli, ["status", "--home", str(home)]).output
+    assert "evaluation fd_x 857.00 (old protocol: against real faces of 128 px)" in shown
+    store.write_json("generators/one.json", evaluation | {"resolution_px": 64})
+    assert "old protocol" not in CliRunner().invoke(cli, ["status", "--home", str(home)]).output
+
+
 def test_a_stored_ledger_opens_with_every_blob(home: Path) -> None:
     with Ledger.of(Store(str(home))) as ledger:
         assert len(list(ledger.blobs())) == 60

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.comparison.report import CURVES, GRIDS, markdown, ranked, results, table
+from models.comparison.report import CURVES, GRIDS, markdown, ranked, results, stands, table
 
 PLAN = {
     "budget_text": "5 minutes of training each",
@@ -26,7 +26,10 @@ def outcome(name: str, distance: float, **more: Any) -> dict[str, Any]:
         "resolution_px": 64,
         "reference_px": 64,
         "metric": "fd_x",
+        "extractor": "x",
         "distance": distance,
+        "distance_at128": distance,
+        "real_fd_at128": 20.0,
         "sigma": 2.04,
         "fakes": 1000,
         "repeats": 3,
@@ -96,10 +99,55 @@ def test_pictures_that_are_not_there_are_not_shown() -> None:
     assert CURVES not in page
 
 
-def test_distances_by_other_protocols_are_marked() -> None:
-    rows = [outcome("a", 5.0), outcome("b", 6.0, protocol_digest="q")]
-    page = markdown(results(PLAN, rows))
-    assert "Not all were measured by one protocol" in page
+def test_distances_by_other_protocols_are_marked_and_rank_nothing() -> None:
+    rows = [outcome("b", 6.0, protocol_digest="q"), outcome("a", 5.0)]
+    made = results(PLAN, rows)
+    assert made["best"] is None
+    assert [one["name"] for one in made["entrants"]] == ["b", "a"]
+    assert "**Not ranked.** Not all were measured by one protocol" in markdown(made)
+
+
+def test_sides_of_one_kind_rank_by_their_own_and_others_at_128_with_their_reals() -> None:
+    small = outcome("small", 20.0, distance_at128=420.0, real_fd_at128=365.0)
+    large = outcome("large", 90.0, resolution_px=128, distance_at128=90.0, real_fd_at128=116.0)
+    smaller = outcome("other", 30.0, distance_at128=400.0, real_fd_at128=365.0)
+    assert [one["name"] for one in ranked([smaller, small])] == ["small", "other"]
+    assert "at128" not in table([smaller, small])
+    made = results(PLAN, [small, smaller, large])
+    assert [one["name"] for one in made["entrants"]] == ["large", "other", "small"]
+    page = markdown(made)
+    assert "| `fd_x` | `fd_x_at128` |" in page
+    assert "| 20.0 ± 2.0 | 420.0 (reals 365) |" in page
+    assert "`fd_x_at128` is that to the eval split at 128 px" in page
+
+
+def test_an_extractor_that_a_training_saw_ranks_nothing_and_the_way_out_is_named() -> None:
+    rows = [outcome("b", 6.0), outcome("a", 5.0, trained_on_features=["x"])]
+    made = results(PLAN, rows)
+    assert made["best"] is None
+    assert [one["name"] for one in made["entrants"]] == ["b", "a"]
+    page = markdown(made)
+    assert "**Not ranked.** a: its training saw the features of x" in page
+    assert "evaluate with --extractor efficientnet_lite2 or --extractor inception for all" in page
+    rows = [outcome("b", 6.0), outcome("a", 5.0, trained_on_features=["another"])]
+    assert results(PLAN, rows)["best"] == "a"
+
+
+def test_outcomes_of_the_old_protocol_are_ranked_among_themselves_and_marked() -> None:
+    rows = [outcome("b", 6.0, resolution_px=128), outcome("a", 5.0)]
+    for one in rows:
+        del one["distance_at128"], one["extractor"]
+    made = results(PLAN, rows)
+    assert made["best"] == "a"
+    page = markdown(made)
+    assert "**Old protocol:** the eval split had 128 px" in page
+    assert "own side" not in page
+
+
+def test_an_entrant_is_measured_again_by_other_options() -> None:
+    one = outcome("a", 5.0, asked={"fakes": 8, "repeats": 2, "extractor": "auto"})
+    assert stands(one, fakes=8, repeats=2, extractor="auto")
+    assert not stands(one, fakes=8, repeats=2, extractor="efficientnet_lite2")
 
 
 def test_a_report_of_failures_alone_has_no_pictures() -> None:

@@ -15,7 +15,7 @@ ROWS = np.array(
 
 def test_an_unknown_extractor_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match='did you mean "efficientnet_lite0"'):
-        extractor("efficientnet_lite")
+        extractor("efficientnet_lit0")
 
 
 def test_the_resizer_keeps_flat_pictures_flat_and_range() -> None:
