@@ -171,7 +171,8 @@ def _train(
             if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
-                log.tick(metrics, of_images=total * each)
+                saved = bool(stopped_by or snapshot_due)
+                log.tick(metrics, of_images=total * each, saved=saved)
                 bar.tell(metrics)
                 tick = Tick(state, config, device)
             if stopped_by and not ended:
