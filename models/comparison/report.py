@@ -1,7 +1,6 @@
 """Outcomes of the entrants of a comparison, and their report: Markdown, curves, sample grids."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
