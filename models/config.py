@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dataset.errors import ConfigError, listed, nearest
@@ -79,9 +79,12 @@ class TrainConfig:
         1.0, "probability of each of the three; with ada_target the first value", (0, 1)
     )
     ada_target: float = setting(
-        0.0, "mean sign of D on reals that aug_p is steered to, 0 = aug_p stays", (0, 1)
+        0.0,
+        "mean sign of D(real), under loss rp of D(real) - D(fake), that aug_p is steered to, "
+        "0 = aug_p stays",
+        (0, 1),
     )
-    ada_kimg: float = setting(100.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
+    ada_kimg: float = setting(500.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
     # Computation.
     precision: str = setting("auto", "fp32, bf16, or auto: bf16 on GPUs that have it")
     compile: bool = setting(False, "compile the steps, after a check of their gradients")
@@ -159,6 +162,11 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
     if config.loss not in LOSSES:
         known = ", ".join(LOSSES)
         yield f'loss is "{config.loss}"{nearest(config.loss, LOSSES)}; {known} wanted'
+    elif LOSSES[config.loss].critic and config.ada_target > 0:
+        yield (
+            f"ada_target is {config.ada_target:g}; 0 wanted with loss {config.loss}, under which "
+            "the sign of D means nothing"
+        )
     if config.precision not in PRECISIONS:
         yield f'precision is "{config.precision}"; {", ".join(PRECISIONS)} wanted'
     if not is_device(config.device):
@@ -172,6 +180,14 @@ def digest_of_settings(settings: Any) -> str:
     for name in _SPEED_ONLY:
         values.pop(name)
     return digest_of(values)
+
+
+_SWITCHES = {"ada_kimg": "ada_target", "pl_every": "pl_weight"}
+
+
+def idle_settings(values: Mapping[str, Any]) -> set[str]:
+    """Returns the settings that change nothing, since the one that they belong to is 0."""
+    return {name for name, switch in _SWITCHES.items() if values.get(switch) == 0}
 
 
 def limit_faults(settings: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
-from models.config import TrainConfig
+from models.config import TrainConfig, idle_settings
 from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec
 from models.io.safe_io import (
     COUNT,
@@ -293,10 +293,12 @@ def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
 
 def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
     """Returns the settings of a checkpoint that a training under `config` cannot resume with."""
+    now = dataclasses.asdict(config)
+    idle = idle_settings(now) & idle_settings(before)
     return [
         f"{name} was {shown_value(before.get(name))}, now {value!r}"
-        for name, value in dataclasses.asdict(config).items()
-        if name not in MAY_CHANGE and before.get(name) != value
+        for name, value in now.items()
+        if name not in MAY_CHANGE and name not in idle and before.get(name) != value
     ]
 
 

@@ -20,13 +20,17 @@ class AdversarialLoss(NamedTuple):
 
     d(real [N], fake [N]) and g(real [N], fake [N]) -> scalar; g may leave `real` unused. penalty is
     "" or the name of a penalty below that belongs to it; clipped: D's weights are clipped after
-    each of its steps.
+    each of its steps. paired: row i of real and fake is one pair, which has the labels of the real
+    and is judged by one state of D. critic: D is determined up to a constant, so the sign of a
+    logit says nothing.
     """
 
     d: Callable[[Tensor, Tensor], Tensor]
     g: Callable[[Tensor, Tensor], Tensor]
     penalty: str = ""
     clipped: bool = False
+    paired: bool = False
+    critic: bool = False
 
 
 def ns_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -122,9 +126,9 @@ def positive_weights(labels: Tensor, *, at_most: float = 8.0) -> Tensor:
 LOSSES: dict[str, AdversarialLoss] = {
     "ns": AdversarialLoss(ns_d, ns_g),
     "hinge": AdversarialLoss(hinge_d, hinge_g),
-    "rp": AdversarialLoss(rp_d, rp_g),
-    "wgan": AdversarialLoss(wgan_d, wgan_g, clipped=True),
-    "wgan-gp": AdversarialLoss(wgan_d, wgan_g, penalty="wgan-gp"),
+    "rp": AdversarialLoss(rp_d, rp_g, paired=True),
+    "wgan": AdversarialLoss(wgan_d, wgan_g, clipped=True, critic=True),
+    "wgan-gp": AdversarialLoss(wgan_d, wgan_g, penalty="wgan-gp", critic=True),
     "dragan": AdversarialLoss(ns_d, ns_g, penalty="dragan"),
 }
 

@@ -6,6 +6,7 @@ where it is. MLflow need not be installed.
 
 import io
 import json
+import math
 import os
 import re
 import resource
@@ -190,32 +191,34 @@ class Tick:
     def __init__(self, state: TrainState, config: TrainConfig, device: torch.device) -> None:
         self._first, self._each, self._device = state.step, config.images_a_step, device
         self._rows: list[Tensor] = []
-        self._names: list[str] = []
+        self._places: list[tuple[int, str]] = []  # step and name of each number in the rows
         self._started = time.monotonic()
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Takes a step's losses, scalars on the device; always the same ones."""
-        self._names = list(losses)
+        """Takes a step's losses, scalars on the device; the same ones on all ranks."""
+        self._places += [(len(self._rows), name) for name in losses]
         self._rows.append(torch.stack(list(losses.values())))
 
     def metrics(self) -> dict[str, float]:
-        """Means over the tick; raises TrainingError naming the first step that was not finite."""
-        table = distributed.mean_over_ranks(torch.stack(self._rows)).double().cpu()
-        bad = (~torch.isfinite(table)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise TrainingError(
-                f"step {self._first + row + 1}: the loss {self._names[column]} is "
-                f"{table[row, column].item()}; the last checkpoint is from before it. Try smaller "
-                "lr_g and lr_d, or a larger r1_gamma."
-            )
-        images = (self._first + len(table)) * self._each
+        """Means over those steps of the tick that have the loss.
+
+        Raises TrainingError naming the first step that was not finite.
+        """
+        values = distributed.mean_over_ranks(torch.cat(self._rows)).tolist()
+        found: dict[str, list[float]] = {}
+        for (step, name), value in zip(self._places, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"step {self._first + step + 1}: the loss {name} is {value}; the last "
+                    "checkpoint is from before it. Try smaller lr_g and lr_d, or a larger r1_gamma."
+                )
+            found.setdefault(name, []).append(value)
+        images = (self._first + len(self._rows)) * self._each
         seconds = max(time.monotonic() - self._started, 1e-9)
-        metrics = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
-        return metrics | {
+        return {name: sum(of_steps) / len(of_steps) for name, of_steps in found.items()} | {
             "images_seen": images,
             "kimg": images / 1000,
-            "pictures_per_s": len(table) * self._each / seconds,
+            "pictures_per_s": len(self._rows) * self._each / seconds,
             "memory_mb": round(_peak_bytes(self._device) / 1e6, 1),
         }
 

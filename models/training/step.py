@@ -22,7 +22,7 @@ from models.training.losses import (
     slope_penalty,
 )
 
-SIGN_MEMORY = 0.9  # of the running mean of D's sign on reals, a step
+SIGN_MEMORY = 0.9  # of the running mean of the sign that ADA steers on, a step
 PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
 
 
@@ -111,8 +111,10 @@ def train_step(
     parts: Parts,
     positive_weight: Tensor,
 ) -> dict[str, Tensor]:
-    """Takes D's steps, one of G and one of the average; returns detached scalars, not yet
-    averaged over the ranks.
+    """Takes D's steps, one of G and one of the average.
+
+    Returns detached scalars, not yet averaged over the ranks; a lazy penalty (r1, r2, path) only of
+    the steps that have it.
     """
     loss = LOSSES[config.loss]
     strength = Strength(config.translate_px, config.scale_frac, config.rotate_deg)
@@ -123,44 +125,47 @@ def train_step(
         # D: reals against fakes, and the reals' labels
         reals, labels = batches.at(state.step * config.d_steps + turn)
         reals = flipped(reals, rng) if config.flip else reals
-        reals = augmented(reals, strength, state.aug_p, rng)
+        reals_aug = augmented(reals, strength, state.aug_p, rng)
         # The last ones serve G as well.
-        fakes, w, fake_labels = sample_fakes(state, config, batches, parts)
-        seen = augmented(fakes.detach(), strength, state.aug_p, rng)
-        real_logits, real_labels = parts.judged(reals, labels)
-        fake_logits, _ = parts.judged(seen, fake_labels)
+        fake_labels = labels if loss.paired else batches.labels_of_fakes(rng)
+        fakes, w = sample_fakes(state, config, fake_labels, parts)
+        fakes_aug = augmented(fakes.detach(), strength, state.aug_p, rng)
+        real_logits, real_labels = parts.judged(reals_aug, labels)
+        fake_logits, _ = parts.judged(fakes_aug, fake_labels)
         stats["d"] = loss.d(real_logits, fake_logits)
         stats["d_labels"] = label_loss(real_labels, labels, positive_weight)
         total = stats["d"] + config.d_label_weight * stats["d_labels"]
 
         # Penalties on D's slope; those of the loss itself every time, the lazy ones every so often
         penalised = state.step % config.r1_every == 0
-        if config.r1_gamma > 0:
-            stats["r1"] = parts.r1(reals, labels) if penalised else torch.zeros_like(total)
+        if config.r1_gamma > 0 and penalised:
+            stats["r1"] = parts.r1(reals_aug, labels)
             total = total + config.r1_gamma / 2 * config.r1_every * stats["r1"]
-        if config.r2_gamma > 0:
-            stats["r2"] = parts.r1(seen, fake_labels) if penalised else torch.zeros_like(total)
+        if config.r2_gamma > 0 and penalised:
+            stats["r2"] = parts.r1(fakes_aug, fake_labels)
             total = total + config.r2_gamma / 2 * config.r1_every * stats["r2"]
         if loss.penalty:
-            stats["slope"] = parts.slope(*_slope_places(loss.penalty, reals, labels, seen, rng))
+            places = _slope_places(loss.penalty, reals_aug, labels, fakes_aug, rng)
+            stats["slope"] = parts.slope(*places)
             total = total + config.gp_weight * stats["slope"]
         optimizer_step(state.opt_d, D, total)
         if loss.clipped:
             _clip(D, config.clip)
-        _steer_augmentation(state, config, real_logits)
+        certainty = real_logits - fake_logits if loss.paired else real_logits
+        _steer_augmentation(state, config, certainty)
 
     # G: fakes that D takes for reals and that show the fake labels
     D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    seen = augmented(fakes, strength, state.aug_p, rng)
-    fake_logits, fake_label_logits = parts.judged(seen, fake_labels)
+    if loss.paired:  # D has moved since, and a pair is compared within one state of D
+        reals_aug = augmented(reals, strength, state.aug_p, rng)
+        real_logits, _ = parts.judged(reals_aug, labels)
+    fakes_aug = augmented(fakes, strength, state.aug_p, rng)
+    fake_logits, fake_label_logits = parts.judged(fakes_aug, fake_labels)
     stats["g"] = loss.g(real_logits.detach(), fake_logits)
     stats["g_labels"] = label_loss(fake_label_logits, fake_labels, positive_weight)
     total = stats["g"] + config.g_label_weight * stats["g_labels"]
-    if config.pl_weight > 0 and w is not None:
-        due = state.step % config.pl_every == 0
-        stats["path"] = (
-            _path_penalty(state, parts, w, fake_labels) if due else torch.zeros_like(total)
-        )
+    if config.pl_weight > 0 and w is not None and state.step % config.pl_every == 0:
+        stats["path"] = _path_penalty(state, parts, w, fake_labels)
         total = total + config.pl_weight * config.pl_every * stats["path"]
     optimizer_step(state.opt_g, G, total)
     D.requires_grad_(True)
@@ -190,11 +195,10 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
 
 
 def sample_fakes(
-    state: TrainState, config: TrainConfig, batches: Batches, parts: Parts
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Draws this rank's share of a batch of fakes; returns them, their w and their labels."""
+    state: TrainState, config: TrainConfig, fake_labels: Tensor, parts: Parts
+) -> tuple[Tensor, Tensor | None]:
+    """Draws this rank's share of a batch of fakes, of its labels; returns them and their w."""
     G, rng = state.G, state.rng
-    fake_labels = batches.labels_of_fakes(rng)
     pairs = 2 if config.mixing > 0 else 1
     draw = torch.randn if G.spec.z_dist == "normal" else torch.rand
     z = draw(pairs, config.batch, G.spec.z_dim, generator=rng) * G.spec.z_std
@@ -206,8 +210,7 @@ def sample_fakes(
         at = torch.randint(1, layers, (config.batch,), generator=rng)
         at[torch.rand(config.batch, generator=rng) >= config.mixing] = layers
         mixing_mask = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(fake_labels.device)
-    fakes, w = parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
-    return fakes, w, fake_labels
+    return parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
 
 
 def _noise(state: TrainState, count: int) -> list[Tensor]:
@@ -243,14 +246,15 @@ def _path_penalty(state: TrainState, parts: Parts, w: Tensor, fake_labels: Tenso
 
 
 @torch.no_grad()
-def _steer_augmentation(state: TrainState, config: TrainConfig, real_logits: Tensor) -> None:
+def _steer_augmentation(state: TrainState, config: TrainConfig, certainty: Tensor) -> None:
     """Adapts the chance of augmentation to how sure D is of the reals.
 
+    certainty [N]: D(real), or D(real) - D(fake) where the loss determines D only up to a constant.
     Source: Karras et al. 2020, arXiv:2006.06676, section 3.1: the mean sign is held at a target.
     """
     if config.ada_target == 0:
         return
-    sign = mean_over_ranks(real_logits.sign().mean())
+    sign = mean_over_ranks(certainty.sign().mean())
     state.real_sign.lerp_(sign, 1 - SIGN_MEMORY)
     pace = config.batch / (config.ada_kimg * 1000)
     state.aug_p.add_((state.real_sign - config.ada_target).sign() * pace).clamp_(0, 1)

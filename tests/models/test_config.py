@@ -42,6 +42,12 @@ def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: s
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("loss", ["wgan", "wgan-gp"])
+def test_ada_is_refused_where_the_sign_of_d_means_nothing(loss: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ada_target is 0\.6; 0 wanted with loss {loss}, under"):
+        preset("dcgan64-small", [f"loss={loss}", "ada_target=0.6"])
+
+
 def test_all_wrong_overrides_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         preset("demo", ["bach=8", "lr_d=x"])

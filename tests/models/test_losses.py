@@ -72,6 +72,14 @@ def test_only_the_critics_are_penalised_or_clipped() -> None:
     }
 
 
+def test_losses_that_a_constant_added_to_d_leaves_as_they_are_are_paired_or_critics() -> None:
+    real, fake = torch.randn(2, 16)
+    for name, loss in LOSSES.items():
+        shifted = loss.d(real + 3, fake + 3)
+        free = torch.allclose(loss.d(real, fake), shifted, atol=1e-5)
+        assert free == (loss.paired or loss.critic), name
+
+
 def test_label_loss_is_ln_2_without_knowledge_and_weighs_positives() -> None:
     logits = torch.zeros(2, 2)
     labels = torch.tensor([[1.0, 0.0], [0.0, 0.0]])

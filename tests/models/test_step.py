@@ -1,0 +1,134 @@
+"""What one step of training does: pairs, the state of D that they are judged by, ADA, penalties."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.config import TrainConfig
+from models.training.checkpoint import TrainState
+from models.training.data import Batches, TrainingSet
+from models.training.loop import new_state
+from models.training.progress_log import Tick
+from models.training.step import Parts, train_step
+from tests.models.homes import LABELS
+from tests.models.trainings import narrow
+
+CPU = torch.device("cpu")
+
+
+class Steps:
+    """A training of the drawn heads, of which single steps are taken."""
+
+    def __init__(self, reals: TrainingSet, config: TrainConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.state: TrainState = new_state(config, LABELS, CPU)
+        self.parts = Parts(self.state.G, self.state.D, bf16=False, compiled=False)
+        self._batches = Batches(
+            reals.images, np.asarray(reals.labels), batch=config.batch, seed=0, device=CPU
+        )
+
+    def step(self) -> dict[str, Tensor]:
+        return train_step(
+            self.state,
+            self.config,
+            self._batches,
+            parts=self.parts,
+            positive_weight=torch.ones(len(LABELS)),
+        )
+
+    def raise_d(self, amount: float) -> None:
+        """Adds a constant to all that D says."""
+        with torch.no_grad():
+            self.state.D.get_parameter("head.realness.bias").add_(amount)
+
+
+def omokage(**changes: object) -> TrainConfig:
+    return narrow("omokage", ada_target=0.6, **changes)
+
+
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_a_constant_added_to_d_changes_neither_the_losses_nor_ada_of_pairs(
+    reals: TrainingSet, shift: float
+) -> None:
+    found = []
+    for amount in (0.0, shift):
+        steps = Steps(reals, omokage())
+        steps.raise_d(amount)
+        stats = steps.step()
+        found.append([*stats.values(), steps.state.real_sign, steps.state.aug_p])
+    assert torch.allclose(torch.stack(found[0]), torch.stack(found[1]), atol=1e-5)
+    assert found[0][-2].abs() > 0.01  # the sign is measured
+
+
+@pytest.mark.parametrize("shift", [-3.0, 3.0])
+def test_g_meets_reals_and_fakes_as_one_state_of_d_judges_them(
+    reals: TrainingSet, shift: float
+) -> None:
+    still, moved = (Steps(reals, omokage(lr_d=0.0)) for _ in range(2))
+    moved.state.opt_d.register_step_post_hook(lambda *_: moved.raise_d(shift))
+    assert still.step()["g"].item() == pytest.approx(moved.step()["g"].item(), abs=1e-5)
+
+
+def judged_labels(steps: Steps) -> list[Tensor]:
+    """Takes a step; returns the labels of each time that D judges, in turn."""
+    seen: list[Tensor] = []
+    judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = steps.parts.judged
+
+    def recording(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(labels)
+        return judge(images, labels)
+
+    steps.parts.judged = recording
+    steps.step()
+    return seen
+
+
+def test_a_pair_has_the_labels_of_its_real_in_the_steps_of_d_and_g(reals: TrainingSet) -> None:
+    of_reals, *others = judged_labels(Steps(reals, omokage()))
+    assert len(others) == 3  # D's fakes; G's reals and fakes
+    assert all(torch.equal(labels, of_reals) for labels in others)
+
+
+def test_without_pairs_fakes_have_labels_of_their_own(reals: TrainingSet) -> None:
+    of_reals, of_fakes, for_g = judged_labels(Steps(reals, narrow("dcgan64")))
+    assert not torch.equal(of_fakes, of_reals)
+    assert torch.equal(of_fakes, for_g)
+
+
+def test_without_pairs_ada_steers_on_the_sign_of_d_on_reals(reals: TrainingSet) -> None:
+    signs = []
+    for amount in (-100.0, 100.0):
+        steps = Steps(reals, omokage(loss="ns"))
+        steps.raise_d(amount)
+        steps.step()
+        signs.append(steps.state.real_sign.item())
+    assert signs == pytest.approx([-0.1, 0.1])
+
+
+def test_lazy_penalties_are_means_over_the_steps_that_have_them(reals: TrainingSet) -> None:
+    config = narrow("stylegan2", r1_every=3, r2_gamma=1.0, pl_every=2)
+    steps, rows = Steps(reals, config), []
+    tick = Tick(steps.state, config, CPU)
+    for _ in range(5):
+        rows.append(steps.step())
+        tick.add(rows[-1])
+    assert [number for number, row in enumerate(rows) if "r1" in row] == [0, 3]
+    assert [number for number, row in enumerate(rows) if "path" in row] == [0, 2, 4]
+    found = tick.metrics()
+    for name in ("d", "r1", "r2", "path"):
+        values = [row[name].item() for row in rows if name in row]
+        assert found[name] == pytest.approx(sum(values) / len(values))
+
+
+def test_a_tick_without_a_penalised_step_has_no_penalty(reals: TrainingSet) -> None:
+    config = dataclasses.replace(narrow("dcgan64"), r1_every=3)
+    steps = Steps(reals, config)
+    steps.step()
+    tick = Tick(steps.state, config, CPU)
+    tick.add(steps.step())
+    assert "r1" not in tick.metrics()
