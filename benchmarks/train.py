@@ -33,7 +33,7 @@ from models.config import TrainConfig, overridden
 from models.families import FAMILIES, family_of
 from models.presets import PRESETS
 from models.training.data import Batches
-from models.training.distributed import held_device
+from models.training.distributed import held_device, synchronise
 from models.training.loop import new_state, set_up, uses_bf16
 from models.training.losses import positive_weights
 from models.training.step import Parts, train_step
@@ -196,12 +196,6 @@ def made_up(folder: Path, side_px: int) -> npt.NDArray[np.uint8]:
     made.flush()
     mapped: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return mapped
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _measured(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from models.families.base import NetworkSize
 from models.training.losses import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16")
-_SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
+# Settings that decide speed, not what is learnt.
+_SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 
 
 def setting(
@@ -86,6 +87,12 @@ class TrainConfig:
     )
     ada_kimg: float = setting(500.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
     # Computation.
+    batch_gpu: int = setting(
+        0, "most pictures of a batch that a process holds graphs of at a time, 0 = all", (0, 65_536)
+    )
+    deterministic: bool = setting(
+        False, "only kernels of a GPU that repeat their bits, where there are any; slower"
+    )
     precision: str = setting("auto", "fp32, bf16, or auto: bf16 on GPUs that have it")
     compile: bool = setting(False, "compile the steps, after a check of their gradients")
     # Progress, checkpoints and scores.
@@ -178,7 +185,7 @@ def digest_of_settings(settings: Any) -> str:
     """Returns the sha256 of a settings dataclass without those that decide speed alone."""
     values = dataclasses.asdict(settings)
     for name in _SPEED_ONLY:
-        values.pop(name)
+        values.pop(name, None)
     return digest_of(values)
 
 
@@ -208,6 +215,17 @@ def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
         for name in ("pl_weight", "mixing"):
             if getattr(config, name) > 0:
                 yield f"{name} is {getattr(config, name):g}; {config.family} has no W, 0 wanted"
+    if config.batch_gpu > 0:
+        if family.group == 0:
+            yield (
+                f"batch_gpu is {config.batch_gpu}; 0 wanted: the norms of {config.family} are over "
+                "the whole batch"
+            )
+        elif config.batch % family.group or config.batch_gpu % family.group:
+            yield (
+                f"batch_gpu is {config.batch_gpu} and batch {config.batch}; multiples of "
+                f"{family.group} wanted, the group that D of {config.family} sees together"
+            )
     for name, usual in _SIZES.items():
         if name not in family.sizes and getattr(config, name) != usual:
             able = ", ".join(family.sizes)

@@ -139,6 +139,12 @@ def held_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cuda", index)
 
 
+def synchronise(device: torch.device) -> None:
+    """Returns when the device has done all that was queued on it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def described(device: torch.device) -> str:
     """Returns a device in words: `NVIDIA H200 (cuda:0, 140.1 GB free)` or `CPU (2 threads)`."""
     if device.type != "cuda":
