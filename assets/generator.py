@@ -254,7 +254,7 @@ def generator(
             "dagster/uri": opened.url(f"{plan.folder}/generator"),
             **_last_losses(facts),
             "curves": curves,
-            "preview": _last_samples(opened, plan.folder, max_bytes=MAX_BYTES - len(curves.value)),
+            "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
         },
         data_version=dg.DataVersion(plan.name),
     )
@@ -305,7 +305,7 @@ def _last_losses(facts: Mapping[str, Any]) -> dict[str, float]:
     return {words: round(last[name], 4) for name, words in names.items() if name in last}
 
 
-def _last_samples(store: Store, folder: str, *, max_bytes: int) -> dg.MarkdownMetadataValue:
-    """Shows the newest grid of the fixed-seed samples that training draws as it goes."""
-    with store.open(store.files(f"{folder}/samples")[-1]) as file:
+def _samples(store: Store, path: str, *, max_bytes: int) -> dg.MarkdownMetadataValue:
+    """Shows the grid of fixed-seed samples that training drew of the generator it left."""
+    with store.open(path) as file:
         return inline(Image.open(file), max_bytes=max_bytes)

@@ -12,17 +12,27 @@ from models.families.base import NetworkSize
 from models.training.losses import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16")
+KEPT = ("best", "final")
+SCHEDULED = ("lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac", "aug_p_final")
 # Settings that decide speed, not what is learnt.
 _SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 
 
 def setting(
-    default: Any, meaning: str, limits: tuple[float, float] | None = None, unit: str = ""
+    default: Any,
+    meaning: str,
+    limits: tuple[float, float] | None = None,
+    unit: str = "",
+    *,
+    added: bool = False,
 ) -> Any:
-    """Declares a field of a settings dataclass: default, meaning, range (inclusive) and unit."""
-    return dataclasses.field(
-        default=default, metadata={"help": meaning, "limits": limits, "unit": unit}
-    )
+    """Declares a field of a settings dataclass: default, meaning, range (inclusive) and unit.
+
+    added: the field is younger than trainings that are kept. Its default does what they did, and
+    is left out of the digest, so that theirs stay as they are.
+    """
+    metadata = {"help": meaning, "limits": limits, "unit": unit, "added": added}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +64,29 @@ class TrainConfig:
     beta2: float = setting(0.99, "Adam's decay of the second moment", (0, 0.99999))
     adam_eps: float = setting(1e-8, "added to the root of Adam's second moment", (0, 1))
     d_steps: int = setting(1, "steps of D per step of G", (1, 100))
-    ema_kimg: float = setting(2.0, "half-life of the averaged generator", (0.001, 1e5), "kimg")
+    ema_kimg: float = setting(
+        2.0, "half-life of the averaged generator, 0 = it is G itself", (0, 1e5), "kimg"
+    )
+    # Schedules: values that move from those above and below to these, by half a cosine over the
+    # pictures seen, and then stay.
+    schedule_kimg: float = setting(
+        0.0,
+        "time in which all values with a final one move to it, 0 = they stay",
+        (0, 1e7),
+        "kimg",
+        added=True,
+    )
+    lr_final_frac: float = setting(
+        1.0, "last lr_g and lr_d, as a fraction of the first", (0, 1), added=True
+    )
+    beta2_final: float = setting(0.0, "last beta2, 0 = beta2 stays", (0, 0.99999), added=True)
+    ema_final_kimg: float = setting(
+        0.0, "last ema_kimg, 0 = ema_kimg stays", (0, 1e5), "kimg", added=True
+    )
+    gamma_final_frac: float = setting(
+        1.0, "last r1_gamma and r2_gamma, as a fraction of the first", (0, 1), added=True
+    )
+    aug_p_final: float = setting(0.0, "last aug_p, 0 = aug_p stays", (0, 1), added=True)
     # Losses and penalties.
     loss: str = setting("ns", "a name in models.training.losses.LOSSES")
     g_label_weight: float = setting(1.0, "λ of G's label loss on fakes", (0, 1000))
@@ -88,10 +120,13 @@ class TrainConfig:
     ada_kimg: float = setting(500.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
     # Computation.
     batch_gpu: int = setting(
-        0, "most pictures of a batch that a process holds graphs of at a time, 0 = all", (0, 65_536)
+        0,
+        "most pictures of the batch that a process holds graphs of at a time, 0 = all",
+        (0, 65_536),
+        added=True,
     )
     deterministic: bool = setting(
-        False, "only kernels of a GPU that repeat their bits, where there are any; slower"
+        False, "on a GPU, only kernels that repeat their bits, where it has some", added=True
     )
     precision: str = setting("auto", "fp32, bf16, or auto: bf16 on GPUs that have it")
     compile: bool = setting(False, "compile the steps, after a check of their gradients")
@@ -99,6 +134,12 @@ class TrainConfig:
     tick_kimg: float = setting(1.0, "between lines of progress", (0.001, 1e5), "kimg")
     snapshot_kimg: float = setting(
         100.0, "between checkpoints and sample grids", (0.001, 1e6), "kimg"
+    )
+    keep_generator: str = setting(
+        "best",
+        "the snapshot that becomes the generator: best, of the best score where there are scores, "
+        "or final, the last one",
+        added=True,
     )
     keep_checkpoints: int = setting(2, "the newest, besides that of the best score", (1, 1000))
     score_pictures: int = setting(
@@ -125,7 +166,32 @@ class TrainConfig:
     @property
     def digest(self) -> str:
         """The sha256 of the settings that decide the result (not device and threads)."""
-        return digest_of_settings(self)
+        return digest_of_settings(TrainConfig(**canonical(dataclasses.asdict(self))))
+
+    def at(self, images_seen: int) -> "TrainConfig":
+        """Returns the settings of the step after `images_seen` pictures, by the schedules.
+
+        Source: Huang et al. 2024, arXiv:2501.05441, whose training code moves them so.
+        """
+        if self.schedule_kimg == 0:
+            return self
+        done = min(images_seen / 1000 / self.schedule_kimg, 1.0)
+        share = (1 - math.cos(math.pi * done)) / 2
+
+        def moved(first: float, final: float) -> float:
+            return first + share * (final - first)
+
+        lr, gamma = moved(1.0, self.lr_final_frac), moved(1.0, self.gamma_final_frac)
+        return dataclasses.replace(
+            self,
+            lr_g=self.lr_g * lr,
+            lr_d=self.lr_d * lr,
+            beta2=moved(self.beta2, self.beta2_final or self.beta2),
+            ema_kimg=moved(self.ema_kimg, self.ema_final_kimg or self.ema_kimg),
+            r1_gamma=self.r1_gamma * gamma,
+            r2_gamma=self.r2_gamma * gamma,
+            aug_p=moved(self.aug_p, self.aug_p_final or self.aug_p),
+        )
 
     def g_size(self) -> NetworkSize:
         """Returns the sizes of G."""
@@ -176,25 +242,45 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
         )
     if config.precision not in PRECISIONS:
         yield f'precision is "{config.precision}"; {", ".join(PRECISIONS)} wanted'
+    if config.keep_generator not in KEPT:
+        yield f'keep_generator is "{config.keep_generator}"; {" or ".join(KEPT)} wanted'
     if not is_device(config.device):
         yield f'device is "{config.device}"; auto, cpu, cuda or cuda:N wanted'
+    if config.aug_p_final > 0 and config.ada_target > 0:
+        yield (
+            f"aug_p_final is {config.aug_p_final:g} and ada_target {config.ada_target:g}: aug_p "
+            "follows one of them, 0 wanted for the other"
+        )
+    if config.schedule_kimg == 0:
+        for name in SCHEDULED:
+            value = getattr(config, name)
+            if value != getattr(TrainConfig, name):
+                yield f"{name} is {value:g} and schedule_kimg 0; a time above 0 wanted"
     yield from limit_faults(config)
 
 
 def digest_of_settings(settings: Any) -> str:
-    """Returns the sha256 of a settings dataclass without those that decide speed alone."""
+    """Returns the sha256 of a settings dataclass without those that decide speed alone.
+
+    Added fields count only where they are not at their default.
+    """
     values = dataclasses.asdict(settings)
-    for name in _SPEED_ONLY:
-        values.pop(name, None)
+    for field in dataclasses.fields(settings):
+        added = field.metadata["added"] and values[field.name] == field.default
+        if added or field.name in _SPEED_ONLY:
+            values.pop(field.name)
     return digest_of(values)
 
 
-_SWITCHES = {"ada_kimg": "ada_target", "pl_every": "pl_weight"}
+def canonical(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a training in the form that equal trainings of all versions share.
 
-
-def idle_settings(values: Mapping[str, Any]) -> set[str]:
-    """Returns the settings that change nothing, since the one that they belong to is 0."""
-    return {name for name, switch in _SWITCHES.items() if values.get(switch) == 0}
+    A field that was added since has its default; ada_kimg without ADA, which then means nothing, is
+    the 100 that it was by default before it was 500.
+    """
+    added = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.metadata["added"]}
+    whole = added | dict(values)
+    return whole | {"ada_kimg": 100.0} if whole.get("ada_target") == 0 else whole
 
 
 def limit_faults(settings: Any) -> Iterator[str]:
@@ -226,19 +312,16 @@ def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
                 f"batch_gpu is {config.batch_gpu} and batch {config.batch}; multiples of "
                 f"{family.group} wanted, the group that D of {config.family} sees together"
             )
+    if family.scaled_weights and config.loss in LOSSES and LOSSES[config.loss].clipped:
+        others = ", ".join(name for name, loss in LOSSES.items() if not loss.clipped)
+        yield (
+            f"loss is {config.loss}, whose clipping destroys the weights of {config.family}, which "
+            f"are scaled where they are used; one of {others} wanted"
+        )
     for name, usual in _SIZES.items():
         if name not in family.sizes and getattr(config, name) != usual:
             able = ", ".join(family.sizes)
             yield f"{name} means nothing to {config.family}, whose sizes are {able}"
-
-
-def from_json(values: dict[str, Any]) -> TrainConfig:
-    """Reads the `config` of a `train.json` or checkpoint; raises ConfigError for unknown keys."""
-    names = {field.name for field in dataclasses.fields(TrainConfig)}
-    unknown = sorted(set(values) - names)
-    if unknown:
-        raise ConfigError(f"settings of another version: {', '.join(unknown)} unknown here")
-    return checked(TrainConfig(**values))
 
 
 _SIZES: dict[str, Any] = {

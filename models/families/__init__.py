@@ -29,6 +29,8 @@ class Family:
         labels: which of a manifest's labels it is conditioned on, in their order.
         group: how many neighbouring pictures G or D sees together; 1 where each is by itself, 0
             where it is the whole batch (batch norm, a mask of dropout).
+        scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
+            survives being clipped to ±0.01.
 
     """
 
@@ -39,6 +41,7 @@ class Family:
     sizes: tuple[str, ...]
     labels: Callable[[Labels], Labels] = _all
     group: int = 0
+    scaled_weights: bool = False
 
     @property
     def has_w(self) -> bool:
@@ -86,6 +89,7 @@ FAMILIES: dict[str, Family] = {
         discriminator=stylegan2.Discriminator,
         sizes=BY_CHANNELS,
         group=GROUP,
+        scaled_weights=True,
     ),
     "omokage": Family(
         resolutions_px=omokage.RESOLUTIONS_PX,
@@ -94,6 +98,7 @@ FAMILIES: dict[str, Family] = {
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
         group=1,
+        scaled_weights=True,
     ),
 }
 

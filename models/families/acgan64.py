@@ -39,7 +39,7 @@ from models.families.base import (
     NetworkSize,
     scaled,
 )
-from models.layers.equalized import Dense
+from models.layers.equalized import Dense, full_precision
 from models.layers.norm import BatchNorm2d
 
 RESOLUTION_PX = 64
@@ -132,5 +132,6 @@ class Discriminator(DiscriminatorNet):
         """
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.leaky_relu(layer(x), SLOPE)  # at last [N,512,4,4]
-        flat = x.flatten(1)
-        return self.realness(flat).squeeze(1), self.classes(flat)
+        with full_precision(x):
+            flat = x.float().flatten(1)
+            return self.realness(flat).squeeze(1), self.classes(flat)

@@ -158,6 +158,8 @@ class DiscriminatorNet(nn.Module, abc.ABC):
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges x [N,3,R,R] in [-1,1] with labels [N,L] -> adversarial [N], auxiliary [N,L].
 
+        Both are float32, under autocast too: a logit of bfloat16 has 8 bits, and the difference of
+        two fewer.
         A family without a label head returns an auxiliary of [N,0].
         """
 

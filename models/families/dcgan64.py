@@ -36,7 +36,7 @@ from models.families.base import (
     NetworkSize,
     scaled,
 )
-from models.layers.equalized import Dense
+from models.layers.equalized import Dense, full_precision
 from models.layers.norm import ConditionalNorm
 
 RESOLUTION_PX = 64
@@ -107,6 +107,8 @@ class Discriminator(DiscriminatorNet):
         x = F.leaky_relu(self.conv1(x), SLOPE)
         x = F.leaky_relu(self.conv2(x), SLOPE)
         x = F.leaky_relu(self.conv3(x), SLOPE)  # [N,256,3,3]
-        flat = x.flatten(1)
-        agreement = (self.project(labels) * x.mean(dim=(2, 3))).sum(dim=1)
-        return self.dense(flat).squeeze(1) + agreement, self.auxiliary(flat)
+        with full_precision(x):
+            x = x.float()
+            flat = x.flatten(1)
+            agreement = (self.project(labels) * x.mean(dim=(2, 3))).sum(dim=1)
+            return self.dense(flat).squeeze(1) + agreement, self.auxiliary(flat)

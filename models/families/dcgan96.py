@@ -44,7 +44,7 @@ from models.families.base import (
     NetworkSize,
     scaled,
 )
-from models.layers.equalized import Dense
+from models.layers.equalized import Dense, full_precision
 from models.layers.norm import ConditionalNorm, Dropout
 
 RESOLUTION_PX = 96
@@ -144,7 +144,9 @@ class Discriminator(DiscriminatorNet):
         """Returns the logits [N,2] of "fake" and "real", and the label logits [N,L]."""
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = self.dropout(F.leaky_relu(layer(x), SLOPE))  # at last [N,512,6,6]
-        flat = x.flatten(1)
-        agreement = (self.project(labels) * x.mean(dim=(2, 3))).sum(dim=1)
-        fake, real = self.dense(flat).unbind(dim=1)
-        return torch.stack([fake, real + agreement], dim=1), self.auxiliary(flat)
+        with full_precision(x):
+            x = x.float()
+            flat = x.flatten(1)
+            agreement = (self.project(labels) * x.mean(dim=(2, 3))).sum(dim=1)
+            fake, real = self.dense(flat).unbind(dim=1)
+            return torch.stack([fake, real + agreement], dim=1), self.auxiliary(flat)

@@ -48,7 +48,7 @@ from models.families.base import (
     NetworkSize,
     scaled,
 )
-from models.layers.equalized import Dense
+from models.layers.equalized import Dense, full_precision
 from models.layers.norm import BatchNorm2d
 
 RESOLUTIONS_PX = (64, 128)
@@ -194,7 +194,9 @@ class Discriminator(DiscriminatorNet):
         labels [N,L] are not looked at: that a picture shows them is the label head's to say.
         """
         features = self.features(x).flatten(1)  # [N,1024·2·2]
-        return self.realness(features).squeeze(1), self.labels(features)
+        with full_precision(features):
+            features = features.float()
+            return self.realness(features).squeeze(1), self.labels(features)
 
 
 def _halving(channels: int, wider: int, side: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
-from models.config import TrainConfig, idle_settings
+from models.config import TrainConfig, canonical
 from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec
 from models.io.safe_io import (
     COUNT,
@@ -105,17 +105,28 @@ def _folder(place: str) -> str:
     return place.rpartition("/")[0]
 
 
-def prune(store: Store, folder: str, *, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and that of the best (least) score.
+def best(store: Store, folder: str, score_name: str) -> str | None:
+    """Returns the whole checkpoint of the best (least) score of that name, None if none has one.
+
+    A name of "" means any; checkpoints of before scores had names count under each.
+    """
+    scores = {}
+    for place in finished(store, folder):
+        facts = facts_of(store, place)
+        comparable = score_name in ("", facts.get("score_name", score_name))
+        if facts["score"] is not None and comparable:
+            scores[place] = float(facts["score"])
+    return min(scores, key=scores.__getitem__) if scores else None
+
+
+def prune(store: Store, folder: str, *, keep: int, score_name: str = "") -> None:
+    """Removes all but the newest `keep` checkpoints and that of the best score of that name.
 
     Of each the state.json goes first.
     """
-    places = finished(store, folder)
-    scores = {place: facts_of(store, place).get("score") for place in places}
-    scored = {place: score for place, score in scores.items() if score is not None}
-    best = min(scored, key=lambda place: scored[place]) if scored else None
-    for place in places[:-keep]:
-        if place != best:
+    kept = best(store, folder, score_name)
+    for place in finished(store, folder)[:-keep]:
+        if place != kept:
             store.remove(f"{place}/{STATE}")
             store.remove(place)
 
@@ -284,7 +295,7 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 # A training may resume under other values of these: they do not change what a step does.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
-    *("score_pictures", "device", "threads", "batch_gpu", "deterministic"),
+    *("keep_generator", "score_pictures", "device", "threads", "batch_gpu", "deterministic"),
 )
 
 
@@ -301,12 +312,11 @@ def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
 
 def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
     """Returns the settings of a checkpoint that a training under `config` cannot resume with."""
-    now = dataclasses.asdict(config)
-    idle = idle_settings(now) & idle_settings(before)
+    then, now = canonical(before), canonical(dataclasses.asdict(config))
     return [
-        f"{name} was {shown_value(before.get(name))}, now {value!r}"
-        for name, value in now.items()
-        if name not in MAY_CHANGE and name not in idle and before.get(name) != value
+        f"{name} was {shown_value(then.get(name))}, now {now.get(name)!r}"
+        for name in now | then
+        if name not in MAY_CHANGE and then.get(name) != now.get(name)
     ]
 
 

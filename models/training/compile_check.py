@@ -112,6 +112,7 @@ def _step_gradients(
 ) -> dict[str, Gradients]:
     """Takes a step that moves nothing; returns the gradients of D and of G by parameter."""
     networks = {"D": state.D, "G": state.G}
+    config = dataclasses.replace(config, schedule_kimg=0.0)  # which sets the rates anew
     trial = dataclasses.replace(
         state,
         ema=state.G,  # an average of G with itself

@@ -56,9 +56,10 @@ def train(
 ) -> dict[str, Any]:
     """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
 
-    Leaves `generator/` (averaged weights, spec.json, train.json), `checkpoints/`, `samples/` and
-    progress.jsonl. A finished training of the same settings and data returns at once, with
-    `"already_trained": true`. stop_signal() gives the number of a signal that came, or 0.
+    Leaves `generator/` (averaged weights of the best-scored or the last snapshot, spec.json,
+    train.json), `checkpoints/`, `samples/` and progress.jsonl. A finished training of the same
+    settings and data returns at once, with `"already_trained": true`. stop_signal() gives the
+    number of a signal that came, or 0.
 
     continue_from is the folder of another training of the same settings and labels (in whichever
     order), perhaps on a smaller manifest: a new `out` starts from its last checkpoint and trains
@@ -124,6 +125,7 @@ def _train(
         errors = check_compiled(state, config, batches, parts=parts, positive_weight=weights)
         _print_errors(errors, is_main_process=is_main_process)
     score = _score(folder, device) if is_main_process else None
+    score_name = score.name if score else ""
     total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
     each = config.images_a_step
     tick_steps = config.steps_of(config.tick_kimg)
@@ -166,9 +168,9 @@ def _train(
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
                 metrics["minutes"] = round(state.seconds / 60, 4)
             if is_main_process and snapshot_due and score is not None:
-                metrics[score.name] = score.of(state.ema)
+                metrics[score_name] = score.of(state.ema)
             if is_main_process and (stopped_by or snapshot_due):
-                folder.save_checkpoint(state, metrics.get(score.name) if score else None)
+                folder.save_checkpoint(state, metrics.get(score_name), score_name)
             if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
@@ -188,7 +190,7 @@ def _train(
     # Leave the generator
     if is_main_process:
         facts = folder.facts(state, device) | {"metrics": metrics}
-        folder.save_generator(state, facts)
+        folder.save_generator(state, facts, score_name)
     distributed.wait_for_all()
 
 
@@ -292,7 +294,7 @@ def new_state(
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
         opt_g=adam(_paced(G, config.lr_g)),
-        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d}]),
+        opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d, "pace": 1.0}]),
         rng=torch.Generator(device).manual_seed(config.seed),
         device_rng=torch.Generator(device).manual_seed(config.seed + other),
         aug_p=torch.tensor(config.aug_p, device=device),
@@ -306,8 +308,8 @@ def _paced(G: GeneratorNet, lr: float) -> list[dict[str, Any]]:
     named = list(G.named_parameters())
     slow = [weight for name, weight in named if name.endswith(G.slow)]
     others = [weight for name, weight in named if not name.endswith(G.slow)]
-    groups = [{"params": others, "lr": lr}]
-    return [*groups, {"params": slow, "lr": lr * SLOW_PACE}] if slow else groups
+    groups = [{"params": others, "lr": lr, "pace": 1.0}]
+    return [*groups, {"params": slow, "lr": lr * SLOW_PACE, "pace": SLOW_PACE}] if slow else groups
 
 
 class SnapshotScore:

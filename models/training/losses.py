@@ -138,8 +138,8 @@ DRAGAN_SPREAD = 0.5  # of the pictures' standard deviation
 
 def input_gradients(D: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Returns dD/dx [N,3,H,W] of D's realness, one picture by itself, float32."""
-    gradients: Tensor = torch.func.grad(lambda x: D(x, labels)[0].float().sum())(images)
-    return gradients.float()
+    gradients: Tensor = torch.func.grad(lambda x: D(x, labels)[0].sum())(images)
+    return gradients
 
 
 def r1_penalty(D: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

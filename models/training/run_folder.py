@@ -17,7 +17,7 @@ import torch
 from dataset.errors import TrainingError, listed
 from dataset.store import Store
 from models.config import TrainConfig
-from models.io.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS
+from models.io.generators import GENERATOR, SPEC, TRAIN, TYPICAL, WEIGHTS, load_generator
 from models.io.safe_io import COUNT, NAME, OBJECT, ORIGIN, SECONDS, Kind, fact_faults, read_own_json
 from models.labels import names_of, typical_labels
 from models.sampling.draw import grid, sample_sheet
@@ -103,6 +103,9 @@ class TrainingFolder:
         wanted = self.config.total_steps * self.config.images_a_step
         wanted += facts["origin"]["images_seen"] if facts.get("origin") else 0
         limit_s = self.config.max_minutes * 60
+        kept = facts["config"].get("keep_generator", self.config.keep_generator)
+        if kept != self.config.keep_generator:
+            return None
         if facts["images_seen"] < wanted and not 0 < limit_s <= facts["train_seconds"]:
             return None
         return self.summary()
@@ -114,7 +117,8 @@ class TrainingFolder:
         return {
             "generator": f"{self.out}/{GENERATOR}",
             **{name: facts[name] for name in [*names, "metrics"]},
-            "samples": self._samples_path(facts["images_seen"]),
+            # Its name alone: the folder may have been moved since.
+            "samples": f"{self.out}/samples/{facts['samples'].rpartition('/')[2]}",
         }
 
     def _trained_facts(self) -> dict[str, Any]:
@@ -155,11 +159,13 @@ class TrainingFolder:
             "images_seen": images,
             "train_seconds": round(state.seconds, 2),
             "origin": self.origin,
-            "samples": self._samples_path(images),
         }
 
-    def save_checkpoint(self, state: TrainState, score: float | None) -> None:
-        """Writes a checkpoint and takes those away that are neither among the last nor the best."""
+    def save_checkpoint(self, state: TrainState, score: float | None, score_name: str) -> None:
+        """Writes a checkpoint and takes those away that are neither among the last nor the best.
+
+        score_name: what the score is of, "" where snapshots are not scored.
+        """
         folder = f"{self.out}/checkpoints"
         facts = {
             "config": dataclasses.asdict(self.config),
@@ -168,10 +174,12 @@ class TrainingFolder:
             "typical_labels": self._typical_labels(),
             "origin": self.origin,
             "score": score,
+            "score_name": score_name,
         }
         images = state.step * self.config.images_a_step
         checkpoint.save(self.store, folder, state, images=images, facts=facts)
-        checkpoint.prune(self.store, folder, keep=self.config.keep_checkpoints)
+        keep = self.config.keep_checkpoints
+        checkpoint.prune(self.store, folder, keep=keep, score_name=score_name)
 
     def save_samples(self, state: TrainState) -> bytes:
         """Draws the sheet of fixed seeds, writes it and returns its PNG."""
@@ -185,15 +193,32 @@ class TrainingFolder:
     def _samples_path(self, images: int) -> str:
         return f"{self.out}/samples/{images:010d}.png"
 
-    def save_generator(self, state: TrainState, facts: dict[str, Any]) -> None:
-        """Writes `generator/`: the averaged weights, their spec, typical labels, and the facts."""
-        folder = f"{self.out}/generator"
-        weights = state.ema.state_dict()
-        tensors = {name: t.detach().cpu().contiguous() for name, t in weights.items()}
+    def save_generator(self, state: TrainState, facts: dict[str, Any], score_name: str) -> None:
+        """Writes `generator/`: averaged weights, their spec, typical labels, and the facts.
+
+        The weights are those of the snapshot of the best score of that name, unless settings want
+        the final one or there is none; then those of `state`, which is the last snapshot's.
+        """
+        checkpoints, folder = f"{self.out}/checkpoints", f"{self.out}/{GENERATOR}"
+        last = checkpoint.finished(self.store, checkpoints)[-1]
+        place, generator = last, state.ema
+        if self.config.keep_generator == "best" and score_name:
+            place = checkpoint.best(self.store, checkpoints, score_name) or last
+        if place != last:
+            generator = load_generator(self.store.url(place))
+        about = checkpoint.facts_of(self.store, place)
+        snapshot = {name: about.get(name) for name in ("images_seen", "score", "score_name")}
+        samples = self._samples_path(about["images_seen"])
+        tensors = {n: t.detach().cpu().contiguous() for n, t in generator.state_dict().items()}
+        # Without its train.json a generator is not taken for finished: a kill between two files
+        # leaves no weights beside the facts of others.
+        self.store.remove(f"{folder}/{TRAIN}")
         self.store.write_bytes(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors))
         self.store.write_json(f"{folder}/{SPEC}", state.ema.spec.to_json())
         self.store.write_json(f"{folder}/{TYPICAL}", self._typical_labels())
-        self.store.write_json(f"{folder}/{TRAIN}", facts)
+        self.store.write_json(
+            f"{folder}/{TRAIN}", {**facts, "snapshot": snapshot, "samples": samples}
+        )
 
     def _typical_labels(self) -> list[list[str]]:
         rows = typical_labels(np.asarray(self.data.labels), TYPICAL_ROWS, self.config.seed)

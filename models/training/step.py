@@ -29,8 +29,9 @@ PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
 class Parts:
     """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
 
-    Each runs under autocast to bfloat16 if `bf16`; losses and penalties are float32. backend is
-    torch.compile's: "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
+    Each runs under autocast to bfloat16 if `bf16`: convolutions do, and their gradient within a
+    penalty too; D's head, losses and the sums of penalties are float32. backend is torch.compile's:
+    "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Parts:
     def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
             adversarial, auxiliary = self._D(images, labels)
-        return adversarial.float(), auxiliary.float()
+        return adversarial, auxiliary
 
     def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():
@@ -147,6 +148,8 @@ def train_step(
     is freed before the next one is made. Returns detached scalars, not yet averaged over the ranks;
     a lazy penalty (r1, r2, path) only of the steps that have it.
     """
+    config = config.at(state.step * config.images_a_step)
+    _apply_schedules(state, config)
     stats: dict[str, Tensor] = {}
     for turn in range(config.d_steps):
         reals = _sample_reals(state, config, batches, turn)
@@ -298,7 +301,7 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
 
     decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
     """
-    decay = min(0.5 ** (1 / half_life_steps), (1 + step) / (10 + step))
+    decay = min(0.5 ** (1 / max(half_life_steps, 1e-3)), (1 + step) / (10 + step))
     averages: list[Tensor] = list(ema.parameters())
     currents: list[Tensor] = list(G.parameters())
     torch._foreach_lerp_(averages, currents, 1 - decay)
@@ -418,6 +421,17 @@ def _steer_augmentation(state: TrainState, config: TrainConfig, certainty: Tenso
     state.real_sign.lerp_(sign, 1 - SIGN_MEMORY)
     pace = config.batch / (config.ada_kimg * 1000)
     state.aug_p.add_((state.real_sign - config.ada_target).sign() * pace).clamp_(0, 1)
+
+
+def _apply_schedules(state: TrainState, config: TrainConfig) -> None:
+    """Gives the optimisers and aug_p what their schedules have come to."""
+    if config.schedule_kimg == 0:
+        return
+    for optimiser, lr in ((state.opt_g, config.lr_g), (state.opt_d, config.lr_d)):
+        for group in optimiser.param_groups:
+            group["lr"], group["betas"] = lr * group["pace"], (config.beta1, config.beta2)
+    if config.aug_p_final > 0:
+        state.aug_p.fill_(config.aug_p)
 
 
 @torch.no_grad()

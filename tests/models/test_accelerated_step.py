@@ -94,7 +94,13 @@ class OnMeta:
 
 def every_draw(family: str) -> TrainConfig:
     """Returns settings of a family under which a step makes each kind of random draw."""
-    moves = {"translate_px": 2, "scale_frac": 0.1, "rotate_deg": 5.0, "aug_p": 0.5}
+    moves = {
+        "translate_px": 2,
+        "scale_frac": 0.1,
+        "rotate_deg": 5.0,
+        "aug_p": 0.5,
+        "aug_p_final": 0,
+    }
     more: dict[str, Any] = {"ada_target": 0.6} if family != "srresnet" else {"loss": "dragan"}
     if FAMILIES[family].has_w:
         more |= {"mixing": 0.9, "pl_weight": 2.0, "r2_gamma": 1.0}

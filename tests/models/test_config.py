@@ -6,9 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
-from models.config import TrainConfig, checked, from_json
+from models.config import TrainConfig, checked
+from models.families import FAMILIES
+from models.layers.equalized import EqualConv
 from models.presets import PRESETS, preset
 from models.train import main
+from tests.models.homes import LABELS
+
+OF_E1FEA30 = ["g_width=0.03", "d_width=0.03", "total_kimg=0.032", "snapshot_kimg=0.032"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -33,6 +38,7 @@ def test_overrides_are_read_by_type() -> None:
         ("loss=nss", 'loss is "nss"; did you mean "ns"?'),
         ("resolution_px=96", "resolution_px is 96; dcgan64 draws 64"),
         ("family=dcgan4", 'unknown family "dcgan4"; did you mean "dcgan64"?'),
+        ("keep_generator=last", 'keep_generator is "last"; best or final wanted'),
         ("device=gpu", 'device is "gpu"; auto, cpu, cuda or cuda:N wanted'),
     ],
 )
@@ -46,6 +52,21 @@ def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: s
 def test_ada_is_refused_where_the_sign_of_d_means_nothing(loss: str) -> None:
     with pytest.raises(ConfigError, match=rf"ada_target is 0\.6; 0 wanted with loss {loss}, under"):
         preset("dcgan64-small", [f"loss={loss}", "ada_target=0.6"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
+    D = FAMILIES[family].discriminator(
+        FAMILIES[family].spec(LABELS, PRESETS[f"{family}-smoke"].d_size())
+    )
+    scaled = any(isinstance(layer, EqualConv) for layer in D.modules())
+    assert FAMILIES[family].scaled_weights == scaled
+    overrides = ["loss=wgan", "ada_target=0"]
+    if not scaled:
+        assert preset(f"{family}-smoke", overrides).loss == "wgan"
+        return
+    with pytest.raises(ConfigError, match=f"clipping destroys the weights of {family}, .*wgan-gp"):
+        preset(f"{family}-smoke", overrides)
 
 
 def test_all_wrong_overrides_are_listed_at_once() -> None:
@@ -66,11 +87,43 @@ def test_digest_leaves_out_what_decides_speed_only() -> None:
     assert dataclasses.replace(config, seed=3).digest != config.digest
 
 
-def test_config_survives_json() -> None:
-    config = PRESETS["smoke"]
-    assert from_json(dataclasses.asdict(config)) == config
-    with pytest.raises(ConfigError, match="nonsense unknown here"):
-        from_json({**dataclasses.asdict(config), "nonsense": 1})
+def test_digests_of_earlier_versions_are_still_those_of_their_settings() -> None:
+    # Of e1fea30, which had no schedules and 100 as the default of ada_kimg.
+    config = preset("dcgan64-smoke", OF_E1FEA30)
+    assert config.digest == "b92adaf21e65703f5906ee3471734cca54733f70e9a8163ee85fc5bf6c07f8ea"
+    others = [{"schedule_kimg": 1.0}, {"ada_target": 0.5}, {"ada_target": 0.5, "ada_kimg": 100.0}]
+    digests = {config.digest, *(dataclasses.replace(config, **one).digest for one in others)}
+    assert len(digests) == 4
+
+
+def test_schedules_go_from_the_first_value_to_the_last_and_stay() -> None:
+    config = preset("omokage")
+    assert config.at(0) == config
+    half, end = config.at(5_000_000), config.at(10_000_000)
+    assert (half.lr_g, half.beta2, half.ema_kimg, half.r1_gamma, half.r2_gamma, half.aug_p) == (
+        pytest.approx((0.000625, 0.945, 250.0, 9.35, 9.35, 0.15))
+    )
+    assert (end.lr_d, end.beta2, end.ema_kimg, end.r1_gamma, end.r2_gamma, end.aug_p) == (
+        pytest.approx((0.00025, 0.99, 500.0, 1.7, 1.7, 0.3))
+    )
+    assert config.at(20_000_000) == end
+    assert PRESETS["demo"].at(123) is PRESETS["demo"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["lr_final_frac=0.5"], "lr_final_frac is 0.5 and schedule_kimg 0; a time above 0 wanted"),
+        (
+            ["schedule_kimg=5", "aug_p_final=0.3", "ada_target=0.6"],
+            "aug_p_final is 0.3 and ada_target 0.6: aug_p follows one of them",
+        ),
+    ],
+)
+def test_schedules_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preset("demo", overrides)
+    assert message in str(caught.value)
 
 
 @given(st.integers(2, 1000), st.floats(0.001, 1000))
@@ -85,7 +138,7 @@ def test_print_config_prints_the_whole_config_after_overrides(
 ) -> None:
     assert main(["--preset", "smoke", "--set", "batch=4", "--print-config"]) == 0
     expected = dataclasses.replace(PRESETS["smoke"], batch=4)
-    assert from_json(json.loads(capsys.readouterr().out)) == expected
+    assert TrainConfig(**json.loads(capsys.readouterr().out)) == expected
     assert (
         main(["--preset", "smoke", "--set", "batch=1", "--print-config"]) == ConfigError.exit_code
     )

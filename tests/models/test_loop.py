@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 
 from dataset.errors import TrainingError
 from dataset.store import Store
+from models.config import TrainConfig
 from models.families import dcgan64
 from models.families.base import GeneratorSpec, NetworkSize
 from models.io.entry_point import Stopped
+from models.io.generators import load_generator
 from models.training import checkpoint
 from models.training.data import Batches, TrainingSet
 from models.training.loop import SnapshotScore
@@ -85,6 +88,17 @@ def test_a_folder_of_other_settings_or_data_is_refused(tmp_path: Path, reals: Tr
         trained(tmp_path, reals, dataclasses.replace(SMOKE, lr_g=0.5))
     with pytest.raises(TrainingError, match="the manifest was abab"):
         trained(tmp_path, dataclasses.replace(reals, manifest_digest="cd" * 32))
+
+
+def test_a_checkpoint_of_a_later_version_with_more_settings_is_refused(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    trained(tmp_path, reals)
+    path = tmp_path / "run/checkpoints/0000000160/state.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "config": {**facts["config"], "later": 3}}))
+    with pytest.raises(TrainingError, match="holds another training: later was 3, now None"):
+        trained(tmp_path, reals, dataclasses.replace(SMOKE, total_kimg=0.2))
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(
@@ -179,6 +193,79 @@ def test_the_checkpoint_of_the_best_score_is_kept_beside_the_newest(
     assert kept == ["0000000080", "0000000160"]
     rows = [json.loads(line) for line in (tmp_path / "run/progress.jsonl").read_text().splitlines()]
     assert [row["snapshot_fd_efficientnet_lite0_8"] for row in rows] == [5.0, 3.0, 4.0, 6.0]
+
+
+@pytest.fixture
+def scored(tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """Trains below `run` with four snapshots, of which the second scores best."""
+    scores = iter([5.0, 3.0, 4.0, 6.0])
+    monkeypatch.setattr(SnapshotScore, "of", lambda _self, _generator: next(scores))
+    config = dataclasses.replace(SMOKE, snapshot_kimg=0.04, keep_checkpoints=1, score_pictures=8)
+    summary = trained(tmp_path, reals, config)
+    assert (summary["images_seen"], summary["samples"]) == (160, "run/samples/0000000080.png")
+    return config
+
+
+def kept_snapshot(home: Path) -> tuple[int, float]:
+    """Says which snapshot generator/ is, by train.json, whose weights are compared."""
+    folder = home / "run/generator"
+    snapshot = json.loads((folder / "train.json").read_text())["snapshot"]
+    assert snapshot["score_name"] == "snapshot_fd_efficientnet_lite0_8"
+    saved = safetensors.torch.load((folder / "generator.safetensors").read_bytes())
+    average = tensors(home, "run", snapshot["images_seen"])
+    assert all(torch.equal(saved[name], average[f"ema.{name}"]) for name in saved)
+    return snapshot["images_seen"], snapshot["score"]
+
+
+def test_the_generator_is_the_snapshot_of_the_best_score_or_by_option_the_final_one(
+    tmp_path: Path, reals: TrainingSet, scored: TrainConfig
+) -> None:
+    assert kept_snapshot(tmp_path) == (80, 3.0)
+    assert trained(tmp_path, reals, scored)["already_trained"]
+    final = dataclasses.replace(scored, keep_generator="final")
+    summary = trained(tmp_path, reals, final)
+    assert summary["samples"] == "run/samples/0000000160.png"
+    assert kept_snapshot(tmp_path) == (160, 6.0)
+
+
+def test_scores_of_other_numbers_of_pictures_are_not_compared(
+    tmp_path: Path, reals: TrainingSet, scored: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SnapshotScore, "of", lambda _self, _generator: 9.0)
+    trained(tmp_path, reals, dataclasses.replace(scored, total_kimg=0.2, score_pictures=16))
+    snapshot = json.loads((tmp_path / "run/generator/train.json").read_text())["snapshot"]
+    assert (snapshot["images_seen"], snapshot["score"]) == (200, 9.0)
+
+
+def test_a_kill_while_the_generator_is_replaced_leaves_one_that_loads(
+    tmp_path: Path, reals: TrainingSet, scored: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write_bytes
+    for written, keep in enumerate(["final", "best", "final", "best"]):
+        left = iter([True] * written)
+
+        def until_killed(
+            self: Store,
+            path: str,
+            content: bytes,
+            *,
+            durable: bool = True,
+            left: Iterator[bool] = left,
+        ) -> None:
+            if "/generator/" in path and not next(left, False):
+                raise KeyboardInterrupt
+            write(self, path, content, durable=durable)
+
+        config = dataclasses.replace(scored, keep_generator=keep)
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "write_bytes", until_killed)
+            with pytest.raises(KeyboardInterrupt):
+                trained(tmp_path, reals, config)
+        assert not (tmp_path / "run/generator/train.json").exists()
+        for folder in ("run", "run/generator"):
+            assert load_generator(str(tmp_path / folder)).spec.family == "dcgan64"
+        trained(tmp_path, reals, config)
+        assert kept_snapshot(tmp_path) == ((160, 6.0) if keep == "final" else (80, 3.0))
 
 
 def test_a_snapshots_score_is_the_distance_of_its_fakes_to_the_reals(reals: TrainingSet) -> None:

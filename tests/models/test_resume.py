@@ -77,15 +77,15 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     )
     assert made.returncode == 0, made.stderr[-2000:]
     # Halves of a batch are summed in another order, by kernels that differ between processors. On
-    # Zen 3 stylegan2's weights end 4e-5 apart where 19 steps moved them by 0.0145: 0.3 %, whatever
-    # the global seed. Without averaged gradients they end 0.04 apart, 180 % of it.
+    # Zen 3 stylegan2's weights end 5e-5 apart where 19 steps moved most of them by 0.0145, and the
+    # averaged biases by 0.002. Without averaged gradients they end 0.04 apart.
     for family in families:
         begun, alone, shared = state(start, family), state(one, family), state(two, family)
         for name in alone:
             if name.split(".")[0] in NETWORKS:
                 moved = float((alone[name] - begun[name]).abs().max())
                 apart = float((alone[name] - shared[name]).abs().max())
-                assert apart <= max(1e-5, 0.02 * moved), (family, name, apart, moved)
+                assert apart <= max(1e-4, 0.02 * moved), (family, name, apart, moved)
 
 
 def started(home: Path, command: list[str]) -> subprocess.Popen[str]:

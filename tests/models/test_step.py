@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from models.config import TrainConfig
+from models.families import FAMILIES, family_of
 from models.training.checkpoint import TrainState
 from models.training.data import Batches, TrainingSet
 from models.training.loop import new_state
 from models.training.progress_log import Tick
 from models.training.step import Parts, train_step
-from tests.models.homes import LABELS
-from tests.models.trainings import narrow
+from tests.models.trainings import heads, narrow
 
 CPU = torch.device("cpu")
 
@@ -23,14 +23,14 @@ CPU = torch.device("cpu")
 class Steps:
     """A training of the drawn heads, of which single steps are taken."""
 
-    def __init__(self, reals: TrainingSet, config: TrainConfig) -> None:
+    def __init__(self, reals: TrainingSet, config: TrainConfig, *, bf16: bool = False) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.state: TrainState = new_state(config, LABELS, CPU)
-        self.parts = Parts(self.state.G, self.state.D, bf16=False, compiled=False)
-        self._batches = Batches(
-            reals.images, np.asarray(reals.labels), batch=config.batch, seed=0, device=CPU
-        )
+        data = reals.of_family(family_of(config.family))
+        self.labels = np.asarray(data.labels)
+        self.state: TrainState = new_state(config, data.label_names, CPU)
+        self.parts = Parts(self.state.G, self.state.D, bf16=bf16, compiled=False)
+        self._batches = Batches(data.images, self.labels, batch=config.batch, seed=0, device=CPU)
 
     def step(self) -> dict[str, Tensor]:
         return train_step(
@@ -38,7 +38,7 @@ class Steps:
             self.config,
             self._batches,
             parts=self.parts,
-            positive_weight=torch.ones(len(LABELS)),
+            positive_weight=torch.ones(self.labels.shape[1]),
         )
 
     def raise_d(self, amount: float) -> None:
@@ -48,7 +48,7 @@ class Steps:
 
 
 def omokage(**changes: object) -> TrainConfig:
-    return narrow("omokage", ada_target=0.6, **changes)
+    return narrow("omokage", schedule_kimg=0.0, ada_target=0.6, **changes)
 
 
 @pytest.mark.parametrize("shift", [-3.0, 3.0])
@@ -132,3 +132,34 @@ def test_a_tick_without_a_penalised_step_has_no_penalty(reals: TrainingSet) -> N
     tick = Tick(steps.state, config, CPU)
     tick.add(steps.step())
     assert "r1" not in tick.metrics()
+
+
+def test_a_step_takes_what_the_schedules_have_come_to(reals: TrainingSet) -> None:
+    steps = Steps(reals, narrow("omokage", schedule_kimg=0.032, lr_g=0.004))  # 4 steps
+    found = []
+    for _ in range(6):
+        steps.step()
+        fast, slow = steps.state.opt_g.param_groups
+        assert slow["lr"] == pytest.approx(fast["lr"] / 100)
+        assert steps.state.opt_d.param_groups[0]["betas"] == fast["betas"]
+        found.append((fast["lr"], fast["betas"][1], steps.state.aug_p.item()))
+    first, half, last = (0.004, 0.9, 0.0), (0.0025, 0.945, 0.15), (0.001, 0.99, 0.3)
+    assert [found[0], found[2]] == [pytest.approx(first), pytest.approx(half)]
+    assert [found[4], found[5]] == [pytest.approx(last)] * 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_in_bf16_is_finite_and_has_logits_of_float32(family: str) -> None:
+    config = narrow(family, batch=4, r1_gamma=1.0, r2_gamma=1.0)
+    steps = Steps(heads(config.resolution_px, 8), config, bf16=True)
+    seen: list[tuple[torch.dtype, ...]] = []
+    steps.state.D.register_forward_hook(
+        lambda _module, _inputs, found: seen.append(tuple(one.dtype for one in found))
+    )
+    stats = steps.step()
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert {one.dtype for one in stats.values()} == {torch.float32}
+    assert bool(torch.stack([*stats.values()]).isfinite().all())
+    networks = (steps.state.G, steps.state.D, steps.state.ema)
+    assert all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
+    assert {"r1", "r2"} <= stats.keys()
