@@ -40,9 +40,9 @@ def check_compiled(
     precision costs by itself, so the compiled one may be ROUNDINGS times as far, and TOLERANCE.
     `state` is left as it was, its random sources included.
 
-    Returns the relative error |compiled - float32| / |float32| of all gradients of "D" and of "G".
-    Raises TrainingError naming each network beyond the limit, and ConfigError if nothing can be
-    compiled on this machine.
+    Returns the relative error |compiled - float32| / |float32| of all gradients of "D" and of "G",
+    and those of the eager step as "D eager" and "G eager". Raises TrainingError naming each network
+    beyond the limit, and ConfigError if nothing can be compiled on this machine.
     """
     from torch._dynamo.exc import TorchDynamoException  # here: it takes a second to import
 
@@ -69,7 +69,8 @@ def check_compiled(
     errors, faults = {}, []
     for name in wanted:
         errors[name] = _relative_error(compiled[name], wanted[name])
-        limit = ROUNDINGS * _relative_error(rounded[name], wanted[name]) + TOLERANCE
+        errors[f"{name} eager"] = _relative_error(rounded[name], wanted[name])
+        limit = ROUNDINGS * errors[f"{name} eager"] + TOLERANCE
         if not errors[name] <= limit:
             faults.append(
                 f"{name}: relative error {errors[name]:.2g}, expected at most {limit:.2g}; most of "

@@ -241,7 +241,7 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
 def _print_errors(errors: dict[str, float], *, is_main_process: bool) -> None:
     if is_main_process:
         largest = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-        print(f"compiled gradients are those of eager steps: {largest} off", file=sys.stderr)
+        print(f"compiled and eager gradients, off those of float32: {largest}", file=sys.stderr)
 
 
 SLOW_PACE = 0.01  # of the step of a generator's slow parameters
