@@ -11,6 +11,7 @@ line on stdout is JSON, which --out gets as well, beside the grids.
 import argparse
 import dataclasses
 import datetime
+import functools
 import gc
 import json
 import re
@@ -171,7 +172,7 @@ class Bench:
             yield self._speed(family, "bf16", compiled=True, needs_s=long)
         for family in FLAGSHIPS:
             needs_s = self._size.training_s + short / 2
-            yield Work(f"training {family}", needs_s, lambda family=family: self.training(family))
+            yield Work(f"training {family}", needs_s, functools.partial(self.training, family))
         if self._size is SMOKE:
             return  # a tracing is the slowest of all on a CPU
         for family in FAMILIES:
@@ -262,12 +263,13 @@ class Bench:
             whole_kimg = steps * config.images_a_step / 1000
             data = faces(SMOKE.faces, config.resolution_px)
             for deterministic in (True, False):
-                changes = {"deterministic": deterministic, "snapshot_kimg": whole_kimg / 2}
+                config = dataclasses.replace(
+                    config, deterministic=deterministic, snapshot_kimg=whole_kimg / 2
+                )
                 with tempfile.TemporaryDirectory(prefix="omokage-bench-") as folder:
                     store = Store(folder)
                     for out, part in (("whole", 1.0), ("broken", 0.5), ("broken", 1.0)):
-                        kimg = part * whole_kimg
-                        some = dataclasses.replace(config, **changes, total_kimg=kimg)
+                        some = dataclasses.replace(config, total_kimg=part * whole_kimg)
                         _train(store, out, some, data)
                     whole, broken = (_state(store, out) for out in ("whole", "broken"))
                 unequal = [name for name in whole if not torch.equal(whole[name], broken[name])]
@@ -303,10 +305,9 @@ class Bench:
             summary = _train(Store(folder), "run", config, data)
             generator = load_generator(f"{folder}/run/generator", device=self._device)
         sheet = f"{self._stem}-{family}.jpg"
-        pictures = sample_sheet(generator, data.labels, seed=0, count=32)
-        grid(pictures, 8).save(self._out / sheet, quality=90)
-        count = self._size.fakes
-        labels = typical_labels(np.asarray(data.labels), count, 0)
+        rows, count = np.asarray(data.labels, dtype=np.float32), self._size.fakes
+        grid(sample_sheet(generator, rows, seed=0), 8).save(self._out / sheet, quality=90)
+        labels = typical_labels(rows, count, 0)
         fakes = draw(generator, labels, range(count))
         reals = data.images.transpose(0, 2, 3, 1)
         return {
@@ -357,14 +358,14 @@ def faces(count: int, side_px: int) -> TrainingSet:
     """Draws faces of all hair and eye colours, hair lengths, places and backgrounds."""
     rng = np.random.default_rng(5)
     images = np.empty((count, 3, side_px, side_px), np.uint8)
-    labels = np.zeros((count, len(NAMES)), np.uint8)
+    labels = np.zeros((count, len(NAMES)), np.float32)
     for row in range(count):
         hair, eyes, long = int(rng.integers(6)), int(rng.integers(3)), rng.random() < 0.5
         labels[row, [hair, 6 + eyes]], labels[row, -1] = 1, long
         strands = tuple(HAIR[NAMES[hair]] + rng.integers(-16, 17, 3))
         sheet = Image.new("RGB", (128, 128), tuple(rng.integers(120, 256, 3)))
         pen = ImageDraw.Draw(sheet)
-        x, y = 64 + rng.integers(-8, 9), 62 + rng.integers(-6, 7)
+        x, y = 64 + int(rng.integers(-8, 9)), 62 + int(rng.integers(-6, 7))
         pen.ellipse((x - 44, y - 46, x + 44, y + (70 if long else 34)), fill=strands)
         pen.ellipse((x - 30, y - 22, x + 30, y + 44), fill=(250, 226, 208))
         pen.pieslice((x - 36, y - 40, x + 36, y + 24), 180, 360, fill=strands)

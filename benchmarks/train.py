@@ -371,7 +371,7 @@ def _child(options: argparse.Namespace, work: str) -> dict[str, Any]:
 def device_name(device: torch.device) -> str:
     """Returns the GPU's name, or how many processors' threads are used."""
     if device.type == "cuda":
-        return torch.cuda.getdevice_name(device)
+        return torch.cuda.get_device_name(device)
     return f"cpu x{torch.get_num_threads()} of {os.cpu_count()}"
 
 

@@ -112,24 +112,25 @@ def _step_gradients(
     positive_weight: Tensor,
 ) -> dict[str, Gradients]:
     """Takes a step that moves nothing; returns the gradients of D and of G by parameter."""
-    networks = {"D": state.D, "G": state.G}
     config = dataclasses.replace(config, schedule_kimg=0.0)  # which sets the rates anew
-    trial = dataclasses.replace(
-        state,
+    trial = TrainState(
+        G=state.G,
+        D=state.D,
         ema=state.G,  # an average of G with itself
         opt_g=torch.optim.SGD(state.G.parameters(), lr=0.0),
         opt_d=torch.optim.SGD(state.D.parameters(), lr=0.0),
         rng=state.rng.clone_state(),
         device_rng=state.device_rng.clone_state(),
-        **{name: value.clone() for name, value in state.steering().items()},
-        step=0,
+        aug_p=state.aug_p.clone(),
+        real_sign=state.real_sign.clone(),
+        path_mean=state.path_mean.clone(),
     )
     gpus = [state.aug_p.device] if state.aug_p.device.type == "cuda" else []
     # Dropout draws from torch's own source.
     with torch.random.fork_rng(gpus), _unchanged(state.G, state.D):
         train_step(trial, config, batches, parts=parts, positive_weight=positive_weight)
     found: dict[str, Gradients] = {}
-    for name, network in networks.items():
+    for name, network in (("D", state.D), ("G", state.G)):
         named = network.named_parameters()
         found[name] = {n: p.grad for n, p in named if p.grad is not None}
         network.zero_grad(set_to_none=True)

@@ -1,6 +1,7 @@
 """The reals that a training learns from, in batches that the seed and the step alone decide."""
 
 import dataclasses
+import functools
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -81,9 +82,8 @@ class Batches:
             self._resident = _copied(images, device)
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
         # A new thread's GPU is cuda:0, where pinned memory would make each rank a context.
-        self._reader = ThreadPoolExecutor(
-            1, "read-ahead", torch.cuda.set_device if on_gpu else None, (device,) if on_gpu else ()
-        )
+        choose_gpu = functools.partial(torch.cuda.set_device, device) if on_gpu else None
+        self._reader = ThreadPoolExecutor(1, "read-ahead", choose_gpu)
         self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:

@@ -256,14 +256,14 @@ def _g_step(
 
     state.opt_g.zero_grad(set_to_none=True)
     stats = accumulate(rows, adversarial, g=1.0, g_labels=config.g_label_weight)
-    fakes_aug.backward(judged.grad)
+    torch.autograd.backward(fakes_aug, judged.grad)
     w = None
     if config.pl_weight > 0 and fakes.w is not None and state.step % config.pl_every == 0:
         w = fakes.w.detach().requires_grad_()
         stats |= _path_penalty(state, config, parts, w, fake_labels)
-    gradients = [images.grad] if w is None else [images.grad, w.grad]
+    gradients = [one.grad for one in (images, w) if one is not None and one.grad is not None]
     for i in rows:
-        made = (fakes.images, fakes.w) if len(rows) == 1 else parts.fakes(*latents.of(i))
+        made = fakes[1:] if len(rows) == 1 else parts.fakes(*latents.of(i))
         torch.autograd.backward(made[: len(gradients)], [one[i] for one in gradients])
     optimizer_step(state.opt_g, state.G)
     return stats

@@ -1,8 +1,8 @@
 """The benchmark of GPUs runs to its end on a CPU, within its time, and says what it left out."""
 
 import json
+import re
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_everything_runs_to_the_end_on_a_cpu(
 
 def test_a_question_without_time_is_skipped_and_one_that_fails_spares_the_others() -> None:
     kept: list[list[str]] = []
-    answers = Answers(1 / 60, lambda found: kept.append(list(found)))
+    answers = Answers(10.0, lambda found: kept.append(list(found)))
 
     def fails() -> dict[str, Any]:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -48,13 +48,13 @@ def test_a_question_without_time_is_skipped_and_one_that_fails_spares_the_others
     for work in (
         Work("first", 0.5, lambda: {"value": 1}),
         Work("second", 0.1, fails),
-        Work("third", 60.0, lambda: pytest.fail("there was no time for it")),
-        Work("fourth", 0.1, lambda: time.sleep(0.01) or {"value": 4}),
+        Work("third", 6000.0, lambda: pytest.fail("there was no time for it")),
+        Work("fourth", 0.1, lambda: {"value": 4}),
     ):
         answers.take(work)
     assert answers.found["first"]["value"] == 1
     assert answers.found["second"]["failed"] == "OutOfMemoryError: CUDA out of memory"
-    assert answers.found["third"] == {"skipped": "may take 60 s, 1 s are left"}
+    assert re.fullmatch(r"may take 6000 s, \d+ s are left", answers.found["third"]["skipped"])
     assert answers.found["fourth"]["value"] == 4
     assert [len(names) for names in kept] == [1, 2, 3, 4]  # a limit of time loses nothing
 

@@ -82,7 +82,7 @@ def test_pictures_are_copied_to_a_gpu_in_chunks(monkeypatch: pytest.MonkeyPatch)
     largest: list[int] = []
     whole = np.array
 
-    def counted(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def counted(values: np.ndarray) -> np.ndarray:
         largest.append(values.nbytes)
         return whole(values)
 

@@ -104,7 +104,13 @@ def test_a_damaged_line_within_is_named(tmp_path: Path) -> None:
 def test_only_the_main_process_touches_the_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     ticks(log(store), range(1, 10))
-    named = {"report": lambda _: None, "tracker": NoTracker(), "is_main_process": False}
-    other = TickLog(store, "run", images_seen=5, **named)
+    other = TickLog(
+        store,
+        "run",
+        images_seen=5,
+        report=lambda _: None,
+        tracker=NoTracker(),
+        is_main_process=False,
+    )
     ticks(other, range(6, 9))
     assert len(read_ticks(store, "run")) == 9
