@@ -264,7 +264,8 @@ def _g_step(
     gradients = [one.grad for one in (images, w) if one is not None and one.grad is not None]
     for i in rows:
         made = fakes[1:] if len(rows) == 1 else parts.fakes(*latents.of(i))
-        torch.autograd.backward(made[: len(gradients)], [one[i] for one in gradients])
+        outputs = [one for one in made if one is not None][: len(gradients)]
+        torch.autograd.backward(outputs, [one[i] for one in gradients])
     optimizer_step(state.opt_g, state.G)
     return stats
 

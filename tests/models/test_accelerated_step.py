@@ -154,6 +154,15 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
+def test_the_count_of_copies_finds_draws_of_the_cpu() -> None:
+    with Copies() as copies:
+        torch.rand(3).to(META)
+        torch.zeros(3, device=META)[:] = torch.rand(3)
+        torch.tensor(0.5, device=META)
+        torch.rand(3, device=META) * 2
+    assert copies.found == ["aten._to_copy.default", "aten.copy_.default", "aten._to_copy.default"]
+
+
 def gradients(config: TrainConfig, reals: TrainingSet) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Takes a step from the same start; returns the gradients that G and D got, and its stats."""
     torch.manual_seed(0)
