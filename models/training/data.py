@@ -138,11 +138,13 @@ class Batches:
         self._reader.shutdown(cancel_futures=True)
 
     def _pass(self, number: int) -> npt.NDArray[np.int64]:
-        if number not in self._passes:
+        passes = self._passes
+        if number not in passes:
             rng = np.random.default_rng([self._seed, number])
-            self._passes = {n: p for n, p in self._passes.items() if n == number - 1}
-            self._passes[number] = rng.permutation(len(self._images))
-        return self._passes[number]
+            passes = {n: p for n, p in passes.items() if n == number - 1}
+            passes[number] = rng.permutation(len(self._images))
+            self._passes = passes  # replaced, never changed: the reading thread looks as well
+        return passes[number]
 
 
 def free_bytes(device: torch.device) -> int:
