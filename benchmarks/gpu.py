@@ -49,10 +49,10 @@ from models.metrics.frechet import frechet_distance, statistics
 from models.presets import PRESETS
 from models.sampling.draw import draw, grid, sample_sheet
 from models.training.checkpoint import finished
-from models.training.compile_check import check_compiled
 from models.training.data import TrainingSet
 from models.training.distributed import held_device, synchronise
 from models.training.loop import train
+from models.training.parts import check_compiled
 from models.training.progress_log import NoTracker
 
 RESULTS = Path(__file__).parent / "results"
@@ -198,12 +198,9 @@ class Bench:
         with closing(training.batches(self._noise(config))) as batches:
             began = time.monotonic()
             if config.compile:
+                take_step = functools.partial(training.step, batches)
                 found["gradients_off"] = check_compiled(
-                    training.state,
-                    config,
-                    batches,
-                    parts=training.parts,
-                    positive_weight=training.positive_weight,
+                    training.state, config, parts=training.parts, take_step=take_step
                 )
             training.steps(batches, 2)
             found["warm_up_s"] = round(time.monotonic() - began, 1)

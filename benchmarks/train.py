@@ -32,11 +32,13 @@ from dataset.errors import OmokageError
 from models.config import TrainConfig, overridden
 from models.families import FAMILIES, family_of
 from models.presets import PRESETS
+from models.training.checkpoint import TrainState
 from models.training.data import Batches
 from models.training.distributed import held_device, synchronise
 from models.training.loop import new_state, set_up, uses_bf16
 from models.training.losses import positive_weights
-from models.training.step import Parts, train_step
+from models.training.parts import Parts
+from models.training.step import train_step
 
 # As many labels as a real set has, and their names, by which a family may choose.
 LABELS = (
@@ -159,18 +161,19 @@ class Training:
             images, labels, batch=config.batch, seed=config.seed, device=self.device
         )
 
+    def step(
+        self, batches: Batches, state: TrainState, config: TrainConfig, parts: Parts
+    ) -> dict[str, Tensor]:
+        """Takes one step on these batches."""
+        weights = self.positive_weight
+        return train_step(state, config, batches, parts=parts, positive_weight=weights)
+
     def steps(self, batches: Batches, count: int) -> float:
         """Takes `count` steps and returns the seconds that they took, all work done."""
         synchronise(self.device)
         began = time.perf_counter()
         for _ in range(count):
-            train_step(
-                self.state,
-                self.config,
-                batches,
-                parts=self.parts,
-                positive_weight=self.positive_weight,
-            )
+            self.step(batches, self.state, self.config, self.parts)
         synchronise(self.device)
         return time.perf_counter() - began
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dataset.errors import ConfigError, TrainingError
 from dataset.store import Store
@@ -29,13 +30,13 @@ from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.sampling.draw import draw
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use
-from models.training.compile_check import check_compiled
 from models.training.data import Batches, TrainingSet
 from models.training.distributed import described, held_device, synchronise
 from models.training.losses import positive_weights
+from models.training.parts import Parts, check_compiled
 from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
 from models.training.run_folder import TrainingFolder
-from models.training.step import Parts, train_step
+from models.training.step import train_step
 
 MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
 EXTRACTOR = "efficientnet_lite0"  # of the score of snapshots
@@ -121,8 +122,12 @@ def _train(
     batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
     weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
     weights = weights.to(device)
+
+    def take_step(state: TrainState, config: TrainConfig, parts: Parts) -> dict[str, Tensor]:
+        return train_step(state, config, batches, parts=parts, positive_weight=weights)
+
     if config.compile:
-        errors = check_compiled(state, config, batches, parts=parts, positive_weight=weights)
+        errors = check_compiled(state, config, parts=parts, take_step=take_step)
         _print_errors(errors, is_main_process=is_main_process)
     score = _score(folder, device) if is_main_process else None
     score_name = score.name if score else ""
@@ -152,7 +157,7 @@ def _train(
         ended = state.step >= total
         began = now()
         while not ended:
-            tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
+            tick.add(take_step(state, config, parts))
             bar.advance(each)
             tick_due = state.step % tick_steps == 0 or state.step == total
             snapshot_due = state.step % snapshot_steps == 0

@@ -1,13 +1,12 @@
-"""One step of training: D's, G's and the average's, and what they compute, eager or compiled."""
+"""One step of training: D's, G's and the average's; `models.training.parts` computes."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.config import TrainConfig
-from models.families.base import DiscriminatorNet, GeneratorNet
 from models.training.augment import Strength, augmented, flipped
 from models.training.checkpoint import TrainState
 from models.training.data import Batches
@@ -17,91 +16,11 @@ from models.training.losses import (
     around,
     between,
     label_loss,
-    path_lengths,
-    r1_penalty,
-    slope_penalty,
 )
+from models.training.parts import Parts
 
 SIGN_MEMORY = 0.9  # of the running mean of the sign that ADA steers on, a step
 PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
-
-
-class Parts:
-    """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
-
-    Each runs under autocast to bfloat16 if `bf16`: convolutions do, and their gradient within a
-    penalty too; D's head, losses and the sums of penalties are float32. backend is torch.compile's:
-    "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
-    """
-
-    def __init__(
-        self,
-        G: GeneratorNet,
-        D: DiscriminatorNet,
-        *,
-        bf16: bool,
-        compiled: bool,
-        backend: str = "inductor",
-    ) -> None:
-        self._G, self._D = G, D
-        self._device = next(G.parameters()).device.type
-        self.bf16, self.backend = bf16, backend
-        parts: dict[str, Callable[..., Any]] = {
-            "fakes": self._fakes,
-            "judged": self._judged,
-            "r1": self._r1,
-            "slope": self._slope,
-            "lengths": self._lengths,
-        }
-        if compiled:
-            # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
-            # on with the same masks.
-            options: dict[str, Any] | None = None
-            if backend == "inductor":
-                options = {"fallback_random": True}
-            parts = {
-                name: torch.compile(part, dynamic=False, backend=backend, options=options)
-                for name, part in parts.items()
-            }
-        self.fakes, self.judged = parts["fakes"], parts["judged"]
-        self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device, torch.bfloat16, enabled=self.bf16)
-
-    def _fakes(
-        self, z: Tensor, labels: Tensor, mixing_mask: Tensor | None, noise: list[Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Draws z [2,N,Z] or [1,N,Z] -> pictures [N,3,R,R] and their w [N,K,W], if there is one.
-
-        mixing_mask [N,K,1] is True where a layer takes the w of the first z.
-        """
-        with self._autocast():
-            w = self._G.map(z[0], labels)
-            if w is None:
-                return self._G(z[0], labels).float(), None
-            if mixing_mask is not None:
-                other = self._G.map(z[1], labels)
-                assert other is not None  # as the first
-                w = torch.where(mixing_mask, w, other)
-            return self._G(z[0], labels, w=w, noise=noise).float(), w
-
-    def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._autocast():
-            adversarial, auxiliary = self._D(images, labels)
-        return adversarial, auxiliary
-
-    def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self._autocast():
-            return r1_penalty(self._D, images, labels).mean()
-
-    def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self._autocast():
-            return slope_penalty(self._D, images, labels).mean()
-
-    def _lengths(self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]) -> Tensor:
-        with self._autocast():
-            return path_lengths(self._G, w, labels, direction=direction, noise=noise)
 
 
 class Reals(NamedTuple):

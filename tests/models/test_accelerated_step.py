@@ -22,7 +22,8 @@ from models.training import data
 from models.training.checkpoint import TrainState
 from models.training.data import Batches, TrainingSet
 from models.training.loop import new_state
-from models.training.step import Parts, train_step
+from models.training.parts import Parts
+from models.training.step import train_step
 from tests.models.homes import LABELS
 from tests.models.trainings import heads, narrow
 from tests.tiers import all_slow_but

@@ -15,10 +15,11 @@ from models.config import TrainConfig
 from models.families import FAMILIES
 from models.families.base import DiscriminatorNet
 from models.training import checkpoint
-from models.training.compile_check import check_compiled, require_compiler
+from models.training.checkpoint import TrainState
 from models.training.data import Batches
 from models.training.loop import new_state
-from models.training.step import Parts, train_step
+from models.training.parts import Parts, check_compiled, require_compiler
+from models.training.step import train_step
 from tests.models.trainings import narrow
 
 pytestmark = pytest.mark.slow
@@ -68,14 +69,12 @@ class Compiled:
         labels = torch.randint(0, 2, (16, len(LABELS))).numpy()
         self.batches = Batches(images, labels, batch=config.batch, seed=0, device=CPU)
 
+    def step(self, state: TrainState, config: TrainConfig, parts: Parts) -> dict[str, Tensor]:
+        weights = torch.ones(len(LABELS))
+        return train_step(state, config, self.batches, parts=parts, positive_weight=weights)
+
     def check(self) -> dict[str, float]:
-        return check_compiled(
-            self.state,
-            self.config,
-            self.batches,
-            parts=self.parts,
-            positive_weight=torch.ones(len(LABELS)),
-        )
+        return check_compiled(self.state, self.config, parts=self.parts, take_step=self.step)
 
 
 @pytest.mark.parametrize("family", STYLED_FAMILIES)
@@ -100,13 +99,7 @@ def test_a_training_runs_the_graphs_that_were_checked() -> None:
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert compiled >= 5
     for _ in range(2):
-        train_step(
-            training.state,
-            training.config,
-            training.batches,
-            parts=training.parts,
-            positive_weight=torch.ones(len(LABELS)),
-        )
+        training.step(training.state, training.config, training.parts)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 

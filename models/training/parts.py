@@ -1,4 +1,4 @@
-"""The check before a compiled training: its gradients are those of the same step run eagerly."""
+"""The heavy parts of a step, eager or compiled, and the check that compiled gradients are right."""
 
 import contextlib
 import dataclasses
@@ -7,30 +7,110 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError, listed
 from models.config import TrainConfig
+from models.families.base import DiscriminatorNet, GeneratorNet
 from models.training.checkpoint import TrainState
-from models.training.data import Batches
-from models.training.step import Parts, train_step
+from models.training.losses import path_lengths, r1_penalty, slope_penalty
+
+
+class Parts:
+    """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
+
+    Each runs under autocast to bfloat16 if `bf16`: convolutions do, and their gradient within a
+    penalty too; D's head, losses and the sums of penalties are float32. backend is torch.compile's:
+    "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
+    """
+
+    def __init__(
+        self,
+        G: GeneratorNet,
+        D: DiscriminatorNet,
+        *,
+        bf16: bool,
+        compiled: bool,
+        backend: str = "inductor",
+    ) -> None:
+        self._G, self._D = G, D
+        self._device = next(G.parameters()).device.type
+        self.bf16, self.backend = bf16, backend
+        parts: dict[str, Callable[..., Any]] = {
+            "fakes": self._fakes,
+            "judged": self._judged,
+            "r1": self._r1,
+            "slope": self._slope,
+            "lengths": self._lengths,
+        }
+        if compiled:
+            # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
+            # on with the same masks.
+            options: dict[str, Any] | None = None
+            if backend == "inductor":
+                options = {"fallback_random": True}
+            parts = {
+                name: torch.compile(part, dynamic=False, backend=backend, options=options)
+                for name, part in parts.items()
+            }
+        self.fakes, self.judged = parts["fakes"], parts["judged"]
+        self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device, torch.bfloat16, enabled=self.bf16)
+
+    def _fakes(
+        self, z: Tensor, labels: Tensor, mixing_mask: Tensor | None, noise: list[Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draws z [2,N,Z] or [1,N,Z] -> pictures [N,3,R,R] and their w [N,K,W], if there is one.
+
+        mixing_mask [N,K,1] is True where a layer takes the w of the first z.
+        """
+        with self._autocast():
+            w = self._G.map(z[0], labels)
+            if w is None:
+                return self._G(z[0], labels).float(), None
+            if mixing_mask is not None:
+                other = self._G.map(z[1], labels)
+                assert other is not None  # as the first
+                w = torch.where(mixing_mask, w, other)
+            return self._G(z[0], labels, w=w, noise=noise).float(), w
+
+    def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        with self._autocast():
+            adversarial, auxiliary = self._D(images, labels)
+        return adversarial, auxiliary
+
+    def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            return r1_penalty(self._D, images, labels).mean()
+
+    def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            return slope_penalty(self._D, images, labels).mean()
+
+    def _lengths(self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]) -> Tensor:
+        with self._autocast():
+            return path_lengths(self._G, w, labels, direction=direction, noise=noise)
+
 
 TOLERANCE = 1e-3  # relative error of a network's whole gradient; float32's own rounding: 1e-5
 ROUNDINGS = 2.0  # times as far from float32 as eager is in the training's precision
 
 Gradients = dict[str, Tensor]
+TakeStep = Callable[[TrainState, TrainConfig, Parts], object]  # as `models.training.step` does
 
 
 def check_compiled(
     state: TrainState,
     config: TrainConfig,
-    batches: Batches,
     *,
     parts: Parts,
-    positive_weight: Tensor,
+    take_step: TakeStep,
 ) -> dict[str, float]:
     """Compares the gradients of the compiled `parts` with eager ones, on a step as it is trained.
 
@@ -53,7 +133,7 @@ def check_compiled(
     )
 
     def gradients(parts: Parts) -> dict[str, Gradients]:
-        return _step_gradients(state, config, batches, parts, positive_weight)
+        return _step_gradients(state, config, parts, take_step)
 
     try:
         compiled = gradients(parts)
@@ -107,9 +187,8 @@ _REMEDY = "Install it, or train with compile=false."
 def _step_gradients(
     state: TrainState,
     config: TrainConfig,
-    batches: Batches,
     parts: Parts,
-    positive_weight: Tensor,
+    take_step: TakeStep,
 ) -> dict[str, Gradients]:
     """Takes a step that moves nothing; returns the gradients of D and of G by parameter."""
     config = dataclasses.replace(config, schedule_kimg=0.0)  # which sets the rates anew
@@ -128,7 +207,7 @@ def _step_gradients(
     gpus = [state.aug_p.device] if state.aug_p.device.type == "cuda" else []
     # Dropout draws from torch's own source.
     with torch.random.fork_rng(gpus), _unchanged(state.G, state.D):
-        train_step(trial, config, batches, parts=parts, positive_weight=positive_weight)
+        take_step(trial, config, parts)
     found: dict[str, Gradients] = {}
     for name, network in (("D", state.D), ("G", state.G)):
         named = network.named_parameters()
