@@ -13,7 +13,10 @@ from models.training.losses import LOSSES
 
 PRECISIONS = ("auto", "fp32", "bf16")
 KEPT = ("best", "final")
-SCHEDULED = ("lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac", "aug_p_final")
+SCHEDULED = (
+    *("schedule_from_kimg", "lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac"),
+    "aug_p_final",
+)
 # Settings that decide speed, not what is learnt.
 _SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 
@@ -69,6 +72,9 @@ class TrainConfig:
     )
     # Schedules: values that move from those above and below to these, by half a cosine over the
     # pictures seen, and then stay.
+    schedule_from_kimg: float = setting(
+        0.0, "pictures seen when the schedules begin", (0, 1e7), "kimg", added=True
+    )
     schedule_kimg: float = setting(
         0.0,
         "time in which all values with a final one move to it, 0 = they stay",
@@ -175,7 +181,8 @@ class TrainConfig:
         """
         if self.schedule_kimg == 0:
             return self
-        done = min(images_seen / 1000 / self.schedule_kimg, 1.0)
+        done = (images_seen / 1000 - self.schedule_from_kimg) / self.schedule_kimg
+        done = min(max(done, 0.0), 1.0)
         share = (1 - math.cos(math.pi * done)) / 2
 
         def moved(first: float, final: float) -> float:

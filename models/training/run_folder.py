@@ -91,7 +91,7 @@ class TrainingFolder:
         if faults:
             raise TrainingError(
                 f"{self.store.url(self.out)} holds another training: {'; '.join(faults)}. "
-                "Choose another --out."
+                "Choose another --out, or give --set the values that it has."
             )
 
     def already_trained(self) -> dict[str, Any] | None:

@@ -108,6 +108,10 @@ def test_schedules_go_from_the_first_value_to_the_last_and_stay() -> None:
     )
     assert config.at(20_000_000) == end
     assert PRESETS["demo"].at(123) is PRESETS["demo"]
+    small = preset("dcgan64-small")
+    assert small.at(75_000) == small
+    assert small.at(87_500).lr_g == pytest.approx(0.55 * small.lr_g)
+    assert small.at(100_000).lr_d == pytest.approx(0.1 * small.lr_d)
 
 
 @pytest.mark.parametrize(
