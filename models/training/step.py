@@ -307,7 +307,7 @@ def _path_penalty(
     size = (count, 3, side, side)
     direction = share(torch.randn(size, generator=state.device_rng, device=w.device))
     noise = _noise(state, count)
-    rows = micro_batches(len(w), config.batch_gpu // 2)
+    rows = micro_batches(len(w), (config.batch_gpu + 1) // 2)
 
     def lengths(i: slice) -> Tensor:
         found: Tensor = parts.lengths(w[i], fake_labels[i], direction[i], [n[i] for n in noise])

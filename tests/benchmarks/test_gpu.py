@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks.gpu import NAMES, Answers, Work, distances, faces, main
+from benchmarks.process import REPOSITORY
 from models.families import FAMILIES
 
 
@@ -89,3 +91,12 @@ def test_without_a_gpu_the_way_out_is_named(
     assert main(["--out", str(tmp_path)]) == 3
     assert "no GPU here: --smoke runs everything" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_script_needs_nothing_but_torch_and_what_models_need() -> None:
+    others = ("dagster", "mlflow", "scrapy", "pandas", "pyarrow", "cv2", "scipy", "sklearn", "tqdm")
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({others}))"
+    command = [sys.executable, "-c", f"{blocked}; import benchmarks.gpu"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-500:]

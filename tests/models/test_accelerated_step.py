@@ -252,8 +252,9 @@ def test_micro_batches_are_refused_where_they_cannot_equal_the_whole_batch() -> 
     assert overridden(narrow("omokage"), ["batch=16", "batch_gpu=6"]).batch_gpu == 6
 
 
-def test_no_part_of_a_step_is_given_more_than_a_micro_batch() -> None:
-    config = checked(dataclasses.replace(every_draw("omokage"), batch=16, batch_gpu=4))
+@pytest.mark.parametrize(("size", "half"), [(1, 1), (4, 2)])
+def test_no_part_of_a_step_is_given_more_than_a_micro_batch(size: int, half: int) -> None:
+    config = checked(dataclasses.replace(every_draw("omokage"), batch=8, batch_gpu=size))
     counts: dict[str, set[int]] = {}
 
     def watched(name: str, part: Any) -> Any:
@@ -273,4 +274,4 @@ def test_no_part_of_a_step_is_given_more_than_a_micro_batch() -> None:
 
         patch.setattr(Parts, "__init__", watching)
         gradients(config, heads(config.resolution_px))
-    assert counts == {"fakes": {4}, "judged": {4}, "r1": {4}, "lengths": {2}}
+    assert counts == {"fakes": {size}, "judged": {size}, "r1": {size}, "lengths": {half}}
