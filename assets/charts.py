@@ -138,11 +138,14 @@ def curves_chart(store: Store, folder: str) -> dg.MarkdownMetadataValue:
 
 
 def read_ticks(store: Store, folder: str) -> list[dict[str, float]]:
-    """Returns the metrics of each tick of a training, in order; [] before the first."""
+    """Returns the metrics of each tick of a training, in order; [] before the first.
+
+    A last line without its end is left out: its writer was killed.
+    """
     path = f"{folder}/{PROGRESS}"
     if not store.exists(path):
         return []
-    return [json.loads(line) for line in store.read_bytes(path).splitlines()]
+    return [json.loads(line) for line in store.read_bytes(path).split(b"\n")[:-1]]
 
 
 def curves_png(ticks: Sequence[Mapping[str, float]]) -> bytes:

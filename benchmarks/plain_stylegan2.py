@@ -317,7 +317,7 @@ class PlainTraining:
         pictures = self.G(w)
         direction = torch.randn_like(pictures) / self._size.resolution_px
         (pull,) = torch.autograd.grad((pictures * direction).sum(), w, create_graph=True)
-        lengths = (pull.square().sum(dim=2).mean(dim=1) + 1e-12).sqrt()
+        lengths = (pull.float().square().sum(dim=2).mean(dim=1) + 1e-12).sqrt()
         self._path_mean.lerp_(lengths.detach().mean(), 0.01)
         penalty: Tensor = (lengths - self._path_mean).square().mean()
         return penalty

@@ -32,11 +32,13 @@ from dataset.errors import OmokageError
 from models.config import TrainConfig, overridden
 from models.families import FAMILIES, family_of
 from models.presets import PRESETS
+from models.training.checkpoint import TrainState
 from models.training.data import Batches
-from models.training.distributed import held_device
+from models.training.distributed import held_device, synchronise
 from models.training.loop import new_state, set_up, uses_bf16
 from models.training.losses import positive_weights
-from models.training.step import Parts, train_step
+from models.training.parts import Parts
+from models.training.step import train_step
 
 # As many labels as a real set has, and their names, by which a family may choose.
 LABELS = (
@@ -108,7 +110,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with held_device(options.device) as device:
         result: dict[str, Any] = {
             "benchmark": "train",
-            "device": _device_name(device),
+            "device": device_name(device),
             "torch": torch.__version__,
             "runs": options.runs,
             "families": families,
@@ -132,36 +134,46 @@ def config_of(family: str, device: torch.device, overrides: list[str]) -> TrainC
 class Training:
     """A training of made-up pictures, of which single steps can be taken."""
 
-    def __init__(self, config: TrainConfig, device: torch.device, *, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        labels: Sequence[str],
+        backend: str = "inductor",
+    ) -> None:
         set_up(config, device)
         names = family_of(config.family).labels(tuple(labels))
         self.config, self.device = config, device
         self.state = new_state(config, names, device)
         self.bf16 = uses_bf16(config, device)
-        self.parts = Parts(self.state.G, self.state.D, bf16=self.bf16, compiled=config.compile)
+        G, D = self.state.G, self.state.D
+        self.parts = Parts(G, D, bf16=self.bf16, compiled=config.compile, backend=backend)
         rows = np.random.default_rng(0).random((ROWS, len(names))) < 0.2
         self.positive_weight = positive_weights(torch.from_numpy(rows).float()).to(device)
         self._labels = rows
 
     def batches(self, images: npt.NDArray[np.uint8]) -> "TimedBatches":
-        """Returns batches of these pictures and of made-up labels."""
+        """Returns batches of these pictures, up to ROWS, and of made-up labels."""
         config = self.config
+        labels = self._labels[: len(images)]
         return TimedBatches(
-            images, self._labels, batch=config.batch, seed=config.seed, device=self.device
+            images, labels, batch=config.batch, seed=config.seed, device=self.device
         )
+
+    def step(
+        self, batches: Batches, state: TrainState, config: TrainConfig, parts: Parts
+    ) -> dict[str, Tensor]:
+        """Takes one step on these batches."""
+        weights = self.positive_weight
+        return train_step(state, config, batches, parts=parts, positive_weight=weights)
 
     def steps(self, batches: Batches, count: int) -> float:
         """Takes `count` steps and returns the seconds that they took, all work done."""
         synchronise(self.device)
         began = time.perf_counter()
         for _ in range(count):
-            train_step(
-                self.state,
-                self.config,
-                batches,
-                parts=self.parts,
-                positive_weight=self.positive_weight,
-            )
+            self.step(batches, self.state, self.config, self.parts)
         synchronise(self.device)
         return time.perf_counter() - began
 
@@ -198,17 +210,11 @@ def made_up(folder: Path, side_px: int) -> npt.NDArray[np.uint8]:
     return mapped
 
 
-def synchronise(device: torch.device) -> None:
-    """Waits until the device has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _measured(options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Trains one family; only the child runs this."""
     config = config_of(options.child, device, options.set)
     training = Training(config, device, labels=LABELS)
-    period = _period(config)
+    period = period_of(config)
     count = period * math.ceil(options.steps / period)
     with contextlib.ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="omokage-bench-"))
@@ -252,18 +258,9 @@ def _compared(options: argparse.Namespace, device: torch.device) -> dict[str, An
     config = dataclasses.replace(COMPARED, device=str(device), compile=device.type == "cuda")
     config = overridden(config, options.set)
     ours = Training(config, device, labels=())
-    size = PlainSize(
-        resolution_px=config.resolution_px,
-        channel_base=config.g_channel_base,
-        channel_max=config.channel_max,
-        w_dim=config.w_dim,
-        mapping_layers=config.mapping_layers,
-    )
-    shared = ("batch", "r1_gamma", "r1_every", "pl_weight", "pl_every", "mixing")
-    settings = {name: getattr(config, name) for name in shared}
-    plain = PlainTraining(size, PlainSettings(lr=config.lr_g, **settings), device)
+    plain = plain_training(config, device)
     _check_same(ours, plain)
-    period = _period(config)
+    period = period_of(config)
     sides: dict[str, list[float]] = {"ours": [], "plain": []}
     cpu = {"ours": 0.0, "plain": 0.0}  # what a machine that is shared does not hide
     with contextlib.ExitStack() as opened:
@@ -271,7 +268,7 @@ def _compared(options: argparse.Namespace, device: torch.device) -> dict[str, An
         images = made_up(Path(folder), config.resolution_px)
         batches = opened.enter_context(contextlib.closing(ours.batches(images)))
         others = opened.enter_context(contextlib.closing(ours.batches(images)))
-        plain_steps = _plain_steps(plain, others, device)
+        plain_steps = plain_stepper(plain, others, device)
         for turn in range(options.runs + 1):
             took, began = {"ours": 0.0, "plain": 0.0}, time.process_time()
             for _ in range(period):
@@ -307,9 +304,24 @@ def _compared(options: argparse.Namespace, device: torch.device) -> dict[str, An
     }
 
 
-def _plain_steps(
+def plain_training(config: TrainConfig, device: torch.device) -> PlainTraining:
+    """Returns a plain training of the widths and penalties of `stylegan2` under these settings."""
+    size = PlainSize(
+        resolution_px=config.resolution_px,
+        channel_base=config.g_channel_base,
+        channel_max=config.channel_max,
+        w_dim=config.w_dim,
+        mapping_layers=config.mapping_layers,
+    )
+    shared = ("batch", "r1_gamma", "r1_every", "pl_weight", "pl_every", "mixing")
+    settings = {name: getattr(config, name) for name in shared}
+    return PlainTraining(size, PlainSettings(lr=config.lr_g, **settings), device)
+
+
+def plain_stepper(
     plain: PlainTraining, batches: Batches, device: torch.device
 ) -> Callable[[int], float]:
+    """Returns what takes so many plain steps and returns their seconds, all work done."""
     number = 0
 
     def steps(count: int) -> float:
@@ -334,7 +346,7 @@ def _check_same(ours: Training, plain: PlainTraining) -> None:
             )
 
 
-def _period(config: TrainConfig) -> int:
+def period_of(config: TrainConfig) -> int:
     """Steps after which every lazy penalty has come as often as it should."""
     lazy = {"r1_every": config.r1_gamma + config.r2_gamma, "pl_every": config.pl_weight}
     return math.lcm(*(getattr(config, name) for name, weight in lazy.items() if weight > 0))
@@ -359,7 +371,8 @@ def _child(options: argparse.Namespace, work: str) -> dict[str, Any]:
     return run_module("benchmarks.train", *arguments)
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Returns the GPU's name, or how many processors' threads are used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu x{torch.get_num_threads()} of {os.cpu_count()}"

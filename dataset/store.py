@@ -98,6 +98,17 @@ class Store:
         with self.writing(path, durable=durable) as file:
             file.write(content)
 
+    def append_bytes(self, path: str, content: bytes) -> None:
+        """Adds to the end of a file of a local root; a kill may leave the first part of `content`.
+
+        Raises StoreError for an object store, which cannot append.
+        """
+        target = self.local(path)
+        with self._explained(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("ab") as file:
+                file.write(content)
+
     def write_json(self, path: str, value: Any) -> None:
         """Writes `value` as JSON with sorted keys, atomically."""
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)

@@ -17,7 +17,8 @@ SCHEDULED = (
     *("schedule_from_kimg", "lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac"),
     "aug_p_final",
 )
-_SPEED_ONLY = ("threads", "device")  # settings that decide speed, not what is learnt
+# Settings that decide speed, not what is learnt.
+_SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 
 
 def setting(
@@ -124,6 +125,15 @@ class TrainConfig:
     )
     ada_kimg: float = setting(500.0, "time in which aug_p goes from 0 to 1", (0.001, 1e5), "kimg")
     # Computation.
+    batch_gpu: int = setting(
+        0,
+        "most pictures of the batch that a process holds graphs of at a time, 0 = all",
+        (0, 65_536),
+        added=True,
+    )
+    deterministic: bool = setting(
+        False, "on a GPU, only kernels that repeat their bits, where it has some", added=True
+    )
     precision: str = setting("auto", "fp32, bf16, or auto: bf16 on GPUs that have it")
     compile: bool = setting(False, "compile the steps, after a check of their gradients")
     # Progress, checkpoints and scores.
@@ -298,6 +308,17 @@ def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
         for name in ("pl_weight", "mixing"):
             if getattr(config, name) > 0:
                 yield f"{name} is {getattr(config, name):g}; {config.family} has no W, 0 wanted"
+    if config.batch_gpu > 0:
+        if family.group == 0:
+            yield (
+                f"batch_gpu is {config.batch_gpu}; 0 wanted: the norms of {config.family} are over "
+                "the whole batch"
+            )
+        elif config.batch % family.group or config.batch_gpu % family.group:
+            yield (
+                f"batch_gpu is {config.batch_gpu} and batch {config.batch}; multiples of "
+                f"{family.group} wanted, the group that D of {config.family} sees together"
+            )
     if family.scaled_weights and config.loss in LOSSES and LOSSES[config.loss].clipped:
         others = ", ".join(name for name, loss in LOSSES.items() if not loss.clipped)
         yield (

@@ -1,7 +1,6 @@
 """Outcomes of the entrants of a comparison, and their report: Markdown, curves, sample grids."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from models.metrics.extractors import unfit_to_rank
 from models.metrics.label_control import hair_labels
 from models.sampling.draw import draw, grid, titled
 from models.sampling.tables import swap_table
-from models.training.progress_log import PROGRESS
+from models.training.progress_log import read_ticks
 
 OUTCOME = "outcome.json"  # written last: where it stands, the entrant is done
 MEASURED, FAILED = "measured", "failed"
@@ -73,7 +72,7 @@ def failed(store: Store, out: str, fault: str, *, lasting: bool) -> dict[str, An
 
     lasting: whether it would end so again, and is not to be tried again.
     """
-    rows = _ticks(store, out)
+    rows = read_ticks(store, out)
     seen = {"images_seen": int(rows[-1]["images_seen"])} if rows else {}
     return {"state": FAILED, "fault": fault, "lasting": lasting, **seen, **curve(store, out)}
 
@@ -88,20 +87,13 @@ def stands(outcome: dict[str, Any], **protocol: Any) -> bool:
 def curve(store: Store, out: str) -> dict[str, Any]:
     """Returns {"curve": [{images_seen, minutes, score}], "score": name}; no point, no name."""
     points, name = [], ""
-    for row in _ticks(store, out):
+    for row in read_ticks(store, out):
         scores = [key for key in row if key.startswith("snapshot_")]
         if scores:
             name = scores[0]
             point = {key: row[key] for key in ("images_seen", "minutes")}
             points.append({**point, "score": row[name]})
     return {"curve": points, "score": name}
-
-
-def _ticks(store: Store, out: str) -> list[dict[str, Any]]:
-    path = f"{out}/{PROGRESS}"
-    if not store.exists(path):
-        return []
-    return [json.loads(line) for line in store.read_bytes(path).splitlines()]
 
 
 CURVES, GRIDS = "curves.png", "grids.jpg"

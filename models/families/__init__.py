@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataset.errors import ConfigError, nearest
 from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
 from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize
+from models.layers.heads import GROUP
 
 Labels = tuple[str, ...]
 
@@ -26,6 +27,8 @@ class Family:
             its sizes are D's own and may differ from G's.
         sizes: the settings of TrainConfig that scale it; others of them are refused.
         labels: which of a manifest's labels it is conditioned on, in their order.
+        group: how many neighbouring pictures G or D sees together; 1 where each is by itself, 0
+            where it is the whole batch (batch norm, a mask of dropout).
         scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
             survives being clipped to ±0.01.
 
@@ -37,6 +40,7 @@ class Family:
     discriminator: Callable[[GeneratorSpec], DiscriminatorNet]
     sizes: tuple[str, ...]
     labels: Callable[[Labels], Labels] = _all
+    group: int = 0
     scaled_weights: bool = False
 
     @property
@@ -84,6 +88,7 @@ FAMILIES: dict[str, Family] = {
         generator=stylegan2.Generator,
         discriminator=stylegan2.Discriminator,
         sizes=BY_CHANNELS,
+        group=GROUP,
         scaled_weights=True,
     ),
     "omokage": Family(
@@ -92,6 +97,7 @@ FAMILIES: dict[str, Family] = {
         generator=omokage.Generator,
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
+        group=1,
         scaled_weights=True,
     ),
 }

@@ -1,6 +1,7 @@
 """What is done to pictures before D sees them; hue is never touched, since that would undo labels.
 
-All draws are made for the batch of all ranks from one source, so that N ranks see what one would.
+All draws are made for the batch of all ranks from one source, so that N ranks see what one would;
+`rng` is a source on the device of the images, so that no step copies its draws there.
 """
 
 import dataclasses
@@ -24,9 +25,8 @@ class Strength:
 
 def flipped(images: Tensor, rng: torch.Generator) -> Tensor:
     """Mirrors each picture with a chance of one half: images [N,C,H,W] -> the same shape."""
-    mirror = share(torch.rand(len(images) * world(), generator=rng) < 0.5)
-    mirror = mirror.to(images.device)[:, None, None, None]
-    return torch.where(mirror, images.flip(3), images)
+    draws = torch.rand(len(images) * world(), generator=rng, device=images.device)
+    return torch.where(share(draws < 0.5)[:, None, None, None], images.flip(3), images)
 
 
 def augmented(images: Tensor, strength: Strength, chance: Tensor, rng: torch.Generator) -> Tensor:
@@ -42,11 +42,13 @@ def augmented(images: Tensor, strength: Strength, chance: Tensor, rng: torch.Gen
     """
     if strength == Strength():
         return images
-    count = len(images) * world()
-    enabled = torch.tensor(dataclasses.astuple(strength)) > 0
-    draws = torch.where(enabled, torch.rand(count, 3, generator=rng), 1.0)  # 1 is below no chance
-    applied = share(draws).to(images.device) < chance
-    amounts = share(torch.rand(count, 4, generator=rng)).to(images.device) * 2 - 1
+    count, device = len(images) * world(), images.device
+    draws = torch.rand(count, 3, generator=rng, device=device)
+    for column, amount in enumerate(dataclasses.astuple(strength)):
+        if amount == 0:
+            draws[:, column].fill_(1.0)  # is below no chance
+    applied = share(draws) < chance
+    amounts = share(torch.rand(count, 4, generator=rng, device=device)) * 2 - 1
     if strength.scale_frac == 0 and strength.rotate_deg == 0:
         pixels = (amounts[:, :2] * (strength.translate_px + 0.5)).round()
         pixels = pixels.clamp(-strength.translate_px, strength.translate_px)

@@ -49,8 +49,8 @@ class TrainState:
     ema: GeneratorNet
     opt_g: torch.optim.Optimizer
     opt_d: torch.optim.Optimizer
-    rng: torch.Generator  # of latents, fake labels and augmentation; on the CPU
-    device_rng: torch.Generator  # of noise maps and directions; on the device
+    rng: torch.Generator  # of latents, fake labels and augmentation; on the device
+    device_rng: torch.Generator  # of noise maps and directions; on the device as well
     aug_p: Tensor  # [] chance of augmentation
     real_sign: Tensor  # [] running mean of D's sign on reals
     path_mean: Tensor  # [] running mean of path lengths
@@ -227,7 +227,7 @@ def _is_cuda_state(tensor: Tensor) -> bool:
 
 _CUDA = "rng.cuda"
 _SOURCES = {
-    "rng.own": (_is_state,),
+    "rng.own": (_is_state, _is_cuda_state),
     "rng.device": (_is_state, _is_cuda_state),
     "rng.cpu": (_is_state,),
     _CUDA: (_is_cuda_state,),
@@ -235,12 +235,20 @@ _SOURCES = {
 
 
 def _load_random(tensors: dict[str, Tensor], state: TrainState) -> None:
-    state.rng.set_state(tensors["rng.own"])
-    if tensors["rng.device"].shape == state.device_rng.get_state().shape:
-        state.device_rng.set_state(tensors["rng.device"])  # else it was another kind of device
+    _restore(state.rng, tensors["rng.own"])
+    _restore(state.device_rng, tensors["rng.device"])
     torch.set_rng_state(tensors["rng.cpu"])
     if _CUDA in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors[_CUDA])
+
+
+def _restore(rng: torch.Generator, stored: Tensor) -> None:
+    """Puts a source where it was stored; one of another kind of device to a place that follows."""
+    if stored.shape == rng.get_state().shape:
+        rng.set_state(stored)
+        return
+    digest = hashlib.sha256(stored.numpy().tobytes()).digest()
+    rng.manual_seed(int.from_bytes(digest[:7], "big"))  # its start would repeat draws
 
 
 def _fixed_tensors(state: TrainState) -> dict[str, Tensor]:
@@ -287,7 +295,7 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 # A training may resume under other values of these: they do not change what a step does.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
-    *("keep_generator", "score_pictures", "device", "threads"),
+    *("keep_generator", "score_pictures", "device", "threads", "batch_gpu", "deterministic"),
 )
 
 

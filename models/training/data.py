@@ -1,6 +1,7 @@
 """The reals that a training learns from, in batches that the seed and the step alone decide."""
 
 import dataclasses
+import functools
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,7 +43,9 @@ class TrainingSet:
         )
 
 
-RESIDENT_BYTES = 8 * 2**30  # sets up to this size are kept on the GPU whole
+# Of a GPU's free memory, what the pictures may take at most; the rest is for the steps.
+RESIDENT_SHARE = 0.25
+_CHUNK_BYTES = 64 * 2**20  # that are copied to the GPU at a time, without a second whole set in RAM
 
 
 def local_store(store: Store) -> Store:
@@ -56,8 +59,9 @@ class Batches:
     """Shuffled passes over uint8 pictures; `at(step)` needs nothing that came before.
 
     images: uint8 [N,3,R,R], a memory map or an array; labels: [N,L] of 0 and 1; batch: pictures a
-    step over all ranks, of which each takes its share. Pictures that are not kept on the device are
-    read one step ahead by a thread, so that a step never waits for them.
+    step over all ranks, of which each takes its share. A GPU keeps them all if they fit into
+    RESIDENT_SHARE of its free memory; else a thread reads them one step ahead, into pinned memory,
+    so that a step never waits for them. The labels, which are small, are always on the device.
     """
 
     def __init__(
@@ -71,42 +75,44 @@ class Batches:
     ) -> None:
         self._batch, self._seed, self._device = batch, seed, device
         self._images = images
-        self._labels = torch.from_numpy(np.asarray(labels, dtype=np.float32))
+        self._labels = torch.from_numpy(np.asarray(labels, dtype=np.float32)).to(device)
+        on_gpu = device.type != "cpu"
         self._resident: Tensor | None = None
-        if device.type == "cuda" and images.nbytes <= RESIDENT_BYTES:
-            self._resident = torch.from_numpy(np.array(images)).to(device)
-            self._labels = self._labels.to(device)
+        if on_gpu and images.nbytes <= RESIDENT_SHARE * free_bytes(device):
+            self._resident = _copied(images, device)
         self._passes: dict[int, npt.NDArray[np.int64]] = {}
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+        # A new thread's GPU is cuda:0, where pinned memory would make each rank a context.
+        choose_gpu = functools.partial(torch.cuda.set_device, device) if on_gpu else None
+        self._reader = ThreadPoolExecutor(1, "read-ahead", choose_gpu)
+        self._ahead: tuple[int, Future[Tensor]] | None = None
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Returns this rank's pictures [B/world,3,R,R] in [-1,1] and labels [B/world,L] of a step.
 
-        Both lie on the device.
+        Both are on the device.
         """
+        index = self._sent(torch.from_numpy(self._own(step)))
         if self._resident is not None:
-            index = torch.from_numpy(self._own(step)).to(self._device)
-            pictures, labels = self._resident[index], self._labels[index]
+            pictures = self._resident[index]
         else:
-            pictures, labels = self._read_ahead(step)
-            pictures = pictures.to(self._device, non_blocking=True)
-            labels = labels.to(self._device, non_blocking=True)
-        return pictures.float().div(127.5).sub(1), labels
+            pictures = self._sent(self._read_ahead(step))
+        return pictures.float().div(127.5).sub(1), self._labels[index]
 
-    def _read_ahead(self, step: int) -> tuple[Tensor, Tensor]:
+    def _sent(self, rows: Tensor) -> Tensor:
+        """Copies rows to the device; a GPU takes them from pinned memory, which waits for none."""
+        return self._pinned(rows).to(self._device, non_blocking=True)
+
+    def _pinned(self, rows: Tensor) -> Tensor:
+        return rows if self._device.type == "cpu" else rows.pin_memory()
+
+    def _read_ahead(self, step: int) -> Tensor:
         expected, waiting = self._ahead or (-1, None)
         found = waiting.result() if waiting is not None and expected == step else self._read(step)
         self._ahead = step + 1, self._reader.submit(self._read, step + 1)
         return found
 
-    def _read(self, step: int) -> tuple[Tensor, Tensor]:
-        index = self._own(step)
-        pictures = torch.from_numpy(self._images[index])
-        labels = self._labels[torch.from_numpy(index)]
-        if self._device.type == "cuda":
-            return pictures.pin_memory(), labels.pin_memory()
-        return pictures, labels
+    def _read(self, step: int) -> Tensor:
+        return self._pinned(torch.from_numpy(self._images[self._own(step)]))
 
     def _own(self, step: int) -> npt.NDArray[np.int64]:
         count = self._batch // world()
@@ -123,16 +129,34 @@ class Batches:
 
         Returns this rank's share [B/world,L] of those for the whole batch.
         """
-        index = torch.randint(0, len(self._labels), (self._batch,), generator=rng)
-        return self._labels[share(index).to(self._labels.device)].to(self._device)
+        rows, device = len(self._labels), self._labels.device
+        index = torch.randint(0, rows, (self._batch,), generator=rng, device=device)
+        return self._labels[share(index)]
 
     def close(self) -> None:
         """Ends the reading thread."""
         self._reader.shutdown(cancel_futures=True)
 
     def _pass(self, number: int) -> npt.NDArray[np.int64]:
-        if number not in self._passes:
+        passes = self._passes
+        if number not in passes:
             rng = np.random.default_rng([self._seed, number])
-            self._passes = {n: p for n, p in self._passes.items() if n == number - 1}
-            self._passes[number] = rng.permutation(len(self._images))
-        return self._passes[number]
+            passes = {n: p for n, p in passes.items() if n == number - 1}
+            passes[number] = rng.permutation(len(self._images))
+            self._passes = passes  # replaced, never changed: the reading thread looks as well
+        return passes[number]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Returns how much memory of a GPU is free."""
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def _copied(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Copies images [N,3,R,R] to a GPU by chunks: a memory map is never in RAM whole."""
+    copied = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    rows = max(1, _CHUNK_BYTES * len(images) // max(1, images.nbytes))
+    for first in range(0, len(images), rows):
+        chunk = np.array(images[first : first + rows])
+        copied[first : first + rows] = torch.from_numpy(chunk)
+    return copied

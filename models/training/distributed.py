@@ -122,9 +122,9 @@ def held_device(name: str) -> Iterator[torch.device]:
     """Yields the device that `name` asks for, and holds it until the end.
 
     name: auto, cpu, cuda or cuda:N. Without a number, each process of `torchrun` takes the GPU of
-    its own number, and a process alone the GPU with the most free memory that no other training of
-    this machine holds; where all are held, that with the most free memory. `auto` without a GPU is
-    the CPU. Raises ConfigError if the device is not on this machine.
+    its own number, and a process alone the first GPU that no other training of this user holds;
+    where all are held, the first. `auto` without a GPU is the CPU. Raises ConfigError if the device
+    is not on this machine.
     """
     count = gpu_count()
     if name == "cpu" or (name == "auto" and not count):
@@ -139,6 +139,12 @@ def held_device(name: str) -> Iterator[torch.device]:
         yield torch.device("cuda", index)
 
 
+def synchronise(device: torch.device) -> None:
+    """Returns when the device has done all that was queued on it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def described(device: torch.device) -> str:
     """Returns a device in words: `NVIDIA H200 (cuda:0, 140.1 GB free)` or `CPU (2 threads)`."""
     if device.type != "cuda":
@@ -148,7 +154,7 @@ def described(device: torch.device) -> str:
 
 
 def _wanted(name: str, count: int) -> list[int]:
-    """The numbers of the GPUs to try, the best first."""
+    """The numbers of the GPUs to try, in this order."""
     _, _, number = name.partition(":")
     if number:
         if int(number) >= count:
@@ -158,8 +164,8 @@ def _wanted(name: str, count: int) -> list[int]:
         if local_rank() >= count:
             raise ConfigError(f"torchrun started more processes than the {count} GPUs here")
         return [local_rank()]
-    free = {index: torch.cuda.mem_get_info(index)[0] for index in range(count)}
-    return sorted(free, key=lambda index: -free[index])
+    # Not by their free memory: to read it makes a context, half a GB, on each of them.
+    return list(range(count))
 
 
 def _held(index: int, until: contextlib.ExitStack) -> bool:

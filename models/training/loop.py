@@ -6,6 +6,7 @@ The preparation stands at the end: the machine set up, networks and optimisers m
 import contextlib
 import copy
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dataset.errors import ConfigError, TrainingError
 from dataset.store import Store
@@ -28,16 +30,15 @@ from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.sampling.draw import draw
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use
-from models.training.compile_check import check_compiled
 from models.training.data import Batches, TrainingSet
-from models.training.distributed import described, held_device
+from models.training.distributed import described, held_device, synchronise
 from models.training.losses import positive_weights
+from models.training.parts import Parts, check_compiled
 from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
 from models.training.run_folder import TrainingFolder
-from models.training.step import Parts, train_step
+from models.training.step import train_step
 
-MEET_STEPS = 16  # between exchanges of signals among GPUs; torchrun kills after 30 s
-CHECKED = 8  # pictures that compiled and eager gradients are compared on
+MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
 EXTRACTOR = "efficientnet_lite0"  # of the score of snapshots
 CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
 
@@ -119,14 +120,15 @@ def _train(
     folder.resume(state, continue_from, is_main_process=is_main_process)
     parts = Parts(state.G, state.D, bf16=uses_bf16(config, device), compiled=config.compile)
     batches = Batches(data.images, data.labels, batch=config.batch, seed=config.seed, device=device)
-    if config.compile:
-        images, labels = batches.at(state.step)
-        errors = check_compiled(
-            state.G, state.D, config, images=images[:CHECKED], labels=labels[:CHECKED]
-        )
-        _print_errors(errors, is_main_process=is_main_process)
     weights = positive_weights(torch.from_numpy(np.asarray(data.labels, dtype=np.float32)))
     weights = weights.to(device)
+
+    def take_step(state: TrainState, config: TrainConfig, parts: Parts) -> dict[str, Tensor]:
+        return train_step(state, config, batches, parts=parts, positive_weight=weights)
+
+    if config.compile:
+        errors = check_compiled(state, config, parts=parts, take_step=take_step)
+        _print_errors(errors, is_main_process=is_main_process)
     score = _score(folder, device) if is_main_process else None
     score_name = score.name if score else ""
     total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
@@ -153,16 +155,20 @@ def _train(
         TerminalBar(total * each, state.step * each, is_main_process=is_main_process) as bar,
     ):
         ended = state.step >= total
+        began = now()
         while not ended:
-            began = now()
-            tick.add(train_step(state, config, batches, parts=parts, positive_weight=weights))
-            state.seconds += now() - began
+            tick.add(take_step(state, config, parts))
             bar.advance(each)
             tick_due = state.step % tick_steps == 0 or state.step == total
+            snapshot_due = state.step % snapshot_steps == 0
             meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
+            if meets or snapshot_due:
+                synchronise(device)  # what was only queued so far takes its time as well
+                state.seconds += now() - began
+                began = now()
             stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
             ended = state.step == total or timed_out
-            snapshot_due = ended or state.step % snapshot_steps == 0
+            snapshot_due = ended or snapshot_due
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
                 metrics["minutes"] = round(state.seconds / 60, 4)
@@ -173,9 +179,11 @@ def _train(
             if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
-                log.tick(metrics, of_images=total * each)
+                saved = bool(stopped_by or snapshot_due)
+                log.tick(metrics, of_images=total * each, saved=saved)
                 bar.tell(metrics)
                 tick = Tick(state, config, device)
+                began = now()
             if stopped_by and not ended:
                 distributed.wait_for_all()  # torchrun ends all as soon as one of them has ended
                 raise Stopped(
@@ -199,8 +207,8 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """
     joined = distributed.join(device)
     try:
-        # Minibatch statistics are over groups of four, which no two processes share.
-        unit = distributed.world() * (4 if config.family == "stylegan2" else 1)
+        # No two processes share a group of pictures that D sees together.
+        unit = distributed.world() * max(1, family_of(config.family).group)
         if distributed.world() > 1 and config.batch % unit:
             raise ConfigError(
                 f"batch is {config.batch}; a multiple of {unit} is wanted for "
@@ -217,9 +225,9 @@ def _asked_to_end(
 ) -> tuple[int, bool]:
     """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
 
-    Several ranks ask each other only where `agreed`: each time costs a meeting.
+    It is looked only where `agreed`: several ranks meet there, and a GPU has done its work.
     """
-    if distributed.world() > 1 and not agreed:
+    if not agreed:
         return 0, False
     timed_out = 0 < config.max_minutes * 60 <= state.seconds
     return distributed.any_rank(stop_signal()), bool(distributed.any_rank(int(timed_out)))
@@ -238,7 +246,7 @@ def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
 def _print_errors(errors: dict[str, float], *, is_main_process: bool) -> None:
     if is_main_process:
         largest = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-        print(f"compiled gradients are those of eager steps, up to {largest}", file=sys.stderr)
+        print(f"compiled and eager gradients, off those of float32: {largest}", file=sys.stderr)
 
 
 SLOW_PACE = 0.01  # of the step of a generator's slow parameters
@@ -248,9 +256,13 @@ def set_up(config: TrainConfig, device: torch.device) -> None:
     """Sets threads, kernels, precision of products and the seed, as every training has them."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.backends.cudnn.benchmark = False  # it may choose other kernels on another day
-    torch.backends.cudnn.deterministic = True
     if device.type == "cuda":
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS has it so
+        # Warns where there is no such kernel: the gradient of grid_sample is a sum by atomics.
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+        torch.backends.cudnn.deterministic = config.deterministic
+        torch.backends.cudnn.benchmark = not config.deterministic  # the fastest kernels, by trial
         torch.set_float32_matmul_precision("high")
         torch.cuda.reset_peak_memory_stats(device)
     torch.manual_seed(config.seed)
@@ -259,7 +271,8 @@ def set_up(config: TrainConfig, device: torch.device) -> None:
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Tells whether the networks run under autocast to bfloat16."""
     if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+        # Emulated where the hardware lacks it (below compute capability 8): slower than fp32.
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return config.precision == "bf16"
 
 
@@ -271,7 +284,7 @@ def new_state(
     G = family.generator(family.spec(label_names, config.g_size()))
     D = family.discriminator(family.spec(label_names, config.d_size()))
     # NHWC is what the tensor cores of a GPU want; on a CPU it is slower.
-    if device.type == "cuda":
+    if device.type != "cpu":
         for network in (G, D):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -279,14 +292,16 @@ def new_state(
         betas = (config.beta1, config.beta2)
         return torch.optim.Adam(groups, betas=betas, eps=config.adam_eps, fused=True)
 
+    # A GPU's two sources would give noise maps the numbers of the latents.
+    other = 1 if device.type != "cpu" else 0
     return TrainState(
         G=G,
         D=D,
         ema=copy.deepcopy(G).eval().requires_grad_(False),
         opt_g=adam(_paced(G, config.lr_g)),
         opt_d=adam([{"params": list(D.parameters()), "lr": config.lr_d, "pace": 1.0}]),
-        rng=torch.Generator().manual_seed(config.seed),
-        device_rng=torch.Generator(device).manual_seed(config.seed),
+        rng=torch.Generator(device).manual_seed(config.seed),
+        device_rng=torch.Generator(device).manual_seed(config.seed + other),
         aug_p=torch.tensor(config.aug_p, device=device),
         real_sign=torch.zeros((), device=device),
         path_mean=torch.zeros((), device=device),

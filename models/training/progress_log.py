@@ -226,7 +226,9 @@ class Tick:
 class TickLog:
     """Takes a tick's metrics and passes them on everywhere.
 
-    On a resumed training the lines of `progress.jsonl` beyond `images_seen` are taken back first.
+    In a local store each line is appended to progress.jsonl; an object store cannot append, and
+    gets the whole file again at each snapshot. On a resumed training the lines beyond
+    `images_seen` are cut first.
     """
 
     def __init__(
@@ -242,20 +244,46 @@ class TickLog:
         """is_main_process: whether anything is passed on at all; of several processes, one does."""
         self._store, self._path = store, f"{out}/{PROGRESS}"
         self._report, self._tracker, self._is_main_process = report, tracker, is_main_process
-        self._lines = _lines_until(store, self._path, images_seen)
+        self._lines = _cut(store, out, images_seen) if is_main_process else []
 
-    def tick(self, metrics: dict[str, float], *, of_images: int) -> None:
-        """Records metrics, among them images_seen, kimg, d, g and pictures_per_s."""
+    def tick(self, metrics: dict[str, float], *, of_images: int, saved: bool) -> None:
+        """Records metrics, among them images_seen, kimg, d, g and pictures_per_s.
+
+        saved: whether a checkpoint was just written, from which a training could resume.
+        """
         if not self._is_main_process:
             return
-        self._lines.append(json.dumps(metrics, sort_keys=True))
-        content = "".join(f"{line}\n" for line in self._lines).encode()
-        self._store.write_bytes(self._path, content, durable=False)
+        line = f"{json.dumps(metrics, sort_keys=True)}\n".encode()
+        if self._store.is_local:
+            self._store.append_bytes(self._path, line)
+        else:
+            self._lines.append(line)
+            if saved:
+                self._store.write_bytes(self._path, b"".join(self._lines))
         stream = progress_stream()
         if stream is not None and not stream.isatty():  # a terminal has the bar
             print(tick_line(metrics), file=stream, flush=True)
         self._report({"progress": {**metrics, "of_images": of_images}})
         self._tracker.metrics(metrics)
+
+
+def read_ticks(store: Store, out: str) -> list[dict[str, Any]]:
+    """Returns the metrics of each tick of the training in `out`, in order; [] before the first.
+
+    A last line without its end is left out: it is being written, or its writer was killed. Raises
+    TrainingError naming the first line that is no tick's.
+    """
+    path = f"{out}/{PROGRESS}"
+    if not store.exists(path):
+        return []
+    lines = store.read_bytes(path).split(b"\n")[:-1]
+    rows = [_row(line) for line in lines]
+    if None in rows:
+        raise TrainingError(
+            f"{store.url(path)}, line {rows.index(None) + 1}: expected a JSON object with "
+            "images_seen. Remove the file to resume without the lines so far."
+        )
+    return [row for row in rows if row is not None]
 
 
 def tick_line(metrics: dict[str, float]) -> str:
@@ -313,20 +341,16 @@ class TerminalBar:
             self._bar.set_postfix_str(f"d {metrics['d']:.2f} g {metrics['g']:.2f}")
 
 
-def _lines_until(store: Store, path: str, images_seen: int) -> list[str]:
-    if images_seen == 0 or not store.exists(path):
+def _cut(store: Store, out: str, images_seen: int) -> list[bytes]:
+    """Cuts progress.jsonl after `images_seen`, atomically; returns the lines that it then holds."""
+    path = f"{out}/{PROGRESS}"
+    if not store.exists(path):
         return []
-    kept = []
-    for number, line in enumerate(store.read_bytes(path).splitlines(), 1):
-        row = _row(line)
-        if row is None:
-            raise TrainingError(
-                f"{store.url(path)}, line {number}: a JSON object with images_seen is wanted. "
-                "Remove the file to go on without the lines so far."
-            )
-        if row["images_seen"] <= images_seen:
-            kept.append(json.dumps(row, sort_keys=True))
-    return kept
+    rows = read_ticks(store, out) if images_seen else []
+    kept = [row for row in rows if row["images_seen"] <= images_seen]
+    lines = [f"{json.dumps(row, sort_keys=True)}\n".encode() for row in kept]
+    store.write_bytes(path, b"".join(lines))
+    return lines
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

@@ -1,13 +1,12 @@
-"""One step of training: D's, G's and the average's, and what they compute, eager or compiled."""
+"""One step of training: D's, G's and the average's; `models.training.parts` computes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.config import TrainConfig
-from models.families.base import DiscriminatorNet, GeneratorNet
 from models.training.augment import Strength, augmented, flipped
 from models.training.checkpoint import TrainState
 from models.training.data import Batches
@@ -17,91 +16,41 @@ from models.training.losses import (
     around,
     between,
     label_loss,
-    path_lengths,
-    r1_penalty,
-    slope_penalty,
 )
+from models.training.parts import Parts
 
 SIGN_MEMORY = 0.9  # of the running mean of the sign that ADA steers on, a step
 PATH_MEMORY = 0.99  # of the running mean of path lengths, a penalty
 
 
-class Parts:
-    """The heavy parts of a step: functions of tensors alone, so that they can be compiled.
+class Reals(NamedTuple):
+    """The reals of a step, of this rank."""
 
-    Each runs under autocast to bfloat16 if `bf16`: convolutions do, and their gradient within a
-    penalty too; D's head, losses and the sums of penalties are float32. backend is torch.compile's:
-    "inductor" is the fast one and wants a compiler, "aot_eager" only traces.
-    """
+    images: Tensor  # [N,3,R,R]
+    labels: Tensor  # [N,L]
+    augmented: Tensor  # [N,3,R,R], as D sees them
 
-    def __init__(
-        self,
-        G: GeneratorNet,
-        D: DiscriminatorNet,
-        *,
-        bf16: bool,
-        compiled: bool,
-        backend: str = "inductor",
-    ) -> None:
-        self._G, self._D = G, D
-        self._device = next(G.parameters()).device.type
-        self._bf16 = bf16
-        parts: dict[str, Callable[..., Any]] = {
-            "fakes": self._fakes,
-            "judged": self._judged,
-            "r1": self._r1,
-            "slope": self._slope,
-            "lengths": self._lengths,
-        }
-        if compiled:
-            # Dropout draws from torch's own source, as it does uncompiled: a resumed training goes
-            # on with the same masks.
-            options: dict[str, Any] | None = None
-            if backend == "inductor":
-                options = {"fallback_random": True}
-            parts = {
-                name: torch.compile(part, dynamic=False, backend=backend, options=options)
-                for name, part in parts.items()
-            }
-        self.fakes, self.judged = parts["fakes"], parts["judged"]
-        self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._device, torch.bfloat16, enabled=self._bf16)
+class Latents(NamedTuple):
+    """What fakes are drawn from."""
 
-    def _fakes(
-        self, z: Tensor, labels: Tensor, mixing_mask: Tensor | None, noise: list[Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Draws z [2,N,Z] or [1,N,Z] -> pictures [N,3,R,R] and their w [N,K,W], if there is one.
+    z: Tensor  # [2,N,Z] with mixing, else [1,N,Z]
+    labels: Tensor  # [N,L]
+    mixing_mask: Tensor | None  # [N,K,1]
+    noise: list[Tensor]  # [N,1,s,s]
 
-        mixing_mask [N,K,1] is True where a layer takes the w of the first z.
-        """
-        with self._autocast():
-            w = self._G.map(z[0], labels)
-            if w is None:
-                return self._G(z[0], labels).float(), None
-            if mixing_mask is not None:
-                other = self._G.map(z[1], labels)
-                assert other is not None  # as the first
-                w = torch.where(mixing_mask, w, other)
-            return self._G(z[0], labels, w=w, noise=noise).float(), w
+    def of(self, rows: slice) -> "Latents":
+        """Returns those of some fakes."""
+        mask = None if self.mixing_mask is None else self.mixing_mask[rows]
+        return Latents(self.z[:, rows], self.labels[rows], mask, [one[rows] for one in self.noise])
 
-    def _judged(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        with self._autocast():
-            adversarial, auxiliary = self._D(images, labels)
-        return adversarial, auxiliary
 
-    def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self._autocast():
-            return r1_penalty(self._D, images, labels).mean()
+class Fakes(NamedTuple):
+    """Fakes [N,3,R,R] and their w [N,K,W], if there is one; with their graph, if in one piece."""
 
-    def _slope(self, images: Tensor, labels: Tensor) -> Tensor:
-        with self._autocast():
-            return slope_penalty(self._D, images, labels).mean()
-
-    def _lengths(self, w: Tensor, labels: Tensor, direction: Tensor, noise: list[Tensor]) -> Tensor:
-        with self._autocast():
-            return path_lengths(self._G, w, labels, direction=direction, noise=noise)
+    latents: Latents
+    images: Tensor
+    w: Tensor | None
 
 
 def train_step(
@@ -114,73 +63,156 @@ def train_step(
 ) -> dict[str, Tensor]:
     """Takes D's steps, one of G and one of the average.
 
-    Returns detached scalars, not yet averaged over the ranks; a lazy penalty (r1, r2, path) only of
-    the steps that have it.
+    Gradients are added term by term, and by micro-batches of config.batch_gpu pictures: each graph
+    is freed before the next one is made. Returns detached scalars, not yet averaged over the ranks;
+    a lazy penalty (r1, r2, path) only of the steps that have it.
     """
     config = config.at(state.step * config.images_a_step)
     _apply_schedules(state, config)
-    loss = LOSSES[config.loss]
-    strength = Strength(config.translate_px, config.scale_frac, config.rotate_deg)
-    G, D, rng = state.G, state.D, state.rng
     stats: dict[str, Tensor] = {}
-
     for turn in range(config.d_steps):
-        # D: reals against fakes, and the reals' labels
-        reals, labels = batches.at(state.step * config.d_steps + turn)
-        reals = flipped(reals, rng) if config.flip else reals
-        reals_aug = augmented(reals, strength, state.aug_p, rng)
-        # The last ones serve G as well.
-        fake_labels = labels if loss.paired else batches.labels_of_fakes(rng)
-        fakes, w = sample_fakes(state, config, fake_labels, parts)
-        fakes_aug = augmented(fakes.detach(), strength, state.aug_p, rng)
-        real_logits, real_labels = parts.judged(reals_aug, labels)
-        fake_logits, _ = parts.judged(fakes_aug, fake_labels)
-        stats["d"] = loss.d(real_logits, fake_logits)
-        stats["d_labels"] = label_loss(real_labels, labels, positive_weight)
-        total = stats["d"] + config.d_label_weight * stats["d_labels"]
-
-        # Penalties on D's slope; those of the loss itself every time, the lazy ones every so often
-        penalised = state.step % config.r1_every == 0
-        if config.r1_gamma > 0 and penalised:
-            stats["r1"] = parts.r1(reals_aug, labels)
-            total = total + config.r1_gamma / 2 * config.r1_every * stats["r1"]
-        if config.r2_gamma > 0 and penalised:
-            stats["r2"] = parts.r1(fakes_aug, fake_labels)
-            total = total + config.r2_gamma / 2 * config.r1_every * stats["r2"]
-        if loss.penalty:
-            places = _slope_places(loss.penalty, reals_aug, labels, fakes_aug, rng)
-            stats["slope"] = parts.slope(*places)
-            total = total + config.gp_weight * stats["slope"]
-        optimizer_step(state.opt_d, D, total)
-        if loss.clipped:
-            _clip(D, config.clip)
-        certainty = real_logits - fake_logits if loss.paired else real_logits
-        _steer_augmentation(state, config, certainty)
-
-    # G: fakes that D takes for reals and that show the fake labels
-    D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    if loss.paired:  # D has moved since, and a pair is compared within one state of D
-        reals_aug = augmented(reals, strength, state.aug_p, rng)
-        real_logits, _ = parts.judged(reals_aug, labels)
-    fakes_aug = augmented(fakes, strength, state.aug_p, rng)
-    fake_logits, fake_label_logits = parts.judged(fakes_aug, fake_labels)
-    stats["g"] = loss.g(real_logits.detach(), fake_logits)
-    stats["g_labels"] = label_loss(fake_label_logits, fake_labels, positive_weight)
-    total = stats["g"] + config.g_label_weight * stats["g_labels"]
-    if config.pl_weight > 0 and w is not None and state.step % config.pl_every == 0:
-        stats["path"] = _path_penalty(state, parts, w, fake_labels)
-        total = total + config.pl_weight * config.pl_every * stats["path"]
-    optimizer_step(state.opt_g, G, total)
-    D.requires_grad_(True)
+        reals = _sample_reals(state, config, batches, turn)
+        paired = LOSSES[config.loss].paired
+        fake_labels = reals.labels if paired else batches.labels_of_fakes(state.rng)
+        fakes = sample_fakes(state, config, fake_labels, parts)  # the last ones serve G as well
+        stats |= _d_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
+    state.D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
+    stats |= _g_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
+    state.D.requires_grad_(True)
 
     # The averages that are drawn from
-    if w is not None:
-        G.track(mean_over_ranks(w[:, 0].float().mean(dim=0)))
+    if fakes.w is not None:
+        state.G.track(mean_over_ranks(fakes.w.detach()[:, 0].float().mean(dim=0)))
     state.step += 1
     half_life_steps = config.ema_kimg * 1000 / config.images_a_step
-    update_average(state.ema, G, step=state.step, half_life_steps=half_life_steps)
-    stats["aug_p"] = state.aug_p
-    return {name: value.detach() for name, value in stats.items()}
+    update_average(state.ema, state.G, step=state.step, half_life_steps=half_life_steps)
+    return stats | {"aug_p": state.aug_p.detach()}
+
+
+def _d_step(
+    state: TrainState,
+    config: TrainConfig,
+    parts: Parts,
+    positive_weight: Tensor,
+    *,
+    reals: Reals,
+    fakes: Fakes,
+) -> dict[str, Tensor]:
+    """Moves D: reals against fakes, the reals' labels, and penalties on D's slope."""
+    loss = LOSSES[config.loss]
+    images, labels, fake_labels = reals.augmented, reals.labels, fakes.latents.labels
+    fakes_aug = _augmented(state, config, fakes.images.detach())
+    rows = micro_batches(len(images), config.batch_gpu)
+    signs: list[Tensor] = []
+
+    def adversarial(i: slice) -> dict[str, Tensor]:
+        real_logits, real_labels = parts.judged(images[i], labels[i])
+        fake_logits, _ = parts.judged(fakes_aug[i], fake_labels[i])
+        certainty = real_logits - fake_logits if loss.paired else real_logits
+        signs.append(certainty.detach().sign())
+        return {
+            "d": loss.d(real_logits, fake_logits),
+            "d_labels": label_loss(real_labels, labels[i], positive_weight),
+        }
+
+    state.opt_d.zero_grad(set_to_none=True)
+    stats = accumulate(rows, adversarial, d=1.0, d_labels=config.d_label_weight)
+    # The loss's own penalty every time, the lazy ones every so often
+    if state.step % config.r1_every == 0:
+        r1, r2 = (gamma / 2 * config.r1_every for gamma in (config.r1_gamma, config.r2_gamma))
+        if r1 > 0:
+            stats |= accumulate(rows, lambda i: {"r1": parts.r1(images[i], labels[i])}, r1=r1)
+        if r2 > 0:
+            stats |= accumulate(
+                rows, lambda i: {"r2": parts.r1(fakes_aug[i], fake_labels[i])}, r2=r2
+            )
+    if loss.penalty:
+        places = _in_format(_slope_places(loss.penalty, images, fakes_aug, state.rng))
+        stats |= accumulate(
+            rows,
+            lambda i: {"slope": parts.slope(places[i], labels[i])},
+            slope=config.gp_weight,
+        )
+    optimizer_step(state.opt_d, state.D)
+    if loss.clipped:
+        _clip(state.D, config.clip)
+    _steer_augmentation(state, config, torch.cat(signs))
+    return stats
+
+
+def _g_step(
+    state: TrainState,
+    config: TrainConfig,
+    parts: Parts,
+    positive_weight: Tensor,
+    *,
+    reals: Reals,
+    fakes: Fakes,
+) -> dict[str, Tensor]:
+    """Moves G: to fakes that D takes for reals, that show their labels, and that move with w.
+
+    The gradients of the fakes and of w are gathered first, so that D's graphs are gone when G's is
+    differentiated, once.
+    """
+    loss = LOSSES[config.loss]
+    latents, fake_labels = fakes.latents, fakes.latents.labels
+    if loss.paired:  # D has moved since, and a pair is compared within one state of D
+        reals_aug = _augmented(state, config, reals.images)
+    images = fakes.images.detach().requires_grad_()
+    fakes_aug = _augmented(state, config, images)
+    judged = fakes_aug.detach().requires_grad_()
+    rows = micro_batches(len(images), config.batch_gpu)
+
+    def adversarial(i: slice) -> dict[str, Tensor]:
+        fake_logits, label_logits = parts.judged(judged[i], fake_labels[i])
+        real_logits = fake_logits  # which the losses without pairs leave unused
+        if loss.paired:
+            real_logits, _ = parts.judged(reals_aug[i], reals.labels[i])
+        return {
+            "g": loss.g(real_logits.detach(), fake_logits),
+            "g_labels": label_loss(label_logits, fake_labels[i], positive_weight),
+        }
+
+    state.opt_g.zero_grad(set_to_none=True)
+    stats = accumulate(rows, adversarial, g=1.0, g_labels=config.g_label_weight)
+    torch.autograd.backward(fakes_aug, judged.grad)
+    w = None
+    if config.pl_weight > 0 and fakes.w is not None and state.step % config.pl_every == 0:
+        w = fakes.w.detach().requires_grad_()
+        stats |= _path_penalty(state, config, parts, w, fake_labels)
+    gradients = [one.grad for one in (images, w) if one is not None and one.grad is not None]
+    for i in rows:
+        made = fakes[1:] if len(rows) == 1 else parts.fakes(*latents.of(i))
+        outputs = [one for one in made if one is not None][: len(gradients)]
+        torch.autograd.backward(outputs, [one[i] for one in gradients])
+    optimizer_step(state.opt_g, state.G)
+    return stats
+
+
+def micro_batches(count: int, size: int) -> list[slice]:
+    """Returns the rows of each micro-batch of `count` rows: up to `size` each, or all for 0."""
+    size = size or count
+    return [slice(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def accumulate(
+    rows: list[slice], term: Callable[[slice], dict[str, Tensor]], **weights: float
+) -> dict[str, Tensor]:
+    """Adds the gradients of a term of the loss, micro-batch by micro-batch.
+
+    term(rows) gives scalars by name, means over its rows; their sum by `weights` is differentiated.
+    Returns the scalars of the whole batch, detached.
+    """
+    means: dict[str, Tensor] = {}
+    for i in rows:
+        values = term(i)
+        part = (i.stop - i.start) / rows[-1].stop
+        total = torch.stack([weights[name] * value for name, value in values.items()]).sum()
+        (part * total).backward()
+        for name, value in values.items():
+            mean = part * value.detach()
+            means[name] = means[name] + mean if name in means else mean
+    return means
 
 
 @torch.no_grad()
@@ -197,56 +229,103 @@ def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: 
         kept.copy_(latest)
 
 
+def _sample_reals(state: TrainState, config: TrainConfig, batches: Batches, turn: int) -> Reals:
+    images, labels = batches.at(state.step * config.d_steps + turn)
+    images = flipped(images, state.rng) if config.flip else images
+    return Reals(images, labels, _augmented(state, config, images))
+
+
+def _augmented(state: TrainState, config: TrainConfig, images: Tensor) -> Tensor:
+    strength = Strength(config.translate_px, config.scale_frac, config.rotate_deg)
+    return _in_format(augmented(images, strength, state.aug_p, state.rng))
+
+
+def _in_format(images: Tensor) -> Tensor:
+    """Returns pictures in the one memory format that D sees: channels last on a GPU.
+
+    A compiled D would be compiled anew for each format, and an eager one convert it.
+    """
+    channels_last = images.device.type != "cpu"
+    return images.contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
+
+
 def sample_fakes(
     state: TrainState, config: TrainConfig, fake_labels: Tensor, parts: Parts
-) -> tuple[Tensor, Tensor | None]:
-    """Draws this rank's share of a batch of fakes, of its labels; returns them and their w."""
-    G, rng = state.G, state.rng
+) -> Fakes:
+    """Draws this rank's share of a batch of fakes, of its labels."""
+    G, rng, device = state.G, state.rng, fake_labels.device
     pairs = 2 if config.mixing > 0 else 1
     draw = torch.randn if G.spec.z_dist == "normal" else torch.rand
-    z = draw(pairs, config.batch, G.spec.z_dim, generator=rng) * G.spec.z_std
-    z = torch.stack([share(one) for one in z]).to(fake_labels.device)
+    z = draw(pairs, config.batch, G.spec.z_dim, generator=rng, device=device) * G.spec.z_std
+    z = torch.stack([share(one) for one in z])
     mixing_mask = None
     if config.mixing > 0:
         layers = G.spec.w_layers
         # Rows that are not mixed cross over after the last layer.
-        at = torch.randint(1, layers, (config.batch,), generator=rng)
-        at[torch.rand(config.batch, generator=rng) >= config.mixing] = layers
-        mixing_mask = (torch.arange(layers) < share(at)[:, None])[:, :, None].to(fake_labels.device)
-    fakes, w = parts.fakes(z, fake_labels, mixing_mask, _noise(state, config.batch))
-    return fakes, w
+        at = torch.randint(1, layers, (config.batch,), generator=rng, device=device)
+        mixed = torch.rand(config.batch, generator=rng, device=device) < config.mixing
+        at = share(torch.where(mixed, at, layers))
+        mixing_mask = (torch.arange(layers, device=device) < at[:, None])[:, :, None]
+    latents = Latents(z, fake_labels, mixing_mask, _noise(state, config.batch))
+    rows = micro_batches(len(fake_labels), config.batch_gpu)
+    if len(rows) == 1:
+        return Fakes(latents, *parts.fakes(*latents))
+    with torch.no_grad():  # all graphs at once would be the whole batch's: G's step draws again
+        made = [parts.fakes(*latents.of(i)) for i in rows]
+    w = [one for _, one in made if one is not None]
+    return Fakes(latents, torch.cat([images for images, _ in made]), torch.cat(w) if w else None)
 
 
 def _noise(state: TrainState, count: int) -> list[Tensor]:
-    rng = state.device_rng
+    rng, device = state.device_rng, state.aug_p.device
     sides = state.G.noise_sides()
     return [
-        share(torch.randn(count, 1, side, side, generator=rng, device=rng.device)) for side in sides
+        share(torch.randn(count, 1, side, side, generator=rng, device=device)) for side in sides
     ]
 
 
-def _slope_places(
-    name: str, reals: Tensor, labels: Tensor, fakes: Tensor, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    count = len(reals) * world()
-    mix = share(torch.rand(count, generator=rng)).to(reals.device)
+def _slope_places(name: str, reals: Tensor, fakes: Tensor, rng: torch.Generator) -> Tensor:
+    count, device = len(reals) * world(), reals.device
+    mix = share(torch.rand(count, generator=rng, device=device))
     if name == "wgan-gp":
-        return between(reals, fakes, mix), labels
-    noise = share(torch.rand(count, *reals.shape[1:], generator=rng)).to(reals.device)
-    return around(reals, mix, noise), labels
+        return between(reals, fakes, mix)
+    noise = share(torch.rand(count, *reals.shape[1:], generator=rng, device=device))
+    return around(reals, mix, noise)
 
 
-def _path_penalty(state: TrainState, parts: Parts, w: Tensor, fake_labels: Tensor) -> Tensor:
-    """(length - its running mean)², on every second picture: half the memory, all the use."""
+def _path_penalty(
+    state: TrainState, config: TrainConfig, parts: Parts, w: Tensor, fake_labels: Tensor
+) -> dict[str, Tensor]:
+    """(length - its running mean)², on every second picture: half the memory, all the use.
+
+    Adds its gradients to those of G and to w's.
+    """
     w, fake_labels = w[::2], fake_labels[::2]
-    side, rng = state.G.spec.resolution_px, state.device_rng
-    count = len(w) * world()
-    direction = share(torch.randn(count, 3, side, side, generator=rng, device=rng.device))
-    lengths = parts.lengths(w, fake_labels, direction, _noise(state, count))
-    mean = mean_over_ranks(lengths.mean())
-    state.path_mean.lerp_(mean, 1 - PATH_MEMORY)
-    penalty: Tensor = (lengths - state.path_mean).square().mean()
-    return penalty
+    side, count = state.G.spec.resolution_px, len(w) * world()
+    size = (count, 3, side, side)
+    direction = share(torch.randn(size, generator=state.device_rng, device=w.device))
+    noise = _noise(state, count)
+    rows = micro_batches(len(w), (config.batch_gpu + 1) // 2)
+
+    def lengths(i: slice) -> Tensor:
+        found: Tensor = parts.lengths(w[i], fake_labels[i], direction[i], [n[i] for n in noise])
+        return found
+
+    def track(found: Tensor) -> None:
+        state.path_mean.lerp_(mean_over_ranks(found.mean()), 1 - PATH_MEMORY)
+
+    def penalty(i: slice) -> dict[str, Tensor]:
+        found = lengths(i)
+        if len(rows) == 1:
+            track(found)
+        return {"path": (found - state.path_mean).square().mean()}
+
+    if len(rows) > 1:  # the mean is that of the whole batch
+        with torch.no_grad():
+            track(torch.cat([lengths(i) for i in rows]))
+    return accumulate(rows, penalty, path=config.pl_weight * config.pl_every)
 
 
 @torch.no_grad()
@@ -281,9 +360,7 @@ def _clip(D: nn.Module, bound: float) -> None:
         weight.clamp_(-bound, bound)
 
 
-def optimizer_step(optimiser: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> None:
-    """Takes one step down the loss, with gradients averaged over the ranks."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+def optimizer_step(optimiser: torch.optim.Optimizer, network: nn.Module) -> None:
+    """Takes one step down the gradients so far, averaged over the ranks."""
     average_gradients(network)
     optimiser.step()

@@ -97,3 +97,12 @@ def test_a_digest_minds_content_and_not_order(
     value: dict[str, object] = {"a": [1, 2], "b": "ü"}
     assert digest_of(change(value)) == digest_of(value)
     assert digest_of({**value, "a": [2, 1]}) != digest_of(value)
+
+
+def test_appended_bytes_stand_behind_what_was_there(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for content in (b"one\n", b"two\n"):
+        store.append_bytes("new/folder/file", content)
+    assert store.read_bytes("new/folder/file") == b"one\ntwo\n"
+    with pytest.raises(StoreError, match="a local folder is needed here, not an object store"):
+        Store("memory://appended").append_bytes("file", b"")

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError
+from models.config import TrainConfig
 from models.training.distributed import described, gpu_count, held_device
+from models.training.loop import uses_bf16
 
 
 @pytest.fixture
@@ -24,17 +26,19 @@ class Machine:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch
+        self.touched: list[int] = []  # the GPUs that got a context
 
     def has(self, free_gb: Sequence[float]) -> None:
         def free(index: int | torch.device) -> tuple[int, int]:
             number = index if isinstance(index, int) else int(index.index)
+            self.touched.append(number)
             return int(free_gb[number] * 1e9), int(80e9)
 
         for name, value in {
             "is_available": lambda: bool(free_gb),
             "device_count": lambda: len(free_gb),
             "mem_get_info": free,
-            "set_device": lambda _index: None,
+            "set_device": self.touched.append,
             "get_device_name": lambda _device: "GPU of the test",
         }.items():
             self._patch.setattr(torch.cuda, name, value)
@@ -50,20 +54,32 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(machine: Machine) -> 
         pass
 
 
-def test_the_gpu_with_the_most_free_memory_is_taken_and_named(machine: Machine) -> None:
+def test_a_gpu_is_taken_without_touching_the_others(machine: Machine) -> None:
     machine.has([10, 70, 40])
     with held_device("auto") as device:
-        assert device == torch.device("cuda", 1)
-        assert described(device) == "GPU of the test (cuda:1, 70.0 GB free)"
+        assert device == torch.device("cuda", 0)
+        assert machine.touched == [0]  # to read another's free memory makes a context there
+        assert described(device) == "GPU of the test (cuda:0, 10.0 GB free)"
 
 
 def test_each_training_takes_a_gpu_that_no_other_holds(machine: Machine) -> None:
     machine.has([10, 70, 40])
     with contextlib.ExitStack() as trainings:
         taken = [trainings.enter_context(held_device("auto")).index for _ in range(4)]
-    assert taken == [1, 2, 0, 1]  # all are held by then: that with the most free memory
+    assert taken == [0, 1, 2, 0]  # all are held by then
     with held_device("cuda") as device:
-        assert device.index == 1  # those that ended have given theirs back
+        assert device.index == 0  # those that ended have given theirs back
+
+
+def test_the_locks_of_two_users_are_two_files(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has([10, 70])
+    with held_device("auto") as device:
+        assert device.index == 0
+        monkeypatch.setattr("os.getuid", lambda: 12345)
+        with held_device("auto") as other:  # a lock of another user's could not even be opened
+            assert other.index == 0
 
 
 def test_a_number_is_obeyed_and_one_too_high_is_refused(machine: Machine) -> None:
@@ -87,3 +103,16 @@ def test_each_process_of_torchrun_takes_the_gpu_of_its_number(
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ConfigError, match="more processes than the 2 GPUs"), held_device("auto"):
         pass
+
+
+@pytest.mark.parametrize(("native", "emulated"), [(True, True), (False, True), (False, False)])
+def test_auto_precision_is_bf16_only_where_the_hardware_has_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, emulated: bool
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return emulated if including_emulation else native
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert uses_bf16(TrainConfig(), torch.device("cuda", 0)) is native
+    assert not uses_bf16(TrainConfig(), torch.device("cpu"))
+    assert uses_bf16(TrainConfig(precision="bf16"), torch.device("cpu"))

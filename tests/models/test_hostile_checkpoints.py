@@ -530,7 +530,9 @@ def test_damaged_lines_of_progress_are_named(
     copied(run_of, tmp_path)
     path = tmp_path / "run/progress.jsonl"
     path.write_bytes(path.read_bytes() + b'{"images_seen": "many"}\n')
-    with pytest.raises(TrainingError, match=r"progress\.jsonl, line 2: a JSON object with"):
+    with pytest.raises(
+        TrainingError, match=r"progress\.jsonl, line 2: expected a JSON object with"
+    ):
         trained(tmp_path, reals, LONGER)
 
 

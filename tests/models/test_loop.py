@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from models.families import dcgan64
 from models.families.base import GeneratorSpec, NetworkSize
 from models.io.entry_point import Stopped
 from models.io.generators import load_generator
-from models.training import checkpoint
+from models.training import checkpoint, loop
 from models.training.data import Batches, TrainingSet
 from models.training.loop import SnapshotScore
 from models.training.losses import LOSSES, AdversarialLoss, ns_d
@@ -371,3 +373,59 @@ class Copier(dcgan64.Generator):
     def forward(self, z: Tensor, *_others: object, **_more: object) -> Tensor:
         """Returns the first pictures."""
         return self._images[: len(z)]
+
+
+def test_the_seconds_of_a_training_hold_what_a_gpu_had_still_to_do(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[torch.device] = []
+
+    def finishing(device: torch.device) -> None:  # steps are queued, and done when waited for
+        waits.append(device)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(loop, "synchronise", finishing)
+    trained(tmp_path, reals)
+    facts = json.loads((tmp_path / "run/generator/train.json").read_text())
+    assert waits == [torch.device("cpu")] * 20
+    assert facts["train_seconds"] >= 20 * 0.05
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_gpu_repeats_its_bits_only_where_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    set_to: dict[str, Any] = {}
+    # Set and unset, so that it is put back at the end.
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    for name in ("benchmark", "deterministic"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: None)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _name: None)
+    monkeypatch.setattr(
+        torch,
+        "use_deterministic_algorithms",
+        lambda mode, *, warn_only: set_to.update(mode=mode, warn_only=warn_only),
+    )
+    config = dataclasses.replace(SMOKE, deterministic=deterministic)
+    loop.set_up(config, torch.device("cuda", 0))
+    assert set_to == {"mode": deterministic, "warn_only": True}
+    assert torch.backends.cudnn.deterministic is deterministic
+    assert torch.backends.cudnn.benchmark is not deterministic
+    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is deterministic
+
+
+def test_a_source_of_another_kind_of_device_does_not_begin_anew() -> None:
+    stored = torch.arange(16, dtype=torch.uint8)  # a GPU's: seed and offset
+    fresh, one, two, other = (torch.Generator().manual_seed(0) for _ in range(4))
+    checkpoint._restore(one, stored)
+    checkpoint._restore(two, stored)
+    checkpoint._restore(other, stored + 1)
+    draws = [torch.rand(4, generator=rng) for rng in (fresh, one, two, other)]
+    assert torch.equal(draws[1], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[1], draws[3])
+    same = torch.Generator().manual_seed(5)
+    checkpoint._restore(fresh, same.get_state())
+    assert torch.equal(torch.rand(4, generator=fresh), torch.rand(4, generator=same))

@@ -13,8 +13,9 @@ from models.families import FAMILIES, family_of
 from models.training.checkpoint import TrainState
 from models.training.data import Batches, TrainingSet
 from models.training.loop import new_state
+from models.training.parts import Parts
 from models.training.progress_log import Tick
-from models.training.step import Parts, train_step
+from models.training.step import train_step
 from tests.models.trainings import heads, narrow
 
 CPU = torch.device("cpu")
