@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from studio.upscaling import UPSCALERS, UpscalerMissing, tile_count, upscale
-from studio.upscaling.tiles import count_tiles, tiles, with_margin
+from studio.upscaling.enlarge import count_tiles, tiles, with_margin
 from studio.upscaling.waifu2x import KINDS, Network, network, network_files
 from tests.hypothesis_profiles import examples
 from tests.studio.drawn_faces import drawn_face
