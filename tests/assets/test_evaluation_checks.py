@@ -28,6 +28,8 @@ KINDS = ("honest", "copier", "deaf", "monotonous", "small")
 
 Measured = Mapping[str, Mapping[str, Any]]
 
+pytestmark = pytest.mark.slow  # four generators are drawn from and measured
+
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
@@ -109,7 +111,6 @@ def test_an_evaluation_of_the_old_protocol_gives_no_verdict_on_variety(measured:
     assert "Materialise evaluation again" in (found.description or "")
 
 
-@pytest.mark.slow
 def test_the_honest_ones_distance_is_that_of_training_reals(measured: Measured) -> None:
     distances = {kind: made["fd_efficientnet_lite0"] for kind, made in measured.items()}
     assert min(distances, key=lambda kind: distances[kind]) in ("honest", "deaf", "copier")

@@ -26,6 +26,7 @@ def trained(workshop: Workshop, preset: str = "smoke", **config: Any) -> dict[st
     return made["generator"]
 
 
+@pytest.mark.slow
 def test_a_grown_manifest_is_gone_on_with_from_the_last_checkpoint(workshop: Workshop) -> None:
     small = write_manifest(workshop.home, train=40)
     first = trained(workshop, grow_kimg=0.08)

@@ -20,7 +20,6 @@ from demo.fault_injection import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import QUICK, CrawlOf
 from tests.demo.tiny_posts import REASONS, tiny_collection
-from tests.tiers import all_slow_but
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,7 +67,8 @@ def crawl_to_the_end(crawl: CrawlOf, site: str, *, most: int = 5) -> list[dict[s
     raise AssertionError(f"posts still wait after {most} crawls: {made}")
 
 
-@pytest.mark.parametrize("site", all_slow_but(DIALECTS, "demo"))
+@pytest.mark.slow
+@pytest.mark.parametrize("site", DIALECTS)
 def test_a_thousand_posts_and_two_hundred_faults_leave_no_trace(
     posts: Collection, tmp_path: Path, site: str
 ) -> None:

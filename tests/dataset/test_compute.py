@@ -121,6 +121,7 @@ def made_on(compute: str, home: Home) -> FacesTable:
         return crop_shards(home.store, SETTINGS, executor)
 
 
+@pytest.mark.slow
 def test_cluster_gives_the_table_of_processes_and_threads(
     cluster: str, home: Home, tmp_path: Path
 ) -> None:

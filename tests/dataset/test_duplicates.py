@@ -194,6 +194,7 @@ def test_the_real_copies_are_found(real_data: Path, home: Home) -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_few_of_the_real_faces_are_merged(real_data: Path, home: Home) -> None:
     with zipfile.ZipFile(real_data / "faces_labelled.zip") as archive:
         names = [name for name in sorted(archive.namelist()) if name.endswith(".jpg")][:1500]

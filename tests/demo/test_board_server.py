@@ -58,6 +58,7 @@ def test_every_kind_to_refuse_is_on_the_board(board: RunningBoard) -> None:
     assert there == {None} | {refusal.name for refusal in REFUSALS}
 
 
+@pytest.mark.slow
 def test_every_url_of_a_danbooru_page_resolves(board: RunningBoard, get_json: GetJson) -> None:
     for record in get_json("/danbooru/posts.json?limit=200&tags=status:any"):
         if "file_url" not in record:

@@ -141,6 +141,7 @@ def test_the_cascade_finds_the_faces_and_nothing_else(
     assert false <= 1
 
 
+@pytest.mark.slow
 def test_the_cascade_finds_no_face_on_sceneries(
     find_faces: Callable[[Image.Image], list[tuple[float, float]]],
 ) -> None:

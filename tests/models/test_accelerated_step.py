@@ -111,7 +111,7 @@ def every_draw(family: str) -> TrainConfig:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64", "omokage"))
+@pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64"))
 @pytest.mark.usefixtures("accelerator")
 def test_a_step_copies_to_the_gpu_at_most_twice_and_never_back(family: str, resident: bool) -> None:
     config = every_draw(family)

@@ -35,6 +35,7 @@ def pipes(context: Path, messages: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_generator_that_saw_an_extractors_features_is_judged_by_another(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def test_distance_grows_with_blur(faces: Faces) -> None:
     assert grow(distances), distances
 
 
+@pytest.mark.slow
 def test_one_face_drawn_again_and_again_is_precise_and_recalls_nothing(faces: Faces) -> None:
     rng = np.random.default_rng(0)
     shaken = faces.pictures[3] + rng.integers(0, 2, size=(20, 64, 64, 3), dtype=np.uint8)
@@ -81,6 +82,7 @@ def test_one_face_drawn_again_and_again_is_precise_and_recalls_nothing(faces: Fa
     assert kernel_distance(collapsed, faces.features).value > 5 * abs(whole.value)
 
 
+@pytest.mark.slow
 def test_faces_that_were_trained_on_are_remembered_and_others_are_not(faces: Faces) -> None:
     train, unseen, new = faces.features[:24], faces.features[24:32], faces.features[32:]
     brighter = faces.of(faces.pictures[:8].clip(0, 253) + np.uint8(2))

@@ -84,6 +84,7 @@ def test_there_are_the_23_labels(demo: Demo) -> None:
     assert {"blonde_hair", "blue_eyes", "twintails", "short_hair"} <= set(labels)
 
 
+@pytest.mark.slow
 def test_a_second_run_uses_what_is_unchanged_and_says_so(demo: Demo, warm: WarmOmokage) -> None:
     before = digests(demo.home)
     ended = warm.run(demo.demo_arguments())

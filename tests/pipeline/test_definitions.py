@@ -182,13 +182,8 @@ def test_resources_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert built.resources["store"] is other
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param([], id="root", marks=pytest.mark.slow),
-        pytest.param(["--workspace", "workspace.yaml"], id="file"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--workspace", "workspace.yaml"]], ids=["root", "file"])
 def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> None:
     ended = subprocess.run(
         [Path(sys.executable).with_name("dagster"), "definitions", "validate", *options],

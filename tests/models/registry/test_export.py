@@ -126,7 +126,7 @@ def test_registered_model_draws_the_same_bytes_without_this_repository(
         assert np.array_equal(found["every"], draw(generator, both, range(5, 9)))
 
 
-@pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64", "omokage"))
+@pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64"))
 def test_the_weights_draw_the_very_bytes_of_the_program(family: str, tmp_path: Path) -> None:
     maker = family_of(family)
     size = NetworkSize(
