@@ -50,6 +50,7 @@ def test_a_generator_that_saw_an_extractors_features_is_judged_by_another(
     assert made["sigma"] is None  # of one set nothing is known
 
 
+@pytest.mark.slow
 def test_train_sample_and_evaluate_work_from_the_command_line(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,6 +128,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_training_ends_when_its_parent_is_killed(home: Path) -> None:
     command = [sys.executable, "-m", *TRAIN, "--home", str(home), "--out", "runs/orphan"]
     command += ["--set", "total_kimg=400", "--set", "snapshot_kimg=400", "--die-with-parent"]

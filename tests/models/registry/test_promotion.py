@@ -36,7 +36,6 @@ from pipeline.servers import free_port, running, wait_until_answering
 from pipeline.settings import read_settings
 from pipeline.up import mlflow_server
 from tests.models.registry.desks import Desk, Registry
-from tests.tiers import all_slow_but
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -247,7 +246,8 @@ ENDS = {
 FEWEST_WRITES = {"promote": 7, "stay": 4, "rollback": 5, "notice": 5}
 
 
-@pytest.mark.parametrize("what", all_slow_but(ENDS, "rollback"))
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ENDS)
 def test_killed_after_any_write_the_next_call_makes_it_whole(
     registry: Registry, mover: Mover, what: str
 ) -> None:
