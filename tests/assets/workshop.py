@@ -24,7 +24,7 @@ from models import evaluate, train
 from models.registry.client import TrackingClient
 
 INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
-FEW_PICTURES = ("--fakes", "8", "--repeats", "1", "--flips", "1", "--psis", "0.7,1")
+FEW_PICTURES = ("--fakes", "8", "--repeats", "2", "--flips", "1", "--psis", "0.7,1")
 
 
 class WorksHere(ChildProcess):
