@@ -60,7 +60,7 @@ def standard_error(found: Sequence[KernelDistance]) -> float:
     The jackknife leaves out one fake or one real at a time: other fakes and other reals would have
     given another number. A bootstrap's repeated rows would count a picture's likeness to itself,
     which the unbiased distance leaves out. Against the spread over independent Gaussian sets it is
-    1.0 to 1.1 times that where they are apart, 1.4 to 1.6 times where they are equal: never less.
+    0.99 to 1.08 times that where they are far apart, 1.4 to 1.6 times where they are equal.
     Source: Arvesen 1969, Ann. Math. Statist. 40, section 3; Efron and Stein 1981, Ann. Statist. 9.
     """
     fakes = sum(_spread(one.without_fake) for one in found) / len(found) ** 2
