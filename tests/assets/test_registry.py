@@ -95,7 +95,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop(tmp_path_factory.mktemp("shop"))
 
 
-def test_a_generator_becomes_a_version_that_explains_itself(shop: Shop) -> None:
+def test_a_generator_becomes_a_version_that_explains_itself(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)  # without any version yet
     dagster_run, made = shop.materialise()
     assert (made["version"], made["champion_version"], made["promoted"]) == (1, 1, True)
     run_id = shop.run_id
@@ -160,7 +161,8 @@ def test_another_home_draws_a_version_as_the_registry_keeps_it(shop: Shop, tmp_p
     assert (tmp_path / "champion.png").read_bytes() == here
 
 
-def test_asked_again_nothing_changes_even_after_a_rollback(shop: Shop) -> None:
+def test_materialised_again_nothing_changes_even_after_a_rollback(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)  # without any version yet
     shop.materialise()
     before = shop.everything()
     _, again = shop.materialise()
