@@ -313,11 +313,11 @@ def side_by_side(folders: Mapping[str, str], rows: Rows, labels: Sequence[str]) 
     folders: entrant to its generator's address. rows [M,L] of `labels`: a manifest's eval rows.
     The JPEG is at most GRIDS_BYTES long.
     """
-    asked = typical_labels(rows, COLUMNS, 0)
+    labels_shown = typical_labels(rows, COLUMNS, 0)
     drawn = []
     for folder in folders.values():
         generator = load_generator(folder)
-        pictures = draw(generator, _known(generator, asked, labels), range(COLUMNS))
+        pictures = draw(generator, _known(generator, labels_shown, labels), range(COLUMNS))
         drawn.append(np.stack([_fitted(picture) for picture in pictures]))
     sheet = titled(grid(np.concatenate(drawn), COLUMNS), list(folders), row_px=CELL_PX)
     return _jpeg(sheet)

@@ -62,9 +62,9 @@ def test_perfect_pictures_of_half_the_side_are_like_the_reals_of_that_side(small
 
 
 def test_what_the_smaller_side_alone_loses_is_beside_the_common_distance(small: Made) -> None:
-    common, floor = small[f"fd_edges_at{SIDE_PX}"], small[f"real_fd_at{SIDE_PX}"]
+    common, of_reals = small[f"fd_edges_at{SIDE_PX}"], small[f"real_fd_at{SIDE_PX}"]
     assert common > 3 * small["fd_edges"]
-    assert 0.8 < common / floor < 1.25
+    assert 0.8 < common / of_reals < 1.25
     assert small[f"kd_edges_at{SIDE_PX}"] > 5 * small[f"kd_edges_at{SIDE_PX}_se"] > 0
 
 
@@ -79,8 +79,8 @@ def test_at_the_common_side_both_numbers_are_one(home: Path) -> None:
 def test_larger_pictures_are_reduced_for_the_common_number(home: Path) -> None:
     made = measured(home, SIDE_PX, common_px=SMALL_PX)
     assert min(made["precision"], made["recall"]) > 0.6
-    common, floor = made[f"fd_edges_at{SMALL_PX}"], made[f"real_fd_at{SMALL_PX}"]
-    assert 0.5 < common / floor < 2  # not reduced, it is 24 times the floor
+    common, of_reals = made[f"fd_edges_at{SMALL_PX}"], made[f"real_fd_at{SMALL_PX}"]
+    assert 0.5 < common / of_reals < 2  # not reduced, it is 24 times the reals
     assert abs(made[f"kd_edges_at{SMALL_PX}"]) < 3 * made[f"kd_edges_at{SMALL_PX}_se"]
     assert made["label_ap"] > made["label_chance"] + 0.2
 
