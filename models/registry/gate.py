@@ -22,6 +22,7 @@ MIN_MEMORY_RATIO = 0.5
 MAX_COPIED_FRAC = 0.2
 
 OLD_METRIC = "fd_efficientnet_lite0"  # of evaluations that do not name theirs
+# To suggest, the best first; all of models.metrics.extractors, which would import torch here.
 EXTRACTORS = ("efficientnet_lite2", "inception", "efficientnet_lite0")
 
 

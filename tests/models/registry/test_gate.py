@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataset.errors import RegistryError
+from models.metrics import extractors
 from models.registry.gate import (
+    EXTRACTORS,
     MAX_COPIED_FRAC,
     MIN_MEMORY_RATIO,
     MeasuredVersion,
@@ -398,3 +400,7 @@ def test_an_evaluation_of_an_older_protocol_is_refused_with_the_way_out(missing:
     del measured[missing]
     with pytest.raises(RegistryError, match=r"older protocol.*or run `omokage promote 7`"):
         MeasuredVersion.of("7", measured)
+
+
+def test_the_gate_suggests_every_extractor_that_there_is() -> None:
+    assert sorted(EXTRACTORS) == sorted(extractors.EXTRACTORS)
