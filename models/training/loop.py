@@ -9,7 +9,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from models.families import family_of
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report, Stopped
 from models.labels import typical_labels
-from models.metrics.extractors import Extractor, chunks, extractor
+from models.metrics.extractors import AUTO, Extractor, chosen_extractor, chunks, extractor
 from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.sampling.draw import draw
 from models.training import distributed
@@ -39,7 +39,6 @@ from models.training.run_folder import TrainingFolder
 from models.training.step import train_step
 
 MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
-EXTRACTOR = "efficientnet_lite0"  # of the score of snapshots
 CLOCKS = {"wall": time.monotonic, "processor": time.process_time}  # what training time is read from
 
 
@@ -129,7 +128,7 @@ def _train(
     if config.compile:
         errors = check_compiled(state, config, parts=parts, take_step=take_step)
         _print_errors(errors, is_main_process=is_main_process)
-    score = _score(folder, device) if is_main_process else None
+    score = _score(folder, device, state.G.spec.trained_on_features) if is_main_process else None
     score_name = score.name if score else ""
     total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
     each = config.images_a_step
@@ -332,12 +331,17 @@ class SnapshotScore:
         count: int,
         seed: int,
         device: str,
+        trained_on: Sequence[str] = (),
     ) -> None:
         """Takes the features of up to `count` of images [N,3,R,R]; labels [N,L] of 0 and 1.
 
+        trained_on: the extractors whose features the training sees; another one is taken.
+
         Raises TrainingError if the extractor's packages are not installed.
         """
-        self._network: Extractor = extractor(EXTRACTOR, device=device)
+        self._network: Extractor = extractor(
+            chosen_extractor(AUTO, trained_on), device=device
+        )
         self._labels, self._seed, self._device = np.asarray(labels), seed, device
         rows = np.random.default_rng(seed).permutation(len(images))[:count]
         self._count = len(rows)
@@ -358,7 +362,9 @@ class SnapshotScore:
         return statistics(self._network(chunks(pictures), device=self._device))
 
 
-def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None:
+def _score(
+    folder: TrainingFolder, device: torch.device, trained_on: Sequence[str]
+) -> SnapshotScore | None:
     """Returns the score of a training's snapshots, or None for 0 pictures or no extractor.
 
     The latter is reported on stderr: a machine that only trains need not have it.
@@ -373,6 +379,7 @@ def _score(folder: TrainingFolder, device: torch.device) -> SnapshotScore | None
             count=config.score_pictures,
             seed=config.seed,
             device=str(device),
+            trained_on=trained_on,
         )
     except TrainingError as error:
         print(f"snapshots are not scored: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dataset.errors import ConfigError, TrainingError, listed
 from models.config import TrainConfig
-from models.families.base import DiscriminatorNet, GeneratorNet
+from models.families.base import DiscriminatorNet, FeatureDiscriminatorNet, GeneratorNet
 from models.training.checkpoint import TrainState
 from models.training.losses import path_lengths, r1_penalty, slope_penalty
 
@@ -43,6 +43,8 @@ class Parts:
         parts: dict[str, Callable[..., Any]] = {
             "fakes": self._fakes,
             "judged": self._judged,
+            "features": self._features,
+            "judged_features": self._judged_features,
             "r1": self._r1,
             "slope": self._slope,
             "lengths": self._lengths,
@@ -58,6 +60,7 @@ class Parts:
                 for name, part in parts.items()
             }
         self.fakes, self.judged = parts["fakes"], parts["judged"]
+        self.features, self.judged_features = parts["features"], parts["judged_features"]
         self.r1, self.slope, self.lengths = parts["r1"], parts["slope"], parts["lengths"]
 
     def _autocast(self) -> torch.autocast:
@@ -84,6 +87,16 @@ class Parts:
         with self._autocast():
             adversarial, auxiliary = self._D(images, labels)
         return adversarial, auxiliary
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        assert isinstance(self._D, FeatureDiscriminatorNet)
+        with self._autocast():
+            return self._D.features(images)
+
+    def _judged_features(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(self._D, FeatureDiscriminatorNet)
+        with self._autocast():
+            return self._D.judge(features, labels)
 
     def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():

@@ -10,11 +10,13 @@ from models.config import TrainConfig
 from models.training.augment import Strength, augmented, flipped
 from models.training.checkpoint import TrainState
 from models.training.data import Batches
-from models.training.distributed import average_gradients, mean_over_ranks, share, world
+from models.families.base import FeatureDiscriminatorNet
+from models.training.distributed import all_rows, average_gradients, mean_over_ranks, share, world
 from models.training.losses import (
     LOSSES,
     around,
     between,
+    energy_distance,
     label_loss,
 )
 from models.training.parts import Parts
@@ -75,9 +77,16 @@ def train_step(
         paired = LOSSES[config.loss].paired
         fake_labels = reals.labels if paired else batches.labels_of_fakes(state.rng)
         fakes = sample_fakes(state, config, fake_labels, parts)  # the last ones serve G as well
-        stats |= _d_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
+        if isinstance(state.D, FeatureDiscriminatorNet):
+            seen = _see(state, config, parts, reals=reals, fakes=fakes)
+            stats |= _d_step_on_features(state, config, parts, positive_weight, seen)
+        else:
+            stats |= _d_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
     state.D.requires_grad_(False)  # spares the gradients of D's weights, which nobody wants here
-    stats |= _g_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
+    if isinstance(state.D, FeatureDiscriminatorNet):
+        stats |= _g_step_on_features(state, config, parts, positive_weight, seen)
+    else:
+        stats |= _g_step(state, config, parts, positive_weight, reals=reals, fakes=fakes)
     state.D.requires_grad_(True)
 
     # The averages that are drawn from
@@ -187,6 +196,76 @@ def _g_step(
         torch.autograd.backward(outputs, [one[i] for one in gradients])
     optimizer_step(state.opt_g, state.G)
     return stats
+
+
+class Seen(NamedTuple):
+    """What a D on frozen features sees in a step: one pass of the frozen network serves D and G."""
+
+    fakes: Fakes
+    images: Tensor  # those of the fakes, cut off from G's graph
+    fake_features: list[Tensor]  # with the graph back to `images`
+    real_features: list[Tensor]
+    real_labels: Tensor
+
+
+def _see(state: TrainState, config: TrainConfig, parts: Parts, *, reals: Reals, fakes: Fakes) -> Seen:
+    images = fakes.images.detach().requires_grad_()
+    fake_features = parts.features(_augmented(state, config, images))
+    with torch.no_grad():
+        real_features = parts.features(reals.augmented)
+    return Seen(fakes, images, fake_features, real_features, reals.labels)
+
+
+def _d_step_on_features(
+    state: TrainState, config: TrainConfig, parts: Parts, positive_weight: Tensor, seen: Seen
+) -> dict[str, Tensor]:
+    """Moves D: reals against fakes on each map, and the reals' labels."""
+    loss = LOSSES[config.loss]
+    real_logits, real_labels = parts.judged_features(seen.real_features, seen.real_labels)
+    detached = [one.detach() for one in seen.fake_features]
+    fake_logits, _ = parts.judged_features(detached, seen.fakes.latents.labels)
+    terms = {
+        "d": loss.d(real_logits, fake_logits),
+        "d_labels": label_loss(real_labels, seen.real_labels, positive_weight),
+    }
+    state.opt_d.zero_grad(set_to_none=True)
+    (terms["d"] + config.d_label_weight * terms["d_labels"]).backward()
+    optimizer_step(state.opt_d, state.D)
+    certainty = real_logits - fake_logits if loss.paired else real_logits
+    _steer_augmentation(state, config, certainty.detach())
+    return {name: value.detach() for name, value in terms.items()}
+
+
+def _g_step_on_features(
+    state: TrainState, config: TrainConfig, parts: Parts, positive_weight: Tensor, seen: Seen
+) -> dict[str, Tensor]:
+    """Moves G: to fakes that D takes for reals, that show their labels, and spread as reals do."""
+    assert isinstance(state.D, FeatureDiscriminatorNet)
+    loss = LOSSES[config.loss]
+    fake_labels = seen.fakes.latents.labels
+    fake_logits, label_logits = parts.judged_features(seen.fake_features, fake_labels)
+    real_logits = fake_logits  # which the losses without pairs leave unused
+    if loss.paired:
+        real_logits, _ = parts.judged_features(seen.real_features, seen.real_labels)
+    terms = {
+        "g": loss.g(real_logits.detach(), fake_logits),
+        "g_labels": label_loss(label_logits, fake_labels, positive_weight),
+    }
+    total = terms["g"] + config.g_label_weight * terms["g_labels"]
+    if config.energy_weight > 0:
+        summaries = [state.D.summary(one) for one in (seen.fake_features, seen.real_features)]
+        terms["energy"] = energy_distance(*map(all_rows, summaries))
+        total = total + config.energy_weight * terms["energy"]
+    state.opt_g.zero_grad(set_to_none=True)
+    total.backward()
+    w = None
+    if config.pl_weight > 0 and seen.fakes.w is not None and state.step % config.pl_every == 0:
+        w = seen.fakes.w.detach().requires_grad_()
+        terms |= _path_penalty(state, config, parts, w, fake_labels)
+    gradients = [one.grad for one in (seen.images, w) if one is not None]
+    torch.autograd.backward([seen.fakes.images, seen.fakes.w][: len(gradients)], gradients)
+    optimizer_step(state.opt_g, state.G)
+    return {name: value.detach() for name, value in terms.items()}
 
 
 def micro_batches(count: int, size: int) -> list[slice]:
