@@ -131,7 +131,8 @@ def _train(
         _print_errors(errors, is_main_process=is_main_process)
     score = _score(folder, device) if is_main_process else None
     score_name = score.name if score else ""
-    total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
+    first = folder.origin["step"] if folder.origin else 0
+    total = first + config.total_steps
     each = config.images_a_step
     tick_steps = config.steps_of(config.tick_kimg)
     snapshot_steps = config.steps_of(config.snapshot_kimg)
@@ -154,20 +155,22 @@ def _train(
         contextlib.closing(batches),
         TerminalBar(total * each, state.step * each, is_main_process=is_main_process) as bar,
     ):
-        ended = state.step >= total
+        state.done = config.done(state.step - first, state.seconds)
         began = now()
-        while not ended:
+        while state.done < 1:
             tick.add(take_step(state, config, parts))
             bar.advance(each)
             tick_due = state.step % tick_steps == 0 or state.step == total
             snapshot_due = state.step % snapshot_steps == 0
-            meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
-            if meets or snapshot_due:
+            stopped_by = 0
+            if tick_due or snapshot_due or device.type == "cpu" or state.step % MEET_STEPS == 0:
                 synchronise(device)  # what was only queued so far takes its time as well
-                state.seconds += now() - began
+                # Several ranks agree on the time, which their learning rates may follow
+                state.seconds = distributed.max_over_ranks(state.seconds + now() - began)
                 began = now()
-            stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
-            ended = state.step == total or timed_out
+                stopped_by = int(distributed.max_over_ranks(stop_signal()))
+            state.done = config.done(state.step - first, state.seconds)
+            ended = state.done == 1
             snapshot_due = ended or snapshot_due
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
@@ -218,19 +221,6 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     finally:
         if joined:
             distributed.leave()
-
-
-def _asked_to_end(
-    state: TrainState, config: TrainConfig, stop_signal: Callable[[], int], *, agreed: bool
-) -> tuple[int, bool]:
-    """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
-
-    It is looked only where `agreed`: several ranks meet there, and a GPU has done its work.
-    """
-    if not agreed:
-        return 0, False
-    timed_out = 0 < config.max_minutes * 60 <= state.seconds
-    return distributed.any_rank(stop_signal()), bool(distributed.any_rank(int(timed_out)))
 
 
 def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:
