@@ -17,6 +17,7 @@ SCHEDULED = (
     *("schedule_from_kimg", "lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac"),
     "aug_p_final",
 )
+ENDLESS_KIMG = 1e7  # total_kimg of a training that max_minutes ends
 # Settings that decide speed, not what is learnt.
 _SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 

@@ -34,8 +34,8 @@ from models.training.data import Batches, TrainingSet
 from models.training.distributed import described, held_device, synchronise
 from models.training.losses import positive_weights
 from models.training.parts import Parts, check_compiled
-from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
-from models.training.run_folder import TrainingFolder
+from models.training.progress_log import Forecast, TerminalBar, Tick, TickLog, Tracker
+from models.training.run_folder import GROWTH, TrainingFolder
 from models.training.step import train_step
 
 MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
@@ -58,9 +58,9 @@ def train(
     """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
 
     Leaves `generator/` (averaged weights of the best-scored or the last snapshot, spec.json,
-    train.json), `checkpoints/`, `samples/` and progress.jsonl. A finished training of the same
-    settings and data returns at once, with `"already_trained": true`. stop_signal() gives the
-    number of a signal that came, or 0.
+    train.json), `checkpoints/`, `samples/`, growth.gif and progress.jsonl. A finished training of
+    the same settings and data returns at once, with `"already_trained": true`. stop_signal() gives
+    the number of a signal that came, or 0.
 
     continue_from is the folder of another training of the same settings and labels (in whichever
     order), perhaps on a smaller manifest: a new `out` starts from its last checkpoint and trains
@@ -151,9 +151,11 @@ def _train(
     # Train
     tick = Tick(state, config, device)
     metrics: dict[str, float] = {}
+    forecast = Forecast(config, faces=len(data.images))
+    bar_end = None if config.max_minutes > 0 else total * each
     with (
         contextlib.closing(batches),
-        TerminalBar(total * each, state.step * each, is_main_process=is_main_process) as bar,
+        TerminalBar(bar_end, state.step * each, is_main_process=is_main_process) as bar,
     ):
         state.done = config.done(state.step - first, state.seconds)
         began = now()
@@ -169,6 +171,8 @@ def _train(
                 state.seconds = distributed.max_over_ranks(state.seconds + now() - began)
                 began = now()
                 stopped_by = int(distributed.max_over_ranks(stop_signal()))
+                if line := forecast.line(state.step - first, state.seconds):
+                    bar.write(line)
             state.done = config.done(state.step - first, state.seconds)
             ended = state.done == 1
             snapshot_due = ended or snapshot_due
@@ -182,9 +186,10 @@ def _train(
             if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
+                of_images = (first + round((state.step - first) / state.done)) * each
                 saved = bool(stopped_by or snapshot_due)
-                log.tick(metrics, of_images=total * each, saved=saved)
-                bar.tell(metrics)
+                log.tick(metrics, of_images=of_images, saved=saved)
+                bar.tell(metrics, of_images=of_images)
                 tick = Tick(state, config, device)
                 began = now()
             if stopped_by and not ended:
@@ -197,6 +202,7 @@ def _train(
 
     # Leave the generator
     if is_main_process:
+        tracker.file(GROWTH, folder.save_growth(state))
         facts = folder.facts(state, device) | {"metrics": metrics}
         folder.save_generator(state, facts, score_name)
     distributed.wait_for_all()
