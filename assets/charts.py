@@ -24,6 +24,7 @@ KEPT, CUT = "#5b6fb5", "#c4c1ba"
 LIFTS = ("never", "1/4", "1/2", "as by chance", "2x", "4x")
 _DPI = 80
 PROGRESS = "progress.jsonl"
+GROWTH = "growth.gif"
 # What a curve is, in the words of the legend; other numbers of a tick are not drawn.
 LOSSES = {
     "d": ("critic: real from fake", "#5b6fb5"),
@@ -135,6 +136,23 @@ def curves_chart(store: Store, folder: str) -> dg.MarkdownMetadataValue:
     """Returns the losses of the training in `folder` as one inline PNG (Markdown)."""
     content = base64.b64encode(curves_png(read_ticks(store, folder))).decode()
     return dg.MetadataValue.md(f"![losses](data:image/png;base64,{content})")
+
+
+def growth_preview(
+    store: Store, folder: str, *, images_seen: int, max_bytes: int
+) -> dg.MarkdownMetadataValue:
+    """Returns how the pictures of the training in `folder` grew as one small inline GIF (Markdown).
+
+    images_seen: by its last sheet. Frames are left out until it has at most max_bytes.
+    """
+    from models.training.run_folder import growth_gif  # imports torch
+
+    for frames in (8, 6, 4, 2):
+        small = growth_gif(store, folder, up_to=images_seen, side_px=128, frames=frames, colours=64)
+        text = f"![growth](data:image/gif;base64,{base64.b64encode(small).decode()})"
+        if len(text) <= max_bytes:
+            break
+    return dg.MetadataValue.md(text)
 
 
 def read_ticks(store: Store, folder: str) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.charts import curves_chart
+from assets.charts import curves_chart, growth_preview
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
@@ -160,7 +160,8 @@ def generator(
     that it began.
 
     **Lies in** `generators/<manifest>-<settings>/`: `generator/` (weights and what is known of
-    them), `checkpoints/`, `samples/`, `progress.jsonl`; `generators/current.json` names the newest.
+    them), `checkpoints/`, `samples/`, `growth.gif`, `progress.jsonl`; `generators/current.json`
+    names the newest.
 
     **If it is wrong:** look at the samples and curves below and on the MLflow page. Blurred or
     alike faces want more pictures (`total_kimg`) or another family; a loss that is not finite wants
@@ -254,6 +255,9 @@ def generator(
             "dagster/uri": opened.url(f"{plan.folder}/generator"),
             **_last_losses(facts),
             "curves": curves,
+            "growth": growth_preview(
+                opened, plan.folder, images_seen=made["images_seen"], max_bytes=MAX_BYTES
+            ),
             "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
         },
         data_version=dg.DataVersion(plan.name),

@@ -17,6 +17,7 @@ SCHEDULED = (
     *("schedule_from_kimg", "lr_final_frac", "beta2_final", "ema_final_kimg", "gamma_final_frac"),
     "aug_p_final",
 )
+ENDLESS_KIMG = 1e7  # total_kimg of a training that max_minutes ends
 # Settings that decide speed, not what is learnt.
 _SPEED_ONLY = ("threads", "device", "batch_gpu", "deterministic")
 
@@ -93,6 +94,13 @@ class TrainConfig:
         1.0, "last r1_gamma and r2_gamma, as a fraction of the first", (0, 1), added=True
     )
     aug_p_final: float = setting(0.0, "last aug_p, 0 = aug_p stays", (0, 1), added=True)
+    cooldown_frac: float = setting(
+        0.0,
+        "share at the end of the training, by pictures or by time if that is nearer its end, over "
+        "which lr_g and lr_d fall linearly to 0",
+        (0, 1),
+        added=True,
+    )
     # Losses and penalties.
     loss: str = setting("ns", "a name in models.training.losses.LOSSES")
     g_label_weight: float = setting(1.0, "λ of G's label loss on fakes", (0, 1000))
@@ -181,21 +189,32 @@ class TrainConfig:
         """The sha256 of the settings that decide the result (not device and threads)."""
         return digest_of_settings(TrainConfig(**canonical(dataclasses.asdict(self))))
 
-    def at(self, images_seen: int) -> "TrainConfig":
+    def done(self, steps: int, seconds: float) -> float:
+        """Returns how much of the training is over, 0 to 1, by its steps or by its time."""
+        by_time = seconds / (self.max_minutes * 60) if self.max_minutes > 0 else 0.0
+        return min(max(steps / self.total_steps, by_time), 1.0)
+
+    def at(self, images_seen: int, *, done: float = 0.0) -> "TrainConfig":
         """Returns the settings of the step after `images_seen` pictures, by the schedules.
 
-        Source: Huang et al. 2024, arXiv:2501.05441, whose training code moves them so.
+        done: how much of the training is over, for cooldown_frac.
+
+        Sources: Huang et al. 2024, arXiv:2501.05441, whose training code moves values so; Hägele
+        et al. 2024, arXiv:2405.18392, for a linear cooldown of a constant learning rate.
         """
-        if self.schedule_kimg == 0:
+        if self.schedule_kimg == 0 and self.cooldown_frac == 0:
             return self
-        done = (images_seen / 1000 - self.schedule_from_kimg) / self.schedule_kimg
-        done = min(max(done, 0.0), 1.0)
-        share = (1 - math.cos(math.pi * done)) / 2
+        share = 0.0
+        if self.schedule_kimg > 0:
+            moving = (images_seen / 1000 - self.schedule_from_kimg) / self.schedule_kimg
+            share = (1 - math.cos(math.pi * min(max(moving, 0.0), 1.0))) / 2
 
         def moved(first: float, final: float) -> float:
             return first + share * (final - first)
 
         lr, gamma = moved(1.0, self.lr_final_frac), moved(1.0, self.gamma_final_frac)
+        if self.cooldown_frac > 0:
+            lr = min((1 - done) / self.cooldown_frac, 1.0)
         return dataclasses.replace(
             self,
             lr_g=self.lr_g * lr,
@@ -264,6 +283,12 @@ def _unfit_values(config: TrainConfig) -> Iterator[str]:
         yield (
             f"aug_p_final is {config.aug_p_final:g} and ada_target {config.ada_target:g}: aug_p "
             "follows one of them, 0 wanted for the other"
+        )
+    if config.cooldown_frac > 0 and config.lr_final_frac != 1:
+        yield (
+            f"cooldown_frac is {config.cooldown_frac:g} and lr_final_frac "
+            f"{config.lr_final_frac:g}: the learning rates follow one of them, 0 wanted for the "
+            "first or 1 for the second"
         )
     if config.schedule_kimg == 0:
         for name in SCHEDULED:

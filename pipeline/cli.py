@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dataset.errors import OmokageError
-from pipeline.commands import home_option
+from pipeline.commands import home_option, minutes_option
 from pipeline.servers import POSTS
 from pipeline.settings import BOARD_PORT, Settings, read_settings
 
@@ -16,9 +16,9 @@ INTERRUPTED = 130
 # Dagster, which takes seconds: each is loaded when it is called, or for the help of all.
 MODULES = {
     "champions": "promotion:champions_command",
-    "compare": "evaluate:compare",
+    "compare": "generators:compare",
     "edit": "pictures:edit",
-    "evaluate": "evaluate:evaluate",
+    "evaluate": "generators:evaluate",
     "faces": "faces:faces",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
@@ -27,6 +27,7 @@ MODULES = {
     "rollback": "promotion:rollback_command",
     "sample": "sample:sample",
     "studio": "studio:studio",
+    "train": "generators:train",
     "upscale": "pictures:upscale",
 }
 
@@ -75,6 +76,7 @@ def cli() -> None:
 @pictures_option
 @click.option("--cropped", is_flag=True, help="The pictures are faces already: take them whole.")
 @posts_option
+@minutes_option("4, unless --config has a preset or a length for the generator")
 @click.option(
     "--config",
     "config_file",
@@ -82,10 +84,12 @@ def cli() -> None:
     metavar="FILE",
     help="YAML of stage: {key: value}, laid over the demo's own settings.",
 )
-def demo(home: str, pictures: str, cropped: bool, posts: int, config_file: str) -> None:
+def demo(
+    home: str, pictures: str, cropped: bool, posts: int, minutes: float | None, config_file: str
+) -> None:
     """Run the whole chain once, against a board on this machine.
 
-    Example: omokage demo --pictures faces.zip --cropped
+    Example: omokage demo --pictures faces.zip --cropped --minutes 10
     """
     from pipeline.demo import run_demo  # Dagster is slow to import
 
@@ -94,6 +98,7 @@ def demo(home: str, pictures: str, cropped: bool, posts: int, config_file: str) 
         pictures=pictures,
         cropped=cropped,
         posts=posts,
+        minutes=minutes,
         config_file=config_file,
     )
 

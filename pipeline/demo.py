@@ -3,12 +3,14 @@
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dataset.errors import OmokageError, UsageError
+from dataset.store import Store
 from pipeline.build import build_defs
 from pipeline.instance import (
     DEMO_TAGS,
@@ -28,19 +30,26 @@ from pipeline.servers import (
     wait_for_board,
 )
 from pipeline.settings import Settings
-from pipeline.status import champion_lines
+from pipeline.status import champion_lines, training_lines
 
 
 def run_demo(
-    settings: Settings, *, pictures: str, cropped: bool, posts: int, config_file: str
+    settings: Settings,
+    *,
+    pictures: str,
+    cropped: bool,
+    posts: int,
+    minutes: float | None,
+    config_file: str,
 ) -> None:
     """Runs the chain on the drawn characters, or on a user's `pictures`; raises OmokageError.
 
-    What an earlier run finished and nothing has changed since is used again.
+    What an earlier run finished and nothing has changed since is used again. minutes: of training;
+    None: see `demo_run_config`.
     """
     if pictures and not Path(pictures).exists():
         raise UsageError(f"--pictures: {pictures} is not there; a folder or a zip file wanted")
-    run_config = demo_run_config(cropped=cropped, config_file=config_file)
+    config = demo_run_config(cropped=cropped, config_file=config_file, minutes=minutes)
     began = time.monotonic()
     store = prepare_home(settings)
     check_same_collection(store, pictures)
@@ -50,19 +59,29 @@ def run_demo(
     with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
-        _materialise(here, run_config)
+        run_job(here, "everything", config["ops"])
     took = time.monotonic() - began
-    print("\n".join(_farewell(here, took)))
+    print("\n".join(_farewell(here, store, took)))
 
 
-def _materialise(settings: Settings, run_config: dict[str, Any]) -> None:
-    defs = build_defs(settings=settings)
-    job = defs.resolve_job_def("everything")
+def run_job(
+    settings: Settings, name: str, ops: dict[str, Any], assets: Sequence[str] = ()
+) -> dg.ExecuteInProcessResult:
+    """Runs a job in this process, a line per stage; raises OmokageError in the words of a failure.
+
+    ops: run configuration of its ops. assets: names of those of the job to materialise, () for all.
+    """
+    job = build_defs(settings=settings).resolve_job_def(name)
     with explained_databases(settings), demo_instance() as instance:
         result = job.execute_in_process(
-            run_config=run_config, tags=DEMO_TAGS, instance=instance, raise_on_error=False
+            run_config={"ops": ops, "loggers": {"stages": {"config": {}}}},
+            asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
+            tags=DEMO_TAGS,
+            instance=instance,
+            raise_on_error=False,
         )
     check_success(result)
+    return result
 
 
 def check_success(result: dg.ExecuteInProcessResult) -> None:
@@ -100,12 +119,12 @@ def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
     return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."
 
 
-def _farewell(settings: Settings, took_s: float) -> list[str]:
-    home = "" if settings.home == str(Path("var").resolve()) else f" --home {settings.home}"
-    omokage = _as_typed(Path(sys.argv[0]))
+def _farewell(settings: Settings, store: Store, took_s: float) -> list[str]:
+    home, omokage = home_words(settings), as_typed()
     return [
         "",
         f"Done in {took_s / 60:.1f} minutes.",
+        *training_lines(store),
         *champion_lines(settings),
         f"everything {settings.home}",
         "",
@@ -117,8 +136,14 @@ def _farewell(settings: Settings, took_s: float) -> list[str]:
     ]
 
 
-def _as_typed(program: Path) -> str:
+def home_words(settings: Settings) -> str:
+    """Returns what a person adds to a command for this home: ` --home DIR`, or nothing."""
+    return "" if settings.home == str(Path("var").resolve()) else f" --home {settings.home}"
+
+
+def as_typed() -> str:
     """Returns how a person would type the program that runs: omokage, or its path from here."""
+    program = Path(sys.argv[0])
     if program.suffix == ".py":
         return "python -m pipeline.cli"
     if shutil.which(program.name) == str(program):

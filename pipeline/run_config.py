@@ -1,6 +1,6 @@
 """Run configurations: the demo's preset under a user's file, and OMOKAGE_AUTO_CONFIG's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +8,57 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
-from dataset.errors import ConfigError, listed, nearest
+from dataset.errors import ConfigError, UsageError, listed, nearest
+from models.config import ENDLESS_KIMG
 from pipeline.settings import Settings
 
 DEMO_SITE = "demo"
 
 
-def demo_run_config(*, cropped: bool, config_file: str) -> dict[str, Any]:
+DEMO_MINUTES = 4.0  # of training
+_LENGTH = ("total_kimg", "max_minutes")
+
+
+def demo_run_config(
+    *, cropped: bool, config_file: str, minutes: float | None = None
+) -> dict[str, Any]:
     """Returns the demo's run configuration, with the user's YAML file laid over it.
 
-    Raises ConfigError, naming file and key, for what no stage knows.
+    minutes: of training; None for DEMO_MINUTES, unless the file has a preset or a length for the
+    generator. Raises ConfigError, naming file and key, for what no stage knows, and UsageError for
+    minutes beside a length in the file.
     """
     # fast: the painter's faces are large, and the demo is to be short
     config: dict[str, Any] = {
         "faces": {"cropped": cropped, "mode": "fast"},
-        # 179 faces are held out: 5 sets of more fakes would not tell more, and take minutes
-        "evaluation": {"fakes": 400, "flips": 8},
+        # 179 faces are held out: more sets of more fakes would not tell more, and take minutes
+        "evaluation": {"fakes": 400, "repeats": 3, "flips": 4},
     }
     if config_file:
         config = _laid_over(config, read_config(config_file))
-    return {
-        "ops": {op_of(stage): {"config": values} for stage, values in config.items() if values},
-        "loggers": {"stages": {"config": {}}},
-    }
+    generator = config.get("generator", {})
+    overrides = generator.get("overrides", {})
+    if minutes is None and "preset" not in generator and not set(_LENGTH) & set(overrides):
+        minutes = DEMO_MINUTES
+    if minutes is not None:
+        config["generator"] = {**generator, "overrides": for_minutes(minutes, overrides)}
+    return {"ops": {op_of(stage): {"config": values} for stage, values in config.items() if values}}
+
+
+def for_minutes(minutes: float | None, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Returns the overrides of a training that ends after so much time, None for its own length.
+
+    Raises UsageError if they have a length already.
+    """
+    if minutes is None:
+        return dict(overrides)
+    for name in _LENGTH:
+        if name in overrides:
+            raise UsageError(
+                f"--minutes {minutes:g} and {name} {overrides[name]} both say how long the "
+                "training is; leave one of them out"
+            )
+    return {**overrides, "total_kimg": f"{ENDLESS_KIMG:g}", "max_minutes": f"{minutes:g}"}
 
 
 def op_of(stage: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 
+from assets.charts import GROWTH
 from assets.generator import CURRENT as GENERATOR_PATH
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
@@ -59,4 +60,17 @@ def champion_lines(settings: Settings) -> list[str]:
         f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}"
         + (f", {distance}" if distance else ""),
         f"its grid   {Store(settings.home).url(SHEET)}",
+    ]
+
+
+def training_lines(store: Store) -> list[str]:
+    """Returns how long the newest generator was trained, and where its pictures lie."""
+    folder = store.read_json(GENERATOR_PATH)["folder"]
+    facts = store.read_json(f"{folder}/generator/train.json")
+    images, faces = facts["images_seen"], facts["pictures"]
+    growth = f"{folder}/{GROWTH}"
+    return [
+        f"trained    {facts['train_seconds'] / 60:.1f} minutes, {images:,} pictures: each of the "
+        f"{faces:,} faces {images / faces:.1f} times",
+        *([f"growth     {store.url(growth)}"] if store.exists(growth) else []),
     ]

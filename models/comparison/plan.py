@@ -8,12 +8,11 @@ from dataset.errors import ConfigError, listed
 from dataset.store import digest_of
 from dataset.vocabulary import sided
 from models.comparison.sets import Choice, choices_of
-from models.config import TrainConfig
+from models.config import ENDLESS_KIMG, TrainConfig
 from models.families import family_of
 from models.presets import preset
 from models.training.loop import CLOCKS
 
-ENDLESS_KIMG = 1e7  # the time ends such a training
 CURVE_POINTS = 8  # scored snapshots of a training whose length is given in pictures
 # Settings that must be the same for all, with what decides them.
 _DECIDED = {"total_kimg": "the budget", "max_minutes": "the budget", "seed": "--seed"}

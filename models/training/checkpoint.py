@@ -56,6 +56,7 @@ class TrainState:
     path_mean: Tensor  # [] running mean of path lengths
     step: int = 0  # steps done; with the seed it is also the place in the data's order
     seconds: float = 0.0  # spent on them, over all starts
+    done: float = 0.0  # how much of the training is over, 0 to 1; set before each step
 
     def steering(self) -> dict[str, Tensor]:
         """The numbers that steps steer by themselves."""
@@ -292,7 +293,8 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
     optimiser.load_state_dict({"state": values, "param_groups": groups})
 
 
-# A training may resume under other values of these: they do not change what a step does.
+# A training may resume under other values of these: they do not change what a step does, except
+# that a cooldown moves with the training's end.
 MAY_CHANGE = (
     *("total_kimg", "max_minutes", "tick_kimg", "snapshot_kimg", "keep_checkpoints"),
     *("keep_generator", "score_pictures", "device", "threads", "batch_gpu", "deterministic"),

@@ -105,14 +105,14 @@ def average_gradients(network: nn.Module) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def any_rank(flag: int) -> int:
-    """Returns the greatest `flag` (from 0) of all ranks: a signal that reached one stops all."""
+def max_over_ranks(value: float) -> float:
+    """Returns the greatest `value` of all ranks: a signal that reached one stops all."""
     if world() == 1:
-        return flag
+        return value
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    greatest = torch.tensor(flag, device=device)
+    greatest = torch.tensor(value, device=device, dtype=torch.float64)
     dist.all_reduce(greatest, op=dist.ReduceOp.MAX)
-    return int(greatest)
+    return float(greatest)
 
 
 def wait_for_all() -> None:

@@ -34,8 +34,8 @@ from models.training.data import Batches, TrainingSet
 from models.training.distributed import described, held_device, synchronise
 from models.training.losses import positive_weights
 from models.training.parts import Parts, check_compiled
-from models.training.progress_log import TerminalBar, Tick, TickLog, Tracker
-from models.training.run_folder import TrainingFolder
+from models.training.progress_log import Forecast, TerminalBar, Tick, TickLog, Tracker
+from models.training.run_folder import GROWTH, TrainingFolder
 from models.training.step import train_step
 
 MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
@@ -57,9 +57,9 @@ def train(
     """Trains below the folder `out` of the store, from its last checkpoint on; returns a summary.
 
     Leaves `generator/` (averaged weights of the best-scored or the last snapshot, spec.json,
-    train.json), `checkpoints/`, `samples/` and progress.jsonl. A finished training of the same
-    settings and data returns at once, with `"already_trained": true`. stop_signal() gives the
-    number of a signal that came, or 0.
+    train.json), `checkpoints/`, `samples/`, growth.gif and progress.jsonl. A finished training of
+    the same settings and data returns at once, with `"already_trained": true`. stop_signal() gives
+    the number of a signal that came, or 0.
 
     continue_from is the folder of another training of the same settings and labels (in whichever
     order), perhaps on a smaller manifest: a new `out` starts from its last checkpoint and trains
@@ -130,7 +130,8 @@ def _train(
         _print_errors(errors, is_main_process=is_main_process)
     score = _score(folder, device, state.G.spec.trained_on_features) if is_main_process else None
     score_name = score.name if score else ""
-    total = config.total_steps + (folder.origin["step"] if folder.origin else 0)
+    first = folder.origin["step"] if folder.origin else 0
+    total = first + config.total_steps
     each = config.images_a_step
     tick_steps = config.steps_of(config.tick_kimg)
     snapshot_steps = config.steps_of(config.snapshot_kimg)
@@ -149,24 +150,30 @@ def _train(
     # Train
     tick = Tick(state, config, device)
     metrics: dict[str, float] = {}
+    forecast = Forecast(config, faces=len(data.images))
+    bar_end = None if config.max_minutes > 0 else total * each
     with (
         contextlib.closing(batches),
-        TerminalBar(total * each, state.step * each, is_main_process=is_main_process) as bar,
+        TerminalBar(bar_end, state.step * each, is_main_process=is_main_process) as bar,
     ):
-        ended = state.step >= total
+        state.done = config.done(state.step - first, state.seconds)
         began = now()
-        while not ended:
+        while state.done < 1:
             tick.add(take_step(state, config, parts))
             bar.advance(each)
             tick_due = state.step % tick_steps == 0 or state.step == total
             snapshot_due = state.step % snapshot_steps == 0
-            meets = tick_due or device.type == "cpu" or state.step % MEET_STEPS == 0
-            if meets or snapshot_due:
+            stopped_by = 0
+            if tick_due or snapshot_due or device.type == "cpu" or state.step % MEET_STEPS == 0:
                 synchronise(device)  # what was only queued so far takes its time as well
-                state.seconds += now() - began
+                # Several ranks agree on the time, which their learning rates may follow
+                state.seconds = distributed.max_over_ranks(state.seconds + now() - began)
                 began = now()
-            stopped_by, timed_out = _asked_to_end(state, config, stop_signal, agreed=meets)
-            ended = state.step == total or timed_out
+                stopped_by = int(distributed.max_over_ranks(stop_signal()))
+                if line := forecast.line(state.step - first, state.seconds):
+                    bar.write(line)
+            state.done = config.done(state.step - first, state.seconds)
+            ended = state.done == 1
             snapshot_due = ended or snapshot_due
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
@@ -178,9 +185,10 @@ def _train(
             if is_main_process and snapshot_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
             if tick_due or stopped_by or snapshot_due:
+                of_images = (first + round((state.step - first) / state.done)) * each
                 saved = bool(stopped_by or snapshot_due)
-                log.tick(metrics, of_images=total * each, saved=saved)
-                bar.tell(metrics)
+                log.tick(metrics, of_images=of_images, saved=saved)
+                bar.tell(metrics, of_images=of_images)
                 tick = Tick(state, config, device)
                 began = now()
             if stopped_by and not ended:
@@ -193,6 +201,7 @@ def _train(
 
     # Leave the generator
     if is_main_process:
+        tracker.file(GROWTH, folder.save_growth(state))
         facts = folder.facts(state, device) | {"metrics": metrics}
         folder.save_generator(state, facts, score_name)
     distributed.wait_for_all()
@@ -217,19 +226,6 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     finally:
         if joined:
             distributed.leave()
-
-
-def _asked_to_end(
-    state: TrainState, config: TrainConfig, stop_signal: Callable[[], int], *, agreed: bool
-) -> tuple[int, bool]:
-    """Returns the signal that came, or 0, and whether the time is up; the same on all ranks.
-
-    It is looked only where `agreed`: several ranks meet there, and a GPU has done its work.
-    """
-    if not agreed:
-        return 0, False
-    timed_out = 0 < config.max_minutes * 60 <= state.seconds
-    return distributed.any_rank(stop_signal()), bool(distributed.any_rank(int(timed_out)))
 
 
 def _check_flips(config: TrainConfig, label_names: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,9 @@ class Tracker(Protocol):
     def image(self, name: str, png: bytes, images_seen: int) -> None:
         """Logs a picture as the next of the series `name`."""
 
+    def file(self, name: str, content: bytes) -> None:
+        """Logs a file."""
+
 
 class NoTracker:
     """Logs nothing."""
@@ -68,6 +72,9 @@ class NoTracker:
         """Does nothing."""
 
     def image(self, name: str, png: bytes, images_seen: int) -> None:
+        """Does nothing."""
+
+    def file(self, name: str, content: bytes) -> None:
         """Does nothing."""
 
 
@@ -144,6 +151,13 @@ class MlflowTracker:
             lambda: self._client.log_image(self._run_id, picture, key=name, step=images_seen)
         )
 
+    def file(self, name: str, content: bytes) -> None:
+        """Puts a file among the run's artifacts, in the place of an earlier one of its name."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            self._sent(lambda: self._client.log_artifact(self._run_id, str(path)))
+
     def _picture_names(self) -> list[str]:
         return [Path(file.path).name for file in self._client.list_artifacts(self._run_id, IMAGES)]
 
@@ -183,6 +197,7 @@ def tracker_from_environment() -> Tracker:
 
 
 PROGRESS = "progress.jsonl"
+FORECAST_S = 5.0  # of training that its speed is measured on
 
 
 class Tick:
@@ -298,11 +313,12 @@ class TerminalBar:
     """A bar with the losses, pictures a second and the time left; silent without a terminal."""
 
     def __init__(
-        self, total_images: int, images_seen: int, *, is_main_process: bool = True
+        self, total_images: int | None, images_seen: int, *, is_main_process: bool = True
     ) -> None:
-        stream = progress_stream()
+        """total_images: None where they are not known yet."""
+        stream = self._stream = progress_stream() if is_main_process else None
         self._bar: Any = None
-        if not is_main_process or stream is None or not stream.isatty():
+        if stream is None or not stream.isatty():
             return
         try:
             from tqdm import tqdm
@@ -335,10 +351,53 @@ class TerminalBar:
         if self._bar is not None:
             self._bar.update(images)
 
-    def tell(self, metrics: dict[str, float]) -> None:
-        """Shows a tick's losses behind the bar."""
+    def tell(self, metrics: dict[str, float], *, of_images: int) -> None:
+        """Shows a tick's losses behind the bar, whose end is where the training will end."""
         if self._bar is not None:
+            self._bar.total = of_images
             self._bar.set_postfix_str(f"d {metrics['d']:.2f} g {metrics['g']:.2f}")
+
+    def write(self, line: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        elif self._stream is not None:
+            print(line, file=self._stream, flush=True)
+
+
+class Forecast:
+    """What a training will come to, by the speed of some seconds from its first step on.
+
+    That step itself is left out: in it memory is gathered and kernels are chosen.
+    """
+
+    def __init__(self, config: TrainConfig, *, faces: int) -> None:
+        """faces: pictures of the training set."""
+        self._config, self._faces = config, faces
+        self._begun: tuple[int, float] | None = None
+        self._made = False
+
+    def line(self, steps: int, seconds: float) -> str | None:
+        """Takes how far the training is; returns the forecast once, and None before and after.
+
+        steps, seconds: of the training so far, over all starts.
+        """
+        if self._begun is None:
+            self._begun = steps, seconds
+        measured_s = seconds - self._begun[1]
+        if self._made or measured_s < FORECAST_S:
+            return None
+        self._made = True
+        steps_per_s = (steps - self._begun[0]) / measured_s
+        left_s = (self._config.total_steps - steps) / steps_per_s
+        if self._config.max_minutes > 0:
+            left_s = min(left_s, self._config.max_minutes * 60 - seconds)
+        images = (steps + left_s * steps_per_s) * self._config.images_a_step
+        return (
+            f"{steps_per_s * self._config.images_a_step:,.0f} pictures/s: about "
+            f"{float(f'{images:.2g}'):,.0f} pictures in {(seconds + left_s) / 60:,.1f} minutes of "
+            f"training, each of the {self._faces:,} faces {images / self._faces:,.1f} times"
+        )
 
 
 def _cut(store: Store, out: str, images_seen: int) -> list[bytes]:

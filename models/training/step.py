@@ -69,7 +69,7 @@ def train_step(
     is freed before the next one is made. Returns detached scalars, not yet averaged over the ranks;
     a lazy penalty (r1, r2, path) only of the steps that have it.
     """
-    config = config.at(state.step * config.images_a_step)
+    config = config.at(state.step * config.images_a_step, done=state.done)
     _apply_schedules(state, config)
     stats: dict[str, Tensor] = {}
     for turn in range(config.d_steps):
@@ -424,7 +424,7 @@ def _steer_augmentation(state: TrainState, config: TrainConfig, certainty: Tenso
 
 def _apply_schedules(state: TrainState, config: TrainConfig) -> None:
     """Gives the optimisers and aug_p what their schedules have come to."""
-    if config.schedule_kimg == 0:
+    if config.schedule_kimg == 0 and config.cooldown_frac == 0:
         return
     for optimiser, lr in ((state.opt_g, config.lr_g), (state.opt_d, config.lr_d)):
         for group in optimiser.param_groups:

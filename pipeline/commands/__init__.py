@@ -1,4 +1,7 @@
-"""The commands of `omokage` and their common option; `pipeline/cli.py` gathers them."""
+"""The commands of `omokage` and their common options; `pipeline/cli.py` gathers them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -8,3 +11,12 @@ home_option = click.option(
     metavar="PATH",
     help="Folder that everything lies in (default: $OMOKAGE_HOME, else ./var).",
 )
+
+
+def minutes_option(default: str) -> Callable[[Any], Any]:
+    """Returns the option of a training's time; default: how long it is without one, in words."""
+    return click.option(
+        "--minutes",
+        type=click.FloatRange(0, 1e6, min_open=True),
+        help=f"Train for so many minutes, however many pictures they come to (default: {default}).",
+    )

@@ -114,9 +114,37 @@ def test_schedules_go_from_the_first_value_to_the_last_and_stay() -> None:
     assert small.at(100_000).lr_d == pytest.approx(0.1 * small.lr_d)
 
 
+def test_a_cooldown_takes_both_learning_rates_linearly_to_0_by_pictures_or_by_time() -> None:
+    config = preset("demo", ["cooldown_frac=0.25", "total_kimg=0.8", "max_minutes=2"])
+    assert config.total_steps == 25
+    dones = [
+        config.done(0, 0.0),
+        config.done(20, 30.0),
+        config.done(20, 105.0),
+        config.done(9, 999),
+    ]
+    assert dones == [0.0, 0.8, 0.875, 1.0]
+    rates = [config.at(640, done=done).lr_g / config.lr_g for done in (0.75, *dones)]
+    assert rates == pytest.approx([1.0, 1.0, 0.8, 0.5, 0.0])
+    half = config.at(640, done=0.875)
+    assert half == dataclasses.replace(config, lr_g=config.lr_g / 2, lr_d=config.lr_d / 2)
+    endless = dataclasses.replace(config, max_minutes=0.0)
+    assert (endless.done(20, 1e9), PRESETS["demo"].at(1, done=1.0)) == (0.8, PRESETS["demo"])
+
+
+def test_a_cooldown_goes_beside_schedules_of_other_values() -> None:
+    overrides = ["schedule_kimg=10", "gamma_final_frac=0.5", "cooldown_frac=0.5"]
+    end = preset("demo", overrides).at(10_000, done=0.75)
+    assert (end.lr_g, end.r1_gamma) == pytest.approx((0.00025, 0.15))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (
+            ["schedule_kimg=5", "lr_final_frac=0.5", "cooldown_frac=0.2"],
+            "cooldown_frac is 0.2 and lr_final_frac 0.5: the learning rates follow one of them",
+        ),
         (["lr_final_frac=0.5"], "lr_final_frac is 0.5 and schedule_kimg 0; a time above 0 wanted"),
         (
             ["schedule_kimg=5", "aug_p_final=0.3", "ada_target=0.6"],

@@ -1,4 +1,7 @@
+import base64
 import dataclasses
+import io
+import itertools
 import json
 import os
 import signal
@@ -12,9 +15,11 @@ import numpy.typing as npt
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Tensor, nn
 
+from assets.charts import growth_preview
+from assets.reporting import MAX_BYTES
 from dataset.errors import TrainingError
 from dataset.store import Store
 from models.config import TrainConfig
@@ -23,10 +28,12 @@ from models.families.base import GeneratorSpec, NetworkSize
 from models.io.entry_point import Stopped
 from models.io.generators import load_generator
 from models.training import checkpoint, loop
+from models.training.checkpoint import TrainState
 from models.training.data import Batches, TrainingSet
 from models.training.loop import SnapshotScore
 from models.training.losses import LOSSES, AdversarialLoss, ns_d
-from models.training.step import update_average
+from models.training.run_folder import growth_gif
+from models.training.step import train_step, update_average
 from tests.models.homes import LABELS
 from tests.models.trainings import SMOKE, trained
 
@@ -152,6 +159,56 @@ def test_a_training_leaves_progress_samples_and_facts(tmp_path: Path, reals: Tra
     assert facts["config_digest"] == SMOKE.digest
     assert facts["manifest_digest"] == reals.manifest_digest
     assert facts["torch"] == torch.__version__
+
+
+def test_a_training_leaves_a_gif_of_how_its_pictures_grew_also_after_a_stop_and_a_kill(
+    tmp_path: Path, reals: TrainingSet
+) -> None:
+    config = dataclasses.replace(SMOKE, snapshot_kimg=0.04)
+    trained(tmp_path, reals, config, out="straight")
+    steps = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        trained(tmp_path, reals, config, stop_signal=lambda: next(steps) == 7 and signal.SIGINT)
+    assert not (tmp_path / "run/growth.gif").exists()
+    trained(tmp_path, reals, config)
+    growth = (tmp_path / "run/growth.gif").read_bytes()
+    assert growth == (tmp_path / "straight/growth.gif").read_bytes()
+    with Image.open(io.BytesIO(growth)) as gif:
+        assert (gif.size, gif.info["loop"]) == ((256, 256), 0)
+        shown = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+        assert sum(shown) == 300 * 3 + 2500  # frames that are equal in 256 colours are one
+        last = np.asarray(gif.convert("RGB"), float)
+    sheet = Image.open(tmp_path / "run/samples/0000000160.png").crop((0, 0, 256, 256))
+    assert np.abs(last - np.asarray(sheet, float)).mean() < 4
+    # The last sheet and what comes after it were not written yet
+    for left in ("samples/0000000160.png", "growth.gif", "generator/train.json"):
+        (tmp_path / "run" / left).unlink()
+    trained(tmp_path, reals, config)
+    assert (tmp_path / "run/growth.gif").read_bytes() == growth
+
+
+def test_a_growth_shows_some_of_many_sheets_and_stays_below_a_megabyte_and_a_half(
+    tmp_path: Path,
+) -> None:
+    store, rng = Store(tmp_path), np.random.default_rng(0)
+    for place in range(1, 21):  # nothing but noise, and beyond the training's end a black one
+        noise = rng.integers(0, 256, (256, 512, 3), dtype=np.uint8)
+        content = io.BytesIO()
+        Image.fromarray(noise * (place < 20)).save(content, "PNG", compress_level=0)
+        store.write_bytes(f"run/samples/{place:010d}.png", content.getvalue(), durable=False)
+    growth = growth_gif(store, "run", up_to=19)
+    assert len(growth) < 1.5e6
+    with Image.open(io.BytesIO(growth)) as gif:
+        assert (gif.size, gif.n_frames) == ((256, 256), 16)
+        for place, shown in ((0, 1), (15, 19)):
+            gif.seek(place)
+            sheet = Image.open(tmp_path / f"run/samples/{shown:010d}.png").crop((0, 0, 256, 256))
+            apart = np.asarray(gif.convert("RGB"), float) - np.asarray(sheet, float)
+            assert np.abs(apart).mean() < 30  # 120 for another sheet
+    preview = str(growth_preview(store, "run", images_seen=19, max_bytes=MAX_BYTES).value)
+    assert len(preview) <= MAX_BYTES
+    small = Image.open(io.BytesIO(base64.b64decode(preview.split("base64,")[1].rstrip(")"))))
+    assert (small.format, small.size, small.n_frames) == ("GIF", (128, 128), 4)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, reals: TrainingSet) -> None:
@@ -283,15 +340,95 @@ def test_a_snapshots_score_is_the_distance_of_its_fakes_to_the_reals(reals: Trai
     assert draws(reals.images[:24]) < draws(noise[:24]) / 3
 
 
+def clock_of(patch: pytest.MonkeyPatch, seconds_a_look: float) -> None:
+    """Replaces the clock of trainings by one that moves on with each look at it."""
+    looks = itertools.count()
+    patch.setitem(loop.CLOCKS, "wall", lambda: next(looks) * seconds_a_look)
+
+
 def test_a_training_ends_when_its_time_is_up_and_is_finished(
-    tmp_path: Path, reals: TrainingSet
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(SMOKE, total_kimg=1000.0, max_minutes=0.5 / 60)
-    first = trained(tmp_path, reals, config)
-    assert 0 < first["images_seen"] < 1_000_000
+    clock_of(monkeypatch, 0.1)
+    config = dataclasses.replace(SMOKE, total_kimg=1000.0, max_minutes=0.45 / 60)
+    assert trained(tmp_path, reals, config)["images_seen"] == 40
     assert trained(tmp_path, reals, config)["already_trained"]
     facts = json.loads((tmp_path / "run/generator/train.json").read_text())
-    assert facts["train_seconds"] >= 0.5
+    assert facts["train_seconds"] == 0.5
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Gathers the learning rates of G and D of each step."""
+    found: list[tuple[float, float]] = []
+
+    def noting(state: TrainState, *arguments: Any, **named: Any) -> Any:
+        losses = train_step(state, *arguments, **named)
+        optimisers = (state.opt_g, state.opt_d)
+        found.append(tuple(one.param_groups[0]["lr"] / 2e-4 for one in optimisers))  # type: ignore[arg-type]
+        return losses
+
+    monkeypatch.setattr(loop, "train_step", noting)
+    return found
+
+
+def test_learning_rates_cool_down_over_the_last_pictures(
+    tmp_path: Path, reals: TrainingSet, rates: list[tuple[float, float]]
+) -> None:
+    config = dataclasses.replace(SMOKE, cooldown_frac=0.25)
+    trained(tmp_path, reals, config, out="before")
+    expected = [1.0] * 15 + [1.0, 0.8, 0.6, 0.4, 0.2]  # 20 steps
+    assert [g for g, _ in rates] == pytest.approx(expected)
+    assert [d for _, d in rates] == pytest.approx(expected)
+    # The share is of this training, not of the one that it goes on from
+    rates.clear()
+    trained(
+        tmp_path,
+        dataclasses.replace(reals, manifest_digest="cd" * 32),
+        config,
+        out="after",
+        continue_from="before",
+    )
+    assert [g for g, _ in rates] == pytest.approx(expected)
+
+
+def test_learning_rates_cool_down_over_the_last_minutes_and_on_after_a_stop(
+    tmp_path: Path,
+    reals: TrainingSet,
+    rates: list[tuple[float, float]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock_of(monkeypatch, 6.0)  # a tenth of a minute a step
+    reports: list[dict[str, Any]] = []
+    config = dataclasses.replace(SMOKE, total_kimg=1e6, max_minutes=1.0, cooldown_frac=0.5)
+    steps = iter(range(1, 1000))
+    with pytest.raises(Stopped):
+        trained(
+            tmp_path, reals, config, stop_signal=lambda: signal.SIGINT if next(steps) == 7 else 0
+        )
+    assert trained(tmp_path, reals, config, report=reports.append)["images_seen"] == 80
+    expected = [1.0] * 6 + [0.8, 0.6, 0.4, 0.2]
+    assert [g for g, _ in rates] == pytest.approx(expected)
+    assert checkpoint.finished(Store(tmp_path), "run/checkpoints")[-1].endswith("/0000000080")
+    assert [one["progress"]["of_images"] for one in reports] == [80] * len(reports)
+    assert "1 pictures/s: about 80 pictures in 1.0 minutes" in capsys.readouterr().err
+    # A kill before the generator stood leaves nothing to train
+    rates.clear()
+    (tmp_path / "run/generator/train.json").unlink()
+    assert trained(tmp_path, reals, config)["images_seen"] == 80
+    assert rates == []
+
+
+def test_the_time_of_the_slowest_rank_counts_on_all_ranks(
+    tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_of(monkeypatch, 1.0)
+    monkeypatch.setattr("models.training.distributed.max_over_ranks", lambda value: value * 10)
+    config = dataclasses.replace(SMOKE, max_minutes=0.5)  # 1 s, 10 of another rank, 110, …
+    trained(tmp_path, reals, config)
+    facts = json.loads((tmp_path / "run/generator/train.json").read_text())
+    assert (facts["images_seen"], facts["train_seconds"]) == (16, 110.0)
 
 
 def test_training_continues_from_another_on_a_grown_manifest(

@@ -1,5 +1,6 @@
 """progress.jsonl: each line is written once, and what a killed writer left stops no resume."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from dataset.errors import TrainingError
 from dataset.store import Store
-from models.training.progress_log import NoTracker, TickLog, read_ticks
+from models.config import TrainConfig
+from models.training.progress_log import Forecast, NoTracker, TickLog, read_ticks
 
 LOSSES = ("d", "g", "d_labels", "g_labels", "r1", "r2", "path", "aug_p", "minutes", "memory_mb")
 
@@ -114,3 +116,18 @@ def test_only_the_main_process_touches_the_file(tmp_path: Path) -> None:
     )
     ticks(other, range(6, 9))
     assert len(read_ticks(store, "run")) == 9
+
+
+def test_a_forecast_says_once_what_pictures_and_minutes_the_speed_will_come_to() -> None:
+    config = TrainConfig(batch=10, total_kimg=1e6, max_minutes=4.0)
+    forecast = Forecast(config, faces=500)
+    # The first step is slow, and after it there are 32 a second
+    assert [forecast.line(steps, 30 + steps / 32) for steps in (1, 80, 160)] == [None] * 3
+    assert forecast.line(161, 30 + 161 / 32) == (
+        "320 pictures/s: about 67,000 pictures in 4.0 minutes of training, "
+        "each of the 500 faces 134.4 times"
+    )
+    assert forecast.line(162, 30 + 162 / 32) is None
+    by_pictures = Forecast(dataclasses.replace(config, total_kimg=19.2), faces=500)
+    by_pictures.line(0, 0.0)
+    assert "about 19,000 pictures in 1.0 minutes" in str(by_pictures.line(160, 5.0))

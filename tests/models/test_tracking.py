@@ -104,6 +104,9 @@ def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
     drawn = sorted(name.split("+timestamp")[0] for name in names if name.endswith(".png"))
     assert drawn == ["samples+step+160", "samples+step+80"]
 
+    growth = client.download_artifacts(run_id, "growth.gif", str(tmp_path))
+    assert Path(growth).read_bytes() == (tmp_path / "run/growth.gif").read_bytes()
+
     # Where it comes from, and what the second start had otherwise
     data = client.get_run(run_id).data
     assert data.params["manifest_digest"] == reals.manifest_digest

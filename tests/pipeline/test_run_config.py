@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dataset.errors import ConfigError
+from dataset.errors import ConfigError, UsageError
+from models.presets import preset
 from pipeline.run_config import automatic_config, automatic_run_config, demo_run_config
 from pipeline.settings import Settings
 
@@ -26,6 +27,38 @@ def test_a_file_is_laid_over_the_preset(tmp_path: Path) -> None:
     }
     assert config["ops"]["crawl__demo"]["config"] == {"limit": 9}
     assert config["ops"]["generator"]["config"] == {"preset": "smoke"}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text", "wanted"),
+    [
+        (None, "", {"max_minutes": "4", "total_kimg": "1e+07"}),
+        (0.5, "", {"max_minutes": "0.5", "total_kimg": "1e+07"}),
+        (None, "generator: {preset: smoke}", None),
+        (1, "generator: {preset: smoke}", {"max_minutes": "1", "total_kimg": "1e+07"}),
+        (None, "generator: {overrides: {total_kimg: '9'}}", {"total_kimg": "9"}),
+        (
+            None,
+            "generator: {overrides: {batch: '9'}}",
+            {"batch": "9", "max_minutes": "4", "total_kimg": "1e+07"},
+        ),
+    ],
+)
+def test_the_demo_trains_for_minutes_unless_the_file_says_what_or_how_long(
+    tmp_path: Path, minutes: float | None, text: str, wanted: dict[str, str] | None
+) -> None:
+    file = written(tmp_path, text) if text else ""
+    ops = demo_run_config(cropped=False, config_file=file, minutes=minutes)["ops"]
+    assert ops["generator"]["config"].get("overrides") == wanted
+    if wanted:
+        made = preset("demo", [f"{name}={value}" for name, value in wanted.items()])
+        assert made.max_minutes == float(wanted.get("max_minutes", 0))
+
+
+def test_minutes_beside_a_length_in_the_file_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, "generator: {overrides: {total_kimg: '9'}}")
+    with pytest.raises(UsageError, match="--minutes 3 and total_kimg 9 both say how long"):
+        demo_run_config(cropped=False, config_file=file, minutes=3)
 
 
 @pytest.mark.parametrize(

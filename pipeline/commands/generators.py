@@ -1,4 +1,4 @@
-"""`omokage evaluate` measures one generator; `omokage compare` trains and measures several."""
+"""`omokage train` and `evaluate`: one generator; `compare` trains and measures several."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import click
 from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.comparison.sets import SETS, WHAT, read_choices
-from pipeline.commands import home_option
+from pipeline.commands import home_option, minutes_option
 from pipeline.settings import Settings, read_settings
 
 CHAMPION = "models:/avatar-generator@champion"
@@ -280,35 +280,63 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
     # Dagster is slow to import, and --help needs none of it.
     from assets.comparison import FOLDER, REPORT, RESULTS
     from models.comparison.report import table
-    from pipeline.build import build_defs
-    from pipeline.demo import check_success
-    from pipeline.instance import (
-        DEMO_TAGS,
-        alone_in,
-        demo_instance,
-        explained_databases,
-        prepare_home,
-    )
+    from pipeline.demo import run_job
+    from pipeline.instance import alone_in, prepare_home
     from pipeline.servers import interruptible
 
     store = prepare_home(settings)
-    job = build_defs(settings=settings).resolve_job_def("compare")
-    with (
-        alone_in(store),
-        interruptible(),
-        explained_databases(settings),
-        demo_instance() as instance,
-    ):
-        result = job.execute_in_process(
-            run_config={
-                "ops": {"plan": {"config": config}},
-                "loggers": {"stages": {"config": {}}},
-            },
-            tags=DEMO_TAGS,
-            instance=instance,
-            raise_on_error=False,
-        )
-    check_success(result)
+    with alone_in(store), interruptible():
+        result = run_job(settings, "compare", {"plan": {"config": config}})
     folder = f"{FOLDER}/{result.output_for_node('report')}"
     shown = table(store.read_json(f"{folder}/{RESULTS}")["entrants"])
     return f"{shown}\n\nThe report, with curves and grids: {store.url(f'{folder}/{REPORT}')}"
+
+
+@click.command()
+@home_option
+@click.option(
+    "--preset",
+    default="demo",
+    show_default=True,
+    metavar="NAME",
+    help="Settings to begin with: a family, <family>-small, <family>-smoke or demo.",
+)
+@minutes_option("of the preset's own length")
+@click.option(
+    "--set",
+    "settings_set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting to change, as often as wanted.",
+)
+def train(home: str, preset: str, minutes: float | None, settings_set: tuple[str, ...]) -> None:
+    """Train a generator on the newest face set; the same command again resumes.
+
+    Some seconds after the first step it says how many pictures the time will come to. The training
+    is the asset `generator`: its MLflow run has curves and grids, and it is the home's newest.
+
+    \b
+    Examples:
+      omokage train --preset omokage-small --minutes 10
+      omokage train --preset dcgan64 --set total_kimg=500 --set batch=32
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    # Dagster is slow to import, and --help needs none of it.
+    from assets.generator import CURRENT
+    from pipeline.demo import as_typed, home_words, run_job
+    from pipeline.instance import alone_in, prepare_home
+    from pipeline.run_config import for_minutes
+    from pipeline.servers import interruptible
+    from pipeline.status import training_lines
+
+    if wrong := [text for text in settings_set if "=" not in text]:
+        raise UsageError(f'--set {wrong[0]}: key=value wanted, such as "batch=32"')
+    overrides = dict(text.split("=", 1) for text in settings_set)
+    config = {"preset": preset, "overrides": for_minutes(minutes, overrides)}
+    settings = read_settings(home=home)
+    store = prepare_home(settings)
+    with alone_in(store), interruptible():
+        run_job(settings, "train_and_judge", {"generator": {"config": config}}, ["generator"])
+    folder, words = store.read_json(CURRENT)["folder"], home_words(settings)
+    click.echo("\n".join(training_lines(store)))
+    click.echo(f"\nMeasure it:  {as_typed()} evaluate {folder}{words}")
+    click.echo(f"Draw:        {as_typed()} sample grid --generator {store.url(folder)}")
