@@ -9,7 +9,7 @@ of their own, two a side.
             layers.0        c(s0) -> c(s0)    s0 px, w 1
             layers.(2i-1)   c(s/2) -> c(s)    doubles the side, w 2i
             layers.(2i)     c(s) -> c(s)      s px, w 2i+1; not at the full side
-            a layer: doubled between its pixels, Conv k3 to 2·c, batch norm, + noise, scaled and
+            a layer: each pixel doubled both ways, Conv k3 to 2·c, batch norm, + noise, scaled and
             shifted per channel by Dense (W -> 4·c) of its w, gated (half · sigmoid of the other
             half), and divided by the root mean square of the picture's features
             rgb: the features scaled per channel by Dense (W -> c(R)) of w K-1, whose root mean
@@ -26,8 +26,9 @@ of their own, two a side.
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
 from the first step on. Without it all fakes had one composition for as long as was tried. Without
-the division by the root mean square what z decided was contrast. The upsampling is smooth: a
-pixel's place within a shuffled block showed as a pattern of dots. docs/families.md has the figures.
+the division by the root mean square what z decided was contrast. The last doubling
+has a convolution behind it: shuffled into place, pixels showed their lattice as a pattern of dots.
+docs/families.md has the figures.
 
 The spec says whose features the training saw; another extractor must judge.
 
@@ -95,7 +96,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """Maps x [N,I,H,W], w [N,W], noise [N or 1,1,S,S] or None to [N,O,S,S]."""
         if self.up:
-            x = F.interpolate(x, scale_factor=2, mode="bilinear")
+            x = F.interpolate(x, scale_factor=2, mode="nearest")
         x = self.norm(self.conv(x))
         if noise is not None:
             x = x + (self.noise_strength * noise).to(x.dtype)

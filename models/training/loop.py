@@ -335,9 +335,7 @@ class SnapshotScore:
 
         Raises TrainingError if the extractor's packages are not installed.
         """
-        self._network: Extractor = extractor(
-            chosen_extractor(AUTO, trained_on), device=device
-        )
+        self._network: Extractor = extractor(chosen_extractor(AUTO, trained_on), device=device)
         self._labels, self._seed, self._device = np.asarray(labels), seed, device
         rows = np.random.default_rng(seed).permutation(len(images))[:count]
         self._count = len(rows)

@@ -208,7 +208,9 @@ class Seen(NamedTuple):
     real_labels: Tensor
 
 
-def _see(state: TrainState, config: TrainConfig, parts: Parts, *, reals: Reals, fakes: Fakes) -> Seen:
+def _see(
+    state: TrainState, config: TrainConfig, parts: Parts, *, reals: Reals, fakes: Fakes
+) -> Seen:
     images = fakes.images.detach().requires_grad_()
     fake_features = parts.features(_augmented(state, config, images))
     with torch.no_grad():
