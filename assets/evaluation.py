@@ -91,8 +91,8 @@ def evaluation(
 
     Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
     Fréchet and kernel distances, precision, recall and spread, labels by a judge that only saw the
-    `eval` split, and the nearest training faces. The offline extractors are EfficientNets, so the distance
-    is named `fd_efficientnet_lite0`, say; it is not an FID.
+    `eval` split, and the nearest training faces. The offline extractors are EfficientNets, so the
+    distance is named `fd_efficientnet_lite0`, say; it is not an FID.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()

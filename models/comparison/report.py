@@ -101,8 +101,8 @@ def curve(store: Store, out: str) -> dict[str, Any]:
 CURVES, GRIDS = "curves.png", "grids.jpg"
 Outcome = Mapping[str, Any]
 _MEANINGS = {
-    "spread": "Spread is how far apart two fakes are, beside two real faces: 0 is one picture again "
-    "and again, 1 as varied as the reals.",
+    "spread": "Spread is how far apart two fakes are, over how far apart two real faces are: 0 is "
+    "one picture again and again, 1 as varied as the reals.",
     "label_ap": "Label AP is how well a judge, who never saw the training pictures, finds the "
     "asked-for labels on the fakes.",
     "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for "

@@ -29,7 +29,10 @@ _DPI = 80
 
 
 def truncation_png(points: Sequence[Mapping[str, Any]], *, metric: str, fakes: int) -> bytes:
-    """Draws distance, precision, recall and spread over psi; raises TrainingError without matplotlib."""
+    """Draws distance, precision, recall and spread over psi.
+
+    Raises TrainingError without matplotlib.
+    """
     figure = _figure(width=6.4, height=3.6)
     left = figure.subplots()
     psis = [point["psi"] for point in points]
