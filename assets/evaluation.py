@@ -260,7 +260,7 @@ def recall_is_not_collapsed(store: StoreResource) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="evaluation")
 def repeats_no_composition(store: StoreResource) -> dg.AssetCheckResult:
-    """The fakes differ from each other as real faces do; else the gate promotes nothing."""
+    """The fakes differ from each other as real faces do; else the gate may not promote them."""
     return spread_verdict(_current(store))
 
 
@@ -359,8 +359,8 @@ def spread_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
         f"{MIN_SPREAD:g}; training faces {made['real_spread']:.2f})"
     )
     hint = (
-        "The generator repeats one composition, and the gate will not promote it: look at "
-        "fakes.png. Train longer, or go back to an earlier snapshot."
+        "The generator repeats one composition, which the gate does not promote where its faces "
+        "are near real ones: look at fakes.png. Train longer, or go back to an earlier snapshot."
     )
     return dg.AssetCheckResult(
         passed=passed,

@@ -25,6 +25,10 @@ MAX_COPIED_FRAC = 0.2
 # efficientnet_lite0; one real face in 120 random colours 0.78 by either. A trained generator of
 # two or three compositions: 0.81 and 0.86; sets of 400 real faces: 0.98 to 1.02.
 MIN_SPREAD = 0.78
+# Share of faces among the reals' from which on that counts: the generators of one composition have
+# 0.82 to 0.94. A training of seconds draws blurs, of spread 0.02 to 0.75 and precision 0.00, far
+# from all reals: it repeats nothing that is near, and may be the first for want of another.
+MIN_PRECISION = 0.05
 # Above it spread counts as this: grain and noise are as varied as real faces (1.00 and more), and
 # a generator of better faces has a little less.
 ENOUGH_SPREAD = 0.9
@@ -79,6 +83,7 @@ class MeasuredVersion:
     recall_sigma: float | None = None
     spread: float | None = None  # 0 = one picture again and again, 1 = as varied as real faces
     spread_sigma: float | None = None
+    precision: float | None = None  # 0 to 1
     memory_ratio: float | None = None  # 0 = copies of training faces, 1 = as far as unseen ones
     copied_frac: float | None = None  # share of fakes nearer to a training face than unseen ones
     extractor: str = ""
@@ -139,6 +144,11 @@ class MeasuredVersion:
         value: float | None = getattr(self, measure.field)
         return None if value is None else min(value, COUNTS_UP_TO.get(measure, math.inf))
 
+    def mark(self, measure: Measure) -> float | None:
+        """Returns the number that others are held against as long as this one was champion."""
+        value = self.value(measure)
+        return None if measure is SPREAD and value is not None and value < MIN_SPREAD else value
+
     def standard_error(self, measure: Measure) -> float:
         """Returns that of the number; nan: unknown, 0: none is measured (memorisation)."""
         if measure in (KERNEL, AT128):
@@ -159,7 +169,7 @@ class MeasuredVersion:
 
 _SAME_NAMES = (
     "label_ap", "label_ap_sigma", "recall", "recall_sigma", "spread", "spread_sigma",
-    "memory_ratio", "copied_frac",
+    "precision", "memory_ratio", "copied_frac",
 )  # fmt: skip
 
 
@@ -204,7 +214,7 @@ def decide(
     Refused are also a version that repeats training faces or one composition, numbers of unknown
     standard error, no spread, and an extractor whose features a training saw. All must be measured
     by the same protocol on the same manifest; raises RegistryError otherwise, since such numbers
-    cannot be compared. A champion measured before there was a spread bounds no other's.
+    cannot be compared. A champion of no spread, or of less than the least, sets no mark in it.
     """
     if incumbent is not None and candidate.version == incumbent.version:
         return Decision(False, (f"version {candidate.version} is the champion already",))
@@ -262,7 +272,7 @@ def high_water_marks(champions: Collection[MeasuredVersion]) -> list[Mark]:
     several = len({one.resolution_px for one in champions}) > 1
     for measure in (KERNEL, *((AT128,) if several else ()), *HELD):
         for one in champions:
-            value, name = one.value(measure), one.name_of(measure)
+            value, name = one.mark(measure), one.name_of(measure)
             if value is not None and (name not in found or measure.sign * value > found[name][0]):
                 mark = Mark(name, value, one.standard_error(measure), one.version)
                 found[name] = measure.sign * value, mark
@@ -319,9 +329,11 @@ def _repeating(candidate: MeasuredVersion) -> Iterator[str]:
             f"it memorises: {copied:.1%} of its faces are nearly training faces, "
             f"at most {MAX_COPIED_FRAC:.0%} allowed"
         )
-    if candidate.spread is not None and candidate.spread < MIN_SPREAD:
+    spread, precision = candidate.spread, candidate.precision
+    is_near = precision is None or precision >= MIN_PRECISION
+    if is_near and spread is not None and spread < MIN_SPREAD:
         yield (
-            f"it repeats one composition: its faces differ {candidate.spread:.2f} times as much as "
+            f"it repeats one composition: its faces differ {spread:.2f} times as much as "
             f"real faces do (spread), {MIN_SPREAD:.2f} or more needed"
         )
 
@@ -360,7 +372,7 @@ def _hardest(
     """Returns the comparison with the champion that is hardest to hold up to; [] if none has it."""
     new, found = candidate.value(measure), []
     for one in champions:
-        old = one.value(measure)
+        old = one.mark(measure)
         if old is None or (measure in (KERNEL, AT128) and measure != _kernel_for(candidate, one)):
             continue
         loss = math.inf if new is None else measure.sign * (old - new)

@@ -17,6 +17,7 @@ from models.registry.gate import (
     EXTRACTORS,
     MAX_COPIED_FRAC,
     MIN_MEMORY_RATIO,
+    MIN_PRECISION,
     MIN_SPREAD,
     MeasuredVersion,
     decide,
@@ -168,12 +169,25 @@ def test_who_repeats_one_composition_is_refused_however_near(
     incumbent: MeasuredVersion | None,
 ) -> None:
     assert decide(challenger(0.0, spread=MIN_SPREAD, spread_sigma=0.1), incumbent).moves
-    decision = decide(challenger(0.0, spread=0.64, spread_sigma=0.1), incumbent)
+    near: dict[str, Any] = {"spread": 0.64, "spread_sigma": 0.1, "precision": MIN_PRECISION}
+    decision = decide(challenger(0.0, **near), incumbent)
     assert not decision.moves
     assert decision.reason.endswith(
         "it repeats one composition: its faces differ 0.64 times as much as real faces do "
         "(spread), 0.78 or more needed"
     )
+
+
+def test_blurs_are_the_first_for_want_of_another_and_displace_no_varied_champion() -> None:
+    blurs: dict[str, Any] = {"spread": 0.3, "precision": 0.0}
+    first = challenger(9.0, **blurs)
+    assert decide(first, None).moves
+    nearer = dataclasses.replace(first, version="3", kernel=8.0, spread=0.1)
+    assert decide(nearer, first).moves
+    decision = decide(challenger(0.0, **blurs), INCUMBENT)
+    assert not decision.moves
+    assert "spread is worse: 0.3 against 0.88 of version 1" in decision.reason
+    assert "spread" not in [mark.name for mark in high_water_marks([first])]
 
 
 @pytest.mark.parametrize("incumbent", [None, INCUMBENT])
