@@ -294,7 +294,7 @@ def test_spread_on_a_line_is_counted_by_hand() -> None:
     assert sorted(reals.alike.values()) == [(1.0, 1), (4.0, 1)]
     # Fakes: 3 pairs of the first row at a mean distance of 2, of the second none
     fakes = pair_distances(np.array([[0.0], [2.0], [3.0], [9.0]]), labels[[0, 0, 0, 3]])
-    assert spread(fakes, reals) == (pytest.approx((2 + 3 + 9 + 1 + 7 + 6) / 23), 2.0)
+    assert spread(fakes, reals) == pytest.approx(((2 + 3 + 9 + 1 + 7 + 6) / 23, 2.0))
 
 
 def test_faces_that_differ_in_their_labels_alone_have_no_spread_within_labels() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from dataset.geometry import resized
 from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor
@@ -68,8 +69,7 @@ def reals(real_data: Path) -> dict[str, Faces]:
 
 
 def picture(content: bytes) -> npt.NDArray[np.uint8]:
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return resized(np.ascontiguousarray(decoded[:, :, ::-1]), SIDE_PX)
+    return resized(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")), SIDE_PX)
 
 
 def rows_of(pictures: Pictures) -> FeatureRows:

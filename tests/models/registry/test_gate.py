@@ -211,8 +211,8 @@ def test_a_champion_from_before_the_spread_bounds_nothing() -> None:
 def test_every_failed_condition_is_named() -> None:
     worse = challenger(0.099, label_ap=0.1, recall=0.0, spread=0.0, memory_ratio=0.0)
     decision = decide(worse, INCUMBENT)
-    named = ("gain 0.001", "label AP is worse", "recall is worse", "spread is worse")
-    named += ("memory ratio is worse", "it memorises", "it repeats one composition")
+    named = [f"{name} is worse" for name in ("label AP", "recall", "spread", "memory ratio")]
+    named += ["gain 0.001", "it memorises", "it repeats one composition"]
     assert all(words in decision.reason for words in named)
 
 
