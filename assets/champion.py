@@ -29,9 +29,10 @@ def champion(
     """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
 
     Every generator becomes a version. The alias moves only if its kernel distance beats the
-    champion's on the same manifest by the same protocol by more than the noise, and labels, recall
-    and memorisation are no worse than the best of all champions there; a champion of other terms is
-    measured again for that. Materialised again for the same generator, the decision stands.
+    champion's on the same manifest by the same protocol by more than the noise, and labels, recall,
+    spread and memorisation are no worse than the best of all champions there; a champion of other
+    terms is measured again for that. Materialised again for the same generator, the decision
+    stands.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()

@@ -21,7 +21,7 @@ from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.manifest import load_manifest
 from dataset.store import Store
-from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO
+from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, MIN_SPREAD
 
 RESULT = "evaluation.json"
 PREVIEWS = {
@@ -90,9 +90,9 @@ def evaluation(
     """Likeness, variety, obedience and memory of the generator, by the pinned protocol.
 
     Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
-    Fréchet and kernel distances, precision and recall, labels by a judge that only saw the `eval`
-    split, and the nearest training faces. The offline extractors are EfficientNets, so the distance
-    is named `fd_efficientnet_lite0`, say; it is not an FID.
+    Fréchet and kernel distances, precision, recall and spread, labels by a judge that only saw the
+    `eval` split, and the nearest training faces. The offline extractors are EfficientNets, so the
+    distance is named `fd_efficientnet_lite0`, say; it is not an FID.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()
@@ -178,6 +178,10 @@ def numbers_of(made: Mapping[str, Any]) -> dict[str, float]:
         "precision_of_training_reals": "real_precision",
         "recall": "recall",
         "recall_of_training_reals": "real_recall",
+        "spread": "spread",
+        "spread_of_training_reals": "real_spread",
+        "spread_within_labels": "spread_within_labels",
+        "spread_within_labels_of_training_reals": "real_spread_within_labels",
         "label_ap": "label_ap",
         "label_ap_of_reals": "real_label_ap",
         "label_ap_of_chance": "label_chance",
@@ -228,7 +232,12 @@ MIN_RECALL_FRAC = 0.01  # of the recall of as many training faces at the same si
 
 def evaluation_checks() -> list[dg.AssetChecksDefinition]:
     """Returns the checks on the asset `evaluation`."""
-    return [memorises_no_training_face, obeys_labels, recall_is_not_collapsed]
+    return [
+        memorises_no_training_face,
+        obeys_labels,
+        recall_is_not_collapsed,
+        repeats_no_composition,
+    ]
 
 
 @dg.asset_check(asset="evaluation", blocking=True)
@@ -247,6 +256,12 @@ def obeys_labels(store: StoreResource) -> dg.AssetCheckResult:
 def recall_is_not_collapsed(store: StoreResource) -> dg.AssetCheckResult:
     """Some unseen faces lie among the fakes: those are not all one face, nor far from all."""
     return recall_verdict(_current(store))
+
+
+@dg.asset_check(asset="evaluation")
+def repeats_no_composition(store: StoreResource) -> dg.AssetCheckResult:
+    """The fakes differ from each other as real faces do; else the gate may not promote them."""
+    return spread_verdict(_current(store))
 
 
 def memory_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -325,6 +340,33 @@ def recall_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{number}." if passed else f"{number}. {hint}",
         metadata=_metadata(made, "recall", "real_recall", "precision", "real_precision"),
+    )
+
+
+def spread_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Judges `spread` of an evaluation."""
+    spread = made.get("spread")
+    if spread is None:
+        return dg.AssetCheckResult(
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="The evaluation is from before the spread of the fakes was measured, and "
+            "the gate promotes nothing without it. Materialise evaluation again.",
+        )
+    passed = spread >= MIN_SPREAD
+    number = (
+        f"The fakes differ from each other {spread:.2f} times as much as unseen faces do (limit "
+        f"{MIN_SPREAD:g}; training faces {made['real_spread']:.2f})"
+    )
+    hint = (
+        "The generator repeats one composition, which the gate does not promote where its faces "
+        "are near real ones: look at fakes.png. Train longer, or go back to an earlier snapshot."
+    )
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{number}." if passed else f"{number}. {hint}",
+        metadata=_metadata(made, "spread", "real_spread", "spread_within_labels"),
     )
 
 

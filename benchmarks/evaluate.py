@@ -42,7 +42,7 @@ from models.labels import typical_labels
 from models.metrics.extractors import LITE0, LITE2, Extractor, efficientnet_lite0, extractor
 from models.metrics.frechet import ReferenceStats, joint_weight
 from models.metrics.kid import kernel_distance, standard_error
-from models.metrics.neighbours import memorization, precision_recall
+from models.metrics.neighbours import memorization, pair_distances, precision_recall, spread
 from models.sampling.draw import CHUNK, draw
 
 CURRENT = "generators/current.json"
@@ -231,9 +231,9 @@ def table(store: Store, generator: str, extractors: Sequence[str], *, count: int
         f"`{network.spec.family}` after {images_seen:,} pictures": fakes,
     }
     lines = [
-        "| extractor | pictures | side | Fréchet | kernel ± error | precision | recall "
+        "| extractor | pictures | side | Fréchet | kernel ± error | precision | recall | spread "
         "| memory ratio | copied |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in extractors:
         extract = RowExtractor(extractor(name), torch.device("cpu"))
@@ -282,13 +282,15 @@ def _line(
     distance = ReferenceStats.of(plain_statistics(held)).distance(plain_statistics(found))
     kernel = kernel_distance(found, held)
     precision, recall = precision_recall(held, found)
+    varied, _ = spread(pair_distances(found), pair_distances(held))
     copies = "– | –"
     if train is not None:
         memory = memorization(found, train, held)
         copies = f"{memory.ratio:.2f} | {memory.copied_frac:.0%}"
     return (
         f"| `{name}` | {words} | {side_px} px | {distance:.0f} | {kernel.value:.3f} ± "
-        f"{standard_error([kernel]):.3f} | {precision:.3f} | {recall:.3f} | {copies} |"
+        f"{standard_error([kernel]):.3f} | {precision:.3f} | {recall:.3f} | {varied:.2f} | "
+        f"{copies} |"
     )
 
 

@@ -25,6 +25,8 @@ FIGURES = (
     "sigma",
     "recall",
     "precision",
+    "spread",
+    "spread_within_labels",
     "label_ap",
     "real_label_ap",
     "label_chance",
@@ -99,6 +101,8 @@ def curve(store: Store, out: str) -> dict[str, Any]:
 CURVES, GRIDS = "curves.png", "grids.jpg"
 Outcome = Mapping[str, Any]
 _MEANINGS = {
+    "spread": "Spread is how far apart two fakes are, over how far apart two real faces are: 0 is "
+    "one picture again and again, 1 as varied as the reals.",
     "label_ap": "Label AP is how well a judge, who never saw the training pictures, finds the "
     "asked-for labels on the fakes.",
     "flip_success": "A label shows where the judge finds it likelier on a fake that was asked for "
@@ -200,6 +204,8 @@ def _columns(entrants: Sequence[Outcome]) -> list[tuple[str, Callable[[Outcome],
         (f"`{metric}`", _distance),
         (f"`{metric}_at128`", _with_reals if _several_sides(entrants) else lambda _one: ""),
         ("recall", lambda one: _number(one, "recall")),
+        ("spread", lambda one: _number(one, "spread")),
+        ("spread within labels", lambda one: _number(one, "spread_within_labels")),
         ("label AP", lambda one: _number(one, "label_ap")),
         ("labels that show", lambda one: _percent(one, "flip_success")),
         ("hair", lambda one: _percent(one, "hair_colour_hits")),

@@ -75,8 +75,9 @@ def evaluate(
     """Measures the generator and writes evaluation.json, grids and charts into `out`.
 
     Returns at once if `out` holds an evaluation of the same identity (digests of weights, manifest
-    and protocol). An interrupted one goes on at the chunk of pictures where it stopped. Memory does
-    not grow with the number of fakes: their features lie on disk until the end.
+    and protocol); one without the spread is made again. An interrupted one goes on at the chunk of
+    pictures where it stopped. Memory does not grow with the number of fakes: their features lie on
+    disk until the end.
 
     Raises Stopped when a signal came; EmptyStageError for a split that is too small, UsageError for
     a generator of other labels, TrainingError if it draws what is no picture.
@@ -110,6 +111,8 @@ def _before(store: Store, out: str, identity: Mapping[str, str]) -> dict[str, An
     if not store.exists(path):
         return None
     found: dict[str, Any] = store.read_json(path)
+    if "spread" not in found:  # made before variety was measured, which the gate looks at
+        return None
     if any(found.get(name) != value for name, value in identity.items()):
         return None
     print(f"already evaluated: {store.url(path)}", file=sys.stderr)
@@ -170,6 +173,7 @@ class _Evaluation:
             **distances_over_sets(self.network, found, common_px=common_px),
             **numbers_of_reals(
                 compared,
+                plan.reals["train"].labels,
                 count=self.protocol.fakes,
                 seed=self.protocol.seed,
                 neighbours=self.protocol.neighbours,
@@ -300,8 +304,7 @@ class _Evaluation:
                 truncation_point(
                     psi,
                     fakes,
-                    compared.rows,
-                    compared.stats,
+                    compared,
                     metric=self.network.metric,
                     neighbours=self.protocol.neighbours,
                 )

@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 CURVE, LABELS = "truncation.png", "labels.png"
 INK, GRID = "#2b2a33", "#d9d6cf"
-FAKE, REAL, FLIP = "#5b6fb5", "#c4c1ba", "#d08a3c"
+FAKE, REAL, FLIP, SPREAD = "#5b6fb5", "#c4c1ba", "#d08a3c", "#5f9a6b"
 _DPI = 80
 
 
 def truncation_png(points: Sequence[Mapping[str, Any]], *, metric: str, fakes: int) -> bytes:
-    """Draws distance, precision and recall over psi; raises TrainingError without matplotlib."""
+    """Draws distance, precision, recall and spread over psi.
+
+    Raises TrainingError without matplotlib.
+    """
     figure = _figure(width=6.4, height=3.6)
     left = figure.subplots()
     psis = [point["psi"] for point in points]
@@ -39,12 +42,12 @@ def truncation_png(points: Sequence[Mapping[str, Any]], *, metric: str, fakes: i
     left.set_ylabel(metric, color=INK)
     left.set_ylim(0, 1.08 * max(point[metric] for point in points) or 1.0)
     right = left.twinx()
-    for name, colour in (("precision", FAKE), ("recall", FLIP)):
+    for name, colour in (("precision", FAKE), ("recall", FLIP), ("spread", SPREAD)):
         right.plot(psis, [point[name] for point in points], "s--", color=colour, label=name)
-    right.set_ylim(0, 1.02)
+    right.set_ylim(0, 1.02 * max(1.0, *(point["spread"] or 0.0 for point in points)))
     right.tick_params(colors=INK, length=0)
     right.spines[["top", "left"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return _png(figure)
 
 

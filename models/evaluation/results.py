@@ -1,6 +1,7 @@
 """Results: the metrics of one set of fakes (`metrics_for_set`), and their means over the sets."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,14 @@ from models.metrics.frechet import (
 )
 from models.metrics.kid import KernelDistance, kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, hits
-from models.metrics.neighbours import Memorization, memorization, precision_recall
+from models.metrics.neighbours import (
+    Memorization,
+    PairDistances,
+    memorization,
+    pair_distances,
+    precision_recall,
+    spread,
+)
 
 Precisions = npt.NDArray[np.float64]  # [L]
 
@@ -67,6 +75,15 @@ class Reference:
     hair: list[int]
     tones: npt.NDArray[np.float64]
 
+    @functools.cached_property
+    def apart(self) -> PairDistances:
+        """How far apart the eval split's pictures are, measured once for all sets."""
+        return self.apart_of(self.rows.features, self.labels)
+
+    def apart_of(self, features: Rows32, labels: Rows) -> PairDistances:
+        """Measures other pictures [n] with labels [n,L] of the manifest; the shared ones count."""
+        return pair_distances(features, labels[:, self.shared])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SetMetrics:
@@ -82,6 +99,8 @@ class SetMetrics:
     common_kernel: KernelDistance
     precision: float
     recall: float
+    spread: float
+    spread_within_labels: float
     label_aps: npt.NDArray[np.float64]  # [L] of the shared labels
     hair_hits: float
     memory: Memorization
@@ -96,6 +115,7 @@ def metrics_for_set(
     them are never both rounded to 1.
     """
     precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
+    variety, within = spread(reals.apart_of(fakes.features, labels), reals.apart)
     distance = reals.stats.distance(plain_statistics(fakes.features))
     kernel = kernel_distance(fakes.features, reals.rows.features)
     common_distance, common_kernel = distance, kernel
@@ -114,6 +134,8 @@ def metrics_for_set(
         common_kernel=common_kernel,
         precision=precision,
         recall=recall,
+        spread=variety,
+        spread_within_labels=within,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
         hair_hits=hits(fakes.tones, labels[:, reals.hair], reals.tones),
         memory=memorization(fakes.features, reals.train.features, reals.rows.features),
@@ -123,23 +145,23 @@ def metrics_for_set(
 def truncation_point(
     psi: float,
     fakes: FeatureRows,
-    reals: FeatureRows,
-    stats: ReferenceStats,
+    reals: Reference,
     *,
     metric: str,
     neighbours: int,
 ) -> dict[str, Any]:
-    """Returns a point of the truncation curve: psi, distance, precision and recall of these fakes.
+    """Returns a point of the truncation curve: psi and distance, precision, recall and spread.
 
     Few fakes have a larger distance than many, so the points are compared with each other and not
     with the evaluation's own distance.
     """
-    precision, recall = precision_recall(reals.features, fakes.features, k=neighbours)
+    precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
     return {
         "psi": psi,
-        metric: stats.distance(plain_statistics(fakes.features)),
+        metric: reals.stats.distance(plain_statistics(fakes.features)),
         "precision": precision,
         "recall": recall,
+        "spread": finite_or_none(spread(pair_distances(fakes.features), reals.apart)[0]),
     }
 
 
@@ -186,9 +208,17 @@ def distances_over_sets(
 
 
 def numbers_of_reals(
-    reference: Reference, *, count: int, seed: int, neighbours: int, common_px: int
-) -> dict[str, float]:
+    reference: Reference,
+    train_labels: Rows,
+    *,
+    count: int,
+    seed: int,
+    neighbours: int,
+    common_px: int,
+) -> dict[str, float | None]:
     """Returns what as many training reals have: what a perfect generator of the side would reach.
+
+    train_labels [T,L]: of the reference's training reals.
 
     Its distance to the reals at the protocol's side is what is lost by a smaller side alone.
     """
@@ -196,6 +226,7 @@ def numbers_of_reals(
     chosen = np.sort(order[: min(count, len(order))])
     train = np.asarray(reference.train.features[chosen])
     precision, recall = precision_recall(reference.rows.features, train, k=neighbours)
+    variety = spread(reference.apart_of(train, train_labels[chosen]), reference.apart)
     distance = at_common = reference.stats.distance(plain_statistics(train))
     if (common := reference.common) is not None:
         at_common = common.stats.distance(plain_statistics(common.train.features[chosen]))
@@ -204,16 +235,22 @@ def numbers_of_reals(
         f"real_fd_at{common_px}": at_common,
         "real_precision": precision,
         "real_recall": recall,
+        "real_spread": finite_or_none(variety[0]),
+        "real_spread_within_labels": finite_or_none(variety[1]),
     }
 
 
 def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
-    """Precision, recall and memory: means and, of the first two, standard deviations."""
+    """Precision, recall, spread and memory: means and, but for memory, standard deviations."""
     return {
         "precision": mean_of([one.precision for one in found]),
         "precision_sigma": sigma_of([one.precision for one in found]),
         "recall": mean_of([one.recall for one in found]),
         "recall_sigma": sigma_of([one.recall for one in found]),
+        "spread": mean_of([one.spread for one in found]),
+        "spread_sigma": sigma_of([one.spread for one in found]),
+        "spread_within_labels": mean_of([one.spread_within_labels for one in found]),
+        "spread_within_labels_sigma": sigma_of([one.spread_within_labels for one in found]),
         "memory_ratio": mean_of([one.memory.ratio for one in found]),
         "copied_frac": mean_of([one.memory.copied_frac for one in found]),
     }

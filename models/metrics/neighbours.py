@@ -1,10 +1,10 @@
-"""Metrics of nearest neighbours in feature space: precision, recall, and memorization.
+"""Metrics of distances in feature space: precision, recall, spread, and memorization.
 
 Features are read and compared in blocks: what has many rows is never held whole.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,71 @@ def _share_among(some: Features, others: Features, squared_radii: Array, *, bloc
             within |= (squared_distances(rows, centres) <= radii).any(axis=1)
         inside += int(within.sum())
     return inside / len(some)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairDistances:
+    """How far apart the pictures of a set are, over pairs of different rows.
+
+    Attributes:
+        mean: mean Euclidean distance of all pairs.
+        alike: mean distance of the pairs with one row of labels, and how many, by that row's bytes.
+
+    """
+
+    mean: float
+    alike: Mapping[bytes, tuple[float, int]]
+
+
+def pair_distances(
+    features: Features, labels: npt.NDArray[Any] | None = None, *, block: int = 1000
+) -> PairDistances:
+    """Measures the distances within features [N,F] of pictures with labels [N,L] of 0 and 1.
+
+    Without labels (None, or L = 0) no pairs are alike. No more than a few matrices [block,block]
+    and [block,F] are held; the block changes no more than rounding. Raises TrainingError for fewer
+    than 2 rows or numbers that are not finite.
+    """
+    require_rows(2, "the spread", pictures=features)
+    if labels is None or not labels.shape[1]:
+        labels = np.arange(len(features))[:, None]  # each its own
+    found, group = np.unique(labels, axis=0, return_inverse=True)
+    total, totals = 0.0, np.zeros(len(found))
+    for first, rows in blocks(features, block):
+        for further, others in blocks(features[first:], block):
+            apart = np.sqrt(squared_distances(rows, others))
+            if not further:  # the block meets itself: each pair stands in it twice
+                apart = np.triu(apart, 1)
+            total += float(apart.sum())
+            here = group[first : first + len(rows)]
+            there = group[first + further : first + further + len(others)]
+            same = (apart * (here[:, None] == there)).sum(axis=1)
+            totals += np.bincount(here, same, minlength=len(found))
+    counts = np.bincount(group)
+    pairs = counts * (counts - 1) // 2
+    alike = {
+        row.astype(np.bool_).tobytes(): (float(whole / count), int(count))
+        for row, whole, count in zip(found, totals, pairs, strict=True)
+        if count
+    }
+    return PairDistances(2 * total / (len(features) * (len(features) - 1)), alike)
+
+
+def spread(fakes: PairDistances, reals: PairDistances) -> tuple[float, float]:
+    """Returns how varied fakes are beside reals, in all and within equal labels: mean distances.
+
+    0: one picture again and again; 1: as varied as the reals. It says nothing of likeness: noise
+    is varied too. Within labels, each pair of fakes is held against the mean of the reals' pairs
+    with its labels, so that faces that differ in what was requested alone have little; nan where no
+    label row has pairs on both sides. nan also if all reals are equal.
+    """
+    shared = [row for row in fakes.alike if row in reals.alike]
+    found = sum(fakes.alike[row][0] * fakes.alike[row][1] for row in shared)
+    usual = sum(reals.alike[row][0] * fakes.alike[row][1] for row in shared)
+    return (
+        fakes.mean / reals.mean if reals.mean else float("nan"),
+        found / usual if usual else float("nan"),
+    )
 
 
 COPIED_PERCENTILE = 1.0  # of the unseen reals' distances; nearer than this is called copied

@@ -20,6 +20,18 @@ MIN_REPEATS = 2  # how far the numbers of a single set vary is unknown
 # Beyond these a generator repeats training faces; the asset check looks at the same two.
 MIN_MEMORY_RATIO = 0.5
 MAX_COPIED_FRAC = 0.2
+# Below it a generator repeats one composition; the asset check looks at it too. 400 fakes of one
+# composition with hair and eyes as requested: 0.64 by efficientnet_lite2, 0.76 by
+# efficientnet_lite0; one real face in 120 random colours 0.78 by either. A trained generator of
+# two or three compositions: 0.81 and 0.86; sets of 400 real faces: 0.98 to 1.02.
+MIN_SPREAD = 0.78
+# Share of faces among the reals' from which on that counts: the generators of one composition have
+# 0.82 to 0.94. A training of seconds draws blurs, of spread 0.02 to 0.75 and precision 0.00, far
+# from all reals: it repeats nothing that is near, and may be the first for want of another.
+MIN_PRECISION = 0.05
+# Above it spread counts as this: grain and noise are as varied as real faces (1.00 and more), and
+# a generator of better faces has a little less.
+ENOUGH_SPREAD = 0.9
 
 OLD_METRIC = "fd_efficientnet_lite0"  # of evaluations that do not name theirs
 # To suggest, the best first; all of models.metrics.extractors, which would import torch here.
@@ -39,9 +51,16 @@ class Measure:
 KERNEL, AT128 = Measure("kernel"), Measure("at128")
 LABEL_AP = Measure("label_ap", "label AP", tolerance=0.01, sign=1.0)
 RECALL = Measure("recall", "recall", tolerance=0.02, sign=1.0)
+SPREAD = Measure("spread", "spread", tolerance=0.02, sign=1.0)
 MEMORY_RATIO = Measure("memory_ratio", "memory ratio", tolerance=0.1, sign=1.0)
 COPIED_FRAC = Measure("copied_frac", "share of copied faces", tolerance=0.02)
-HELD = (LABEL_AP, RECALL, MEMORY_RATIO, COPIED_FRAC)
+HELD = (LABEL_AP, RECALL, SPREAD, MEMORY_RATIO, COPIED_FRAC)
+COUNTS_UP_TO = {
+    SPREAD: ENOUGH_SPREAD,
+    # Above 1 the pictures are only further from all faces, which the distance judges already:
+    # a better generator comes nearer to them, and that is no memorising.
+    MEMORY_RATIO: 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,9 @@ class MeasuredVersion:
     label_ap_sigma: float | None = None  # standard deviation over the sets
     recall: float | None = None  # 0 to 1
     recall_sigma: float | None = None
+    spread: float | None = None  # 0 = one picture again and again, 1 = as varied as real faces
+    spread_sigma: float | None = None
+    precision: float | None = None  # 0 to 1
     memory_ratio: float | None = None  # 0 = copies of training faces, 1 = as far as unseen ones
     copied_frac: float | None = None  # share of fakes nearer to a training face than unseen ones
     extractor: str = ""
@@ -120,15 +142,18 @@ class MeasuredVersion:
     def value(self, measure: Measure) -> float | None:
         """Returns the number that is compared."""
         value: float | None = getattr(self, measure.field)
-        # Above 1 the pictures are only further from all faces, which the distance judges already:
-        # a better generator comes nearer to them, and that is no memorising.
-        return value if value is None or measure is not MEMORY_RATIO else min(value, 1.0)
+        return None if value is None else min(value, COUNTS_UP_TO.get(measure, math.inf))
+
+    def mark(self, measure: Measure) -> float | None:
+        """Returns the number that others are held against as long as this one was champion."""
+        value = self.value(measure)
+        return None if measure is SPREAD and value is not None and value < MIN_SPREAD else value
 
     def standard_error(self, measure: Measure) -> float:
         """Returns that of the number; nan: unknown, 0: none is measured (memorisation)."""
         if measure in (KERNEL, AT128):
             error: float | None = getattr(self, f"{measure.field}_se")
-        elif measure in (LABEL_AP, RECALL):
+        elif measure in (LABEL_AP, RECALL, SPREAD):
             sigma: float | None = getattr(self, f"{measure.field}_sigma")
             error = None if sigma is None else sigma / math.sqrt(self.repeats)
         else:
@@ -143,7 +168,8 @@ class MeasuredVersion:
 
 
 _SAME_NAMES = (
-    "label_ap", "label_ap_sigma", "recall", "recall_sigma", "memory_ratio", "copied_frac",
+    "label_ap", "label_ap_sigma", "recall", "recall_sigma", "spread", "spread_sigma",
+    "precision", "memory_ratio", "copied_frac",
 )  # fmt: skip
 
 
@@ -179,22 +205,23 @@ def decide(
         noise(a, b) = t sqrt(se(a)² + se(b)²)
         k(incumbent) - k(candidate) > noise
         k(candidate) - k(f) <= noise
-        label AP, recall, memory ratio, share of copies: worse by <= max(noise, tolerance)
+        label AP, recall, spread, memory ratio, share of copies: worse by <= max(noise, tolerance)
 
     k is taken at the generators' own side if that is equal, else at 128 px. se is the standard
-    error: of k as measured, with t = 2; of label AP and recall sigma / sqrt(sets), with Student's t
-    for so few sets; of memorisation 0.
+    error: of k as measured, with t = 2; of label AP, recall and spread sigma / sqrt(sets), with
+    Student's t for so few sets; of memorisation 0.
 
-    Refused are also a version that repeats training faces, numbers of unknown standard error, and
-    an extractor whose features a training saw. All must be measured by the same protocol on the
-    same manifest; raises RegistryError otherwise, since such numbers cannot be compared.
+    Refused are also a version that repeats training faces or one composition, numbers of unknown
+    standard error, no spread, and an extractor whose features a training saw. All must be measured
+    by the same protocol on the same manifest; raises RegistryError otherwise, since such numbers
+    cannot be compared. A champion of no spread, or of less than the least, sets no mark in it.
     """
     if incumbent is not None and candidate.version == incumbent.version:
         return Decision(False, (f"version {candidate.version} is the champion already",))
-    unknown, copies = tuple(_undecidable(candidate, incumbent)), tuple(_memorised(candidate))
+    unknown, repeated = tuple(_undecidable(candidate, incumbent)), tuple(_repeating(candidate))
     if incumbent is None:
         first = f"version {candidate.version} is the first: there was no champion"
-        return Decision(not unknown and not copies, (first, *unknown, *copies))
+        return Decision(not unknown and not repeated, (first, *unknown, *repeated))
     champions = {one.version: one for one in (*former, incumbent)}
     for one in champions.values():
         if one.terms != candidate.terms:
@@ -205,7 +232,7 @@ def decide(
                 "equal ones are needed; name one --extractor for both"
             )
     if unknown:
-        return Decision(False, (*unknown, *copies))
+        return Decision(False, (*unknown, *repeated))
     kernel = _kernel_for(candidate, incumbent)
     new, old = candidate.value(kernel), incumbent.value(kernel)
     assert new is not None
@@ -219,7 +246,7 @@ def decide(
     del champions[incumbent.version]  # whose kernel distance is to be beaten, not held
     for measure in (KERNEL, AT128):
         compared += _hardest(measure, candidate, champions.values())
-    faults = (*(one.in_words for one in compared if one.is_worse), *copies)
+    faults = (*(one.in_words for one in compared if one.is_worse), *repeated)
     if old - new > needed and not faults:
         return Decision(True, (numbers, *(one.in_words for one in compared)))
     return Decision(False, (numbers, *faults))
@@ -245,7 +272,7 @@ def high_water_marks(champions: Collection[MeasuredVersion]) -> list[Mark]:
     several = len({one.resolution_px for one in champions}) > 1
     for measure in (KERNEL, *((AT128,) if several else ()), *HELD):
         for one in champions:
-            value, name = one.value(measure), one.name_of(measure)
+            value, name = one.mark(measure), one.name_of(measure)
             if value is not None and (name not in found or measure.sign * value > found[name][0]):
                 mark = Mark(name, value, one.standard_error(measure), one.version)
                 found[name] = measure.sign * value, mark
@@ -264,7 +291,7 @@ def _undecidable(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) 
     else:
         kernel = _kernel_for(*sides) if len(sides) == 2 else KERNEL
         for one in sides:
-            for measure in (kernel, LABEL_AP, RECALL):
+            for measure in (kernel, LABEL_AP, RECALL, SPREAD):
                 value, error = one.value(measure), one.standard_error(measure)
                 if measure is kernel and value is None:
                     value = math.nan
@@ -273,6 +300,11 @@ def _undecidable(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) 
                         f"version {one.version} has {one.name_of(measure)} {value:.4g} with "
                         f"standard error {error:.4g}, finite numbers needed"
                     )
+    if candidate.spread is None:
+        yield (
+            f"version {candidate.version} was evaluated before the spread of its faces was "
+            f"measured: evaluate again, by materialising evaluation or by `{command}`"
+        )
     seen = {name for one in sides for name in one.trained_on_features}
     ways = " or ".join(f"--extractor {name}" for name in EXTRACTORS if name not in seen)
     for one in sides:
@@ -284,8 +316,8 @@ def _undecidable(candidate: MeasuredVersion, incumbent: MeasuredVersion | None) 
             )
 
 
-def _memorised(candidate: MeasuredVersion) -> Iterator[str]:
-    """Yields why a generator is refused whoever stands against it: it repeats training faces."""
+def _repeating(candidate: MeasuredVersion) -> Iterator[str]:
+    """Yields why a generator is refused whoever stands against it: it repeats faces."""
     ratio, copied = candidate.memory_ratio, candidate.copied_frac
     if ratio is not None and ratio < MIN_MEMORY_RATIO:
         yield (
@@ -296,6 +328,13 @@ def _memorised(candidate: MeasuredVersion) -> Iterator[str]:
         yield (
             f"it memorises: {copied:.1%} of its faces are nearly training faces, "
             f"at most {MAX_COPIED_FRAC:.0%} allowed"
+        )
+    spread, precision = candidate.spread, candidate.precision
+    is_near = precision is None or precision >= MIN_PRECISION
+    if is_near and spread is not None and spread < MIN_SPREAD:
+        yield (
+            f"it repeats one composition: its faces differ {spread:.2f} times as much as "
+            f"real faces do (spread), {MIN_SPREAD:.2f} or more needed"
         )
 
 
@@ -333,7 +372,7 @@ def _hardest(
     """Returns the comparison with the champion that is hardest to hold up to; [] if none has it."""
     new, found = candidate.value(measure), []
     for one in champions:
-        old = one.value(measure)
+        old = one.mark(measure)
         if old is None or (measure in (KERNEL, AT128) and measure != _kernel_for(candidate, one)):
             continue
         loss = math.inf if new is None else measure.sign * (old - new)

@@ -13,6 +13,7 @@ from assets.evaluation import (
     memory_verdict,
     numbers_of,
     recall_verdict,
+    spread_verdict,
 )
 from dataset.geometry import resized
 from dataset.store import Store
@@ -62,7 +63,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
 
 def test_an_honest_generator_passes_all(measured: Measured) -> None:
     made = measured["honest"]
-    for verdict in (memory_verdict, label_verdict, recall_verdict):
+    for verdict in (memory_verdict, label_verdict, recall_verdict, spread_verdict):
         found = verdict(made)
         assert found.passed, found.description
     assert made["label_ap"] > made["label_chance"] + 0.2
@@ -93,6 +94,19 @@ def test_a_generator_of_one_face_fails_the_recall_check(measured: Measured) -> N
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert "0.0% of the unseen faces lie among the fakes" in (found.description or "")
+
+
+def test_a_generator_of_one_face_fails_the_spread_check(measured: Measured) -> None:
+    found = spread_verdict(measured["monotonous"])
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert measured["monotonous"]["spread"] == 0
+    assert 0.9 < measured["honest"]["real_spread"] < 1.1
+    assert "differ from each other 0.00 times as much as unseen faces do (limit 0.78; training" in (
+        found.description or ""
+    )
+    old = {name: value for name, value in measured["honest"].items() if "spread" not in name}
+    assert "Materialise evaluation again" in (spread_verdict(old).description or "")
 
 
 def test_the_recall_of_perfect_small_pictures_is_no_collapse(measured: Measured) -> None:
@@ -133,7 +147,7 @@ def test_the_table_of_labels_begins_with_what_is_lost(measured: Measured) -> Non
     assert len(lines) == 2 + len(made["label_ap_by_label"])
     losses = {name: real - fake for name, (fake, real) in made["label_ap_by_label"].items()}
     assert lines[2].startswith(f"| {max(losses, key=lambda name: losses[name])} | ")
-    assert set(numbers_of(made)) >= {"fd_efficientnet_lite0", "recall", "label_ap", "memory_ratio"}
+    assert set(numbers_of(made)) >= {"fd_efficientnet_lite0", "recall", "spread", "label_ap"}
 
 
 def test_a_generator_without_labels_has_nothing_to_obey(measured: Measured) -> None:

@@ -37,9 +37,10 @@ def test_reals_come_first_and_collapse_and_copies_show(
         spoilt = {what: cells for (what, side), cells in sets.items() if what != "training faces"}
         copied = spoilt.pop("training faces, given back")
         assert copied[:2] == real[:2]
-        assert (copied[4:], real[4] > 0.7) == ([0, 100], True)  # memory alone tells copies
+        assert (copied[5:], real[5] > 0.7) == ([0, 100], True)  # memory alone tells copies
         assert min(cells[0] for cells in spoilt.values()) > 2 * real[0], spoilt
         assert min(cells[1] for cells in spoilt.values()) > abs(real[1]), spoilt
         one = spoilt["one training face, again and again"]
-        assert one[2:4] == [1, 0]
+        assert one[2:5] == [1, 0, 0]
+        assert 0.9 < real[4] < 1.1
         assert spoilt["`dcgan64` after 40 pictures"][3] < 0.1

@@ -24,7 +24,13 @@ from models.metrics.frechet import (
 )
 from models.metrics.kid import kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, flip_success
-from models.metrics.neighbours import memorization, precision_recall
+from models.metrics.neighbours import (
+    PairDistances,
+    memorization,
+    pair_distances,
+    precision_recall,
+    spread,
+)
 from tests.hypothesis_profiles import examples
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -268,6 +274,65 @@ def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_ord
     assert precision_recall(*mixed, k=k, block=block) == (precision, recall)
 
 
+# Spread
+
+PAIRED = np.arange(len(REALS))[:, None] % 60 == np.arange(60)  # [N,60]: 5 pictures each
+
+
+def test_one_picture_again_and_again_has_no_spread_and_the_reals_have_their_own() -> None:
+    reals = pair_distances(REALS, PAIRED)
+    assert spread(pair_distances(np.resize(REALS[3], REALS.shape), PAIRED), reals) == (0, 0)
+    assert spread(reals, reals) == (1, 1)
+    assert spread(pair_distances(2 * REALS, PAIRED), reals) == (2, 2)
+
+
+def test_spread_on_a_line_is_counted_by_hand() -> None:
+    line = np.array([[0.0], [1.0], [3.0], [7.0]])
+    labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
+    reals = pair_distances(line, labels)
+    assert reals.mean == (1 + 3 + 7 + 2 + 6 + 4) / 6
+    assert sorted(reals.alike.values()) == [(1.0, 1), (4.0, 1)]
+    # Fakes: 3 pairs of the first row at a mean distance of 2, of the second none
+    fakes = pair_distances(np.array([[0.0], [2.0], [3.0], [9.0]]), labels[[0, 0, 0, 3]])
+    assert spread(fakes, reals) == pytest.approx(((2 + 3 + 9 + 1 + 7 + 6) / 23, 2.0))
+
+
+def test_faces_that_differ_in_their_labels_alone_have_no_spread_within_labels() -> None:
+    reals = pair_distances(REALS, PAIRED)
+    places = np.arange(len(REALS)) % 60
+    everywhere, within = spread(pair_distances(REALS[places], PAIRED), reals)
+    assert everywhere > 0.9
+    assert within == 0
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros((300, 0)), np.eye(300)])
+def test_without_pairs_of_equal_labels_there_is_no_spread_within_them(labels: Any) -> None:
+    everywhere, within = spread(pair_distances(REALS, labels), pair_distances(REALS, labels))
+    assert (everywhere, np.isnan(within)) == (1.0, True)
+    assert np.isnan(spread(pair_distances(REALS), PairDistances(0.0, {}))[0])
+
+
+@settings(max_examples=examples(20), deadline=None)
+@given(seed=st.integers(0, 999), block=st.integers(1, 70))
+def test_spread_is_that_of_all_pairs_in_any_blocks_and_order(seed: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows, labels = rng.normal(size=(40, 3)), rng.integers(0, 2, size=(40, 3))
+    apart = np.linalg.norm(rows[:, None] - rows[None], axis=2)
+    others = ~np.eye(40, dtype=np.bool_)
+    order = rng.permutation(40)
+    for found in (
+        pair_distances(rows, labels, block=block),
+        pair_distances(rows[order], labels[order], block=block),
+    ):
+        assert found.mean == pytest.approx(apart[others].mean(), rel=1e-12)
+        for row in np.unique(labels, axis=0):
+            same = (labels == row).all(axis=1)
+            pairs = np.outer(same, same) & others
+            mean, count = found.alike.get(row.astype(np.bool_).tobytes(), (0.0, 0))
+            assert 2 * count == pairs.sum()
+            assert mean == pytest.approx(apart[pairs].mean() if count else 0, rel=1e-12)
+
+
 # Memorization
 
 
@@ -312,6 +377,7 @@ def test_memmaps_give_the_results_of_arrays(tmp_path: Path) -> None:
     fakes, reals = on_disk(FAKES, tmp_path / "fakes"), on_disk(REALS, tmp_path / "reals")
     assert kernel_distance(fakes, reals).value == kernel_distance(FAKES, REALS).value
     assert precision_recall(reals, fakes, block=64) == precision_recall(REALS, FAKES)
+    assert pair_distances(fakes, block=64).mean == pair_distances(FAKES, block=64).mean
     mapped, whole = (
         memorization(a, b, b[:50], block=64) for a, b in ((fakes, reals), (FAKES, REALS))
     )

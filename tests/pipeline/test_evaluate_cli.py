@@ -71,7 +71,7 @@ def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
         made[name] = json.loads(out.read_text())
     assert made["id"]["folder"].startswith("generators/one/evaluation/")
     assert made["champion"]["folder"].startswith("evaluations/")
-    for name in ("fd_efficientnet_lite0", "recall", "label_ap", "flip_success", "memory_ratio"):
+    for name in ("fd_efficientnet_lite0", "recall", "spread", "label_ap", "memory_ratio"):
         assert made["id"][name] == pytest.approx(made["champion"][name], rel=1e-4, abs=1e-6)
     again = evaluate(home, str(home / "generators/one"), *SMALL)
     assert "already evaluated" in again.output

@@ -96,8 +96,9 @@ def test_an_incumbent_on_another_digest_is_measured_again(
         ({}, {"extractor": "efficientnet_lite2"}, {"extractor": "efficientnet_lite2"}),
         ({}, {"repeats": 5}, {"extractor": "inception", "repeats": 5}),
         ({"kid_se": None}, {}, {"extractor": "inception", "repeats": 4}),  # None: taken away
+        ({"spread": None}, {}, {"extractor": "inception", "repeats": 4}),
     ],
-    ids=["another extractor", "more sets", "an older protocol"],
+    ids=["another extractor", "more sets", "an older protocol", "no spread"],
 )
 def test_both_are_measured_again_where_the_last_evaluation_does_not_do(
     registry: Registry,
@@ -119,7 +120,8 @@ def test_both_are_measured_again_where_the_last_evaluation_does_not_do(
     def asking(**named: Any) -> dict[str, Any]:
         calls.append(named)
         kid = 100.0 - 10 * int(named["generator"][-1])
-        return evaluation(kid, manifest_digest=manifest, protocol_digest="q" * 64)
+        digest = ("p" if "spread" in judged else "q") * 64  # the spread is of the same protocol
+        return evaluation(kid, manifest_digest=manifest, protocol_digest=digest)
 
     store = Store(tmp_path)
     measure = on_todays_terms(

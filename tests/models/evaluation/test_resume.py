@@ -104,6 +104,22 @@ def test_a_signal_ends_it_with_a_word_and_what_is_drawn_stays(home: Path) -> Non
     assert generator.drawn == 130 + CHUNK + 8
 
 
+def test_an_evaluation_from_before_the_spread_is_made_again(home: Path) -> None:
+    store, network = Store(home), colours()
+    protocol = protocol_for(network, fakes=20, repeats=1, flips=0, psis=())
+    subject: dict[str, Any] = {
+        "generator": Gallery(*heads(UNSEEN, 20)),
+        "identity": {"generator_sha256": "x"},
+        "manifest": load_manifest(store, None),
+        "network": network,
+    }
+    made = evaluate(store, "older", protocol, **subject)
+    older = {name: value for name, value in made.items() if "spread" not in name}
+    store.write_json("older/evaluation.json", older)
+    again = evaluate(store, "older", protocol, **subject)
+    assert (again["reused"], again["spread"]) == (False, made["spread"])
+
+
 def test_what_another_identity_left_is_begun_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with work_folder(store, "out", {"generator_sha256": "one"}):

@@ -58,6 +58,9 @@ def test_perfect_pictures_of_half_the_side_are_like_the_reals_of_that_side(small
     assert abs(small["kd_edges"]) < 3 * small["kd_edges_se"]
     whole = next(point for point in small["truncation"] if point["psi"] == 1)
     assert whole["recall"] > 0.5
+    assert whole["spread"] == pytest.approx(small["spread"], abs=0.1)
+    assert 0.9 < small["spread"] < 1.1
+    assert small["spread_sigma"] < 0.1
     assert small["label_ap"] > small["label_chance"] + 0.2
 
 
@@ -87,6 +90,7 @@ def test_larger_pictures_are_reduced_for_the_common_number(home: Path) -> None:
 
 def test_the_reals_have_the_fakes_number_of_pictures_beside_the_fakes(small: Made) -> None:
     assert min(small["real_precision"], small["real_recall"]) > 0.6
+    assert 0.9 < small["real_spread"] < 1.1
 
 
 def test_a_training_that_saw_an_extractors_features_is_judged_by_another(small: Made) -> None:

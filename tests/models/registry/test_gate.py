@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from dataset.errors import RegistryError
 from models.metrics import extractors
 from models.registry.gate import (
+    ENOUGH_SPREAD,
     EXTRACTORS,
     MAX_COPIED_FRAC,
     MIN_MEMORY_RATIO,
+    MIN_PRECISION,
+    MIN_SPREAD,
     MeasuredVersion,
     decide,
     high_water_marks,
@@ -39,6 +42,8 @@ INCUMBENT = MeasuredVersion(
     label_ap_sigma=0.002,
     recall=0.40,
     recall_sigma=0.01,
+    spread=0.88,
+    spread_sigma=0.002,
     memory_ratio=1.0,
     copied_frac=0.01,
     extractor="efficientnet_lite0",
@@ -99,6 +104,10 @@ def test_generators_of_different_sides_are_compared_at_128_px() -> None:
             "recall is worse: 0.36 against 0.4 of version 1, 0.04 worse, at most 0.02 allowed",
         ),
         (
+            {"spread": 0.85},
+            "spread is worse: 0.85 against 0.88 of version 1, 0.03 worse, at most 0.02 allowed",
+        ),
+        (
             {"memory_ratio": 0.8},
             "memory ratio is worse: 0.8 against 1 of version 1, 0.2 worse, at most 0.1 allowed",
         ),
@@ -126,6 +135,8 @@ def test_a_better_distance_does_not_make_up_for_what_is_worse(
         {"label_ap": 0.65, "label_ap_sigma": 0.06},  # of 4 sets: 2.45 * .06 / 2 = .07
         {"recall": 0.381},
         {"recall": 0.33, "recall_sigma": 0.07},
+        {"spread": 0.861},
+        {"spread": 0.80, "spread_sigma": 0.07},
         {"memory_ratio": 0.91},
         {"copied_frac": 0.029},
     ],
@@ -147,10 +158,62 @@ def test_faces_further_than_unseen_ones_are_no_merit_of_the_champion() -> None:
     assert decide(challenger(memory_ratio=1.05), far).moves
 
 
+def test_more_spread_than_good_faces_have_is_no_merit_of_the_champion() -> None:
+    grainy = dataclasses.replace(INCUMBENT, spread=1.1)
+    assert decide(challenger(spread=ENOUGH_SPREAD), grainy).moves
+    assert not decide(challenger(spread=ENOUGH_SPREAD - 0.03), grainy).moves
+
+
+@pytest.mark.parametrize("incumbent", [None, INCUMBENT])
+def test_who_repeats_one_composition_is_refused_however_near(
+    incumbent: MeasuredVersion | None,
+) -> None:
+    assert decide(challenger(0.0, spread=MIN_SPREAD, spread_sigma=0.1), incumbent).moves
+    near: dict[str, Any] = {"spread": 0.64, "spread_sigma": 0.1, "precision": MIN_PRECISION}
+    decision = decide(challenger(0.0, **near), incumbent)
+    assert not decision.moves
+    assert decision.reason.endswith(
+        "it repeats one composition: its faces differ 0.64 times as much as real faces do "
+        "(spread), 0.78 or more needed"
+    )
+
+
+def test_blurs_are_the_first_for_want_of_another_and_displace_no_varied_champion() -> None:
+    blurs: dict[str, Any] = {"spread": 0.3, "precision": 0.0}
+    first = challenger(9.0, **blurs)
+    assert decide(first, None).moves
+    nearer = dataclasses.replace(first, version="3", kernel=8.0, spread=0.1)
+    assert decide(nearer, first).moves
+    decision = decide(challenger(0.0, **blurs), INCUMBENT)
+    assert not decision.moves
+    assert "spread is worse: 0.3 against 0.88 of version 1" in decision.reason
+    assert "spread" not in [mark.name for mark in high_water_marks([first])]
+
+
+@pytest.mark.parametrize("incumbent", [None, INCUMBENT])
+def test_a_candidate_from_before_the_spread_is_to_be_evaluated_again(
+    incumbent: MeasuredVersion | None,
+) -> None:
+    decision = decide(challenger(spread=None, spread_sigma=None), incumbent)
+    assert not decision.moves
+    assert (
+        "evaluate again, by materialising evaluation or by `omokage promote 2`" in decision.reason
+    )
+
+
+def test_a_champion_from_before_the_spread_bounds_nothing() -> None:
+    old = dataclasses.replace(INCUMBENT, spread=None, spread_sigma=None)
+    decision = decide(challenger(spread=0.8), old, [dataclasses.replace(old, version="0")])
+    assert decision.moves
+    assert "spread" not in decision.reason
+
+
 def test_every_failed_condition_is_named() -> None:
-    decision = decide(challenger(0.099, label_ap=0.1, recall=0.0, memory_ratio=0.0), INCUMBENT)
-    named = ("gain 0.001", "label AP is worse", "recall is worse", "memory ratio is worse")
-    assert all(words in decision.reason for words in (*named, "it memorises"))
+    worse = challenger(0.099, label_ap=0.1, recall=0.0, spread=0.0, memory_ratio=0.0)
+    decision = decide(worse, INCUMBENT)
+    named = [f"{name} is worse" for name in ("label AP", "recall", "spread", "memory ratio")]
+    named += ["gain 0.001", "it memorises", "it repeats one composition"]
+    assert all(words in decision.reason for words in named)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +239,7 @@ UNKNOWN = [
     ({"kernel_se": None}, "kid at 64 px 0.08 with standard error nan"),
     ({"kernel_se": math.inf}, "standard error inf"),
     ({"recall_sigma": None}, "recall 0.4 with standard error nan"),
+    ({"spread_sigma": None}, "spread 0.88 with standard error nan"),
     ({"label_ap_sigma": None}, "label AP 0.7 with standard error nan"),
 ]
 
@@ -253,6 +317,7 @@ def test_ten_steps_within_the_tolerance_do_not_add_up() -> None:
             kernel_se=0.001,
             recall=0.30 - 0.0199 * step,
             recall_sigma=0.005,
+            spread=ENOUGH_SPREAD - 0.0119 * step,
             label_ap=0.60 - 0.0099 * step,
             memory_ratio=1.0 - 0.0499 * step,
             copied_frac=0.0199 * step,
@@ -269,6 +334,7 @@ def test_ten_steps_within_the_tolerance_do_not_add_up() -> None:
 HELD = (
     ("label_ap", 0.01, 1),
     ("recall", 0.02, 1),
+    ("spread", 0.02, 1),
     ("memory_ratio", 0.1, 1),
     ("copied_frac", 0.02, -1),
 )
@@ -281,8 +347,8 @@ def beyond_tolerance(one: MeasuredVersion, best: MeasuredVersion) -> list[str]:
         old, new = getattr(best, field), getattr(one, field)
         if old is None:
             continue
-        if field == "memory_ratio":
-            old, new = min(old, 1.0), min(new, 1.0)
+        most = {"memory_ratio": 1.0, "spread": ENOUGH_SPREAD}.get(field, math.inf)
+        old, new = min(old, most), min(new, most)
         # standard errors of means over 4 sets, with Student's t for 6 degrees of freedom
         errors = [getattr(v, f"{field}_sigma", 0.0) / math.sqrt(4) for v in (one, best)]
         if sign * (old - new) > max(tolerance, 2.45 * math.hypot(*errors)):
@@ -303,6 +369,7 @@ def candidate_sequences(draw: st.DrawFn) -> list[MeasuredVersion]:
     state: dict[str, Any] = {
         "label_ap": 0.6,
         "recall": 0.4,
+        "spread": 0.9,
         "memory_ratio": 1.0,
         "copied_frac": 0.05,
     }
@@ -321,6 +388,7 @@ def candidate_sequences(draw: st.DrawFn) -> list[MeasuredVersion]:
                 at128_se=draw(st.floats(0.0, 0.05)),
                 label_ap_sigma=draw(st.floats(0, 0.02)),
                 recall_sigma=draw(st.floats(0, 0.03)),
+                spread_sigma=draw(st.floats(0, 0.03)),
                 **state,
             )
         )
@@ -376,6 +444,7 @@ def test_the_marks_are_the_best_of_each_measure_and_side() -> None:
         ("kid_at128", 0.3, "3"),
         ("label AP", 0.7, "1"),
         ("recall", 0.45, "3"),
+        ("spread", 0.88, "1"),
         ("memory ratio", 1.0, "1"),
         ("share of copied faces", 0.01, "1"),
     ]
@@ -389,9 +458,12 @@ def test_an_evaluation_is_read_and_kept_by_its_own_names() -> None:
     assert (found.version, found.kernel_metric, found.kernel) == ("7", "kid", 12.5)
     assert (found.kernel_se, found.at128, found.resolution_px) == (0.5, 12.5, 64)
     assert (found.label_ap, found.recall, found.memory_ratio) == (None, 0.4, 1.0)
+    assert (found.spread, found.spread_sigma) == (0.95, 0.001)
     assert found.terms == ("m" * 64, "p" * 64)
     assert (found.extractor, found.trained_on_features) == ("inception", ("efficientnet_lite0",))
     assert MeasuredVersion.of("7", found.to_json()) == found
+    older = {name: value for name, value in measured.items() if not name.startswith("spread")}
+    assert MeasuredVersion.of("7", older).spread is None
 
 
 @pytest.mark.parametrize("missing", ["kernel_metric", "kid_se", "resolution_px", "repeats"])
