@@ -31,7 +31,7 @@ from models.registry.gate import MeasuredVersion, decide
 SIDE_PX, SET, SETS = 64, 50, 2  # the spread of 100 faces is within 0.03 of that of 1,500
 NETWORK = efficientnet_lite2()
 
-pytestmark = pytest.mark.slow  # a network sees 450 pictures: 6 s on an idle core
+pytestmark = pytest.mark.slow  # a network sees 450 pictures
 
 
 @pytest.fixture(scope="module")
