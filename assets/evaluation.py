@@ -178,6 +178,8 @@ def numbers_of(made: Mapping[str, Any]) -> dict[str, float]:
         "precision_of_training_reals": "real_precision",
         "recall": "recall",
         "recall_of_training_reals": "real_recall",
+        "coverage": "coverage",
+        "coverage_of_training_reals": "real_coverage",
         "spread": "spread",
         "spread_of_training_reals": "real_spread",
         "spread_within_labels": "spread_within_labels",

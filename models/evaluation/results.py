@@ -23,6 +23,7 @@ from models.metrics.label_control import average_precisions, hits
 from models.metrics.neighbours import (
     Memorization,
     PairDistances,
+    coverage,
     memorization,
     pair_distances,
     precision_recall,
@@ -99,6 +100,7 @@ class SetMetrics:
     common_kernel: KernelDistance
     precision: float
     recall: float
+    coverage: float
     spread: float
     spread_within_labels: float
     label_aps: npt.NDArray[np.float64]  # [L] of the shared labels
@@ -134,6 +136,7 @@ def metrics_for_set(
         common_kernel=common_kernel,
         precision=precision,
         recall=recall,
+        coverage=coverage(reals.rows.features, fakes.features, k=neighbours),
         spread=variety,
         spread_within_labels=within,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
@@ -235,18 +238,21 @@ def numbers_of_reals(
         f"real_fd_at{common_px}": at_common,
         "real_precision": precision,
         "real_recall": recall,
+        "real_coverage": coverage(reference.rows.features, train, k=neighbours),
         "real_spread": finite_or_none(variety[0]),
         "real_spread_within_labels": finite_or_none(variety[1]),
     }
 
 
 def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
-    """Precision, recall, spread and memory: means and, but for memory, standard deviations."""
+    """Precision, recall, coverage, spread, memory: means and, but for memory, standard deviations."""
     return {
         "precision": mean_of([one.precision for one in found]),
         "precision_sigma": sigma_of([one.precision for one in found]),
         "recall": mean_of([one.recall for one in found]),
         "recall_sigma": sigma_of([one.recall for one in found]),
+        "coverage": mean_of([one.coverage for one in found]),
+        "coverage_sigma": sigma_of([one.coverage for one in found]),
         "spread": mean_of([one.spread for one in found]),
         "spread_sigma": sigma_of([one.spread for one in found]),
         "spread_within_labels": mean_of([one.spread_within_labels for one in found]),

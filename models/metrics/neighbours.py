@@ -66,6 +66,24 @@ def precision_recall(
     return precision, recall
 
 
+def coverage(reals: Features, fakes: Features, *, k: int = 3, block: int = 1000) -> float:
+    """Returns the share of reals that have a fake as near as their k-th real neighbour, 0 to 1.
+
+    Unlike recall it does not trust the distances between fakes: one that lies far off all others
+    covers nothing. reals [N,F], fakes [M,F]; block by block. Raises as `precision_recall`.
+    Source: Naeem et al. 2020, arXiv:2002.09797, equation 8.
+    """
+    require_rows(k + 1, f"coverage with k {k}", reals=reals, fakes=fakes)
+    radii = _squared_radii(reals, k=k, block=block)
+    covered = 0
+    for start, rows in blocks(reals, block):
+        nearest = np.full(len(rows), np.inf)
+        for _, others in blocks(fakes, block):
+            nearest = np.minimum(nearest, squared_distances(rows, others).min(axis=1))
+        covered += int((nearest <= radii[start : start + len(rows)]).sum())
+    return covered / len(reals)
+
+
 def _squared_radii(features: Features, *, k: int, block: int) -> Array:
     """Returns each row's squared distance [N] to its k-th nearest other row."""
     return np.concatenate(

@@ -259,6 +259,7 @@ NUMBERS = {
     "label_ap": ("label average precision", "1 is best: how surely asked-for labels are seen"),
     "recall": ("recall", "1 is best: how much of the real variety it draws"),
     "precision": ("precision", "1 is best: how many of its faces could be real"),
+    "coverage": ("coverage", "1 is best: how many real faces have one of its own beside them"),
     "spread": ("spread", "1 is best: how much its faces differ, beside real ones"),
     "spread_within_labels": ("spread within labels", "1 is best: the same for equal labels"),
     "memory_ratio": ("memory ratio", "1 as far from training faces as unseen ones, 0 copies"),

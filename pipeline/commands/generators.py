@@ -109,6 +109,7 @@ def _rows(made: Mapping[str, Any]) -> Iterator[str]:
         (f"{kernel}{at}", made[f"{kernel}{at}"], None, _kernel(made, f"{kernel}{at}")),
         ("precision", made["precision"], made["precision_sigma"], _real(made, "precision")),
         ("recall", made["recall"], made["recall_sigma"], _real(made, "recall")),
+        ("coverage", made["coverage"], made["coverage_sigma"], _real(made, "coverage")),
         ("spread", made["spread"], made["spread_sigma"], _real(made, "spread")),
         (
             "spread_within_labels",

@@ -38,6 +38,7 @@ MEASURED = {
     "label_ap_sigma": 0.01,
     "recall": 0.4,
     "recall_sigma": 0.01,
+    "coverage": 0.6,
     "spread": 0.95,
     "spread_sigma": 0.01,
     "spread_within_labels": 0.9,

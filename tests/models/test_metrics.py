@@ -26,6 +26,7 @@ from models.metrics.kid import kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, flip_success
 from models.metrics.neighbours import (
     PairDistances,
+    coverage,
     memorization,
     pair_distances,
     precision_recall,
@@ -251,6 +252,17 @@ def test_precision_and_recall_on_a_line_are_counted_by_hand() -> None:
     assert precision_recall(reals, fakes, k=2) == (3 / 4, 3 / 6)
 
 
+def test_coverage_counts_reals_that_have_a_fake_as_near_as_a_neighbour() -> None:
+    reals = np.arange(6.0)[:, None]  # each reaches 1 or 2 to its second neighbour
+    # 2 and 3 reach 1, and have 2.5; 0, 1, 4 and 5 reach less far than to the nearest fake
+    fakes = np.array([[2.5], [2.6], [2.7], [50.0]])
+    assert coverage(reals, fakes, k=2) == 2 / 6
+    assert coverage(reals, reals + 0.25, k=2, block=2) == 1.0
+    assert coverage(REALS, REALS + 100) == 0.0
+    far = np.concatenate([np.repeat(REALS[:1], 50, axis=0), REALS + 100])
+    assert coverage(REALS, far) < 0.1  # where recall would trust the reach of fakes far off
+
+
 def test_recall_of_a_collapsed_set_is_zero_and_precision_is_not() -> None:
     collapsed = REALS[7] + RNG.normal(scale=1e-3, size=(200, REALS.shape[1]))
     precision, recall = precision_recall(REALS, collapsed)
@@ -402,6 +414,7 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
     for measure in (
         lambda: kernel_distance(FAKES, broken),
         lambda: precision_recall(broken, FAKES),
+        lambda: coverage(broken, FAKES),
         lambda: memorization(FAKES, REALS, broken),
     ):
         with pytest.raises(TrainingError, match="not finite"):

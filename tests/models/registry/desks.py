@@ -42,6 +42,7 @@ def evaluation(distance: float, **changes: Any) -> dict[str, Any]:
         "label_ap_sigma": 0.001,
         "recall": 0.4,
         "recall_sigma": 0.001,
+        "coverage": 0.6,
         "spread": 0.95,
         "spread_sigma": 0.001,
         "memory_ratio": 1.0,
