@@ -253,8 +253,8 @@ def growth_gif(
     """Returns a GIF of how the 4 x 4 pictures at the left of a training's sheets have grown.
 
     up_to: pictures seen by the last sheet to show. Of more sheets than `frames` it shows so many,
-    evenly spaced, the first and the last among them; the last one is held. 16 frames of noise 256 px
-    wide, the worst there is, have 1.45 MB.
+    evenly spaced, the first and the last among them; the last one is held. At worst, 16
+    frames of noise 256 px wide, it has 1.45 MB.
     """
     found = filter(_SHEET_NAME.fullmatch, store.names(f"{out}/samples"))
     names = sorted((name for name in found if _images(name) <= up_to), key=_images)
