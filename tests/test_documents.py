@@ -78,6 +78,7 @@ def test_the_settings_and_presets_of_the_document_are_there() -> None:
     cells = re.findall(r"^\| ((?:`[^`|]+`(?:, )?)+) \|", training, re.MULTILINE)
     named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
     files = {"generator/", "checkpoints/<pictures>/", "samples/<pictures>.png", "progress.jsonl"}
+    files |= {"growth.gif"}
     settings = {field.name for field in dataclasses.fields(TrainConfig)}
     assert set(FAMILIES) <= named
     shapes = {f"<family>-{size}" for size in ("small", "smoke")}

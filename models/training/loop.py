@@ -35,7 +35,7 @@ from models.training.distributed import described, held_device, synchronise
 from models.training.losses import positive_weights
 from models.training.parts import Parts, check_compiled
 from models.training.progress_log import Forecast, TerminalBar, Tick, TickLog, Tracker
-from models.training.run_folder import GROWTH, TrainingFolder
+from models.training.run_folder import FRAMES, GROWTH, TrainingFolder
 from models.training.step import train_step
 
 MEET_STEPS = 16  # of GPUs between looks at signals and clocks; torchrun kills after 30 s
@@ -172,9 +172,13 @@ def _train(
                 stopped_by = int(distributed.max_over_ranks(stop_signal()))
                 if line := forecast.line(state.step - first, state.seconds):
                     bar.write(line)
-            state.done = config.done(state.step - first, state.seconds)
+            before, state.done = state.done, config.done(state.step - first, state.seconds)
             ended = state.done == 1
             snapshot_due = ended or snapshot_due
+            # On a slow machine a time limit may come before the first snapshot
+            sheet_due = snapshot_due or (
+                config.max_minutes > 0 and int(state.done * FRAMES) > int(before * FRAMES)
+            )
             if tick_due or stopped_by or snapshot_due:
                 metrics = tick.metrics()  # raises if one is not finite: nothing bad is saved
                 metrics["minutes"] = round(state.seconds / 60, 4)
@@ -182,8 +186,9 @@ def _train(
                 metrics[score_name] = score.of(state.ema)
             if is_main_process and (stopped_by or snapshot_due):
                 folder.save_checkpoint(state, metrics.get(score_name), score_name)
-            if is_main_process and snapshot_due:
+            if is_main_process and sheet_due:
                 tracker.image("samples", folder.save_samples(state), state.step * each)
+                began = now()
             if tick_due or stopped_by or snapshot_due:
                 of_images = (first + round((state.step - first) / state.done)) * each
                 saved = bool(stopped_by or snapshot_due)

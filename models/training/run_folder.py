@@ -28,6 +28,7 @@ from models.training.data import TrainingSet
 
 TYPICAL_ROWS = 256  # real label rows that a generator keeps, to draw from without wishes
 GROWTH = "growth.gif"
+FRAMES = 16  # of it, at most
 _FRAME_MS, _LAST_MS = 300, 2500  # that a frame of it is shown
 
 
@@ -241,13 +242,19 @@ class TrainingFolder:
 
 
 def growth_gif(
-    store: Store, out: str, *, up_to: int, side_px: int = 256, frames: int = 16, colours: int = 256
+    store: Store,
+    out: str,
+    *,
+    up_to: int,
+    side_px: int = 256,
+    frames: int = FRAMES,
+    colours: int = 256,
 ) -> bytes:
     """Returns a GIF of how the 4 x 4 pictures at the left of a training's sheets have grown.
 
     up_to: pictures seen by the last sheet to show. Of more sheets than `frames` it shows so many,
-    evenly spaced, the first and the last among them; the last one is held. Sixteen frames of noise
-    256 px wide, the worst there is, have 1.45 MB.
+    evenly spaced, the first and the last among them; the last one is held. At worst, 16
+    frames of noise 256 px wide, it has 1.45 MB.
     """
     found = filter(_SHEET_NAME.fullmatch, store.names(f"{out}/samples"))
     names = sorted((name for name in found if _images(name) <= up_to), key=_images)
