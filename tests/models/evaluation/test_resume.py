@@ -104,7 +104,7 @@ def test_a_signal_ends_it_with_a_word_and_what_is_drawn_stays(home: Path) -> Non
     assert generator.drawn == 130 + CHUNK + 8
 
 
-def test_an_evaluation_from_before_the_spread_is_made_again(home: Path) -> None:
+def test_an_evaluation_from_before_spread_and_coverage_is_made_again(home: Path) -> None:
     store, network = Store(home), colours()
     protocol = protocol_for(network, fakes=20, repeats=1, flips=0, psis=())
     subject: dict[str, Any] = {
@@ -114,7 +114,8 @@ def test_an_evaluation_from_before_the_spread_is_made_again(home: Path) -> None:
         "network": network,
     }
     made = evaluate(store, "older", protocol, **subject)
-    older = {name: value for name, value in made.items() if "spread" not in name}
+    newer = ("spread", "coverage")
+    older = {name: value for name, value in made.items() if not any(n in name for n in newer)}
     store.write_json("older/evaluation.json", older)
     again = evaluate(store, "older", protocol, **subject)
     assert (again["reused"], again["spread"]) == (False, made["spread"])
