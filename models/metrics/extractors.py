@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset.errors import ConfigError, TrainingError, nearest
+from dataset.errors import ConfigError, nearest
 from models.layers.frozen_features import pretrained
 from models.metrics import inception as standard
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from models.config import TrainConfig
+from models.families.base import FeatureDiscriminatorNet
 from models.training.augment import Strength, augmented, flipped
 from models.training.checkpoint import TrainState
 from models.training.data import Batches
-from models.families.base import FeatureDiscriminatorNet
 from models.training.distributed import all_rows, average_gradients, mean_over_ranks, share, world
 from models.training.losses import (
     LOSSES,
