@@ -211,6 +211,7 @@ def _draw_losses(
 def comparison_png(entrants: Sequence[Mapping[str, Any]]) -> bytes:
     """Draws the curves of outcomes in two charts side by side, scores on a log scale."""
     drawn = [one for one in entrants if one["curve"]]
+    several = len({one["score"] for one in drawn}) > 1  # by extractors that are not to be compared
     figure = Figure(figsize=(10.5, max(4.0, 0.26 * len(drawn) + 1.4)), dpi=_COMPARISON_DPI)
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -221,12 +222,13 @@ def comparison_png(entrants: Sequence[Mapping[str, Any]]) -> bytes:
             places = [point[key] for point in one["curve"]]
             axes.plot(
                 places, scores, "o-", color=colours(number % colours.N), markersize=3,
-                linewidth=1.4, label=one["name"],
+                linewidth=1.4, label=f"{one['name']}, {one['score']}" if several else one["name"],
             )  # fmt: skip
     _dress_axes(left, "pictures seen")
     _dress_axes(right, "minutes of training")
     left.xaxis.set_major_formatter(EngFormatter(sep=""))
-    left.set_ylabel(next((one["score"] for one in drawn), "score"), fontsize=9, color=INK)
+    score = "score" if several or not drawn else drawn[0]["score"]
+    left.set_ylabel(score, fontsize=9, color=INK)
     if drawn:
         # In the table's order, which is not that of the curves' ends.
         figure.legend(

@@ -90,8 +90,9 @@ class CompareConfig(dg.Config):
     )
     extractor: str = Field(
         default="auto",
-        description="Network whose features are compared, as of the asset evaluation. Entrants "
-        "are ranked only if all were measured by one, whose features no training saw.",
+        description="Network whose features are compared, as of the asset evaluation; auto is one "
+        "whose features no entrant's training saw. Entrants are ranked only if all were measured "
+        "by one such.",
     )
     measure_again: bool = Field(
         default=False,
@@ -121,14 +122,14 @@ def plan(
         )
         facts = {
             name: getattr(config, name)
-            for name in ("sets", "seed", "fakes", "repeats", "extractor")
+            for name in ("sets", "seed", "fakes", "repeats", "measure_again")
         }
         folder = prepared(
             store.open(),
             tracking.open(),
             chosen,
             manifest=config.manifest,
-            facts={**facts, "measure_again": config.measure_again},
+            facts={**facts, "extractor": chosen.extractor(config.extractor)},
             dagster_run=context.run.run_id,
         )
     name_of = folder.removeprefix(f"{FOLDER}/")

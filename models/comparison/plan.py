@@ -10,6 +10,7 @@ from dataset.vocabulary import sided
 from models.comparison.sets import Choice, choices_of
 from models.config import ENDLESS_KIMG, TrainConfig
 from models.families import family_of
+from models.metrics.extractors import chosen_extractor
 from models.presets import preset
 from models.training.loop import CLOCKS
 
@@ -81,6 +82,12 @@ class Plan:
         """The sha256 of all that decides what is trained, names included."""
         configs = {one.name: one.config.digest for one in self.entrants}
         return digest_of({"entrants": configs, "clock": self.budget.clock})
+
+    def extractor(self, name: str) -> str:
+        """Returns the extractor that `name` means: "auto" is one that is fit to judge them all."""
+        families = {one.config.family: one.config.g_size() for one in self.entrants}
+        specs = [family_of(family).spec((), size) for family, size in families.items()]
+        return chosen_extractor(name, [seen for one in specs for seen in one.trained_on_features])
 
     def check_labels(self, labels: Sequence[str]) -> None:
         """Raises ConfigError naming every entrant that a manifest's labels do not suit."""

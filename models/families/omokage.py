@@ -1,8 +1,8 @@
 """Omokage, the flagship: a small generator with W, judged on frozen features instead of pixels.
 
 R is the side, s0 = R / 2^n the first one (4 for powers of two, 6 for 96 px), c(s) =
-min(channel_base / s, channel_max) the channels at side s, W = w_dim, L labels, K the layers with a w
-of their own, two a side.
+min(channel_base / s, channel_max) the channels at side s, W = w_dim, L labels, K the layers with a
+w of their own, two a side.
 
     map     as in `models.families.stylegan2`, all of it at the full learning rate
     G       Dense W -> c(s0)·s0², from w 0

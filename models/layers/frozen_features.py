@@ -42,8 +42,9 @@ def pretrained(kind: str) -> tuple[nn.Module, str]:
         ) from error
     file = getattr(weights, f"Efficientnet{kind.capitalize()}ModelFile")
     path = Path(file.get_model_file_path())
-    network: nn.Module = EfficientNet.from_name(f"efficientnet-{kind}")
-    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    with torch.device("cpu"):  # inside `torch.device("meta")` too, where weights cannot be read
+        network: nn.Module = EfficientNet.from_name(f"efficientnet-{kind}")
+        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return network.eval().requires_grad_(False), sha256
 
@@ -59,7 +60,8 @@ class FrozenConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, active: bool) -> None:
         super().__init__()
-        assert norm.running_var is not None and norm.running_mean is not None  # it has them
+        assert norm.running_var is not None  # it has both
+        assert norm.running_mean is not None
         factor = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
         weight = (conv.weight * factor[:, None, None, None]).detach()
         bias = (norm.bias - norm.running_mean * factor).detach()

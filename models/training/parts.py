@@ -204,7 +204,8 @@ def _step_gradients(
     take_step: TakeStep,
 ) -> dict[str, Gradients]:
     """Takes a step that moves nothing; returns the gradients of D and of G by parameter."""
-    config = dataclasses.replace(config, schedule_kimg=0.0)  # which sets the rates anew
+    # Both set the rates anew.
+    config = dataclasses.replace(config, schedule_kimg=0.0, cooldown_frac=0.0)
     trial = TrainState(
         G=state.G,
         D=state.D,

@@ -251,7 +251,8 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="Network whose features are compared, as of `omokage evaluate`.",
+    help="Network whose features are compared, as of `omokage evaluate`; auto is one for all, "
+    "whose features no entrant's training saw.",
 )
 @click.option("--measure-again", is_flag=True, help="Measure what is trained already once more.")
 def compare(home: str, sets: tuple[str, ...], entrants: tuple[str, ...], **options: Any) -> None:

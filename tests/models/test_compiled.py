@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 LABELS = ("blonde_hair", "blue_eyes")
 DCGAN = narrow("dcgan64", batch=4, g_width=0.02, d_width=0.05, r2_gamma=1.0)
+OMOKAGE = narrow("omokage", batch=4, cooldown_frac=0.5)
 STYLED = TrainConfig(
     family="stylegan2",
     resolution_px=8,
@@ -160,9 +161,13 @@ def test_a_gradient_that_is_not_a_number_is_no_agreement() -> None:
         broken.check()
 
 
-@pytest.mark.parametrize("config", [DCGAN, STYLED], ids=["dcgan64", "stylegan2"])
+@pytest.mark.parametrize(
+    "config",
+    [*(dataclasses.replace(one, loss="wgan") for one in (DCGAN, STYLED)), OMOKAGE],
+    ids=["dcgan64", "stylegan2", "omokage"],
+)
 def test_the_check_leaves_everything_as_it_was(config: TrainConfig) -> None:
-    training = Compiled(dataclasses.replace(config, loss="wgan"), None)
+    training = Compiled(config, None)
     state = training.state
     held = {name: tensor.clone() for name, tensor in checkpoint._tensors(state).items()}
     precision = torch.get_float32_matmul_precision()

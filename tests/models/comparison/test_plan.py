@@ -9,6 +9,7 @@ from models.comparison.plan import Budget, Plan, comparison_id, planned
 from models.comparison.sets import NAME, SETS, WHAT, Choice, choices_of, read_choices
 from models.config import TrainConfig
 from models.families import FAMILIES
+from models.metrics.extractors import AUTO, LITE0, LITE2
 from models.training.losses import LOSSES
 from tests.hypothesis_profiles import examples
 
@@ -28,6 +29,12 @@ def test_each_built_in_set_is_a_plan() -> None:
 def test_the_set_families_has_every_family() -> None:
     made = planned(["families"], budget=MINUTES)
     assert [one.config.family for one in made.entrants] == list(FAMILIES)
+
+
+def test_auto_is_an_extractor_whose_features_no_entrant_trains_on() -> None:
+    every, others = planned(["families"], budget=MINUTES), planned([], TWO, budget=MINUTES)
+    assert (every.extractor(AUTO), others.extractor(AUTO)) == (LITE2, LITE0)
+    assert every.extractor(LITE0) == LITE0  # as asked; the report says why it ranks nothing
 
 
 def test_lambda_weighs_the_class_loss_of_both_networks() -> None:
