@@ -96,14 +96,28 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
         """Maps x [N,I,H,W], w [N,W], noise [N or 1,1,S,S] or None to [N,O,S,S]."""
         if self.up:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = self.norm(self.conv(x))
+            kernel = doubling_kernel(self.conv.weight)
+            x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
+        else:
+            x = self.conv(x)
+        x = self.norm(x)
         if noise is not None:
             x = x + (self.noise_strength * noise).to(x.dtype)
         scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
         x = torch.addcmul(shift, x, 1 + scale)
         x, gate = x.chunk(2, dim=1)
         return _normed(x * gate.sigmoid(), (1, 2, 3))
+
+
+def doubling_kernel(weight: Tensor) -> Tensor:
+    """Returns the kernel [O,I,4,4] that doubles a side and convolves by weight [O,I,3,3] in one.
+
+    As a transposed convolution of stride 2 it does what the weight does to pixels that are doubled
+    both ways, with 4 products for a pixel instead of 9: in half the time on a CPU.
+    """
+    turned = F.pad(weight.flip(2, 3), (1, 1, 1, 1))
+    rows = turned[:, :, :4] + turned[:, :, 1:]
+    return rows[..., :4] + rows[..., 1:]
 
 
 class Generator(GeneratorWithW):
