@@ -115,8 +115,8 @@ def family_of(name: str) -> Family:
 def spec_faults(spec: GeneratorSpec) -> list[str]:
     """Returns a sentence for each field that no spec of this family has; raises as `family_of`.
 
-    How latents are drawn (z_dist, z_std) may be any, and z_dim and conv_clamp too where z is
-    mapped to a w: imported networks have other ones. So may what its training saw
+    How latents are drawn (z_dist, z_std) may be any, z_dim too where z is mapped to a w, and
+    conv_clamp of `stylegan2`: imported networks have other ones. So may what its training saw
     (trained_on_features).
     """
     family = family_of(spec.family)
@@ -135,7 +135,8 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
     )
     usual = family.spec(spec.labels, size)
     free = {"resolution_px", "z_dist", "z_std", "trained_on_features"}
-    free |= {"z_dim", "conv_clamp"} if usual.can_w else set()
+    free |= {"z_dim"} if usual.can_w else set()
+    free |= {"conv_clamp"} if spec.family == "stylegan2" else set()
     for name, wanted in dataclasses.asdict(usual).items():
         found = getattr(spec, name)
         if name not in free and found != wanted:
