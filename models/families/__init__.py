@@ -29,6 +29,7 @@ class Family:
         labels: which of a manifest's labels it is conditioned on, in their order.
         group: how many neighbouring pictures G or D sees together; 1 where each is by itself, 0
             where it is the whole batch (batch norm, a mask of dropout).
+        d_group: the same of D alone where `group` is 0: processes share a norm, and no spread.
         scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
             survives being clipped to ±0.01.
         frozen_features: whether D judges features that do not learn (`FeatureDiscriminatorNet`).
@@ -42,6 +43,7 @@ class Family:
     sizes: tuple[str, ...]
     labels: Callable[[Labels], Labels] = _all
     group: int = 0
+    d_group: int = 1
     scaled_weights: bool = False
     frozen_features: bool = False
 
@@ -99,6 +101,7 @@ FAMILIES: dict[str, Family] = {
         generator=omokage.Generator,
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
+        d_group=GROUP,
         frozen_features=True,
     ),
 }

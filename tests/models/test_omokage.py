@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dataset.errors import TrainingError
+from dataset.errors import ConfigError, TrainingError
 from models.families import family_of
 from models.families.base import NetworkSize
 from models.families.omokage import Discriminator
 from models.io.generators import load_generator, read_spec
 from models.layers.frozen_features import CHANNELS, TAPS, FrozenFeatures, pretrained
 from models.registry.export import _Program
+from models.training import distributed
 from tests.models.homes import training_set
 from tests.models.small_generators import (
     label_names,
@@ -147,6 +148,19 @@ def test_one_summary_is_the_quarters_of_each_map() -> None:
     torch.testing.assert_close(found[:, -32:], maps[3].flatten(1) / 32**0.5)
     ones = D.summary([torch.ones_like(one) for one in maps])
     torch.testing.assert_close(ones.norm(dim=1), torch.full((2,), 2.0))  # a length of 1 a map
+
+
+def test_no_two_processes_share_pictures_that_a_judge_sees_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, D = w_networks("omokage")
+    x, rows = torch.randn(8, 3, 32, 32), some_labels(8)
+    other = torch.cat([torch.randn(1, 3, 32, 32), x[1:]])
+    moved = (D(x, rows)[0] - D(other, rows)[0]).abs().sum(dim=1) > 0
+    assert moved.tolist() == [True] * 4 + [False] * 4
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(ConfigError, match="batch is 12; a multiple of 8 is wanted for 2 processes"):
+        trained(tmp_path, training_set(), narrow("omokage", batch=12))
 
 
 # Frozen features
