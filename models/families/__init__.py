@@ -29,6 +29,7 @@ class Family:
         labels: which of a manifest's labels it is conditioned on, in their order.
         group: how many neighbouring pictures G or D sees together; 1 where each is by itself, 0
             where it is the whole batch (batch norm, a mask of dropout).
+        d_group: the same of D alone where `group` is 0: processes share a norm, and no spread.
         scaled_weights: whether D's weights are N(0,1) and scaled where they are used; none of them
             survives being clipped to ±0.01.
         frozen_features: whether D judges features that do not learn (`FeatureDiscriminatorNet`).
@@ -42,6 +43,7 @@ class Family:
     sizes: tuple[str, ...]
     labels: Callable[[Labels], Labels] = _all
     group: int = 0
+    d_group: int = 1
     scaled_weights: bool = False
     frozen_features: bool = False
 
@@ -99,6 +101,7 @@ FAMILIES: dict[str, Family] = {
         generator=omokage.Generator,
         discriminator=omokage.Discriminator,
         sizes=BY_CHANNELS,
+        d_group=GROUP,
         frozen_features=True,
     ),
 }
@@ -115,8 +118,8 @@ def family_of(name: str) -> Family:
 def spec_faults(spec: GeneratorSpec) -> list[str]:
     """Returns a sentence for each field that no spec of this family has; raises as `family_of`.
 
-    How latents are drawn (z_dist, z_std) may be any, and z_dim and conv_clamp too where z is
-    mapped to a w: imported networks have other ones. So may what its training saw
+    How latents are drawn (z_dist, z_std) may be any, z_dim too where z is mapped to a w, and
+    conv_clamp of `stylegan2`: imported networks have other ones. So may what its training saw
     (trained_on_features).
     """
     family = family_of(spec.family)
@@ -135,7 +138,8 @@ def spec_faults(spec: GeneratorSpec) -> list[str]:
     )
     usual = family.spec(spec.labels, size)
     free = {"resolution_px", "z_dist", "z_std", "trained_on_features"}
-    free |= {"z_dim", "conv_clamp"} if usual.can_w else set()
+    free |= {"z_dim"} if usual.can_w else set()
+    free |= {"conv_clamp"} if spec.family == "stylegan2" else set()
     for name, wanted in dataclasses.asdict(usual).items():
         found = getattr(spec, name)
         if name not in free and found != wanted:

@@ -43,8 +43,8 @@ class GeneratorSpec:
         w_dim: numbers in a w, 0 = the family has no W.
         mapping_layers: dense layers from z to w.
         can_w, can_mixing, can_noise: whether `w`, style mixing and `noise` mean anything to it.
-        conv_clamp: activations are clamped to ± this behind each convolution (`stylegan2`,
-            `omokage`), 0 = they are not. Imported networks that ran in half precision have it.
+        conv_clamp: activations are clamped to ± this behind each convolution (`stylegan2`), 0 =
+            they are not. Imported networks that ran in half precision have it.
         trained_on_features: extractors (`models.metrics`) whose features the training saw. A
             distance on these is what the training made small, so no ranking goes by it.
 

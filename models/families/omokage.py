@@ -23,6 +23,17 @@ w of their own, two a side.
             Dense F -> L, the label head
             convolutions and the first Dense have a spectral norm of 1
 
+Parameters, with M mapping layers:
+    map     M·(W²+W), with labels + W² + L·W + W
+    G       (W+1)·c(s0)·s0²  +  each layer of i -> o: 18·i·o + 4·(W+1)·o + 1
+            +  (W+1)·c(R)  +  27·c(R) + 3
+    D       each head, of S = R/4 ... R/32 px, halved h times: h·(16·C²+C)
+            +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·(2·F+1)
+            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²
+At R = 128, base 8192, maximum 512, W = 512, M = 8:
+    G: 41,462,797 without labels, 41,725,453 + 512·L with
+    D: 44,073,988 + 16,388·L, and none of the frozen network
+
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
 from the first step on. Without it all fakes had one composition for as long as was tried. Without

@@ -314,6 +314,8 @@ def last_checkpoint(store: Store, folder: str) -> tuple[str, dict[str, Any]]:
 
 def differences(config: TrainConfig, before: dict[str, Any]) -> list[str]:
     """Returns the settings of a checkpoint that a training under `config` cannot resume with."""
+    if before.get("family") == "omokage" and "energy_weight" not in before:
+        return ["it is of the omokage whose D judged pixels, which is trained no more"]
     then, now = canonical(before), canonical(dataclasses.asdict(config))
     return [
         f"{name} was {shown_value(then.get(name))}, now {now.get(name)!r}"

@@ -221,7 +221,8 @@ def _joined(config: TrainConfig, device: torch.device) -> Iterator[None]:
     joined = distributed.join(device)
     try:
         # No two processes share a group of pictures that D sees together.
-        unit = distributed.world() * max(1, family_of(config.family).group)
+        family = family_of(config.family)
+        unit = distributed.world() * (family.group or family.d_group)
         if distributed.world() > 1 and config.batch % unit:
             raise ConfigError(
                 f"batch is {config.batch}; a multiple of {unit} is wanted for "

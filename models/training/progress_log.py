@@ -42,6 +42,7 @@ TITLES = {
     "r2": "r2_penalty",
     "slope": "slope_penalty",
     "path": "path_penalty",
+    "energy": "energy_distance",
 }
 _NOT_SENT = ("kimg",)  # it says what the step says
 

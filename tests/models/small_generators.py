@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.families import family_of
 from models.families.base import DiscriminatorNet, GeneratorNet, NetworkSize
-from models.families.stylegan2 import Generator
+from models.families.stylegan2 import GeneratorWithW
 
 NAMES = ("blonde_hair", "blue_hair", "blue_eyes")
 TYPICAL = [["blonde_hair", "blue_eyes"], ["blue_hair"], ["blonde_hair"]]
@@ -73,17 +73,17 @@ def label_names(count: int) -> tuple[str, ...]:
 
 def w_networks(
     family: str, *, labels: int = 3, size: NetworkSize = W_SIZE, seed: int = 0
-) -> tuple[Generator, DiscriminatorNet]:
-    """Builds G in eval mode and D of a W family; no parameter is at its initial 0 or 1."""
+) -> tuple[GeneratorWithW, DiscriminatorNet]:
+    """Builds G and D of a W family in eval mode; no parameter is at its initial 0 or 1."""
     torch.manual_seed(seed)
     spec = family_of(family).spec(label_names(labels), size)
     G, D = family_of(family).generator(spec), family_of(family).discriminator(spec)
-    assert isinstance(G, Generator)
+    assert isinstance(G, GeneratorWithW)
     with torch.no_grad():
         for weight in (*G.parameters(), *D.parameters()):
             if weight.eq(weight.flatten()[0]).all():  # zeros and ones of the start
                 weight.add_(0.2 * torch.randn_like(weight))
-    return G.eval(), D
+    return G.eval(), D.eval()
 
 
 def some_labels(count: int, labels: int = 3) -> Tensor:

@@ -97,8 +97,15 @@ def test_in_bf16_a_compiled_step_may_be_as_far_from_float32_as_an_eager_one() ->
     assert 1e-3 < max(errors.values()) < 0.2
 
 
-def test_a_training_runs_the_graphs_that_were_checked() -> None:
-    config = dataclasses.replace(STYLED, family="omokage", translate_px=2, r1_every=1, pl_every=1)
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(STYLED, translate_px=2, r1_every=1, pl_every=1),
+        dataclasses.replace(OMOKAGE, pl_weight=2.0, pl_every=1),
+    ],
+    ids=["stylegan2", "omokage"],
+)
+def test_a_training_runs_the_graphs_that_were_checked(config: TrainConfig) -> None:
     training = Compiled(config)
     assert max(training.check().values()) <= 1e-4
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]

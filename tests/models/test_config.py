@@ -62,11 +62,39 @@ def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
     scaled = any(isinstance(layer, EqualConv) for layer in D.modules())
     assert FAMILIES[family].scaled_weights == scaled
     overrides = ["loss=wgan", "ada_target=0"]
+    if FAMILIES[family].frozen_features:
+        return  # refused for another reason, below
     if not scaled:
         assert preset(f"{family}-smoke", overrides).loss == "wgan"
         return
     with pytest.raises(ConfigError, match=f"clipping destroys the weights of {family}, .*wgan-gp"):
         preset(f"{family}-smoke", overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("omokage-small", "r1_gamma=1", "r1_gamma is 1; 0 wanted: D of omokage judges frozen"),
+        ("omokage-small", "r2_gamma=2", "r2_gamma is 2; 0 wanted: D of omokage judges frozen"),
+        *(
+            ("omokage-small", f"loss={loss}", f"loss is {loss}; one of ns, hinge, rp wanted with")
+            for loss in ("wgan", "wgan-gp", "dragan")
+        ),
+        ("omokage-small", "batch_gpu=8", "batch_gpu is 8; 0 wanted: the norms of omokage"),
+        ("omokage-small", "resolution_px=16", "resolution_px is 16; omokage draws 32, 64, 96"),
+        *(
+            (f"{family}-small", "energy_weight=5", f"is 5; 0 wanted: D of {family} judges pixels")
+            for family in FAMILIES
+            if family != "omokage"
+        ),
+    ],
+)
+def test_what_frozen_features_do_not_go_with_is_refused_by_name(
+    name: str, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        preset(name, [override])
+    assert message in str(caught.value)
 
 
 def test_all_wrong_overrides_are_listed_at_once() -> None:
@@ -97,7 +125,11 @@ def test_digests_of_earlier_versions_are_still_those_of_their_settings() -> None
 
 
 def test_schedules_go_from_the_first_value_to_the_last_and_stay() -> None:
-    config = preset("omokage")
+    # Those of R3GAN's presets for faces.
+    ends = ["lr_final_frac=0.25", "beta2_final=0.99", "ema_final_kimg=500", "gamma_final_frac=0.1"]
+    starts = ["lr_g=0.001", "lr_d=0.001", "beta2=0.9", "ema_kimg=0", "r1_gamma=17", "r2_gamma=17"]
+    augmented = ["ada_target=0", "aug_p=0", "aug_p_final=0.3"]
+    config = preset("stylegan2", ["schedule_kimg=10000", *starts, *ends, *augmented])
     assert config.at(0) == config
     half, end = config.at(5_000_000), config.at(10_000_000)
     assert (half.lr_g, half.beta2, half.ema_kimg, half.r1_gamma, half.r2_gamma, half.aug_p) == (

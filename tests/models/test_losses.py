@@ -6,6 +6,8 @@ from torch import Tensor
 
 from models.training.losses import (
     LOSSES,
+    NEAR,
+    energy_distance,
     hinge_d,
     hinge_g,
     label_loss,
@@ -91,6 +93,48 @@ def test_label_loss_is_ln_2_without_knowledge_and_weighs_positives() -> None:
 def test_label_loss_without_labels_is_zero() -> None:
     none = torch.zeros(3, 0)
     assert label_loss(none, none, torch.zeros(0)).item() == 0
+
+
+def test_label_loss_of_several_judges_is_the_mean_of_theirs() -> None:
+    logits, weights = torch.randn(6, 4, 3), torch.tensor([1.0, 2.0, 5.0])
+    labels = torch.randint(0, 2, (6, 3)).float()
+    each = [label_loss(one, labels, weights) for one in logits.unbind(dim=1)]
+    torch.testing.assert_close(label_loss(logits, labels, weights), torch.stack(each).mean())
+
+
+def test_the_energy_distance_has_its_closed_form_on_a_few_points() -> None:
+    fakes, reals = torch.tensor([[0.0], [6.0]]), torch.tensor([[0.0], [3.0], [6.0]])
+    # Each fake is 0, 3 and 6 from the reals, and 6 from the other one.
+    assert energy_distance(fakes, reals).item() == pytest.approx(2 * 3 - 6, abs=0.02)
+    assert energy_distance(fakes, reals + 100).item() == pytest.approx(2 * 100 - 6, abs=0.02)
+
+
+def test_the_energy_distance_is_that_of_a_plain_loop_over_pairs() -> None:
+    fakes, reals = torch.randn(7, 5), 1 + torch.randn(9, 5)
+    between = sum(math.dist(f, r) for f in fakes.tolist() for r in reals.tolist()) / (7 * 9)
+    among = [math.dist(f, o) for i, f in enumerate(fakes.tolist()) for o in fakes[i + 1 :].tolist()]
+    wanted = 2 * between - sum(among) / len(among)  # a fake is no neighbour of its own
+    assert energy_distance(fakes, reals).item() == pytest.approx(wanted, abs=2 * NEAR)
+
+
+def test_the_energy_distance_is_the_same_in_the_mean_however_many_are_drawn() -> None:
+    torch.manual_seed(0)
+    few, many = (
+        torch.stack([energy_distance(*torch.randn(2, count, 3)) for _ in range(800)]).mean()
+        for count in (2, 16)
+    )
+    assert few.item() == pytest.approx(many.item(), abs=0.1)  # biased it would be 1.1 greater
+
+
+def test_repeated_fakes_are_further_from_the_reals_and_their_gradient_is_finite() -> None:
+    torch.manual_seed(0)
+    reals, fakes = torch.randn(2, 16, 8)
+    repeated = fakes[:1].repeat(16, 1).requires_grad_()
+    found = energy_distance(repeated, reals)
+    assert found.item() > energy_distance(fakes, reals).item() + 1
+    (gradient,) = torch.autograd.grad(found, repeated)
+    assert bool(gradient.isfinite().all())
+    assert gradient.abs().max() > 0
 
 
 def test_positive_weights_are_roots_within_bounds() -> None:

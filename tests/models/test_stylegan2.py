@@ -6,11 +6,10 @@ from torch import Tensor, nn
 
 from dataset.errors import UsageError
 from models.families import family_of
-from models.families.base import NetworkSize, Noise
+from models.families.base import Noise
 from models.training.losses import path_lengths, r1_penalty
 from tests.models.small_generators import (
     W_FAMILIES,
-    label_names,
     some_labels,
     w_networks,
 )
@@ -91,10 +90,9 @@ def test_with_labels_psi_goes_to_the_tracked_mean_if_that_is_the_centre(
     torch.testing.assert_close(G.truncated(w, rows, psi), (w + 0.2) / 2)
 
 
-@pytest.mark.parametrize("family", W_FAMILIES)
-def test_a_clamp_bounds_each_layer_and_none_changes_nothing(family: str) -> None:
-    G, _ = w_networks(family)
-    bounded = family_of(family).generator(dataclasses.replace(G.spec, conv_clamp=0.25))
+def test_a_clamp_bounds_each_layer_and_none_changes_nothing() -> None:
+    G, _ = w_networks("stylegan2")
+    bounded = family_of("stylegan2").generator(dataclasses.replace(G.spec, conv_clamp=0.25))
     bounded.load_state_dict(G.state_dict())
     bounds: list[float] = []
     for name in ("convs", "rgbs"):
@@ -189,9 +187,8 @@ def test_eight_pictures_are_judged_as_two_times_four(family: str) -> None:
 # Derivatives, export, precision
 
 
-@pytest.mark.parametrize("family", W_FAMILIES)
-def test_gradient_penalty_and_its_gradient_agree_with_autograd(family: str) -> None:
-    _, D = w_networks(family)
+def test_gradient_penalty_and_its_gradient_agree_with_autograd() -> None:
+    _, D = w_networks("stylegan2")
     x, rows = torch.randn(4, 3, 32, 32), some_labels(4)
     ours = r1_penalty(D, x, rows)
     eager = x.clone().requires_grad_(True)
@@ -250,31 +247,3 @@ def test_state_holds_nothing_that_can_be_made_again() -> None:
     G, _ = w_networks("stylegan2")
     names = set(G.state_dict()) - {name for name, _ in G.named_parameters()}
     assert names == {"w_avg", *(f"convs.{at}.noise_const" for at in range(7))}
-
-
-# The discriminator of omokage
-
-
-def test_no_block_of_d_adds_anything_at_the_start() -> None:
-    family = family_of("omokage")
-    D = family.discriminator(family.spec(label_names(2), NetworkSize(32, channel_base=256)))
-    for block in D.blocks:  # type: ignore[union-attr]
-        x = torch.randn(2, block.conv0.weight.shape[1], 8, 8)
-        assert torch.equal(block(x), block.skip(block.down(x)))
-
-
-def test_a_picture_is_judged_whatever_stands_beside_it() -> None:
-    _, D = w_networks("omokage")
-    x, rows = torch.randn(4, 3, 32, 32), some_labels(4)
-    alone = D(x[:1], rows[:1])
-    beside = D(torch.cat([x[:1], torch.zeros(3, 3, 32, 32)]), rows)
-    for part in (0, 1):
-        torch.testing.assert_close(alone[part], beside[part][:1], rtol=1e-5, atol=1e-5)
-
-
-def test_labels_change_realness_but_not_what_the_label_head_reads() -> None:
-    _, D = w_networks("omokage")
-    x, rows = torch.randn(1, 3, 32, 32).repeat(2, 1, 1, 1), some_labels(2)
-    realness, logits = D(x, rows)
-    assert abs(realness[0].item() - realness[1].item()) > 1e-4
-    torch.testing.assert_close(logits[0], logits[1])

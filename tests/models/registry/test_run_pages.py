@@ -91,10 +91,10 @@ def test_the_note_says_what_was_made_from_what_and_links_to_dagster(
 @pytest.mark.parametrize(
     ("name", "absent"),
     [
-        ("dcgan64", {"r2_penalty", "path_penalty", "slope_penalty"}),
-        ("srresnet", {"r1_penalty", "r2_penalty", "path_penalty"}),
-        ("stylegan2", {"r2_penalty", "slope_penalty"}),
-        ("omokage", {"path_penalty", "slope_penalty"}),
+        ("dcgan64", {"r2_penalty", "path_penalty", "slope_penalty", "energy_distance"}),
+        ("srresnet", {"r1_penalty", "r2_penalty", "path_penalty", "energy_distance"}),
+        ("stylegan2", {"r2_penalty", "slope_penalty", "energy_distance"}),
+        ("omokage", {"r1_penalty", "r2_penalty", "path_penalty", "slope_penalty"}),
     ],
 )
 def test_only_curves_that_there_are_get_explained(
