@@ -128,6 +128,7 @@ def test_a_generator_becomes_a_version_that_explains_itself(tmp_path: Path) -> N
         "resolution_px": "64",
         "label_ap": "0.6100",
         "recall": "0.4000",
+        "coverage": "0.6000",
         "spread": "0.9500",
         "spread_within_labels": "0.9000",
         "memory_ratio": "1.1000",
