@@ -199,7 +199,7 @@ def test_a_growth_shows_some_of_many_sheets_and_stays_below_a_megabyte_and_a_hal
     growth = growth_gif(store, "run", up_to=19)
     assert len(growth) < 1.5e6
     with Image.open(io.BytesIO(growth)) as gif:
-        assert (gif.size, gif.n_frames) == ((256, 256), 16)
+        assert (gif.size, gif.n_frames) == ((256, 256), 16)  # type: ignore[attr-defined]
         for place, shown in ((0, 1), (15, 19)):
             gif.seek(place)
             sheet = Image.open(tmp_path / f"run/samples/{shown:010d}.png").crop((0, 0, 256, 256))
@@ -208,7 +208,7 @@ def test_a_growth_shows_some_of_many_sheets_and_stays_below_a_megabyte_and_a_hal
     preview = str(growth_preview(store, "run", images_seen=19, max_bytes=MAX_BYTES).value)
     assert len(preview) <= MAX_BYTES
     small = Image.open(io.BytesIO(base64.b64decode(preview.split("base64,")[1].rstrip(")"))))
-    assert (small.format, small.size, small.n_frames) == ("GIF", (128, 128), 4)
+    assert (small.format, small.size, small.n_frames) == ("GIF", (128, 128), 4)  # type: ignore[attr-defined]
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, reals: TrainingSet) -> None:
@@ -365,7 +365,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     def noting(state: TrainState, *arguments: Any, **named: Any) -> Any:
         losses = train_step(state, *arguments, **named)
         optimisers = (state.opt_g, state.opt_d)
-        found.append(tuple(one.param_groups[0]["lr"] / 2e-4 for one in optimisers))  # type: ignore[arg-type]
+        found.append(tuple(one.param_groups[0]["lr"] / 2e-4 for one in optimisers))
         return losses
 
     monkeypatch.setattr(loop, "train_step", noting)
