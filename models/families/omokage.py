@@ -152,6 +152,7 @@ class Generator(GeneratorWithW):
         nn.init.ones_(self.colours.bias)
         self.rgb = nn.Conv2d(count, 3, 3, padding=1)
         nn.init.normal_(self.rgb.weight, std=RGB_START)
+        assert self.rgb.bias is not None  # it has one
         nn.init.zeros_(self.rgb.bias)
 
     def draw(self, w: Tensor, noise: list[Tensor | None]) -> Tensor:

@@ -8,7 +8,9 @@ arXiv:1905.11946 (the network).
 
 import hashlib
 import importlib
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +88,7 @@ class FrozenConv(nn.Module):
 class FrozenBlock(nn.Module):
     """An inverted residual block of EfficientNet-Lite."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         about = block._block_args
         depthwise = FrozenConv(block._depthwise_conv, block._bn1, active=True)
@@ -113,6 +115,7 @@ class FrozenFeatures(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        network: Any
         network, self.sha256 = pretrained(KIND)
         self.stem = FrozenConv(network._conv_stem, network._bn0, active=True)
         self.blocks = nn.ModuleList(FrozenBlock(block) for block in network._blocks[: TAPS[-1] + 1])
@@ -121,7 +124,7 @@ class FrozenFeatures(nn.Module):
 
         def drawn(inputs: int, kernel: int) -> Tensor:
             size = (channels, inputs, kernel, kernel)
-            weight = torch.randn(size, generator=rng, device="cpu") / (inputs * kernel**2) ** 0.5
+            weight = torch.randn(size, generator=rng, device="cpu") / math.sqrt(inputs * kernel**2)
             return weight.contiguous(memory_format=torch.channels_last)
 
         for at, (inputs, size) in enumerate(zip(CHANNELS, SIZES, strict=True)):

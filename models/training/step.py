@@ -231,7 +231,7 @@ def _d_step_on_features(
         "d_labels": label_loss(real_labels, seen.real_labels, positive_weight),
     }
     state.opt_d.zero_grad(set_to_none=True)
-    (terms["d"] + config.d_label_weight * terms["d_labels"]).backward()
+    torch.autograd.backward(terms["d"] + config.d_label_weight * terms["d_labels"])
     optimizer_step(state.opt_d, state.D)
     certainty = real_logits - fake_logits if loss.paired else real_logits
     _steer_augmentation(state, config, certainty.detach())
@@ -259,13 +259,14 @@ def _g_step_on_features(
         terms["energy"] = energy_distance(*map(all_rows, summaries))
         total = total + config.energy_weight * terms["energy"]
     state.opt_g.zero_grad(set_to_none=True)
-    total.backward()
+    torch.autograd.backward(total)
     w = None
     if config.pl_weight > 0 and seen.fakes.w is not None and state.step % config.pl_every == 0:
         w = seen.fakes.w.detach().requires_grad_()
         terms |= _path_penalty(state, config, parts, w, fake_labels)
-    gradients = [one.grad for one in (seen.images, w) if one is not None]
-    torch.autograd.backward([seen.fakes.images, seen.fakes.w][: len(gradients)], gradients)
+    gradients = [one.grad for one in (seen.images, w) if one is not None and one.grad is not None]
+    outputs = [one for one in seen.fakes[1:] if one is not None][: len(gradients)]
+    torch.autograd.backward(outputs, gradients)
     optimizer_step(state.opt_g, state.G)
     return {name: value.detach() for name, value in terms.items()}
 

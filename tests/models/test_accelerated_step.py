@@ -25,7 +25,7 @@ from models.training.loop import new_state
 from models.training.parts import Parts
 from models.training.step import train_step
 from tests.models.homes import LABELS
-from tests.models.trainings import heads, narrow
+from tests.models.trainings import double, heads, narrow
 from tests.tiers import all_slow_but
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -148,13 +148,9 @@ def test_d_sees_one_memory_format_on_a_gpu(family: str) -> None:
 
 
 @pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Computes in float64: what differs is then no rounding, which is 4e-6 in float32."""
-    monkeypatch.setattr(Tensor, "float", Tensor.double)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+def in_double() -> Iterator[None]:
+    with double():
+        yield
 
 
 def test_the_count_of_copies_finds_draws_of_the_cpu() -> None:
@@ -211,7 +207,7 @@ GROUPED = {name: family.group for name, family in FAMILIES.items() if family.gro
         ),
     ],
 )
-@pytest.mark.usefixtures("double")
+@pytest.mark.usefixtures("in_double")
 def test_micro_batches_give_the_gradients_of_the_whole_batch(family: str, loss: str) -> None:
     config = dataclasses.replace(every_draw(family), batch=16, loss=loss, ada_target=0.0)
     reals = heads(config.resolution_px)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from models.families.base import NetworkSize
 from models.families.omokage import Discriminator
 from models.io.generators import load_generator, read_spec
 from models.layers.frozen_features import CHANNELS, TAPS, FrozenFeatures, pretrained
-from models.registry.export import _Program
+from models.registry.export import _Program, export_generator
+from models.registry.load import ProgramGenerator
 from models.training import distributed
 from tests.models.homes import training_set
 from tests.models.small_generators import (
@@ -248,6 +250,16 @@ def test_a_generator_of_before_draws_what_it_drew(before: Path) -> None:
     assert (found.spec.family, found.spec.trained_on_features) == ("stylegan2", ())
     z, rows = torch.randn(2, 12), some_labels(2)
     assert torch.equal(found(z, rows, psi=0.7), drawn(z, rows, psi=0.7))
+
+
+@pytest.mark.slow
+def test_a_registered_model_of_before_draws_what_it_drew(before: Path, tmp_path: Path) -> None:
+    files = export_generator(str(before), tmp_path / "model")
+    shutil.copy(before / "spec.json", files)
+    found, drawn = ProgramGenerator(files), small_generator("stylegan2")
+    assert (found.spec.family, found.can_less) == ("stylegan2", True)
+    z, rows = torch.randn(3, 12), some_labels(3)
+    torch.testing.assert_close(found(z, rows), drawn(z, rows), rtol=1e-4, atol=1e-5)
 
 
 def test_a_training_of_before_is_not_resumed_and_snapshots_have_another_judge(

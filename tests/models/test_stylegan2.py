@@ -154,7 +154,7 @@ def test_late_w_change_the_fine_part_only() -> None:
     late[:, 4:], early[:, :4] = two[:, 4:], two[:, :4]  # 16 px and on; 4 and 8 px
     images = [G(one[:, 0], rows, w=w, noise="none") for w in (one, late, early)]
     seen: list[Tensor] = []
-    hook = G.convs[2].register_forward_hook(lambda _net, _in, out: seen.append(out))
+    hook = G.get_submodule("convs.2").register_forward_hook(lambda _net, _in, out: seen.append(out))
     for w in (one, late, early):
         G(one[:, 0], rows, w=w, noise="none")
     hook.remove()
