@@ -111,7 +111,9 @@ def _before(store: Store, out: str, identity: Mapping[str, str]) -> dict[str, An
     if not store.exists(path):
         return None
     found: dict[str, Any] = store.read_json(path)
-    if not {"coverage", "spread"} <= found.keys():  # made before variety was measured, which the gate looks at
+    if (
+        not {"coverage", "spread"} <= found.keys()
+    ):  # made before variety was measured, which the gate looks at
         return None
     if any(found.get(name) != value for name, value in identity.items()):
         return None

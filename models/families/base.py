@@ -195,14 +195,14 @@ class FeatureDiscriminatorNet(DiscriminatorNet):
 
     @abc.abstractmethod
     def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,S,L], float32."""
+        """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,L], float32."""
 
     @abc.abstractmethod
     def summary(self, features: list[Tensor]) -> Tensor:
         """Returns what the energy distance of pictures is taken of [N,F], float32."""
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges x [N,3,R,R] with labels [N,L] -> adversarial [N,S], auxiliary [N,S,L]."""
+        """Judges x [N,3,R,R] with labels [N,L] -> adversarial [N,S], auxiliary [N,L]."""
         return self.judge(self.features(x), labels)
 
 

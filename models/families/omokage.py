@@ -20,19 +20,20 @@ w of their own, two a side.
             (from 3 px on); spread of groups of 4 pictures as one more channel; Conv C+1 -> C k3
             without padding (k = side below 3 px), leaky relu: F features
             Dense F -> 1, plus <Dense (L -> F, no bias) of the labels, features> / √F
-            Dense F -> L, the label head
             convolutions and the first Dense have a spectral norm of 1
+            Dense 16·C -> L of all maps' quarters, averaged: the label head. Frozen features say a
+            label so plainly that it learns in 100 steps what the heads' own had not in 1,000
 
 Parameters, with M mapping layers:
     map     M·(W²+W), with labels + W² + L·W + W
     G       (W+1)·c(s0)·s0²  +  each layer of i -> o: 18·i·o + 4·(W+1)·o + 1
             +  (W+1)·c(R)  +  27·c(R) + 3
     D       each head, of S = R/4 ... R/32 px, halved h times: h·(16·C²+C)
-            +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·(2·F+1)
-            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²
+            +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·F
+            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; and L·(16·C+1)
 At R = 128, base 8192, maximum 512, W = 512, M = 8:
     G: 41,462,797 without labels, 41,725,453 + 512·L with
-    D: 44,073,988 + 16,388·L, and none of the frozen network
+    D: 44,073,988 + 16,385·L, and none of the frozen network
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
@@ -188,17 +189,15 @@ class Head(nn.Module):
         self.realness = spectral_norm(nn.Linear(features, 1))
         self.project = Dense(labels, features, bias=False)
         nn.init.normal_(self.project.weight, std=0.05)
-        self.auxiliary = Dense(features, labels)
 
-    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges maps x [N,C,S,S] with labels [N,L] -> realness [N], label logits [N,L]."""
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Judges maps x [N,C,S,S] with labels [N,L] -> realness [N]."""
         x = F.leaky_relu(self.last(with_minibatch_std(self.convs(x))), SLOPE)
         with full_precision(x):
             features = x.float().flatten(1)
             agreement = (self.project(labels.float()) * features).sum(dim=1)
-            realness = self.realness(features).squeeze(1)
-            realness = realness + agreement / math.sqrt(features.shape[1])
-            return realness, self.auxiliary(features)
+            realness: Tensor = self.realness(features).squeeze(1)
+            return realness + agreement / math.sqrt(features.shape[1])
 
 
 class Discriminator(FeatureDiscriminatorNet):
@@ -212,6 +211,7 @@ class Discriminator(FeatureDiscriminatorNet):
         self.heads = nn.ModuleList(
             Head(spec.resolution_px // stride, count, len(spec.labels)) for stride in strides
         )
+        self.auxiliary = Dense(len(strides) * SUMMARY_PX**2 * count, len(spec.labels))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32]."""
@@ -219,15 +219,22 @@ class Discriminator(FeatureDiscriminatorNet):
         return maps
 
     def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges maps with labels [N,L] -> realness [N,4], label logits [N,4,L]."""
-        judged = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
-        realness, auxiliary = zip(*judged, strict=True)
-        return torch.stack(realness, dim=1), torch.stack(auxiliary, dim=1)
+        """Judges maps with labels [N,L] -> realness [N,4], label logits [N,L]."""
+        realness = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
+        quarters = _quarters(features)
+        with full_precision(quarters):
+            return torch.stack(realness, dim=1), self.auxiliary(quarters)
 
     def summary(self, features: list[Tensor]) -> Tensor:
-        """Returns averages of each map's quarters [N,4·4·C]; an RMS of 1 is a length of 1 a map."""
-        pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX).flatten(1).float() for x in features]
-        return torch.cat([x / math.sqrt(x.shape[1]) for x in pooled], dim=1)
+        """Returns averages of each map's quarters [N,16·C]; an RMS of 1 is a length of 1 a map."""
+        quarters = _quarters(features)
+        return quarters * math.sqrt(len(features) / quarters.shape[1])
+
+
+def _quarters(features: list[Tensor]) -> Tensor:
+    """Returns the averages of each map's quarters [N,16·C] of four maps, float32."""
+    pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX).flatten(1) for x in features]
+    return torch.cat(pooled, dim=1).float()
 
 
 def _normed(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -106,13 +106,11 @@ def wgan_g(real: Tensor, fake: Tensor) -> Tensor:
 def label_loss(logits: Tensor, labels: Tensor, positive_weight: Tensor) -> Tensor:
     """Weighted binary cross-entropy of all labels, a mean over pictures and labels.
 
-    logits [N,L], or [N,S,L] of S judges; labels [N,L]; positive_weight [L] multiplies the terms
-    where the label is 1; at logits 0 and weights 1 it is ln 2. Returns a scalar >= 0.
+    logits, labels [N,L]; positive_weight [L] multiplies the terms where the label is 1; at logits 0
+    and weights 1 it is ln 2. Returns a scalar >= 0.
     """
-    if logits.shape[-1] == 0:
+    if logits.shape[1] == 0:
         return logits.sum()
-    if logits.dim() == 3:
-        labels = labels[:, None].expand_as(logits)
     return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=positive_weight)
 
 

@@ -95,13 +95,6 @@ def test_label_loss_without_labels_is_zero() -> None:
     assert label_loss(none, none, torch.zeros(0)).item() == 0
 
 
-def test_label_loss_of_several_judges_is_the_mean_of_theirs() -> None:
-    logits, weights = torch.randn(6, 4, 3), torch.tensor([1.0, 2.0, 5.0])
-    labels = torch.randint(0, 2, (6, 3)).float()
-    each = [label_loss(one, labels, weights) for one in logits.unbind(dim=1)]
-    torch.testing.assert_close(label_loss(logits, labels, weights), torch.stack(each).mean())
-
-
 def test_the_energy_distance_has_its_closed_form_on_a_few_points() -> None:
     fakes, reals = torch.tensor([[0.0], [6.0]]), torch.tensor([[0.0], [3.0], [6.0]])
     # Each fake is 0, 3 and 6 from the reals, and 6 from the other one.

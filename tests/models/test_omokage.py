@@ -131,7 +131,7 @@ def test_a_clamp_is_no_part_of_a_spec() -> None:
 # The discriminator
 
 
-def test_each_judge_sees_labels_and_its_label_head_does_not() -> None:
+def test_each_judge_sees_labels_and_the_label_head_does_not() -> None:
     _, D = w_networks("omokage")
     x, rows = torch.randn(1, 3, 32, 32).repeat(2, 1, 1, 1), some_labels(2)
     realness, logits = D(x, rows)
