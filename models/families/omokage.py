@@ -21,8 +21,9 @@ w of their own, two a side.
             without padding (k = side below 3 px), leaky relu: F features
             Dense F -> 1, plus <Dense (L -> F, no bias) of the labels, features> / √F
             convolutions and the first Dense have a spectral norm of 1
-            Dense 16·C -> L of all maps' quarters, averaged: the label head. Frozen features say a
-            label so plainly that it learns in 100 steps what the heads' own had not in 1,000
+            Dense 16·C + 192 -> L of all maps' quarters, averaged, and of the picture at 8x8 px: the
+            label head. Frozen features say a label so plainly that it learns in 100 steps what the
+            heads' own had not in 1,000; brightness they hardly say, so colours stand beside them
 
 Parameters, with M mapping layers:
     map     M·(W²+W), with labels + W² + L·W + W
@@ -30,10 +31,10 @@ Parameters, with M mapping layers:
             +  (W+1)·c(R)  +  27·c(R) + 3
     D       each head, of S = R/4 ... R/32 px, halved h times: h·(16·C²+C)
             +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·F
-            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; and L·(16·C+1)
+            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; and L·(16·C+193)
 At R = 128, base 8192, maximum 512, W = 512, M = 8:
     G: 41,462,797 without labels, 41,725,453 + 512·L with
-    D: 44,073,988 + 16,385·L, and none of the frozen network
+    D: 44,073,988 + 16,577·L, and none of the frozen network
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
@@ -73,7 +74,8 @@ STYLE_START = 0.3  # standard deviation of the first scales and shifts
 RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not noise
 EPSILON = 1e-6
 FEATURES_PX = 16  # side at which D's channels are counted
-SUMMARY_PX = 2  # side that a map is averaged to for the energy distance
+SUMMARY_PX = 2  # side that a map is averaged to for labels and the energy distance
+COLOURS_PX = 8  # and the picture itself
 
 
 def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
@@ -211,30 +213,36 @@ class Discriminator(FeatureDiscriminatorNet):
         self.heads = nn.ModuleList(
             Head(spec.resolution_px // stride, count, len(spec.labels)) for stride in strides
         )
-        self.auxiliary = Dense(len(strides) * SUMMARY_PX**2 * count, len(spec.labels))
+        summary = len(strides) * SUMMARY_PX**2 * count + 3 * COLOURS_PX**2
+        self.auxiliary = Dense(summary, len(spec.labels))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32]."""
-        maps: list[Tensor] = self.frozen(images)
-        return maps
+        """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32].
+
+        The last one is the picture's colours [N,3,8,8].
+        """
+        return [*self.frozen(images), F.adaptive_avg_pool2d(images, COLOURS_PX)]
 
     def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges maps with labels [N,L] -> realness [N,4], label logits [N,L]."""
-        realness = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
-        quarters = _quarters(features)
-        with full_precision(quarters):
-            return torch.stack(realness, dim=1), self.auxiliary(quarters)
+        realness = [head(x, labels) for head, x in zip(self.heads, features[:-1], strict=True)]
+        seen = torch.cat(_averaged(features), dim=1)
+        with full_precision(seen):
+            return torch.stack(realness, dim=1), self.auxiliary(seen)
 
     def summary(self, features: list[Tensor]) -> Tensor:
-        """Returns averages of each map's quarters [N,16·C]; an RMS of 1 is a length of 1 a map."""
-        quarters = _quarters(features)
-        return quarters * math.sqrt(len(features) / quarters.shape[1])
+        """Returns averages of each map's quarters, and the colours [N,16·C+192].
+
+        An RMS of 1 of a map is a length of 1.
+        """
+        return torch.cat([x / math.sqrt(x.shape[1]) for x in _averaged(features)], dim=1)
 
 
-def _quarters(features: list[Tensor]) -> Tensor:
-    """Returns the averages of each map's quarters [N,16·C] of four maps, float32."""
-    pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX).flatten(1) for x in features]
-    return torch.cat(pooled, dim=1).float()
+def _averaged(features: list[Tensor]) -> list[Tensor]:
+    """Returns the averages of each map's quarters [N,4·C], and the colours [N,192]; float32."""
+    *maps, colours = features
+    pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX) for x in maps]
+    return [x.flatten(1).float() for x in (*pooled, colours)]
 
 
 def _normed(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -44,7 +44,7 @@ def test_overrides_are_read_by_type() -> None:
 )
 def test_a_wrong_override_is_named_with_what_is_wanted(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        preset("demo", [override])
+        preset("dcgan64", [override])
     assert message in str(caught.value)
 
 
@@ -139,15 +139,16 @@ def test_schedules_go_from_the_first_value_to_the_last_and_stay() -> None:
         pytest.approx((0.00025, 0.99, 500.0, 1.7, 1.7, 0.3))
     )
     assert config.at(20_000_000) == end
-    assert PRESETS["demo"].at(123) is PRESETS["demo"]
-    small = preset("dcgan64-small")
+    assert PRESETS["dcgan64"].at(123) is PRESETS["dcgan64"]
+    late = ["schedule_from_kimg=75", "schedule_kimg=25", "lr_final_frac=0.1", "total_kimg=100"]
+    small = preset("dcgan64", late)
     assert small.at(75_000) == small
     assert small.at(87_500).lr_g == pytest.approx(0.55 * small.lr_g)
     assert small.at(100_000).lr_d == pytest.approx(0.1 * small.lr_d)
 
 
 def test_a_cooldown_takes_both_learning_rates_linearly_to_0_by_pictures_or_by_time() -> None:
-    config = preset("demo", ["cooldown_frac=0.25", "total_kimg=0.8", "max_minutes=2"])
+    config = preset("dcgan64-small", ["cooldown_frac=0.25", "total_kimg=0.8", "max_minutes=2"])
     assert config.total_steps == 25
     dones = [
         config.done(0, 0.0),
@@ -161,13 +162,14 @@ def test_a_cooldown_takes_both_learning_rates_linearly_to_0_by_pictures_or_by_ti
     half = config.at(640, done=0.875)
     assert half == dataclasses.replace(config, lr_g=config.lr_g / 2, lr_d=config.lr_d / 2)
     endless = dataclasses.replace(config, max_minutes=0.0)
-    assert (endless.done(20, 1e9), PRESETS["demo"].at(1, done=1.0)) == (0.8, PRESETS["demo"])
+    assert (endless.done(20, 1e9), PRESETS["dcgan64"].at(1, done=1.0)) == (0.8, PRESETS["dcgan64"])
 
 
 def test_a_cooldown_goes_beside_schedules_of_other_values() -> None:
     overrides = ["schedule_kimg=10", "gamma_final_frac=0.5", "cooldown_frac=0.5"]
-    end = preset("demo", overrides).at(10_000, done=0.75)
-    assert (end.lr_g, end.r1_gamma) == pytest.approx((0.00025, 0.15))
+    config = preset("dcgan64", overrides)
+    end = config.at(10_000, done=0.75)
+    assert (end.lr_g, end.r1_gamma) == pytest.approx((config.lr_g / 2, config.r1_gamma / 2))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_cooldown_goes_beside_schedules_of_other_values() -> None:
 )
 def test_schedules_that_cannot_be_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        preset("demo", overrides)
+        preset("dcgan64", overrides)
     assert message in str(caught.value)
 
 

@@ -140,16 +140,19 @@ def test_each_judge_sees_labels_and_the_label_head_does_not() -> None:
     torch.testing.assert_close(logits[0], logits[1])
 
 
-def test_one_summary_is_the_quarters_of_each_map() -> None:
+def test_a_summary_is_the_quarters_of_each_map_and_the_colours() -> None:
     _, D = w_networks("omokage", size=size(64))
     assert isinstance(D, Discriminator)
-    maps = D.features(torch.randn(2, 3, 64, 64))
-    assert [one.shape for one in maps] == [(2, 8, side, side) for side in (16, 8, 4, 2)]
+    images = torch.randn(2, 3, 64, 64)
+    maps = D.features(images)
+    assert [one.shape for one in maps[:-1]] == [(2, 8, side, side) for side in (16, 8, 4, 2)]
     found = D.summary(maps)
-    assert found.shape == (2, 4 * 4 * 8)
-    torch.testing.assert_close(found[:, -32:], maps[3].flatten(1) / 32**0.5)
+    assert found.shape == (2, 4 * 4 * 8 + 192)
+    torch.testing.assert_close(found[:, 96:128], maps[3].flatten(1) / 32**0.5)
+    colours = images.unflatten(3, (8, 8)).unflatten(2, (8, 8)).mean(dim=(3, 5))
+    torch.testing.assert_close(found[:, 128:], colours.flatten(1) / 192**0.5)
     ones = D.summary([torch.ones_like(one) for one in maps])
-    torch.testing.assert_close(ones.norm(dim=1), torch.full((2,), 2.0))  # a length of 1 a map
+    torch.testing.assert_close(ones.norm(dim=1), torch.full((2,), 5.0).sqrt())  # 1 a map
 
 
 def test_no_two_processes_share_pictures_that_a_judge_sees_together(
