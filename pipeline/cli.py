@@ -26,7 +26,7 @@ MODULES = {
     "review": "faces:review",
     "rollback": "promotion:rollback_command",
     "sample": "sample:sample",
-    "studio": "studio:studio",
+    "studio": "sample:studio",
     "train": "generators:train",
     "upscale": "pictures:upscale",
 }

@@ -1,14 +1,16 @@
-"""`omokage sample`: a grid by the champion, and the tools of `models.sample` on its weights."""
+"""`omokage sample` and `omokage studio`: drawing with the champion, by commands and on a page."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from dataset.errors import RegistryError
+from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
+from models.registry.model_uri import CHAMPION_URI
 from pipeline.commands import home_option
 from pipeline.settings import Settings, read_settings
 
@@ -130,3 +132,50 @@ def _refuse_options_before(context: click.Context, command: str) -> None:
 
 for _name, _purpose in TOOLS.items():
     sample.add_command(_tool(_name, _purpose))
+
+
+@click.command()
+@home_option
+@click.option(
+    "--uri",
+    default="",
+    metavar="URI",
+    help=f"Model to draw with: an alias is followed when it moves (default: {CHAMPION_URI}).",
+)
+@click.option(
+    "--generator",
+    default="",
+    metavar="FOLDER",
+    help="Draw with this generator's, checkpoint's or training's folder instead.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0: all."
+)
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
+@click.option(
+    "--user",
+    default="",
+    metavar="NAME",
+    help="Ask for this name and for the password in $OMOKAGE_STUDIO_PASSWORD (default: "
+    "$OMOKAGE_STUDIO_USER, else nobody is asked).",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="What draws: cpu, cuda, cuda:N or auto."
+)
+def studio(
+    home: str, uri: str, generator: str, host: str, port: int, user: str, device: str
+) -> None:
+    """Open the page where people draw, play and finish; Ctrl-C closes it.
+
+    Example: omokage studio --port 8000
+    """
+    if uri and generator:
+        raise UsageError("--uri and --generator exclude each other: both say what draws")
+    settings = read_settings(home=home)
+    command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION_URI]
+    command += ["--device", device, "--host", host, "--port", str(port)]
+    command += ["--user", user] if user else []
+    sys.stdout.flush()
+    # In place of this process, which has imported what Gradio does not bear (see there). MLflow's
+    # address, which may hold a password, goes by the environment.
+    os.execvpe(sys.executable, command, {**os.environ, **settings.environment()})  # noqa: S606
