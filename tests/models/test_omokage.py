@@ -149,7 +149,7 @@ def test_a_summary_is_the_quarters_of_each_map_and_the_colours() -> None:
     found = D.summary(maps)
     assert found.shape == (2, 4 * 4 * 8 + 192)
     torch.testing.assert_close(found[:, 96:128], maps[3].flatten(1) / 32**0.5)
-    colours = images.unflatten(3, (8, 8)).unflatten(2, (8, 8)).mean(dim=(3, 5))
+    colours = images.view(2, 3, 8, 8, 8, 8).mean(dim=(3, 5))
     torch.testing.assert_close(found[:, 128:], colours.flatten(1) / 192**0.5)
     ones = D.summary([torch.ones_like(one) for one in maps])
     torch.testing.assert_close(ones.norm(dim=1), torch.full((2,), 5.0).sqrt())  # 1 a map
