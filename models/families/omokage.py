@@ -198,8 +198,9 @@ class Head(nn.Module):
         with full_precision(x):
             features = x.float().flatten(1)
             agreement = (self.project(labels.float()) * features).sum(dim=1)
-            realness: Tensor = self.realness(features)
-            return realness.squeeze(1) + agreement / math.sqrt(features.shape[1])
+            realness = self.realness(features).squeeze(1)
+            judged: Tensor = realness + agreement / math.sqrt(features.shape[1])
+        return judged
 
 
 class Discriminator(FeatureDiscriminatorNet):
