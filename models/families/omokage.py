@@ -38,10 +38,9 @@ At R = 128, base 8192, maximum 512, W = 512, M = 8:
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
-from the first step on. Without it all fakes had one composition for as long as was tried. Without
-the division by the root mean square what z decided was contrast. The last doubling
-has a convolution behind it: shuffled into place, pixels showed their lattice as a pattern of dots.
-docs/families.md has the figures.
+from the first step on. Before it all fakes had one composition, and z decided their contrast, which
+the division by the root mean square took away. The last doubling is a convolution too: shuffled
+into place, pixels showed their lattice as a pattern of dots. docs/families.md has the figures.
 
 The spec says whose features the training saw; another extractor must judge.
 
