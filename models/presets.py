@@ -101,8 +101,8 @@ PRESETS: dict[str, TrainConfig] = {
         compile=True,
         score_pictures=2000,
     ),
-    # The flagship's own size, for a GPU, at 128 px. Untrained so far: omokage-small made wider, with
-    # half its learning rates.
+    # The flagship's own size, for a GPU, at 128 px. Untrained so far: omokage-small made wider,
+    # with half its learning rates.
     "omokage": TrainConfig(
         family="omokage",
         resolution_px=128,
