@@ -245,7 +245,7 @@ def numbers_of_reals(
 
 
 def variety_over_sets(found: list[SetMetrics]) -> dict[str, Any]:
-    """Precision, recall, coverage, spread, memory: means and standard deviations over the sets."""
+    """Means over the sets, and standard deviations of all but what memory says."""
     return {
         "precision": mean_of([one.precision for one in found]),
         "precision_sigma": sigma_of([one.precision for one in found]),

@@ -68,7 +68,8 @@ from models.layers.heads import with_minibatch_std
 from models.layers.modulated import SLOPE
 from models.layers.norm import BatchNorm2d
 
-RESOLUTIONS_PX = (32, 64, 96, 128, 256, 512)  # multiples of frozen_features.MULTIPLE_PX
+# Multiples of 32: every layer of stride 2 of the frozen network is to see an even side.
+RESOLUTIONS_PX = (32, 64, 96, 128, 256, 512)
 STYLE_START = 0.3  # standard deviation of the first scales and shifts
 RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not noise
 EPSILON = 1e-6

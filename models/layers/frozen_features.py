@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from dataset.errors import TrainingError
 
 KIND = "lite0"
-NAME = "efficientnet_lite0"  # as `models.metrics.extractors` has it
+NAME = "efficientnet_lite0"  # the extractor of `models.metrics` whose features these are
 TAPS = (2, 4, 10, 15)  # blocks whose outputs are taken: strides 4, 8, 16 and 32
 CHANNELS = (24, 40, 112, 320)  # of these
-MULTIPLE_PX = 32  # every stride-2 layer is to see an even side
 # Root mean squares of the maps, measured on 256 real faces of 64 px.
 SIZES = (10.7, 9.6, 7.8, 3.9)
 SEED = 20_211_101  # of the mixing: it is the same for all trainings, and no checkpoint holds it

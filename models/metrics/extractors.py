@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.errors import ConfigError, nearest
-from models.layers.frozen_features import pretrained
+from models.layers.frozen_features import NAME, pretrained
 from models.metrics import inception as standard
 
 BATCH = 50
@@ -153,7 +153,7 @@ def _unchanged(images: Tensor) -> Tensor:
     return images
 
 
-LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"
+LITE0, LITE2 = NAME, "efficientnet_lite2"
 EXTRACTORS = (LITE0, LITE2, INCEPTION)
 AUTO = "auto"
 

@@ -1,4 +1,4 @@
-"""Metrics of distances in feature space: precision, recall, spread, and memorization.
+"""Metrics of distances in feature space: precision, recall, coverage, spread, memorization.
 
 Features are read and compared in blocks: what has many rows is never held whole.
 """
