@@ -42,7 +42,7 @@ from models.labels import typical_labels
 from models.metrics.extractors import LITE0, LITE2, Extractor, efficientnet_lite0, extractor
 from models.metrics.frechet import ReferenceStats, joint_weight
 from models.metrics.kid import kernel_distance, standard_error
-from models.metrics.neighbours import memorization, pair_distances, precision_recall, spread
+from models.metrics.neighbours import memorization, overlap, pair_distances, spread
 from models.sampling.draw import CHUNK, draw
 
 CURRENT = "generators/current.json"
@@ -281,7 +281,7 @@ def _line(
 ) -> str:
     distance = ReferenceStats.of(plain_statistics(held)).distance(plain_statistics(found))
     kernel = kernel_distance(found, held)
-    precision, recall = precision_recall(held, found)
+    precision, recall, _ = overlap(held, found)
     varied, _ = spread(pair_distances(found), pair_distances(held))
     copies = "– | –"
     if train is not None:

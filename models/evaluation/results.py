@@ -23,10 +23,9 @@ from models.metrics.label_control import average_precisions, hits
 from models.metrics.neighbours import (
     Memorization,
     PairDistances,
-    coverage,
     memorization,
+    overlap,
     pair_distances,
-    precision_recall,
     spread,
 )
 
@@ -116,7 +115,7 @@ def metrics_for_set(
     Label scores are taken over the judge's logits: they order as its probabilities do, and two of
     them are never both rounded to 1.
     """
-    precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
+    shares = overlap(reals.rows.features, fakes.features, k=neighbours)
     variety, within = spread(reals.apart_of(fakes.features, labels), reals.apart)
     distance = reals.stats.distance(plain_statistics(fakes.features))
     kernel = kernel_distance(fakes.features, reals.rows.features)
@@ -134,9 +133,9 @@ def metrics_for_set(
         joint=joint,
         kernel=kernel,
         common_kernel=common_kernel,
-        precision=precision,
-        recall=recall,
-        coverage=coverage(reals.rows.features, fakes.features, k=neighbours),
+        precision=shares.precision,
+        recall=shares.recall,
+        coverage=shares.coverage,
         spread=variety,
         spread_within_labels=within,
         label_aps=average_precisions(fakes.rest[:, reals.shared], labels[:, reals.shared]),
@@ -158,12 +157,12 @@ def truncation_point(
     Few fakes have a larger distance than many, so the points are compared with each other and not
     with the evaluation's own distance.
     """
-    precision, recall = precision_recall(reals.rows.features, fakes.features, k=neighbours)
+    shares = overlap(reals.rows.features, fakes.features, k=neighbours)
     return {
         "psi": psi,
         metric: reals.stats.distance(plain_statistics(fakes.features)),
-        "precision": precision,
-        "recall": recall,
+        "precision": shares.precision,
+        "recall": shares.recall,
         "spread": finite_or_none(spread(pair_distances(fakes.features), reals.apart)[0]),
     }
 
@@ -228,7 +227,7 @@ def numbers_of_reals(
     order = np.random.default_rng(seed).permutation(len(reference.train.rows))
     chosen = np.sort(order[: min(count, len(order))])
     train = np.asarray(reference.train.features[chosen])
-    precision, recall = precision_recall(reference.rows.features, train, k=neighbours)
+    shares = overlap(reference.rows.features, train, k=neighbours)
     variety = spread(reference.apart_of(train, train_labels[chosen]), reference.apart)
     distance = at_common = reference.stats.distance(plain_statistics(train))
     if (common := reference.common) is not None:
@@ -236,9 +235,9 @@ def numbers_of_reals(
     return {
         "real_fd": distance,
         f"real_fd_at{common_px}": at_common,
-        "real_precision": precision,
-        "real_recall": recall,
-        "real_coverage": coverage(reference.rows.features, train, k=neighbours),
+        "real_precision": shares.precision,
+        "real_recall": shares.recall,
+        "real_coverage": shares.coverage,
         "real_spread": finite_or_none(variety[0]),
         "real_spread_within_labels": finite_or_none(variety[1]),
     }

@@ -5,7 +5,7 @@ Features are read and compared in blocks: what has many rows is never held whole
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,38 +50,40 @@ def require_rows(least: int, what: str, **sets: Features) -> None:
         raise TrainingError(f"{what} needs features of one extractor: {shapes}")
 
 
-def precision_recall(
-    reals: Features, fakes: Features, *, k: int = 3, block: int = 1000
-) -> tuple[float, float]:
-    """Returns the share of fakes among the reals and of reals among the fakes, each 0 to 1.
+class Overlap(NamedTuple):
+    """How far two sets of pictures lie among each other; a "neighbour" is one of the same set.
 
-    A picture lies among a set if it is no further from one of its pictures than that one's k-th
-    neighbour in the set is. reals [N,F], fakes [M,F]; compared block by block, so that no more than
-    a few matrices [block,block] are held, and the block changes no result.
-    Raises TrainingError for k or fewer rows, sets of unequal width, or numbers that are not finite.
+    Attributes:
+        precision: share of fakes that lie among the reals: no further from some real than that
+            one's k-th neighbour is.
+        recall: share of reals that lie among the fakes.
+        coverage: share of reals that have a fake no further away than their k-th neighbour. Unlike
+            recall it does not trust the distances between fakes: one far off all others covers
+            nothing.
+
     """
-    require_rows(k + 1, f"precision and recall with k {k}", reals=reals, fakes=fakes)
-    precision = _share_among(fakes, reals, _squared_radii(reals, k=k, block=block), block=block)
-    recall = _share_among(reals, fakes, _squared_radii(fakes, k=k, block=block), block=block)
-    return precision, recall
+
+    precision: float
+    recall: float
+    coverage: float
 
 
-def coverage(reals: Features, fakes: Features, *, k: int = 3, block: int = 1000) -> float:
-    """Returns the share of reals that have a fake as near as their k-th real neighbour, 0 to 1.
+def overlap(reals: Features, fakes: Features, *, k: int = 3, block: int = 1000) -> Overlap:
+    """Compares reals [N,F] with fakes [M,F], each share 0 to 1.
 
-    Unlike recall it does not trust the distances between fakes: one that lies far off all others
-    covers nothing. reals [N,F], fakes [M,F]; block by block. Raises as `precision_recall`.
-    Source: Naeem et al. 2020, arXiv:2002.09797, equation 8.
+    Works block by block: no more than a few matrices [block,block] are held, and the block changes
+    no result. Raises TrainingError for k or fewer rows, sets of unequal width, or numbers that are
+    not finite.
+    Sources: Kynkäänniemi et al. 2019, arXiv:1904.06991 (precision, recall); Naeem et al. 2020,
+    arXiv:2002.09797, equation 8 (coverage).
     """
-    require_rows(k + 1, f"coverage with k {k}", reals=reals, fakes=fakes)
-    radii = _squared_radii(reals, k=k, block=block)
-    covered = 0
-    for start, rows in blocks(reals, block):
-        nearest = np.full(len(rows), np.inf)
-        for _, others in blocks(fakes, block):
-            nearest = np.minimum(nearest, squared_distances(rows, others).min(axis=1))
-        covered += int((nearest <= radii[start : start + len(rows)]).sum())
-    return covered / len(reals)
+    require_rows(k + 1, f"precision, recall and coverage with k {k}", reals=reals, fakes=fakes)
+    near_reals = _squared_radii(reals, k=k, block=block)
+    near_fakes = _squared_radii(fakes, k=k, block=block)
+    fakes_inside, reals_met = _within(fakes, reals, near_reals, block=block)
+    reals_inside, _ = _within(reals, fakes, near_fakes, block=block)
+    shares = (fakes_inside, reals_inside, reals_met)
+    return Overlap(*(float(one.mean()) for one in shares))
 
 
 def _squared_radii(features: Features, *, k: int, block: int) -> Array:
@@ -105,16 +107,22 @@ def _nearest_squared(first: int, rows: Array, features: Features, *, k: int, blo
     return least
 
 
-def _share_among(some: Features, others: Features, squared_radii: Array, *, block: int) -> float:
-    """Returns the share of rows of `some` that lie within the radius of one of `others`."""
-    inside = 0
-    for _, rows in blocks(some, block):
-        within = np.zeros(len(rows), dtype=np.bool_)
+def _within(
+    some: Features, others: Features, squared_radii: Array, *, block: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tells which rows of `some` lie within the radius of one of `others`, and which of those met.
+
+    Returns bools [len(some)] and [len(others)].
+    """
+    inside = np.zeros(len(some), dtype=np.bool_)
+    met = np.zeros(len(others), dtype=np.bool_)
+    for first, rows in blocks(some, block):
         for start, centres in blocks(others, block):
             radii = squared_radii[start : start + len(centres)]
-            within |= (squared_distances(rows, centres) <= radii).any(axis=1)
-        inside += int(within.sum())
-    return inside / len(some)
+            near = squared_distances(rows, centres) <= radii
+            inside[first : first + len(rows)] |= near.any(axis=1)
+            met[start : start + len(centres)] |= near.any(axis=0)
+    return inside, met
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

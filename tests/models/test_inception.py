@@ -19,7 +19,7 @@ from models.metrics.download import PinnedFile
 from models.metrics.extractors import chunks, efficientnet_lite0, efficientnet_lite2, extractor
 from models.metrics.frechet import frechet_distance, statistics
 from models.metrics.kid import kernel_distance
-from models.metrics.neighbours import precision_recall
+from models.metrics.neighbours import overlap
 from tests.models.drawn_heads import drawn_heads
 
 # Half of the fakes are noise, so that all the numbers are well away from 0.
@@ -83,7 +83,7 @@ def test_fid_kid_precision_and_recall_are_those_of_torch_fidelity(
     monkeypatch.setattr(inception, "WEIGHTS", pinned_as(random_weights))
     network = extractor("inception", weights=str(random_weights))
     fakes, reals = network(chunks(FAKES)), network(chunks(REALS))
-    precision, recall = precision_recall(reals, fakes)
+    precision, recall, _ = overlap(reals, fakes)
     ours = {
         "frechet_inception_distance": frechet_distance(statistics(fakes), statistics(reals)),
         "kernel_inception_distance_mean": kernel_distance(fakes, reals).value,

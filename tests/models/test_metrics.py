@@ -26,10 +26,9 @@ from models.metrics.kid import kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, flip_success
 from models.metrics.neighbours import (
     PairDistances,
-    coverage,
     memorization,
+    overlap,
     pair_distances,
-    precision_recall,
     spread,
 )
 from tests.hypothesis_profiles import examples
@@ -241,33 +240,28 @@ def test_kernel_distance_of_one_distribution_is_within_its_noise_of_zero() -> No
 
 
 def test_a_set_lies_wholly_within_itself_and_not_within_a_far_one() -> None:
-    assert precision_recall(REALS, REALS) == (1.0, 1.0)
-    assert precision_recall(REALS, REALS + 100) == (0.0, 0.0)
+    assert overlap(REALS, REALS) == (1.0, 1.0, 1.0)
+    assert overlap(REALS, REALS + 100) == (0.0, 0.0, 0.0)
 
 
-def test_precision_and_recall_on_a_line_are_counted_by_hand() -> None:
+def test_the_shares_on_a_line_are_counted_by_hand() -> None:
     reals = np.arange(6.0)[:, None]  # each reaches 1 or 2 to its second neighbour
     fakes = np.array([[2.5], [2.6], [2.7], [50.0]])  # .2, .1 and .2 far; 50 reaches 47.4
     # The fake at 50 is outside. Its own reach takes in 2.6 and more: the reals 3, 4 and 5.
-    assert precision_recall(reals, fakes, k=2) == (3 / 4, 3 / 6)
+    # 2 and 3 reach 1, and have 2.5; 0, 1, 4 and 5 reach less far than to the nearest fake.
+    assert overlap(reals, fakes, k=2) == (3 / 4, 3 / 6, 2 / 6)
 
 
-def test_coverage_counts_reals_that_have_a_fake_as_near_as_a_neighbour() -> None:
-    reals = np.arange(6.0)[:, None]  # each reaches 1 or 2 to its second neighbour
-    # 2 and 3 reach 1, and have 2.5; 0, 1, 4 and 5 reach less far than to the nearest fake
-    fakes = np.array([[2.5], [2.6], [2.7], [50.0]])
-    assert coverage(reals, fakes, k=2) == 2 / 6
-    assert coverage(reals, reals + 0.25, k=2, block=2) == 1.0
-    assert coverage(REALS, REALS + 100) == 0.0
-    far = np.concatenate([np.repeat(REALS[:1], 50, axis=0), REALS + 100])
-    assert coverage(REALS, far) < 0.1  # where recall would trust the reach of fakes far off
+def test_coverage_does_not_trust_the_reach_of_fakes_far_off() -> None:
+    reals, fakes = np.arange(6.0)[:, None], np.array([[-1000.0], [1000.0]])
+    assert overlap(reals, fakes, k=1) == (0.0, 1.0, 0.0)  # each fake reaches the other one
 
 
 def test_recall_of_a_collapsed_set_is_zero_and_precision_is_not() -> None:
     collapsed = REALS[7] + RNG.normal(scale=1e-3, size=(200, REALS.shape[1]))
-    precision, recall = precision_recall(REALS, collapsed)
-    assert precision == 1.0
-    assert recall <= 1 / len(REALS)
+    found = overlap(REALS, collapsed)
+    assert found.precision == 1.0
+    assert found.recall <= 1 / len(REALS)
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -279,11 +273,11 @@ def test_precision_and_recall_swap_with_the_sets_and_are_blind_to_blocks_and_ord
     # Whole numbers: many pictures are equal, and many as far away as a radius reaches
     reals = rng.integers(0, 4, size=(40, 3)).astype(np.float64)
     fakes = rng.integers(1, 6, size=(30, 3)).astype(np.float64)
-    precision, recall = precision_recall(reals, fakes, k=k)
-    assert precision_recall(fakes, reals, k=k) == (recall, precision)
-    assert precision_recall(reals, fakes, k=k, block=block) == (precision, recall)
+    found = overlap(reals, fakes, k=k)
+    assert overlap(fakes, reals, k=k)[:2] == (found.recall, found.precision)
+    assert overlap(reals, fakes, k=k, block=block) == found
     mixed = rng.permutation(reals), rng.permutation(fakes)
-    assert precision_recall(*mixed, k=k, block=block) == (precision, recall)
+    assert overlap(*mixed, k=k, block=block) == found
 
 
 # Spread
@@ -388,7 +382,7 @@ def test_nearest_pictures_are_those_of_a_plain_search_in_any_blocks(seed: int, b
 def test_memmaps_give_the_results_of_arrays(tmp_path: Path) -> None:
     fakes, reals = on_disk(FAKES, tmp_path / "fakes"), on_disk(REALS, tmp_path / "reals")
     assert kernel_distance(fakes, reals).value == kernel_distance(FAKES, REALS).value
-    assert precision_recall(reals, fakes, block=64) == precision_recall(REALS, FAKES)
+    assert overlap(reals, fakes, block=64) == overlap(REALS, FAKES)
     assert pair_distances(fakes, block=64).mean == pair_distances(FAKES, block=64).mean
     mapped, whole = (
         memorization(a, b, b[:50], block=64) for a, b in ((fakes, reals), (FAKES, REALS))
@@ -404,7 +398,7 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
     with pytest.raises(TrainingError, match=r"needs 3 pictures or more .* fakes \[2, 48\]"):
         kernel_distance(FAKES[:2], REALS)
     with pytest.raises(TrainingError, match=r"k 3 needs 4 pictures .* fakes \[3, 48\]"):
-        precision_recall(REALS, FAKES[:3])
+        overlap(REALS, FAKES[:3])
     with pytest.raises(TrainingError, match=r"one extractor: .* eval_reals \[300, 9\]"):
         memorization(FAKES, REALS, REALS[:, :9])
     with pytest.raises(TrainingError, match=r"\[rows,features\]; there are fakes \[48\]"):
@@ -413,8 +407,7 @@ def test_sets_that_cannot_be_compared_are_refused_by_name() -> None:
     broken[-1, 3] = np.nan
     for measure in (
         lambda: kernel_distance(FAKES, broken),
-        lambda: precision_recall(broken, FAKES),
-        lambda: coverage(broken, FAKES),
+        lambda: overlap(broken, FAKES),
         lambda: memorization(FAKES, REALS, broken),
     ):
         with pytest.raises(TrainingError, match="not finite"):
@@ -525,7 +518,7 @@ def test_precision_and_recall_are_theirs(sets: tuple[Any, Any], k: int) -> None:
     theirs = prc_features_to_metric(
         torch.from_numpy(fakes), torch.from_numpy(reals), prc_neighborhood=k, verbose=False
     )
-    precision, recall = precision_recall(reals, fakes, k=k, block=64)
+    precision, recall, _ = overlap(reals, fakes, k=k, block=64)
     assert 0 < precision < 1
     assert 0 < recall < 1
     assert precision == pytest.approx(theirs["precision"], rel=CLOSE)
