@@ -198,8 +198,8 @@ class FeatureDiscriminatorNet(DiscriminatorNet):
         """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,L], float32."""
 
     @abc.abstractmethod
-    def summary(self, features: list[Tensor]) -> Tensor:
-        """Returns what the energy distance of pictures is taken of [N,F], float32."""
+    def summary(self, features: list[Tensor], labels: Tensor) -> Tensor:
+        """Returns what the energy distance of pictures with labels is taken of [N,F], float32."""
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Judges x [N,3,R,R] with labels [N,L] -> adversarial [N,S], auxiliary [N,L]."""

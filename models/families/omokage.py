@@ -15,15 +15,16 @@ w of their own, two a side.
             rgb: the features scaled per channel by Dense (W -> c(R)) of w K-1, whose root mean
             square is 1, Conv c(R) -> 3 k3, tanh
     D       four maps of C = min(d_channel_base / 16, channel_max) channels at strides 4 to 32, by
-            `models.layers.frozen_features`, and a head for each:
+            `models.layers.frozen_features`, and the picture at a quarter of its side, COLOUR_SCALE
+            times as strong (frozen features hardly say brightness and hue); a head for each:
             Conv C -> C k4 s2, leaky relu, until the side is at most 4; Conv C -> C k3, leaky relu
             (from 3 px on); spread of groups of 4 pictures as one more channel; Conv C+1 -> C k3
             without padding (k = side below 3 px), leaky relu: F features
             Dense F -> 1, plus <Dense (L -> F, no bias) of the labels, features> / √F
             convolutions and the first Dense have a spectral norm of 1
-            Dense 16·C + 192 -> L of all maps' quarters, averaged, and of the picture at 8x8 px: the
-            label head. Frozen features say a label so plainly that it learns in 100 steps what the
-            heads' own had not in 1,000; brightness they hardly say, so colours stand beside them
+            Dense A -> HIDDEN, leaky relu, Dense HIDDEN -> L: the label head, of averages of all
+            maps down to 4x4 px and of the picture at 8x8 px, A numbers. Frozen features say a label
+            so plainly that it learns in 100 steps what the heads' own had not in 1,000
 
 Parameters, with M mapping layers:
     map     M·(W²+W), with labels + W² + L·W + W
@@ -31,14 +32,16 @@ Parameters, with M mapping layers:
             +  (W+1)·c(R)  +  27·c(R) + 3
     D       each head, of S = R/4 ... R/32 px, halved h times: h·(16·C²+C)
             +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·F
-            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; and L·(16·C+193)
+            with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; that of the colours, S = R/4, has
+            16·C·(C-3) fewer; and HIDDEN·(A+1) + L·(HIDDEN+1)
 At R = 128, base 8192, maximum 512, W = 512, M = 8:
     G: 41,462,797 without labels, 41,725,453 + 512·L with
-    D: 44,073,988 + 16,577·L, and none of the frozen network
+    D: 61,433,989 + 10,369·L, and none of the frozen network
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
-from the first step on. Before it all fakes had one composition, and z decided their contrast, which
+from the first step on. Labels stand beside the features, so that a fake goes to reals with labels
+like its own. Before it all fakes had one composition, and z decided their contrast, which
 the division by the root mean square took away. The last doubling is a convolution too: shuffled
 into place, pixels showed their lattice as a pattern of dots. docs/families.md has the figures.
 
@@ -74,8 +77,12 @@ STYLE_START = 0.3  # standard deviation of the first scales and shifts
 RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not noise
 EPSILON = 1e-6
 FEATURES_PX = 16  # side at which D's channels are counted
-SUMMARY_PX = 2  # side that a map is averaged to for labels and the energy distance
+STRIDES = (4, 8, 16, 32)  # of D's maps of frozen features
+SUMMARY_PX = 4  # side that a map is averaged to, if it is larger, for labels and energy distance
 COLOURS_PX = 8  # and the picture itself
+COLOUR_SCALE = 4.0  # of colours beside features, which are about 1 in size
+LABEL_SCALE = 2.0  # of labels beside all of them, in the energy distance
+HIDDEN = 128  # width of the label head
 
 
 def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
@@ -174,16 +181,16 @@ class Generator(GeneratorWithW):
 
 
 class Head(nn.Module):
-    """Judges one map of frozen features."""
+    """Judges one map: of frozen features, or of colours."""
 
-    def __init__(self, side: int, count: int, labels: int) -> None:
+    def __init__(self, side: int, inputs: int, *, count: int, labels: int) -> None:
         super().__init__()
         convs: list[nn.Module] = []
         while side > 4:
-            convs += [spectral_norm(nn.Conv2d(count, count, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
-            side //= 2
+            convs += [spectral_norm(nn.Conv2d(inputs, count, 4, 2, 1)), nn.LeakyReLU(SLOPE)]
+            side, inputs = side // 2, count
         if side > 2:
-            convs += [spectral_norm(nn.Conv2d(count, count, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
+            convs += [spectral_norm(nn.Conv2d(inputs, count, 3, 1, 1)), nn.LeakyReLU(SLOPE)]
         self.convs = nn.Sequential(*convs)
         kernel = min(side, 3)
         self.last = spectral_norm(nn.Conv2d(count + 1, count, kernel))
@@ -193,7 +200,7 @@ class Head(nn.Module):
         nn.init.normal_(self.project.weight, std=0.05)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Judges maps x [N,C,S,S] with labels [N,L] -> realness [N]."""
+        """Judges maps x [N,I,S,S] with labels [N,L] -> realness [N]."""
         x = F.leaky_relu(self.last(with_minibatch_std(self.convs(x))), SLOPE)
         with full_precision(x):
             features = x.float().flatten(1)
@@ -204,46 +211,50 @@ class Head(nn.Module):
 
 
 class Discriminator(FeatureDiscriminatorNet):
-    """Pictures and labels to a realness of each scale, and label logits; see the module."""
+    """Pictures and labels to a realness of each map, and label logits; see the module."""
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
-        count = channels(spec, FEATURES_PX)
+        count, labels = channels(spec, FEATURES_PX), len(spec.labels)
         self.frozen = FrozenFeatures(count)
-        strides = (4, 8, 16, 32)
-        self.heads = nn.ModuleList(
-            Head(spec.resolution_px // stride, count, len(spec.labels)) for stride in strides
+        sides = [spec.resolution_px // stride for stride in STRIDES]
+        heads = [Head(side, count, count=count, labels=labels) for side in sides]
+        self.heads = nn.ModuleList([*heads, Head(sides[0], 3, count=count, labels=labels)])
+        averages = count * sum(min(side, SUMMARY_PX) ** 2 for side in sides) + 3 * COLOURS_PX**2
+        self.auxiliary = nn.Sequential(
+            Dense(averages, HIDDEN), nn.LeakyReLU(SLOPE), Dense(HIDDEN, labels)
         )
-        summary = len(strides) * SUMMARY_PX**2 * count + 3 * COLOURS_PX**2
-        self.auxiliary = Dense(summary, len(spec.labels))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32].
 
-        The last one is the picture's colours [N,3,8,8].
+        The last one is the picture's colours [N,3,R/4,R/4], COLOUR_SCALE times as strong.
         """
-        return [*self.frozen(images), F.adaptive_avg_pool2d(images, COLOURS_PX)]
+        colours = F.avg_pool2d(images, STRIDES[0]) * COLOUR_SCALE
+        return [*self.frozen(images), colours]
 
     def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges maps with labels [N,L] -> realness [N,4], label logits [N,L]."""
-        realness = [head(x, labels) for head, x in zip(self.heads, features[:-1], strict=True)]
+        """Judges maps with labels [N,L] -> realness [N,5], label logits [N,L]."""
+        realness = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
         seen = torch.cat(_averaged(features), dim=1)
         with full_precision(seen):
             return torch.stack(realness, dim=1), self.auxiliary(seen)
 
-    def summary(self, features: list[Tensor]) -> Tensor:
-        """Returns averages of each map's quarters, and the colours [N,16·C+192].
+    def summary(self, features: list[Tensor], labels: Tensor) -> Tensor:
+        """Returns the maps' averages and the labels [N,L] beside them, [N,A+L].
 
-        An RMS of 1 of a map is a length of 1.
+        An RMS of 1 of a map is a length of 1, and so is half a label.
         """
-        return torch.cat([x / math.sqrt(x.shape[1]) for x in _averaged(features)], dim=1)
+        averages = [x / math.sqrt(x.shape[1]) for x in _averaged(features)]
+        return torch.cat([*averages, LABEL_SCALE * labels.float()], dim=1)
 
 
 def _averaged(features: list[Tensor]) -> list[Tensor]:
-    """Returns the averages of each map's quarters [N,4·C], and the colours [N,192]; float32."""
+    """Returns the averages of each map, at most 4x4, and of the colours, 8x8; flat, float32."""
     *maps, colours = features
-    pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX) for x in maps]
-    return [x.flatten(1).float() for x in (*pooled, colours)]
+    pooled = [F.adaptive_avg_pool2d(x, min(x.shape[2], SUMMARY_PX)) for x in maps]
+    pooled.append(F.adaptive_avg_pool2d(colours, COLOURS_PX))
+    return [x.flatten(1).float() for x in pooled]
 
 
 def _normed(x: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -255,8 +255,9 @@ def _g_step_on_features(
     }
     total = terms["g"] + config.g_label_weight * terms["g_labels"]
     if config.energy_weight > 0:
-        summaries = [state.D.summary(one) for one in (seen.fake_features, seen.real_features)]
-        terms["energy"] = energy_distance(*map(all_rows, summaries))
+        fakes = state.D.summary(seen.fake_features, fake_labels)
+        reals = state.D.summary(seen.real_features, seen.real_labels)
+        terms["energy"] = energy_distance(all_rows(fakes), all_rows(reals))
         total = total + config.energy_weight * terms["energy"]
     state.opt_g.zero_grad(set_to_none=True)
     torch.autograd.backward(total)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dataset.errors import ConfigError, TrainingError
 from models.families import family_of
 from models.families.base import NetworkSize
-from models.families.omokage import Discriminator
+from models.families.omokage import COLOUR_SCALE, LABEL_SCALE, Discriminator
 from models.io.generators import load_generator, read_spec
 from models.layers.frozen_features import CHANNELS, TAPS, FrozenFeatures, pretrained
 from models.registry.export import _Program, export_generator
@@ -135,23 +135,29 @@ def test_each_judge_sees_labels_and_the_label_head_does_not() -> None:
     _, D = w_networks("omokage")
     x, rows = torch.randn(1, 3, 32, 32).repeat(2, 1, 1, 1), some_labels(2)
     realness, logits = D(x, rows)
-    assert realness.shape == (2, 4)
+    assert realness.shape == (2, 5)
     assert bool(((realness[0] - realness[1]).abs() > 1e-4).all())
     torch.testing.assert_close(logits[0], logits[1])
 
 
-def test_a_summary_is_the_quarters_of_each_map_and_the_colours() -> None:
+def test_a_summary_has_the_averages_of_each_map_the_colours_and_the_labels() -> None:
     _, D = w_networks("omokage", size=size(64))
     assert isinstance(D, Discriminator)
-    images = torch.randn(2, 3, 64, 64)
+    images, rows = torch.randn(2, 3, 64, 64), some_labels(2)
     maps = D.features(images)
-    assert [one.shape for one in maps[:-1]] == [(2, 8, side, side) for side in (16, 8, 4, 2)]
-    found = D.summary(maps)
-    assert found.shape == (2, 4 * 4 * 8 + 192)
-    torch.testing.assert_close(found[:, 96:128], maps[3].flatten(1) / 32**0.5)
-    colours = images.view(2, 3, 8, 8, 8, 8).mean(dim=(3, 5))
-    torch.testing.assert_close(found[:, 128:], colours.flatten(1) / 192**0.5)
-    ones = D.summary([torch.ones_like(one) for one in maps])
+    assert [one.shape for one in maps] == [
+        *((2, 8, side, side) for side in (16, 8, 4, 2)),
+        (2, 3, 16, 16),
+    ]
+    found = D.summary(maps, rows)
+    averages, labels = found[:, : -rows.shape[1]], found[:, -rows.shape[1] :]
+    assert torch.equal(labels, LABEL_SCALE * rows)
+    assert averages.shape == (2, (3 * 4**2 + 2**2) * 8 + 3 * 8**2)
+    torch.testing.assert_close(averages[:, 256:384], maps[2].flatten(1) / 128**0.5)
+    torch.testing.assert_close(averages[:, 384:416], maps[3].flatten(1) / 32**0.5)
+    colours = COLOUR_SCALE * images.view(2, 3, 8, 8, 8, 8).mean(dim=(3, 5))
+    torch.testing.assert_close(averages[:, 416:], colours.flatten(1) / 192**0.5)
+    ones = D.summary([torch.ones_like(one) for one in maps], torch.zeros_like(rows))
     torch.testing.assert_close(ones.norm(dim=1), torch.full((2,), 5.0).sqrt())  # 1 a map
 
 
