@@ -25,10 +25,10 @@ PRESETS: dict[str, TrainConfig] = {
         beta1=0.0,
         cooldown_frac=0.3,
         loss="hinge",
-        g_label_weight=8.0,
+        g_label_weight=5.0,
         energy_weight=8.0,
         r1_gamma=0.0,
-        translate_px=2,  # shifts alone: whole pixels, no resampling
+        translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=2.0,
     ),
     # The family's own sizes, for a GPU or a night: DCGAN at 64 px.
@@ -237,10 +237,10 @@ PRESETS: dict[str, TrainConfig] = {
         beta1=0.0,
         cooldown_frac=0.3,
         loss="hinge",
-        g_label_weight=8.0,
+        g_label_weight=5.0,
         energy_weight=8.0,
         r1_gamma=0.0,
-        translate_px=2,  # shifts alone: whole pixels, no resampling
+        translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
     # Seconds, for tests and for trying out the wiring; draws nothing worth seeing.

@@ -302,14 +302,13 @@ def accumulate(
 def update_average(ema: nn.Module, G: nn.Module, *, step: int, half_life_steps: float) -> None:
     """Moves the averaged weights towards G's; early on faster, so that the start is forgotten.
 
-    decay = min(0.5^(1/half_life), (1 + step) / (10 + step)); buffers (batch statistics) are copied.
+    decay = min(0.5^(1/half_life), (1 + step) / (10 + step)). Buffers are averaged too: of the last
+    steps alone, batch statistics are noisy enough to shift a colour.
     """
     decay = min(0.5 ** (1 / max(half_life_steps, 1e-3)), (1 + step) / (10 + step))
-    averages: list[Tensor] = list(ema.parameters())
-    currents: list[Tensor] = list(G.parameters())
+    averages: list[Tensor] = [*ema.parameters(), *ema.buffers()]
+    currents: list[Tensor] = [*G.parameters(), *G.buffers()]
     torch._foreach_lerp_(averages, currents, 1 - decay)
-    for kept, latest in zip(ema.buffers(), G.buffers(), strict=True):
-        kept.copy_(latest)
 
 
 def _sample_reals(state: TrainState, config: TrainConfig, batches: Batches, turn: int) -> Reals:
