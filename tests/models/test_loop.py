@@ -27,6 +27,7 @@ from models.families import dcgan64
 from models.families.base import GeneratorSpec, NetworkSize
 from models.io.entry_point import Stopped
 from models.io.generators import load_generator
+from models.layers.norm import BatchNorm2d
 from models.training import checkpoint, loop
 from models.training.checkpoint import TrainState
 from models.training.data import Batches, TrainingSet
@@ -233,13 +234,15 @@ def test_every_picture_comes_once_a_pass(reals: TrainingSet) -> None:
     assert np.array_equal(labels.numpy(), reals.labels[one[:8]])
 
 
-def test_average_moves_by_half_in_its_half_life() -> None:
-    ema, G = nn.Linear(1, 1), nn.Linear(1, 1)
-    nn.init.zeros_(ema.weight)
-    nn.init.ones_(G.weight)
+def test_average_moves_by_half_in_its_half_life_and_so_do_batch_statistics() -> None:
+    ema, G = BatchNorm2d(1), BatchNorm2d(1)
+    for network, value in ((ema, 0.0), (G, 1.0)):
+        for tensor in (*network.parameters(), *network.buffers()):
+            nn.init.constant_(tensor, value)
     for _ in range(10):
         update_average(ema, G, step=100_000, half_life_steps=10)
-    assert ema.weight.item() == pytest.approx(0.5)
+    found = [tensor.item() for tensor in (*ema.parameters(), *ema.buffers())]
+    assert found == pytest.approx([0.5] * 4)
 
 
 def test_the_checkpoint_of_the_best_score_is_kept_beside_the_newest(
