@@ -22,9 +22,9 @@ w of their own, two a side.
             without padding (k = side below 3 px), leaky relu: F features
             Dense F -> 1, plus <Dense (L -> F, no bias) of the labels, features> / √F
             convolutions and the first Dense have a spectral norm of 1
-            Dense A -> HIDDEN, leaky relu, Dense HIDDEN -> L: the label head, of averages of all
-            maps down to 4x4 px and of the picture at 8x8 px, A numbers. Frozen features say a label
-            so plainly that it learns in 100 steps what the heads' own had not in 1,000
+            Dense 16·C + 192 -> HIDDEN, leaky relu, Dense HIDDEN -> L: the label head, of all maps'
+            quarters, averaged, and of the picture at 8x8 px. Frozen features say a label so plainly
+            that it learns in 100 steps what the heads' own had not in 1,000
 
 Parameters, with M mapping layers:
     map     M·(W²+W), with labels + W² + L·W + W
@@ -33,10 +33,10 @@ Parameters, with M mapping layers:
     D       each head, of S = R/4 ... R/32 px, halved h times: h·(16·C²+C)
             +  where S/2^h > 2: 9·C²+C  +  k²·(C+1)·C + C  +  F+1  +  L·F
             with k = min(S/2^h, 3) and F = C·(S/2^h - k + 1)²; that of the colours, S = R/4, has
-            16·C·(C-3) fewer; and HIDDEN·(A+1) + L·(HIDDEN+1)
+            16·C·(C-3) fewer; and HIDDEN·(16·C+193) + L·(HIDDEN+1)
 At R = 128, base 8192, maximum 512, W = 512, M = 8:
     G: 41,462,797 without labels, 41,725,453 + 512·L with
-    D: 61,433,989 + 10,369·L, and none of the frozen network
+    D: 58,288,261 + 10,369·L, and none of the frozen network
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
@@ -78,7 +78,7 @@ RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not no
 EPSILON = 1e-6
 FEATURES_PX = 16  # side at which D's channels are counted
 STRIDES = (4, 8, 16, 32)  # of D's maps of frozen features
-SUMMARY_PX = 4  # side that a map is averaged to, if it is larger, for labels and energy distance
+SUMMARY_PX = 2  # side that a map is averaged to for labels and the energy distance
 COLOURS_PX = 8  # and the picture itself
 COLOUR_SCALE = 4.0  # of colours beside features, which are about 1 in size
 LABEL_SCALE = 2.0  # of labels beside all of them, in the energy distance
@@ -220,7 +220,7 @@ class Discriminator(FeatureDiscriminatorNet):
         sides = [spec.resolution_px // stride for stride in STRIDES]
         heads = [Head(side, count, count=count, labels=labels) for side in sides]
         self.heads = nn.ModuleList([*heads, Head(sides[0], 3, count=count, labels=labels)])
-        averages = count * sum(min(side, SUMMARY_PX) ** 2 for side in sides) + 3 * COLOURS_PX**2
+        averages = len(sides) * count * SUMMARY_PX**2 + 3 * COLOURS_PX**2
         self.auxiliary = nn.Sequential(
             Dense(averages, HIDDEN), nn.LeakyReLU(SLOPE), Dense(HIDDEN, labels)
         )
@@ -241,7 +241,7 @@ class Discriminator(FeatureDiscriminatorNet):
             return torch.stack(realness, dim=1), self.auxiliary(seen)
 
     def summary(self, features: list[Tensor], labels: Tensor) -> Tensor:
-        """Returns the maps' averages and the labels [N,L] beside them, [N,A+L].
+        """Returns averages of each map's quarters, colours and labels [N,16·C+192+L].
 
         An RMS of 1 of a map is a length of 1, and so is half a label.
         """
@@ -250,9 +250,9 @@ class Discriminator(FeatureDiscriminatorNet):
 
 
 def _averaged(features: list[Tensor]) -> list[Tensor]:
-    """Returns the averages of each map, at most 4x4, and of the colours, 8x8; flat, float32."""
+    """Returns the averages of each map's quarters [N,4·C], and the colours [N,192]; float32."""
     *maps, colours = features
-    pooled = [F.adaptive_avg_pool2d(x, min(x.shape[2], SUMMARY_PX)) for x in maps]
+    pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX) for x in maps]
     pooled.append(F.adaptive_avg_pool2d(colours, COLOURS_PX))
     return [x.flatten(1).float() for x in pooled]
 

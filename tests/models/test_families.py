@@ -100,13 +100,13 @@ COUNTS = [
         "omokage",
         NetworkSize(128, channel_base=8192),
         (41_462_797, 262_656, 512),
-        (61_433_989, 10_369),
+        (58_288_261, 10_369),
     ),
     (
         "omokage",
         NetworkSize(96, channel_base=768, channel_max=128, w_dim=128, mapping_layers=2),
         (1_401_995, 16_512, 128),
-        (882_805, 369),
+        (630_901, 369),
     ),
 ]
 
