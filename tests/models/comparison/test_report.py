@@ -58,17 +58,24 @@ def test_the_best_comes_first_and_the_failed_last() -> None:
 
 
 def test_a_row_has_its_figures_and_no_column_is_empty() -> None:
-    made = table([outcome("a", 512.34, recall=0.25, spread=0.934, hair_colour_hits=0.581), FAILED])
+    figures = {
+        "kernel_distance": 1.4567,
+        "recall": 0.25,
+        "spread": 0.934,
+        "hair_colour_hits": 0.581,
+    }
+    made = table([outcome("a", 512.34, **figures), FAILED])
     head, _, first, second = made.splitlines()
     assert head == (
-        "| entrant | what differs | side | pictures seen | minutes | `fd_x` | recall | spread "
-        "| hair | parameters of G |"
+        "| entrant | what differs | side | pictures seen | minutes | `fd_x` | kernel distance "
+        "| recall | spread | hair | parameters of G |"
     )
     assert first == (
-        "| **a** | `a-small` | 64 px | 73,184 | 5.0 | 512.3 ± 2.0 | 0.250 | 0.934 | 58% | 328,835 |"
+        "| **a** | `a-small` | 64 px | 73,184 | 5.0 | 512.3 ± 2.0 | 1.457 | 0.250 | 0.934 | 58% "
+        "| 328,835 |"
     )
     assert second == (
-        "| **wgan** | `srresnet-small`, `loss=wgan` | – | 640 | – | failed | – | – | – | – |"
+        "| **wgan** | `srresnet-small`, `loss=wgan` | – | 640 | – | failed | – | – | – | – | – |"
     )
 
 
