@@ -109,7 +109,7 @@ class GeneratorConfig(dg.Config):
         default="demo",
         description="Settings to begin with: a family's own (dcgan64, dcgan96, acgan64, srresnet, "
         "stylegan2, omokage: hours on a GPU), <family>-small (minutes on two cores), "
-        "<family>-smoke (seconds, draws nothing worth seeing), or demo (the default: four minutes "
+        "<family>-smoke (seconds, draws nothing worth seeing), or demo (the default: five minutes "
         "on two cores); models/presets.py has them.",
     )
     overrides: dict[str, str] = Field(

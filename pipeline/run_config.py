@@ -15,7 +15,7 @@ from pipeline.settings import Settings
 DEMO_SITE = "demo"
 
 
-DEMO_MINUTES = 4.0  # of training
+DEMO_MINUTES = 5.0  # of training: what hair colours take that obey their labels, on two cores
 _LENGTH = ("total_kimg", "max_minutes")
 
 

@@ -32,7 +32,7 @@ def test_a_file_is_laid_over_the_preset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("minutes", "text", "wanted"),
     [
-        (None, "", {"max_minutes": "4", "total_kimg": "1e+07"}),
+        (None, "", {"max_minutes": "5", "total_kimg": "1e+07"}),
         (0.5, "", {"max_minutes": "0.5", "total_kimg": "1e+07"}),
         (None, "generator: {preset: smoke}", None),
         (1, "generator: {preset: smoke}", {"max_minutes": "1", "total_kimg": "1e+07"}),
@@ -40,7 +40,7 @@ def test_a_file_is_laid_over_the_preset(tmp_path: Path) -> None:
         (
             None,
             "generator: {overrides: {batch: '9'}}",
-            {"batch": "9", "max_minutes": "4", "total_kimg": "1e+07"},
+            {"batch": "9", "max_minutes": "5", "total_kimg": "1e+07"},
         ),
     ],
 )
