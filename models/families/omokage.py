@@ -40,9 +40,9 @@ At R = 128, base 8192, maximum 512, W = 512, M = 8:
 
 Beside D's heads, the energy distance between the features of fakes and reals moves G
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
-from the first step on. Labels stand beside the features, so that a fake goes to reals with labels
-like its own. Before it all fakes had one composition, and z decided their contrast, which
-the division by the root mean square took away. The last doubling is a convolution too: shuffled
+from the first step on. Labels stand beside the features: a fake is drawn to reals with labels like
+its own. Without the distance all fakes had one composition. z decided the contrast alone, until the
+division by the root mean square took that away. The last doubling is a convolution too: shuffled
 into place, pixels showed their lattice as a pattern of dots. docs/families.md has the figures.
 
 The spec says whose features the training saw; another extractor must judge.
