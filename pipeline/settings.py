@@ -140,7 +140,7 @@ class Settings(BaseModel):
             "DO_NOT_TRACK": "true",
             "GIT_PYTHON_REFRESH": "quiet",
             # Threads that wait for work by spinning take 2.3x as long on a busy machine, and ones
-            # that sleep at once 1.5x on an idle one: after a short spin it is a sixth more on both.
+            # that sleep at once 1.5x on an idle one: after a short spin it is a fifth more on both.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
             "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
