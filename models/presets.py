@@ -243,6 +243,30 @@ PRESETS: dict[str, TrainConfig] = {
         translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
+    # omokage in a night on two cores, 64 px: twice the channels of G in all layers, and slower.
+    "omokage-night": TrainConfig(
+        family="omokage",
+        resolution_px=64,
+        g_channel_base=1024,
+        d_channel_base=1024,
+        channel_max=256,
+        w_dim=128,
+        mapping_layers=2,
+        batch=32,
+        total_kimg=1500.0,
+        lr_g=0.0015,
+        lr_d=0.0012,
+        beta1=0.0,
+        ema_kimg=5.0,
+        cooldown_frac=0.4,
+        loss="hinge",
+        g_label_weight=5.0,
+        energy_weight=8.0,
+        r1_gamma=0.0,
+        translate_px=4,  # shifts alone: whole pixels, no resampling
+        snapshot_kimg=25.0,
+        score_pictures=1000,
+    ),
     # Seconds, for tests and for trying out the wiring; draws nothing worth seeing.
     "smoke": TrainConfig(
         family="dcgan64",
