@@ -112,6 +112,13 @@ class TrainConfig:
         (0, 1000),
         added=True,
     )
+    pair_weight: float = setting(
+        0.0,
+        "energy score of those features, of pairs of fakes with one real's labels, that G lowers "
+        "as well, 0 = none",
+        (0, 1000),
+        added=True,
+    )
     clip: float = setting(0.01, "D's weights stay within ± this under loss wgan", (1e-6, 100))
     gp_weight: float = setting(10.0, "gradient penalty of losses wgan-gp and dragan", (0, 1000))
     r1_gamma: float = setting(1.0, "gradient penalty on reals (R1), 0 = none", (0, 1e4))
@@ -335,12 +342,15 @@ def limit_faults(settings: Any) -> Iterator[str]:
 def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
     """Yields what does not fit D: slopes are of pixels, the energy distance is of features."""
     if not family.frozen_features:
-        if config.energy_weight > 0:
-            yield (
-                f"energy_weight is {config.energy_weight:g}; 0 wanted: D of {config.family} judges "
-                "pixels"
-            )
+        for name in ("energy_weight", "pair_weight"):
+            if getattr(config, name) > 0:
+                yield (
+                    f"{name} is {getattr(config, name):g}; 0 wanted: D of {config.family} judges "
+                    "pixels"
+                )
         return
+    if config.pair_weight > 0 and config.batch % 2:
+        yield f"batch is {config.batch}; an even number wanted with pair_weight above 0"
     for name in ("r1_gamma", "r2_gamma"):
         if getattr(config, name) > 0:
             yield (
@@ -348,6 +358,11 @@ def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
                 "frozen features, and its spectral norm bounds its slope"
             )
     loss = LOSSES.get(config.loss)
+    if loss is not None and loss.paired and config.pair_weight > 0:
+        yield (
+            f"pair_weight is {config.pair_weight:g}; 0 wanted under loss {config.loss}, which gives "
+            "each fake the labels of one real"
+        )
     if loss is not None and (loss.penalty or loss.clipped):
         others = ", ".join(n for n, one in LOSSES.items() if not one.penalty and not one.clipped)
         yield f"loss is {config.loss}; one of {others} wanted with D of {config.family}"

@@ -2,7 +2,8 @@
 
 No preset builds on another. `python -m models.train --preset NAME --print-config` prints all
 values of one. Each family has its own sizes, a `-small` preset that trains in minutes on two cores
-(what docs/families.md shows) and a `-smoke` preset that trains in seconds (tests).
+(what docs/families.md shows) and a `-smoke` preset that trains in seconds (tests); omokage also has
+`-night` presets, for hours on two cores.
 """
 
 from dataset.errors import ConfigError, nearest
@@ -27,6 +28,7 @@ PRESETS: dict[str, TrainConfig] = {
         loss="hinge",
         g_label_weight=5.0,
         energy_weight=8.0,
+        pair_weight=1.5,
         r1_gamma=0.0,
         translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=2.0,
@@ -118,8 +120,9 @@ PRESETS: dict[str, TrainConfig] = {
         ema_kimg=10.0,
         cooldown_frac=0.3,
         loss="hinge",
-        g_label_weight=5.0,
+        g_label_weight=2.0,
         energy_weight=8.0,
+        pair_weight=2.0,
         r1_gamma=0.0,
         mixing=0.5,
         translate_px=16,
@@ -221,7 +224,7 @@ PRESETS: dict[str, TrainConfig] = {
         translate_px=2,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
-    # omokage in minutes on two cores, 64 px: docs/families.md says what each choice is worth.
+    # omokage in minutes on two cores, 64 px: docs/omokage.md says what each choice is worth.
     "omokage-small": TrainConfig(
         family="omokage",
         resolution_px=64,
@@ -239,11 +242,13 @@ PRESETS: dict[str, TrainConfig] = {
         loss="hinge",
         g_label_weight=5.0,
         energy_weight=8.0,
+        pair_weight=1.5,
         r1_gamma=0.0,
         translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
-    # omokage in a night on two cores, 64 px: twice the channels of G in all layers, and slower.
+    # omokage in a night on two cores, 64 px: twice the channels of G in all layers, lower learning
+    # rates. docs/omokage.md shows what it draws after 100 minutes.
     "omokage-night": TrainConfig(
         family="omokage",
         resolution_px=64,
@@ -260,10 +265,36 @@ PRESETS: dict[str, TrainConfig] = {
         ema_kimg=5.0,
         cooldown_frac=0.4,
         loss="hinge",
-        g_label_weight=5.0,
+        g_label_weight=2.0,
         energy_weight=8.0,
+        pair_weight=2.0,
         r1_gamma=0.0,
         translate_px=4,  # shifts alone: whole pixels, no resampling
+        snapshot_kimg=25.0,
+        score_pictures=1000,
+    ),
+    # The same at 96 px, where a picture takes more than twice the time.
+    "omokage-night-96": TrainConfig(
+        family="omokage",
+        resolution_px=96,
+        g_channel_base=1536,
+        d_channel_base=1024,
+        channel_max=256,
+        w_dim=128,
+        mapping_layers=2,
+        batch=32,
+        total_kimg=700.0,
+        lr_g=0.0015,
+        lr_d=0.0012,
+        beta1=0.0,
+        ema_kimg=5.0,
+        cooldown_frac=0.4,
+        loss="hinge",
+        g_label_weight=2.0,
+        energy_weight=8.0,
+        pair_weight=2.0,
+        r1_gamma=0.0,
+        translate_px=6,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=25.0,
         score_pictures=1000,
     ),
@@ -397,6 +428,7 @@ PRESETS: dict[str, TrainConfig] = {
         g_label_weight=0.5,
         d_label_weight=0.5,
         energy_weight=5.0,
+        pair_weight=1.0,
         r1_gamma=0.0,
         mixing=0.5,
         translate_px=12,

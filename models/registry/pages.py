@@ -123,6 +123,7 @@ CURVES = {
     "slope_penalty": "gradient penalty of the losses wgan-gp and dragan",
     "path_penalty": "path length penalty",
     "energy_distance": "how far the features of drawn faces are from those of real ones",
+    "pair_score": "the same of two faces drawn with a real one's labels, less how far they differ",
     "aug_p": "chance that a picture is shifted, scaled or turned before the critic sees it",
     "pictures_per_s": "speed",
     "memory_mb": "most memory taken so far (of the GPU, or of the process on a CPU)",
@@ -201,7 +202,7 @@ A **{settings["family"]}** generator of {settings["resolution_px"]} px faces, tr
 def _absent(settings: Mapping[str, Any]) -> set[str]:
     """The curves that a training with these settings does not have."""
     weights = {"r1_penalty": "r1_gamma", "r2_penalty": "r2_gamma", "path_penalty": "pl_weight"}
-    weights["energy_distance"] = "energy_weight"
+    weights |= {"energy_distance": "energy_weight", "pair_score": "pair_weight"}
     absent = {curve for curve, weight in weights.items() if not settings[weight]}
     return absent if settings["loss"] in ("wgan-gp", "dragan") else {*absent, "slope_penalty"}
 

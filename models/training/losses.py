@@ -130,6 +130,24 @@ def energy_distance(fakes: Tensor, reals: Tensor) -> Tensor:
     return 2 * _distances(fakes, reals).mean() - apart
 
 
+def energy_score(fakes: Tensor, reals: Tensor) -> Tensor:
+    """Energy score of pairs of fakes with one real's labels: mean |a - real| + |b - real| - |a - b|.
+
+    fakes [2N,F], the a before the b; reals [N or more,F], of which the first N count; returns a
+    scalar. In the mean it is least where the fakes of each label row are spread as its reals are:
+    one fake for all latents loses what its pair is apart.
+    Source: Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102, equation 21.
+    """
+    one, other = fakes.chunk(2)
+    reals = reals[: len(one)]
+    return (_apart(one, reals) + _apart(other, reals) - _apart(one, other)).mean()
+
+
+def _apart(some: Tensor, others: Tensor) -> Tensor:
+    """Returns the Euclidean distances [N] of rows [N,F] and [N,F], each at least NEAR."""
+    return ((some - others).square().sum(dim=1) + NEAR**2).sqrt()
+
+
 def _distances(some: Tensor, others: Tensor) -> Tensor:
     """Returns Euclidean distances [N,M] of rows [N,F] and [M,F], by a product of matrices.
 

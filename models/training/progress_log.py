@@ -43,6 +43,7 @@ TITLES = {
     "slope": "slope_penalty",
     "path": "path_penalty",
     "energy": "energy_distance",
+    "pairs": "pair_score",
 }
 _NOT_SENT = ("kimg",)  # it says what the step says
 

@@ -17,6 +17,7 @@ from models.training.losses import (
     around,
     between,
     energy_distance,
+    energy_score,
     label_loss,
 )
 from models.training.parts import Parts
@@ -74,8 +75,7 @@ def train_step(
     stats: dict[str, Tensor] = {}
     for turn in range(config.d_steps):
         reals = _sample_reals(state, config, batches, turn)
-        paired = LOSSES[config.loss].paired
-        fake_labels = reals.labels if paired else batches.labels_of_fakes(state.rng)
+        fake_labels = _labels_of_fakes(state, config, batches, reals)
         fakes = sample_fakes(state, config, fake_labels, parts)  # the last ones serve G as well
         if isinstance(state.D, FeatureDiscriminatorNet):
             seen = _see(state, config, parts, reals=reals, fakes=fakes)
@@ -254,11 +254,15 @@ def _g_step_on_features(
         "g_labels": label_loss(label_logits, fake_labels, positive_weight),
     }
     total = terms["g"] + config.g_label_weight * terms["g_labels"]
-    if config.energy_weight > 0:
-        fakes = state.D.summary(seen.fake_features, fake_labels)
-        reals = state.D.summary(seen.real_features, seen.real_labels)
-        terms["energy"] = energy_distance(all_rows(fakes), all_rows(reals))
-        total = total + config.energy_weight * terms["energy"]
+    if config.energy_weight > 0 or config.pair_weight > 0:
+        fakes = all_rows(state.D.summary(seen.fake_features, fake_labels))
+        reals = all_rows(state.D.summary(seen.real_features, seen.real_labels))
+        if config.energy_weight > 0:
+            terms["energy"] = energy_distance(fakes, reals)
+            total = total + config.energy_weight * terms["energy"]
+        if config.pair_weight > 0:
+            terms["pairs"] = energy_score(fakes, reals)
+            total = total + config.pair_weight * terms["pairs"]
     state.opt_g.zero_grad(set_to_none=True)
     torch.autograd.backward(total)
     w = None
@@ -315,6 +319,17 @@ def _sample_reals(state: TrainState, config: TrainConfig, batches: Batches, turn
     images, labels = batches.at(state.step * config.d_steps + turn)
     images = flipped(images, state.rng) if config.flip else images
     return Reals(images, labels, _augmented(state, config, images))
+
+
+def _labels_of_fakes(
+    state: TrainState, config: TrainConfig, batches: Batches, reals: Reals
+) -> Tensor:
+    """Returns the labels [N,L] of this rank's fakes: the reals' where a loss pairs the two."""
+    if LOSSES[config.loss].paired:
+        return reals.labels
+    if config.pair_weight > 0:  # each row twice, half a batch apart
+        return share(all_rows(reals.labels)[: config.batch // 2].repeat(2, 1))
+    return batches.labels_of_fakes(state.rng)
 
 
 def _augmented(state: TrainState, config: TrainConfig, images: Tensor) -> Tensor:

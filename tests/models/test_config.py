@@ -83,10 +83,13 @@ def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
         ("omokage-small", "batch_gpu=8", "batch_gpu is 8; 0 wanted: the norms of omokage"),
         ("omokage-small", "resolution_px=16", "resolution_px is 16; omokage draws 32, 64, 96"),
         *(
-            (f"{family}-small", "energy_weight=5", f"is 5; 0 wanted: D of {family} judges pixels")
+            (f"{family}-small", f"{name}=5", f"{name} is 5; 0 wanted: D of {family} judges pixels")
             for family in FAMILIES
             if family != "omokage"
+            for name in ("energy_weight", "pair_weight")
         ),
+        ("omokage-smoke", "loss=rp", "pair_weight is 1; 0 wanted under loss rp, which gives each"),
+        ("omokage-smoke", "batch=7", "batch is 7; an even number wanted with pair_weight above 0"),
     ],
 )
 def test_what_frozen_features_do_not_go_with_is_refused_by_name(

@@ -8,6 +8,7 @@ from models.training.losses import (
     LOSSES,
     NEAR,
     energy_distance,
+    energy_score,
     hinge_d,
     hinge_g,
     label_loss,
@@ -135,3 +136,22 @@ def test_positive_weights_are_roots_within_bounds() -> None:
     labels[:10, 0] = 1
     labels[:60, 1] = 1
     assert positive_weights(labels).tolist() == pytest.approx([3.0, 1.0, 8.0])
+
+
+def test_the_energy_score_has_its_closed_form_on_two_pairs() -> None:
+    fakes, reals = torch.tensor([[0.0], [1.0], [4.0], [1.0]]), torch.tensor([[3.0], [2.0], [99.0]])
+    # The first pair, 0 and 4, is 3 and 1 from its real and 4 apart; the second one 1, 1 and 0.
+    assert energy_score(fakes, reals).item() == pytest.approx((3 + 1 - 4 + 1 + 1 - 0) / 2, abs=0.02)
+
+
+def test_the_energy_score_is_least_for_fakes_that_are_spread_as_reals_of_their_labels_are() -> None:
+    torch.manual_seed(0)
+    labels = 5 * torch.randn(2000, 3)
+    reals = labels + torch.randn(2000, 3)
+    scores = {
+        width: energy_score(labels.repeat(2, 1) + width * torch.randn(4000, 3), reals).item()
+        for width in (0.0, 0.5, 1.0, 2.0)
+    }
+    assert min(scores, key=scores.__getitem__) == 1.0
+    shuffled = reals[torch.randperm(2000)]  # spread as reals are, but not as those of the label
+    assert energy_score(torch.cat([shuffled, reals.flip(0)]), reals).item() > scores[0.0]

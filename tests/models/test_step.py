@@ -96,6 +96,25 @@ def test_a_pair_has_the_labels_of_its_real_in_the_steps_of_d_and_g(reals: Traini
     assert all(torch.equal(labels, of_reals) for labels in others)
 
 
+def test_two_fakes_have_the_labels_of_each_real_of_the_batchs_first_half(
+    reals: TrainingSet,
+) -> None:
+    steps = Steps(reals, narrow("omokage"))
+    seen: list[Tensor] = []
+    judge = steps.parts.judged_features
+
+    def recording(features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(labels)
+        return judge(features, labels)
+
+    steps.parts.judged_features = recording
+    steps.step()
+    of_reals, of_fakes, for_g = seen
+    half = len(of_reals) // 2
+    assert torch.equal(of_fakes, torch.cat([of_reals[:half], of_reals[:half]]))
+    assert torch.equal(of_fakes, for_g)
+
+
 def test_without_pairs_fakes_have_labels_of_their_own(reals: TrainingSet) -> None:
     of_reals, of_fakes, for_g = judged_labels(Steps(reals, narrow("dcgan64")))
     assert not torch.equal(of_fakes, of_reals)
@@ -169,4 +188,4 @@ def test_a_step_in_bf16_is_finite_and_has_logits_of_float32(family: str) -> None
     assert bool(torch.stack([*stats.values()]).isfinite().all())
     networks = (steps.state.G, steps.state.D, steps.state.ema)
     assert all(bool(p.isfinite().all()) for network in networks for p in network.parameters())
-    assert ({"r1", "r2"} if gammas else {"energy"}) <= stats.keys()
+    assert ({"r1", "r2"} if gammas else {"energy", "pairs"}) <= stats.keys()
