@@ -360,8 +360,8 @@ def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
     loss = LOSSES.get(config.loss)
     if loss is not None and loss.paired and config.pair_weight > 0:
         yield (
-            f"pair_weight is {config.pair_weight:g}; 0 wanted under loss {config.loss}, which gives "
-            "each fake the labels of one real"
+            f"pair_weight is {config.pair_weight:g}; 0 wanted under loss {config.loss}, which "
+            "gives each fake the labels of one real"
         )
     if loss is not None and (loss.penalty or loss.clipped):
         others = ", ".join(n for n, one in LOSSES.items() if not one.penalty and not one.clipped)

@@ -42,19 +42,19 @@ Beside D's heads, the energy distance between the features of fakes and reals mo
 (`energy_weight`): a mean distance to reals, less one among the fakes, so that variety is wanted
 from the first step on. Labels stand beside the features: a fake is drawn to reals with labels like
 its own. Without the distance all fakes had one composition. Still, faces of equal labels were too
-much alike, and more so the longer a training was: so fakes come in pairs with one real's labels, and
-G lowers the pairs' energy score as well (`pair_weight`). z decided the contrast alone, until the
-division by the root mean square took that away. The last doubling is a convolution too: shuffled
-into place, pixels showed their lattice as a pattern of dots. docs/omokage.md has the figures.
+much alike, and more so the longer a training was: so fakes come in pairs with one real's labels,
+and G lowers the pairs' energy score as well (`pair_weight`). z decided the contrast alone, until
+the division by the root mean square took that away. The last doubling is a convolution too:
+shuffled into place, pixels showed their lattice as a pattern of dots. docs/omokage.md has the
+figures.
 
 The spec says whose features the training saw; another extractor must judge.
 
 Sources: Sauer et al. 2021, arXiv:2111.01007 (D, and the gated layers of its generator after Liu et
 al. 2021, arXiv:2101.04775); Karras et al. 2019, arXiv:1812.04948 (w, noise); Bellemare et al. 2017,
 arXiv:1705.10743 (energy distance of features); Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102
-(energy score); Miyato et al. 2018, arXiv:1802.05957 (spectral
-norm); Miyato and Koyama 2018, arXiv:1802.05637 (projection); Odena et al. 2017, arXiv:1610.09585
-(label head).
+(energy score); Miyato et al. 2018, arXiv:1802.05957 (spectral norm); Miyato and Koyama 2018,
+arXiv:1802.05637 (projection); Odena et al. 2017, arXiv:1610.09585 (label head).
 """
 
 import dataclasses

@@ -131,11 +131,11 @@ def energy_distance(fakes: Tensor, reals: Tensor) -> Tensor:
 
 
 def energy_score(fakes: Tensor, reals: Tensor) -> Tensor:
-    """Energy score of pairs of fakes with one real's labels: mean |a - real| + |b - real| - |a - b|.
+    """Energy score of pairs a, b of fakes: mean |a - real| + |b - real| - |a - b|, labels alike.
 
-    fakes [2N,F], the a before the b; reals [N or more,F], of which the first N count; returns a
-    scalar. In the mean it is least where the fakes of each label row are spread as its reals are:
-    one fake for all latents loses what its pair is apart.
+    fakes [2N,F], all a before all b; reals [N or more,F], of which the first N count; returns a
+    scalar. In expectation it is least where the fakes of each row of labels are spread as its reals
+    are: one picture for all latents lacks the last part.
     Source: Gneiting and Raftery 2007, J. Am. Stat. Assoc. 102, equation 21.
     """
     one, other = fakes.chunk(2)
