@@ -10,7 +10,8 @@ from dataset.errors import ConfigError, nearest
 from models.config import TrainConfig, overridden
 
 PRESETS: dict[str, TrainConfig] = {
-    # A few minutes on two cores, no GPU: omokage-small, with more snapshots.
+    # A few minutes on two cores, no GPU: omokage-small with more snapshots, and without pairs: of
+    # drawn faces after 26 kimg they made .943 of the hair colours right instead of .972.
     "demo": TrainConfig(
         family="omokage",
         resolution_px=64,
@@ -28,7 +29,6 @@ PRESETS: dict[str, TrainConfig] = {
         loss="hinge",
         g_label_weight=5.0,
         energy_weight=8.0,
-        pair_weight=1.5,
         r1_gamma=0.0,
         translate_px=4,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=2.0,
