@@ -31,6 +31,7 @@ class WorksHere(ChildProcess):
     """Measures in this process, on few pictures, and can train here too: it takes a second."""
 
     trains_here: bool = False
+    measures_with: list[str] = list(FEW_PICTURES)
 
     def run(
         self,
@@ -45,8 +46,8 @@ class WorksHere(ChildProcess):
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             if "models.evaluate" in arguments:
-                code = evaluate.main([*arguments[2:], *FEW_PICTURES])
-            elif self.trains_here:
+                code = evaluate.main([*arguments[2:], *self.measures_with])
+            elif self.trains_here and "models.train" in arguments:
                 code = train.main(list(arguments[2:]))
                 if code == 128 + signal.SIGINT:
                     raise KeyboardInterrupt

@@ -27,6 +27,10 @@ from pipeline.servers import (
 )
 from pipeline.settings import Settings, read_settings
 from pipeline.up import mlflow_server
+from tests.assets.workshop import WorksHere
+
+# In this process, which has imported everything; two points of the truncation curve are enough.
+CHILD = WorksHere(trains_here=True, measures_with=["--psis", "0.7,1"])
 
 
 @dataclass
@@ -111,6 +115,7 @@ class AutomaticHome:
             tags={**request.tags, **tags, **key},
             instance=self.instance,
             raise_on_error=False,
+            resources={"child": CHILD},
         )
 
 

@@ -179,7 +179,8 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
 def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     servers: Servers, page: Page
 ) -> None:
-    config = {"preset": "dcgan64-smoke", "overrides": {"total_kimg": "4", "device": "cpu"}}
+    overrides = {"total_kimg": "4", "snapshot_kimg": "0.5", "device": "cpu"}
+    config = {"preset": "dcgan64-smoke", "overrides": overrides}
     known = set(servers.home.glob("generators/*/progress.jsonl"))
     cancelled = materialise(servers, page, "generator", config)
     wait_for(
@@ -213,7 +214,7 @@ def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
     wait_for(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
     terminate(servers, page, "models.evaluate")
 
-    run_id = materialise(servers, page, "evaluation", {"fakes": 64})
+    run_id = materialise(servers, page, "evaluation", {"fakes": 64, "repeats": 1, "flips": 0})
     wait_until_it_ended(servers, run_id)
     assert servers.status(run_id) == "SUCCESS"
     page.goto(f"{servers.dagster}/assets/evaluation?view=events")
