@@ -115,7 +115,6 @@ class AutomaticHome:
             tags={**request.tags, **tags, **key},
             instance=self.instance,
             raise_on_error=False,
-            resources={"child": CHILD},
         )
 
 
@@ -142,6 +141,6 @@ def automatic_home(
     with running([mlflow, board]):
         wait_for_board(board, settings.board_url)
         wait_until_answering(mlflow, settings.tracking_uri, timeout_s=600)
-        defs = build_defs(settings=settings)
+        defs = build_defs(settings=settings, resource_overrides={"child": CHILD})
         with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
             yield AutomaticHome(settings, instance, defs, board)
