@@ -14,9 +14,9 @@ from tests.assets.workshop import INTERRUPTS, Workshop, interrupting_the_first_t
 from tests.models.homes import LABELS, write_manifest
 
 MANIFEST_LABELS = (*LABELS[:2], "twintails", *LABELS[2:])  # one that acgan64 does not take
-# What Dagster does is the same for every family; that each resumes and is exported alike is proved
-# in tests/models. These differ in what Dagster sees: a plain one; one of labels of its own; one with
-# a latent w, which is judged by another network, for it learnt from the usual one's features.
+# What Dagster does is the same for every family; that each of them resumes and is exported alike is
+# proved in tests/models. These differ in what Dagster sees: a plain one; one of labels of its own;
+# one with a latent w, judged by another network, for it learnt from the features of the usual one.
 # Long enough to be interrupted: about a second of steps.
 LENGTH_KIMG = {"dcgan64": "0.64", "acgan64": "0.32", "omokage": "0.32"}
 IN_A_CHILD = "dcgan64"  # how a signal reaches the trainer's process is the same for every family

@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
+from pydantic import Field
 
 from assets.champion import champion
 from assets.evaluation import evaluation
@@ -31,7 +32,7 @@ class WorksHere(ChildProcess):
     """Measures in this process, on few pictures, and can train here too: it takes a second."""
 
     trains_here: bool = False
-    measures_with: list[str] = list(FEW_PICTURES)
+    measures_with: list[str] = Field(default=list(FEW_PICTURES))
 
     def run(
         self,
