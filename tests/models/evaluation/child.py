@@ -1,7 +1,6 @@
-"""`python -m tests.models.evaluation.child HOME OUT FAKES…`: evaluations to be killed or weighed.
+"""`python -m tests.models.evaluation.child HOME OUT FAKES`: an evaluation to be killed or weighed.
 
-{} in OUT stands for the number of fakes. Prints a line of JSON for each: the pictures that were
-drawn and the greatest resident memory of the process so far in MB.
+Prints JSON: the pictures that were drawn and the process's greatest resident memory in MB.
 """
 
 import json
@@ -38,5 +37,4 @@ def main(home: str, out: str, fakes: int) -> None:
 
 
 if __name__ == "__main__":
-    for count in sys.argv[3:]:
-        main(sys.argv[1], sys.argv[2].format(count), int(count))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
