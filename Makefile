@@ -56,9 +56,11 @@ demo: install
 up: install
 	@$(BIN)/omokage up $(if $(PICTURES),--pictures "$(PICTURES)") $(ARGS)
 
-# Three workers on two cores: many tests wait, for servers, clocks and each other's processes.
-# In the order of the files; in random order: make test ARGS="-p randomly --randomly-seed=1"
-PYTEST = $(BIN)/python -m pytest -p no:randomly -n 3 --dist worksteal --durations=40 --durations-min=0.5
+# Three workers on two cores: many tests wait, for servers, clocks and each other's processes. A file
+# is one worker's, so that its servers are started once; tests/conftest.py has the order of the files.
+# In random order: make test ARGS="-p randomly --randomly-seed=1"
+PYTEST = $(BIN)/python -m pytest -p no:randomly -n 3 --dist loadfile --no-loadscope-reorder \
+	--durations=40 --durations-min=0.5
 
 test: install
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -66,7 +68,8 @@ test: install
 test-slow: install
 	$(PYTEST) -m slow $(ARGS)
 
-test-all: test test-slow
+test-all: install
+	$(PYTEST) $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

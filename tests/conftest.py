@@ -31,10 +31,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 load_profile()
 
 LONG_FIRST = (
-    "test_killed_in_the_middle",
+    "tests/pipeline/test_chain.py::test_killed_in_the_middle",  # makes the demo, and meanwhile
+    "tests/assets/",  # the other workers do without it
+    "tests/models/test_resume.py",
     "tests/pipeline/",
     "tests/benchmarks/",
     "tests/crawlers/test_memory.py",
+    "tests/studio/test_page_browser.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""Every family from Dagster: trained, interrupted, resumed, judged, registered, and grown."""
+"""Families from Dagster: trained, interrupted, resumed, judged and registered."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.families import FAMILIES
 from models.io.generators import load_generator
 from models.labels import label_rows
 from models.sampling.draw import draw
@@ -15,10 +14,13 @@ from tests.assets.workshop import INTERRUPTS, Workshop, interrupting_the_first_t
 from tests.models.homes import LABELS, write_manifest
 
 MANIFEST_LABELS = (*LABELS[:2], "twintails", *LABELS[2:])  # one that acgan64 does not take
+# What Dagster does is the same for every family; that each of them resumes and is exported alike is
+# proved in tests/models. These differ in what Dagster sees: a plain one; one of labels of its own;
+# one with a latent w, judged by another network, for it learnt from the features of the usual one.
 # Long enough to be interrupted: about a second of steps.
-LENGTH_KIMG = dict.fromkeys(FAMILIES, "0.32") | {"dcgan64": "0.64", "dcgan96": "0.48"}
+LENGTH_KIMG = {"dcgan64": "0.64", "acgan64": "0.32", "omokage": "0.32"}
 IN_A_CHILD = "dcgan64"  # how a signal reaches the trainer's process is the same for every family
-SMALL = {"stylegan2": {"resolution_px": "32"}, "omokage": {"resolution_px": "32"}}
+SMALL = {"omokage": {"resolution_px": "32"}}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LENGTH_KIMG)
 def test_a_family_is_interrupted_resumed_judged_and_registered(home: Path, family: str) -> None:
     import mlflow
 

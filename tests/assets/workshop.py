@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from mlflow import MlflowClient
+from pydantic import Field
 
 from assets.champion import champion
 from assets.evaluation import evaluation
@@ -31,6 +32,7 @@ class WorksHere(ChildProcess):
     """Measures in this process, on few pictures, and can train here too: it takes a second."""
 
     trains_here: bool = False
+    measures_with: list[str] = Field(default=list(FEW_PICTURES))
 
     def run(
         self,
@@ -45,8 +47,8 @@ class WorksHere(ChildProcess):
             for name, value in (environment or {}).items():
                 patch.setenv(name, value)
             if "models.evaluate" in arguments:
-                code = evaluate.main([*arguments[2:], *FEW_PICTURES])
-            elif self.trains_here:
+                code = evaluate.main([*arguments[2:], *self.measures_with])
+            elif self.trains_here and "models.train" in arguments:
                 code = train.main(list(arguments[2:]))
                 if code == 128 + signal.SIGINT:
                     raise KeyboardInterrupt

@@ -40,23 +40,23 @@ def state(home: Path, out: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", all_slow_but(FAMILIES, "dcgan64"))
-def test_forty_steps_equal_a_stop_a_kill_and_the_rest_bit_for_bit(
+def test_twenty_steps_equal_a_stop_a_kill_and_the_rest_bit_for_bit(
     tmp_path: Path, family: str
 ) -> None:
-    config = narrow(family, batch=4, total_kimg=0.16, snapshot_kimg=0.08, aug_p=0.5, mixing=0.0)
+    config = narrow(family, batch=4, total_kimg=0.08, snapshot_kimg=0.04, aug_p=0.5, mixing=0.0)
     data = heads(config.resolution_px)
     trained(tmp_path, data, config, out="straight")
     steps = iter(range(1, 1000))
 
-    def stop_at_8_and_kill_at_23() -> int:  # a stop saves its step, a kill loses those after 20
+    def stop_at_5_and_kill_at_13() -> int:  # a stop saves its step, a kill loses those after 10
         step = next(steps)
-        if step == 23:
+        if step == 13:
             raise Killed
-        return signal.SIGTERM if step == 8 else 0
+        return signal.SIGTERM if step == 5 else 0
 
     for ending in (Stopped, Killed):
         with pytest.raises(ending):
-            trained(tmp_path, data, config, out="broken", stop_signal=stop_at_8_and_kill_at_23)
+            trained(tmp_path, data, config, out="broken", stop_signal=stop_at_5_and_kill_at_13)
     trained(tmp_path, data, config, out="broken")
     straight, broken = state(tmp_path, "straight"), state(tmp_path, "broken")
     assert straight.keys() == broken.keys()

@@ -27,6 +27,10 @@ from pipeline.servers import (
 )
 from pipeline.settings import Settings, read_settings
 from pipeline.up import mlflow_server
+from tests.assets.workshop import WorksHere
+
+# In this process, which has imported everything; two points of the truncation curve are enough.
+CHILD = WorksHere(trains_here=True, measures_with=["--psis", "0.7,1"])
 
 
 @dataclass
@@ -137,6 +141,6 @@ def automatic_home(
     with running([mlflow, board]):
         wait_for_board(board, settings.board_url)
         wait_until_answering(mlflow, settings.tracking_uri, timeout_s=600)
-        defs = build_defs(settings=settings)
+        defs = build_defs(settings=settings, resource_overrides={"child": CHILD})
         with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
             yield AutomaticHome(settings, instance, defs, board)

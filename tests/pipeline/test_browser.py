@@ -27,6 +27,9 @@ pytestmark = pytest.mark.browser
 
 # More than the demo's: new ones to crawl, and by the default settings enough to train and judge.
 SERVED = 480
+# Between looks that cost something: requests to Dagster's server, or the list of all processes.
+# Fifty of them a second took a core for as long as a run lasted.
+POLL_S = 0.5
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
 
 
@@ -169,7 +172,9 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
     page.get_by_text(re.compile("Launched run", re.IGNORECASE)).first.wait_for()
     page.goto(f"{servers.dagster}/runs")
     page.locator('a[href*="/runs/"]').first.wait_for()
-    wait_for(lambda: servers.running("models.train"), "the run never came to training")
+    wait_for(
+        lambda: servers.running("models.train"), "the run never came to training", poll_s=POLL_S
+    )
     terminate(servers, page, "models.train")
     assert servers.status(servers.newest_run()) == "CANCELED"
     assert servers.running("models.train") is None
@@ -179,7 +184,8 @@ def test_materialize_all_works_from_the_browser_and_can_be_cancelled(
 def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     servers: Servers, page: Page
 ) -> None:
-    config = {"preset": "dcgan64-smoke", "overrides": {"total_kimg": "4", "device": "cpu"}}
+    overrides = {"total_kimg": "4", "snapshot_kimg": "0.2", "device": "cpu"}
+    config = {"preset": "dcgan64-smoke", "overrides": overrides}
     known = set(servers.home.glob("generators/*/progress.jsonl"))
     cancelled = materialise(servers, page, "generator", config)
     wait_for(
@@ -191,6 +197,7 @@ def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     before = steps_of(servers, run.info.run_id)
     assert before[-1] < 4000
 
+    page.goto("about:blank")  # Dagster's page would go on following runs
     again = servers.ask(RETRY, parent=cancelled)["run"]["runId"]
     wait_until_it_ended(servers, again)
     assert servers.status(again) == "SUCCESS"
@@ -208,12 +215,14 @@ def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
     servers: Servers, page: Page
 ) -> None:
     materialise(servers, page, "evaluation", {"fakes": 20_000})
-    evaluator = wait_for(lambda: servers.running("models.evaluate"), "it was never begun")
+    evaluator = wait_for(
+        lambda: servers.running("models.evaluate"), "it was never begun", poll_s=POLL_S
+    )
     assert evaluator is not None
     wait_for(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
     terminate(servers, page, "models.evaluate")
 
-    run_id = materialise(servers, page, "evaluation", {"fakes": 64})
+    run_id = materialise(servers, page, "evaluation", {"fakes": 72, "repeats": 2, "flips": 1})
     wait_until_it_ended(servers, run_id)
     assert servers.status(run_id) == "SUCCESS"
     page.goto(f"{servers.dagster}/assets/evaluation?view=events")
@@ -231,7 +240,7 @@ def materialise(servers: Servers, page: Page, asset: str, config: dict[str, Any]
     start = page.get_by_role("dialog").get_by_role("button", name="Materialize")
     wait_for(start.is_enabled, "the launchpad refuses the configuration")
     start.click()
-    wait_for(lambda: servers.newest_run() != before, "no run was started")
+    wait_for(lambda: servers.newest_run() != before, "no run was started", poll_s=POLL_S)
     return servers.newest_run()
 
 
@@ -252,14 +261,16 @@ def terminate(servers: Servers, page: Page, module: str) -> None:
     page.get_by_role("button", name=re.compile("^Terminate 1 run$")).click()
     _, alive = psutil.wait_procs(family, timeout=600)
     assert alive == []
-    wait_for(lambda: servers.status(run_id) == "CANCELED", "the run was never cancelled")
+    wait_for(
+        lambda: servers.status(run_id) == "CANCELED", "the run was never cancelled", poll_s=POLL_S
+    )
     page.get_by_text(re.compile("^Canceled$", re.IGNORECASE)).first.wait_for()
-    wait_for(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held")
+    wait_for(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held", poll_s=POLL_S)
 
 
 def wait_until_it_ended(servers: Servers, run_id: str) -> None:
     ended = ("SUCCESS", "FAILURE", "CANCELED")
-    wait_for(lambda: servers.status(run_id) in ended, f"run {run_id} never ended")
+    wait_for(lambda: servers.status(run_id) in ended, f"run {run_id} never ended", poll_s=POLL_S)
 
 
 def runs_of(servers: Servers, dagster_run: str) -> list[Any]:

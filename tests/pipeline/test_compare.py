@@ -238,8 +238,9 @@ def test_the_command_refuses_what_does_not_fit_by_exit_code(tmp_path: Path) -> N
 
 def test_an_interrupted_comparison_goes_on_where_it_was(place: Place) -> None:
     longer: dict[str, Any] = {
-        "entrants": {"one": ENTRANTS["small"], "two": ENTRANTS["coloured"]},
+        "entrants": {"one": ENTRANTS["small"], "two": {"preset": "acgan64-smoke"}},
         "kimg": 1.0,
+        "overrides": CONFIG["overrides"] | {"snapshot_kimg": "0.25"},
         "score_pictures": 0,
     }
     ticks = f"{FOLDER}/*/entrants/one/progress.jsonl"

@@ -18,6 +18,7 @@ from models.evaluation.fakes import work_folder
 from models.evaluation.plan import protocol_for
 from models.io.entry_point import Stopped
 from models.sampling.draw import CHUNK
+from tests.models.evaluation import child
 from tests.models.evaluation.galleries import Gallery, colours
 from tests.models.homes import UNSEEN, heads, write_home
 
@@ -40,11 +41,11 @@ def started(home: Path, out: str, fakes: int) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def ended(child: subprocess.Popen[str]) -> dict[str, Any]:
-    stdout, stderr = child.communicate(timeout=600)
-    assert child.returncode == 0, stderr
-    found: dict[str, Any] = json.loads(stdout.splitlines()[-1])
-    return found
+def drawn_here(home: Path, out: str, fakes: int, capsys: pytest.CaptureFixture[str]) -> int:
+    """The pictures that were drawn by the whole of an evaluation, or by the rest of one."""
+    capsys.readouterr()
+    child.main(str(home), out, fakes)
+    return int(json.loads(capsys.readouterr().out.splitlines()[-1])["drawn"])
 
 
 def numbers(home: Path, out: str) -> str:
@@ -54,32 +55,40 @@ def numbers(home: Path, out: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_resumes_at_its_chunk_and_gives_the_same_bytes(home: Path) -> None:
+def test_a_killed_evaluation_resumes_at_its_chunk_and_gives_the_same_bytes(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fakes = 20 * CHUNK
-    whole = ended(started(home, "whole", fakes))
-    child = started(home, "killed", fakes)
+    whole = drawn_here(home, "whole", fakes, capsys)
+    killed = started(home, "killed", fakes)
     end = time.monotonic() + 600
     row = 4 * (48 + 3 + 8)  # bytes: features, tone, logits
     path = None
     while path is None or not path.exists() or path.stat().st_size < 2 * CHUNK * row:
-        assert child.poll() is None, child.communicate()
+        assert killed.poll() is None, killed.communicate()
         assert time.monotonic() < end
         path = next(iter(home.glob("evaluating/*/repeat-1.f32")), None)
         time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
     done = path.stat().st_size // row // CHUNK * CHUNK
     with path.open("ab") as file:
         file.write(b"torn")
-    again = ended(started(home, "killed", fakes))
+    again = drawn_here(home, "killed", fakes, capsys)
     assert numbers(home, "killed") == numbers(home, "whole")
-    assert again["drawn"] == whole["drawn"] - fakes - done
+    assert again == whole - fakes - done
     assert not list(home.glob("evaluating/*/*"))
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_fakes(home: Path) -> None:
-    few, many = (ended(started(home, f"memory-{count}", count))["peak_mb"] for count in (400, 1600))
+    peaks = []
+    for count in (400, 1600):
+        process = started(home, f"memory-{count}", count)
+        stdout, stderr = process.communicate(timeout=600)
+        assert process.returncode == 0, stderr
+        peaks.append(json.loads(stdout.splitlines()[-1])["peak_mb"])
+    few, many = peaks
     assert many < 1.05 * few  # 1,200 pictures more of 48 px are 8 MB as bytes, 33 MB as numbers
 
 
