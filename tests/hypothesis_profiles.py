@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `dev` tries 20 examples per test, `ci` 100, or as many as the test says.
+"""Hypothesis profiles: `dev` tries 20 examples per test, `ci` 50, or as many as the test says.
 
 HYPOTHESIS_PROFILE chooses one; without it, `CI=true` means `ci` and anything else `dev`. No profile
 has a deadline: a slow machine is not a fault.
@@ -18,7 +18,7 @@ def load_profile() -> None:
     """Registers both profiles and loads the chosen one, before any test module is imported."""
     common = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.register_profile("dev", common, max_examples=DEV_EXAMPLES)
-    settings.register_profile("ci", common, max_examples=100, print_blob=True)
+    settings.register_profile("ci", common, max_examples=50, print_blob=True)
     settings.load_profile(PROFILE)
 
 
