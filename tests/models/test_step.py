@@ -101,7 +101,7 @@ def test_two_fakes_have_the_labels_of_each_real_of_the_batchs_first_half(
 ) -> None:
     steps = Steps(reals, narrow("omokage"))
     seen: list[Tensor] = []
-    judge = steps.parts.judged_features
+    judge: Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]] = steps.parts.judged_features
 
     def recording(features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(labels)
