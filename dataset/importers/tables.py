@@ -2,13 +2,22 @@
 
 import csv
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.files import DAMAGED, UNREADABLE, Files, json_lines, numbered_lines
+from dataset.importers.files import (
+    DAMAGED,
+    UNREADABLE,
+    Files,
+    is_picture,
+    json_lines,
+    numbered_lines,
+    spellings,
+)
 from dataset.importers.records import (
     FILE,
     BadField,
@@ -151,33 +160,55 @@ def _row(value: Any) -> Any:
 
 
 class _Finder:
-    """Finds the file that a row names: by its path beside the table, else by its bare name."""
+    """Finds the file that a row names, in any spelling: by its path beside the table, else by its
+    bare name, with or without ending; of an absolute path of elsewhere, by as much as the set has.
+    """
 
     def __init__(self, pictures: Files, beside: str) -> None:
         self._pictures = pictures
         self._beside = beside
-        self._by_name: dict[str, list[str]] | None = None
+        self._paths: dict[str, list[str]] | None = None
+        self._names: dict[str, list[str]] = defaultdict(list)
 
     def find(self, name: Any) -> str:
         if not isinstance(name, str) or not name.strip():
             raise BadField(FILE, f"is {shown(name)}; the name of a picture wanted")
         plain = whole(name).strip().replace("\\", "/")
-        if "\0" in plain or plain.startswith("/") or ".." in plain.split("/"):
+        absolute = re.match("/|[A-Za-z]:/", plain)
+        if "\0" in plain or ".." in plain.split("/"):
             raise BadField(FILE, f"{shown(name)} points outside {self._pictures.name}")
         beside = posixpath.normpath(posixpath.join(self._beside, plain))
-        if self._pictures.size(beside) is not None:
+        if not absolute and self._pictures.size(beside) is not None:
             return beside
-        same = self._named(plain) if "/" not in plain else []
-        if not same:
+        found = self._ending(plain) if absolute else self._spelled(beside, plain)
+        if not found:
             raise BadField(FILE, f"{shown(name)} is not in {self._pictures.name}")
-        if len(same) > 1:
-            could = " or ".join(same[:3])
+        if len(found) > 1:
+            could = " or ".join(found[:3])
             raise BadField(FILE, f"{shown(name)} could be {could}; name it with its folder")
-        return same[0]
+        return found[0]
 
-    def _named(self, name: str) -> list[str]:
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            for one in self._pictures.names():
-                self._by_name[posixpath.basename(one)].append(one)
-        return self._by_name.get(name, [])
+    def _ending(self, path: str) -> list[str]:
+        """The files whose whole path the end of a path is; the longest such end counts."""
+        parts = path.split("/")
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        return next(filter(None, (self._by(self._index()[0], end) for end in ends)), [])
+
+    def _spelled(self, beside: str, plain: str) -> list[str]:
+        paths, names = self._index()
+        return self._by(paths, beside) or ([] if "/" in plain else self._by(names, plain))
+
+    @staticmethod
+    def _by(index: Mapping[str, list[str]], name: str) -> list[str]:
+        return sorted({file for spelled in spellings(name) for file in index.get(spelled, ())})
+
+    def _index(self) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+        """The set's files by path and by bare name, pictures also without their ending."""
+        if self._paths is None:
+            self._paths = defaultdict(list)
+            for file in self._pictures.names():
+                for path in spellings(file):
+                    for one in {path, posixpath.splitext(path)[0] if is_picture(path) else path}:
+                        self._paths[one].append(file)
+                        self._names[posixpath.basename(one)].append(file)
+        return self._paths, self._names
