@@ -13,22 +13,24 @@ from dataset.errors import UsageError
 from dataset.importers.danbooru import read_record
 from dataset.importers.files import UNREADABLE, Files, is_picture, open_text, read, spellings
 from dataset.importers.records import (
-    ADULT,
-    CAPTION,
-    RATING,
-    TAGS,
     BadField,
     Entry,
     Place,
     Read,
     by_kind,
-    cells_read,
-    json_cells,
     least_safe,
     shown,
     split_tags,
 )
-from dataset.importers.tables import read_table_of_tags
+from dataset.importers.tables import (
+    ADULT,
+    CAPTION,
+    RATING,
+    TAGS,
+    cells_read,
+    json_cells,
+    read_table_of_tags,
+)
 from dataset.policy import EXCLUDED_TAGS
 
 MAX_BYTES = 2**20

@@ -24,14 +24,14 @@ _RATING_WORDS = {
     "e": "explicit",
 }
 # Tags that are a rating: of taggers that write it among the tags, and of sites that have no other.
-_RATING_TAGS = {
+RATING_TAGS = {
     **{word: word for word in RATINGS[1:]},
     **{f"rating_{word}": rating for word, rating in _RATING_WORDS.items()},
     "suggestive": "questionable",
     **dict.fromkeys(("r-18", "r-18g", "r18", "r18g", "nsfw"), "explicit"),
 }
 # The namespaces of tags, as Hydrus and Grabber write them.
-_NAMESPACES = {
+NAMESPACES = {
     **{kind: kind for kind in TAG_KINDS},
     "creator": "artist",
     "series": "copyright",
@@ -154,7 +154,7 @@ def rating_of(word: str, *, field: str, s_means: str = "sensitive") -> str | Non
     plain = word.strip().lower()
     if not plain:
         return None
-    found = s_means if plain == "s" else _RATING_WORDS.get(plain) or _RATING_TAGS.get(plain)
+    found = s_means if plain == "s" else _RATING_WORDS.get(plain) or RATING_TAGS.get(plain)
     if found is None:
         raise BadField(field, f"is {shown(word)}; one of {', '.join(RATINGS)} wanted")
     return found
@@ -251,7 +251,7 @@ def parse_json(content: bytes, place: Place) -> Any:
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _EXT = re.compile(r"[0-9a-z]{1,5}")
 # 1 and 0 are equal to True and False, and found as them; databases write the words.
-_FLAGS: dict[object, bool] = {
+FLAGS: dict[object, bool] = {
     True: True,
     False: False,
     None: False,
@@ -299,9 +299,9 @@ class Fields:
         """Returns whether a flag is up, also one in words or figures; an absent one is down."""
         value = self.values.get(key)
         word = value.strip().lower() if isinstance(value, str) else value
-        if not isinstance(word, bool | int | float | str | None) or word not in _FLAGS:
+        if not isinstance(word, bool | int | float | str | None) or word not in FLAGS:
             raise self.fault(key, "true or false")
-        return _FLAGS[word]
+        return FLAGS[word]
 
     def md5(self, key: str) -> str | None:
         """Returns an md5 in small letters."""
@@ -350,84 +350,3 @@ def whole_number(value: Any) -> int | None:
         return None
     found = re.fullmatch(r"(-?[0-9]{1,18})|(-?[0-9]{1,15})\.0+", text)
     return int(found[1] or found[2]) if found else None
-
-
-FILE, RATING, TAGS, CAPTION = "file", "rating", "tags", "caption"
-
-# Fields of other programs' records that hold no tags.
-_NO_TAGS = frozenset(
-    {FILE, RATING, CAPTION, "id", "md5", "source", "score", "width", "height", "size", "url"}
-    | {"train_resolution", "created_at", "updated_at", "filename", "extension", "category"}
-)
-
-
-# What sites say in place of a rating, by the field's name in the records of downloaders.
-ADULT = frozenset({"x_restrict", "sensitive", "possibly_sensitive", "is_mature", "nsfw"})
-
-
-def cells_read(
-    cells: Mapping[str, Any], *, s_means: str = "sensitive"
-) -> tuple[dict[str, tuple[str, ...]], str | None]:
-    """Returns the tags by kind and the rating (None: not said) of a row; raises BadField.
-
-    A column named after a kind of tags holds such, any other holds general ones: a text with `;` or
-    `,` between the tags (see `split_tags`), or a list of texts. A tag `character:…` is of that
-    kind; `rating:…` is a rating. Of several ratings the least safe counts.
-    """
-    tags: dict[str, list[str]] = {kind: [] for kind in TAG_KINDS}
-    for column, cell in cells.items():
-        if column in _NO_TAGS or column in ADULT or cell is None:
-            continue
-        kind = column.removeprefix("tags_")
-        tags[kind if kind in TAG_KINDS else "general"].extend(_tags(column, cell))
-    rating = cells.get(RATING)
-    if rating is not None and not isinstance(rating, str):
-        raise BadField(RATING, f"is {shown(rating)}; a text wanted")
-    ratings = [rating_of(rating or "", field=RATING, s_means=s_means)]
-    ratings += ["explicit" for column in ADULT & cells.keys() if _is_up(cells[column])]
-    tags["general"].extend(excluded_in(str(cells.get(CAPTION, ""))))
-    given, tags["general"] = tags["general"], []
-    for tag in given:
-        namespace, _, name = tag.partition(":")
-        if namespace == RATING and name:
-            ratings.append(rating_of(name.strip("_"), field=tag, s_means=s_means))
-        elif tag in _RATING_TAGS:
-            ratings.append(_RATING_TAGS[tag])
-        else:
-            kind = _NAMESPACES.get(namespace) if name.strip("_") else None
-            tags[kind or "general"].append(name.strip("_") if kind else tag)
-    return by_kind(tags), least_safe(*ratings)
-
-
-def _is_up(value: Any) -> bool:
-    return _FLAGS.get(str(value).strip().lower(), True)
-
-
-def _tags(column: str, cell: Any) -> Iterator[str]:
-    if isinstance(cell, str):
-        yield from split_tags(cell, cell=True)
-    elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
-        for one in cell:
-            yield from filter(None, [tag_of(one)])
-            yield from excluded_in(one)
-    else:
-        raise BadField(column, f"is {shown(cell)}; a text or a list of texts wanted")
-
-
-def json_cells(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the columns of a JSON row, with a text of all tags taken apart.
-
-    `tags` may also be an object of lists by kind, or of numbers by tag, as taggers write it. Where
-    there are none, those of a `caption` count.
-    """
-    cells = dict(values)
-    tags = cells.get(TAGS, cells.get(CAPTION))
-    if isinstance(tags, str):
-        # Only with a `;` it may be the text of a cell; without, blanks part it.
-        cells[TAGS] = list(split_tags(tags, cell=";" in tags))
-    elif isinstance(tags, Mapping) and any(isinstance(one, int | float) for one in tags.values()):
-        cells[TAGS] = list(tags)
-    elif isinstance(tags, Mapping):
-        del cells[TAGS]
-        cells |= {f"tags_{kind}": value for kind, value in tags.items()}
-    return cells

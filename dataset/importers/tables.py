@@ -19,18 +19,37 @@ from dataset.importers.files import (
     spellings,
 )
 from dataset.importers.records import (
-    FILE,
+    FLAGS,
+    NAMESPACES,
+    RATING_TAGS,
+    TAG_KINDS,
     BadField,
     Entry,
     Fault,
     Place,
     Read,
-    cells_read,
-    json_cells,
+    by_kind,
+    excluded_in,
+    least_safe,
     parse_json,
+    rating_of,
     shown,
+    split_tags,
+    tag_of,
     whole,
 )
+
+FILE, RATING, TAGS, CAPTION = "file", "rating", "tags", "caption"
+
+# Fields of other programs' records that hold no tags.
+_NO_TAGS = frozenset(
+    {FILE, RATING, CAPTION, "id", "md5", "source", "score", "width", "height", "size", "url"}
+    | {"train_resolution", "created_at", "updated_at", "filename", "extension", "category"}
+)
+
+
+# What sites say in place of a rating, by the field's name in the records of downloaders.
+ADULT = frozenset({"x_restrict", "sensitive", "possibly_sensitive", "is_mature", "nsfw"})
 
 MAX_JSON_BYTES = 512 * 2**20
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -212,3 +231,71 @@ class _Finder:
                         self._paths[one].append(file)
                         self._names[posixpath.basename(one)].append(file)
         return self._paths, self._names
+
+
+def cells_read(
+    cells: Mapping[str, Any], *, s_means: str = "sensitive"
+) -> tuple[dict[str, tuple[str, ...]], str | None]:
+    """Returns the tags by kind and the rating (None: not said) of a row; raises BadField.
+
+    A column named after a kind of tags holds such, any other holds general ones: a text with `;` or
+    `,` between the tags (see `split_tags`), or a list of texts. A tag `character:…` is of that
+    kind; `rating:…` is a rating. Of several ratings the least safe counts.
+    """
+    tags: dict[str, list[str]] = {kind: [] for kind in TAG_KINDS}
+    for column, cell in cells.items():
+        if column in _NO_TAGS or column in ADULT or cell is None:
+            continue
+        kind = column.removeprefix("tags_")
+        tags[kind if kind in TAG_KINDS else "general"].extend(_tags(column, cell))
+    rating = cells.get(RATING)
+    if rating is not None and not isinstance(rating, str):
+        raise BadField(RATING, f"is {shown(rating)}; a text wanted")
+    ratings = [rating_of(rating or "", field=RATING, s_means=s_means)]
+    ratings += ["explicit" for column in ADULT & cells.keys() if _is_up(cells[column])]
+    tags["general"].extend(excluded_in(str(cells.get(CAPTION, ""))))
+    given, tags["general"] = tags["general"], []
+    for tag in given:
+        namespace, _, name = tag.partition(":")
+        if namespace == RATING and name:
+            ratings.append(rating_of(name.strip("_"), field=tag, s_means=s_means))
+        elif tag in RATING_TAGS:
+            ratings.append(RATING_TAGS[tag])
+        else:
+            kind = NAMESPACES.get(namespace) if name.strip("_") else None
+            tags[kind or "general"].append(name.strip("_") if kind else tag)
+    return by_kind(tags), least_safe(*ratings)
+
+
+def _is_up(value: Any) -> bool:
+    return FLAGS.get(str(value).strip().lower(), True)
+
+
+def _tags(column: str, cell: Any) -> Iterator[str]:
+    if isinstance(cell, str):
+        yield from split_tags(cell, cell=True)
+    elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+        for one in cell:
+            yield from filter(None, [tag_of(one)])
+            yield from excluded_in(one)
+    else:
+        raise BadField(column, f"is {shown(cell)}; a text or a list of texts wanted")
+
+
+def json_cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the columns of a JSON row, with a text of all tags taken apart.
+
+    `tags` may also be an object of lists by kind, or of numbers by tag, as taggers write it. Where
+    there are none, those of a `caption` count.
+    """
+    cells = dict(values)
+    tags = cells.get(TAGS, cells.get(CAPTION))
+    if isinstance(tags, str):
+        # Only with a `;` it may be the text of a cell; without, blanks part it.
+        cells[TAGS] = list(split_tags(tags, cell=";" in tags))
+    elif isinstance(tags, Mapping) and any(isinstance(one, int | float) for one in tags.values()):
+        cells[TAGS] = list(tags)
+    elif isinstance(tags, Mapping):
+        del cells[TAGS]
+        cells |= {f"tags_{kind}": value for kind, value in tags.items()}
+    return cells
