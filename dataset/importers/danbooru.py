@@ -235,10 +235,7 @@ def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:
     # All tags in one text: what has no kind there is general.
     others = {tag for kind in tags.values() for tag in kind}
     tags["general"] += [tag for tag in map(tag_of, every.split()) if tag not in others]
-    # With such a mark they may be parted otherwise.
-    tags["general"] += [
-        tag for text in (*texts, every) if re.search("[,;]", text) for tag in excluded_in(text)
-    ]
+    tags["general"] += [tag for text in (*texts, every) for tag in excluded_in(text)]
     return by_kind(tags), _NEW
 
 
@@ -255,7 +252,7 @@ def _nested_tags(tags: list[Any]) -> dict[str, tuple[str, ...]]:
         if category is None:
             raise BadField(f"tags[{number}].category", f"is {shown(given)}; a number wanted")
         found[kind or _CATEGORIES.get(str(category), "general")].append(tag_of(name))
-        found["general"].extend(excluded_in(name) if " " in name else ())
+        found["general"].extend(excluded_in(name))
     return by_kind(found)
 
 

@@ -70,7 +70,7 @@ class Sidecars:
                 found += _entries(picture, name, self._files)
             except BadField as bad:
                 return bad.at(Place(name))
-        return _joined(found) if found else None
+        return _joined(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _pictures_of(name: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ from dataset.importers.records import (
     rating_of,
     shown,
     split_tags,
-    tag_of,
+    tags_of,
     whole,
 )
 
@@ -276,8 +276,7 @@ def _tags(column: str, cell: Any) -> Iterator[str]:
         yield from split_tags(cell, cell=True)
     elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
         for one in cell:
-            yield from filter(None, [tag_of(one)])
-            yield from excluded_in(one)
+            yield from tags_of(one)
     else:
         raise BadField(column, f"is {shown(cell)}; a text or a list of texts wanted")
 
