@@ -38,7 +38,6 @@ MAX_BYTES = 2**20
 _SIDECARS = (".json", ".txt", ".caption")
 _PROBE_BYTES = 4096
 _DEEPEST = 2  # levels of records within a sidecar's
-_FLAGS = ("deleted", "banned", "pending", "flagged")
 
 # Boards whose letter s is their only word for safe; elsewhere it may mean sensitive.
 _S_IS_SAFE = frozenset({"konachan", "konachan_net", "yandere", "yande"})
@@ -111,10 +110,11 @@ def _entries(picture: str, name: str, files: Files) -> list[Entry]:
 
 
 def _is_text(files: Files, name: str) -> bool:
-    """Tells whether a file begins as a text: others, such as a .psd or .npz, are no sidecars."""
+    """Tells whether a file begins as a text: others, such as a .kra or .npz, are no sidecars."""
     try:
         with files.open(name) as file:
-            return b"\0" not in file.read(_PROBE_BYTES)
+            start = file.read(_PROBE_BYTES)
+            return bool(start) and b"\0" not in start
     except UNREADABLE as error:
         raise BadField("", f"cannot be read: {error}") from error
 
@@ -124,13 +124,15 @@ def _joined(entries: list[Entry]) -> Entry:
     first = next((one for one in entries if any(one.tags.values())), entries[0])
     tags = {tag for one in entries for kind in one.tags.values() for tag in kind}
     general = (*first.tags["general"], *(tags & EXCLUDED_TAGS))
-    flags = {name: any(getattr(one, name) for one in entries) for name in _FLAGS}
     return replace(
         first,
         md5=next(filter(None, (one.md5 for one in entries)), None),
         tags=by_kind({**first.tags, "general": general}),
         rating=least_safe(*(one.rating for one in entries)),
-        **flags,
+        deleted=any(one.deleted for one in entries),
+        banned=any(one.banned for one in entries),
+        pending=any(one.pending for one in entries),
+        flagged=any(one.flagged for one in entries),
     )
 
 
@@ -198,8 +200,10 @@ def _json_entry(picture: str, place: Place, values: Mapping[str, Any], site: Any
 
 def _cells(values: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a downloader's record: all its tags, as lists by kind, and its rating."""
-    told = {RATING, CAPTION, *ADULT}
-    given = json_cells({key: values[key] for key in values if key.startswith(TAGS) or key in told})
+    others = {RATING, CAPTION, *ADULT}
+    given = json_cells(
+        {key: values[key] for key in values if key.startswith(TAGS) or key in others}
+    )
     lists = {key: _listed(cell) if key.startswith(TAGS) else cell for key, cell in given.items()}
     kinds = [value for key, value in lists.items() if key.startswith("tags_")]
     if isinstance(lists.get(TAGS), list):  # the same once more, without their kinds
@@ -220,8 +224,8 @@ def _listed(cell: Any) -> Any:
 
 def _is_danbooru(values: Mapping[str, Any]) -> bool:
     tags = values.get(TAGS)
-    nested = isinstance(tags, list) and tags and isinstance(tags[0], Mapping)
-    return _has_kinds(values) or bool(nested and "category" in tags[0])
+    first = tags[0] if isinstance(tags, list) and tags else None
+    return _has_kinds(values) or (isinstance(first, Mapping) and "category" in first)
 
 
 TABLES = ("tags.csv", "tags.json", "tags.jsonl")

@@ -262,8 +262,8 @@ def cells_read(
         elif tag in RATING_TAGS:
             ratings.append(RATING_TAGS[tag])
         else:
-            kind = NAMESPACES.get(namespace) if name.strip("_") else None
-            tags[kind or "general"].append(name.strip("_") if kind else tag)
+            named = NAMESPACES.get(namespace) if name.strip("_") else None
+            tags[named or "general"].append(name.strip("_") if named else tag)
     return by_kind(tags), least_safe(*ratings)
 
 

@@ -362,7 +362,7 @@ def round_trip(colour: tuple[int, int, int], form: str, profile: bytes) -> npt.N
     stored = form if form in ("WEBP", "AVIF", "PNG") else "PNG" if form in ("RGBA", "P") else "JPEG"
     content = coded(picture, stored, icc_profile=profile, **options)
     made = decode_reduced(content, where="x", by=4 if form == "reduced" else 1).picture
-    return made[8, 8].astype(np.int64)
+    return np.asarray(made[8, 8], np.int64)
 
 
 def test_alpha_is_kept_where_colours_are_converted() -> None:

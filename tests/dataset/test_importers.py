@@ -517,13 +517,15 @@ def test_a_sidecar_that_is_not_understood_keeps_its_picture_out(made: Made) -> N
         ("{}.json", b'{"some": "thing else"}'), (".{}_meta.json", b'{"filename": "x.png"}'),
         ("{}.txt", b"rating:funny\n1girl"), ("{}.json", b'{"tags": 5}'), ("{}.json", b"[1]"),
         ("{}.xmp", b"<x:xmpmeta/>"), ("{}.png.yaml", b"tags: [loli]"), ("{}.psd", b"8BPS\0"),
-        ("{}.npz", b"PK\3\4\0"),
+        ("{}.npz", b"PK\3\4\0"), ("{}.done", b""),
     ]):  # fmt: skip
         made.file(f"set/{number}.png")
         made.file(f"set/{name.format(number)}", content)
     read_in = made.collection()
     # What is no text is no sidecar.
-    assert [one.file for one in read_in if isinstance(one, Entry)] == ["7.png", "7.psd", "8.png"]
+    assert [one.file for one in read_in if isinstance(one, Entry)] == [
+        "7.png", "7.psd", "8.png", "9.png",
+    ]  # fmt: skip
     messages = faults(read_in)
     assert [message.split(":")[0].split(".", 1)[1] for message in messages] == [
         "json", "1_meta.json", "txt", "json", "json", "xmp", "png.yaml",
