@@ -34,8 +34,6 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are 
 # of a picture together stay below its 64 MiB. As in the gate (`media`), so that both say the same.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
-_SRGB = ImageCms.createProfile("sRGB")
-
 # What Pillow's decoders raise on damaged input, depending on where the damage lies.
 _DAMAGE = (
     OSError,
@@ -143,10 +141,11 @@ def _other_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
         return None
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
-        name = ImageCms.getProfileDescription(profile)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        name, space = ImageCms.getProfileDescription(profile), profile.profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # also of names that are no text
         return None
-    return None if "sRGB" in name and "linear" not in name.lower() else profile
+    is_srgb = "sRGB" in name and "linear" not in name.lower()
+    return profile if space.strip() in ("RGB", "CMYK", "GRAY") and not is_srgb else None
 
 
 def _in_srgb(picture: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
@@ -160,7 +159,8 @@ def _in_srgb(picture: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> 
     elif (space, picture.mode, made) not in {("CMYK", "CMYK", "RGB"), ("GRAY", "L", "RGB")}:
         return picture
     try:
-        return ImageCms.profileToProfile(picture, profile, _SRGB, outputMode=made) or picture
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, profile, srgb, outputMode=made) or picture
     except ImageCms.PyCMSError:
         return picture
 

@@ -168,8 +168,8 @@ def test_a_png_with_a_large_packed_text_or_profile_comes_in(options: dict[str, A
 
 def test_what_a_png_unpacks_beside_its_pixels_is_bounded() -> None:
     plain = coded("PNG")
-    packed = zlib.compress(bytes(16 * 2**20), 9)
-    bomb = zlib.compress(bytes(17 * 2**20), 9)
+    packed = zlib.compress(bytes(16 * 2**20), 1)
+    bomb = zlib.compress(bytes(17 * 2**20), 1)
     for name, contents in (
         (b"zTXt", [b"comment\0\0" + bomb]),
         (b"iTXt", [b"comment\0\1\0\0\0" + bomb]),

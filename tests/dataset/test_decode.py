@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_plain_png, decode_reduced
+from tests.hypothesis_profiles import examples
 
 RED = (220, 30, 40)
 
@@ -402,6 +405,21 @@ def test_grey_is_converted_by_its_profile() -> None:
     profile = profile_of(b"GRAY", "linear grey", {b"kTRC": curve})
     made = decode(coded(Image.new("L", (16, 16), 55), "PNG", icc_profile=profile), where="x")
     assert abs(int(made[0, 0, 0]) - 128) <= 2  # 0.2157 of the light
+
+
+@given(st.data())
+@settings(max_examples=examples(100), deadline=None)
+def test_no_damage_of_a_profile_makes_a_picture_unreadable(data: st.DataObject) -> None:
+    wide, inks = rgb_profile("wide", ADOBE), cmyk_profile((128, 178, 158))
+    content = bytearray(data.draw(st.sampled_from([wide, inks])))
+    places = st.integers(0, len(content) - 1) | st.integers(0, 200)
+    for place, value in data.draw(st.dictionaries(places, st.integers(0, 255), max_size=9)).items():
+        content[place] = value
+    profile = bytes(content[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
+    for mode, form in (("RGB", "PNG"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG")):
+        picture = Image.new("RGB", (8, 8), RED).convert(mode)
+        made = decode(coded(picture, form, icc_profile=profile), where="x")
+        assert made.shape == (8, 8, 3)
 
 
 @pytest.mark.parametrize(
