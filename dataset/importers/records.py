@@ -224,7 +224,8 @@ def _without_entities(text: str) -> str:
 @functools.lru_cache(maxsize=100_000)
 def tags_of(text: str) -> tuple[str, ...]:
     """Returns the tag that an item of a list is; and the excluded ones that it may be besides."""
-    return tuple(filter(None, (tag_of(_without_entities(text)), *excluded_in(text))))
+    plain = _without_entities(text)
+    return tuple(filter(None, (tag_of(plain), *excluded_in(plain))))
 
 
 def excluded_in(text: str) -> Iterator[str]:

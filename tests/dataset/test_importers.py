@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import unicodedata
 import zipfile
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ from dataset.errors import UsageError
 from dataset.importers.danbooru import look_through, read_dump, read_record
 from dataset.importers.files import MAX_LINE_BYTES, Files, FolderFiles, ZipFiles, open_files, read
 from dataset.importers.folder import look_at, read_collection
-from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags
+from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags, tag_of
+from dataset.policy import EXCLUDED_TAGS
 from tests.hypothesis_profiles import examples
 
 MD5 = "0123456789abcdef0123456789abcdef"
@@ -774,13 +776,17 @@ def test_no_way_of_writing_hides_an_excluded_tag(made: Made, text: str) -> None:
         assert all("loli" in entry.tags["general"] for entry in found)
 
 
-@given(st.lists(st.sampled_from([*"ab;,_ \n.:)", "solo", ", ", "; "]), max_size=12), st.booleans())
-@settings(max_examples=examples(200), deadline=None)
-def test_no_marks_around_it_hide_an_excluded_tag(marks: list[str], cell: bool) -> None:
-    before, after = "".join(marks), "".join(reversed(marks))
-    for mark in " ,;\n":
-        assert "loli" in split_tags(f"{before}{mark}loli{mark}{after}", cell=cell)
-        assert "real_life" in split_tags(f"{before}{mark}Real Life{mark}{after}", cell=cell)
+WAYS = [r"\s", "\n", ",", ";", "[,;]", "[,;\n]", r"[,;\s]", ", |; ", r"\|", "/"]
+PIECES = [*";,_|/):.\n", " ", ", ", "; ", "a", "1girl", "red_hair", *sorted(EXCLUDED_TAGS)]
+SPACED = [tag.replace("_", " ").title() for tag in sorted(EXCLUDED_TAGS) if "_" in tag]
+
+
+@given(st.lists(st.sampled_from(PIECES + SPACED), max_size=9).map("".join), st.booleans())
+@settings(max_examples=examples(300), deadline=None)
+def test_what_any_way_of_splitting_finds_excluded_is_among_the_tags(text: str, cell: bool) -> None:
+    tags = {*split_tags(text, cell=cell)}
+    for way in WAYS:
+        assert EXCLUDED_TAGS.intersection(map(tag_of, re.split(way, text))) <= tags
 
 
 @given(st.text(max_size=60))
