@@ -783,10 +783,12 @@ SPACED = [tag.replace("_", " ").title() for tag in sorted(EXCLUDED_TAGS) if "_" 
 
 @given(st.lists(st.sampled_from(PIECES + SPACED), max_size=9).map("".join), st.booleans())
 @settings(max_examples=examples(300), deadline=None)
-def test_what_any_way_of_splitting_finds_excluded_is_among_the_tags(text: str, cell: bool) -> None:
-    tags = {*split_tags(text, cell=cell)}
-    for way in WAYS:
-        assert EXCLUDED_TAGS.intersection(map(tag_of, re.split(way, text))) <= tags
+def test_a_text_in_which_any_way_of_splitting_finds_an_excluded_tag_has_one(
+    text: str, cell: bool
+) -> None:
+    found = [tag_of(part) for way in WAYS for part in re.split(way, text)]
+    if not EXCLUDED_TAGS.isdisjoint(found):
+        assert not EXCLUDED_TAGS.isdisjoint(split_tags(text, cell=cell))
 
 
 @given(st.text(max_size=60))
