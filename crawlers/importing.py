@@ -33,8 +33,13 @@ from dataset.store import Store, blob_path
 
 FOLDER = "imports"  # of the lists of faults, under the home
 UNRATED = "unrated"
+WRONG_MD5 = "wrong_md5"
 NO_FILE = "no_file"
 DUPLICATE = "duplicate"
+REPACKED_HINT = (
+    "if these are the originals, packed anew by an optimiser as in the Danbooru dumps, say "
+    "--repacked: width and height are compared instead; smaller copies: --resized"
+)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _BATCH = 64
@@ -51,7 +56,8 @@ class ImportSettings:
 
     name: it goes by in the tables; kind: danbooru or folder; rating: of pictures without one (None:
     those are refused); cropped: they are faces already; resized: they are copies of the pictures
-    whose md5 the records have; limit: records to look at (0: all); dry_run: store nothing.
+    whose md5 the records have; repacked: they are those, but may be packed anew, so that width and
+    height tell instead of the md5; limit: records to look at (0: all); dry_run: store nothing.
     """
 
     name: str
@@ -59,6 +65,7 @@ class ImportSettings:
     rating: str | None = None
     cropped: bool = False
     resized: bool = False
+    repacked: bool = False
     limit: int = 0
     dry_run: bool = False
 
@@ -255,6 +262,7 @@ class _Import:
                 self._settle(one, None, found)
             elif isinstance(found, MediaRefused):
                 text = f'"{one.entry.file}" is refused as {found.reason}: {found.detail}'
+                text += f" ({REPACKED_HINT})" if found.reason == WRONG_MD5 else ""
                 self._faults.add(Fault(one.entry.place, "file", text))
                 self._settle(one, found.reason, None)
             else:  # it stays pending: the next import tries it again
@@ -263,7 +271,8 @@ class _Import:
     def _load(self, entry: Entry) -> _Loaded | Fault:
         """Makes the post of an entry; reads its picture only if the post is known by its bytes."""
         settings = self._settings
-        if entry.post_id is not None and entry.md5 is not None and not settings.resized:
+        is_original = not (settings.resized or settings.repacked)
+        if entry.post_id is not None and entry.md5 is not None and is_original:
             post = self._post(entry, entry.post_id, md5=entry.md5, ext=entry.ext)
             return _Loaded(entry, post, None, entry.ext)
         content = self._read(entry)
@@ -272,9 +281,10 @@ class _Import:
         assert entry.file is not None
         number = entry.post_id or _number_of(content)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        said = entry.ext if settings.repacked else None
         # People's own files often have a wrong extension: what the bytes are is what counts.
-        ext = sniff(content) or entry.file.rpartition(".")[2].lower()
-        return _Loaded(entry, self._post(entry, number, md5=md5, ext=ext), content, None)
+        ext = said or sniff(content) or entry.file.rpartition(".")[2].lower()
+        return _Loaded(entry, self._post(entry, number, md5=md5, ext=ext), content, said)
 
     def _post(self, entry: Entry, number: int, *, md5: str, ext: str | None) -> Post:
         said: dict[str, Any] = {field: getattr(entry, field) for field in _AS_SAID}
@@ -327,7 +337,9 @@ class _Import:
             return reason, None
         assert one.post.md5 is not None
         known = self._ledger.blob_of(one.post.md5)
-        return None, known if known and has_blob(self._store, known) else None
+        if known is None or not self._is_right_size(known, one):
+            return None, None
+        return None, known if has_blob(self._store, known) else None
 
     def _check(self, one: _Loaded) -> Media | MediaRefused | Fault:
         """Passes a picture through the gate and stores its blob; runs in a thread."""
@@ -339,9 +351,20 @@ class _Import:
             media = check_media(content, md5=one.post.md5, ext=one.ext)
         except MediaRefused as refused:
             return refused
+        if not self._is_right_size(media, one):
+            said = f"{one.entry.width}x{one.entry.height}"
+            return MediaRefused(
+                "wrong_size", f"{media.width}x{media.height}, the record says {said}"
+            )
         if self._writes and not has_blob(self._store, media):
             self._store.write_bytes(blob_path(media.sha256, media.ext), content)
         return media
+
+    def _is_right_size(self, media: Media, one: _Loaded) -> bool:
+        """Tells whether a picture that was packed anew has the width and height of its record."""
+        if not self._settings.repacked or one.post.md5 == one.entry.md5:
+            return True
+        return (media.width, media.height) == (one.entry.width, one.entry.height)
 
     def _read(self, entry: Entry) -> bytes | Fault:
         assert entry.file is not None

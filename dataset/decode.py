@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from dataset.errors import OmokageError
 
@@ -29,6 +29,10 @@ _OPAQUE = 255
 _RGBA = 4
 _LYING = {5, 6, 7, 8}  # EXIF orientations that turn by a quarter: width and height change places
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are no animation
+
+# A profile, or the history that Photoshop keeps, may unpack to more than Pillow's 1 MiB; all texts
+# of a picture together stay below its 64 MiB. As in the gate (`media`), so that both say the same.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 # What Pillow's decoders raise on damaged input, depending on where the damage lies.
 _DAMAGE = (
@@ -66,8 +70,10 @@ def decode(content: bytes, *, where: str, max_pixels: int = MAX_PIXELS) -> Pictu
     """Decodes one still picture to RGB uint8 [H, W, 3], upright.
 
     EXIF orientation is applied, transparency is laid on white, palettes, greys of 1 to 16 bits and
-    CMYK are converted. The size is checked before any pixel is decoded. Raises UnreadablePicture,
-    naming `where` and the fault, for anything that is not one whole still picture.
+    CMYK are converted, colours of another ICC profile to sRGB; a profile that cannot be read, or is
+    not one for such pixels, is ignored. The size is checked before any pixel is decoded. Raises
+    UnreadablePicture, naming `where` and the fault, for anything that is not one whole still
+    picture.
     """
     return decode_reduced(content, where=where, by=1, max_pixels=max_pixels).picture
 
@@ -86,7 +92,9 @@ def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             _check_header(opened, where=where, max_pixels=max_pixels)
             width, height = opened.size
-            plain = decode_plain_png(content) if opened.format == "PNG" else None
+            profile = _other_profile(opened)
+            is_plain = opened.format == "PNG" and profile is None
+            plain = decode_plain_png(content) if is_plain else None
             if plain is not None:
                 has_alpha = plain.shape[2] == _RGBA
                 return Reduced(_on_white(plain) if has_alpha else plain, width, height)
@@ -97,7 +105,7 @@ def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX
                 width, height = height, width
             # In place: a picture that stands upright already is not copied.
             ImageOps.exif_transpose(opened, in_place=True)
-            return Reduced(_rgb(opened), width, height)
+            return Reduced(_rgb(_in_srgb(opened, profile)), width, height)
     except UnidentifiedImageError as error:
         known = ", ".join(FORMATS)
         raise UnreadablePicture(
@@ -124,6 +132,37 @@ def _check_header(opened: Image.Image, *, where: str, max_pixels: int) -> None:
     frames = int(getattr(opened, "n_frames", 1))
     if frames > 1 and opened.format in _ANIMATED:
         raise UnreadablePicture(f"{where}: an animation of {frames} frames; a still is wanted")
+
+
+def _other_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The ICC profile of a picture; None if there is none, or it is sRGB, or cannot be read."""
+    content = picture.info.get("icc_profile")
+    if not content:
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(content))
+        name, space = ImageCms.getProfileDescription(profile), profile.profile.xcolor_space
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # also of names that are no text
+        return None
+    is_srgb = "sRGB" in name and "linear" not in name.lower()
+    return profile if space.strip() in ("RGB", "CMYK", "GRAY") and not is_srgb else None
+
+
+def _in_srgb(picture: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
+    """The picture with its colours in sRGB, as they are shown elsewhere."""
+    if profile is None:
+        return picture
+    made = "RGBA" if picture.has_transparency_data else "RGB"
+    space = profile.profile.xcolor_space.strip()
+    if space == "RGB" and picture.mode != "CMYK" and not picture.mode.startswith("I"):
+        picture = picture.convert(made)
+    elif (space, picture.mode, made) not in {("CMYK", "CMYK", "RGB"), ("GRAY", "L", "RGB")}:
+        return picture
+    try:
+        srgb = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(picture, profile, srgb, outputMode=made) or picture
+    except ImageCms.PyCMSError:
+        return picture
 
 
 def _rgb(picture: Image.Image) -> Picture:

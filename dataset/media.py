@@ -5,7 +5,7 @@ import hashlib
 import io
 import warnings
 
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from dataset.memory import ByteBudget
 from dataset.store import Store, blob_path
@@ -19,6 +19,10 @@ _FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "
 # so a WebP may have 16 MP, an AVIF 21.
 _BYTES_A_PIXEL = {"png": 4, "gif": 4, "webp": 16, "avif": 12}
 _SAME_EXT = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
+
+# A profile, or the history that Photoshop keeps, may unpack to more than Pillow's 1 MiB; all texts
+# of a picture together stay below its 64 MiB. As in `decode`, so that both say the same.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 _decoding = ByteBudget(DECODING_BYTES)
 
@@ -111,7 +115,8 @@ def _decode(content: bytes, ext: str) -> tuple[int, int]:
                 raise MediaRefused(
                     "too_many_pixels", f"{width}x{height}, at most {MAX_PIXELS / 1e6:.0f} MP"
                 )
-            if getattr(picture, "is_animated", False):
+            # A JPEG's further pictures (MPO) are previews or other views, and no animation.
+            if ext != "jpg" and getattr(picture, "is_animated", False):
                 raise MediaRefused("animated", "more than one frame")
             needed = _decoding_bytes(picture, ext)
             if needed > DECODING_BYTES:

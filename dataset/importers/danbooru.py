@@ -22,6 +22,7 @@ from dataset.importers.records import (
     Place,
     Read,
     by_kind,
+    excluded_in,
     parse_json,
     rating_of,
     shown,
@@ -117,6 +118,8 @@ def read_record(
         md5=fields.md5("md5"),
         ext=fields.ext("file_ext"),
         source=fields.text("source"),
+        width=whole_number(fields.raw("image_width")),
+        height=whole_number(fields.raw("image_height")),
         score=fields.integer("score"),
         created_at=fields.time("created_at"),
         updated_at=fields.time("updated_at"),
@@ -225,14 +228,14 @@ def _tags(fields: Fields) -> tuple[dict[str, tuple[str, ...]], str]:
         raise BadField(
             "tags", "are missing: neither tag_string_general nor a list of tags is there"
         )
+    *texts, every = (fields.text(key) or "" for key in (*keys, "tag_string"))
     tags = {
-        kind: list(map(tag_of, (fields.text(key) or "").split()))
-        for kind, key in zip(TAG_KINDS, keys, strict=True)
+        kind: list(map(tag_of, text.split())) for kind, text in zip(TAG_KINDS, texts, strict=True)
     }
     # All tags in one text: what has no kind there is general.
     others = {tag for kind in tags.values() for tag in kind}
-    every = map(tag_of, (fields.text("tag_string") or "").split())
-    tags["general"] += [tag for tag in every if tag not in others]
+    tags["general"] += [tag for tag in map(tag_of, every.split()) if tag not in others]
+    tags["general"] += [tag for text in (*texts, every) for tag in excluded_in(text)]
     return by_kind(tags), _NEW
 
 
@@ -249,6 +252,7 @@ def _nested_tags(tags: list[Any]) -> dict[str, tuple[str, ...]]:
         if category is None:
             raise BadField(f"tags[{number}].category", f"is {shown(given)}; a number wanted")
         found[kind or _CATEGORIES.get(str(category), "general")].append(tag_of(name))
+        found["general"].extend(excluded_in(name))
     return by_kind(found)
 
 

@@ -1,10 +1,12 @@
 """The files of a user's set (a folder or a zip, never changed), and the lines of large files."""
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import os
 import posixpath
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +20,12 @@ from dataset.importers.records import Fault, Place, parse_json
 UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 _LITTER = {"__MACOSX", "Thumbs.db"}
 
+# Formats that can be blobs, and others that are named as refused rather than passed over.
+_PICTURES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "avif"})
+_OTHERS = frozenset({"bmp", "tif", "tiff", "heic", "heif", "jxl", "jp2", "psd", "mp4", "webm"})
+# In which zips have names without saying so: those are read as cp437.
+_ZIP_ENCODINGS = ("utf-8", "cp932", "gbk")
+
 
 class Files(Protocol):
     """Files by relative path with `/` between its parts."""
@@ -27,8 +35,8 @@ class Files(Protocol):
         """Name of the folder or zip, as it is shown."""
         ...
 
-    def names(self) -> Iterator[str]:
-        """Yields the names of all files, sorted within each folder."""
+    def names(self, *, hidden: bool = False) -> Iterator[str]:
+        """Yields the names of all files, sorted within each folder; hidden ones if requested."""
         ...
 
     def faults(self) -> list[Fault]:
@@ -64,20 +72,34 @@ def read(files: Files, name: str, *, greatest: int) -> bytes:
         return file.read(greatest + 1)
 
 
+def is_picture(name: str) -> bool:
+    """Tells whether a name is that of a picture or a video."""
+    return name.rpartition(".")[2].lower() in _PICTURES | _OTHERS
+
+
+def spellings(name: str) -> set[str]:
+    """Returns a name in Unicode's form C, and as it is if it came from a zip that was misread."""
+    found = {unicodedata.normalize("NFC", name)}
+    for encoding in () if name.isascii() else _ZIP_ENCODINGS:
+        with contextlib.suppress(UnicodeError):
+            found.add(unicodedata.normalize("NFC", name.encode("cp437").decode(encoding)))
+    return found
+
+
 class FolderFiles:
-    """The files below a folder; hidden ones, and folders that are links, are left out."""
+    """The files below a folder; hidden folders, and folders that are links, are left out."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.name = path.resolve().name
 
-    def names(self) -> Iterator[str]:
+    def names(self, *, hidden: bool = False) -> Iterator[str]:
         """Yields names folder by folder."""
         start = len(str(self._path)) + 1
         for folder, folders, files in os.walk(self._path):
             folders[:] = sorted(name for name in folders if not _is_litter(name))
             for name in sorted(files):
-                if not _is_litter(name):
+                if not _is_litter(name, hidden=hidden):
                     yield f"{folder}/{name}"[start:]
 
     def faults(self) -> list[Fault]:
@@ -106,16 +128,19 @@ class ZipFiles:
         except UNREADABLE as error:
             raise UsageError(f"{path} cannot be read as a zip: {error}") from error
         for info in self._archive.infolist():
-            if info.is_dir() or any(map(_is_litter, info.filename.split("/"))):
+            *folders, name = info.filename.split("/")
+            if info.is_dir() or any(map(_is_litter, folders)) or _is_litter(name, hidden=True):
                 continue
             if (fault := _member_fault(info)) is None:
                 self._members[info.filename] = info
             else:
                 self._faults.append(Fault(Place(path.name), f'"{info.orig_filename}"', fault))
 
-    def names(self) -> Iterator[str]:
+    def names(self, *, hidden: bool = False) -> Iterator[str]:
         """Yields all names, sorted."""
-        yield from sorted(self._members)
+        for name in sorted(self._members):
+            if not _is_litter(posixpath.basename(name), hidden=hidden):
+                yield name
 
     def faults(self) -> list[Fault]:
         """Returns a fault for each member that is never read."""
@@ -133,8 +158,9 @@ class ZipFiles:
         return self._archive.open(self._members[name])
 
 
-def _is_litter(name: str) -> bool:
-    return (name.startswith(".") and name not in ("", ".", "..")) or name in _LITTER
+def _is_litter(name: str, *, hidden: bool = False) -> bool:
+    is_hidden = name.startswith(".") and name not in (".", "..")
+    return (is_hidden and not hidden) or name in _LITTER
 
 
 def _member_fault(info: zipfile.ZipInfo) -> str | None:

@@ -3,12 +3,14 @@
 import dataclasses
 import datetime as dt
 import functools
+import html
 import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
+from dataset.policy import EXCLUDED_TAGS
 from dataset.store import Store
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
@@ -21,6 +23,19 @@ _RATING_WORDS = {
     "g": "general",
     "q": "questionable",
     "e": "explicit",
+}
+# Tags that are a rating: of taggers that write it among the tags, and of sites that have no other.
+RATING_TAGS = {
+    **{word: word for word in RATINGS[1:]},
+    **{f"rating_{word}": rating for word, rating in _RATING_WORDS.items()},
+    "suggestive": "questionable",
+    **dict.fromkeys(("r-18", "r-18g", "r18", "r18g", "nsfw"), "explicit"),
+}
+# The namespaces of tags, as Hydrus and Grabber write them.
+NAMESPACES = {
+    **{kind: kind for kind in TAG_KINDS},
+    "creator": "artist",
+    "series": "copyright",
 }
 _ESCAPED = re.compile(r"\\([()\[\]{}])")
 _SHOWN_CHARACTERS = 60
@@ -68,7 +83,8 @@ class Entry:
     """One picture and what its set says of it; what is not said is None.
 
     file: its name in the set's files, None if the picture is not there; rating: spelt out (see
-    RATINGS); md5: that of the original, which the picture may be a smaller copy of; times are UTC.
+    RATINGS); md5, width and height (pixels): those of the original, which the picture may be a
+    smaller copy of; times are UTC.
     """
 
     place: Place
@@ -78,6 +94,8 @@ class Entry:
     post_id: int | None = None
     md5: str | None = None
     ext: str | None = None
+    width: int | None = None
+    height: int | None = None
     source: str | None = None
     score: int | None = None
     created_at: dt.datetime | None = None
@@ -137,10 +155,15 @@ def rating_of(word: str, *, field: str, s_means: str = "sensitive") -> str | Non
     plain = word.strip().lower()
     if not plain:
         return None
-    found = s_means if plain == "s" else _RATING_WORDS.get(plain)
+    found = s_means if plain == "s" else _RATING_WORDS.get(plain) or RATING_TAGS.get(plain)
     if found is None:
         raise BadField(field, f"is {shown(word)}; one of {', '.join(RATINGS)} wanted")
     return found
+
+
+def least_safe(*ratings: str | None) -> str | None:
+    """Returns the rating that is the least safe of those that are said."""
+    return max(filter(None, ratings), key=RATINGS.index, default=None)
 
 
 @functools.lru_cache(maxsize=100_000)  # a dump has millions of tags, most of them often
@@ -149,10 +172,72 @@ def tag_of(text: str) -> str:
     return "_".join(_ESCAPED.sub(r"\1", whole(text)).lower().split())
 
 
-def split_tags(text: str) -> Iterator[str]:
-    """Yields the tags of a text: parted by line ends, commas or semicolons, else by blanks."""
-    parts = re.split(r"[\n,;]", text) if re.search(r"[\n,;]", text.strip()) else text.split()
-    yield from filter(None, map(tag_of, parts))
+# A mark with a blank behind it parts the tags of a list; `,_` is within a tag.
+_LISTED = re.compile(r"(?<=[^\W_]|\))[,;](?=\s|$)")
+_COMMA, _SEMICOLON = r",(?!_)", r"(?<=[^\W_]|\));(?!_)"
+# A word that only a text with blanks between its tags has: 1girl, blonde_hair, ;)
+_OF_BOARD = re.compile(r"[1-6]\+?(girl|boy|other)s?|solo|[^,;]+_[^,;]+|;[^;]+", re.IGNORECASE)
+_LONGEST_TAG = 5  # words; a line of more is no tag
+
+
+def split_tags(text: str, *, cell: bool = False) -> Iterator[str]:
+    """Yields the tags of a text, line by line; and every excluded tag that another rule would find.
+
+    A line that has more words of a board's than `, ` or `; ` is a board's: blanks part its tags,
+    whose marks are their own (`steins;gate`, `;)`). Else `, ` and `; ` part tags; without them
+    commas, or, in the only line of a text or in a long one, blanks; else the line is one tag.
+    cell: of a table, where `;` parts and blanks do not.
+    """
+    text = _without_entities(text)
+    lines = list(filter(str.strip, text.splitlines()))
+    for line in lines:
+        yield from filter(None, map(tag_of, _parts(line, alone=len(lines) == 1, cell=cell)))
+    yield from excluded_in(text)
+
+
+def _parts(line: str, *, alone: bool, cell: bool) -> list[str]:
+    line = re.sub(r"\s+([,;])(?=\s|$)", r"\1", line)
+    words, listed = line.split(), len(_LISTED.findall(line))
+    if len(words) > 1 and sum(map(bool, map(_OF_BOARD.fullmatch, words))) > listed:
+        return [_LISTED.sub("", word) for word in words]
+    if listed:
+        return re.split(rf"{_COMMA}|{_SEMICOLON}(?=\s|$)", line)
+    marks = f"{_COMMA}|{_SEMICOLON}" if cell else _COMMA
+    if re.search(marks, line):
+        return re.split(marks, line)
+    namespaces = sum(":" in word[1:-1] for word in words)
+    if not cell and (alone or len(words) > _LONGEST_TAG or namespaces > 1):
+        return words
+    return [line]
+
+
+_EXCLUDED_FORMS = "|".join(re.escape(tag).replace("_", r"[_\s]+") for tag in sorted(EXCLUDED_TAGS))
+_EXCLUDED_WORDS = frozenset(re.split("[_-]", tag)[0] for tag in EXCLUDED_TAGS)
+_EXCLUDED = re.compile(rf"(?<![\w-])(?:{_EXCLUDED_FORMS})(?![\w-])")
+
+
+def _without_entities(text: str) -> str:
+    """Some boards send `&gt;_&lt;`, some downloaders leave it."""
+    return re.sub(r"&#?\w+;", lambda found: html.unescape(found[0]), text) if "&" in text else text
+
+
+@functools.lru_cache(maxsize=100_000)
+def tags_of(text: str) -> tuple[str, ...]:
+    """Returns the tag that an item of a list is; and the excluded ones that it may be besides."""
+    plain = _without_entities(text)
+    return tuple(filter(None, (tag_of(plain), *excluded_in(plain))))
+
+
+def excluded_in(text: str) -> Iterator[str]:
+    """Yields the excluded tags that stand anywhere in a text, in whatever way it is split.
+
+    It may be one too many, as the photo of `holding photo`: no rule of splitting can hide a tag.
+    """
+    plain = _ESCAPED.sub(r"\1", text).lower()
+    # Almost no text has the first word of one: this takes a tenth of the time of the search.
+    if not _EXCLUDED_WORDS.isdisjoint(re.findall("[a-z0-9]+", plain)):
+        for found in _EXCLUDED.findall(plain):
+            yield re.sub(r"[_\s]+", "_", found)
 
 
 def by_kind(tags: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
@@ -184,8 +269,14 @@ def parse_json(content: bytes, place: Place) -> Any:
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _EXT = re.compile(r"[0-9a-z]{1,5}")
-# 1 and 0 are equal to True and False, and found as them.
-_FLAGS: dict[object, bool] = {True: True, False: False, None: False, "true": True, "false": False}
+# 1 and 0 are equal to True and False, and found as them; databases write the words.
+FLAGS: dict[object, bool] = {
+    True: True,
+    False: False,
+    None: False,
+    **dict.fromkeys(("1", "1.0", "t", "true", "y", "yes"), True),
+    **dict.fromkeys(("", "0", "0.0", "f", "false", "n", "no", "null", "none"), False),
+}
 
 
 class Fields:
@@ -224,11 +315,12 @@ class Fields:
         return whole(value)
 
     def flag(self, key: str) -> bool:
-        """Returns whether a flag is up; an absent one is down."""
+        """Returns whether a flag is up, also one in words or figures; an absent one is down."""
         value = self.values.get(key)
-        if not isinstance(value, bool | int | str | None) or value not in _FLAGS:
+        word = value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(word, bool | int | float | str | None) or word not in FLAGS:
             raise self.fault(key, "true or false")
-        return _FLAGS[value]
+        return FLAGS[word]
 
     def md5(self, key: str) -> str | None:
         """Returns an md5 in small letters."""
@@ -265,69 +357,15 @@ class Fields:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns a whole number of at most 18 digits, also one written as text; None otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    """Returns a whole number of at most 18 digits, also one written as text, or as 4.0; else None.
+
+    As a float it has at most 15 digits, which is what a float holds exactly.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
         text = str(value)
     except ValueError:  # of more digits than Python writes out
         return None
-    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None
-
-
-FILE, RATING, TAGS = "file", "rating", "tags"
-
-# Fields of other programs' records that hold no tags.
-_NO_TAGS = frozenset(
-    {FILE, RATING, "caption", "id", "md5", "source", "score", "width", "height", "size", "url"}
-    | {"train_resolution", "created_at", "updated_at", "filename", "extension", "category"}
-)
-
-
-def cells_read(
-    cells: Mapping[str, Any], *, s_means: str = "sensitive"
-) -> tuple[dict[str, tuple[str, ...]], str | None]:
-    """Returns the tags by kind and the rating (None: not said) of a row; raises BadField.
-
-    A column named after a kind of tags holds such, any other holds general ones: a text with `;` or
-    `,` between the tags, or a list of texts. A blank inside a tag becomes `_`; only in a column
-    `tags` of a JSON row, a text with neither is a board's, with blanks between the tags.
-    """
-    tags: dict[str, list[str]] = {kind: [] for kind in TAG_KINDS}
-    for column, cell in cells.items():
-        if column in _NO_TAGS or cell is None:
-            continue
-        kind = column.removeprefix("tags_")
-        tags[kind if kind in TAG_KINDS else "general"].extend(_tags(column, cell))
-    rating = cells.get(RATING)
-    if rating is not None and not isinstance(rating, str):
-        raise BadField(RATING, f"is {shown(rating)}; a text wanted")
-    return by_kind(tags), rating_of(rating or "", field=RATING, s_means=s_means)
-
-
-def cell_tags(cell: str) -> list[str]:
-    """Returns the tags of one cell: parted by `;` or `,`, a blank inside a tag becomes `_`."""
-    return [tag for part in cell.replace(",", ";").split(";") if (tag := tag_of(part))]
-
-
-def _tags(column: str, cell: Any) -> list[str]:
-    if isinstance(cell, str):
-        return cell_tags(cell)
-    if isinstance(cell, list) and all(isinstance(one, str) for one in cell):
-        return [tag for one in cell if (tag := tag_of(one))]
-    raise BadField(column, f"is {shown(cell)}; a text or a list of texts wanted")
-
-
-def json_cells(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the columns of a JSON row, with a text of all tags taken apart.
-
-    `tags` may also be an object of lists by kind.
-    """
-    cells = dict(values)
-    tags = cells.get(TAGS)
-    if isinstance(tags, str):
-        cells[TAGS] = list(split_tags(tags))
-    elif isinstance(tags, Mapping):
-        del cells[TAGS]
-        cells |= {f"tags_{kind}": value for kind, value in tags.items()}
-    return cells
+    found = re.fullmatch(r"(-?[0-9]{1,18})|(-?[0-9]{1,15})\.0+", text)
+    return int(found[1] or found[2]) if found else None

@@ -2,26 +2,54 @@
 
 import csv
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from dataset.errors import UsageError
-from dataset.importers.files import DAMAGED, UNREADABLE, Files, json_lines, numbered_lines
+from dataset.importers.files import (
+    DAMAGED,
+    UNREADABLE,
+    Files,
+    is_picture,
+    json_lines,
+    numbered_lines,
+    spellings,
+)
 from dataset.importers.records import (
-    FILE,
+    FLAGS,
+    NAMESPACES,
+    RATING_TAGS,
+    TAG_KINDS,
     BadField,
     Entry,
     Fault,
     Place,
     Read,
-    cells_read,
-    json_cells,
+    by_kind,
+    excluded_in,
+    least_safe,
     parse_json,
+    rating_of,
     shown,
+    split_tags,
+    tags_of,
     whole,
 )
+
+FILE, RATING, TAGS, CAPTION = "file", "rating", "tags", "caption"
+
+# Fields of other programs' records that hold no tags.
+_NO_TAGS = frozenset(
+    {FILE, RATING, CAPTION, "id", "md5", "source", "score", "width", "height", "size", "url"}
+    | {"train_resolution", "created_at", "updated_at", "filename", "extension", "category"}
+)
+
+
+# What sites say in place of a rating, by the field's name in the records of downloaders.
+ADULT = frozenset({"x_restrict", "sensitive", "possibly_sensitive", "is_mature", "nsfw"})
 
 MAX_JSON_BYTES = 512 * 2**20
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -151,33 +179,122 @@ def _row(value: Any) -> Any:
 
 
 class _Finder:
-    """Finds the file that a row names: by its path beside the table, else by its bare name."""
+    """Finds the file that a row names, in any spelling: by its path beside the table, else by its
+    bare name, with or without ending; of an absolute path of elsewhere, by as much as the set has.
+    """
 
     def __init__(self, pictures: Files, beside: str) -> None:
         self._pictures = pictures
         self._beside = beside
-        self._by_name: dict[str, list[str]] | None = None
+        self._paths: dict[str, list[str]] | None = None
+        self._names: dict[str, list[str]] = defaultdict(list)
 
     def find(self, name: Any) -> str:
         if not isinstance(name, str) or not name.strip():
             raise BadField(FILE, f"is {shown(name)}; the name of a picture wanted")
         plain = whole(name).strip().replace("\\", "/")
-        if "\0" in plain or plain.startswith("/") or ".." in plain.split("/"):
+        absolute = re.match("/|[A-Za-z]:/", plain)
+        if "\0" in plain or ".." in plain.split("/"):
             raise BadField(FILE, f"{shown(name)} points outside {self._pictures.name}")
         beside = posixpath.normpath(posixpath.join(self._beside, plain))
-        if self._pictures.size(beside) is not None:
+        if not absolute and self._pictures.size(beside) is not None:
             return beside
-        same = self._named(plain) if "/" not in plain else []
-        if not same:
+        found = self._ending(plain) if absolute else self._spelled(beside, plain)
+        if not found:
             raise BadField(FILE, f"{shown(name)} is not in {self._pictures.name}")
-        if len(same) > 1:
-            could = " or ".join(same[:3])
+        if len(found) > 1:
+            could = " or ".join(found[:3])
             raise BadField(FILE, f"{shown(name)} could be {could}; name it with its folder")
-        return same[0]
+        return found[0]
 
-    def _named(self, name: str) -> list[str]:
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            for one in self._pictures.names():
-                self._by_name[posixpath.basename(one)].append(one)
-        return self._by_name.get(name, [])
+    def _ending(self, path: str) -> list[str]:
+        """The files whose whole path the end of a path is; the longest such end counts."""
+        parts = path.split("/")
+        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        return next(filter(None, (self._by(self._index()[0], end) for end in ends)), [])
+
+    def _spelled(self, beside: str, plain: str) -> list[str]:
+        paths, names = self._index()
+        return self._by(paths, beside) or ([] if "/" in plain else self._by(names, plain))
+
+    @staticmethod
+    def _by(index: Mapping[str, list[str]], name: str) -> list[str]:
+        return sorted({file for spelled in spellings(name) for file in index.get(spelled, ())})
+
+    def _index(self) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+        """The set's files by path and by bare name, pictures also without their ending."""
+        if self._paths is None:
+            self._paths = defaultdict(list)
+            for file in self._pictures.names():
+                for path in spellings(file):
+                    for one in {path, posixpath.splitext(path)[0] if is_picture(path) else path}:
+                        self._paths[one].append(file)
+                        self._names[posixpath.basename(one)].append(file)
+        return self._paths, self._names
+
+
+def cells_read(
+    cells: Mapping[str, Any], *, s_means: str = "sensitive"
+) -> tuple[dict[str, tuple[str, ...]], str | None]:
+    """Returns the tags by kind and the rating (None: not said) of a row; raises BadField.
+
+    A column named after a kind of tags holds such, any other holds general ones: a text with `;` or
+    `,` between the tags (see `split_tags`), or a list of texts. A tag `character:…` is of that
+    kind; `rating:…` is a rating. Of several ratings the least safe counts.
+    """
+    tags: dict[str, list[str]] = {kind: [] for kind in TAG_KINDS}
+    for column, cell in cells.items():
+        if column in _NO_TAGS or column in ADULT or cell is None:
+            continue
+        kind = column.removeprefix("tags_")
+        tags[kind if kind in TAG_KINDS else "general"].extend(_tags(column, cell))
+    rating = cells.get(RATING)
+    if rating is not None and not isinstance(rating, str):
+        raise BadField(RATING, f"is {shown(rating)}; a text wanted")
+    ratings = [rating_of(rating or "", field=RATING, s_means=s_means)]
+    ratings += ["explicit" for column in ADULT & cells.keys() if _is_up(cells[column])]
+    tags["general"].extend(excluded_in(str(cells.get(CAPTION, ""))))
+    given, tags["general"] = tags["general"], []
+    for tag in given:
+        namespace, _, name = tag.partition(":")
+        if namespace == RATING and name:
+            ratings.append(rating_of(name.strip("_"), field=tag, s_means=s_means))
+        elif tag in RATING_TAGS:
+            ratings.append(RATING_TAGS[tag])
+        else:
+            named = NAMESPACES.get(namespace) if name.strip("_") else None
+            tags[named or "general"].append(name.strip("_") if named else tag)
+    return by_kind(tags), least_safe(*ratings)
+
+
+def _is_up(value: Any) -> bool:
+    return FLAGS.get(str(value).strip().lower(), True)
+
+
+def _tags(column: str, cell: Any) -> Iterator[str]:
+    if isinstance(cell, str):
+        yield from split_tags(cell, cell=True)
+    elif isinstance(cell, list) and all(isinstance(one, str) for one in cell):
+        for one in cell:
+            yield from tags_of(one)
+    else:
+        raise BadField(column, f"is {shown(cell)}; a text or a list of texts wanted")
+
+
+def json_cells(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the columns of a JSON row, with a text of all tags taken apart.
+
+    `tags` may also be an object of lists by kind, or of numbers by tag, as taggers write it. Where
+    there are none, those of a `caption` count.
+    """
+    cells = dict(values)
+    tags = cells.get(TAGS, cells.get(CAPTION))
+    if isinstance(tags, str):
+        # Only with a `;` it may be the text of a cell; without, blanks part it.
+        cells[TAGS] = list(split_tags(tags, cell=";" in tags))
+    elif isinstance(tags, Mapping) and any(isinstance(one, int | float) for one in tags.values()):
+        cells[TAGS] = list(tags)
+    elif isinstance(tags, Mapping):
+        del cells[TAGS]
+        cells |= {f"tags_{kind}": value for kind, value in tags.items()}
+    return cells

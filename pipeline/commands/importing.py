@@ -7,7 +7,9 @@ import click
 
 from crawlers.importing import (
     NO_FILE,
+    REPACKED_HINT,
     UNRATED,
+    WRONG_MD5,
     ImportSettings,
     ImportSummary,
     check_outcome,
@@ -46,6 +48,11 @@ KINDS = ("danbooru", "folder")
     help="danbooru: the pictures are smaller copies; their md5 is not compared.",
 )
 @click.option(
+    "--repacked",
+    is_flag=True,
+    help="danbooru: the pictures were packed anew; width and height are compared, not the md5.",
+)
+@click.option(
     "--tags",
     default="",
     metavar="FILE",
@@ -68,6 +75,7 @@ def import_command(
     images: Path | None,
     s_means: str | None,
     resized: bool,
+    repacked: bool,
     tags: str,
     cropped: bool,
     rating: str | None,
@@ -81,7 +89,7 @@ def import_command(
     Example: omokage import folder faces.zip --cropped --rating general
     """
     _check_options(kind, paths, images=images, given={
-        "--s-means": s_means, "--resized": resized, "--tags": tags,
+        "--s-means": s_means, "--resized": resized, "--repacked": repacked, "--tags": tags,
     })  # fmt: skip
     settings = read_settings(home=home)
     pictures = images or paths[0]
@@ -93,6 +101,7 @@ def import_command(
         rating=rating,
         cropped=cropped,
         resized=resized,
+        repacked=repacked,
         limit=limit,
         dry_run=dry_run,
     )
@@ -149,6 +158,8 @@ def summary_lines(made: ImportSummary) -> list[str]:
             lines.append(f"  {what}: {reasons}")
     if made.refused.get(UNRATED):
         lines.append("  unrated: no rating is said; if you know they are safe: --rating general")
+    if made.refused.get(WRONG_MD5):
+        lines.append(f"  {WRONG_MD5}: {REPACKED_HINT}")
     if made.skipped.get(NO_FILE):
         lines.append("  no_file: records whose pictures are not there")
     if made.faults:
@@ -167,6 +178,11 @@ def _check_options(
     if kind == "danbooru":
         if images is None:
             raise UsageError("import danbooru: --images is missing: the folder of the pictures")
+        if given["--resized"] and given["--repacked"]:
+            raise UsageError(
+                "import danbooru: --resized and --repacked exclude each other: smaller copies do "
+                "not have the width and height of the records"
+            )
         wrong = ["--tags"]
     else:
         if images is not None:
@@ -175,7 +191,7 @@ def _check_options(
             raise UsageError(
                 f"import folder: one folder or zip at a time, {len(paths)} paths found"
             )
-        wrong = ["--s-means", "--resized"]
+        wrong = ["--s-means", "--resized", "--repacked"]
     for option in wrong:
         if given[option]:
             raise UsageError(f"import {kind}: {option} is not for this kind of set")

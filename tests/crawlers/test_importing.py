@@ -1,6 +1,7 @@
 """Imported pictures pass the gates of a crawl, and come in once, whatever happens meanwhile."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ImageFilter
+from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
 
 from crawlers.audit import audit, sweep
 from crawlers.cursor import Cursor
@@ -271,6 +273,67 @@ def test_a_dumps_md5_and_format_are_verified_unless_its_pictures_are_copies(mine
     assert made.refused == {"mislabelled": 1, "wrong_md5": 1}
     assert mine.store.files("blobs") == []
     assert mine.dump(*records, resized=True, name="copies").kept == 2
+
+
+def repacked(number: int) -> bytes:
+    """The same pixels in other bytes."""
+    file, texts = io.BytesIO(), PngInfo()
+    texts.add_text("Software", "an optimiser")
+    with Image.open(io.BytesIO(tiny_picture(number))) as picture:
+        picture.save(file, "PNG", pnginfo=texts)
+    return file.getvalue()
+
+
+def test_originals_that_were_packed_anew_come_in_by_their_size(mine: Set) -> None:
+    for number in range(1, 6):
+        (mine.path / f"{number}.png").write_bytes(repacked(number))
+    with Image.open(mine.path / "1.png") as picture:
+        size = {"image_width": picture.width, "image_height": str(picture.height)}
+    records = [
+        record(1, **size),
+        record(2, **{**size, "image_width": picture.width + 1}),
+        record(3),  # it says no size
+        record(4, md5=md5_of(repacked(4))),
+        record(5, **size),
+    ]
+    made = mine.dump(*records)
+    assert (made.kept, made.refused) == (1, {"wrong_md5": 4})
+    assert "--repacked: width and height are compared instead" in made.shown[0]
+    mine.store.write_bytes("takedown.txt", f"md5 {md5_of(tiny_picture(5))}".encode())
+    made = mine.dump(*records, repacked=True)
+    assert (made.kept, made.known_kept) == (1, 1)
+    assert made.refused == {"takedown": 1, "wrong_size": 2}
+    assert f"says {picture.width + 1}x{picture.height}" in made.shown[0]
+    kept = {row["post_id"]: row["md5"] for row in mine.posts() if row["drop_reason"] is None}
+    assert kept == {number: md5_of(repacked(number)) for number in (1, 4)}
+    # Nor do its bytes help the wrong record, once they are there.
+    mine.take(name="other")
+    assert mine.dump(*records, repacked=True, name="again").refused["wrong_size"] == 2
+
+
+def test_what_a_text_says_of_a_picture_refuses_it_whatever_the_users_word(mine: Set) -> None:
+    mine.add(*range(1, 10))
+    konachan = {"category": "konachan", "rating": "s"}
+    sidecars: dict[str, Any] = {
+        "1.png.json": {**konachan, "tags": "1girl ;) blonde_hair loli solo"},
+        "2.txt": "1girl steins;gate loli",
+        "3.png.txt": "rating:safe\n1girl loli solo\n",
+        ".4_meta.json": {"danbooru": {"rating": "e"}, "tags": {"1girl": 1.0}},
+        "5.caption": "1girl, loli",
+        "6.txt": "character:miku\nrating:explicit\n1girl",
+        "7.xmp": "<x:xmpmeta>loli</x:xmpmeta>",
+        "8.txt": "1girl, nsfw",
+        "9.png.json": {**konachan, "tags": "1girl ;) blonde_hair solo"},
+    }
+    for name, content in sidecars.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (mine.path / name).write_text(text)
+    made = mine.take()
+    assert (made.kept, made.faults) == (1, 1)
+    assert made.refused == {"rating": 3, "tag_loli": 4}
+    assert "7.xmp: is not understood" in made.shown[0]
+    (kept,) = (row for row in mine.posts() if row["drop_reason"] is None)
+    assert kept["tags_general"] == ["1girl", ";)", "blonde_hair", "solo"]
 
 
 def test_a_damaged_member_of_a_zip_stays_out_and_is_tried_again(mine: Set) -> None:

@@ -2,10 +2,14 @@
 
 import hashlib
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, features
+from PIL.PngImagePlugin import PngInfo
 
 from dataset.media import MAX_BYTES, MediaRefused, check_media, sniff
 
@@ -125,3 +129,56 @@ def test_videos_and_text_have_no_picture_format() -> None:
         b"<svg",
     ):
         assert sniff(start + bytes(20)) is None
+
+
+def coded(form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 60, 60)).save(file, form, **options)
+    return file.getvalue()
+
+
+def texts(size: int, *, key: str = "XML:com.adobe.xmp") -> PngInfo:
+    info = PngInfo()
+    info.add_itxt(key, "h" * size, zip=True)
+    return info
+
+
+def test_a_jpeg_with_further_pictures_is_no_animation() -> None:
+    more = [Image.new("RGB", (32, 24)), Image.new("RGB", (64, 48), "blue")]
+    for count in (1, 2):
+        content = coded("MPO", save_all=True, append_images=more[:count])
+        assert outcome(content, "jpg") == "64x48 jpg"
+    for form in ("GIF", "PNG", "WEBP", "AVIF"):
+        if form != "AVIF" or features.check("avif"):
+            content = coded(form, save_all=True, append_images=more[1:])
+            assert outcome(content, form.lower()) == "animated", form
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pnginfo": texts(1_500_000)},
+        {"pnginfo": texts(15_000_000, key="comment")},
+        {"icc_profile": bytes(1_200_000)},
+    ],
+)
+def test_a_png_with_a_large_packed_text_or_profile_comes_in(options: dict[str, Any]) -> None:
+    assert outcome(coded("PNG", **options), "png") == "64x48 png"
+
+
+def test_what_a_png_unpacks_beside_its_pixels_is_bounded() -> None:
+    plain = coded("PNG")
+    packed = zlib.compress(bytes(16 * 2**20), 1)
+    bomb = zlib.compress(bytes(17 * 2**20), 1)
+    for name, contents in (
+        (b"zTXt", [b"comment\0\0" + bomb]),
+        (b"iTXt", [b"comment\0\1\0\0\0" + bomb]),
+        (b"iCCP", [b"profile\0\0" + bomb]),
+        (b"zTXt", [b"comment %d\0\0" % number + packed for number in range(5)]),
+    ):
+        chunks = b"".join(
+            struct.pack(">I", len(content)) + name + content
+            + struct.pack(">I", zlib.crc32(name + content))
+            for content in contents
+        )  # fmt: skip
+        assert outcome(plain[:33] + chunks + plain[33:], "png") == "corrupt"

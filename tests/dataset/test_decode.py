@@ -1,16 +1,21 @@
 """One whole still picture comes in as upright RGB; everything else is refused by name."""
 
 import io
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import ExifTags, Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from dataset.decode import MAX_PIXELS, UnreadablePicture, decode, decode_plain_png, decode_reduced
+from tests.hypothesis_profiles import examples
 
 RED = (220, 30, 40)
 
@@ -270,3 +275,164 @@ def test_what_changes_the_pixels_of_a_png_is_left_to_pillow() -> None:
     assert decode_plain_png(whole) is not None
     assert decode_plain_png(whole[:-20]) is None
     assert decode_plain_png(b"") is None
+
+
+@pytest.mark.parametrize("by", [1, 2])
+def test_a_jpeg_with_further_pictures_is_its_first(by: int) -> None:
+    first, more = soft(64, 48), [Image.new("RGB", (32, 24)), Image.new("RGB", (64, 48))]
+    content = coded(first, "MPO", save_all=True, append_images=more, quality=95)
+    made = decode_reduced(content, where="a.jpg", by=by).picture
+    expected = np.asarray(first.resize((64 // by, 48 // by), Image.Resampling.BOX), int)
+    assert np.abs(made.astype(int) - expected).mean() < 3
+
+
+def packed_xmp(size: int) -> dict[str, Any]:
+    texts = PngInfo()
+    turn = "<tiff:Orientation>6</tiff:Orientation>"
+    texts.add_itxt("XML:com.adobe.xmp", f"<x:xmpmeta>{turn}{'h' * size}</x:xmpmeta>", zip=True)
+    return {"pnginfo": texts}
+
+
+def test_a_png_with_a_large_packed_text_or_profile_is_decoded() -> None:
+    picture = soft(8, 40)
+    assert decode(coded(picture, "PNG", **packed_xmp(1_500_000)), where="x").shape == (8, 40, 3)
+    made = decode(coded(picture, "PNG", icc_profile=bytes(1_500_000)), where="x")
+    np.testing.assert_array_equal(made, np.asarray(picture))
+    with pytest.raises(UnreadablePicture, match="Decompressed data too large"):
+        decode(coded(picture, "PNG", **packed_xmp(20_000_000)), where="x")
+
+
+# Columns X, Y, Z of the primaries, adapted to D50 as in profiles.
+SRGB = [[0.43607, 0.22249, 0.01392], [0.38515, 0.71687, 0.09708], [0.14307, 0.06061, 0.71410]]
+ADOBE = [[0.60974, 0.31111, 0.01947], [0.20528, 0.62567, 0.06087], [0.14919, 0.06322, 0.74457]]
+P3 = [[0.51512, 0.24120, -0.00105], [0.29198, 0.69225, 0.04189], [0.15710, 0.06657, 0.78407]]
+GAMMA = 563 / 256  # Adobe's
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+
+def profile_of(space: bytes, name: str, tags: dict[bytes, bytes], *, pcs: bytes = b"XYZ ") -> bytes:
+    """An ICC profile, version 2.1, of these tags."""
+    text = name.encode() + b"\0"
+    desc = b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = {b"desc": desc, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz(0.9642, 1, 0.8249), **tags}
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        table += struct.pack(">4sII", tag, start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    size = start + len(body)
+    kind = b"prtr" if space == b"CMYK" else b"mntr"
+    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, kind, space, pcs)
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28)
+    return (head + xyz(0.9642, 1, 0.8249)[8:]).ljust(128, b"\0") + table + body
+
+
+def rgb_profile(name: str, primaries: list[list[float]]) -> bytes:
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(GAMMA * 256))
+    tags = {f"{one}TRC".encode(): curve for one in "rgb"}
+    tags |= {f"{one}XYZ".encode(): xyz(*row) for one, row in zip("rgb", primaries, strict=True)}
+    return profile_of(b"RGB ", name, tags)
+
+
+def shown(colour: Sequence[int], primaries: list[list[float]]) -> list[int]:
+    """The colour in sRGB, by the formula of IEC 61966-2-1."""
+    light = (np.array(colour) / 255) ** GAMMA @ np.array(primaries) @ np.linalg.inv(SRGB)
+    light = np.clip(light, 0, 1)
+    made = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return [round(value) for value in made * 255]
+
+
+@pytest.mark.parametrize("primaries", [ADOBE, P3], ids=["Adobe RGB", "Display P3"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "reduced", "RGBA", "P"])
+def test_colours_of_another_profile_are_shown_in_srgb(
+    primaries: list[list[float]], form: str
+) -> None:
+    for colour in ((190, 110, 90), (80, 150, 120), (230, 60, 120)):
+        made = round_trip(colour, form, rgb_profile("wide", primaries))
+        assert np.abs(made - shown(colour, primaries)).max() <= 4
+        assert np.abs(made - colour).max() > 8  # it is not what is stored
+
+
+def round_trip(colour: tuple[int, int, int], form: str, profile: bytes) -> npt.NDArray[np.int64]:
+    """A colour as it is decoded from a picture of a format or mode."""
+    picture = Image.new("RGB", (64, 64), colour)
+    if form in ("RGBA", "P"):
+        picture = picture.convert("RGBA") if form == "RGBA" else picture.quantize(4)
+    options: dict[str, Any] = {"WEBP": {"lossless": True}, "PNG": {}}.get(form, {"quality": 100})
+    stored = form if form in ("WEBP", "AVIF", "PNG") else "PNG" if form in ("RGBA", "P") else "JPEG"
+    content = coded(picture, stored, icc_profile=profile, **options)
+    made = decode_reduced(content, where="x", by=4 if form == "reduced" else 1).picture
+    return np.asarray(made[8, 8], np.int64)
+
+
+def test_alpha_is_kept_where_colours_are_converted() -> None:
+    half = Image.new("RGBA", (4, 4), (190, 110, 90, 128))
+    made = decode(coded(half, "PNG", icc_profile=rgb_profile("wide", ADOBE)), where="x")
+    colour = shown((190, 110, 90), ADOBE)
+    expected = [round(255 + (value - 255) * 128 / 255) for value in colour]
+    assert np.abs(made[0, 0].astype(int) - expected).max() <= 3
+
+
+def cmyk_profile(cyan: tuple[int, int, int]) -> bytes:
+    """Inks of which cyan is this colour (Lab, 8 bits), key is black, and the others are none."""
+    white, black = (255, 128, 128), (0, 128, 128)
+    grid = [black if number & 1 else cyan if number & 8 else white for number in range(16)]
+    identity = struct.pack(">9i", *(65536 * (at % 4 == 0) for at in range(9)))
+    ramp = bytes(range(256))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + ramp * 4
+    table += bytes(value for one in grid for value in one) + ramp * 3
+    return profile_of(b"CMYK", "inks", {b"A2B0": table}, pcs=b"Lab ")
+
+
+def test_cmyk_is_converted_by_its_profile() -> None:
+    inks = Image.new("CMYK", (64, 64), (255, 0, 0, 0))
+    plain = decode(coded(inks, "JPEG", quality=100), where="x")[8, 8]
+    made = decode(
+        coded(inks, "JPEG", quality=100, icc_profile=cmyk_profile((128, 178, 158))), where="x"
+    )
+    assert np.abs(plain.astype(int) - (0, 255, 255)).max() <= 2
+    assert np.abs(made[8, 8].astype(int) - (196, 74, 74)).max() <= 8  # L 50, a +50, b +30
+    paper = Image.new("CMYK", (64, 64), (0, 0, 0, 0))
+    made = decode(coded(paper, "JPEG", quality=100, icc_profile=cmyk_profile((0, 0, 0))), where="x")
+    assert made.min() >= 250
+
+
+def test_grey_is_converted_by_its_profile() -> None:
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)  # linear
+    profile = profile_of(b"GRAY", "linear grey", {b"kTRC": curve})
+    made = decode(coded(Image.new("L", (16, 16), 55), "PNG", icc_profile=profile), where="x")
+    assert abs(int(made[0, 0, 0]) - 128) <= 2  # 0.2157 of the light
+
+
+@given(st.data())
+@settings(max_examples=examples(100), deadline=None)
+def test_no_damage_of_a_profile_makes_a_picture_unreadable(data: st.DataObject) -> None:
+    wide, inks = rgb_profile("wide", ADOBE), cmyk_profile((128, 178, 158))
+    content = bytearray(data.draw(st.sampled_from([wide, inks])))
+    places = st.integers(0, len(content) - 1) | st.integers(0, 200)
+    for place, value in data.draw(st.dictionaries(places, st.integers(0, 255), max_size=9)).items():
+        content[place] = value
+    profile = bytes(content[: data.draw(st.just(len(content)) | st.integers(1, len(content)))])
+    for mode, form in (("RGB", "PNG"), ("RGBA", "PNG"), ("CMYK", "JPEG"), ("L", "JPEG")):
+        picture = Image.new("RGB", (8, 8), RED).convert(mode)
+        made = decode(coded(picture, form, icc_profile=profile), where="x")
+        assert made.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [b"no profile", bytes(300), rgb_profile("wide", ADOBE)[:-200], cmyk_profile((0, 0, 0)),
+     ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()],
+    ids=["text", "zeros", "cut off", "of other pixels", "sRGB"],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_profile_that_is_srgb_or_cannot_be_used_changes_nothing(
+    profile: bytes, form: str
+) -> None:
+    picture = soft(40, 30)
+    wanted = decode(coded(picture, form), where="x")
+    made = decode(coded(picture, form, icc_profile=profile), where="x")
+    np.testing.assert_array_equal(made, wanted)

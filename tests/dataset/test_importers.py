@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import lzma
+import re
+import unicodedata
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +19,8 @@ from dataset.errors import UsageError
 from dataset.importers.danbooru import look_through, read_dump, read_record
 from dataset.importers.files import MAX_LINE_BYTES, Files, FolderFiles, ZipFiles, open_files, read
 from dataset.importers.folder import look_at, read_collection
-from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags
+from dataset.importers.records import BadField, Entry, Fault, Place, Read, split_tags, tag_of
+from dataset.policy import EXCLUDED_TAGS
 from tests.hypothesis_profiles import examples
 
 MD5 = "0123456789abcdef0123456789abcdef"
@@ -196,6 +199,8 @@ def test_pictures_are_found_by_id_and_md5(made: Made, *, name: str, resized: boo
         ({"tags": None}, "line 1: tags are missing"),
         ({"is_deleted": "perhaps"}, 'line 1: is_deleted is "perhaps"; true or false wanted'),
         ({"created_at": "yesterday"}, 'line 1: created_at is "yesterday"; a time as in ISO 8601'),
+        ({"is_deleted": 2}, "line 1: is_deleted is 2; true or false wanted"),
+        ({"score": 4.5}, "line 1: score is 4.5; a whole number of at most"),
         ({"score": 2**40}, "line 1: score is 1099511627776; a whole number of at most"),
     ],
 )
@@ -428,7 +433,6 @@ def test_a_table_that_is_none_is_reported(
         ("a.json", {"tags": "x y z", "tags_general": "x y", "tags_artist": "z"}, ("x", "y"), None),
         ("a.json", {"tags": {"general": ["x"], "artist": ["z"]}, "width": 5}, ("x",), None),
         ("a.json", {"tags": "x loli", "tags_general": "x"}, ("loli", "x"), None),
-        ("a.json", {"some": "thing else"}, (), None),
     ],
 )
 def test_sidecars_are_read(
@@ -448,6 +452,146 @@ def test_a_bad_sidecar_keeps_its_picture_out(made: Made) -> None:
     assert [one.file for one in read_in if isinstance(one, Entry)] == ["c.png"]
     assert "a.json: is not JSON" in faults(read_in)[0]
     assert "b.txt: is not UTF-8 at byte 0" in faults(read_in)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "tags", "rating"),
+    [
+        ("a.txt", "character:miku\nrating:explicit\n1girl", "1girl character=miku", "explicit"),
+        ("a.txt", "Rating: safe, creator:some one, series:a:b", "artist=some_one copyright=a:b",
+         "general"),
+        ("a.txt", "questionable, 1girl", "1girl", "questionable"),
+        ("a.txt", "score_9, rating_safe, 1girl, nsfw", "1girl score_9", "explicit"),
+        ("a.json", {"tags": "1girl rating:q", "rating": "g"}, "1girl", "questionable"),
+        ("a.json", {"category": "pixiv", "tags": ["x"], "rating": "R-18", "x_restrict": 1}, "x",
+         "explicit"),
+        ("a.json", {"category": "twitter", "content": "x", "sensitive": True}, "", "explicit"),
+        ("a.json", {"category": "twitter", "content": "x", "sensitive": False}, "", None),
+        ("a.json", {"category": "yandere", "rating": "s", "tags": "steins;gate z_z",
+                    "tags_copyright": "steins;gate"}, "z_z copyright=steins;gate", "general"),
+        # waifuc
+        (".a_meta.json", {"danbooru": {"rating": "e"}, "tags": {"1girl": 1.0, "x": 0.4}},
+         "1girl x", "explicit"),
+        (".a_meta.json", {"konachan": {"tags": "x y", "rating": "s"}, "tags": {"x": 1, "y": 1}},
+         "x y", "general"),
+        (".a_meta.json", {"danbooru": FLAT, "group_id": "danbooru_1",
+                          "tags": {"blonde_hair": 1.0, "someone": 1.0}},
+         "blonde_hair artist=someone character=somebody copyright=some_work meta=highres",
+         "general"),
+        (".a_meta.json", {"pixiv": {"x_restrict": 1, "tags": [
+            {"name": "女の子", "translated_name": "girl"}, {"name": "x", "translated_name": None},
+        ]}}, "girl 女の子 x", "explicit"),
+        # kohya, Hydrus
+        ("a.caption", "1girl, red hair", "1girl red_hair", None),
+        ("a.png.json", {"metadata": {"tags": ["blue sky", "rating:safe"], "urls": ["x"]}},
+         "blue_sky", "general"),
+        ("a.png.tags.txt", "blue sky\nseries:a b", "blue_sky copyright=a_b", None),
+        ("a.json", {"tags": {"my tags": ["blue sky"], "all": ["creator:x"]}}, "blue_sky artist=x",
+         None),
+        ("a.json", ["blue sky", "character:x"], "blue_sky character=x", None),
+    ],
+)  # fmt: skip
+def test_sidecars_of_other_programs_are_read_with_their_ratings_and_kinds(
+    made: Made, *, name: str, content: Any, tags: str, rating: str | None
+) -> None:
+    made.file("set/a.png"), made.file("set/a.png.urls.txt", "https://example.org/loli")
+    made.file(f"set/{name}", content if isinstance(content, str) else json.dumps(content))
+    zipped(made.folder / "set", made.folder / "set.zip")
+    for path in ("set", "set.zip"):
+        (entry,) = entries(made.collection(path))
+        kinds = {kind: named for kind, named in entry.tags.items() if kind != "general"}
+        found = [
+            *entry.tags["general"],
+            *(f"{kind}={tag}" for kind in kinds for tag in kinds[kind]),
+        ]
+        assert (sorted(found), entry.rating) == (sorted(tags.split()), rating)
+
+
+def test_every_sidecar_of_a_picture_can_refuse_it(made: Made) -> None:
+    made.file("set/a.png"), made.file("set/a.txt", "loli, red hair\nrating:q")
+    made.file("set/a.png.json", json.dumps({"tags": "1girl solo", "rating": "g"}))
+    (entry,) = entries(made.collection())
+    assert (entry.tags["general"], entry.rating) == (("1girl", "loli", "solo"), "questionable")
+
+
+def test_a_sidecar_that_is_not_understood_keeps_its_picture_out(made: Made) -> None:
+    for number, (name, content) in enumerate([
+        ("{}.json", b'{"some": "thing else"}'), (".{}_meta.json", b'{"filename": "x.png"}'),
+        ("{}.txt", b"rating:funny\n1girl"), ("{}.json", b'{"tags": 5}'), ("{}.json", b"[1]"),
+        ("{}.xmp", b"<x:xmpmeta/>"), ("{}.png.yaml", b"tags: [loli]"), ("{}.psd", b"8BPS\0"),
+        ("{}.npz", b"PK\3\4\0"), ("{}.done", b""),
+    ]):  # fmt: skip
+        made.file(f"set/{number}.png")
+        made.file(f"set/{name.format(number)}", content)
+    read_in = made.collection()
+    # What is no text is no sidecar.
+    assert [one.file for one in read_in if isinstance(one, Entry)] == [
+        "7.png", "7.psd", "8.png", "9.png",
+    ]  # fmt: skip
+    messages = faults(read_in)
+    assert [message.split(":")[0].split(".", 1)[1] for message in messages] == [
+        "json", "1_meta.json", "txt", "json", "json", "xmp", "png.yaml",
+    ]  # fmt: skip
+    assert "5.xmp: is not understood; sidecars end in .json, .txt, .caption" in messages
+    assert '2.txt: rating:funny is "funny"; one of general' in messages[2]
+
+
+KOHYA = {"tags": "1girl, red hair", "train_resolution": [512, 512]}
+
+
+def test_names_without_ending_and_paths_of_elsewhere_are_found(made: Made) -> None:
+    for name in ("a.png", "b.jpg", "x/c.png", "y/c.png", "d.png", "d.jpg"):
+        made.file(f"set/{name}")
+    table = {
+        "a": KOHYA, "/home/me/b.jpg": {"caption": "1girl, red hair"}, "C:\\set\\x\\c.png": KOHYA,
+        "/set/y/c": KOHYA, "c": KOHYA, "d": KOHYA, "e": KOHYA, "/home/../a.png": KOHYA,
+    }  # fmt: skip
+    read_in = made.collection(tags=str(made.file("meta.json", json.dumps(table))))
+    found = [one for one in read_in if isinstance(one, Entry)]
+    assert [one.file for one in found] == ["a.png", "b.jpg", "x/c.png", "y/c.png"]
+    assert {one.tags["general"] for one in found} == {("1girl", "red_hair")}
+    assert [message.split(", ")[1] for message in faults(read_in)] == [
+        'record 5: file "c" could be x/c.png or y/c.png; name it with its folder',
+        'record 6: file "d" could be d.jpg or d.png; name it with its folder',
+        'record 7: file "e" is not in set',
+        'record 8: file "/home/../a.png" points outside set',
+    ]
+
+
+class RawName(zipfile.ZipInfo):
+    """A member whose name is of these bytes, which the zip does not call UTF-8."""
+
+    raw = b""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802
+        return self.raw, 0
+
+
+def test_names_that_differ_only_in_their_form_or_a_zips_encoding_are_found(made: Made) -> None:
+    names = ["がé.png", "猫.png", "犬.png", "ü.png"]
+    decomposed = unicodedata.normalize("NFD", names[0])
+    raw = [decomposed.encode(), names[1].encode(), names[2].encode("cp932"), b"\x81.png"]
+    with zipfile.ZipFile(made.folder / "set.zip", "w") as archive:
+        for number, content in enumerate(raw):
+            member = RawName(str(number))
+            member.raw = content
+            archive.writestr(member, b"picture")
+        archive.writestr("tags.json", json.dumps(dict.fromkeys(names, "1girl red_hair")))
+    made.file(f"folder/{decomposed}"), made.file("folder/tags.csv", f"file,tags\n{names[0]},x\n")
+    made.file(f"beside/{decomposed}"), made.file("beside/がé.txt", "x")
+    assert len(entries(made.collection("set.zip"))) == 4
+    for path in ("folder", "beside"):
+        (entry,) = entries(made.collection(path))
+        assert (entry.file, entry.tags["general"]) == (decomposed, ("x",))
+
+
+@pytest.mark.parametrize("value", ["0", "f", "False", "no", "", 0.0, None])
+def test_flags_and_numbers_are_read_as_databases_write_them(made: Made, value: Any) -> None:
+    one = {**NESTED, "is_deleted": value, "is_banned": value, "score": 4.0, "id": 7.0}
+    other = {**NESTED, "is_deleted": "True", "is_pending": "t", "is_flagged": "1", "score": "4.0"}
+    first, second = entries(made.dump(made.lines("a.json", one, other)))
+    assert (first.post_id, first.score, first.deleted, first.banned) == (7, 4, False, False)
+    assert (second.score, second.deleted, second.pending, second.flagged) == (4, True, True, True)
 
 
 def test_a_folder_without_tags_gives_untagged_entries_and_no_litter(made: Made) -> None:
@@ -522,7 +666,7 @@ class NoFiles:
     def __init__(self, table: str, content: bytes) -> None:
         self._files = {"a.png": b"picture", table: content}
 
-    def names(self) -> Any:
+    def names(self, *, hidden: bool = False) -> Any:
         return iter(self._files)
 
     def faults(self) -> list[Fault]:
@@ -563,6 +707,88 @@ def test_any_json_beside_or_about_a_picture_is_read_or_reported(value: Any, name
         {"tags": value, "rating": value},
     ):
         assert all(places_of(NoFiles(name, json.dumps(content).encode())))
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("1girl ;) blonde_hair solo", "1girl ;) blonde_hair solo"),
+        ("1girl steins;gate makise_kurisu", "1girl steins;gate makise_kurisu"),
+        ("1girl ;) happy", "1girl ;) happy"),
+        ("1girl ;_; >;d solo", "1girl ;_; >;d solo"),
+        ("don't_worry,_be_happy hello,world 1girl", "don't_worry,_be_happy hello,world 1girl"),
+        ("steins;gate chaos;head", "steins;gate chaos;head"),
+        ("1girl, steins;gate, ;), solo", "1girl steins;gate ;) solo"),
+        ("1girl solo &gt;_&lt; a&amp;b don&#039;t", "1girl solo >_< a&b don't"),
+        ("1girl solo, what?; long_hair", "1girl solo what?; long_hair"),
+        ("1girl,solo,blonde hair", "1girl solo blonde_hair"),
+        ("1girl solo, blonde hair", "1girl_solo blonde_hair"),
+        ("red hair ; solo; ahoge", "red_hair solo ahoge"),
+        ("fast car\nanime girl\nnight sky\n", "fast_car anime_girl night_sky"),
+        ("solo\nsteins;gate\nred hair", "solo steins;gate red_hair"),
+        ("rating:safe\n1girl smile solo\n", "rating:safe 1girl smile solo"),
+        ("artist:x character:y\none two three four five six", "artist:x character:y "
+         "one two three four five six"),
+    ],
+)  # fmt: skip
+def test_the_tags_of_a_text_keep_their_own_marks(text: str, tags: str) -> None:
+    assert list(split_tags(text)) == tags.split()
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags"),
+    [
+        ("blonde hair;solo", "blonde_hair solo"),
+        ("blonde hair", "blonde_hair"),
+        ("1girl ;) blonde_hair", "1girl ;) blonde_hair"),
+        ("1girl steins;gate makise_kurisu", "1girl steins;gate makise_kurisu"),
+    ],
+)
+def test_a_cell_is_parted_by_semicolons_unless_it_is_a_boards(cell: str, tags: str) -> None:
+    assert list(split_tags(cell, cell=True)) == tags.split()
+
+
+EXCLUDING = [
+    "1girl ;) blonde_hair loli solo", "1girl steins;gate loli", "smile\n1girl loli solo",
+    "smile ;) happy loli", "one,two loli", "(loli:1.2), solo", "1girl/loli|solo", "a\nsolo;loli",
+    "smile  LOLI",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", EXCLUDING)
+def test_no_way_of_writing_hides_an_excluded_tag(made: Made, text: str) -> None:
+    for name in "abcdef":
+        made.file(f"set/{name}.png")
+    made.file("set/a.txt", text)
+    made.file("set/b.json", json.dumps({"category": "konachan", "tags": text, "rating": "s"}))
+    made.file("set/c.json", json.dumps([text]))
+    made.file("set/d.json", json.dumps({"tags": {"general": text}, "caption": "a girl"}))
+    made.file("set/e.json", json.dumps({"tags": "solo", "caption": text}))
+    made.file("set/f.json", json.dumps({"rating": "g", "tag_string": text}))
+    made.file("set/f.caption", text)
+    found = entries(made.collection())
+    assert ["loli" in entry.tags["general"] for entry in found] == [True] * 6
+    for table in (
+        made.lines("t.jsonl", {"file": "a.png", "tags": text}, {"file": "b.png", "hair": text}),
+        made.file("t.json", json.dumps({"a.png": text, "b.png": [text], "c.png": {"tags": text}})),
+    ):
+        found = entries(made.collection(tags=str(table)))
+        assert all("loli" in entry.tags["general"] for entry in found)
+
+
+WAYS = [r"\s", "\n", ",", ";", "[,;]", "[,;\n]", r"[,;\s]", ", |; ", r"\|", "/"]
+PIECES = [*";,_|/):.\n", " ", ", ", "; ", "a", "1girl", "red_hair", *sorted(EXCLUDED_TAGS)]
+SPACED = [tag.replace("_", " ").title() for tag in sorted(EXCLUDED_TAGS) if "_" in tag]
+
+
+@given(st.lists(st.sampled_from(PIECES + SPACED), max_size=9).map("".join), st.booleans())
+@settings(max_examples=examples(300), deadline=None)
+def test_a_text_in_which_any_way_of_splitting_finds_an_excluded_tag_has_one(
+    text: str, cell: bool
+) -> None:
+    found = [tag_of(part) for way in WAYS for part in re.split(way, text)]
+    if not EXCLUDED_TAGS.isdisjoint(found):
+        assert not EXCLUDED_TAGS.isdisjoint(split_tags(text, cell=cell))
 
 
 @given(st.text(max_size=60))

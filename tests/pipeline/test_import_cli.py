@@ -98,6 +98,11 @@ def test_a_dump_goes_in_and_says_how_its_ratings_are_read(tmp_path: Path) -> Non
         (["folder", ".", "."], "one folder or zip at a time, 2 paths found"),
         (["folder", ".", "--images", "x"], "--images is for danbooru"),
         (["folder", ".", "--resized"], "--resized is not for this kind of set"),
+        (["folder", ".", "--repacked"], "--repacked is not for this kind of set"),
+        (
+            ["danbooru", "x.json", "--images", ".", "--resized", "--repacked"],
+            "--resized and --repacked exclude each other",
+        ),
         (["danbooru", "x.json"], "--images is missing"),
         (["danbooru", "x.json", "--images", ".", "--tags", "t.csv"], "--tags is not for this kind"),
         (["pictures", "."], "'pictures' is not one of 'danbooru', 'folder'"),
