@@ -70,6 +70,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "kept": made["kept"],
                 "refused": reasons(made["refused"]),
                 "put_off": made["put_off"],
+                "quarantined": made["quarantined"],
                 "refused_posts": sum(made["refused"].values()),
                 "downloaded_mb": round(made["bytes"] / 1e6, 3),
                 "api_requests": made["api_requests"],

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from crawlers.boards import danbooru, gelbooru02, moebooru
 from crawlers.cursor import PageRequest
-from crawlers.post import Post
+from crawlers.post import Page
 from crawlers.sites import Site
 
 
@@ -22,8 +22,8 @@ class Board(Protocol):
         """Returns the address that tells how many posts a search has; None if there is none."""
         ...
 
-    def parse(self, body: bytes, site: Site) -> list[Post]:
-        """Reads a page; raises CrawlError, naming post and field, if it is not one."""
+    def parse(self, body: bytes, site: Site) -> Page:
+        """Reads a page; raises CrawlError if it is not one, BrokenPage for a part of one."""
         ...
 
     def parse_count(self, body: bytes) -> int | None:

@@ -108,7 +108,7 @@ class LittleBoard:
             "image_width": 64,
             "image_height": 64,
             "rating": "g",
-            "tag_string_general": "1girl solo",
+            "tag_string": "1girl solo",
             "source": "https://source.invalid/never-requested.png",
             "file_url": self.file_urls.get(number, f"{self.url}/media/{number}.png"),
         }
