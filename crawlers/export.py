@@ -48,8 +48,9 @@ def export_posts(
     The rows are sorted by (board, post_id).
 
     The policy, the excluded tags of the board's sites and the takedown list are applied again: what
-    is on the list loses its row here and its blob. A kept post whose blob is gone is queued for the next crawl; a blob that no post names
-    is removed. `registry` says which board a site shows (default: the built-in one).
+    is on the list loses its row here and its blob. A kept post whose blob is gone is queued for the
+    next crawl; a blob that no post names is removed. `registry` says which board a site shows
+    (default: the built-in one).
 
     Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list.
     """

@@ -293,7 +293,9 @@ class BoardSpider(scrapy.Spider):
         times = int(request.meta.get("retries", 0)) + 1
         arguments, url = request.cb_kwargs, str(request.meta["shown_url"])  # no redirect's target
         is_new = not self._sizes.are_halved
-        if error.is_spoilt and arguments["limit"] > 1 and not (is_new and times == 1):
+        if error.is_spoilt and arguments["limit"] > 1 and is_new and times == 1:
+            url = self.board.second_url(url)
+        elif error.is_spoilt and arguments["limit"] > 1:
             if is_new:
                 self._sizes.halve(arguments["limit"])
                 self._spoilt_pages += 1

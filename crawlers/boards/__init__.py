@@ -18,6 +18,10 @@ class Board(Protocol):
         """Returns the address of a page of at most `limit` posts of the search `words`."""
         ...
 
+    def second_url(self, url: str) -> str:
+        """Returns where to ask for a page again whose answer was broken: in another format."""
+        ...
+
     def count_url(self, site: Site, words: str) -> str | None:
         """Returns the address that tells how many posts a search has; None if there is none."""
         ...

@@ -24,6 +24,11 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/posts.json?{urlencode({'limit': limit, 'tags': words, 'page': page})}"
 
 
+def second_url(url: str) -> str:
+    """Returns the same address: another format has another path, which robots.txt may disallow."""
+    return url
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns the address that tells how many posts a search has."""
     return f"{site.api}/counts/posts.json?{urlencode({'tags': words})}"

@@ -8,7 +8,7 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, now, read_page
+from crawlers.boards.record import BrokenPage, Record, ext_of, now, read_page
 from crawlers.cursor import PageRequest
 from crawlers.post import Page, Post
 from crawlers.sites import Site
@@ -42,6 +42,11 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/index.php?{query}"
 
 
+def second_url(url: str) -> str:
+    """Returns the address of the page as XML: PHP's JSON is empty if one letter of it is broken."""
+    return url.replace("&json=1", "")
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns None: only some answers tell how many posts a search has."""
     return None
@@ -53,9 +58,12 @@ def parse_count(body: bytes) -> int | None:
 
 
 def parse(body: bytes, site: Site) -> Page:
-    """Reads an answer with json=1 or without (XML); nothing at all is an empty page."""
+    """Reads an answer with json=1 or without (XML).
+
+    Nothing at all comes where there is no post, and also where one cannot be written as JSON.
+    """
     if not body.strip():
-        return Page([], [])
+        raise BrokenPage(f"{site.name}: the answer is empty")
     return read_page(body, site, lambda record: _post(record, site), signs=_SIGNS)
 
 

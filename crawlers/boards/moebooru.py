@@ -24,6 +24,11 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/post.json?{query}"
 
 
+def second_url(url: str) -> str:
+    """Returns the same address: another format has another path, which robots.txt may disallow."""
+    return url
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns None: only the XML answer would tell how many posts a search has."""
     return None

@@ -18,9 +18,11 @@ STATUSES = ("active", "pending", "flagged", "deleted")
 # Control characters, a letter that was cut, half a surrogate pair: an excluded tag may hide there.
 _DAMAGED = re.compile("[\x00-\x1f\x7f\ufffd\ud800-\udfff]")
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
 
 class BrokenPage(CrawlError):
-    """A page of JSON was begun, but it cannot be read to its end: a smaller one may be."""
+    """A page of posts was begun, but it cannot be read to its end: a smaller one may be."""
 
 
 class RecordError(CrawlError):
@@ -56,14 +58,19 @@ def is_markup(body: bytes) -> bool:
 def read_markup(body: bytes, site: Site) -> Iterator[dict[str, str | None]]:
     """Yields the fields of every post, by the names that JSON has for them.
 
-    Raises CrawlError for XML that is broken, has a DTD (so no entity is ever expanded), or is
-    about something else.
+    Letters that no XML has become U+FFFD, which `Record.text` sees. Raises BrokenPage for XML that
+    is broken, CrawlError where it has a DTD (so no entity is ever expanded) or another subject.
     """
     reader = _Reader(site)
     try:
         reader.read(body)
-    except expat.ExpatError as error:
-        raise CrawlError(f"{site.name}: the answer is broken XML: {error}") from error
+    except expat.ExpatError:
+        reader = _Reader(site)
+        text = _NOT_XML.sub("\ufffd", body.decode("utf-8", "replace"))
+        try:
+            reader.read(text.encode(), encoding="utf-8")
+        except expat.ExpatError as error:
+            raise BrokenPage(f"{site.name}: the answer is broken XML: {error}") from error
     yield from reader.records
 
 
@@ -76,8 +83,8 @@ class _Reader:
         self._text: list[str] = []
         self.records: list[dict[str, str | None]] = []
 
-    def read(self, body: bytes) -> None:
-        parser = expat.ParserCreate()
+    def read(self, body: bytes, *, encoding: str | None = None) -> None:
+        parser = expat.ParserCreate(encoding)
         parser.StartDoctypeDeclHandler = self._doctype
         parser.StartElementHandler = self._start
         parser.CharacterDataHandler = self._text.append

@@ -505,3 +505,28 @@ def test_the_words_of_a_refusal_are_known_whatever_they_are_packed_in(
     body: bytes, words: str
 ) -> None:
     assert board_words(body) == words
+
+
+@pytest.mark.parametrize("damage", [b"\x01", b"\xff", b"\xe3\x81", b"\x00"])
+def test_a_damaged_letter_in_xml_costs_only_the_record_whose_deciding_field_has_it(
+    damage: bytes,
+) -> None:
+    body = b"""<?xml version="1.0" encoding="UTF-8"?><posts count="3" offset="0">
+        <post id="3" tags="a@b" source="" rating="general"/>
+        <post id="2" tags="a" source="x@y" rating="general"/>
+        <post id="1" tags="a" source="\xe3\x81\x82" rating="general"/></posts>"""
+    posts, (bad,) = gelbooru02.parse(body.replace(b"@", damage), SITES["safebooru_org"])
+    assert [(post.post_id, post.source) for post in posts] == [(2, None), (1, "\u3042")]
+    assert (bad.post_id, bad.reason.partition(" ")[0]) == (3, "tags")
+
+
+def test_an_empty_answer_of_gelbooru_is_broken_and_is_asked_for_as_xml() -> None:
+    site = SITES["safebooru_org"]
+    with pytest.raises(BrokenPage, match="the answer is empty"):
+        gelbooru02.parse(b" \n", site)
+    url = gelbooru02.page_url(site, "1girl", PageRequest("newest"), limit=5)
+    assert "json" in parse_qs(urlsplit(url).query)
+    second = gelbooru02.second_url(url)
+    assert "json" not in parse_qs(urlsplit(second).query)
+    assert site.is_exempt_from_robots(second)
+    assert gelbooru02.second_url(second) == second

@@ -33,6 +33,7 @@ from demo.collection import Entry
 from tests.board_fixture import RunningBoard, serve_collection
 from tests.crawlers.conftest import QUICK, REPOSITORY, CrawlOf, MakePost, reasons_of, states_of
 from tests.crawlers.little_board import LittleBoard, on, picture, serving
+from tests.crawlers.tiny import tiny_collection
 from tests.waiting import wait_for
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -537,6 +538,26 @@ def test_the_excluded_tags_of_a_site_hold_at_every_build(
     stricter = {**sites, "mirror": mirror}
     assert export_posts(store, ["demo", "konachan"], registry=stricter).refused == {"tag_furry": 1}
     assert export_posts(store, ["demo", "konachan"], registry=sites).kept == 3
+
+
+def test_a_gelbooru_that_cannot_write_a_post_as_json_is_read_as_xml(crawl_of: CrawlOfUrl) -> None:
+    blank: list[str] = []
+
+    @web.middleware
+    async def php(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        body = getattr(answer, "body", b"")
+        if '"id": 133,' in body.decode("latin-1") and "json" in request.query:
+            blank.append(request.path_qs)
+            return web.Response(text="", content_type="application/json")
+        return answer
+
+    with serve_collection(tiny_collection(range(101, 161)), middlewares=[php]) as board:
+        crawl = quick(crawl_of(board.url))
+        crawl.registry("[demo_gelbooru]\npage_size = 20\n")
+        made = crawl(site="demo_gelbooru")
+    assert len(blank) == 1
+    assert (made["kept"], made["quarantined"]) == (60, 0)
 
 
 MOMENT = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
