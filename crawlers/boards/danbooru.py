@@ -53,13 +53,11 @@ def parse_count(body: bytes) -> int | None:
 def _post(record: Record, site: Site) -> Post:
     # An answer cut short by `only=` or a mirror may lack the kinds: all tags count as general.
     # Without `tag_string` every kind must be there: an excluded tag may be of any.
-    every = record.tags("tag_string")
     kinds = {
         kind: record.tags(f"tag_string_{kind}", required=record.raw("tag_string") is None)
         for kind in TAG_KINDS
     }
-    known = frozenset().union(*kinds.values())
-    general = {*kinds["general"], *(tag for tag in every if tag not in known)}
+    of_no_kind = set(record.tags("tag_string")).difference(*kinds.values())
     return Post(
         board=site.board,
         post_id=record.post_id,
@@ -68,7 +66,7 @@ def _post(record: Record, site: Site) -> Post:
         width=record.integer("image_width"),
         height=record.integer("image_height"),
         rating=record.rating("rating", RATINGS),
-        tags_general=tuple(sorted(general)),
+        tags_general=tuple(sorted(of_no_kind.union(kinds["general"]))),
         tags_character=kinds["character"],
         tags_copyright=kinds["copyright"],
         tags_artist=kinds["artist"],

@@ -15,8 +15,8 @@ from dataset.importers.records import Fields, whole_number
 
 MAX_DEPTH = 8  # posts, post, field; and some margin
 STATUSES = ("active", "pending", "flagged", "deleted")
-# Control characters, a letter that was cut, half a surrogate pair: an excluded tag may hide there.
-_DAMAGED = re.compile("[\x00-\x1f\x7f\ufffd\ud800-\udfff]")
+_CONTROLS = bytes([*range(0x20), 0x7F])
+_NO_CONTROLS = bytes(set(range(256)) - set(_CONTROLS))
 
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
@@ -142,7 +142,9 @@ class Record(Fields):
     def text(self, key: str) -> str | None:
         """Returns a text; one that is damaged is no text."""
         value = super().text(key)
-        if value is not None and _DAMAGED.search(self.values[key]):
+        if value is None:
+            return None
+        if _is_damaged(self.values[key]):
             raise self.fault(key, "text without control characters or broken letters")
         return value
 
@@ -322,6 +324,18 @@ _BLOCKING = re.compile(
 _TITLE = re.compile(rb"<title[^>]*>([^<]+)", re.IGNORECASE)
 
 
+def _is_damaged(text: str) -> bool:
+    """Tells whether a text has control characters, a letter that was cut, or half a surrogate pair.
+
+    An excluded tag may hide there.
+    """
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        return True
+    return bool(encoded.translate(None, _NO_CONTROLS)) or b"\xef\xbf\xbd" in encoded
+
+
 def board_words(body: bytes) -> str:
     """Returns the words of an answer that is a refusal, at most 160 letters in one line; else "".
 
@@ -339,7 +353,8 @@ def board_words(body: bytes) -> str:
         said = _markup_words(body)
     else:
         said = _plain_words(body)
-    return " ".join(_DAMAGED.sub(" ", said).split())[:160].rstrip()
+    said = "".join(letter if letter.isprintable() else " " for letter in said[:10_000])
+    return " ".join(said.split())[:160].rstrip()
 
 
 def _plain_words(body: bytes) -> str:
