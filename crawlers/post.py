@@ -94,11 +94,6 @@ class Page(NamedTuple):
         return bad.union(post.post_id for post in self.posts)
 
     @property
-    def has_nameless(self) -> bool:
-        """Whether a record has no id."""
-        return any(record.post_id is None for record in self.bad)
-
-    @property
     def size(self) -> int:
         """The number of all records."""
         return len(self.posts) + len(self.bad)

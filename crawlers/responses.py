@@ -109,6 +109,7 @@ class PageReader:
     def __init__(self, site: Site, board: Board) -> None:
         self._site = site
         self._board = board
+        self.spoilers: set[int] = set()  # posts that cannot be requested without breaking a page
         self._bad_in_a_row = 0
         self._broken: list[bytes] = []  # answers to requests for a single post
 
@@ -145,17 +146,23 @@ class PageReader:
         return Page(select(page, found.posts), bad)
 
     def _parse(self, body: bytes, page: PageRequest, limit: int) -> Page:
-        """Reads a page; a post that is broken each time, and alone on its page, is a bad record."""
+        """Reads a page; a post that is broken each time, and alone on its page, is a bad record.
+
+        Where nothing at all comes each time, there is no post.
+        """
         try:
             found = self._board.parse(body, self._site)
         except BrokenPage as error:
             self._broken += [body] if limit == 1 else []
             if self._broken.count(body) < SAME_BROKEN_ANSWERS:
                 raise
-            spoiler = spoiler_of(body, error)
-            if spoiler is None or not page.includes(spoiler.post_id or 0):
-                raise
-            found = Page([], [spoiler])
+            found = Page([], [])
+            if body.strip():
+                spoiler = spoiler_of(body, error)
+                if spoiler is None or not page.includes(spoiler.post_id or 0):
+                    raise
+                found.bad.append(spoiler)
+                self.spoilers |= found.ids
         self._broken.clear()
         return found
 

@@ -247,16 +247,17 @@ class BoardSpider(scrapy.Spider):
         # Without the lowest post seen, which is requested again where nothing was below it.
         known = self._cursor.low if page.side == "below" else None
         ids = in_order(page, found.ids - {known})[:remaining]
-        if not ids and found.has_nameless and found.size >= limit:
+        tells_nothing = not ids and found.size >= limit  # of what is beyond
+        if tells_nothing and known not in self._reader.spoilers:
             raise CrawlError(
-                f"{self.site.name} answers to {response.meta['shown_url']} with records that have "
-                "no id, and with none that is new: where to go on is not known. A larger limit may "
-                "lead further"
+                f"{self.site.name} answers to {response.meta['shown_url']} with a full page on "
+                f"which no new post has an id: nobody knows what is {page.side} it. A larger limit "
+                "may lead further"
             )
         taken = found.among(ids)
         # Before the cursor moves, so that no record is passed over without a trace.
         self._set_apart(taken)
-        if not found.ids and self._is_not_the_end(page):
+        if (tells_nothing or not found.ids) and self._is_not_the_end(page):
             return []
         self._taken += len(ids)
         self._cursor = self._cursor.after(page, ids)
@@ -363,16 +364,21 @@ class BoardSpider(scrapy.Spider):
             yield from self._next_page()
 
     def _next_page(self) -> Iterator[Request]:
-        page = self._cursor.next_request(caught_up=self._caught_up)
-        if page is not None and page.side == "below" and self._empty_answers:
+        page, least = self._cursor.next_request(caught_up=self._caught_up), 1
+        if (
+            page is not None
+            and page.side == "below"
+            and self._empty_answers
+            and page.edge not in self._reader.spoilers
+        ):
             # The lowest post seen must come again: an empty answer is faulty, and one with nothing
             # else is the end.
-            page = PageRequest("below", page.edge + 1)
+            page, least = PageRequest("below", page.edge + 1), 2
         remaining = self.limit - self._taken if self.limit else self.site.page_size
         if page is None or remaining <= 0 or self.stopping:
             return
         # Never a page of one, but to find what spoils a page: its order could not be checked.
-        limit = min(self._sizes.take(), max(2, remaining))
+        limit = max(least, min(self._sizes.take(), max(2, remaining)))
         url = self._page_url(self.query, page, limit)
         yield self._request(url, self.parse_page, query=self.query, page=page, limit=limit)
 

@@ -393,6 +393,7 @@ def test_a_post_that_breaks_its_page_is_found_by_smaller_pages_and_passed(
         asked = list(board.limits)
         again = crawl()
     assert (made["kept"], made["quarantined"]) == (49, 1)
+    assert cursor_of(crawl.home) == Cursor(1, 50, bottomed=True)
     (line,) = quarantine_of(crawl.home)
     assert line["post_id"] == number
     assert line["reason"].startswith("demo: the answer is not JSON")
@@ -445,6 +446,43 @@ def test_a_broken_post_without_an_id_ends_the_crawl_and_loses_nothing(
     assert set(reasons_of(crawl.home)) == set(range(1, 51))
 
 
+def test_an_empty_page_while_a_broken_post_is_looked_for_is_not_the_end(
+    crawl_of: CrawlOfUrl,
+) -> None:
+    left = Counter(empty=1)
+
+    def empty_once(body: bytes, limit: int) -> bytes:
+        left["empty"] -= limit == 2
+        return b"[]" if limit == 2 and left["empty"] == 0 else spoil(body, limit)
+
+    with serving(OddBoard(50, only(44, source='a "b'), empty_once)) as board:
+        crawl = quick(crawl_of(board.url))
+        made = crawl()
+    assert left["empty"] < 1
+    assert (made["kept"], made["quarantined"]) == (49, 1)
+
+
+def test_a_board_that_is_mute_at_one_post_is_not_taken_for_its_end(crawl_of: CrawlOfUrl) -> None:
+    def mute(request: web.Request) -> web.StreamResponse | None:
+        tags, limit = request.query.get("tags", ""), int(request.query.get("limit", 0))
+        below = int(tags.partition("id:<")[2] or 200)
+        is_mute = below - limit <= 133 < below  # as XML, too
+        return web.Response(text="") if limit and is_mute else None
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return mute(request) or await handler(request)
+
+    with serve_collection(tiny_collection(range(101, 161)), middlewares=[middleware]) as board:
+        crawl = quick(crawl_of(board.url))
+        crawl.registry("[demo_gelbooru]\npage_size = 20\n")
+        code, err = crawl.failing(site="demo_gelbooru")
+    assert code == 6
+    assert "no new post has an id: nobody knows what is below it" in err
+    with Ledger.of(Store(crawl.home)) as ledger:
+        assert ledger.cursor("demo_gelbooru", "") == Cursor(134, 160)
+
+
 @pytest.mark.slow  # 250 requests with waits between
 def test_a_board_of_broken_posts_is_left_after_a_while(crawl_of: CrawlOfUrl) -> None:
     with serving(OddBoard(40, lambda row: row | {"source": 'a "b'}, spoil)) as board:
@@ -473,7 +511,7 @@ def test_a_page_full_of_records_without_ids_is_not_taken_for_the_end(crawl_of: C
         crawl = quick(crawl_of(b.url))
         code, err = crawl.failing()
     assert code == 6
-    assert "records that have no id" in err
+    assert "a full page on which no new post has an id: nobody knows what is below it" in err
     assert cursor_of(crawl.home) == Cursor(31, 50)
 
 
@@ -565,6 +603,28 @@ def test_a_gelbooru_that_cannot_write_a_post_as_json_is_read_as_xml(crawl_of: Cr
         made = crawl(site="demo_gelbooru")
     assert len(blank) == 1
     assert (made["kept"], made["quarantined"]) == (60, 0)
+
+
+def test_a_gelbooru_that_answers_nothing_where_it_has_nothing_is_crawled_to_its_end(
+    crawl_of: CrawlOfUrl,
+) -> None:
+    @web.middleware
+    async def mute(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        body = getattr(answer, "body", b"")
+        is_empty = body == b"[]" or b"<post " not in body + request.path.encode()
+        is_api = request.path.endswith("index.php")
+        return web.Response(text="") if is_api and is_empty and b"{" not in body else answer
+
+    with serve_collection(tiny_collection(range(101, 104)), middlewares=[mute]) as board:
+        crawl = quick(crawl_of(board.url))
+        crawl.registry("[demo_gelbooru]\npage_size = 4\n")
+        made = crawl(site="demo_gelbooru")
+        again = crawl(site="demo_gelbooru")
+    assert (made["kept"], made["quarantined"]) == (3, 0)
+    with Ledger.of(Store(crawl.home)) as ledger:
+        assert ledger.cursor("demo_gelbooru", "").bottomed
+    assert (again["seen"], again["quarantined"]) == (0, 0)
 
 
 MOMENT = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
