@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from PIL import Image
@@ -114,8 +114,11 @@ class LittleBoard:
         }
 
 
+Board = TypeVar("Board", bound=LittleBoard)
+
+
 @contextlib.contextmanager
-def serving(board: LittleBoard) -> Iterator[LittleBoard]:
+def serving(board: Board) -> Iterator[Board]:
     """Serves a little board on loopback until the block ends."""
 
     async def start() -> tuple[web.AppRunner, str]:

@@ -369,7 +369,7 @@ def test_an_odd_record_at_either_end_stops_nothing_and_is_taken_once_it_is_mende
 def test_a_field_that_decides_nothing_and_a_relative_address_cost_no_picture(
     crawl_of: CrawlOfUrl,
 ) -> None:
-    changes = {
+    changes: dict[int, dict[str, Any]] = {
         1: {"source": 12345},
         2: {"source": ["a", "b"], "score": 3.0},
         3: {"created_at": {"json_class": "Time", "s": 1}, "source": "\tb"},
