@@ -100,9 +100,10 @@ class Page(NamedTuple):
 
     def among(self, ids: Collection[int]) -> "Page":
         """Returns the records with these ids, and the bad ones without any."""
+        wanted = {None, *ids}
         return Page(
-            [post for post in self.posts if post.post_id in ids],
-            [record for record in self.bad if record.post_id is None or record.post_id in ids],
+            [post for post in self.posts if post.post_id in wanted],
+            [record for record in self.bad if record.post_id in wanted],
         )
 
 
@@ -167,6 +168,7 @@ class Quarantine:
         self._board = board
         self._hidden = hidden
         self._known: set[int] | None = None  # hashes
+        self._torn = False  # the file ends within a line: the disk was full
 
     def add(self, records: Iterable[BadRecord], *, moment: dt.datetime) -> int:
         """Writes the records that are not in the file yet, by id or text; returns how many."""
@@ -188,6 +190,7 @@ class Quarantine:
         self._known |= new.keys()
         content = "".join(f"{json.dumps(line)}\n" for line in new.values()).encode()
         if new:
+            content, self._torn = (b"\n" if self._torn else b"") + content, False
             path = self._store.local(QUARANTINE)
             if self._store.exists(QUARANTINE) and (
                 path.stat().st_size + len(content) > MAX_QUARANTINE_BYTES
@@ -199,7 +202,9 @@ class Quarantine:
     def _read(self) -> Iterator[int]:
         if not self._store.exists(QUARANTINE):
             return
-        for text in self._store.read_bytes(QUARANTINE).splitlines():
+        content = self._store.read_bytes(QUARANTINE)
+        self._torn = not content.endswith(b"\n")
+        for text in content.splitlines():
             try:
                 line = json.loads(text)
                 if line["board"] == self._board:

@@ -520,7 +520,7 @@ def test_a_damaged_letter_in_xml_costs_only_the_record_whose_deciding_field_has_
     assert (bad.post_id, bad.reason.partition(" ")[0]) == (3, "tags")
 
 
-def test_an_empty_answer_of_gelbooru_is_broken_and_is_asked_for_as_xml() -> None:
+def test_an_empty_answer_of_gelbooru_is_broken_and_is_requested_as_xml() -> None:
     site = SITES["safebooru_org"]
     with pytest.raises(BrokenPage, match="the answer is empty"):
         gelbooru02.parse(b" \n", site)

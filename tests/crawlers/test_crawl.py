@@ -390,7 +390,7 @@ def test_a_post_that_breaks_its_page_is_found_by_smaller_pages_and_passed(
     with serving(OddBoard(50, only(number, source='a "b'), spoil)) as board:
         crawl = quick(crawl_of(board.url))
         made = crawl()
-        asked = list(board.limits)
+        requested = list(board.limits)
         again = crawl()
     assert (made["kept"], made["quarantined"]) == (49, 1)
     assert cursor_of(crawl.home) == Cursor(1, 50, bottomed=True)
@@ -398,8 +398,8 @@ def test_a_post_that_breaks_its_page_is_found_by_smaller_pages_and_passed(
     assert line["post_id"] == number
     assert line["reason"].startswith("demo: the answer is not JSON")
     assert 'a "b' in line["raw"]
-    assert 1 in asked
-    assert len(asked) <= 22  # without the broken post: 7
+    assert 1 in requested
+    assert len(requested) <= 22  # without the broken post: 7
     assert (again["seen"], again["api_requests"]) == (0, 1)
 
 
@@ -654,8 +654,10 @@ def test_the_quarantine_has_each_record_once_cut_short_and_without_credentials(
     assert "secret" not in (tmp_path / QUARANTINE).read_text()
     assert max(len(line["raw"]) for line in lines) == 4_000
     with (tmp_path / QUARANTINE).open("a") as file:
-        file.write('{"board": "demo", "post_\n[]\n')
+        file.write('[]\n{"board": "demo", "post_')
     assert opened().add(bad, moment=MOMENT) == 0
+    assert opened().add([BadRecord(9, "odd", "x")], moment=MOMENT) == 1
+    assert json.loads((tmp_path / QUARANTINE).read_text().splitlines()[-1])["post_id"] == 9
 
 
 def test_the_quarantine_never_grows_beyond_two_files(
@@ -674,11 +676,11 @@ def test_the_quarantine_never_grows_beyond_two_files(
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100, 200])
 def test_halved_pages_end_at_the_one_post_that_spoils_theirs(size: int) -> None:
     for culprit in range(size):
-        sizes, at, asked = PageSizes(200), 0, 0
+        sizes, at, requested = PageSizes(200), 0, 0
         sizes.halve(size)
         while True:
             limit = sizes.take()
-            asked += 1
+            requested += 1
             if limit == 200:
                 raise AssertionError(f"{culprit} of {size} was not found")
             if culprit >= at + limit:
@@ -686,7 +688,7 @@ def test_halved_pages_end_at_the_one_post_that_spoils_theirs(size: int) -> None:
             elif limit == 1:
                 break
         assert at == culprit
-        assert asked <= 10
+        assert requested <= 10
         while sizes.are_halved:
             sizes.take()
         assert sizes.take() == 200
