@@ -485,7 +485,7 @@ def test_a_board_that_is_mute_at_one_post_is_not_taken_for_its_end(crawl_of: Cra
 
 @pytest.mark.slow  # 250 requests with waits between
 def test_a_board_of_broken_posts_is_left_after_a_while(crawl_of: CrawlOfUrl) -> None:
-    with serving(OddBoard(40, lambda row: row | {"source": 'a "b'}, spoil)) as board:
+    with serving(OddBoard(60, lambda row: row | {"source": 'a "b'}, spoil)) as board:
         crawl = quick(crawl_of(board.url))
         code, err = crawl.failing()
     assert code == 6
