@@ -46,7 +46,8 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
             "originals, their md5 verified).\n\n"
             "**If it is wrong:** a board that refuses (401, 403) stops the crawl at once: read its "
             "rules and set the contact or the key that it asks for. Whatever else fails may be run "
-            "again. A picture that must go is a line in `takedown.txt`."
+            "again. `quarantined` records cannot be used; `quarantine.jsonl` in the home says why. "
+            "A picture that must go is a line in `takedown.txt`."
         ),
         tags=tags_of("crawling", needs="network"),
         op_tags={"omokage/stage": "crawl"},
@@ -70,6 +71,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "kept": made["kept"],
                 "refused": reasons(made["refused"]),
                 "put_off": made["put_off"],
+                "quarantined": made["quarantined"],
                 "refused_posts": sum(made["refused"].values()),
                 "downloaded_mb": round(made["bytes"] / 1e6, 3),
                 "api_requests": made["api_requests"],

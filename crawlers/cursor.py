@@ -5,7 +5,7 @@ then down, to what is older, so every post is seen exactly once and a stopped cr
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from crawlers.post import Post
@@ -45,7 +45,7 @@ class Cursor:
             return PageRequest("above", self.high)
         return None if self.bottomed else PageRequest("below", self.low)
 
-    def after(self, request: PageRequest, taken: Sequence[int]) -> "Cursor":
+    def after(self, request: PageRequest, taken: Collection[int]) -> "Cursor":
         """Returns the cursor once the posts `taken` of a page are in the ledger."""
         if not taken:
             return dataclasses.replace(self, bottomed=True) if request.side == "below" else self
@@ -67,6 +67,40 @@ class Cursor:
         return Cursor(lowest, upper.high, bottomed)
 
 
+class PageSizes:
+    """The sizes to ask pages with: the full one, or fewer posts where one of them spoils its page.
+
+    It is found by bisection: if a page of n is spoilt, half of it either is, too, or can be read,
+    and then the other half is to blame. So each page has half the size of the one before, down to a
+    single post, twice, as the halves of odd sizes are rounded up.
+    """
+
+    def __init__(self, full: int) -> None:
+        self._full = full
+        self._halves: list[int] = []
+
+    @property
+    def are_halved(self) -> bool:
+        """Whether a post that spoils its page is being looked for."""
+        return bool(self._halves)
+
+    def halve(self, size: int) -> None:
+        """Begins to look for the post that spoils a page of this size."""
+        while size > 1:
+            size = (size + 1) // 2
+            self._halves.append(size)
+        self._halves.append(1)
+
+    def take(self) -> int:
+        """Returns the size of the next page."""
+        return self._halves.pop(0) if self._halves else self._full
+
+
+def in_order(request: PageRequest, ids: Iterable[int]) -> list[int]:
+    """Returns ids in the order to visit: those next to the cursor first."""
+    return sorted(ids, reverse=request.side != "above")
+
+
 def select(request: PageRequest, posts: Sequence[Post]) -> list[Post]:
     """Returns the requested posts of a page, those next to the cursor first.
 
@@ -79,8 +113,7 @@ def select(request: PageRequest, posts: Sequence[Post]) -> list[Post]:
             f"the board answered with post {posts[0].post_id:,}, but posts {request.side} "
             f"{request.edge:,} were requested: it ignores the search by id"
         )
-    ordered = sorted(wanted, reverse=request.side != "above")
-    return [wanted[post_id] for post_id in ordered]
+    return [wanted[post_id] for post_id in in_order(request, wanted)]
 
 
 def check_order(request: PageRequest, posts: Sequence[Post]) -> None:

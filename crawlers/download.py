@@ -108,7 +108,7 @@ class BlobsPipeline(CrawlComponent, FilesPipeline):
         Requests beyond that would queue behind the middlewares, where neither a stop nor a wait
         that the board asks for could delay them.
         """
-        if item.reason is not None:
+        if item.reason is not None or item.deferred is not None:
             return item
         async with self._slots:
             item = await super().process_item(item)

@@ -47,13 +47,15 @@ def export_posts(
 
     The rows are sorted by (board, post_id).
 
-    The policy and the takedown list are applied again: what is on the list loses its row here and
-    its blob. A kept post whose blob is gone is queued for the next crawl; a blob that no post names
-    is removed. `registry` says which board a site shows (default: the built-in one).
+    The policy, the excluded tags of the board's sites and the takedown list are applied again: what
+    is on the list loses its row here and its blob. A kept post whose blob is gone is queued for the
+    next crawl; a blob that no post names is removed. `registry` says which board a site shows
+    (default: the built-in one).
 
     Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list.
     """
-    names = board_names(load_sites() if registry is None else registry)
+    registry = load_sites() if registry is None else registry
+    names = board_names(registry)
     crawled = {names.get(site, site) for site in sites}
     if not store.exists(FILE):
         raise EmptyStageError(
@@ -63,7 +65,7 @@ def export_posts(
         boards = sorted(crawled.union(ledger.imports()))
         takedowns = board_takedowns(store, names, crawled=ledger.boards())
         _take_down(ledger, store, takedowns)
-        build = _Build(store)
+        build = _Build(store, registry)
         with build.writing() as write:
             for row in ledger.rows(boards):
                 write(row, takedowns)
@@ -96,8 +98,11 @@ def export_posts(
 class _Build:
     """Collects rows into batches, writes them, counts and digests them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, registry: Mapping[str, Site]) -> None:
         self._store = store
+        self._excluded: dict[str, set[str]] = {}  # by board: what any of its sites excludes
+        for site in registry.values():
+            self._excluded.setdefault(site.board, set()).update(site.excluded_tags)
         self._batch: list[dict[str, Any]] = []
         self.rows = 0
         self.kept = 0
@@ -133,7 +138,8 @@ class _Build:
             self.lost.append(row.post)
             media, reason = None, NOT_FETCHED
         elif media is not None:
-            reason = drop_reason(row.post, takedowns)  # stricter by now, perhaps
+            excluded = self._excluded.get(row.post.board, ())
+            reason = drop_reason(row.post, takedowns, excluded=excluded)  # stricter by now, perhaps
         values = _values(row.post, media, reason)
         self._batch.append(values)
         self.digest.update(_digested(values))

@@ -1,11 +1,14 @@
-"""A post in the same shape for every board, whether a search matches it, and its outcome."""
+"""A post in the same shape for every board, its outcome, and the quarantine of bad records."""
 
 import dataclasses
 import datetime as dt
+import json
 import re
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
 from dataset.media import Media
+from dataset.store import Store
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
 _TAG_FIELDS = tuple(f"tags_{kind}" for kind in TAG_KINDS)
@@ -70,6 +73,40 @@ class Post:
         return cls(**values)
 
 
+class BadRecord(NamedTuple):
+    """A record of a board that cannot be used: its id (None: unknown), why, and its text."""
+
+    post_id: int | None
+    reason: str
+    raw: str
+
+
+class Page(NamedTuple):
+    """What an answer of a board holds: its posts, and the records that cannot be used."""
+
+    posts: list[Post]
+    bad: list[BadRecord]
+
+    @property
+    def ids(self) -> set[int]:
+        """The ids of all records that have one."""
+        bad = {record.post_id for record in self.bad if record.post_id is not None}
+        return bad.union(post.post_id for post in self.posts)
+
+    @property
+    def size(self) -> int:
+        """The number of all records."""
+        return len(self.posts) + len(self.bad)
+
+    def among(self, ids: Collection[int]) -> "Page":
+        """Returns the records with these ids, and the bad ones without any."""
+        wanted = {None, *ids}
+        return Page(
+            [post for post in self.posts if post.post_id in wanted],
+            [record for record in self.bad if record.post_id in wanted],
+        )
+
+
 _FIELDS = tuple(field.name for field in dataclasses.fields(Post))
 
 
@@ -111,3 +148,71 @@ class Outcome:
     media: Media | None = None
     deferred: str | None = None  # why the picture could not be fetched this time
     is_large: bool = False  # the picture is too large to be fetched beside others
+
+
+QUARANTINE = "quarantine.jsonl"
+OLD_QUARANTINE = "quarantine.old.jsonl"
+MAX_QUARANTINE_BYTES = 10_000_000  # of each of both files
+MAX_RAW = 4_000  # letters of a record that are kept; a post has some 1,500 to 3,000
+MAX_REASON = 300
+
+
+class Quarantine:
+    """The bad records of a board in `quarantine.jsonl` of a home, a JSON line each.
+
+    A full file becomes the old one, in place of the one before. hidden: takes credentials out.
+    """
+
+    def __init__(self, store: Store, board: str, hidden: Callable[[str], str]) -> None:
+        self._store = store
+        self._board = board
+        self._hidden = hidden
+        self._known: set[int] | None = None  # hashes
+        self._torn = False  # the file ends within a line: the disk was full
+
+    def add(self, records: Iterable[BadRecord], *, moment: dt.datetime) -> int:
+        """Writes the records that are not in the file yet, by id or text; returns how many."""
+        lines = {}
+        for record in records:
+            line = {
+                "board": self._board,
+                "post_id": record.post_id,
+                "reason": self._hidden(record.reason)[:MAX_REASON],
+                "raw": self._hidden(record.raw)[:MAX_RAW],
+                "met_at": moment.isoformat(),
+            }
+            lines[_key(line)] = line
+        if not lines:
+            return 0
+        if self._known is None:
+            self._known = set(self._read())
+        new = {key: line for key, line in lines.items() if key not in self._known}
+        self._known |= new.keys()
+        content = "".join(f"{json.dumps(line)}\n" for line in new.values()).encode()
+        if new:
+            content, self._torn = (b"\n" if self._torn else b"") + content, False
+            path = self._store.local(QUARANTINE)
+            if self._store.exists(QUARANTINE) and (
+                path.stat().st_size + len(content) > MAX_QUARANTINE_BYTES
+            ):
+                path.replace(self._store.local(OLD_QUARANTINE))
+            self._store.append_bytes(QUARANTINE, content)
+        return len(new)
+
+    def _read(self) -> Iterator[int]:
+        if not self._store.exists(QUARANTINE):
+            return
+        content = self._store.read_bytes(QUARANTINE)
+        self._torn = not content.endswith(b"\n")
+        for text in content.splitlines():
+            try:
+                line = json.loads(text)
+                if line["board"] == self._board:
+                    yield _key(line)
+            except (ValueError, KeyError, TypeError):  # cut by a kill, or edited by a person
+                continue
+
+
+def _key(line: dict[str, Any]) -> int:
+    number = line["post_id"]
+    return hash((number, line["raw"] if number is None else line["reason"]))

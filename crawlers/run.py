@@ -22,6 +22,7 @@ from scrapy.crawler import AsyncCrawlerProcess, Crawler
 from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
+from crawlers.post import QUARANTINE
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
 from dataset.compute import end_with_parent
@@ -100,13 +101,15 @@ class Crawl:
             if key.startswith(prefix)
         }
         kept, self.put_off = stats.get("omokage/kept", 0), stats.get("omokage/put_off", 0)
+        quarantined = stats.get("omokage/quarantined", 0)
         self.summary = {
             "site": self.site.name,
             "board": self.site.board,
-            "seen": kept + sum(refused.values()) + self.put_off,
+            "seen": kept + sum(refused.values()) + self.put_off + quarantined,
             "kept": kept,
             "refused": refused,
             "put_off": self.put_off,
+            "quarantined": quarantined,
             "bytes": stats.get("omokage/bytes", 0),
             "seconds": round(seconds, 2),
             "api_requests": stats.get("omokage/api_requests", 0),
@@ -236,6 +239,10 @@ def _say(crawl: Crawl) -> None:
         lines.append("  refused: " + ", ".join(f"{reason} {count:,}" for reason, count in ranked))
     if crawl.put_off:
         lines.append(f"  {crawl.put_off:,} pictures could not be fetched now; run again later")
+    if made["quarantined"]:
+        lines.append(
+            f"  {made['quarantined']:,} records cannot be used; {crawl.home}/{QUARANTINE} says why"
+        )
     if crawl.interrupted:
         lines.append("  stopped; run the same command again: it goes on where this stopped")
     print("\n".join(lines), file=sys.stderr, flush=True)

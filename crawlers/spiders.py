@@ -15,11 +15,12 @@ from scrapy.http import Request, Response
 from twisted.python.failure import Failure
 
 from crawlers.boards import BOARDS, Board
-from crawlers.cursor import Cursor, PageRequest, check_order, select
+from crawlers.boards.record import board_words, now
+from crawlers.cursor import Cursor, PageRequest, PageSizes, in_order
 from crawlers.ledger import Ledger
-from crawlers.post import Outcome, Post
+from crawlers.post import Outcome, Page, Quarantine
 from crawlers.rate_limit import backoff_s
-from crawlers.responses import UnusableResponse, is_too_large, refusal
+from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_large, refusal
 from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
@@ -38,10 +39,8 @@ FIRST_EMPTY_ANSWERS = 3
 # and so many that it has none below: to conclude that wrongly would lose them for good. Each answer
 # but the first had to have a post that was there before; that it has gone is rarer than a fault.
 LAST_EMPTY_ANSWERS = 4
-
-
-class Unreadable(CrawlError):
-    """An answer came, but it is not the requested page: that of a retry may be."""
+# So many posts that spoil their pages, with some 12 requests each, before the crawl ends.
+MAX_SPOILT_PAGES = 20
 
 
 class BoardSpider(scrapy.Spider):
@@ -68,9 +67,13 @@ class BoardSpider(scrapy.Spider):
         self.ledger.admit(site)
         self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
         self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
+        self._reader = PageReader(site, self.board)
+        self._quarantine = Quarantine(store, site.board, Secrets(site).hidden)
         self.failure: OmokageError | None = None
         self.stopping = False
         self._cursor = Cursor()
+        self._sizes = PageSizes(site.page_size)
+        self._spoilt_pages = 0
         self._caught_up = False
         self._taken = 0
         self._empty_answers = 0  # in a row
@@ -115,16 +118,20 @@ class BoardSpider(scrapy.Spider):
     def parse_count(self, response: Response) -> Iterator[Request]:
         """Learns how many posts there are, for the progress bar, and asks for the first page."""
         count = self.board.parse_count(response.body) if response.status == 200 else None
+        if count is None and response.status == 200 and board_words(response.body):
+            shown = str(response.meta["shown_url"])
+            self.stop(refusal(self.site, shown, status=200, body=response.body))
+            return
         self._is_empty = count == 0
         self.expected = min(count or 0, self.limit) if self.limit else count or 0
         yield from self._next_page()
 
     async def parse_page(
-        self, response: Response, page: PageRequest, limit: int
+        self, response: Response, query: str, page: PageRequest, limit: int
     ) -> AsyncIterator[Any]:
         """Writes a page into the ledger, yields its posts, then asks for the next page."""
         try:
-            outcomes = self._record_page(response, page, limit)
+            outcomes = self._record_page(response, query, page, limit=limit)
         except OmokageError as error:
             if again := await self._retry(response.request, error):
                 yield again
@@ -137,18 +144,19 @@ class BoardSpider(scrapy.Spider):
             yield request
 
     async def parse_unsettled(
-        self, response: Response, query: str, page: PageRequest
+        self, response: Response, query: str, page: PageRequest, limit: int
     ) -> AsyncIterator[Any]:
         """Yields the pending posts of a page by their present records, then asks for the next."""
         try:
-            posts = self._read(response, page, self.site.page_size)
-            if not posts and self._is_not_the_end(page):
+            found = self._read(response, page, limit)
+            self._set_apart(found)
+            if not found.ids and self._is_not_the_end(page):
                 await self._backoff_if_empty()
                 yield self._unsettled_request(query, page.edge)
                 return
-            bottom = min((post.post_id for post in posts), default=0)
+            bottom = min(found.ids, default=0)
             waiting = self.ledger.pending(self.site.board, query, first=bottom, below=page.edge)
-            present = {post.post_id: post for post in posts}
+            present = {post.post_id: post for post in found.posts}
             self.ledger.renew(present[p.post_id] for p in waiting if p.post_id in present)
             following = self.ledger.highest_pending(self.site.board, query, below=bottom)
         except OmokageError as error:
@@ -159,7 +167,9 @@ class BoardSpider(scrapy.Spider):
             if post.post_id in present:
                 yield Outcome(present[post.post_id], query)
             elif drop_reason(post, self.takedowns) is None:
-                yield Outcome(post, query, deferred="the board does not list it")
+                is_listed = post.post_id in found.ids
+                why = "its record cannot be used" if is_listed else "the board does not list it"
+                yield Outcome(post, query, deferred=why)
             else:  # it was to be refused when it was last seen: no need to see it again
                 yield Outcome(post, query)
         if following is None:
@@ -228,66 +238,81 @@ class BoardSpider(scrapy.Spider):
             logger.error("%s", self.failure)
         self.ledger.close()
 
-    def _record_page(self, response: Response, page: PageRequest, limit: int) -> list[Outcome]:
+    def _record_page(
+        self, response: Response, query: str, page: PageRequest, *, limit: int
+    ) -> list[Outcome]:
         """Writes a page into the ledger; returns the posts that are to be settled."""
         remaining = self.limit - self._taken if self.limit else None
         found = self._read(response, page, limit)
-        if not found and self._is_not_the_end(page):
-            return []
         # Without the lowest post seen, which is requested again where nothing was below it.
         known = self._cursor.low if page.side == "below" else None
-        taken = [post for post in found if post.post_id != known][:remaining]
-        self._taken += len(taken)
-        self._cursor = self._cursor.after(page, [post.post_id for post in taken])
-        self._caught_up |= page.side == "newest" or (page.side == "above" and not taken)
+        ids = in_order(page, found.ids - {known})[:remaining]
+        tells_nothing = not ids and found.size >= limit  # of what is beyond
+        if tells_nothing and known not in self._reader.spoilers:
+            raise CrawlError(
+                f"{self.site.name} answers to {response.meta['shown_url']} with a full page on "
+                f"which no new post has an id: nobody knows what is {page.side} it. A larger limit "
+                "may lead further"
+            )
+        taken = found.among(ids)
+        # Before the cursor moves, so that no record is passed over without a trace.
+        self._set_apart(taken)
+        if (tells_nothing or not found.ids) and self._is_not_the_end(page):
+            return []
+        self._taken += len(ids)
+        self._cursor = self._cursor.after(page, ids)
+        self._caught_up |= page.side == "newest" or (page.side == "above" and not ids)
         to_settle = self.ledger.note_page(
-            self.site.board, self.query, posts=taken, cursor=self._cursor
+            self.site.board, query, posts=taken.posts, cursor=self._cursor
         )
-        return [Outcome(post, self.query) for post in to_settle]
+        return [Outcome(post, query) for post in to_settle]
 
-    def _read(self, response: Response, page: PageRequest, limit: int) -> list[Post]:
-        """Returns the posts of an answer in the order to visit.
-
-        Raises Unreadable for an answer of status 200 that is none, CrawlError for all else.
-        """
-        shown = str(response.meta["shown_url"])
-        if response.status != 200:
-            raise refusal(self.site, shown, status=response.status, body=response.body)
-        try:
-            posts = self.board.parse(response.body, self.site)
-        except CrawlError as error:
-            start = " ".join(response.body[:60].decode("utf-8", "replace").split())
-            raise Unreadable(
-                f'{self.site.name} answers 200 to {shown}, but what comes (it begins "{start}") is '
-                f"no page of posts: {error}"
-            ) from error
-        if self.board.ORDERED_PAGES and len(posts) >= limit > 1:
-            check_order(page, posts)
-        if posts:
+    def _read(self, response: Response, page: PageRequest, limit: int) -> Page:
+        found = self._reader.read(response, page, limit)
+        if found.ids:
             self._empty_answers = 0
-        return select(page, posts)
+        return found
+
+    def _set_apart(self, page: Page) -> None:
+        """Writes the bad records of a page into the quarantine."""
+        assert self.crawler.stats is not None
+        added = self._quarantine.add(page.bad, moment=now())
+        self.crawler.stats.inc_value("omokage/quarantined", added)
 
     async def _retry(
         self, request: Request | None, error: OmokageError, *, most: int | None = None
     ) -> Request | None:
         """Returns the same request after a wait, RETRY_TIMES or `most` times at most.
 
-        Then, and at once if it is not `Unreadable`, the error stops the crawl.
+        A page that one of its posts spoils is requested again, then with fewer and fewer posts.
+        After all that, and at once if it is not `Unreadable`, the error stops the crawl.
         """
         assert request is not None  # Scrapy gives every answer its request
         if not isinstance(error, Unreadable):
             self.stop(error)
             return None
         times = int(request.meta.get("retries", 0)) + 1
+        arguments, url = request.cb_kwargs, str(request.meta["shown_url"])  # no redirect's target
+        is_new = not self._sizes.are_halved
+        if error.is_spoilt and arguments["limit"] > 1 and is_new and times == 1:
+            url = self.board.second_url(url)
+        elif error.is_spoilt and arguments["limit"] > 1:
+            if is_new:
+                self._sizes.halve(arguments["limit"])
+                self._spoilt_pages += 1
+            arguments = {**arguments, "limit": self._sizes.take()}
+            url, times = self._page_url(**arguments), 0
         retry_times = self.settings.getint("RETRY_TIMES")
         if times > (retry_times if most is None else min(most, retry_times)):
             self.stop(CrawlError(f"{error}. It was requested {times} times; run again later"))
             return None
+        if self._spoilt_pages > MAX_SPOILT_PAGES:
+            self.stop(CrawlError(f"{error}. {MAX_SPOILT_PAGES} pages before it were like that"))
+            return None
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("omokage/asked_again")
-        await self.pause(backoff_s(times, first_s=self.settings.getfloat("FIRST_WAIT_S")))
-        url = str(request.meta["shown_url"])  # not where a redirect led
-        again = self._request(url, request.callback, **request.cb_kwargs)
+        await self.pause(backoff_s(times or 1, first_s=self.settings.getfloat("FIRST_WAIT_S")))
+        again = self._request(url, request.callback, **arguments)
         again.meta["retries"] = times
         return None if self.stopping else again
 
@@ -326,9 +351,9 @@ class BoardSpider(scrapy.Spider):
         yield from self._first_page()
 
     def _unsettled_request(self, query: str, edge: int) -> Request:
-        page = PageRequest("below", edge)
-        url = self.board.page_url(self.site, query, page, limit=self.site.page_size)
-        return self._request(url, self.parse_unsettled, query=query, page=page)
+        page, limit = PageRequest("below", edge), self._sizes.take()
+        url = self._page_url(query, page, limit)
+        return self._request(url, self.parse_unsettled, query=query, page=page, limit=limit)
 
     def _first_page(self) -> Iterator[Request]:
         """Requests the number of posts if this is the first crawl of the search, then continues."""
@@ -339,18 +364,26 @@ class BoardSpider(scrapy.Spider):
             yield from self._next_page()
 
     def _next_page(self) -> Iterator[Request]:
-        page = self._cursor.next_request(caught_up=self._caught_up)
-        if page is not None and page.side == "below" and self._empty_answers:
+        page, least = self._cursor.next_request(caught_up=self._caught_up), 1
+        if (
+            page is not None
+            and page.side == "below"
+            and self._empty_answers
+            and page.edge not in self._reader.spoilers
+        ):
             # The lowest post seen must come again: an empty answer is faulty, and one with nothing
             # else is the end.
-            page = PageRequest("below", page.edge + 1)
+            page, least = PageRequest("below", page.edge + 1), 2
         remaining = self.limit - self._taken if self.limit else self.site.page_size
         if page is None or remaining <= 0 or self.stopping:
             return
-        # Never a page of one: its order could not be checked.
-        limit = max(2, min(remaining, self.site.page_size))
-        url = self.board.page_url(self.site, self.query, page, limit=limit)
-        yield self._request(url, self.parse_page, page=page, limit=limit)
+        # Never a page of one, but to find what spoils a page: its order could not be checked.
+        limit = max(least, min(self._sizes.take(), max(2, remaining)))
+        url = self._page_url(self.query, page, limit)
+        yield self._request(url, self.parse_page, query=self.query, page=page, limit=limit)
+
+    def _page_url(self, query: str, page: PageRequest, limit: int) -> str:
+        return self.board.page_url(self.site, query, page, limit=limit)
 
     def _request(self, url: str, callback: Any, **arguments: Any) -> Request:
         return Request(

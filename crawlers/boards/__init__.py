@@ -4,7 +4,7 @@ from typing import Protocol
 
 from crawlers.boards import danbooru, gelbooru02, moebooru
 from crawlers.cursor import PageRequest
-from crawlers.post import Post
+from crawlers.post import Page
 from crawlers.sites import Site
 
 
@@ -18,12 +18,16 @@ class Board(Protocol):
         """Returns the address of a page of at most `limit` posts of the search `words`."""
         ...
 
+    def second_url(self, url: str) -> str:
+        """Returns where to ask for a page again whose answer was broken: in another format."""
+        ...
+
     def count_url(self, site: Site, words: str) -> str | None:
         """Returns the address that tells how many posts a search has; None if there is none."""
         ...
 
-    def parse(self, body: bytes, site: Site) -> list[Post]:
-        """Reads a page; raises CrawlError, naming post and field, if it is not one."""
+    def parse(self, body: bytes, site: Site) -> Page:
+        """Reads a page; raises CrawlError if it is not one, BrokenPage for a part of one."""
         ...
 
     def parse_count(self, body: bytes) -> int | None:

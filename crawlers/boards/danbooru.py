@@ -3,9 +3,9 @@
 import json
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, now, records_of
+from crawlers.boards.record import Record, now, read_page
 from crawlers.cursor import PageRequest
-from crawlers.post import Post
+from crawlers.post import TAG_KINDS, Page, Post
 from crawlers.sites import Site
 
 # Both page=a<id> and page=b<id> take the ids next to <id> and list them descending, whatever
@@ -24,14 +24,19 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/posts.json?{urlencode({'limit': limit, 'tags': words, 'page': page})}"
 
 
+def second_url(url: str) -> str:
+    """Returns the same address: another format has another path, which robots.txt may disallow."""
+    return url
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns the address that tells how many posts a search has."""
     return f"{site.api}/counts/posts.json?{urlencode({'tags': words})}"
 
 
-def parse(body: bytes, site: Site) -> list[Post]:
+def parse(body: bytes, site: Site) -> Page:
     """Reads an answer of /posts.json, or of /posts.xml."""
-    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
+    return read_page(body, site, lambda record: _post(record, site), signs=_SIGNS)
 
 
 def parse_count(body: bytes) -> int | None:
@@ -46,15 +51,13 @@ def parse_count(body: bytes) -> int | None:
 
 
 def _post(record: Record, site: Site) -> Post:
-    kinds = {
-        kind: record.tags(f"tag_string_{kind}")
-        for kind in ("character", "copyright", "artist", "meta")
-    }
     # An answer cut short by `only=` or a mirror may lack the kinds: all tags count as general.
-    others = frozenset().union(*kinds.values())
-    general = record.tags("tag_string_general") or tuple(
-        tag for tag in record.tags("tag_string") if tag not in others
-    )
+    # Without `tag_string` every kind must be there: an excluded tag may be of any.
+    kinds = {
+        kind: record.tags(f"tag_string_{kind}", required=record.raw("tag_string") is None)
+        for kind in TAG_KINDS
+    }
+    of_no_kind = set(record.tags("tag_string")).difference(*kinds.values())
     return Post(
         board=site.board,
         post_id=record.post_id,
@@ -63,15 +66,15 @@ def _post(record: Record, site: Site) -> Post:
         width=record.integer("image_width"),
         height=record.integer("image_height"),
         rating=record.rating("rating", RATINGS),
-        tags_general=general,
+        tags_general=tuple(sorted(of_no_kind.union(kinds["general"]))),
         tags_character=kinds["character"],
         tags_copyright=kinds["copyright"],
         tags_artist=kinds["artist"],
         tags_meta=kinds["meta"],
-        source=record.text("source"),
-        score=record.integer("score"),
-        created_at=record.iso_time("created_at"),
-        updated_at=record.iso_time("updated_at"),
+        source=record.or_none(record.text, "source"),
+        score=record.or_none(record.integer, "score"),
+        created_at=record.or_none(record.iso_time, "created_at"),
+        updated_at=record.or_none(record.iso_time, "updated_at"),
         fetched_at=now(),
         file_url=record.url("file_url"),
         deleted=record.flag("is_deleted"),

@@ -8,9 +8,9 @@ import datetime as dt
 import html
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.boards.record import BrokenPage, Record, ext_of, now, read_page
 from crawlers.cursor import PageRequest
-from crawlers.post import Post
+from crawlers.post import Page, Post
 from crawlers.sites import Site
 
 ORDERED_PAGES = True
@@ -42,6 +42,11 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/index.php?{query}"
 
 
+def second_url(url: str) -> str:
+    """Returns the address of the page as XML: PHP's JSON is empty if one letter of it is broken."""
+    return url.replace("&json=1", "")
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns None: only some answers tell how many posts a search has."""
     return None
@@ -52,18 +57,21 @@ def parse_count(body: bytes) -> int | None:
     return None
 
 
-def parse(body: bytes, site: Site) -> list[Post]:
-    """Reads an answer with json=1 or without (XML); nothing at all is an empty page."""
+def parse(body: bytes, site: Site) -> Page:
+    """Reads an answer with json=1 or without (XML).
+
+    Nothing at all comes where there is no post, and also where one cannot be written as JSON.
+    """
     if not body.strip():
-        return []
-    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
+        raise BrokenPage(f"{site.name}: the answer is empty")
+    return read_page(body, site, lambda record: _post(record, site), signs=_SIGNS)
 
 
 def _post(record: Record, site: Site) -> Post:
-    status = record.text("status") or "active"
+    status = record.status()
     file_url = record.url("file_url") or _conventional_url(record, site)
-    tags = html.unescape(" ".join(record.tags("tags"))).split()
-    source = record.text("source")
+    tags = html.unescape(" ".join(record.tags("tags", required=True))).split()
+    source = record.or_none(record.text, "source")
     return Post(
         board=site.board,
         post_id=record.post_id,
@@ -78,9 +86,9 @@ def _post(record: Record, site: Site) -> Post:
         tags_artist=(),
         tags_meta=(),
         source=html.unescape(source) if source else None,
-        score=record.integer("score"),
-        created_at=_written_time(record.text("created_at")),
-        updated_at=record.unix_time("change"),
+        score=record.or_none(record.integer, "score"),
+        created_at=_written_time(record.or_none(record.text, "created_at")),
+        updated_at=record.or_none(record.unix_time, "change"),
         fetched_at=now(),
         file_url=file_url,
         deleted=status == "deleted",

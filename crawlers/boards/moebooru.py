@@ -2,9 +2,9 @@
 
 from urllib.parse import urlencode
 
-from crawlers.boards.record import Record, ext_of, now, records_of
+from crawlers.boards.record import Record, ext_of, now, read_page
 from crawlers.cursor import PageRequest
-from crawlers.post import Post
+from crawlers.post import Page, Post
 from crawlers.sites import Site
 
 ORDERED_PAGES = True
@@ -24,6 +24,11 @@ def page_url(site: Site, words: str, request: PageRequest, *, limit: int) -> str
     return f"{site.api}/post.json?{query}"
 
 
+def second_url(url: str) -> str:
+    """Returns the same address: another format has another path, which robots.txt may disallow."""
+    return url
+
+
 def count_url(site: Site, words: str) -> str | None:
     """Returns None: only the XML answer would tell how many posts a search has."""
     return None
@@ -34,13 +39,13 @@ def parse_count(body: bytes) -> int | None:
     return None
 
 
-def parse(body: bytes, site: Site) -> list[Post]:
+def parse(body: bytes, site: Site) -> Page:
     """Reads an answer of /post.json, or of /post.xml."""
-    return [_post(Record(site, row, signs=_SIGNS), site) for row in records_of(body, site)]
+    return read_page(body, site, lambda record: _post(record, site), signs=_SIGNS)
 
 
 def _post(record: Record, site: Site) -> Post:
-    status = record.text("status") or "active"
+    status = record.status()
     file_url = record.url("file_url")
     return Post(
         board=site.board,
@@ -50,15 +55,15 @@ def _post(record: Record, site: Site) -> Post:
         width=record.integer("width"),
         height=record.integer("height"),
         rating=record.rating("rating", RATINGS),
-        tags_general=record.tags("tags"),
+        tags_general=record.tags("tags", required=True),
         tags_character=(),
         tags_copyright=(),
         tags_artist=(),
         tags_meta=(),
-        source=record.text("source"),
-        score=record.integer("score"),
-        created_at=record.unix_time("created_at"),
-        updated_at=record.unix_time("updated_at"),
+        source=record.or_none(record.text, "source"),
+        score=record.or_none(record.integer, "score"),
+        created_at=record.or_none(record.unix_time, "created_at"),
+        updated_at=record.or_none(record.unix_time, "updated_at"),
         fetched_at=now(),
         file_url=file_url,
         deleted=status == "deleted",

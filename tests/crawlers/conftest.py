@@ -116,6 +116,10 @@ class CrawlOf:
             "OMOKAGE_PROGRESS": "off",
         }
 
+    def registry(self, text: str) -> None:
+        """Adds keys of the demo site to the registry."""
+        self._registry.write_text(self._registry.read_text(encoding="utf-8") + text)
+
     def start(
         self, *options: str, site: str = "demo", cold: bool = False, **variables: str
     ) -> forkserver.Child:

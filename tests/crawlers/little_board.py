@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from PIL import Image
@@ -108,14 +108,17 @@ class LittleBoard:
             "image_width": 64,
             "image_height": 64,
             "rating": "g",
-            "tag_string_general": "1girl solo",
+            "tag_string": "1girl solo",
             "source": "https://source.invalid/never-requested.png",
             "file_url": self.file_urls.get(number, f"{self.url}/media/{number}.png"),
         }
 
 
+Board = TypeVar("Board", bound=LittleBoard)
+
+
 @contextlib.contextmanager
-def serving(board: LittleBoard) -> Iterator[LittleBoard]:
+def serving(board: Board) -> Iterator[Board]:
     """Serves a little board on loopback until the block ends."""
 
     async def start() -> tuple[web.AppRunner, str]:
