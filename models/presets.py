@@ -248,7 +248,7 @@ PRESETS: dict[str, TrainConfig] = {
         snapshot_kimg=5.0,
     ),
     # omokage in a night on two cores, 64 px: twice the channels of G in all layers, lower learning
-    # rates. docs/omokage.md shows what it draws after 100 minutes.
+    # rates. docs/omokage.md shows what it draws after 48 minutes.
     "omokage-night": TrainConfig(
         family="omokage",
         resolution_px=64,
