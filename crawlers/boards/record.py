@@ -13,6 +13,7 @@ from crawlers.sites import Site
 from dataset.errors import CrawlError
 from dataset.importers.records import Fields, whole_number
 
+MAX_RECORDS = 10_000  # of a page; boards give at most 1,000
 MAX_DEPTH = 8  # posts, post, field; and some margin
 STATUSES = ("active", "pending", "flagged", "deleted")
 _CONTROLS = bytes([*range(0x20), 0x7F])
@@ -40,6 +41,10 @@ def read_page(
     """
     page = Page([], [])
     rows = records_of(body, site)
+    if len(rows) > MAX_RECORDS:  # each would be an object here, whatever it is: memory
+        raise CrawlError(
+            f"{site.name}: the answer has {len(rows):,} records, at most {MAX_RECORDS:,} wanted"
+        )
     for row in rows:
         try:
             page.posts.append(post_of(Record(site, row, signs=signs)))
