@@ -308,7 +308,7 @@ def run_compare(settings: Settings, config: dict[str, Any]) -> str:
     default="demo",
     show_default=True,
     metavar="NAME",
-    help="Settings to begin with: a family, <family>-small, <family>-smoke or demo.",
+    help="Settings to begin with: a family, <family>-small, <family>-smoke, omokage-night or demo.",
 )
 @minutes_option("of the preset's own length")
 @click.option(
