@@ -3,7 +3,7 @@
 # make lint      ruff and mypy                    make test-all   all tests: kills, browsers, benchmarks too
 #
 # make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
-# make demo ARGS="--minutes 10"                   train for ten minutes instead of four
+# make demo ARGS="--minutes 10"                   train for ten minutes instead of five
 # make demo OMOKAGE_HOME=/data/omokage            another folder for everything
 
 # The newest of these that is there and can install the pinned packages: some have wheels for older
