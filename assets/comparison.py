@@ -30,7 +30,7 @@ PARENT = "mlflow.parentRunId"  # MLflow shows a run with this tag below the one 
 NOTE = "mlflow.note.content"  # and this one as the run's description
 LABELS_SHEET = "labels.png"
 SIGNALLED = 128  # exit codes from here on are of a child that a signal stopped
-PROTOCOL = ("fakes", "repeats", "extractor")  # of the protocol; the rest of it has its defaults
+PROTOCOL = ("fakes", "repeats", "extractor", "psi")  # the rest of it has its defaults
 LASTING = (ConfigError.exit_code, TrainingError.exit_code)  # the same settings would end so again
 
 comparison = dg.AssetSpec(
@@ -56,7 +56,7 @@ def prepared(
     """Writes the plan of a comparison, finds its MLflow run, and returns its folder.
 
     manifest: a digest, "" for the newest. facts: what else the plan is to say (fakes, repeats,
-    extractor, measure_again, sets, seed).
+    extractor, psi, measure_again, sets, seed).
     Raises ConfigError if the manifest's labels do not suit an entrant.
     """
     from models.comparison.plan import comparison_id
@@ -244,7 +244,7 @@ def _pictures(store: Store, folder: str, result: dict[str, Any]) -> dict[str, by
     if done:
         labels, rows = _eval_rows(store, result["plan"]["manifest"])
         folders = {name: store.url(f"{folder}/entrants/{name}/generator") for name in done}
-        made[GRIDS] = side_by_side(folders, rows, labels)
+        made[GRIDS] = side_by_side(folders, rows, labels, psi=result["plan"]["psi"])
     for name, content in made.items():
         store.write_bytes(f"{folder}/{name}", content, durable=False)
     return made

@@ -72,6 +72,7 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             reference_px=options.reference_px,
             train_rows=options.train_rows,
             flips=options.flips,
+            psi=options.psi,
             psis=options.psis,
         )
         folder = f"{manifest.digest[:12]}-{protocol.digest[:12]}"
@@ -145,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_number(parser, "--train-rows", MIN_FAKES, TRAIN_ROWS, "training pictures, at most")
     _add_number(parser, "--flips", 0, FLIPS, "pairs a label that differ in it alone; 0: none")
     add(
+        "--psi",
+        type=_psi,
+        default=1.0,
+        metavar="P",
+        help="truncation of the fakes that everything but the curve is measured on (default: 1)",
+    )
+    add(
         "--psis",
         type=_psis,
         default=PSIS,
@@ -182,6 +190,13 @@ def _at_least(least: int) -> Any:
         return int(text)
 
     return read
+
+
+def _psi(text: str) -> float:
+    found = _psis(text)
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(f'"{text}": one number from 0 to 2 wanted')
+    return found[0]
 
 
 def _psis(text: str) -> tuple[float, ...]:

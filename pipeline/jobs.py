@@ -94,6 +94,12 @@ class CompareConfig(dg.Config):
         "whose features no entrant's training saw. Entrants are ranked only if all were measured "
         "by one such.",
     )
+    psi: float = Field(
+        default=1.0,
+        ge=0,
+        le=2,
+        description="Truncation of the fakes: less is nearer to typical faces, and less varied.",
+    )
     measure_again: bool = Field(
         default=False,
         description="Measure what is trained already once more, such as by a newer protocol; also "
@@ -122,7 +128,7 @@ def plan(
         )
         facts = {
             name: getattr(config, name)
-            for name in ("sets", "seed", "fakes", "repeats", "measure_again")
+            for name in ("sets", "seed", "fakes", "repeats", "psi", "measure_again")
         }
         folder = prepared(
             store.open(),

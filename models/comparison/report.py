@@ -63,6 +63,7 @@ def measured(store: Store, out: str, evaluation: dict[str, Any]) -> dict[str, An
         "reference_px": evaluation["protocol"]["reference_px"],
         "metric": metric,
         "extractor": evaluation["protocol"]["extractor"],
+        "psi": evaluation["protocol"]["psi"],
         "distance": evaluation[metric],
         "distance_at128": evaluation[f"{metric}_at128"],
         "kernel_distance": evaluation[evaluation["kernel_metric"]],
@@ -85,7 +86,7 @@ def stands(outcome: dict[str, Any], **protocol: Any) -> bool:
     """Tells whether an outcome needs no work: measured by these options, or failed for good."""
     if outcome["state"] == FAILED:
         return bool(outcome["lasting"])
-    return bool(outcome["asked"] == protocol)
+    return bool({"psi": 1.0, **outcome["asked"]} == protocol)  # older ones had no other psi
 
 
 def curve(store: Store, out: str) -> dict[str, Any]:
@@ -268,6 +269,7 @@ def _notes(entrants: Sequence[Outcome]) -> str:
         f"`{metric}` is the distance to the eval split{side}, less is better, on "
         f"{first['fakes']:,} fakes"
         + (f" of {first['repeats']} sets each" if first.get("repeats", 1) > 1 else "")
+        + (f", drawn with psi {first['psi']:g}" if first.get("psi", 1.0) != 1 else "")
         + "; ± is the spread of such sets."
     ]
     ceilings = [
@@ -318,7 +320,9 @@ GRIDS_BYTES = 170_000  # a picture for a page of documentation
 TABLE_ROWS = 6
 
 
-def side_by_side(folders: Mapping[str, str], rows: Rows, labels: Sequence[str]) -> bytes:
+def side_by_side(
+    folders: Mapping[str, str], rows: Rows, labels: Sequence[str], *, psi: float = 1.0
+) -> bytes:
     """Draws a row an entrant, a column a seed with the labels of a real row; a JPEG's bytes.
 
     folders: entrant to its generator's address. rows [M,L] of `labels`: a manifest's eval rows.
@@ -328,7 +332,8 @@ def side_by_side(folders: Mapping[str, str], rows: Rows, labels: Sequence[str]) 
     drawn = []
     for folder in folders.values():
         generator = load_generator(folder)
-        pictures = draw(generator, _known(generator, labels_shown, labels), range(COLUMNS))
+        shown = _known(generator, labels_shown, labels)
+        pictures = draw(generator, shown, range(COLUMNS), psi=psi)
         drawn.append(np.stack([_fitted(picture) for picture in pictures]))
     sheet = titled(grid(np.concatenate(drawn), COLUMNS), list(folders), row_px=CELL_PX)
     return _jpeg(sheet)

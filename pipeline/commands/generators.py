@@ -254,6 +254,13 @@ _KNOWN = "\b\nSets:\n" + "\n".join(f"  {name:<16} {WHAT[name]}" for name in SETS
     help="Network whose features are compared, as of `omokage evaluate`; auto is one for all, "
     "whose features no entrant's training saw.",
 )
+@click.option(
+    "--psi",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 2),
+    help="Truncation of the fakes: less is nearer to typical faces, and less varied.",
+)
 @click.option("--measure-again", is_flag=True, help="Measure what is trained already once more.")
 def compare(home: str, sets: tuple[str, ...], entrants: tuple[str, ...], **options: Any) -> None:
     """Train families and settings side by side on one face set, and report.

@@ -204,10 +204,10 @@ def test_again_it_trains_nothing_and_on_more_fakes_it_only_measures(place: Place
     assert (place.folder / "report.md").read_text() == before
     assert len(place.runs()) == 3
 
-    assert place.compare(**few, fakes=10).success
+    assert place.compare(**few, fakes=10, psi=0.5).success
     assert CALLED.count("models.evaluate") == 1
     (measured,) = [one for one in place.results()["entrants"] if one["state"] != "failed"]
-    assert measured["fakes"] == 10
+    assert (measured["fakes"], measured["psi"]) == (10, 0.5)
     assert measured["curve"]
 
 

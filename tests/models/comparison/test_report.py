@@ -153,8 +153,16 @@ def test_outcomes_of_the_old_protocol_are_ranked_among_themselves_and_marked() -
 
 def test_an_entrant_is_measured_again_by_other_options() -> None:
     one = outcome("a", 5.0, asked={"fakes": 8, "repeats": 2, "extractor": "auto"})
-    assert stands(one, fakes=8, repeats=2, extractor="auto")
-    assert not stands(one, fakes=8, repeats=2, extractor="efficientnet_lite2")
+    assert stands(one, fakes=8, repeats=2, extractor="auto", psi=1.0)
+    assert not stands(one, fakes=8, repeats=2, extractor="efficientnet_lite2", psi=1.0)
+    assert not stands(one, fakes=8, repeats=2, extractor="auto", psi=0.5)
+
+
+def test_a_truncation_is_named_beside_the_figures() -> None:
+    assert "1,000 fakes of 3 sets each, drawn with psi 0.5;" in markdown(
+        results(PLAN, [outcome("a", 5.0, psi=0.5)])
+    )
+    assert "psi" not in markdown(results(PLAN, [outcome("a", 5.0, psi=1.0)]))
 
 
 def test_a_report_of_failures_alone_has_no_pictures() -> None:
