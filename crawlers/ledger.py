@@ -105,15 +105,24 @@ class Ledger(LedgerFile):
             for post in posts:
                 self._note(name, IMPORTED, post)
 
-    def state_of(self, post: Post) -> tuple[str | None, bool]:
-        """Returns a post's state (None: unknown), and whether its record is settled as it is."""
-        row = self._one(f"SELECT record, state, reason FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+    def state_of(
+        self, post: Post, stands: Callable[[str, str | None], bool]
+    ) -> tuple[str | None, bool]:
+        """Returns a post's state (None: unknown), and whether its record is settled as it is.
+
+        stands: tells of the reason and cause of a refusal whether it is as it was.
+        """
+        row = self._one(
+            f"SELECT record, state, reason, cause FROM posts WHERE {_THIS}",  # noqa: S608
+            *_key(post),
+        )
         if row is None:
             return None, False
-        record, state, reason = row
-        return state, state != "pending" and (
-            reason == TAKEDOWN or same_content(json.loads(record), post.to_record())
-        )
+        record, state, reason, cause = row
+        if reason == TAKEDOWN or state == "pending":
+            return state, state != "pending"
+        same = same_content(json.loads(record), post.to_record())
+        return state, same and (state == "kept" or stands(reason, cause))
 
     def revisit(self, board: str) -> int:
         """Makes pending again what the board or a host had not finished with, once it is due.

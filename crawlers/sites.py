@@ -163,7 +163,7 @@ def load_sites(path: str | os.PathLike[str] | None = None) -> dict[str, Site]:
             hosts=frozenset(one.api_host for one in boards[site.board]),
             # What one site fetched, the build would drop for the other.
             excluded_tags=tuple(
-                {tag: 0 for one in boards[site.board] for tag in one.excluded_tags}
+                dict.fromkeys(tag for one in boards[site.board] for tag in one.excluded_tags)
             ),
         )
         for name, site in sites.items()

@@ -93,14 +93,10 @@ def test_a_requeue_makes_the_posts_of_a_reason_wait_on_all_boards_or_one(home: P
     )
     assert set(states(home).values()) == {"kept", "refused"}
     assert "2 posts wait again" in ran(home, "requeue", "--reason", "host", "--board", "danbooru")
-    assert states(home) == {n: "pending" if n in (2, 3) else state for n, state in
-                            {1: "kept", **dict.fromkeys(range(2, 7), "refused")}.items()}  # fmt: skip
+    waiting = [number for number, state in states(home).items() if state == "pending"]
+    assert waiting == [2, 3]
     assert states(home, "mine") == {7: "refused", 8: "refused"}
     assert ran(home, "requeue", "--reason", "host").startswith("mine: 1 posts wait again")
-    with Ledger.of(Store(home)) as ledger:
-        assert ledger.columns_of("danbooru", 2) | {"attempts": 0, "revisits": 0} == (
-            ledger.columns_of("danbooru", 2)
-        )
 
 
 def test_all_about_a_post_is_shown(home: Path) -> None:
