@@ -24,6 +24,8 @@ from dataset.policy import Takedowns, drop_reason
 _BY_GATE = frozenset({"animated", "corrupt", "empty", "mislabelled", "not_a_picture"})
 # Of which the stored record tells whether they still stand.
 _BY_RECORD = frozenset({NOT_ASKED_FOR, "format", "host", "robots"})
+# What of a site's settings they rest on.
+_BY_SITE = {"rating": "safe_ratings", "host": "media_hosts", "robots": "robots_exempt"}
 # Words of a search that the policy decides, whatever the board makes of them.
 _BY_POLICY = re.compile(r"-?(rating|status):\S+")
 
@@ -35,6 +37,9 @@ def cause_of(reason: str, *, query: str = "", site: Site | None = None) -> str |
     """
     if reason in _BY_GATE:
         return f"media gate {media.GATE}"
+    if site is not None and reason in _BY_SITE:
+        values = " ".join(getattr(site, _BY_SITE[reason]))
+        return f"{_setting_of(site, reason)} {values}"
     causes = {
         NOT_ASKED_FOR: f"search {query}",
         "format": f"formats {' '.join(sorted(policy.STILL_EXTS))}",
@@ -42,20 +47,19 @@ def cause_of(reason: str, *, query: str = "", site: Site | None = None) -> str |
         "too_many_pixels": f"limits of {media.MAX_PIXELS:,} pixels and {media.DECODING_BYTES:,} "
         "bytes to decode them",
     }
-    if site is not None:
-        causes |= {
-            "rating": f"safe_ratings {' '.join(site.safe_ratings)}",
-            "host": f"media_hosts {' '.join(site.media_hosts)}",
-            "robots": f"robots_exempt {' '.join(site.robots_exempt)}",
-        }
     return causes.get(reason)
+
+
+def _setting_of(site: Site, reason: str) -> str:
+    return f"{_BY_SITE[reason]} of {site.name}:"
 
 
 def stands(reason: str, cause: str | None, *, query: str = "", site: Site | None = None) -> bool:
     """Tells whether a refusal rests on what is so today; `cause` is the ledger's.
 
-    None is also the cause of refusals by an earlier release that did not store it. Those which the
-    record can tell of do not stand, and neither do those of imports, whose files are at hand.
+    By the settings of another site of the board it stands: that site's crawls judge it. None is
+    also the cause of refusals by an earlier release that did not store it. Those which the record
+    can tell of do not stand, and neither do those of imports, whose files are at hand.
     """
     if reason.startswith("tag_"):
         more = site.excluded_tags if site else ()
@@ -63,6 +67,8 @@ def stands(reason: str, cause: str | None, *, query: str = "", site: Site | None
     present = cause_of(reason, query=query, site=site)
     if cause is None and present is not None:
         return site is not None and reason not in _BY_RECORD
+    if cause and site and reason in _BY_SITE and not cause.startswith(_setting_of(site, reason)):
+        return True
     return cause == present
 
 

@@ -193,7 +193,7 @@ def test_a_raised_limit_frees_what_was_beyond_it(tmp_path: Path, limit: str, rea
         assert crawl()["api_requests"] == 1
 
 
-def test_what_was_unavailable_is_tried_again_after_a_month_four_times(tmp_path: Path) -> None:
+def test_what_was_unavailable_is_tried_again_after_a_month(tmp_path: Path) -> None:
     down = True
 
     def answer(request: web.Request) -> web.StreamResponse | None:
@@ -293,13 +293,14 @@ def test_an_alias_is_named_with_what_to_search_for(tmp_path: Path) -> None:
         (NOT_ASKED_FOR, "search touhou", True),
         (NOT_ASKED_FOR, "search solo", False),
         (NOT_ASKED_FOR, None, False),
-        ("host", "media_hosts 127.0.0.1 localhost ::1", True),
-        ("host", "media_hosts localhost", False),
+        ("host", "media_hosts of demo: 127.0.0.1 localhost ::1", True),
+        ("host", "media_hosts of demo: localhost", False),
+        ("host", "media_hosts of demo2: localhost", True),
         ("host", None, False),  # the record tells
-        ("robots", "robots_exempt", False),
+        ("robots", "robots_exempt of demo: ", False),
         ("format", None, False),
-        ("rating", "safe_ratings g", True),
-        ("rating", "safe_ratings", False),
+        ("rating", "safe_ratings of demo: g", True),
+        ("rating", "safe_ratings of demo: ", False),
         ("rating", None, True),  # only the board could tell
         ("too_large", None, True),
         ("too_large", "limit of 30,000,000 bytes", True),
