@@ -24,7 +24,7 @@ from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 
-from crawlers.component import CrawlComponent
+from crawlers.extensions import CrawlComponent
 from crawlers.responses import (
     BLOCKED,
     TRANSIENT,

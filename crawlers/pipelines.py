@@ -1,6 +1,6 @@
 """The item pipelines before and after the download: the policy, and the record in the ledger."""
 
-from crawlers.component import CrawlComponent
+from crawlers.extensions import CrawlComponent
 from crawlers.ledger import Ledger
 from crawlers.post import NOT_ASKED_FOR, STOPPING, Outcome
 from dataset.errors import OmokageError
