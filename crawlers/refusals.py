@@ -75,14 +75,14 @@ def stands(reason: str, cause: str | None, *, query: str = "", site: Site | None
 def remedy(reason: str) -> str:
     """Returns what brings the posts refused for a reason back, for people."""
     if reason.startswith("tag_"):
-        return "taken once the tag is not excluded any more (excluded_tags, or a later release)"
+        return "taken once the tag is no longer excluded"
     if reason.startswith("status_"):
         return _TRIED_AGAIN
     return _REMEDIES.get(reason, "judged again once its record has changed")
 
 
 _TRIED_AGAIN = f"tried again after {RETRY_AFTER.days} days, {MAX_REVISITS} times"
-_BY_RELEASE = "tried again by a release that has other limits"
+_BY_RELEASE = "tried again by a release that takes more"
 _REMEDIES = {
     TAKEDOWN: "stays so",
     NOT_ASKED_FOR: "taken by any search that lists it and whose words it has",

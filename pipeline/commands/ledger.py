@@ -11,7 +11,7 @@ import click
 from crawlers.ledger import MAX_ATTEMPTS, MAX_REVISITS, TAKEDOWN, Ledger
 from crawlers.ledger_file import FILE
 from crawlers.post import NOT_ASKED_FOR, Post
-from crawlers.refusals import remedy
+from crawlers.refusals import cause_of, remedy
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, UsageError, nearest
 from dataset.media import Media, has_blob
@@ -67,7 +67,9 @@ def show(post: str, home: str) -> None:
         if row is None:
             raise UsageError(f"{post}: the ledger has never seen this post of {board}")
         takedowns = board_takedowns(store, board_names(sites), crawled=opened.boards())
-    for name, value in _facts(row, store, takedowns).items():
+    sites_of_board = [site for site in sites.values() if site.board == board]
+    site = sites_of_board[0] if sites_of_board else None
+    for name, value in _facts(row, store, takedowns, site).items():
         click.echo(f"{name:<12} {value}")
 
 
@@ -151,7 +153,9 @@ def _counts(opened: Ledger, board: str) -> dict[str, int]:
     return counts
 
 
-def _facts(row: Mapping[str, Any], store: Store, takedowns: Takedowns) -> dict[str, str]:
+def _facts(
+    row: Mapping[str, Any], store: Store, takedowns: Takedowns, site: Site | None
+) -> dict[str, str]:
     """Returns what is known of a post: a name and a text for each fact."""
     post = Post.from_record(json.loads(row["record"]))
     is_refused = row["state"] == "refused"
@@ -159,7 +163,7 @@ def _facts(row: Mapping[str, Any], store: Store, takedowns: Takedowns) -> dict[s
     if row["reason"]:
         facts["reason"] = row["reason"]
     if is_refused:
-        facts["cause"] = row["cause"] or "the post itself, or not known"
+        facts["cause"] = row["cause"] or _no_cause(row["reason"], site)
         facts["remedy"] = remedy(row["reason"])
     facts |= {
         "search": row["query"] or "(all posts)",
@@ -178,6 +182,13 @@ def _facts(row: Mapping[str, Any], store: Store, takedowns: Takedowns) -> dict[s
         "takedown": "on the list" if takedowns.cover(post) else "not on the list",
     }
     return facts
+
+
+def _no_cause(reason: str, site: Site | None) -> str:
+    if reason.startswith("tag_"):
+        return "the tag is excluded"
+    is_known = cause_of(reason, site=site) is None
+    return "the post itself" if is_known else "not known: an earlier release refused it"
 
 
 def _blob(row: Mapping[str, Any], store: Store) -> str:

@@ -72,11 +72,10 @@ def test_refusals_are_counted_by_board_with_what_brings_them_back(home: Path) ->
         "  host                             2  taken once media_hosts of the site has its host\n"
         "  not_asked_for                    1  taken by any search that lists it and whose words "
         "it has\n"
-        "  tag_comic                        1  taken once the tag is not excluded any more "
-        "(excluded_tags, or a later release)\n"
+        "  tag_comic                        1  taken once the tag is no longer excluded\n"
         "  takedown                         1  stays so\n"
         "mine: 2 posts refused\n"
-        "  corrupt                          1  tried again by a release that has other limits\n"
+        "  corrupt                          1  tried again by a release that takes more\n"
         "  host                             1  taken once media_hosts of the site has its host\n"
     )
     assert ran(home, "refusals", "--board", "safebooru_donmai") == "".join(
@@ -116,6 +115,10 @@ def test_all_about_a_post_is_shown(home: Path) -> None:
         "takedown": "not on the list",
     }
     assert wanted.items() <= lines.items()
+    causes = [ran(home, "show", post).split("cause")[1].splitlines()[0].strip()
+              for post in ("danbooru/4", "danbooru/5", "mine/7")]  # fmt: skip
+    assert causes == ["the tag is excluded", "the post itself",
+                      "not known: an earlier release refused it"]  # fmt: skip
     assert "takedown     on the list" in ran(home, "show", "safebooru_donmai/3")
     said = ran(home, "show", "danbooru/1")
     path = blob_path(BLOB.sha256, BLOB.ext)
