@@ -239,24 +239,10 @@ def migrate(db: sqlite3.Connection, version: int) -> int:
 
     A version that is not known is left as it is.
     """
-    if version == 1:
-        _from_1_to_2(db)
-        version = 2
-    if version == 2:
-        _from_2_to_3(db)
-        version = 3
+    while step := {1: _from_1_to_2, 2: _from_2_to_3}.get(version):
+        step(db)
+        version += 1
     return version
-
-
-def _from_2_to_3(db: sqlite3.Connection) -> None:
-    """Refusals have a cause; that of older ones is not known."""
-    for statement in (
-        "ALTER TABLE posts ADD COLUMN cause TEXT",
-        "CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id) "
-        "WHERE state = 'refused'",
-        "UPDATE schema_version SET version = 3",
-    ):
-        db.execute(statement)
 
 
 def _from_1_to_2(db: sqlite3.Connection) -> None:
@@ -279,6 +265,17 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
     _join_posts(db, boards)
     _join_windows(db, boards)
     db.execute("UPDATE schema_version SET version = 2")
+
+
+def _from_2_to_3(db: sqlite3.Connection) -> None:
+    """Refusals have a cause; that of older ones is not known."""
+    for statement in (
+        "ALTER TABLE posts ADD COLUMN cause TEXT",
+        "CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id) "
+        "WHERE state = 'refused'",
+        "UPDATE schema_version SET version = 3",
+    ):
+        db.execute(statement)
 
 
 def _join_posts(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:

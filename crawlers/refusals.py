@@ -61,6 +61,8 @@ def stands(reason: str, cause: str | None, *, query: str = "", site: Site | None
     also the cause of refusals by an earlier release that did not store it. Those which the record
     can tell of do not stand, and neither do those of imports, whose files are at hand.
     """
+    if reason == TAKEDOWN:
+        return True
     if reason.startswith("tag_"):
         more = site.excluded_tags if site else ()
         return reason.removeprefix("tag_") in policy.EXCLUDED_TAGS.union(more)

@@ -109,8 +109,8 @@ def requeue(home: str, reason: str, board: str, dry_run: bool) -> None:
             chosen = {name: opened.requeue_refused(name, reason) for name in chosen}
         imports = opened.imports()
     for name, count in chosen.items():
-        would = "would wait" if dry_run else "wait"
-        click.echo(f"{name}: {count:,} posts {would} again; {_next_step(name, sites, imports)}")
+        would = "would be pending" if dry_run else "pending"
+        click.echo(f"{name}: {count:,} {would} again; {_next_step(name, sites, imports)}")
 
 
 def _next_step(board: str, sites: Mapping[str, Site], imports: list[str]) -> str:

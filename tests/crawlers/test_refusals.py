@@ -287,6 +287,7 @@ def test_an_alias_is_named_with_what_to_search_for(tmp_path: Path) -> None:
         ("tag_comic", None, True),
         ("tag_furry", None, True),  # the site excludes it
         ("tag_hat", None, False),
+        ("takedown", "search solo", True),
         ("deleted", None, True),
         ("gone", None, True),
         ("unavailable", None, True),

@@ -86,16 +86,16 @@ def test_refusals_are_counted_by_board_with_what_brings_them_back(home: Path) ->
 def test_a_requeue_makes_the_posts_of_a_reason_wait_on_all_boards_or_one(home: Path) -> None:
     said = ran(home, "requeue", "--reason", "host", "--dry-run")
     assert said == (
-        "danbooru: 2 posts would wait again; the next crawl settles them: "
+        "danbooru: 2 would be pending again; the next crawl settles them: "
         "omokage crawl --site safebooru_donmai\n"
-        "mine: 1 posts would wait again; the next `omokage import` of this set settles them\n"
+        "mine: 1 would be pending again; the next `omokage import` of this set settles them\n"
     )
     assert set(states(home).values()) == {"kept", "refused"}
-    assert "2 posts wait again" in ran(home, "requeue", "--reason", "host", "--board", "danbooru")
+    assert "2 pending again" in ran(home, "requeue", "--reason", "host", "--board", "danbooru")
     waiting = [number for number, state in states(home).items() if state == "pending"]
     assert waiting == [2, 3]
     assert states(home, "mine") == {7: "refused", 8: "refused"}
-    assert ran(home, "requeue", "--reason", "host").startswith("mine: 1 posts wait again")
+    assert ran(home, "requeue", "--reason", "host").startswith("mine: 1 pending again")
 
 
 def test_all_about_a_post_is_shown(home: Path) -> None:
