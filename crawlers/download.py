@@ -15,7 +15,7 @@ from scrapy.pipelines.media import FileInfo, FileInfoOrError, MediaPipeline
 from scrapy.utils.datatypes import LocalCache
 from twisted.python.failure import Failure
 
-from crawlers.component import CrawlComponent
+from crawlers.extensions import CrawlComponent
 from crawlers.middlewares import HostNotAllowed, Stopping
 from crawlers.post import STOPPING, Outcome, Post
 from crawlers.rate_limit import backoff_s

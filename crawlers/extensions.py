@@ -1,16 +1,46 @@
-"""Scrapy extensions: credentials out of the log, counters of traffic and errors, progress bar."""
+"""Scrapy extensions: credentials out of the log, counters of traffic and errors, progress bar.
+
+And what they share with middlewares and item pipelines: the crawl that each is a part of.
+"""
 
 import contextlib
 import logging
+from typing import Self
 
 from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.http import Request, Response
+from scrapy.statscollectors import StatsCollector
 
-from crawlers.component import CrawlComponent
 from crawlers.post import STOPPING, Outcome
 from crawlers.secrets import Secrets, SecretsFilter
+from crawlers.spiders import BoardSpider
 from dataset.progress import Advance, progress
+
+
+class CrawlComponent:
+    """A part that Scrapy makes from its crawler, with the crawl's spider and stats at hand."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Makes the part; Scrapy calls it."""
+        return cls(crawler)
+
+    @property
+    def spider(self) -> BoardSpider:
+        """The spider of this crawl."""
+        spider = self._crawler.spider
+        assert isinstance(spider, BoardSpider)
+        return spider
+
+    @property
+    def stats(self) -> StatsCollector:
+        """The counts of this crawl."""
+        assert self._crawler.stats is not None
+        return self._crawler.stats
 
 
 class ProgressBar(CrawlComponent):

@@ -22,6 +22,7 @@ from crawlers.boards.record import now
 from crawlers.ledger import TAKEDOWN, Ledger
 from crawlers.ledger_file import FILE
 from crawlers.post import TAG_KINDS, Post
+from crawlers.refusals import cause_of, stands
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed
 from dataset.importers.files import UNREADABLE, Files, read
@@ -315,7 +316,7 @@ class _Import:
         self._met.add(one.post.post_id)
         if self._ledger is None:
             return True
-        state, settled = self._ledger.state_of(one.post)
+        state, settled = self._ledger.state_of(one.post, stands)
         if state is None or not settled or (state == "kept" and self._is_taken_down(one)):
             return True
         self._known[state] += 1
@@ -377,7 +378,7 @@ class _Import:
         if reason is not None:
             self._refused[reason] += 1
             if self._ledger is not None and self._writes:
-                self._ledger.refuse(one.post, reason)
+                self._ledger.refuse(one.post, reason, cause=cause_of(reason))
         else:
             self._kept += 1
             if self._ledger is not None and self._writes:

@@ -7,12 +7,12 @@ does nothing twice: the next one first settles what is pending, then resumes fro
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from crawlers.cursor import Cursor
 from crawlers.ledger_file import LedgerFile
-from crawlers.post import Post, same_content
+from crawlers.post import NOT_ASKED_FOR, Post, same_content
 from crawlers.rate_limit import Wait
 from crawlers.sites import Site
 from dataset.errors import CrawlError
@@ -26,6 +26,8 @@ TAKEDOWN = "takedown"  # the reason that no later record of a post undoes
 UNFINISHED = ("pending", "flagged")
 MAX_REVISITS = 4
 REVISIT_AFTER = dt.timedelta(days=3)
+# So is what a host could not, or would not, give.
+RETRY_AFTER = dt.timedelta(days=30)
 BATCH = 500
 _BEYOND = 2**63 - 1
 
@@ -103,29 +105,45 @@ class Ledger(LedgerFile):
             for post in posts:
                 self._note(name, IMPORTED, post)
 
-    def state_of(self, post: Post) -> tuple[str | None, bool]:
-        """Returns a post's state (None: unknown), and whether its record is settled as it is."""
-        row = self._one(f"SELECT record, state, reason FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+    def state_of(
+        self, post: Post, stands: Callable[[str, str | None], bool]
+    ) -> tuple[str | None, bool]:
+        """Returns a post's state (None: unknown), and whether its record is settled as it is.
+
+        stands: tells of the reason and cause of a refusal whether it is as it was.
+        """
+        row = self._one(
+            f"SELECT record, state, reason, cause FROM posts WHERE {_THIS}",  # noqa: S608
+            *_key(post),
+        )
         if row is None:
             return None, False
-        record, state, reason = row
-        return state, state != "pending" and (
-            reason == TAKEDOWN or same_content(json.loads(record), post.to_record())
-        )
+        record, state, reason, cause = row
+        if reason == TAKEDOWN or state == "pending":
+            return state, state != "pending"
+        same = same_content(json.loads(record), post.to_record())
+        return state, same and (state == "kept" or stands(reason, cause))
 
     def revisit(self, board: str) -> int:
-        """Makes pending again what the board had not finished with, once it is due.
+        """Makes pending again what the board or a host had not finished with, once it is due.
 
-        Due is a post refused as pending or flagged, REVISIT_AFTER after it was last looked at, and
+        Due is a post refused as pending or flagged REVISIT_AFTER it was last looked at, one whose
+        picture was unavailable, or forbidden by a status or robots.txt, RETRY_AFTER that; either
         MAX_REVISITS times at most. Returns how many there are.
         """
-        due = (self._clock() - REVISIT_AFTER).isoformat(timespec="milliseconds")
-        return self._do(
-            "UPDATE posts SET state = 'pending', attempts = 0, revisits = revisits + 1 "
-            "WHERE board = ? AND reason IN ('pending', 'flagged') AND settled_at <= ? "
-            "AND state = 'refused' AND revisits < ?",
-            (board, due, MAX_REVISITS),
-        ).rowcount
+        return sum(
+            self._do(
+                "UPDATE posts SET state = 'pending', attempts = 0, revisits = revisits + 1 "  # noqa: S608
+                f"WHERE board = ? AND {reasons} AND settled_at <= ? "
+                "AND state = 'refused' AND revisits < ?",
+                (board, (self._clock() - wait).isoformat(timespec="milliseconds"), MAX_REVISITS),
+            ).rowcount
+            for reasons, wait in (
+                ("reason IN ('pending', 'flagged')", REVISIT_AFTER),
+                ("reason IN ('unavailable', 'robots')", RETRY_AFTER),
+                ("reason GLOB 'status_*'", RETRY_AFTER),
+            )
+        )
 
     def pending_queries(self, board: str) -> list[str]:
         """Returns the searches that have posts waiting to be settled."""
@@ -175,9 +193,9 @@ class Ledger(LedgerFile):
         """Settles a post: its picture is among the blobs. What was taken down stays so."""
         self._settle(post, "kept", reason=None, media=media)
 
-    def refuse(self, post: Post, reason: str) -> None:
-        """Settles a post: it is not stored, for this reason."""
-        self._settle(post, "refused", reason=reason, media=None)
+    def refuse(self, post: Post, reason: str, *, cause: str | None = None) -> None:
+        """Settles a post: it is not stored, for this reason; cause: what that rests on."""
+        self._settle(post, "refused", reason=reason, media=None, cause=cause)
 
     def postpone(self, post: Post, reason: str) -> bool:
         """Leaves a post whose picture could not be fetched to the next crawl.
@@ -311,6 +329,73 @@ class Ledger(LedgerFile):
             for host, moment, asked_s in self._rows("SELECT * FROM waits ORDER BY host")
         ]
 
+    def refusals(self, board: str) -> list[tuple[str, str | None, int]]:
+        """Returns reason, cause and number of all refusals of a board."""
+        return self._rows(
+            "SELECT reason, cause, COUNT(*) FROM posts "
+            "WHERE board = ? AND state = 'refused' GROUP BY reason, cause ORDER BY reason, cause",
+            board,
+        )
+
+    def judge_again(
+        self,
+        board: str,
+        reason: str,
+        cause: str | None,
+        judge: Callable[[Post, str], tuple[str | None, str | None]],
+        *,
+        query: str | None = None,
+        ids: tuple[int, int] | None = None,
+    ) -> int:
+        """Judges the posts refused for a reason and cause by their records; returns how many wait.
+
+        judge: makes the present reason and cause of a post and its search; with reason None the
+        post waits. query: the search that they are of from now on; ids: the first and last of them.
+        What was taken down stays so.
+        """
+        last, highest = (ids[0] - 1, ids[1]) if ids else (0, _BEYOND)
+        waiting = 0
+        while True:
+            with self._transaction():
+                rows = self._rows(
+                    "SELECT post_id, query, record FROM posts "
+                    "WHERE board = ? AND state = 'refused' AND reason = ? AND reason != 'takedown' "
+                    "AND cause IS ? AND post_id > ? AND post_id <= ? ORDER BY post_id LIMIT ?",
+                    *(board, reason, cause, last, highest, BATCH),
+                )
+                for post_id, old, record in rows:
+                    last = post_id
+                    reason_now, cause_now = judge(Post.from_record(json.loads(record)), old)
+                    self._do(
+                        "UPDATE posts SET state = ?, reason = ?, cause = ?, query = ?, "  # noqa: S608
+                        f"attempts = 0 WHERE {_THIS}",
+                        (
+                            *("refused" if reason_now else "pending", reason_now, cause_now),
+                            *(old if query is None else query, board, post_id),
+                        ),
+                    )
+                    waiting += reason_now is None
+            if len(rows) < BATCH:
+                return waiting
+
+    def requeue_refused(self, board: str, reason: str) -> int:
+        """Makes the posts refused for a reason pending, with all attempts before them.
+
+        Returns how many; never what was taken down.
+        """
+        return self._do(
+            "UPDATE posts SET state = 'pending', attempts = 0, revisits = 0 "
+            "WHERE board = ? AND state = 'refused' AND reason = ? AND reason != 'takedown'",
+            (board, reason),
+        ).rowcount
+
+    def columns_of(self, board: str, post_id: int) -> dict[str, Any] | None:
+        """Returns all that the ledger has of a post, by column; None if it has never seen it."""
+        found = self._do(f"SELECT * FROM posts WHERE {_THIS}", (board, post_id))  # noqa: S608
+        names = [name for name, *_ in found.description]
+        row = found.fetchone()
+        return None if row is None else dict(zip(names, row, strict=True))
+
     def _admit(self, board: str, identities: frozenset[str]) -> None:
         with self._transaction():
             rows = self._rows("SELECT identity FROM boards WHERE board = ?", board)
@@ -327,12 +412,15 @@ class Ledger(LedgerFile):
     def _note(self, board: str, query: str, post: Post) -> bool:
         record = post.to_record()
         known = self._one(
-            f"SELECT record, state, reason FROM posts WHERE {_THIS}",  # noqa: S608
+            f"SELECT record, state, reason, query FROM posts WHERE {_THIS}",  # noqa: S608
             board,
             post.post_id,
         )
         if known and known[1] != "pending":
-            if known[2] == TAKEDOWN or same_content(json.loads(known[0]), record):
+            # That one search did not want a post says nothing about another.
+            of_other = known[2] == NOT_ASKED_FOR and known[3] != query
+            same = same_content(json.loads(known[0]), record)
+            if known[2] == TAKEDOWN or (same and not of_other):
                 return False
             self._do(f"UPDATE posts SET attempts = 0, revisits = 0 WHERE {_THIS}", _key(post))  # noqa: S608
         if known and not self._has_md5(post):
@@ -351,14 +439,22 @@ class Ledger(LedgerFile):
         row = self._one(f"SELECT md5 FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
         return row is not None and post.md5 is not None and row[0] == post.md5
 
-    def _settle(self, post: Post, state: str, *, reason: str | None, media: Media | None) -> None:
+    def _settle(
+        self,
+        post: Post,
+        state: str,
+        *,
+        reason: str | None,
+        media: Media | None,
+        cause: str | None = None,
+    ) -> None:
         blob: Sequence[Any] = (None, None, None, None, None)
         if media is not None:
             blob = (media.sha256, media.ext, media.width, media.height, media.size_bytes)
         self._do(
-            "UPDATE posts SET state = ?, reason = ?, sha256 = ?, ext = ?, width = ?, "  # noqa: S608
+            "UPDATE posts SET state = ?, reason = ?, cause = ?, sha256 = ?, ext = ?, width = ?, "  # noqa: S608
             f"height = ?, size_bytes = ?, settled_at = ? WHERE {_THIS} AND NOT ({_TAKEN})",
-            (state, reason, *blob, self._now(), *_key(post)),
+            (state, reason, cause, *blob, self._now(), *_key(post)),
         )
 
 

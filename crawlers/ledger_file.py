@@ -19,7 +19,7 @@ from dataset.errors import CrawlError, StoreError
 from dataset.store import Store
 
 FILE = "ledger.sqlite"
-VERSION = 2
+VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
 
@@ -56,12 +56,15 @@ CREATE TABLE posts (
     noted_at TEXT NOT NULL,
     settled_at TEXT,
     revisits INTEGER NOT NULL DEFAULT 0,
+    cause TEXT,                        -- what a refusal rests on beside the post itself
     PRIMARY KEY (board, post_id)
 );
 CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pending', 'flagged');
+CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id)
+    WHERE state = 'refused';
 """
 # Apart from the others, so that a ledger that is older than this table gets it too.
 _WAITS_TABLE = """
@@ -236,9 +239,9 @@ def migrate(db: sqlite3.Connection, version: int) -> int:
 
     A version that is not known is left as it is.
     """
-    if version == 1:
-        _from_1_to_2(db)
-        return 2
+    while step := {1: _from_1_to_2, 2: _from_2_to_3}.get(version):
+        step(db)
+        version += 1
     return version
 
 
@@ -262,6 +265,17 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
     _join_posts(db, boards)
     _join_windows(db, boards)
     db.execute("UPDATE schema_version SET version = 2")
+
+
+def _from_2_to_3(db: sqlite3.Connection) -> None:
+    """Refusals have a cause; that of older ones is not known."""
+    for statement in (
+        "ALTER TABLE posts ADD COLUMN cause TEXT",
+        "CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id) "
+        "WHERE state = 'refused'",
+        "UPDATE schema_version SET version = 3",
+    ):
+        db.execute(statement)
 
 
 def _join_posts(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:

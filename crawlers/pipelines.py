@@ -1,10 +1,9 @@
 """The item pipelines before and after the download: the policy, and the record in the ledger."""
 
-from crawlers.component import CrawlComponent
+from crawlers.extensions import CrawlComponent
 from crawlers.ledger import Ledger
-from crawlers.post import STOPPING, Outcome, matches
+from crawlers.post import NOT_ASKED_FOR, STOPPING, Outcome
 from dataset.errors import OmokageError
-from dataset.policy import drop_reason
 
 
 class RecorderPipeline(CrawlComponent):
@@ -32,8 +31,12 @@ class RecorderPipeline(CrawlComponent):
             self._count("kept")
         else:
             assert item.reason is not None
-            ledger.refuse(item.post, item.reason)
+            cause = self.spider.judge.cause(item.reason, item.query)
+            ledger.refuse(item.post, item.reason, cause=cause)
             self._count_drop(item.reason)
+            if item.reason == NOT_ASKED_FOR:  # by an alias, perhaps, of one of their tags
+                shared = self.stats.get_value("omokage/shared_tags", item.post.tags)
+                self.stats.set_value("omokage/shared_tags", shared & item.post.tags)
 
     def _count_drop(self, reason: str) -> None:
         self._count(f"drop/{reason}")
@@ -47,11 +50,5 @@ class PolicyPipeline(CrawlComponent):
 
     def process_item(self, item: Outcome) -> Outcome:
         """Gives a post that may not be stored its reason."""
-        spider = self.spider
-        excluded = spider.site.excluded_tags
-        item.reason = drop_reason(item.post, spider.takedowns, excluded=excluded)
-        if item.reason is None and spider.ledger.is_taken_down(item.post.md5):
-            item.reason = "takedown"
-        if item.reason is None and not matches(item.query, item.post):
-            item.reason = "not_asked_for"
+        item.reason = self.spider.judge.reason(item.post, item.query)
         return item

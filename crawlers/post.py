@@ -116,7 +116,13 @@ def same_content(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[key] == other.get(key) for key in one if key not in passing)
 
 
+NOT_ASKED_FOR = "not_asked_for"  # the reason of a post that `matches` not
 _METATAG = re.compile(r"-?[a-z_]{2,}:\S+")
+
+
+def is_checked(word: str) -> bool:
+    """Tells whether `matches` looks for a word of a search: only if it is a plain tag."""
+    return not (_METATAG.fullmatch(word) or word.startswith("~") or "*" in word)
 
 
 def matches(words: str, post: Post) -> bool:
@@ -127,7 +133,7 @@ def matches(words: str, post: Post) -> bool:
     """
     tags = post.tags
     for word in words.lower().split():
-        if _METATAG.fullmatch(word) or word.startswith("~") or "*" in word:
+        if not is_checked(word):
             continue
         negated = word.startswith("-") and len(word) > 1
         if negated == (word.removeprefix("-") in tags if negated else word in tags):

@@ -22,7 +22,7 @@ from scrapy.crawler import AsyncCrawlerProcess, Crawler
 from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
-from crawlers.post import QUARANTINE
+from crawlers.post import NOT_ASKED_FOR, QUARANTINE
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
 from dataset.compute import end_with_parent
@@ -64,6 +64,9 @@ class Crawl:
         self.interrupted = False
         self.summary: dict[str, Any] = {}
         self.put_off = 0
+        self.tags = options.tags
+        self.judged_again = 0
+        self.shared_tags: list[str] = []  # of all posts that the search did not want
         self.home = ""
 
     def run(self) -> None:
@@ -102,6 +105,8 @@ class Crawl:
         }
         kept, self.put_off = stats.get("omokage/kept", 0), stats.get("omokage/put_off", 0)
         quarantined = stats.get("omokage/quarantined", 0)
+        self.judged_again = stats.get("omokage/judged_again", 0)
+        self.shared_tags = sorted(stats.get("omokage/shared_tags", ()))
         self.summary = {
             "site": self.site.name,
             "board": self.site.board,
@@ -237,6 +242,14 @@ def _say(crawl: Crawl) -> None:
     ranked = sorted(made["refused"].items(), key=lambda pair: (-pair[1], pair[0]))
     if ranked:
         lines.append("  refused: " + ", ".join(f"{reason} {count:,}" for reason, count in ranked))
+    if made["refused"].get(NOT_ASKED_FOR) and not made["kept"]:
+        shared = ", ".join(crawl.shared_tags[:10]) or "none"
+        lines.append(
+            f'  not_asked_for: no post that the board listed has all words of "{crawl.tags}". If '
+            f"one is an alias there, search for the tag it stands for; tags that all have: {shared}"
+        )
+    if crawl.judged_again:
+        lines.append(f"  {crawl.judged_again:,} posts refused before are looked at again")
     if crawl.put_off:
         lines.append(f"  {crawl.put_off:,} pictures could not be fetched now; run again later")
     if made["quarantined"]:

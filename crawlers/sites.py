@@ -154,11 +154,18 @@ def load_sites(path: str | os.PathLike[str] | None = None) -> dict[str, Site]:
     faults = faults or _faults_of_boards(sites)
     if faults:
         raise ConfigError(f"{where} is not a site registry:\n{listed(faults)}")
-    hosts: dict[str, set[str]] = {}
+    boards: dict[str, list[Site]] = {}
     for site in sites.values():
-        hosts.setdefault(site.board, set()).add(site.api_host)
+        boards.setdefault(site.board, []).append(site)
     return {
-        name: dataclasses.replace(site, hosts=frozenset(hosts[site.board]))
+        name: dataclasses.replace(
+            site,
+            hosts=frozenset(one.api_host for one in boards[site.board]),
+            # What one site fetched, the build would drop for the other.
+            excluded_tags=tuple(
+                dict.fromkeys(tag for one in boards[site.board] for tag in one.excluded_tags)
+            ),
+        )
         for name, site in sites.items()
     }
 

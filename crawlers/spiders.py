@@ -20,12 +20,13 @@ from crawlers.cursor import Cursor, PageRequest, PageSizes, in_order
 from crawlers.ledger import Ledger
 from crawlers.post import Outcome, Page, Quarantine
 from crawlers.rate_limit import backoff_s
+from crawlers.refusals import Judge
 from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_large, refusal
 from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
 from dataset.errors import CrawlError, OmokageError, UsageError
-from dataset.policy import Takedowns, drop_reason
+from dataset.policy import Takedowns
 from dataset.store import Store
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class BoardSpider(scrapy.Spider):
         self.ledger.lock(site.board)
         self.ledger.admit(site)
         self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
+        self.judge = Judge(self.ledger, site, self.takedowns)
         self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
         self._reader = PageReader(site, self.board)
         self._quarantine = Quarantine(store, site.board, Secrets(site).hidden)
@@ -110,7 +112,9 @@ class BoardSpider(scrapy.Spider):
     async def start(self) -> AsyncIterator[Request]:
         """Asks again for what an earlier crawl left pending, then for what is new."""
         self._cursor = self.ledger.cursor(self.site.board, self.query)
-        self.ledger.revisit(self.site.board)
+        again = self.judge.judge_again(self.query) + self.ledger.revisit(self.site.board)
+        assert self.crawler.stats is not None
+        self.crawler.stats.set_value("omokage/judged_again", again)
         self._unsettled = self.ledger.pending_queries(self.site.board)
         for request in self._next_unsettled():
             yield request
@@ -166,7 +170,7 @@ class BoardSpider(scrapy.Spider):
         for post in waiting:
             if post.post_id in present:
                 yield Outcome(present[post.post_id], query)
-            elif drop_reason(post, self.takedowns) is None:
+            elif self.judge.reason(post, query) is None:
                 is_listed = post.post_id in found.ids
                 why = "its record cannot be used" if is_listed else "the board does not list it"
                 yield Outcome(post, query, deferred=why)

@@ -22,6 +22,7 @@ MODULES = {
     "faces": "faces:faces",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
+    "ledger": "ledger:ledger",
     "promote": "promotion:promote",
     "review": "faces:review",
     "rollback": "promotion:rollback_command",

@@ -118,6 +118,23 @@ def with_sidecars(mine: Set) -> None:
         (mine.path / f"{number}.txt").write_text("1girl, blonde hair")
 
 
+def test_what_an_earlier_release_refused_is_judged_again_once(
+    mine: Set, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine.add(1, 2, 3)
+    mine.table("1.png,solo,", "2.png,sketch,", "3.png,comic,", "4.png,solo,")
+    (mine.path / "4.png").write_bytes(tiny_picture(4)[:-40])
+    assert mine.take().refused == {"corrupt": 1, "tag_comic": 1, "tag_sketch": 1}
+    again = mine.take()
+    assert (again.kept, again.known, again.refused) == (0, 4, {})
+    monkeypatch.setattr("dataset.policy.EXCLUDED_TAGS", frozenset({"comic"}))
+    made = mine.take()
+    assert (made.kept, made.known, made.refused) == (1, 3, {})
+    monkeypatch.setattr("dataset.media.GATE", 2)
+    assert mine.take().refused == {"corrupt": 1}
+    assert mine.take().known == 4
+
+
 @pytest.mark.parametrize("make", [no_table, with_table, with_sidecars])
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("cropped", [False, True])
