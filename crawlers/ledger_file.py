@@ -19,7 +19,7 @@ from dataset.errors import CrawlError, StoreError
 from dataset.store import Store
 
 FILE = "ledger.sqlite"
-VERSION = 2
+VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
 
@@ -56,8 +56,16 @@ CREATE TABLE posts (
     noted_at TEXT NOT NULL,
     settled_at TEXT,
     revisits INTEGER NOT NULL DEFAULT 0,
+    rechecked_at TEXT,                 -- when the board last showed it again; NULL: not since noted
     PRIMARY KEY (board, post_id)
 );
+CREATE TABLE rechecks (                -- the rolling walk through what was taken
+    board TEXT NOT NULL,
+    query TEXT NOT NULL,
+    mark INTEGER NOT NULL,             -- ids from it on were read again in this round
+    moved_at TEXT NOT NULL,
+    PRIMARY KEY (board, query)
+) WITHOUT ROWID;
 CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
@@ -236,9 +244,9 @@ def migrate(db: sqlite3.Connection, version: int) -> int:
 
     A version that is not known is left as it is.
     """
-    if version == 1:
-        _from_1_to_2(db)
-        return 2
+    while step := {1: _from_1_to_2, 2: _from_2_to_3}.get(version):
+        step(db)
+        version += 1
     return version
 
 
@@ -262,6 +270,16 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
     _join_posts(db, boards)
     _join_windows(db, boards)
     db.execute("UPDATE schema_version SET version = 2")
+
+
+def _from_2_to_3(db: sqlite3.Connection) -> None:
+    """Posts are read again after they were taken."""
+    db.execute("ALTER TABLE posts ADD COLUMN rechecked_at TEXT")
+    db.execute(
+        "CREATE TABLE rechecks (board TEXT NOT NULL, query TEXT NOT NULL, mark INTEGER NOT NULL, "
+        "moved_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID"
+    )
+    db.execute("UPDATE schema_version SET version = 3")
 
 
 def _join_posts(db: sqlite3.Connection, boards: Mapping[str, str]) -> None:
