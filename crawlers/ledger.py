@@ -471,7 +471,10 @@ class Ledger(LedgerFile):
         if known:
             self._do(f"UPDATE posts SET rechecked_at = ? WHERE {_THIS}", (self._now(), *_key(post)))  # noqa: S608
         if known and known[1] != "pending":
-            is_same = known[2] != GONE and same_content(json.loads(known[0]), record)
+            old = json.loads(known[0])
+            if known[1] == "kept" and old["file_url"] and record["file_url"]:
+                old["file_url"] = record["file_url"]  # the blob is here, wherever the board has it
+            is_same = known[2] != GONE and same_content(old, record)
             if known[2] == TAKEDOWN or is_same:
                 return False
             self._do(f"UPDATE posts SET attempts = 0, revisits = 0 WHERE {_THIS}", _key(post))  # noqa: S608
