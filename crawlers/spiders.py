@@ -382,7 +382,8 @@ class BoardSpider(scrapy.Spider):
         elif error.is_spoilt and arguments["limit"] > 1:
             if is_new:
                 self._sizes.halve(arguments["limit"])
-                self._spoilt_pages += 1
+                # A page that is read again is not counted: earlier crawls have passed its spoiler.
+                self._spoilt_pages += self._recheck is None
             arguments = {**arguments, "limit": self._sizes.take()}
             url, times = self._page_url(**arguments), 0
         retry_times = self.settings.getint("RETRY_TIMES")

@@ -19,6 +19,8 @@ from tests.crawlers import forkserver
 
 REPOSITORY = Path(__file__).parents[2]
 MakePost = Callable[..., Post]
+# Options of a crawl that reads nothing again.
+ONLY_NEW = ("--recheck-days", "0", "--recheck-frac", "0")
 # A crawl with the same waits as always, only shorter: for CrawlOf.program.
 QUICK = (
     "-c",

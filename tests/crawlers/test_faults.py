@@ -18,7 +18,7 @@ from dataset.store import Store, blob_path
 from demo.collection import Collection, md5_of
 from demo.fault_injection import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import QUICK, CrawlOf
+from tests.crawlers.conftest import ONLY_NEW, QUICK, CrawlOf
 from tests.demo.tiny_posts import REASONS, tiny_collection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -94,7 +94,7 @@ def test_five_hundred_posts_and_a_hundred_faults_leave_no_trace(
 
     with serve_collection(posts) as healthy:
         crawl = QuickCrawlOf(healthy.url, tmp_path)
-        again = crawl(site=site)
+        again = crawl(*ONLY_NEW, site=site)
     assert (again["seen"], again["media_requests"]) == (0, 0)
     assert again["api_requests"] <= 2
 
@@ -185,7 +185,7 @@ def test_the_end_is_found_although_the_lowest_post_has_gone(
         crawl = QuickCrawlOf(board.url, tmp_path)
         crawl()
         assert cursor_of(crawl) == Cursor(11, 60, bottomed=True)
-        again = crawl()
+        again = crawl(*ONLY_NEW)
     assert again["api_requests"] <= 2
 
 
@@ -258,5 +258,5 @@ def test_what_is_no_answer_is_put_off_and_what_is_always_too_large_is_refused(
         first = QuickCrawlOf(board.url, tmp_path)()
     assert (first["kept"], first["refused"], first["put_off"]) == (55, {"too_large": 1}, 4)
     with serve_collection(few) as board:
-        second = QuickCrawlOf(board.url, tmp_path)()
+        second = QuickCrawlOf(board.url, tmp_path)(*ONLY_NEW)
     assert (second["kept"], second["media_requests"]) == (4, 4)

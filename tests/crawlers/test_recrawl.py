@@ -18,7 +18,7 @@ from crawlers.ledger import REVISIT_AFTER, Ledger
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store, blob_path
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import CrawlOf
+from tests.crawlers.conftest import ONLY_NEW, CrawlOf
 from tests.crawlers.tiny import tiny_collection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -207,11 +207,11 @@ def test_a_pending_post_is_taken_once_its_board_has_approved_it(tmp_path: Path) 
         # 2 is approved, 3 is deleted, 4 still waits.
         later = {3: {"status": "deleted"}, 4: {"status": "pending"}}
         board.now_serves(tiny_collection(range(1, 6), later))
-        assert crawl("--recheck-frac", "0")["seen"] == 0  # not due yet
+        assert crawl(*ONLY_NEW)["seen"] == 0  # not due yet
         with sqlite3.connect(crawl.home / "ledger.sqlite") as db:
             due = dt.datetime.now(dt.UTC) - REVISIT_AFTER
             db.execute("UPDATE posts SET settled_at = ?", (due.isoformat(),))
-        made = crawl("--recheck-frac", "0")
+        made = crawl(*ONLY_NEW)
         assert (made["kept"], made["media_requests"], made["put_off"]) == (1, 1, 0)
         assert made["refused"] == {"pending": 2}  # the deleted one is not listed any more
         assert crawl()["seen"] == 0
