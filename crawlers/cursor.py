@@ -11,6 +11,10 @@ from typing import Literal
 from crawlers.post import Post
 from dataset.errors import CrawlError
 
+RECHECK_DAYS = 30  # posts of so many days are read again by every crawl,
+RECHECK_FRAC = 1 / 30  # and this share of the others per day,
+MIN_RECHECKED_POSTS = 5_000  # but at least so many posts in each crawl: 25 pages of Danbooru
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PageRequest:

@@ -28,8 +28,6 @@ UNFINISHED = ("pending", "flagged")
 MAX_REVISITS = 4
 REVISIT_AFTER = dt.timedelta(days=3)
 BATCH = 500
-# Crawls read at least so many posts again in their rolling walk: 25 pages of Danbooru.
-MIN_RECHECKED_POSTS = 5_000
 _BEYOND = 2**63 - 1
 
 _NO_BLOB = "sha256 = NULL, ext = NULL, width = NULL, height = NULL, size_bytes = NULL"
@@ -323,18 +321,18 @@ class Ledger(LedgerFile):
         )
 
     def ages(self, *, older_than: dt.timedelta) -> dict[str, tuple[int, int]]:
-        """Returns by board how many posts are kept, and how many of them were not seen for so long.
+        """Returns by board how many kept posts were not seen for so long, and how many there are.
 
         Imports do not count: nobody can look at their posts again.
         """
         rows = self._rows(
-            "SELECT board, COUNT(*), SUM(coalesce(rechecked_at, noted_at) < ?) FROM posts "
+            "SELECT board, SUM(coalesce(rechecked_at, noted_at) < ?), COUNT(*) FROM posts "
             "WHERE state = 'kept' AND board NOT IN "
             "(SELECT board FROM boards WHERE identity LIKE ?) GROUP BY board ORDER BY board",
             (self._clock() - older_than).isoformat(timespec="milliseconds"),
             f"{IMPORTED}%",
         )
-        return {board: (kept, old) for board, kept, old in rows}
+        return {board: (old, kept) for board, old, kept in rows}
 
     def blob_of(self, md5: str) -> Media | None:
         """Returns the blob that some post of any board has, or had until lately, for this md5."""

@@ -22,10 +22,11 @@ from scrapy.crawler import AsyncCrawlerProcess, Crawler
 from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
-from crawlers.ledger import GONE, MIN_RECHECKED_POSTS
+from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
+from crawlers.ledger import GONE
 from crawlers.post import QUARANTINE
 from crawlers.sites import site_named
-from crawlers.spiders import RECHECK_DAYS, RECHECK_FRAC, BoardSpider
+from crawlers.spiders import BoardSpider
 from dataset.compute import end_with_parent
 from dataset.errors import CrawlError, OmokageError
 

@@ -17,8 +17,17 @@ from twisted.python.failure import Failure
 
 from crawlers.boards import BOARDS, Board
 from crawlers.boards.record import board_words, now
-from crawlers.cursor import Cursor, PageRequest, PageSizes, Recheck, in_order
-from crawlers.ledger import GONE, MIN_RECHECKED_POSTS, Ledger
+from crawlers.cursor import (
+    MIN_RECHECKED_POSTS,
+    RECHECK_DAYS,
+    RECHECK_FRAC,
+    Cursor,
+    PageRequest,
+    PageSizes,
+    Recheck,
+    in_order,
+)
+from crawlers.ledger import GONE, Ledger
 from crawlers.post import Outcome, Page, Post, Quarantine, matches
 from crawlers.rate_limit import backoff_s
 from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_large, refusal
@@ -34,8 +43,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_HOME = "./var"
 # A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
 MAX_RESPONSE_BYTES = 8_000_000
-RECHECK_DAYS = 30  # posts of so many days are read again by every crawl,
-RECHECK_FRAC = 1 / 30  # and this share of the others per day
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3

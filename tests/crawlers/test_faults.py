@@ -98,6 +98,17 @@ def test_five_hundred_posts_and_a_hundred_faults_leave_no_trace(
     assert (again["seen"], again["media_requests"]) == (0, 0)
     assert again["api_requests"] <= 2
 
+    # Of the posts that are read again, those go that have gone, and no other.
+    left = Collection([entry for entry in posts if entry.post_id % 25 > 2], posts._bodies)
+    with serve_collection(left, middlewares=[faults.middleware]) as failing:
+        refreshed = QuickCrawlOf(failing.url, tmp_path)(site=site)
+    kept = {number for number, reason in wanted.items() if reason is None}
+    gone = kept - {entry.post_id for entry in left}
+    assert refreshed["rechecked"]["gone_on_board"] == len(gone) > 0
+    with Ledger.of(store) as ledger:
+        now = {row.post.post_id: row.reason for row in ledger.rows([site])}
+    assert {number for number, reason in now.items() if reason == "gone_on_board"} == gone
+
 
 def assert_blobs_are(posts: Collection, home: Path, table: list[dict[str, Any]]) -> None:
     """Every file is a blob of a kept post, bit for bit what the board has, and each is there."""

@@ -1,28 +1,29 @@
-"""Posts are read again after they were taken: the set follows what boards change, add and remove."""
+"""Posts that were taken are read again: the set follows what boards change, add and remove."""
 
-import dataclasses
 import datetime as dt
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawlers.cursor import PageRequest, Recheck
+from crawlers.cursor import Cursor, Recheck
 from crawlers.export import export_posts
-from crawlers.ledger import Ledger
+from crawlers.ledger import Compared, Ledger, Recheckable
+from crawlers.post import Post
+from crawlers.sites import load_sites
 from dataset.policy import EXCLUDED_TAGS
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 from demo.collection import Collection, by_kind
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import CrawlOf, rows_of
+from tests.crawlers.conftest import CrawlOf, MakePost
+from tests.crawlers.test_ledger_boards import MEDIA, Clock
 from tests.crawlers.tiny import tiny_collection
 from tests.hypothesis_profiles import examples
 
@@ -97,6 +98,97 @@ def test_a_board_that_edits_its_posts_has_them_as_they_are_after_two_crawls(
             assert again["requests"] <= 2 * pages + again["gone_on_board"]
             assert (settled["changed"], settled["gone_on_board"], settled["late"]) == (0, 0, 0)
             assert made[1]["media_requests"] == 0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite", clock=clock) as opened:
+        opened.admit(load_sites()["demo"])
+        yield opened
+
+
+def keep(ledger: Ledger, *posts: Post) -> None:
+    ids = [post.post_id for post in posts]
+    ledger.note_page("demo", "q", posts=posts, cursor=Cursor(min(ids), max(ids)))
+    for post in posts:
+        ledger.keep(post, MEDIA)
+
+
+def test_recent_are_the_posts_above_the_newest_that_is_old(
+    ledger: Ledger, make_post: MakePost, clock: Clock
+) -> None:
+    assert ledger.recheckable("demo", "q", recheck_days=30) is None
+    ages = {1: 400, 2: 31, 3: 29, 4: None, 5: 2}
+    days = {number: age and clock.now - dt.timedelta(days=age) for number, age in ages.items()}
+    keep(ledger, *(make_post(n, created_at=day, updated_at=day) for n, day in days.items()))
+    found = ledger.recheckable("demo", "q", recheck_days=30)
+    assert found == Recheckable(newest=5, last=1, recent=2, posts=5, mark=None, days=1.0)
+    assert ledger.recheckable("demo", "other", recheck_days=30) is None
+    ledger.move_mark("demo", "q", 2)
+    clock.now += dt.timedelta(days=3)
+    found = ledger.recheckable("demo", "q", recheck_days=30)
+    assert found == Recheckable(newest=5, last=1, recent=3, posts=5, mark=2, days=3.0)
+    # safebooru.org says only when a post was last changed: it was there by then.
+    keep(ledger, make_post(9, created_at=None, updated_at=clock.now - dt.timedelta(days=31)))
+    found = ledger.recheckable("demo", "q", recheck_days=30)
+    assert found is not None
+    assert (found.newest, found.recent) == (9, 9)
+
+
+def test_what_is_read_again_is_compared_and_what_has_gone_may_come_back(
+    ledger: Ledger, make_post: MakePost, clock: Clock
+) -> None:
+    posts = [make_post(number) for number in range(1, 6)]
+    keep(ledger, *posts)
+    ledger.requeue([posts[4]], "blob_missing")
+    began = clock.now
+    clock.now += dt.timedelta(days=61)
+    assert ledger.ages(older_than=dt.timedelta(days=60)) == {"demo": (4, 4)}
+    moved = make_post(1, file_url="http://127.0.0.1/elsewhere/1.png", score=9)
+    seen = [moved, make_post(2, rating="explicit"), make_post(5, rating="explicit"), make_post(7)]
+    made = ledger.compare("demo", "q", posts=[*seen, make_post(8)], new=range(1, 8))
+    assert made == Compared([seen[1], seen[3]], known=2, changed=1, new=1)  # 5 waits already
+    assert ledger.mark_gone("demo", [3, 2, 99]) == 1  # 2 waits to be judged
+    rows = {row.post.post_id: (row.state, row.reason) for row in ledger.rows(["demo"])}
+    assert rows == {
+        1: ("kept", None),
+        2: ("pending", None),
+        3: ("refused", "gone_on_board"),
+        4: ("kept", None),
+        5: ("pending", "blob_missing"),
+        7: ("pending", None),
+    }
+    assert ledger.ages(older_than=dt.timedelta(days=60)) == {"demo": (1, 2)}  # 4 was not seen
+    with sqlite3.connect(ledger.path) as db:
+        dates = dict(db.execute("SELECT post_id, rechecked_at FROM posts"))
+    now = clock.now.isoformat(timespec="milliseconds")
+    assert dates == {1: now, 2: now, 3: now, 4: None, 5: None, 7: None}
+    assert clock.now > began
+    assert ledger.compare("demo", "q", posts=[posts[2]], new=()).to_settle == [posts[2]]
+
+
+def test_a_ledger_of_version_2_is_brought_up_and_read_again(
+    tmp_path: Path, make_post: MakePost
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.admit(load_sites()["demo"])
+        keep(ledger, make_post(1))
+    with sqlite3.connect(path) as db:
+        db.execute("ALTER TABLE posts DROP COLUMN rechecked_at")
+        db.execute("DROP TABLE rechecks")
+        db.execute("UPDATE schema_version SET version = 2")
+    with Ledger(path) as ledger:
+        assert ledger.compare("demo", "q", posts=[make_post(1)], new=()).known == 1
+        ledger.move_mark("demo", "q", 1)
+        found = ledger.recheckable("demo", "q", recheck_days=30)
+        assert found is not None
+        assert found.mark == 1
 
 
 def reread(
