@@ -170,7 +170,7 @@ class Collection:
         been. Its `refusal` stays that of the post as it was.
         """
         rng = random.Random(seed)
-        general = [tag.name for tag in self.tags.values() if tag.kind == "general"]
+        general = [name for name, tag in self.tags.items() if tag.kind == "general"]
         chosen = [entry for entry in self.entries if rng.random() < rate]
         after = {entry.post_id: _edited(entry, rng, general) for entry in chosen}
         entries = [after.get(entry.post_id, entry) for entry in self.entries]
@@ -195,12 +195,15 @@ def _edited(entry: Entry, rng: random.Random, general: Sequence[str]) -> Entry |
     is_unsafe = entry.rating != "g" or entry.status != "active" or entry.banned
     kinds = ("rated", "tagged", "retagged", "deleted", "banned", "removed")
     kind = rng.choice(kinds + ("restored",) * 6 * is_unsafe)
-    old, new = entry.tags["general"], rng.choice(general)
-    left = old if kind == "tagged" else [tag for tag in old if tag != rng.choice(old)]
+    old = list(entry.tags["general"])
+    new = rng.choice([name for name in general if name not in old] or ["edited"])
+    if kind == "retagged" and old:
+        old.remove(rng.choice(old))
+    tags = {"tags": by_kind(**{**entry.tags, "general": (*old, new)})}
     changes: dict[str, Any] = {
         "rated": {"rating": rng.choice([one for one in RATINGS if one != entry.rating])},
-        "tagged": {"tags": by_kind(**{**entry.tags, "general": (*left, new)})},
-        "retagged": {"tags": by_kind(**{**entry.tags, "general": (*left, new)})},
+        "tagged": tags,
+        "retagged": tags,
         "deleted": {"status": "deleted"},
         "banned": {"banned": True},
         "restored": {"rating": "g", "status": "active", "banned": False},

@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -22,7 +23,9 @@ from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 from demo.collection import Collection, by_kind
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import CrawlOf, MakePost
+from tests.crawlers.conftest import ONLY_NEW, QUICK, CrawlOf, MakePost, rows_of
+from tests.crawlers.little_board import serving
+from tests.crawlers.test_crawl import OddBoard, spoil
 from tests.crawlers.test_ledger_boards import MEDIA, Clock
 from tests.crawlers.tiny import tiny_collection
 from tests.hypothesis_profiles import examples
@@ -71,8 +74,10 @@ def kept(crawl: CrawlOf, site: str) -> dict[int, frozenset[str]]:
     }
 
 
-@pytest.mark.parametrize("site", SITES)
-@pytest.mark.parametrize(("words", "is_searched"), [("", False), ("1girl", True)])
+@pytest.mark.parametrize(
+    ("site", "words", "is_searched"),
+    [("demo", "", False), *((site, "1girl", True) for site in SITES)],
+)
 def test_a_board_that_edits_its_posts_has_them_as_they_are_after_two_crawls(
     tmp_path: Path, site: str, words: str, is_searched: bool
 ) -> None:
@@ -86,7 +91,7 @@ def test_a_board_that_edits_its_posts_has_them_as_they_are_after_two_crawls(
             "posts": 0, "changed": 0, "late": 0, "requests": 0, "gone_on_board": 0
         }  # fmt: skip
         assert kept(crawl, site) == wanted(collection, words)
-        for number in range(3):
+        for number in range(2):
             collection = collection.edited(0.25, seed=f"{site} {number}")
             board.now_serves(collection)
             made = [crawl(f"--tags={words}", site=site) for _ in range(2)]
@@ -98,6 +103,115 @@ def test_a_board_that_edits_its_posts_has_them_as_they_are_after_two_crawls(
             assert again["requests"] <= 2 * pages + again["gone_on_board"]
             assert (settled["changed"], settled["gone_on_board"], settled["late"]) == (0, 0, 0)
             assert made[1]["media_requests"] == 0
+
+
+def reasons(crawl: CrawlOf) -> dict[int, str | None]:
+    """The posts that are refused or wait, and why."""
+    rows = {row.post.post_id: row for row in rows_of(crawl.home)}
+    return {number: row.reason for number, row in rows.items() if row.state != "kept"}
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_the_posts_of_a_search_that_is_not_crawled_any_more_are_looked_after(
+    tmp_path: Path, is_refused: bool
+) -> None:
+    refuses = False
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if refuses and "1girl" in request.query.get("tags", ""):
+            return web.json_response({"success": False, "message": "too many tags"}, status=422)
+        return await handler(request)
+
+    other = {"tags": by_kind(general=("other",))}
+    with serve_collection(tiny_collection(range(1, 31), {9: other}), middlewares=[refuse]) as board:
+        crawl = CrawlOf(board.url, tmp_path)
+        crawl.registry('search = "rating:g"\n')
+        assert crawl("--tags", "1girl")["kept"] == 29
+        changes = {
+            5: {"rating": "e"},
+            7: other,
+            8: {"status": "deleted"},
+            30: {"banned": True},
+        }  # and 9 is found by that search now, but it is not crawled any more
+        numbers = [number for number in range(1, 31) if number not in (1, 12)]
+        board.now_serves(tiny_collection(numbers, changes))
+        refuses = is_refused
+        made = crawl("--tags", "another")
+    assert (made["kept"], made["media_requests"]) == (0, 0)
+    assert reasons(crawl) == {
+        1: "gone_on_board",
+        5: "rating",
+        7: "not_asked_for",
+        8: "deleted",
+        12: "gone_on_board",
+        30: "banned",
+    }
+    assert 9 not in {row.post.post_id for row in rows_of(crawl.home)}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_board_that_shows_nothing_for_a_while_loses_no_post(tmp_path: Path, site: str) -> None:
+    is_mute = False
+
+    @web.middleware
+    async def mute(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_page = is_mute and request.path.startswith(("/danbooru", "/moebooru", "/gelbooru"))
+        return web.json_response([]) if is_page else await handler(request)
+
+    with serve_collection(tiny_collection(range(1, 31)), middlewares=[mute]) as board:
+        crawl = CrawlOf(board.url, tmp_path)
+        crawl.program = QUICK
+        crawl.registry(f"[{site}]\npage_size = 20\n" if site != "demo" else "")
+        crawl(site=site)
+        is_mute = True
+        muted = crawl(site=site)
+        assert (muted["seen"], muted["rechecked"]["gone_on_board"]) == (0, 0)
+        assert len(kept(crawl, site)) == 30
+        is_mute = False
+        board.now_serves(tiny_collection(range(3, 28)))  # the ends have gone: none is beyond
+        made = crawl(site=site)
+        assert made["refused"] == {"gone_on_board": 5}
+        assert sorted(kept(crawl, site)) == list(range(3, 28))
+        board.now_serves(tiny_collection(range(1, 31)))
+        assert crawl(site=site)["kept"] == 5  # an operator had erred
+
+
+def test_recent_posts_are_read_again_by_each_crawl_and_the_others_by_their_share(
+    tmp_path: Path,
+) -> None:
+    today = dt.datetime.now(dt.UTC)
+    ages = {number: 100 - number for number in range(1, 101)}  # 70 to 100 are of these 30 days
+    changes = {
+        n: {"created_at": (today - dt.timedelta(days=a)).timestamp()} for n, a in ages.items()
+    }
+    with serve_collection(tiny_collection(ages, changes)) as board:
+        crawl = CrawlOf(board.url, tmp_path)
+        assert crawl("--limit", "95")["rechecked"]["requests"] == 0  # nothing was there yet
+        board.now_serves(tiny_collection(ages, {n: {**changes[n], "rating": "e"} for n in ages}))
+        made = crawl("--recheck-frac", "0", "--limit", "2")
+        assert (made["rechecked"]["requests"], made["rechecked"]["changed"]) == (2, 40)
+        assert made["refused"] == {"rating": 40 + 2}
+        made = crawl("--recheck-frac", "0", "--recheck-days", "10")
+        assert (made["rechecked"]["requests"], made["rechecked"]["changed"]) == (1, 0)
+        assert crawl()["refused"] == {"rating": 95 - 40}
+
+
+@pytest.mark.slow  # 500 requests with waits between
+def test_posts_that_break_their_pages_do_not_keep_what_is_new_away(tmp_path: Path) -> None:
+    def odd(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"source": 'a "b'} if row["id"] % 4 == 0 and row["id"] < 101 else row
+
+    with serving(OddBoard(100, odd, spoil)) as board:
+        crawl = CrawlOf(board.url, tmp_path)
+        crawl.program = QUICK
+        code, _ = crawl.failing()  # 25 are too many for one crawl
+        assert code == 6
+        made = crawl(*ONLY_NEW)
+        board.count = 110
+        again = crawl()
+    assert made["quarantined"] + again["quarantined"] < 25
+    assert (again["kept"], again["rechecked"]["posts"]) == (10, 75)
 
 
 @pytest.fixture
