@@ -38,8 +38,9 @@ class CrawlConfig(dg.Config):
         default=RECHECK_FRAC,
         ge=0.0,
         le=1.0,
-        description="Share of the older posts that is read again per day, in turn, and at least "
-        f"{MIN_RECHECKED_POSTS:,} posts a crawl; 1/30 is all of them in a month. 0: none.",
+        description="Share of the older posts that is read again per day, in turn (1/30: all of "
+        f"them in a month), and at least {MIN_RECHECKED_POSTS:,} of a search by each crawl. 0: "
+        "none.",
     )
 
 

@@ -225,8 +225,13 @@ class Ledger(LedgerFile):
         return False
 
     def searches(self, board: str) -> list[str]:
-        """Returns all searches that a board was ever crawled by."""
-        rows = self._rows("SELECT query FROM windows WHERE board = ? ORDER BY query", board)
+        """Returns all searches that have brought posts of a board that are kept."""
+        rows = self._rows(
+            "SELECT query FROM windows WHERE board = ? AND EXISTS (SELECT 1 FROM posts WHERE "
+            "posts.board = windows.board AND state = 'kept' AND posts.query = windows.query) "
+            "ORDER BY query",
+            board,
+        )
         return [query for (query,) in rows]
 
     def recheckable(self, board: str, query: str, *, recheck_days: float) -> Recheckable | None:

@@ -192,7 +192,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=RECHECK_FRAC,
         metavar="X",
         help="share of the older posts that is read again per day, in turn; at least "
-        f"{MIN_RECHECKED_POSTS:,} posts a crawl, 0: none (default: 1/30)",
+        f"{MIN_RECHECKED_POSTS:,} posts of a search by each crawl, 0: none (default: 1/30)",
     )
     parser.add_argument(
         "--home",
