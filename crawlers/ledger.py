@@ -475,7 +475,7 @@ class Ledger(LedgerFile):
             self._do(f"UPDATE posts SET rechecked_at = ? WHERE {_THIS}", (self._now(), *_key(post)))  # noqa: S608
         if known and known[1] != "pending":
             old = json.loads(known[0])
-            if known[1] == "kept" and old["file_url"] and record["file_url"]:
+            if known[1] == "kept" and old.get("file_url") and record["file_url"]:
                 old["file_url"] = record["file_url"]  # the blob is here, wherever the board has it
             is_same = known[2] != GONE and same_content(old, record)
             if known[2] == TAKEDOWN or is_same:

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_HOME = "./var"
 # A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
 MAX_RESPONSE_BYTES = 8_000_000
+MAX_RECHECK_DAYS = 36_500  # of more, no date could be made
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
@@ -118,11 +119,20 @@ class BoardSpider(scrapy.Spider):
             raise UsageError(f"{site} is a {chosen.family} board: scrapy crawl {chosen.family}")
         if not str(limit).isdecimal():
             raise UsageError(f"limit is {limit}; a whole number, 0 for no limit, wanted")
+        try:
+            days, frac = int(recheck_days), float(recheck_frac)
+        except ValueError:
+            days, frac = -1, -1.0
+        if days < 0 or not 0.0 <= frac <= 1.0:
+            raise UsageError(
+                f"recheck_days is {recheck_days}, recheck_frac is {recheck_frac}; a whole number, "
+                "0 or more, and a number from 0 to 1 wanted"
+            )
         crawler.settings.setdict(site_settings(chosen), priority="spider")
         store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
         names = board_names(load_sites(sites or None))
         spider = cls(site=chosen, store=store, words=tags, limit=int(limit), names=names)
-        spider.recheck_days, spider.recheck_frac = int(recheck_days), float(recheck_frac)
+        spider.recheck_days, spider.recheck_frac = min(days, MAX_RECHECK_DAYS), frac
         spider._set_crawler(crawler)
         return spider
 
@@ -499,11 +509,10 @@ class BoardSpider(scrapy.Spider):
 
     def _move_on(self) -> None:
         """Moves below a page once it is known what became of all its posts."""
-        if not self._missing and self._recheck is not None:
-            self._recheck = self._recheck.after(self._bottom)
-            if self._recheck.is_walking:
-                mark = self._recheck.edge
-                self.ledger.move_mark(self.site.board, self._to_recheck[0], mark)
+        if not self._missing and (way := self._recheck) is not None:
+            self._recheck = way.after(self._bottom)
+            if way.is_walking:
+                self.ledger.move_mark(self.site.board, self._to_recheck[0], self._recheck.edge)
 
     def _recheck_request(self, parse: Any, query: str, page: PageRequest, limit: int) -> Request:
         self._count("recheck/requests")

@@ -200,7 +200,7 @@ def _edited(entry: Entry, rng: random.Random, general: Sequence[str]) -> Entry |
     if kind == "retagged" and old:
         old.remove(rng.choice(old))
     tags = {"tags": by_kind(**{**entry.tags, "general": (*old, new)})}
-    changes: dict[str, Any] = {
+    changes: dict[str, dict[str, Any]] = {
         "rated": {"rating": rng.choice([one for one in RATINGS if one != entry.rating])},
         "tagged": tags,
         "retagged": tags,
@@ -208,8 +208,8 @@ def _edited(entry: Entry, rng: random.Random, general: Sequence[str]) -> Entry |
         "banned": {"banned": True},
         "restored": {"rating": "g", "status": "active", "banned": False},
         "removed": {},
-    }[kind]
-    edited = dataclasses.replace(entry, updated_at=entry.updated_at + 3600, **changes)
+    }
+    edited = dataclasses.replace(entry, updated_at=entry.updated_at + 3600, **changes[kind])
     return None if kind == "removed" else edited
 
 

@@ -12,12 +12,16 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scrapy.utils.test import get_crawler
 
+from crawlers import run
 from crawlers.cursor import Cursor, Recheck
 from crawlers.export import export_posts
 from crawlers.ledger import Compared, Ledger, Recheckable
 from crawlers.post import Post
 from crawlers.sites import load_sites
+from crawlers.spiders import DanbooruSpider
+from dataset.errors import UsageError
 from dataset.policy import EXCLUDED_TAGS
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store
@@ -344,3 +348,15 @@ def test_each_crawl_reads_all_recent_ids_and_rounds_read_all_the_others(
         read |= seen.keys()
         mark = way.edge if way.is_walking else mark
     assert {one for one in board if one > recent or pages} <= read
+
+
+@pytest.mark.parametrize("options", [{"recheck_days": "-1"}, {"recheck_frac": "a third"}])
+def test_settings_that_make_no_sense_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: dict[str, str]
+) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(UsageError, match=f"{name} is {value}"):
+        DanbooruSpider.from_crawler(get_crawler(), site="demo", home=str(tmp_path), **options)
+    with pytest.raises(SystemExit):
+        run.main(["--site", "demo", f"--{name.replace('_', '-')}={value}"])
+    assert f'"{value}" is not a' in capsys.readouterr().err
