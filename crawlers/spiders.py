@@ -494,13 +494,14 @@ class BoardSpider(scrapy.Spider):
     def _compare(self, posts: Iterable[Post], query: str) -> list[Outcome]:
         """Compares posts that were read again with the ledger; returns those to be settled."""
         low, high = self._cursor.low, self._cursor.high
-        # Posts of a search that is not crawled any more are looked after, but none is added.
-        is_crawled = query == self.query and low is not None and high is not None
+        new = range(0)  # of a search that is not crawled any more none is added
+        if query == self.query and low is not None and high is not None:
+            new = range(low, high + 1)
         made = self.ledger.compare(
             self.site.board,
             query,
             posts=[post for post in posts if post.post_id >= self._bottom],
-            new=range(low, high + 1) if is_crawled else (),
+            new=new,
         )
         self._taken += made.new
         for name in ("known", "changed", "new"):

@@ -35,7 +35,7 @@ from tests.crawlers.tiny import tiny_collection
 from tests.hypothesis_profiles import examples
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-POSTS_OF_BOARD = 120
+POSTS_OF_BOARD = 60
 PAGE_SIZE = 20
 SITES = {"demo": "rating:g", "demo_moebooru": "rating:s", "demo_gelbooru": "rating:general"}
 
