@@ -40,7 +40,8 @@ REQUESTS_A_LIFE = 44  # at most; 16 pictures are under way at a time
 START_UP_S = 1.5
 ONE_IN = 8  # kills in the start-up
 LEAST_POSTS = 60
-EDITED_POSTS, EDITED_PAGE_SIZE = 500, 10  # more pages than a life has requests: none ends alone
+# Of these posts 250 are listed after the edits, on more pages than a life has requests.
+EDITED_POSTS, EDITED_PAGE_SIZE, EDITED_REQUESTS = 500, 10, 22
 EDITS, EDIT_RATE = 5, 0.3
 TIMEOUT_S = 120
 
@@ -110,6 +111,7 @@ def storm(
     rng = random.Random(f"{family}:{seed}")
     count = EDITED_POSTS if edits else max(LEAST_POSTS, kills * POSTS_A_KILL)
     collection, page_size = mixed_collection(count), EDITED_PAGE_SIZE if edits else 20
+    most = EDITED_REQUESTS if edits else REQUESTS_A_LIFE
     registry = folder / "sites.toml"
     registry.write_text(f"[{FAMILIES[family]}]\npage_size = {page_size}\nempty_answers = 1\n")
     made = Storm(posts=count)
@@ -130,7 +132,7 @@ def storm(
             kills_by_now = kills * (number + 1) // EDITS if edits else kills
             while made.kills < kills_by_now:
                 made.lives += 1
-                if one_life(executioner, homes["killed"], rng):
+                if one_life(executioner, homes["killed"], rng, most=most):
                     made.kills += 1
                     say(f"killed {made.kills}/{kills}, {settled(homes['killed'])} posts settled")
                 else:
@@ -151,10 +153,10 @@ def storm(
     return made
 
 
-def one_life(executioner: Executioner, home: Path, rng: random.Random) -> bool:
-    """Starts a crawl and waits for its end; tells whether it was killed."""
+def one_life(executioner: Executioner, home: Path, rng: random.Random, *, most: int) -> bool:
+    """Starts a crawl that has `most` requests at most; tells whether it was killed."""
     in_start_up = rng.randrange(ONE_IN) == 0
-    executioner.left = 0 if in_start_up else rng.randint(1, REQUESTS_A_LIFE)
+    executioner.left = 0 if in_start_up else rng.randint(1, most)
     executioner.delay_s = rng.choice([0.0, rng.uniform(0, 0.05)])
     child = executioner.child = executioner.start(home, cold=in_start_up)
     if in_start_up:

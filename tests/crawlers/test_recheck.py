@@ -127,12 +127,12 @@ def test_the_posts_of_a_search_that_is_not_crawled_any_more_are_looked_after(
             return web.json_response({"success": False, "message": "too many tags"}, status=422)
         return await handler(request)
 
-    other = {"tags": by_kind(general=("other",))}
+    other: dict[str, Any] = {"tags": by_kind(general=("other",))}
     with serve_collection(tiny_collection(range(1, 31), {9: other}), middlewares=[refuse]) as board:
         crawl = CrawlOf(board.url, tmp_path)
         crawl.registry('search = "rating:g"\n')
         assert crawl("--tags", "1girl")["kept"] == 29
-        changes = {
+        changes: dict[int, dict[str, Any]] = {
             5: {"rating": "e"},
             7: other,
             8: {"status": "deleted"},
