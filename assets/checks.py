@@ -1,5 +1,6 @@
 """Asset checks: each table has its declared columns, and enough rows came through each stage."""
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,6 +11,8 @@ import pyarrow.compute as pc
 from assets.reporting import plain_failures
 from assets.resources import StoreResource
 from crawlers.audit import audit
+from crawlers.ledger import Ledger
+from crawlers.ledger_file import FILE
 from dataset.errors import OmokageError
 from dataset.labels import load_labels, read_labels
 from dataset.manifest import Manifest, load_manifest, read_split
@@ -26,6 +29,8 @@ from dataset.schemas import (
 from dataset.store import Store
 
 MIN_KEPT_FRAC = 0.2
+MAX_RECORD_AGE = dt.timedelta(days=60)  # twice the round in which a daily crawl reads all again
+MAX_OLD_FRAC = 0.01
 MIN_TRAIN_ROWS = 256
 MIN_EVAL_ROWS = 32
 TAKE_DOWN = (
@@ -42,6 +47,7 @@ def table_checks() -> list[dg.AssetChecksDefinition]:
         posts_are_safe,
         no_orphan_blobs,
         ledger_and_files_agree,
+        records_are_recent,
         _schema_check("faces", FACES_PATH, lambda _store: FACES),
         faces_kept,
         labels_wanted,
@@ -160,6 +166,31 @@ def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
         else f"{number}; all is there.",
         metadata={what.replace(" ", "_"): len(paths) for what, paths in faults.items()}
         | {"named": found.named, "hashed": found.hashed},
+    )
+
+
+@dg.asset_check(asset="posts")
+def records_are_recent(store: StoreResource) -> dg.AssetCheckResult:
+    """The boards have shown nearly all kept posts lately, as they are now."""
+    opened, ages = store.open(), {}
+    if opened.exists(FILE):
+        with plain_failures(), Ledger.of(opened) as ledger:
+            ages = ledger.ages(older_than=MAX_RECORD_AGE)
+    old, kept = (sum(counts) for counts in zip(*ages.values(), strict=True)) if ages else (0, 0)
+    passed = old <= kept * MAX_OLD_FRAC
+    boards = ", ".join(f"{board} {count:,}" for board, (count, _) in ages.items() if count)
+    number = (
+        f"{old:,} of {kept:,} kept posts of boards ({old / max(kept, 1):.1%}, limit "
+        f"{MAX_OLD_FRAC:.0%}) were not seen on their board for {MAX_RECORD_AGE.days} days"
+    )
+    return dg.AssetCheckResult(
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{number}."
+        if passed
+        else f"{number}: {boards}. What their boards have rated or tagged anew, deleted or banned "
+        "since is not known. Crawl these boards more often, or with a greater recheck_frac.",
+        metadata={"old": old, "kept": kept},
     )
 
 

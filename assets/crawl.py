@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets.reporting import OWNERS, blob_sheet, inline, plain_failures, reasons, tags_of
 from assets.resources import ChildProcess, StoreResource
+from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
 from crawlers.ledger import Ledger
 from crawlers.sites import Site
 from dataset.store import Store
@@ -27,6 +28,20 @@ class CrawlConfig(dg.Config):
         description="Posts to look at in this run, then it stops and the next run goes on. 0 (the "
         "default) looks at all that there are; a first try on a large board wants some 500.",
     )
+    recheck_days: int = Field(
+        default=RECHECK_DAYS,
+        ge=0,
+        description="Posts of so many days are read again by every crawl: those that their board "
+        "has rated, tagged or deleted anew since are judged anew.",
+    )
+    recheck_frac: float = Field(
+        default=RECHECK_FRAC,
+        ge=0.0,
+        le=1.0,
+        description="Share of the older posts that is read again per day, in turn (1/30: all of "
+        f"them in a month), and at least {MIN_RECHECKED_POSTS:,} of a search by each crawl. 0: "
+        "none.",
+    )
 
 
 def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
@@ -40,7 +55,9 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         description=(
             f"New posts of **{site.name}** (`{site.api}`, {site.family}): their records and their "
             "pictures. Only pictures that are rated safe are stored. Goes on where the last crawl "
-            "stopped.\n\n"
+            "stopped, and first reads again what was taken: a post that the board has rated, "
+            "tagged or deleted anew is judged anew (`rechecked_changed`), one that it lacks is "
+            "refused as `gone_on_board`.\n\n"
             "**From** the board's published API, at the pace that the site registry names.\n\n"
             "**Lies in** `ledger.sqlite` (a row a post) and `blobs/ab/cd/<sha256>.<ext>` (the "
             "originals, their md5 verified).\n\n"
@@ -63,6 +80,8 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         arguments = ["-m", "crawlers.run", "--site", site.name, "--home", store.root]
         arguments += [f"--tags={config.tags}"]  # one word: a search may begin with a dash
         arguments += ["--limit", str(config.limit)] if config.limit else []
+        arguments += ["--recheck-days", str(config.recheck_days)]
+        arguments += ["--recheck-frac", str(config.recheck_frac)]
         arguments += ["--sites", sites_file] if sites_file else []
         made = child.run(context, arguments)
         return dg.MaterializeResult(
@@ -73,6 +92,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
                 "put_off": made["put_off"],
                 "quarantined": made["quarantined"],
                 "refused_posts": sum(made["refused"].values()),
+                **_rechecked(made["rechecked"]),
                 "downloaded_mb": round(made["bytes"] / 1e6, 3),
                 "api_requests": made["api_requests"],
                 "media_requests": made["media_requests"],
@@ -84,6 +104,11 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         )
 
     return crawl
+
+
+def _rechecked(counts: dict[str, int]) -> dict[str, int]:
+    """What came of the posts that were read again; a first crawl reads none."""
+    return {f"rechecked_{name}": count for name, count in counts.items() if counts["requests"]}
 
 
 def _newest(store: Store, board: str) -> dg.MarkdownMetadataValue:

@@ -11,6 +11,10 @@ from typing import Literal
 from crawlers.post import Post
 from dataset.errors import CrawlError
 
+RECHECK_DAYS = 30  # posts of so many days are read again by every crawl,
+RECHECK_FRAC = 1 / 30  # and this share of the others per day,
+MIN_RECHECKED_POSTS = 5_000  # but at least so many posts in each crawl: 25 pages of Danbooru
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PageRequest:
@@ -65,6 +69,55 @@ class Cursor:
         lowest = min(lower.low, upper.low)
         bottomed = any(one.bottomed and one.low == lowest for one in (lower, upper))
         return Cursor(lowest, upper.high, bottomed)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recheck:
+    """The way of one crawl through the ids of a search that were taken, page by page downwards.
+
+    First come all ids above `recent`. Then comes the rolling walk, `pages` pages of the ids from
+    `recent` down to `last`: it resumes where the last crawl stopped, goes on at `recent` once it is
+    through, and ends at the latest where it began.
+    """
+
+    edge: int  # the next page is below it
+    last: int
+    recent: int
+    pages: int
+    begun: int  # below it the rolling walk of this crawl begins
+    is_walking: bool = False
+    has_wrapped: bool = False
+
+    @classmethod
+    def begin(
+        cls, *, newest: int, last: int, recent: int, mark: int | None, pages: int
+    ) -> "Recheck":
+        """Returns the way from the newest id; `mark`: where the walk stopped (None: it is new)."""
+        if mark is None or not last < mark <= recent:
+            mark = recent + 1
+        return cls(newest + 1, last, recent, pages, mark)._passing()
+
+    def next_request(self) -> PageRequest | None:
+        """Returns the next page to read again; None at the end of the way."""
+        if not self.is_walking:
+            return PageRequest("below", self.edge) if self.edge > self.last else None
+        is_round = self.has_wrapped and self.edge <= self.begun
+        return None if is_round or self.pages < 1 else PageRequest("below", self.edge)
+
+    def after(self, bottom: int) -> "Recheck":
+        """Returns the way once all ids from `bottom` up to the edge have been read."""
+        pages = self.pages - self.is_walking
+        return dataclasses.replace(self, edge=bottom, pages=pages)._passing()
+
+    def _passing(self) -> "Recheck":
+        """Begins the rolling walk at the end of the recent ids, and goes on at its top."""
+        way = self
+        if not way.is_walking and way.last < way.edge <= way.recent + 1:
+            begun, recent = min(way.begun, way.edge), way.edge - 1  # the last page may reach below
+            way = dataclasses.replace(way, is_walking=True, begun=begun, edge=begun, recent=recent)
+        if way.is_walking and not way.has_wrapped and way.edge <= way.last:
+            way = dataclasses.replace(way, has_wrapped=True, edge=way.recent + 1)
+        return way
 
 
 class PageSizes:

@@ -7,7 +7,7 @@ does nothing twice: the next one first settles what is pending, then resumes fro
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from crawlers.cursor import Cursor
@@ -22,6 +22,7 @@ from dataset.policy import Takedowns
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
 IMPORTED = "import@"  # how the identity of an import begins; its posts came by no search
 TAKEDOWN = "takedown"  # the reason that no later record of a post undoes
+GONE = "gone_on_board"  # the reason that is undone once the board shows the post again
 # What a board had not finished with is looked at again, so often and so long after the last time.
 UNFINISHED = ("pending", "flagged")
 MAX_REVISITS = 4
@@ -46,6 +47,30 @@ class Row(NamedTuple):
     state: str
     reason: str | None
     media: Media | None
+
+
+class Recheckable(NamedTuple):
+    """What there is to be read again of a search: the ids from `newest` down to `last`.
+
+    recent: ids above it are; posts: how many there are; mark, days: where the rolling walk stopped
+    (None: not begun), and how long ago.
+    """
+
+    newest: int
+    last: int
+    recent: int
+    posts: int
+    mark: int | None
+    days: float
+
+
+class Compared(NamedTuple):
+    """What became of posts that were read again: those to be settled, and their numbers."""
+
+    to_settle: list[Post]
+    known: int
+    changed: int
+    new: int
 
 
 class Ledger(LedgerFile):
@@ -185,8 +210,8 @@ class Ledger(LedgerFile):
                 if not self._has_md5(post):
                     self._do(f"UPDATE posts SET {_NO_BLOB} WHERE {_THIS}", _key(post))  # noqa: S608
                 self._do(
-                    f"UPDATE posts SET md5 = ?, record = ? WHERE {_THIS}",  # noqa: S608
-                    (post.md5, _json(post.to_record()), *_key(post)),
+                    f"UPDATE posts SET md5 = ?, record = ?, rechecked_at = ? WHERE {_THIS}",  # noqa: S608
+                    (post.md5, _json(post.to_record()), self._now(), *_key(post)),
                 )
 
     def keep(self, post: Post, media: Media) -> None:
@@ -216,6 +241,121 @@ class Ledger(LedgerFile):
             return True
         self.refuse(post, "unavailable")
         return False
+
+    def searches(self, board: str) -> list[str]:
+        """Returns all searches that have brought posts of a board that are kept."""
+        rows = self._rows(
+            "SELECT query FROM windows WHERE board = ? AND EXISTS (SELECT 1 FROM posts WHERE "
+            "posts.board = windows.board AND state = 'kept' AND posts.query = windows.query) "
+            "ORDER BY query",
+            board,
+        )
+        return [query for (query,) in rows]
+
+    def recheckable(self, board: str, query: str, *, recheck_days: float) -> Recheckable | None:
+        """Returns which ids of a search are to be read again; None if there are none yet.
+
+        Recent are those above the newest post that the board has had for `recheck_days`. One
+        without a time of posting was there when it was last changed.
+        """
+        cursor = self.cursor(board, query)
+        kept = self._one(
+            "SELECT MIN(post_id), MAX(post_id) FROM posts "
+            "WHERE board = ? AND query = ? AND state = 'kept'",
+            board,
+            query,
+        )
+        ids = [one for one in (cursor.low, cursor.high, *(kept or ())) if one is not None]
+        if not ids:
+            return None
+        since = self._clock() - dt.timedelta(days=recheck_days)
+        # From the newest on, and no further than the first hit: no time has an index.
+        old = self._one(
+            "SELECT post_id FROM posts WHERE board = ? AND coalesce("
+            "json_extract(record, '$.created_at'), json_extract(record, '$.updated_at')) <= ? "
+            "ORDER BY post_id DESC LIMIT 1",
+            board,
+            since.isoformat(timespec="seconds"),
+        )
+        (posts,) = self._one(
+            "SELECT COUNT(*) FROM posts WHERE board = ? AND query = ? "
+            "AND state IN ('kept', 'refused', 'pending')",  # all there are, but found by the index
+            board,
+            query,
+        ) or (0,)
+        mark, moved_at = self._one(
+            "SELECT mark, moved_at FROM rechecks WHERE board = ? AND query = ?", board, query
+        ) or (None, None)
+        walked = self._clock() - dt.datetime.fromisoformat(moved_at) if moved_at else None
+        days = 1.0 if walked is None else walked / dt.timedelta(days=1)
+        return Recheckable(max(ids), min(ids), old[0] if old else 0, posts, mark, days)
+
+    def kept_ids(self, board: str, query: str, *, first: int, below: int, most: int) -> list[int]:
+        """Returns the highest `most` ids of a search's kept posts from `first` up to `below`."""
+        rows = self._rows(
+            "SELECT post_id FROM posts WHERE board = ? AND query = ? AND state = 'kept' "
+            "AND post_id >= ? AND post_id < ? ORDER BY post_id DESC LIMIT ?",
+            board,
+            query,
+            first,
+            below,
+            most,
+        )
+        return [post_id for (post_id,) in rows]
+
+    def compare(
+        self, board: str, query: str, *, posts: Iterable[Post], new: Collection[int]
+    ) -> Compared:
+        """Compares posts that were read again with what is known of them; those that changed wait.
+
+        One that is not known is noted if its id is among `new`. One that waits already is left to
+        the crawl that settles it.
+        """
+        to_settle, known = [], 0
+        with self._transaction():
+            for post in posts:
+                found = self._one(f"SELECT state FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+                if found == ("pending",) or (found is None and post.post_id not in new):
+                    continue
+                known += found is not None
+                if self._note(board, query, post):
+                    to_settle.append((post, found))
+        added = sum(found is None for _, found in to_settle)
+        settled = [post for post, _ in to_settle]
+        return Compared(settled, known, len(settled) - added, added)
+
+    def mark_gone(self, board: str, ids: Iterable[int]) -> int:
+        """Refuses kept posts that their board does not have any more; returns how many."""
+        with self._transaction():
+            return sum(
+                self._do(
+                    "UPDATE posts SET state = 'refused', reason = ?, settled_at = ?, "  # noqa: S608
+                    f"rechecked_at = ?, {_NO_BLOB} WHERE {_THIS} AND state = 'kept'",
+                    (GONE, self._now(), self._now(), board, post_id),
+                ).rowcount
+                for post_id in ids
+            )
+
+    def move_mark(self, board: str, query: str, mark: int) -> None:
+        """Stores how far the rolling walk through a search has come."""
+        self._do(
+            "INSERT OR REPLACE INTO rechecks VALUES (?, ?, ?, ?)",
+            (board, query, mark, self._now()),
+        )
+
+    def ages(self, *, older_than: dt.timedelta) -> dict[str, tuple[int, int]]:
+        """Returns by board how many kept posts were not seen for so long, and how many there are.
+
+        Imports do not count: nobody can look at their posts again.
+        """
+        rows = self._rows(
+            "SELECT board, SUM(coalesce(rechecked_at, noted_at) < ?), COUNT(*) FROM posts "
+            "WHERE state = 'kept' AND board NOT IN "
+            "(SELECT board FROM boards WHERE identity LIKE ?) GROUP BY board ORDER BY board",
+            (self._clock() - older_than).isoformat(timespec="milliseconds"),
+            f"{IMPORTED}%",
+        )
+        return {board: (old, kept) for board, old, kept in rows}
 
     def blob_of(self, md5: str) -> Media | None:
         """Returns the blob that some post of any board has, or had until lately, for this md5."""
@@ -416,11 +556,16 @@ class Ledger(LedgerFile):
             board,
             post.post_id,
         )
+        if known:
+            self._do(f"UPDATE posts SET rechecked_at = ? WHERE {_THIS}", (self._now(), *_key(post)))  # noqa: S608
         if known and known[1] != "pending":
+            old = json.loads(known[0])
+            if known[1] == "kept" and old.get("file_url") and record["file_url"]:
+                old["file_url"] = record["file_url"]  # the blob is here, wherever the board has it
+            is_same = known[2] != GONE and same_content(old, record)
             # That one search did not want a post says nothing about another.
             of_other = known[2] == NOT_ASKED_FOR and known[3] != query
-            same = same_content(json.loads(known[0]), record)
-            if known[2] == TAKEDOWN or (same and not of_other):
+            if known[2] == TAKEDOWN or (is_same and not of_other):
                 return False
             self._do(f"UPDATE posts SET attempts = 0, revisits = 0 WHERE {_THIS}", _key(post))  # noqa: S608
         if known and not self._has_md5(post):

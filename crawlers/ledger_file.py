@@ -57,8 +57,16 @@ CREATE TABLE posts (
     settled_at TEXT,
     revisits INTEGER NOT NULL DEFAULT 0,
     cause TEXT,                        -- what a refusal rests on beside the post itself
+    rechecked_at TEXT,                 -- when the board last showed it again; NULL: not since noted
     PRIMARY KEY (board, post_id)
 );
+CREATE TABLE rechecks (                -- the rolling walk through what was taken
+    board TEXT NOT NULL,
+    query TEXT NOT NULL,
+    mark INTEGER NOT NULL,             -- ids from it on were read again in this round
+    moved_at TEXT NOT NULL,
+    PRIMARY KEY (board, query)
+) WITHOUT ROWID;
 CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
@@ -268,11 +276,14 @@ def _from_1_to_2(db: sqlite3.Connection) -> None:
 
 
 def _from_2_to_3(db: sqlite3.Connection) -> None:
-    """Refusals have a cause; that of older ones is not known."""
+    """Posts are read again after they were taken; refusals have a cause, unknown for older ones."""
     for statement in (
         "ALTER TABLE posts ADD COLUMN cause TEXT",
+        "ALTER TABLE posts ADD COLUMN rechecked_at TEXT",
         "CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id) "
         "WHERE state = 'refused'",
+        "CREATE TABLE rechecks (board TEXT NOT NULL, query TEXT NOT NULL, mark INTEGER NOT NULL, "
+        "moved_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID",
         "UPDATE schema_version SET version = 3",
     ):
         db.execute(statement)

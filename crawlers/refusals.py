@@ -8,6 +8,7 @@ differs, the post is judged again, by the stored record as far as that can tell.
 import re
 
 from crawlers.ledger import (
+    GONE,
     MAX_REVISITS,
     RETRY_AFTER,
     REVISIT_AFTER,
@@ -87,6 +88,7 @@ _TRIED_AGAIN = f"tried again after {RETRY_AFTER.days} days, {MAX_REVISITS} times
 _BY_RELEASE = "tried again by a release that takes more"
 _REMEDIES = {
     TAKEDOWN: "stays so",
+    GONE: "taken once the board shows it again",
     NOT_ASKED_FOR: "taken by any search that lists it and whose words it has",
     "host": "taken once media_hosts of the site has its host",
     "robots": f"taken once robots_exempt has its path; {_TRIED_AGAIN}",

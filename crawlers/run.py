@@ -22,6 +22,8 @@ from scrapy.crawler import AsyncCrawlerProcess, Crawler
 from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
+from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
+from crawlers.ledger import GONE
 from crawlers.post import NOT_ASKED_FOR, QUARANTINE
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
@@ -30,6 +32,8 @@ from dataset.errors import CrawlError, OmokageError
 
 INTERRUPTED = 130
 STOP_WITHIN_S = 10.0
+# What the summary says of posts that were read again, by the names of the spider's counts.
+RECHECKED = {"posts": "known", "changed": "changed", "late": "new", "requests": "requests"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,6 +87,8 @@ class Crawl:
             limit=options.limit,
             home=options.home,
             sites=options.sites,
+            recheck_days=options.recheck_days,
+            recheck_frac=options.recheck_frac,
         )
         with self._stop_on_signals(crawler):
             process.start(install_signal_handlers=False)
@@ -115,6 +121,10 @@ class Crawl:
             "refused": refused,
             "put_off": self.put_off,
             "quarantined": quarantined,
+            "rechecked": {
+                name: stats.get(f"omokage/recheck/{key}", 0) for name, key in RECHECKED.items()
+            }
+            | {"gone_on_board": refused.get(GONE, 0)},
             "bytes": stats.get("omokage/bytes", 0),
             "seconds": round(seconds, 2),
             "api_requests": stats.get("omokage/api_requests", 0),
@@ -175,6 +185,21 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--limit", type=_count, default=0, metavar="N", help="new posts to take (default: 0, all)"
     )
     parser.add_argument(
+        "--recheck-days",
+        type=_count,
+        default=RECHECK_DAYS,
+        metavar="N",
+        help="posts of the last N days are read again, for changes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--recheck-frac",
+        type=_frac,
+        default=RECHECK_FRAC,
+        metavar="X",
+        help="share of the older posts that is read again per day, in turn; at least "
+        f"{MIN_RECHECKED_POSTS:,} posts of a search by each crawl, 0: none (default: 1/30)",
+    )
+    parser.add_argument(
         "--home",
         default="",
         metavar="DIR",
@@ -199,6 +224,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f'"{text}" is not a whole number, 0 or more')
     return int(text)
+
+
+def _frac(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number from 0 to 1')
+    return value
 
 
 def _scrapy_settings(verbose: bool) -> Settings:
@@ -242,6 +277,12 @@ def _say(crawl: Crawl) -> None:
     ranked = sorted(made["refused"].items(), key=lambda pair: (-pair[1], pair[0]))
     if ranked:
         lines.append("  refused: " + ", ".join(f"{reason} {count:,}" for reason, count in ranked))
+    again = made["rechecked"]
+    if again["requests"]:
+        lines.append(
+            f"  read again: {again['posts']:,} posts by {again['requests']:,} requests; "
+            f"{again['changed']:,} changed, {again['gone_on_board']:,} gone, {again['late']:,} late"
+        )
     if made["refused"].get(NOT_ASKED_FOR) and not made["kept"]:
         shared = ", ".join(crawl.shared_tags[:10]) or "none"
         lines.append(

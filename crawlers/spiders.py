@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
@@ -16,9 +17,18 @@ from twisted.python.failure import Failure
 
 from crawlers.boards import BOARDS, Board
 from crawlers.boards.record import board_words, now
-from crawlers.cursor import Cursor, PageRequest, PageSizes, in_order
-from crawlers.ledger import Ledger
-from crawlers.post import Outcome, Page, Quarantine
+from crawlers.cursor import (
+    MIN_RECHECKED_POSTS,
+    RECHECK_DAYS,
+    RECHECK_FRAC,
+    Cursor,
+    PageRequest,
+    PageSizes,
+    Recheck,
+    in_order,
+)
+from crawlers.ledger import GONE, Ledger
+from crawlers.post import Outcome, Page, Post, Quarantine
 from crawlers.rate_limit import backoff_s
 from crawlers.refusals import Judge
 from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_large, refusal
@@ -34,6 +44,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_HOME = "./var"
 # A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
 MAX_RESPONSE_BYTES = 8_000_000
+MAX_RECHECK_DAYS = 36_500  # of more, no date could be made
 TICK_S = 0.25  # how long a stop may go unheard by a callback that waits
 # So many empty answers in a row, at least, mean that a search has no posts at all,
 FIRST_EMPTY_ANSWERS = 3
@@ -48,7 +59,8 @@ class BoardSpider(scrapy.Spider):
     """Walks the pages of one search on one site and yields an Outcome for every post.
 
     Arguments: site; tags (search words); limit (posts to take, 0: all); home (default:
-    OMOKAGE_HOME, ./var); sites (a registry file of one's own).
+    OMOKAGE_HOME, ./var); sites (a registry file of one's own); recheck_days (posts of so many days
+    are read again each time); recheck_frac (share of the others that is read again per day).
     """
 
     family: ClassVar[str]
@@ -81,6 +93,11 @@ class BoardSpider(scrapy.Spider):
         self._empty_answers = 0  # in a row
         self._is_empty = False  # the board itself counts no post of this search
         self._unsettled: list[str] = []  # searches with posts that wait from earlier crawls
+        self.recheck_days, self.recheck_frac = RECHECK_DAYS, RECHECK_FRAC
+        self._to_recheck: list[str] = []  # searches; the first one is being read again
+        self._recheck: Recheck | None = None
+        self._missing: list[int] = []  # kept posts that the last page read again does not have
+        self._bottom = 0  # of that page
 
     @classmethod
     def from_crawler(
@@ -92,6 +109,8 @@ class BoardSpider(scrapy.Spider):
         limit: str | int = 0,
         home: str = "",
         sites: str = "",
+        recheck_days: str | int = RECHECK_DAYS,
+        recheck_frac: str | float = RECHECK_FRAC,
         **_kwargs: Any,
     ) -> Self:
         """Makes the spider from its arguments and sets the crawl's settings for its site."""
@@ -102,20 +121,32 @@ class BoardSpider(scrapy.Spider):
             raise UsageError(f"{site} is a {chosen.family} board: scrapy crawl {chosen.family}")
         if not str(limit).isdecimal():
             raise UsageError(f"limit is {limit}; a whole number, 0 for no limit, wanted")
+        try:
+            days, frac = int(recheck_days), float(recheck_frac)
+        except ValueError:
+            days, frac = -1, -1.0
+        if days < 0 or not 0.0 <= frac <= 1.0:
+            raise UsageError(
+                f"recheck_days is {recheck_days}, recheck_frac is {recheck_frac}; a whole number, "
+                "0 or more, and a number from 0 to 1 wanted"
+            )
         crawler.settings.setdict(site_settings(chosen), priority="spider")
         store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
         names = board_names(load_sites(sites or None))
         spider = cls(site=chosen, store=store, words=tags, limit=int(limit), names=names)
+        spider.recheck_days, spider.recheck_frac = min(days, MAX_RECHECK_DAYS), frac
         spider._set_crawler(crawler)
         return spider
 
     async def start(self) -> AsyncIterator[Request]:
-        """Asks again for what an earlier crawl left pending, then for what is new."""
+        """Asks for what an earlier crawl left pending, for what was taken, then for what is new."""
         self._cursor = self.ledger.cursor(self.site.board, self.query)
         again = self.judge.judge_again(self.query) + self.ledger.revisit(self.site.board)
         assert self.crawler.stats is not None
         self.crawler.stats.set_value("omokage/judged_again", again)
         self._unsettled = self.ledger.pending_queries(self.site.board)
+        others = [one for one in self.ledger.searches(self.site.board) if one != self.query]
+        self._to_recheck = [self.query, *others]
         for request in self._next_unsettled():
             yield request
 
@@ -182,6 +213,73 @@ class BoardSpider(scrapy.Spider):
                 yield request
         else:
             yield self._unsettled_request(query, following + 1)
+
+    async def parse_recheck(
+        self, response: Response, query: str, page: PageRequest, limit: int
+    ) -> AsyncIterator[Any]:
+        """Compares a page that is read again with the ledger, then asks for what it should have."""
+        # A search that is refused by now, which would stop the crawl for ever, lists nothing.
+        is_refused = response.status in (410, 422) and query != self.query
+        try:
+            found = Page([], []) if is_refused else self._read(response, page, limit)
+            self._set_apart(found)
+            if not found.ids and not is_refused and self._is_not_the_end(page):
+                await self._backoff_if_empty()
+                yield self._recheck_request(self.parse_recheck, query, page, limit)
+                return
+            bottom, most = min(found.ids, default=0), 2 * limit
+            kept = self.ledger.kept_ids(
+                self.site.board, query, first=bottom, below=page.edge, most=most
+            )
+            # A page that lacks this many is faulty: its lower part is read again by the next one.
+            self._bottom = kept[-1] if len(kept) == most else bottom
+            self._missing = [post_id for post_id in kept if post_id not in found.ids]
+            outcomes = self._compare(found.posts, query)
+            self._move_on()
+        except OmokageError as error:
+            if again := await self._retry(response.request, error):
+                yield again
+            return
+        for outcome in outcomes:
+            yield outcome
+        for request in self._next_recheck():
+            yield request
+
+    async def parse_missing(
+        self, response: Response, query: str, page: PageRequest, limit: int
+    ) -> AsyncIterator[Any]:
+        """Takes the present records of posts that a page lacked; those not there are gone.
+
+        A page of all posts beside them: that others are on it shows that the answer is not faulty.
+        """
+        try:
+            found = self._read(response, page, limit)
+            if not found.ids and self._is_not_the_end(page):
+                await self._backoff_if_empty()
+                yield self._recheck_request(self.parse_missing, query, page, limit)
+                return
+            if found.ids and page.side == "below":
+                shown = range(min(found.ids), page.edge)
+            else:
+                shown = range(page.edge + 1, max(found.ids, default=page.edge) + 1)
+            seen = [post_id for post_id in self._missing if post_id in shown]
+            self._set_apart(found.among(seen))
+            gone = self.ledger.mark_gone(self.site.board, set(seen) - found.ids)
+            outcomes = self._compare(found.among(seen).posts, self._to_recheck[0])
+            self._missing = [post_id for post_id in self._missing if post_id not in shown]
+            if not found.ids and page.side == "above":
+                self._missing = []  # a board that shows nothing at all says nothing of them
+            self._move_on()
+        except OmokageError as error:
+            if again := await self._retry(response.request, error):
+                yield again
+            return
+        if gone:
+            self._count(f"drop/{GONE}", gone)
+        for outcome in outcomes:
+            yield outcome
+        for request in self._next_recheck(below_is_empty=not found.ids):
+            yield request
 
     async def page_failed(self, failure: Failure) -> AsyncIterator[Request]:
         """Asks again if nothing can be made of an answer; stops the crawl if none came at all."""
@@ -279,9 +377,11 @@ class BoardSpider(scrapy.Spider):
 
     def _set_apart(self, page: Page) -> None:
         """Writes the bad records of a page into the quarantine."""
+        self._count("quarantined", self._quarantine.add(page.bad, moment=now()))
+
+    def _count(self, name: str, more: int = 1) -> None:
         assert self.crawler.stats is not None
-        added = self._quarantine.add(page.bad, moment=now())
-        self.crawler.stats.inc_value("omokage/quarantined", added)
+        self.crawler.stats.inc_value(f"omokage/{name}", more)
 
     async def _retry(
         self, request: Request | None, error: OmokageError, *, most: int | None = None
@@ -303,7 +403,8 @@ class BoardSpider(scrapy.Spider):
         elif error.is_spoilt and arguments["limit"] > 1:
             if is_new:
                 self._sizes.halve(arguments["limit"])
-                self._spoilt_pages += 1
+                # A page that is read again is not counted: earlier crawls have passed its spoiler.
+                self._spoilt_pages += self._recheck is None
             arguments = {**arguments, "limit": self._sizes.take()}
             url, times = self._page_url(**arguments), 0
         retry_times = self.settings.getint("RETRY_TIMES")
@@ -313,8 +414,7 @@ class BoardSpider(scrapy.Spider):
         if self._spoilt_pages > MAX_SPOILT_PAGES:
             self.stop(CrawlError(f"{error}. {MAX_SPOILT_PAGES} pages before it were like that"))
             return None
-        assert self.crawler.stats is not None
-        self.crawler.stats.inc_value("omokage/asked_again")
+        self._count("asked_again")
         await self.pause(backoff_s(times or 1, first_s=self.settings.getfloat("FIRST_WAIT_S")))
         again = self._request(url, request.callback, **arguments)
         again.meta["retries"] = times
@@ -352,7 +452,73 @@ class BoardSpider(scrapy.Spider):
                 self._unsettled = self._unsettled[self._unsettled.index(query) :]
                 yield self._unsettled_request(query, highest + 1)
                 return
+        yield from self._next_recheck()
+
+    def _next_recheck(self, *, below_is_empty: bool = False) -> Iterator[Request]:
+        """Requests the next page to be read again; when there is none, what is new."""
+        if self.stopping:
+            return
+        if self._missing:
+            highest, lowest = self._missing[0], self._missing[-1]
+            page = PageRequest("below", highest + 1)  # with the next lower one, that is there
+            if below_is_empty:
+                page = PageRequest("above", lowest - 1)
+            words, limit = self.board.ALL_POSTS, min(self._sizes.take(), highest - lowest + 2)
+            yield self._recheck_request(self.parse_missing, words, page, limit)
+            return
+        while self._to_recheck:
+            query = self._to_recheck[0]
+            self._recheck = self._recheck or self._begin_recheck(query)
+            page_again = self._recheck.next_request() if self._recheck else None
+            if page_again is not None:
+                limit = self._sizes.take()
+                yield self._recheck_request(self.parse_recheck, query, page_again, limit)
+                return
+            self._recheck = None
+            self._to_recheck.pop(0)
         yield from self._first_page()
+
+    def _begin_recheck(self, query: str) -> Recheck | None:
+        found = self.ledger.recheckable(self.site.board, query, recheck_days=self.recheck_days)
+        if found is None:
+            return None
+        posts = max(found.posts * self.recheck_frac * found.days, MIN_RECHECKED_POSTS)
+        return Recheck.begin(
+            newest=found.newest,
+            last=found.last,
+            recent=found.recent if self.recheck_days else found.newest,
+            mark=found.mark,
+            pages=math.ceil(posts / self.site.page_size) if self.recheck_frac else 0,
+        )
+
+    def _compare(self, posts: Iterable[Post], query: str) -> list[Outcome]:
+        """Compares posts that were read again with the ledger; returns those to be settled."""
+        low, high = self._cursor.low, self._cursor.high
+        new = range(0)  # of a search that is not crawled any more none is added
+        if query == self.query and low is not None and high is not None:
+            new = range(low, high + 1)
+        made = self.ledger.compare(
+            self.site.board,
+            query,
+            posts=[post for post in posts if post.post_id >= self._bottom],
+            new=new,
+        )
+        self._taken += made.new
+        for name in ("known", "changed", "new"):
+            self._count(f"recheck/{name}", getattr(made, name))
+        return [Outcome(post, query) for post in made.to_settle]
+
+    def _move_on(self) -> None:
+        """Moves below a page once it is known what became of all its posts."""
+        if not self._missing and (way := self._recheck) is not None:
+            self._recheck = way.after(self._bottom)
+            if way.is_walking:
+                self.ledger.move_mark(self.site.board, self._to_recheck[0], self._recheck.edge)
+
+    def _recheck_request(self, parse: Any, query: str, page: PageRequest, limit: int) -> Request:
+        self._count("recheck/requests")
+        url = self._page_url(query, page, limit)
+        return self._request(url, parse, query=query, page=page, limit=limit)
 
     def _unsettled_request(self, query: str, edge: int) -> Request:
         page, limit = PageRequest("below", edge), self._sizes.take()

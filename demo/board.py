@@ -49,10 +49,16 @@ class Board:
     """The state of the server: the collection once it is complete, and the drawing's progress.
 
     `faults` are counted at /health; they act only if their middleware is passed to the app.
+    edit_rate: share of the posts that is edited when the board opens and upon each POST to /edits.
     """
 
-    def __init__(self, faults: Faults | None = None) -> None:
+    def __init__(
+        self, faults: Faults | None = None, *, edit_rate: float = 0.0, seed: int = 0
+    ) -> None:
         self.faults = faults
+        self.edit_rate = edit_rate
+        self.edits = 0
+        self._seed = seed
         self.drawn = 0
         self.total = 0
         self._collection: Collection | None = None
@@ -83,6 +89,11 @@ class Board:
         self._derived = DerivedPictures(collection)
         self._collection = collection
 
+    def edit(self) -> None:
+        """Serves the collection as it is after the next edits."""
+        self.edits += 1
+        self.open(self.collection.edited(self.edit_rate, seed=f"{self._seed} {self.edits}"))
+
 
 BOARD = web.AppKey("board", Board)
 
@@ -95,6 +106,7 @@ def create_app(board: Board, middlewares: Sequence[Middleware] = ()) -> web.Appl
         [
             web.get("/", _index),
             web.get("/health", _health),
+            web.post("/edits", _edit),
             web.get("/robots.txt", _robots),
             web.get(r"/posts/{post_id:[0-9]{1,18}}", _post_page),
             web.get(r"/danbooru/posts/{post_id:[0-9]{1,18}}", _to_post_page),
@@ -133,6 +145,14 @@ async def _health(request: web.Request) -> web.Response:
     if board.faults is not None:
         state["faults"] = {kind: board.faults.injected[kind] for kind in KINDS}
     return web.json_response(state)
+
+
+async def _edit(request: web.Request) -> web.Response:
+    board = request.app[BOARD]
+    if not board.edit_rate:
+        raise web.HTTPNotFound(text="Nothing is edited here; start the board with --edits.\n")
+    board.edit()
+    return web.json_response({"edits": board.edits, "posts": len(board.collection)})
 
 
 async def _robots(_: web.Request) -> web.Response:
@@ -288,9 +308,9 @@ async def start(
     return runner, f"http://{shown_host}:{bound_port}"
 
 
-async def serve(build: Build, host: str, port: int, *, faults: Faults | None = None) -> None:
+async def serve(build: Build, host: str, port: int, *, board: Board) -> None:
     """Listens at once, builds the collection in the background, ends on SIGINT or SIGTERM."""
-    board, stopping = Board(faults), asyncio.Event()
+    faults, stopping = board.faults, asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
@@ -320,6 +340,8 @@ def _open(board: Board, collection: Collection, url: str) -> None:
     if collection.warnings:
         print(f"board: {len(collection.warnings):,} picture(s) left out", file=sys.stderr)
     board.open(collection)
+    if board.edit_rate:
+        board.edit()
     print(f"board ready at {url} ({len(collection):,} posts)", flush=True)
 
 
@@ -359,7 +381,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if not _is_loopback(options.host):
         return _fail(f"--host {options.host} is not a loopback address; the board serves only them")
-    if options.pictures and (options.count is not None or options.seed is not None):
+    has_seed = options.seed is not None and not options.edits
+    if options.pictures and (options.count is not None or has_seed):
         return _fail("--count and --seed are for drawn pictures; leave them out with --pictures")
     try:
         faults = _faults(options)
@@ -378,7 +401,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
     try:
-        asyncio.run(serve(build, options.host, options.port, faults=faults))
+        board = Board(faults, edit_rate=options.edits, seed=options.seed or 0)
+        asyncio.run(serve(build, options.host, options.port, board=board))
     except CollectionError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
@@ -417,6 +441,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0.0 <= rate <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate from 0 to 1")
+    return rate
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -432,7 +466,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="kinds of faults:\n"
         + "\n".join(f"  {kind:<10} {meaning}" for kind, meaning in KINDS.items())
         + "\n\nexamples:\n  python -m demo.board --folder var/board --count 200\n"
-        "  python -m demo.board --faults throttle=0.05,reset=0.02 --fault-seed 7",
+        "  python -m demo.board --faults throttle=0.05,reset=0.02 --fault-seed 7\n"
+        "  python -m demo.board --edits 0.1 --seed 7; curl -X POST http://127.0.0.1:4650/edits",
     )
     parser.add_argument(
         "--folder",
@@ -448,7 +483,10 @@ def _parser() -> argparse.ArgumentParser:
         help=f"posts to draw (default: {DEFAULT_COUNT}; some 9 in 10 are ordinary ones)",
     )
     parser.add_argument(
-        "--seed", type=int, metavar="S", help="another seed draws other pictures (default: 0)"
+        "--seed",
+        type=int,
+        metavar="S",
+        help="another seed draws other pictures and edits other posts (default: 0)",
     )
     parser.add_argument(
         "--pictures",
@@ -490,6 +528,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_IN_A_ROW,
         metavar="N",
         help="faults of one address in a row, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--edits",
+        type=_rate,
+        default=0.0,
+        metavar="RATE",
+        help="share of the posts that is edited at the start, and again upon each POST to /edits: "
+        "rated, tagged, deleted or banned anew, removed, restored (default: none)",
     )
     return parser
 

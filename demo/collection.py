@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import random
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 TAG_KINDS = ("general", "character", "copyright", "artist", "meta")
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}
@@ -162,6 +163,19 @@ class Collection:
             raise KeyError(f"post {entry.post_id} has no film")
         return self._bodies.read(entry.film)
 
+    def edited(self, rate: float, *, seed: str) -> Collection:
+        """The collection after a share `rate` of its posts was edited; the seed says which and how.
+
+        A post is rated, tagged, deleted or banned anew, restored, or removed as if it had never
+        been. Its `refusal` stays that of the post as it was.
+        """
+        rng = random.Random(seed)
+        general = [name for name, tag in self.tags.items() if tag.kind == "general"]
+        chosen = [entry for entry in self.entries if rng.random() < rate]
+        after = {entry.post_id: _edited(entry, rng, general) for entry in chosen}
+        entries = [after.get(entry.post_id, entry) for entry in self.entries]
+        return Collection([one for one in entries if one], self._bodies, warnings=self.warnings)
+
     def _count_tags(self) -> dict[str, Tag]:
         kinds: dict[str, str] = {}
         counts: Counter[str] = Counter()
@@ -174,6 +188,29 @@ class Collection:
             name: Tag(tag_id, name, kinds[name], counts[name])
             for tag_id, name in enumerate(sorted(counts), start=1)
         }
+
+
+def _edited(entry: Entry, rng: random.Random, general: Sequence[str]) -> Entry | None:
+    """A post after one edit; None: it was removed."""
+    is_unsafe = entry.rating != "g" or entry.status != "active" or entry.banned
+    kinds = ("rated", "tagged", "retagged", "deleted", "banned", "removed")
+    kind = rng.choice(kinds + ("restored",) * 6 * is_unsafe)
+    old = list(entry.tags["general"])
+    new = rng.choice([name for name in general if name not in old] or ["edited"])
+    if kind == "retagged" and old:
+        old.remove(rng.choice(old))
+    tags = {"tags": by_kind(**{**entry.tags, "general": (*old, new)})}
+    changes: dict[str, dict[str, Any]] = {
+        "rated": {"rating": rng.choice([one for one in RATINGS if one != entry.rating])},
+        "tagged": tags,
+        "retagged": tags,
+        "deleted": {"status": "deleted"},
+        "banned": {"banned": True},
+        "restored": {"rating": "g", "status": "active", "banned": False},
+        "removed": {},
+    }
+    edited = dataclasses.replace(entry, updated_at=entry.updated_at + 3600, **changes[kind])
+    return None if kind == "removed" else edited
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ class Board(Protocol):
 
     # Whether a page comes out of a search ordered by id, so that its order can be checked.
     ORDERED_PAGES: bool
+    # The search that lists all posts that the board still has, of every rating and state.
+    ALL_POSTS: str
 
     def page_url(self, site: Site, words: str, request: PageRequest, *, limit: int) -> str:
         """Returns the address of a page of at most `limit` posts of the search `words`."""

@@ -11,6 +11,7 @@ from crawlers.sites import Site
 # Both page=a<id> and page=b<id> take the ids next to <id> and list them descending, whatever
 # order the search asks for: there is no order to check.
 ORDERED_PAGES = False
+ALL_POSTS = "status:any"  # a search hides deleted posts unless it says so
 
 # Until 2022 "s" was safe; such records cannot be distinguished from those that are sensitive.
 RATINGS = {"g": "general", "s": "sensitive", "q": "questionable", "e": "explicit"}

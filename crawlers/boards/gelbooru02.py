@@ -14,6 +14,7 @@ from crawlers.post import Page, Post
 from crawlers.sites import Site
 
 ORDERED_PAGES = True
+ALL_POSTS = ""  # deleted posts cannot be listed
 
 RATINGS = {
     "general": "general",

@@ -8,6 +8,7 @@ from crawlers.post import Page, Post
 from crawlers.sites import Site
 
 ORDERED_PAGES = True
+ALL_POSTS = "deleted:all"  # a search hides deleted posts unless it says so
 
 RATINGS = {"s": "general", "q": "questionable", "e": "explicit"}
 _SIGNS = ("md5", "rating", "tags", "file_url")

@@ -1,8 +1,10 @@
 """What the crawl's tests share: made posts, a site row, recorded answers, and a running crawl."""
 
+import contextlib
 import datetime as dt
 import json
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +21,8 @@ from tests.crawlers import forkserver
 
 REPOSITORY = Path(__file__).parents[2]
 MakePost = Callable[..., Post]
+# Options of a crawl that reads nothing again.
+ONLY_NEW = ("--recheck-days", "0", "--recheck-frac", "0")
 # A crawl with the same waits as always, only shorter: for CrawlOf.program.
 QUICK = (
     "-c",
@@ -84,6 +88,16 @@ def board(
     folder = cache.mkdir("demo_board") if cache else tmp_path_factory.mktemp("demo_board")
     with start_board(folder, count=70) as running:
         yield running
+
+
+def take_back_to_2(ledger: Path) -> None:
+    """Makes a closed ledger one of version 2."""
+    with contextlib.closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("DROP INDEX posts_by_cause")
+        db.execute("DROP TABLE rechecks")
+        for column in ("cause", "rechecked_at"):
+            db.execute(f"ALTER TABLE posts DROP COLUMN {column}")
+        db.execute("UPDATE schema_version SET version = 2")
 
 
 def rows_of(home: Path, board: str = "demo") -> list[Row]:

@@ -40,6 +40,9 @@ REQUESTS_A_LIFE = 44  # at most; 16 pictures are under way at a time
 START_UP_S = 1.5
 ONE_IN = 8  # kills in the start-up
 LEAST_POSTS = 60
+# Of these posts 250 are listed after the edits, on more pages than a life has requests.
+EDITED_POSTS, EDITED_PAGE_SIZE, EDITED_REQUESTS = 500, 10, 22
+EDITS, EDIT_RATE = 5, 0.3
 TIMEOUT_S = 120
 
 
@@ -92,45 +95,68 @@ class Executioner:
         return await handler(request)
 
 
-def storm(folder: Path, *, kills: int, seed: int, family: str, say: Callable[[str], None]) -> Storm:
-    """Crawls once undisturbed and once with `kills` kills, and compares what is left."""
+def storm(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    family: str,
+    say: Callable[[str], None],
+    edits: bool = False,
+) -> Storm:
+    """Crawls once undisturbed and once with `kills` kills, and compares what is left.
+
+    edits: the board edits its posts, EDITS times, and what is killed are the refreshes after that.
+    """
     rng = random.Random(f"{family}:{seed}")
-    collection = mixed_collection(max(LEAST_POSTS, kills * POSTS_A_KILL))
+    count = EDITED_POSTS if edits else max(LEAST_POSTS, kills * POSTS_A_KILL)
+    collection, page_size = mixed_collection(count), EDITED_PAGE_SIZE if edits else 20
+    most = EDITED_REQUESTS if edits else REQUESTS_A_LIFE
     registry = folder / "sites.toml"
-    registry.write_text(f"[{FAMILIES[family]}]\npage_size = 20\nempty_answers = 1\n")
-    made = Storm(posts=len(collection))
+    registry.write_text(f"[{FAMILIES[family]}]\npage_size = {page_size}\nempty_answers = 1\n")
+    made = Storm(posts=count)
     homes = {name: folder / name for name in ("undisturbed", "killed")}
     executioner = Executioner(family, registry)
     with serve_collection(collection, middlewares=[executioner.watch]) as board:
         executioner.url = board.url
         ended(executioner.start(homes["undisturbed"]))
-        executioner.requests.clear()
-        while made.kills < kills:
-            made.lives += 1
-            if one_life(executioner, homes["killed"], rng):
-                made.kills += 1
-                say(f"killed {made.kills}/{kills}, {settled(homes['killed'])} posts settled")
-            else:
-                made.differences.append(
-                    f"the crawl was complete after {made.kills} of {kills} kills"
-                )
-                break
-        executioner.left = 0
-        made.lives += 1
-        ended(executioner.start(homes["killed"]))
+        if edits:
+            ended(executioner.start(homes["killed"]))
+        for number in range(EDITS if edits else 1):
+            if edits:
+                collection = collection.edited(EDIT_RATE, seed=f"{seed} {number}")
+                board.now_serves(collection)
+                for _ in range(2):
+                    ended(executioner.start(homes["undisturbed"]))
+            executioner.requests.clear()
+            kills_by_now = kills * (number + 1) // EDITS if edits else kills
+            while made.kills < kills_by_now:
+                made.lives += 1
+                if one_life(executioner, homes["killed"], rng, most=most):
+                    made.kills += 1
+                    say(f"killed {made.kills}/{kills}, {settled(homes['killed'])} posts settled")
+                else:
+                    made.differences.append(
+                        f"the crawl was complete after {made.kills} of {kills} kills"
+                    )
+                    break
+            executioner.left = 0
+            for _ in range(2 if edits else 1):
+                made.lives += 1
+                ended(executioner.start(homes["killed"]))
         media = [count for path, count in executioner.requests.items() if path.startswith("/media")]
         made.most_requests = max(media, default=0)
     site = FAMILIES[family]
     made.orphans_at_the_end = len(audit(Store(homes["killed"]), hashed=0).orphans)
     tables = {name: export_posts(Store(home), [site]) for name, home in homes.items()}
-    made.differences += differences(homes, tables, len(collection))
+    made.differences += differences(homes, tables, count)
     return made
 
 
-def one_life(executioner: Executioner, home: Path, rng: random.Random) -> bool:
-    """Starts a crawl and waits for its end; tells whether it was killed."""
+def one_life(executioner: Executioner, home: Path, rng: random.Random, *, most: int) -> bool:
+    """Starts a crawl that has `most` requests at most; tells whether it was killed."""
     in_start_up = rng.randrange(ONE_IN) == 0
-    executioner.left = 0 if in_start_up else rng.randint(1, REQUESTS_A_LIFE)
+    executioner.left = 0 if in_start_up else rng.randint(1, most)
     executioner.delay_s = rng.choice([0.0, rng.uniform(0, 0.05)])
     child = executioner.child = executioner.start(home, cold=in_start_up)
     if in_start_up:
@@ -205,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--family", choices=FAMILIES, default="danbooru", help="dialect (default: %(default)s)"
     )
+    parser.add_argument("--edits", action="store_true", help="kill refreshes of an edited board")
     options = parser.parse_args(arguments)
 
     def say(text: str) -> None:
@@ -213,7 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         made = storm(
-            Path(folder), kills=options.kills, seed=options.seed, family=options.family, say=say
+            Path(folder),
+            kills=options.kills,
+            seed=options.seed,
+            family=options.family,
+            say=say,
+            edits=options.edits,
         )
     for difference in made.differences:
         say(f"differs: {difference}")

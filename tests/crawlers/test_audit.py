@@ -1,12 +1,13 @@
 """The audit finds every kind of disagreement; the sweep removes only what nobody names."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from assets.checks import ledger_and_files_agree, no_orphan_blobs
+from assets.checks import ledger_and_files_agree, no_orphan_blobs, records_are_recent
 from assets.resources import StoreResource
 from crawlers.audit import Audit, audit, sweep
 from crawlers.cursor import Cursor
@@ -117,3 +118,18 @@ def test_a_crawl_waits_for_the_sweep(kept: Kept) -> None:
         assert quiet
         with pytest.raises(CrawlError, match="another crawl of demo"):
             crawl.lock("demo", timeout_s=0.2)
+
+
+def test_records_that_no_board_has_shown_for_long_are_reported(
+    kept: Kept, make_post: MakePost
+) -> None:
+    limit = "limit 1%) were not seen on their board for 60 days"
+    said = f"0 of 4 kept posts of boards (0.0%, {limit}."
+    assert judged(records_are_recent, kept.store) == (True, said)
+    with sqlite3.connect(kept.ledger.path) as db:
+        db.execute("UPDATE posts SET noted_at = '2020-01-01T00:00:00.000+00:00'")
+    seen = make_post(1, md5=md5_of(tiny_picture(1)))
+    assert kept.ledger.compare("demo", "q", posts=[seen], new=()).known == 1
+    passed, said = judged(records_are_recent, kept.store)
+    assert not passed
+    assert said.startswith(f"3 of 4 kept posts of boards (75.0%, {limit}: demo 3. What their")

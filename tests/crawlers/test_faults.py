@@ -18,7 +18,7 @@ from dataset.store import Store, blob_path
 from demo.collection import Collection, md5_of
 from demo.fault_injection import KINDS, FaultPlan, Faults
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import QUICK, CrawlOf
+from tests.crawlers.conftest import ONLY_NEW, QUICK, CrawlOf
 from tests.demo.tiny_posts import REASONS, tiny_collection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -94,9 +94,20 @@ def test_five_hundred_posts_and_a_hundred_faults_leave_no_trace(
 
     with serve_collection(posts) as healthy:
         crawl = QuickCrawlOf(healthy.url, tmp_path)
-        again = crawl(site=site)
+        again = crawl(*ONLY_NEW, site=site)
     assert (again["seen"], again["media_requests"]) == (0, 0)
     assert again["api_requests"] <= 2
+
+    # Of the posts that are read again, those go that have gone, and no other.
+    left = Collection([entry for entry in posts if entry.post_id % 25 > 2], posts._bodies)
+    with serve_collection(left, middlewares=[faults.middleware]) as failing:
+        refreshed = QuickCrawlOf(failing.url, tmp_path)(site=site)
+    kept = {number for number, reason in wanted.items() if reason is None}
+    gone = kept - {entry.post_id for entry in left}
+    assert refreshed["rechecked"]["gone_on_board"] == len(gone) > 0
+    with Ledger.of(store) as ledger:
+        now = {row.post.post_id: row.reason for row in ledger.rows([site])}
+    assert {number for number, reason in now.items() if reason == "gone_on_board"} == gone
 
 
 def assert_blobs_are(posts: Collection, home: Path, table: list[dict[str, Any]]) -> None:
@@ -185,7 +196,7 @@ def test_the_end_is_found_although_the_lowest_post_has_gone(
         crawl = QuickCrawlOf(board.url, tmp_path)
         crawl()
         assert cursor_of(crawl) == Cursor(11, 60, bottomed=True)
-        again = crawl()
+        again = crawl(*ONLY_NEW)
     assert again["api_requests"] <= 2
 
 
@@ -258,5 +269,5 @@ def test_what_is_no_answer_is_put_off_and_what_is_always_too_large_is_refused(
         first = QuickCrawlOf(board.url, tmp_path)()
     assert (first["kept"], first["refused"], first["put_off"]) == (55, {"too_large": 1}, 4)
     with serve_collection(few) as board:
-        second = QuickCrawlOf(board.url, tmp_path)()
+        second = QuickCrawlOf(board.url, tmp_path)(*ONLY_NEW)
     assert (second["kept"], second["media_requests"]) == (4, 4)

@@ -29,3 +29,11 @@ def test_a_crawl_killed_at_random_points_ends_like_an_undisturbed_one(
     found = " ".join(differences(homes, tables, made.posts))
     assert "the digests of the tables differ" in found  # the comparison sees what it is to see
     assert "posts are left without their pictures" in found
+
+
+def test_refreshes_of_an_edited_board_killed_at_random_points_end_like_undisturbed_ones(
+    tmp_path: Path,
+) -> None:
+    made = storm(tmp_path, kills=50, seed=7, family="danbooru", say=lambda _text: None, edits=True)
+    assert made.differences == []
+    assert made.kills == 50

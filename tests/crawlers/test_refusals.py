@@ -17,7 +17,15 @@ from crawlers.ledger import Ledger
 from crawlers.post import NOT_ASKED_FOR, Post
 from crawlers.refusals import cause_of, remedy, stands
 from crawlers.sites import Site
-from tests.crawlers.conftest import QUICK, CrawlOf, MakePost, reasons_of, rows_of
+from tests.crawlers.conftest import (
+    ONLY_NEW,
+    QUICK,
+    CrawlOf,
+    MakePost,
+    reasons_of,
+    rows_of,
+    take_back_to_2,
+)
 from tests.crawlers.little_board import LittleBoard, picture, serving
 
 REGISTRY = "[demo]\npage_size = 20\n"
@@ -45,10 +53,17 @@ class TaggedBoard(LittleBoard):
         return found[: int(query["limit"])]
 
 
+class OnlyNew(CrawlOf):
+    """A crawl that reads nothing again, so that its requests are those of what it judges again."""
+
+    def __call__(self, *options: str, **more: Any) -> dict[str, Any]:
+        return super().__call__(*ONLY_NEW, *options, **more)
+
+
 @contextlib.contextmanager
 def crawled(tmp_path: Path, board: TaggedBoard) -> Iterator[CrawlOf]:
     with serving(board):
-        crawl = CrawlOf(board.url, tmp_path)
+        crawl = OnlyNew(board.url, tmp_path)
         crawl.program = QUICK
         yield crawl
 
@@ -359,10 +374,7 @@ def test_a_ledger_of_version_2_is_brought_up_in_place(tmp_path: Path, make_post:
     with Ledger(path) as ledger:
         ledger.note_page("demo", "q", posts=[make_post(1), make_post(2)], cursor=Cursor(1, 2))
         ledger.refuse(make_post(1), "host")
-    with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute("DROP INDEX posts_by_cause")
-        db.execute("ALTER TABLE posts DROP COLUMN cause")
-        db.execute("UPDATE schema_version SET version = 2")
+    take_back_to_2(path)
     for _ in range(2):  # the second time, nothing is left to do
         with Ledger(path) as ledger:
             assert ledger.refusals("demo") == [("host", None, 1)]

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
@@ -22,9 +23,11 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from demo.board import Board, start
 from demo.collection import REFUSALS, Entry
 from demo.fault_injection import KINDS
-from tests.board_fixture import RunningBoard
+from tests.board_fixture import RunningBoard, served
+from tests.demo.tiny_posts import tiny_collection
 
 ROOT = Path(__file__).parents[2]
 GetJson = Callable[[str], Any]
@@ -229,6 +232,32 @@ def test_robots_txt_closes_the_api_paths_as_danbooru_does(board: RunningBoard) -
 @pytest.mark.parametrize("path", ["/media/original/../../x", "/media/original/ab/cd/none.jpg"])
 def test_paths_that_name_no_picture_are_not_found(board: RunningBoard, path: str) -> None:
     assert fetch(board.url + path)[0] == 404
+
+
+def test_a_board_edits_its_posts_on_request_and_the_same_ones_for_a_seed() -> None:
+    collection = tiny_collection(400, odd=False)
+    plain, *edited = boards = [Board(), *(Board(edit_rate=0.25, seed=7) for _ in range(2))]
+    for board in boards:
+        board.open(collection)
+        with served(start(board, "127.0.0.1", 0)) as url:
+            status, _, body = fetch(f"{url}/edits", "POST")
+            if board is plain:
+                assert (status, plain.edits) == (404, 0)
+            else:
+                assert json.loads(body) == {"edits": 1, "posts": len(board.collection)}
+    one, other = (board.collection.entries for board in edited)
+    assert one == other
+    before = {entry.post_id: entry for entry in collection}
+    kinds = Counter(
+        "tags" if entry.tags != before[entry.post_id].tags else
+        next((name for name in ("rating", "status", "banned")
+              if getattr(entry, name) != getattr(before[entry.post_id], name)), "same")
+        for entry in one
+    ) + Counter(removed=len(collection) - len(one))  # fmt: skip
+    assert kinds.keys() == {"tags", "rating", "status", "banned", "removed", "same"}
+    assert 60 <= kinds.total() - kinds["same"] <= 140
+    edited[0].edit()
+    assert edited[0].collection.entries != one
 
 
 def run_board(*arguments: str) -> subprocess.CompletedProcess[str]:
