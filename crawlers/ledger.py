@@ -294,6 +294,11 @@ class Ledger(LedgerFile):
         counts = "SELECT state, COUNT(*) FROM posts WHERE board = ? GROUP BY state"
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
 
+    def kept_ids(self, board: str) -> list[int]:
+        """Returns the numbers of the kept posts of a board."""
+        rows = self._rows("SELECT post_id FROM posts WHERE board = ? AND state = 'kept'", board)
+        return [post_id for (post_id,) in rows]
+
     def note_wait(self, wait: Wait) -> None:
         """Stores the Retry-After of a host; the longest wait of a host counts."""
         self._do(

@@ -32,6 +32,12 @@ BOARD_PORT = 4650
 DAGSTER_URL, MLFLOW_URL = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
 EXECUTORS = ("in_process", "multiprocess")
 
+# The chain, in its order; `crawl` stands for the crawl of every site.
+CRAWL = "crawl"
+DATASET_STAGES = ("posts", "faces", "labels", "machine_labels", "manifest")
+TRAINING_STAGES = ("generator", "evaluation", "champion")
+STAGES = (CRAWL, *DATASET_STAGES, *TRAINING_STAGES)
+
 # Variables of ours that other packages read by themselves.
 ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",

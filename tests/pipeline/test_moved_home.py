@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
@@ -22,10 +21,10 @@ from models.registry.client import SQLITE, TrackingClient
 from models.registry.export import log_generator
 from models.registry.promotion import CHAMPION
 from pipeline import build
-from pipeline.cli import cli
-from pipeline.settings import VARIABLES, read_settings
+from pipeline.settings import read_settings
 from studio.model_source import ModelSource
 from tests.assets.workshop import WorksHere
+from tests.pipeline.conftest import omokage_here
 from tests.pipeline.test_stored_home import ARCHIVE, TRAINING
 
 OLDER, NEWER = "0584bdc529eb", "fedcba987654"  # a migration of MLflow's, and none that there is
@@ -70,11 +69,6 @@ def files_of(home: Path) -> dict[str, tuple[int, str]]:
     }
 
 
-def omokage(*words: str) -> Result:
-    environment = dict.fromkeys(VARIABLES.values()) | {"OMOKAGE_PROGRESS": "off"}
-    return CliRunner().invoke(cli, words, env=environment)
-
-
 @contextlib.contextmanager
 def gone(folder: Path) -> Iterator[None]:
     """Has a folder elsewhere for the block."""
@@ -88,12 +82,12 @@ def gone(folder: Path) -> Iterator[None]:
 def test_a_moved_home_has_its_champion(made: Path, home: Path, tmp_path: Path) -> None:
     with gone(made):
         out = tmp_path / "sample.png"
-        drawn = omokage("sample", "--home", str(home), "--n", "2", "--out", str(out))
+        drawn = omokage_here("sample", "--home", str(home), "--n", "2", "--out", str(out))
         assert drawn.exit_code == 0, (drawn.output, drawn.exception)
         assert f"{home} was at {made}: the locations in MLflow's database" in drawn.stderr
         with Image.open(out) as grid:
             assert grid.size == (2 * 64, 64)
-        again = omokage("status", "--home", str(home))
+        again = omokage_here("status", "--home", str(home))
         assert "@champion is version 1" in again.output
         assert "was at" not in again.output
         tracking = tracking_of(home)
@@ -115,7 +109,9 @@ def test_nothing_in_the_database_of_a_copy_names_the_original(made: Path, home: 
 def live_cells(database: Path) -> Iterator[bytes]:
     with contextlib.closing(sqlite3.connect(database)) as db:
         db.text_factory = bytes
-        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        for (table,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table'"
+        ).fetchall():
             for row in db.execute(f'SELECT * FROM "{table.decode()}"'):  # noqa: S608
                 yield from (cell for cell in row if isinstance(cell, bytes))
 
@@ -125,7 +121,7 @@ def test_a_training_in_a_copy_writes_into_the_copy(
 ) -> None:
     monkeypatch.setattr(build, "ChildProcess", lambda: WorksHere(trains_here=True))
     small = [f"--set={word}" for word in ("threads=1", "device=cpu", "total_kimg=0.064")]
-    ended = omokage("train", "--home", str(home), "--preset", "dcgan64-smoke", *small)
+    ended = omokage_here("train", "--home", str(home), "--preset", "dcgan64-smoke", *small)
     assert ended.exit_code == 0, (ended.output, ended.exception)
     client = MlflowClient(tracking_of(home).uri)
     newest, first = client.search_runs(["1"], order_by=["attributes.start_time DESC"])
@@ -134,9 +130,7 @@ def test_a_training_in_a_copy_writes_into_the_copy(
     assert client.list_artifacts(newest.info.run_id)
 
 
-def test_a_database_that_is_no_homes_is_left_alone(
-    home: Path, tmp_path: Path, made: Path
-) -> None:
+def test_a_database_that_is_no_homes_is_left_alone(home: Path, tmp_path: Path, made: Path) -> None:
     elsewhere = tmp_path / "shared" / "mlflow" / "mlflow.db"
     elsewhere.parent.mkdir(parents=True)
     shutil.copy(made / "mlflow/mlflow.db", elsewhere)
@@ -160,7 +154,7 @@ def test_a_database_of_another_mlflow_names_what_mends_it(
         db.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     expected = said.format(home=home)
     for words in (("champions",), ("sample",), ("sample", "grid"), ("status",)):
-        ended = omokage(*words, "--home", str(home))
+        ended = omokage_here(*words, "--home", str(home))
         assert isinstance(ended.exception, RegistryError), (words, ended.exception)
         with pytest.raises(RegistryError, match=expected):
             raise ended.exception

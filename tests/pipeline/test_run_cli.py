@@ -1,0 +1,162 @@
+"""`omokage run` builds what was imported, on the home's own Dagster instance, and resumes."""
+
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import psutil
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from dataset.errors import ConfigError, EmptyStageError, UsageError
+from pipeline.settings import STAGES
+from tests.pipeline.conftest import Demo, omokage_here
+from tests.pipeline.fork_server import WarmOmokage
+from tests.waiting import wait_for
+
+HAIR, EYES = ("blonde hair", "blue hair", "red hair", "black hair"), ("blue eyes", "red eyes")
+COUNT = 320  # 256 to train on and 32 to judge by are the least
+CONFIG = "manifest: {eval_frac: 0.15}\ngenerator: {preset: smoke}\n"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory, warm: WarmOmokage) -> Path:
+    """A folder with a home into which face crops were imported, and a configuration."""
+    folder = tmp_path_factory.mktemp("run")
+    faces = folder / "faces"
+    faces.mkdir()
+    rows = ["file,hair,eyes"]
+    for number in range(COUNT):
+        pixels = np.random.default_rng(number).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(faces / f"{number}.png")
+        rows.append(f"{number}.png,{HAIR[number % 4]},{EYES[number % 2]}")
+    (faces / "tags.csv").write_text("\n".join(rows))
+    (folder / "mine.yaml").write_text(CONFIG)
+    home = str(folder / "home")
+    words = ["import", "folder", str(faces), "--cropped", "--rating", "general", "--home", home]
+    ended = warm.run(words)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(rf"^Next: .* run --home {home} builds", ended.stderr, re.MULTILINE)
+    said = warm.run(["status", "--home", home]).stdout
+    assert f"{COUNT} posts kept, {COUNT} of them not in the table of posts yet: " in said
+    assert re.search(rf"^posts +none yet: .* run --home {home}$", said, re.MULTILINE)
+    return folder
+
+
+@pytest.fixture
+def home(imported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(imported / "home", tmp_path / "home"))
+
+
+def arguments(imported: Path, home: Path, until: str = "manifest") -> list[str]:
+    config = str(imported / "mine.yaml")
+    return ["run", "--home", str(home), "--until", until, "--config", config]
+
+
+def test_what_was_imported_becomes_a_manifest_and_again_changes_nothing(
+    imported: Path, home: Path, warm: WarmOmokage
+) -> None:
+    first = warm.run(arguments(imported, home))
+    assert first.returncode == 0, first.stderr
+    built = re.findall(r"^✔ (\S+)", first.stderr, re.MULTILINE)
+    assert built == ["posts", "faces", "labels", "machine_labels", "manifest"]
+    assert "crawl" not in first.stderr
+    assert f"ledger     {COUNT} posts kept\n" in first.stdout
+    assert f"posts      {COUNT} rows" in first.stdout
+    assert re.search(r"^Go on: .* run --home ", first.stdout, re.MULTILINE)
+    current = (home / "manifest/current.json").read_bytes()
+    crops = {path: path.stat().st_mtime_ns for path in (home / "crops").rglob("*.png")}
+    assert len(crops) == COUNT
+    again = warm.run(arguments(imported, home))
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^✔ faces .*reused: nothing had changed", again.stderr, re.MULTILINE)
+    assert (home / "manifest/current.json").read_bytes() == current
+    assert crops == {path: path.stat().st_mtime_ns for path in (home / "crops").rglob("*.png")}
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:  # what `up` shows
+        runs = instance.get_runs()
+    assert [run.job_name for run in runs] == ["everything", "everything"]
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+
+
+def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(
+    imported: Path, home: Path, warm: WarmOmokage
+) -> None:
+    running = warm.start(arguments(imported, home), in_own_session=True)
+    said = []
+    for line in running.stderr:
+        said.append(line)
+        if line.startswith("▶ faces"):
+            break
+    workers = psutil.Process(running.pid)
+    wait_for(lambda: workers.children(recursive=True))
+    children = workers.children(recursive=True)
+    running.send_signal(signal.SIGINT)
+    ended = running.completed()
+    assert ended.returncode == 130, "".join(said) + ended.stderr
+    assert "The same command goes on where this ended." in ended.stderr
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert (home / "posts.parquet").exists()
+    again = warm.run(arguments(imported, home))
+    assert again.returncode == 0, again.stderr
+    assert (home / "manifest/current.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("facse: {cropped: true}", 'mine.yaml has faults:\n  unknown stage "facse"; did you mean'),
+        ("faces: {min_side: 1}", 'faces: unknown key "min_side"; did you mean "min_side_px"?'),
+        ("faces: {min_side_px: small}", "faces: min_side_px is 'small'"),
+        ("generator: {preset: omokge}", 'generator: unknown preset "omokge"; did you mean "omok'),
+        ("generator: {overrides: {batsh: '8'}}", "mine.yaml has faults:\n  generator: "),
+        ("faces: [", "mine.yaml is not YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_before_anything_is_built(
+    home: Path, tmp_path: Path, text: str, said: str
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text)
+    ended = omokage_here("run", "--home", str(home), "--config", str(mine))
+    assert isinstance(ended.exception, ConfigError)
+    assert said in str(ended.exception)
+    assert not (home / "posts.parquet").exists()
+
+
+def test_an_unknown_stage_lists_those_that_there_are(tmp_path: Path) -> None:
+    ended = omokage_here("run", "--home", str(tmp_path), "--until", "train")
+    assert ended.exit_code == 2
+    assert all(f"'{stage}'" in ended.output for stage in STAGES)
+
+
+def test_without_a_post_or_a_site_it_says_what_makes_one(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(
+        EmptyStageError, match=r"no posts yet\. .* import folder PATH --home .* --site"
+    ):
+        raise_of(omokage_here("run", "--home", str(home)))
+    with pytest.raises(UsageError, match="OMOKAGE_SITES names no site"):
+        raise_of(omokage_here("run", "--home", str(home), "--until", "crawl"))
+    assert not home.exists()
+
+
+def raise_of(ended: Result) -> None:
+    assert ended.exception is not None
+    raise ended.exception
+
+
+@pytest.mark.slow
+def test_on_the_home_of_a_demo_nothing_is_crawled_or_trained_again(
+    demo: Demo, warm: WarmOmokage
+) -> None:
+    names = os.listdir(demo.home / "generators")
+    ended = warm.run(["run", "--home", str(demo.home), "--config", str(demo.config)])
+    assert ended.returncode == 0, ended.stderr
+    assert "crawl" not in ended.stderr
+    assert re.search(r"^✔ posts .*row count [1-9]", ended.stderr, re.MULTILINE)
+    assert sorted(os.listdir(demo.home / "generators")) == sorted(names)
