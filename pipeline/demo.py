@@ -11,18 +11,21 @@ import dagster as dg
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import load_sites
-from dataset.errors import EmptyStageError, OmokageError, UsageError
+from dataset.errors import ConfigError, EmptyStageError, OmokageError, UsageError
 from dataset.store import Store
 from pipeline.automation.cron import DEFAULT_REFRESH
-from pipeline.build import build_defs, enabled_sites
+from pipeline.build import build_defs
 from pipeline.commands import as_typed, home_words
 from pipeline.instance import (
+    AT_WORK,
     DEMO_TAGS,
     alone_in,
     demo_instance,
     explained_databases,
+    in_words,
     prepare_home,
 )
+from pipeline.jobs import CHAIN
 from pipeline.run_config import DEMO_SITE, demo_run_config, ops_of, read_config
 from pipeline.servers import (
     board_server,
@@ -80,7 +83,6 @@ def run_home(settings: Settings, *, until: str = STAGES[-1], config_file: str = 
         raise UsageError("--until crawl: OMOKAGE_SITES names no site, so there is none to crawl")
     here = settings if crawled else _of_its_boards(settings)
     config = read_config(config_file, sites=here.sites) if config_file else {}
-    enabled_sites(here)
     store = prepare_home(here)
     ops = ops_of(config, STAGES[: STAGES.index(until) + 1], sites=crawled)
     with alone_in(store), interruptible():
@@ -91,7 +93,7 @@ def run_home(settings: Settings, *, until: str = STAGES[-1], config_file: str = 
 def _of_its_boards(settings: Settings) -> Settings:
     """Returns the settings with the sites whose posts the home's ledger holds.
 
-    Raises EmptyStageError if it has no ledger.
+    Raises EmptyStageError if it has no ledger, ConfigError for a board of no known site.
     """
     store = Store(settings.home)
     if not store.exists(LEDGER):
@@ -101,15 +103,18 @@ def _of_its_boards(settings: Settings) -> Settings:
             f"PATH{home}`, or crawl a board with `{omokage} crawl --site NAME{home}`"
         )
     with Ledger.of(store) as ledger:
-        boards = set(ledger.boards())
-    sites = [
-        site.name
-        for site in load_sites(settings.sites_file or None).values()
-        if site.board in boards
-    ]
+        boards = set(ledger.boards()) - set(ledger.imports())
+    known = load_sites(settings.sites_file or None).values()
+    if unknown := boards - {site.board for site in known}:
+        raise ConfigError(
+            f"{settings.home} holds posts of {', '.join(sorted(unknown))}, which no site of the "
+            "registry shows: name yours with OMOKAGE_SITES_FILE, or with OMOKAGE_SITES the sites "
+            "to crawl and build from"
+        )
+    sites = tuple(site.name for site in known if site.board in boards)
     # What OMOKAGE_REFRESH and OMOKAGE_AUTO_CONFIG say of other sites is for runs on a schedule.
-    changed = {"sites": tuple(sites) or settings.sites, "refresh": DEFAULT_REFRESH}
-    return settings.model_copy(update={**changed, "auto_config": ""})
+    changed = {"sites": sites or settings.sites, "refresh": DEFAULT_REFRESH, "auto_config": ""}
+    return settings.model_copy(update=changed)
 
 
 def _run_chain(
@@ -130,9 +135,17 @@ def run_job(
     """Runs a job in this process, a line per stage; raises OmokageError in the words of a failure.
 
     ops: run configuration of its ops. assets: keys of those of the job to materialise, () for all.
+    Raises UsageError while a run from elsewhere, such as a schedule's, writes the same tables.
     """
     job = build_defs(settings=settings).resolve_job_def(name)
     with explained_databases(settings), demo_instance() as instance:
+        # dagster.yaml lets one at a time through the queue, which this run does not pass.
+        chain = dg.RunsFilter(tags=CHAIN, statuses=AT_WORK)
+        if CHAIN.items() <= job.tags.items() and (busy := instance.get_run_records(chain, limit=1)):
+            raise UsageError(
+                f"{in_words(busy[0])} is at work in {settings.home}; wait for it, or end it in the "
+                f"Dagster UI: {as_typed()} up{home_words(settings)}"
+            )
         result = job.execute_in_process(
             run_config={"ops": ops, "loggers": {"stages": {"config": {}}}},
             asset_selection=[dg.AssetKey(asset) for asset in assets] or None,

@@ -47,8 +47,8 @@ def prepare_home(settings: Settings) -> Store:
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
     """Keeps a second run of a command out of a home; raises UsageError if one is at work."""
     busy = UsageError(
-        f"another demo, run, training or comparison is at work in {home.root}; wait for it, end it, or "
-        "choose another folder with --home"
+        f"another demo, run, training or comparison is at work in {home.root}; wait for it, end "
+        "it, or choose another folder with --home"
     )
     return file_lock(home.local("demo.lock"), timeout_s=0, busy=busy)
 
@@ -121,6 +121,7 @@ UNFINISHED = {
     dg.DagsterRunStatus.STARTED: "running",
     dg.DagsterRunStatus.CANCELING: "being cancelled",
 }
+AT_WORK = [status for status in UNFINISHED if status.name not in ("NOT_STARTED", "QUEUED")]
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 

@@ -11,6 +11,7 @@ from assets.generator import CURRENT as GENERATOR_PATH
 from crawlers.export import NOT_FETCHED
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE as LEDGER
+from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
@@ -26,7 +27,7 @@ def status_lines(settings: Settings) -> list[str]:
     """Returns a line a stage: what there is, what waits, or the command that makes it."""
     store = Store(settings.home)
     lines = [f"home       {settings.home}"]
-    lines += [f"{name:<11}{text}" for name, text in _stages(store, _next(settings))]
+    lines += [f"{name:<11}{text}" for name, text in _stages(store, settings, _next(settings))]
     return lines + champion_lines(settings)
 
 
@@ -36,9 +37,9 @@ def _next(settings: Settings) -> str:
     return f"{as_typed()} run{home_words(settings)}" if has_posts else "make demo"
 
 
-def _stages(store: Store, following: str) -> Iterator[tuple[str, str]]:
+def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[str, str]]:
     if store.exists(LEDGER):
-        yield "ledger", _ledger(store, following)
+        yield "ledger", _ledger(store, settings, following)
     for table, path in (("posts", POSTS_PATH), ("faces", FACES_PATH)):
         there = store.exists(path)
         yield table, f"{_rows(store, path):,} rows" if there else f"none yet: {following}"
@@ -62,12 +63,19 @@ def _stages(store: Store, following: str) -> Iterator[tuple[str, str]]:
             yield "evaluation", f"none yet: {following}"
 
 
-def _ledger(store: Store, following: str) -> str:
-    """Returns how many posts the ledger has, and how many of them wait for what."""
+def _ledger(store: Store, settings: Settings, following: str) -> str:
+    """Returns how many posts the ledger has, and how many of them wait for what.
+
+    Where OMOKAGE_SITES is set, only those count that a build of these sites takes.
+    """
     kept = pending = unbuilt = 0
     with Ledger.of(store) as ledger:
-        built = _built(store)
-        for board in ledger.boards():
+        built, boards = _built(store), ledger.boards()
+        if "sites" in settings.model_fields_set:
+            boards_of = board_names(load_sites(settings.sites_file or None))
+            enabled = {boards_of.get(site, site) for site in settings.sites}
+            boards = [board for board in boards if board in enabled.union(ledger.imports())]
+        for board in boards:
             pending += ledger.count(board)["pending"]
             ids = np.array(ledger.kept_ids(board), np.int64)
             kept += len(ids)

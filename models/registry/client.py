@@ -139,19 +139,27 @@ class TrackingClient:
     ) -> Iterator[None]:
         """Marks a run as running while the block works, then finished, failed or killed.
 
-        interrupts: what is raised in the block when a person stops it; the run is then killed.
+        interrupts: what is raised in the block when a person stops it; the run is then killed. An
+        MLflow that is out of reach at the end takes nothing from the block: a line on stderr.
         """
         client = self.client()
-        client.update_run(run_id, status="RUNNING")
+        with self._explained():
+            client.update_run(run_id, status="RUNNING")
+        status = "FAILED"
         try:
             yield
+            status = "FINISHED"
         except interrupts:
-            client.set_terminated(run_id, "KILLED")
+            status = "KILLED"
             raise
-        except BaseException:
-            client.set_terminated(run_id, "FAILED")
-            raise
-        client.set_terminated(run_id, "FINISHED")
+        finally:
+            try:
+                with self._explained():
+                    client.set_terminated(run_id, status)
+            except RegistryError as error:
+                print(
+                    f"run {run_id} is {status}, and MLflow does not know: {error}", file=sys.stderr
+                )
 
     def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
         """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.

@@ -111,8 +111,8 @@ def import_command(
     check_outcome(made, strict=strict)
     if not dry_run:
         click.echo(
-            f"Next: {as_typed()} run{home_words(settings)} builds a face set of what the home holds "
-            "and trains on it (--until manifest: builds it only)",
+            f"Next: {as_typed()} run{home_words(settings)} builds a face set and trains on it "
+            "(--until manifest: builds it only)",
             err=True,
         )
 
