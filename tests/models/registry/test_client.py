@@ -48,7 +48,7 @@ def test_an_mlflow_that_is_gone_at_the_end_takes_nothing_from_a_training(
     run_id = tracking.run_for("key-6", name="six", tags={})
     with tracking.open_run(run_id):
         monkeypatch.setattr(MlflowClient, "set_terminated", away)
-    assert f"run {run_id} is FINISHED, and MLflow does not know: " in capsys.readouterr().err
+    assert f"{run_id} is FINISHED, and MLflow does not know: " in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="of the training"), tracking.open_run(run_id):
         raise RuntimeError("of the training")
     monkeypatch.setattr(MlflowClient, "update_run", away)
