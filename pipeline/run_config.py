@@ -115,13 +115,14 @@ def _faults(read: dict[str, Any], sites: Sequence[str]) -> list[str]:
 
 def _unfit(stage: str, values: dict[str, Any]) -> list[str]:
     """Names each known key whose value is none that the stage takes."""
-    from models.presets import preset  # imports torch
+    from assets.generator import GeneratorConfig
+    from models.presets import preset
 
     config = stage_configs()[stage.partition("/")[0]]
     given = {key: value for key, value in values.items() if key in config.model_fields}
     try:
         made = config(**given)
-        if stage == "generator":
+        if isinstance(made, GeneratorConfig):
             preset(made.preset, [f"{key}={value}" for key, value in made.overrides.items()])
     except ConfigError as error:
         return [f"{stage}: {error}"]

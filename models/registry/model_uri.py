@@ -258,7 +258,7 @@ class Registry:
         return f"There is no model {uri.text} in {self.place}."
 
 
-def schema_remedy(error: Exception, uri: str) -> str:
+def schema_remedy(error: BaseException | None, uri: str) -> str:
     """Returns what to do about a database of another MLflow; "" if the error is of another kind.
 
     uri: of the database; only the path of an SQLite file is shown, others may hold a password.
