@@ -408,8 +408,8 @@ def relocate(database: Path) -> None:
                 _rewrite(db, root, here)
     except sqlite3.Error as error:
         raise StoreError(
-            f"{database} cannot be opened, or its locations, which are of another folder, not be "
-            f"changed: {error}; make it writable, or restore it from a backup"
+            f"MLflow's database {database} cannot be read, or not be changed after its home was "
+            f"moved: {error}; make it writable, or restore it from a backup"
         ) from error
     for root in moved:
         print(

@@ -5,6 +5,7 @@ import datetime
 import logging
 import os
 import re
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -268,7 +269,7 @@ def schema_remedy(error: BaseException | None, uri: str) -> str:
         return ""
     import mlflow
 
-    shown = uri if uri.startswith(_SQLITE) else '"$MLFLOW_TRACKING_URI"'
+    shown = shlex.quote(uri) if uri.startswith(_SQLITE) else '"$MLFLOW_TRACKING_URI"'
     migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
     if not list(migrations.glob(f"{found[1]}_*.py")):
         return (

@@ -59,9 +59,9 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
-def omokage_here(*words: str) -> Result:
-    """Runs a command in this process, without our variables."""
-    environment = dict.fromkeys(VARIABLES.values()) | {"OMOKAGE_PROGRESS": "off"}
+def omokage_here(*words: str, **variables: str | None) -> Result:
+    """Runs a command in this process, with these of our variables alone."""
+    environment = dict.fromkeys(VARIABLES.values()) | {"OMOKAGE_PROGRESS": "off"} | variables
     return CliRunner().invoke(cli, words, env=environment)
 
 

@@ -10,13 +10,14 @@ import sqlite3
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
-from dataset.errors import RegistryError
+from dataset.errors import RegistryError, StoreError
 from models.registry.client import SQLITE, TrackingClient
 from models.registry.export import log_generator
 from models.registry.promotion import CHAMPION
@@ -116,6 +117,13 @@ def live_cells(database: Path) -> Iterator[bytes]:
                 yield from (cell for cell in row if isinstance(cell, bytes))
 
 
+def made_at(database: Path) -> set[str]:
+    """The names of the homes that the experiments' locations are below."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        found = db.execute("SELECT artifact_location FROM experiments").fetchall()
+    return {unquote(text.split("/mlflow/artifacts")[0].rsplit("/", 1)[1]) for (text,) in found}
+
+
 def test_a_training_in_a_copy_writes_into_the_copy(
     made: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,10 +148,24 @@ def test_a_database_that_is_no_homes_is_left_alone(home: Path, tmp_path: Path, m
     assert list(live_cells(elsewhere)) == before
 
 
+@pytest.mark.parametrize("content", [b"no database", None])
+def test_a_database_that_cannot_be_changed_is_named(home: Path, content: bytes | None) -> None:
+    database = home / "mlflow/mlflow.db"
+    with contextlib.closing(sqlite3.connect(database)) as busy:
+        if content is None:
+            busy.execute("CREATE TRIGGER held UPDATE ON runs BEGIN SELECT RAISE(FAIL, 'held'); END")
+        else:
+            database.write_bytes(content * 100)
+        with pytest.raises(StoreError, match=r"database .*mlflow\.db cannot be read, or not be ch"):
+            tracking_of(home).client()
+    if content is None:  # nothing of it was done
+        assert made_at(database) == {"old pläce"}
+
+
 @pytest.mark.parametrize(
     ("revision", "said"),
     [
-        (OLDER, r"made by an older MLflow .* Back it up, .*: mlflow db upgrade sqlite:///{home}/"),
+        (OLDER, r"made by an older MLflow .* Back it up, .*: mlflow db upgrade 'sqlite:///{home}/"),
         (NEWER, r"made by a newer MLflow than the one installed, [\d.]+: install that one again"),
     ],
 )

@@ -158,6 +158,45 @@ def raise_of(ended: Result) -> None:
     raise ended.exception
 
 
+def test_status_counts_what_is_pending(home: Path) -> None:
+    with Ledger.of(Store(home)) as ledger:
+        ledger.requeue([next(ledger.rows(["faces"])).post], "blob_missing")
+    said = omokage_here("status", "--home", str(home)).output
+    assert f"ledger     {COUNT - 1} posts kept, {COUNT - 1} of them not in the table of" in said
+    assert "; 1 pending: crawl or import again\n" in said
+
+
+@pytest.mark.parametrize(
+    ("enabled", "known", "crawls"),
+    [
+        (None, ("danbooru_donmai", "safebooru_donmai"), []),
+        ("demo,konachan", ("demo", "konachan"), [["crawl", "demo"], ["crawl", "konachan"]]),
+    ],
+)
+def test_only_the_sites_of_the_settings_are_crawled_and_boards_of_the_ledger_are_built(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *,
+    enabled: str | None, known: tuple[str, ...], crawls: list[list[str]],
+) -> None:  # fmt: skip
+    with Ledger.of(Store(home)) as ledger:
+        ledger.admit(load_sites()["safebooru_donmai"])
+    started = []
+    monkeypatch.setattr("pipeline.demo.run_job", lambda *given: started.append(given))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        f"crawl: {{limit: 5}}\ncrawl/{known[0]}: {{tags: solo}}\nfaces: {{crop_px: 64}}"
+    )
+    words = ("run", "--home", str(home), "--until", "posts", "--config", str(mine))
+    ended = omokage_here(*words, OMOKAGE_SITES=enabled)
+    assert ended.exit_code == 0, ended.exception
+    ((settings, job, ops, assets),) = started
+    assert (set(settings.sites), job) == (set(known), "everything")
+    assert assets == [*crawls, "posts"]
+    assert ops == ({
+        "crawl__demo": {"config": {"limit": 5, "tags": "solo"}},
+        "crawl__konachan": {"config": {"limit": 5}},
+    } if enabled else {})  # fmt: skip
+
+
 def test_it_does_not_build_beside_a_run_of_the_queue(home: Path) -> None:
     (home / "dagster").mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home / "dagster")
