@@ -6,6 +6,7 @@ The stored home of version 0.1.0 has a training; its half is registered here as 
 import contextlib
 import hashlib
 import shutil
+import socket
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
-from dataset.errors import RegistryError, StoreError
+from dataset.errors import RegistryError, StoreError, UsageError
 from models.registry.client import SQLITE, TrackingClient
 from models.registry.export import log_generator
 from models.registry.promotion import CHAMPION
@@ -124,6 +125,14 @@ def made_at(database: Path) -> set[str]:
     return {unquote(text.split("/mlflow/artifacts")[0].rsplit("/", 1)[1]) for (text,) in found}
 
 
+def test_the_servers_start_on_a_database_that_has_followed_the_home(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so that none of them is started
+        port = taken.getsockname()[1]
+        ended = omokage_here("up", "--home", str(home), "--mlflow-port", str(port))
+    assert isinstance(ended.exception, UsageError)
+    assert made_at(home / "mlflow/mlflow.db") == {"ü"}
+
+
 def test_a_training_in_a_copy_writes_into_the_copy(
     made: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +184,7 @@ def test_a_database_of_another_mlflow_names_what_mends_it(
     with contextlib.closing(sqlite3.connect(home / "mlflow/mlflow.db")) as db, db:
         db.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     expected = said.format(home=home)
-    for words in (("champions",), ("sample",), ("sample", "grid"), ("status",)):
+    for words in (("champions",), ("sample",), ("sample", "grid"), ("status",), ("up",)):
         ended = omokage_here(*words, "--home", str(home))
         assert isinstance(ended.exception, RegistryError), (words, ended.exception)
         with pytest.raises(RegistryError, match=expected):

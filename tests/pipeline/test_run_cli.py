@@ -217,12 +217,17 @@ def test_a_board_of_no_known_site_is_not_left_out_silently(home: Path) -> None:
 
 @pytest.mark.slow
 def test_on_the_home_of_a_demo_nothing_is_crawled_or_trained_again(
-    demo: Demo, warm: WarmOmokage
+    demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
     generators = demo.home / "generators"
     names = {path.name for path in generators.iterdir()}
-    ended = warm.run(["run", "--home", str(demo.home), "--config", str(demo.config)])
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"{demo.config.read_text()}faces: {{mode: fast}}\n")  # the demo's own
+    ended = warm.run(["run", "--home", str(demo.home), "--config", str(mine)])
     assert ended.returncode == 0, ended.stderr
     assert "crawl" not in ended.stderr
     assert re.search(r"^✔ posts .*row count [1-9]", ended.stderr, re.MULTILINE)
+    for stage in ("faces", "generator", "evaluation", "champion"):
+        line = rf"^✔ {stage} .*reused: nothing had changed"
+        assert re.search(line, ended.stderr, re.MULTILINE), ended.stderr
     assert {path.name for path in generators.iterdir()} == names
