@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.pyfunc import load_model
 from PIL import Image
 
 from dataset.errors import RegistryError, StoreError, UsageError
@@ -100,6 +102,9 @@ def test_a_moved_home_has_its_champion(made: Path, home: Path, tmp_path: Path) -
             tracking_uri=tracking.uri,
         )
         assert Path(picture).read_bytes() == b"picture"
+        fetched = tracking.fetch_model(f"models:/{tracking.model}@{CHAMPION}", tmp_path / "model")
+        assert (fetched / "MLmodel").exists()
+        assert len(load_model(str(fetched)).predict(pd.DataFrame({"labels": [""]}))) == 1
 
 
 def test_nothing_in_the_database_of_a_copy_names_the_original(made: Path, home: Path) -> None:
