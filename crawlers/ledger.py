@@ -290,7 +290,9 @@ class Ledger(LedgerFile):
         days = 1.0 if walked is None else walked / dt.timedelta(days=1)
         return Recheckable(max(ids), min(ids), old[0] if old else 0, posts, mark, days)
 
-    def kept_ids(self, board: str, query: str, *, first: int, below: int, most: int) -> list[int]:
+    def highest_kept(
+        self, board: str, query: str, *, first: int, below: int, most: int
+    ) -> list[int]:
         """Returns the highest `most` ids of a search's kept posts from `first` up to `below`."""
         rows = self._rows(
             "SELECT post_id FROM posts WHERE board = ? AND query = ? AND state = 'kept' "
@@ -451,6 +453,11 @@ class Ledger(LedgerFile):
         """Returns how many posts of a board are pending, kept and refused."""
         counts = "SELECT state, COUNT(*) FROM posts WHERE board = ? GROUP BY state"
         return {"pending": 0, "kept": 0, "refused": 0} | dict(self._rows(counts, board))
+
+    def kept_ids(self, board: str) -> list[int]:
+        """Returns the numbers of the kept posts of a board."""
+        rows = self._rows("SELECT post_id FROM posts WHERE board = ? AND state = 'kept'", board)
+        return [post_id for (post_id,) in rows]
 
     def note_wait(self, wait: Wait) -> None:
         """Stores the Retry-After of a host; the longest wait of a host counts."""

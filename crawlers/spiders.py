@@ -228,7 +228,7 @@ class BoardSpider(scrapy.Spider):
                 yield self._recheck_request(self.parse_recheck, query, page, limit)
                 return
             bottom, most = min(found.ids, default=0), 2 * limit
-            kept = self.ledger.kept_ids(
+            kept = self.ledger.highest_kept(
                 self.site.board, query, first=bottom, below=page.edge, most=most
             )
             # A page that lacks this many is faulty: its lower part is read again by the next one.

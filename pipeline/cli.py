@@ -1,4 +1,4 @@
-"""The command line `omokage`: the demo, servers, a crawl, faces, comparisons, a home's state."""
+"""The command line `omokage`: the demo, the chain, servers, a crawl, a home's state, and more."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ import click
 from dataset.errors import OmokageError
 from pipeline.commands import home_option, minutes_option
 from pipeline.servers import POSTS
-from pipeline.settings import BOARD_PORT, Settings, read_settings
+from pipeline.settings import BOARD_PORT, STAGES, Settings, read_settings
 
 INTERRUPTED = 130
 # The modules under pipeline/commands of the other commands, and their names there. Some import
@@ -102,6 +102,38 @@ def demo(
         minutes=minutes,
         config_file=config_file,
     )
+
+
+@cli.command()
+@home_option
+@click.option(
+    "--until",
+    default=STAGES[-1],
+    show_default=True,
+    metavar="STAGE",
+    type=click.Choice(STAGES),
+    help=f"The last stage to run: {', '.join(STAGES)}.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    default="",
+    metavar="FILE",
+    help="YAML of stage: {key: value}, laid over the stages' defaults.",
+)
+def run(home: str, until: str, config_file: str) -> None:
+    """Build a face set of what the home holds, train on it, evaluate and promote.
+
+    Imported and crawled posts are taken; a site is crawled only if OMOKAGE_SITES names it. The
+    generator's preset is demo, minutes on two cores; --config names another, such as
+    `generator: {preset: omokage}`. What is up to date is used again. Stopped, the same command
+    goes on.
+
+    Example: omokage run --until manifest
+    """
+    from pipeline.demo import run_home  # Dagster is slow to import
+
+    run_home(read_settings(home=home), until=until, config_file=config_file)
 
 
 @cli.command()

@@ -1,6 +1,5 @@
-"""The demo: starts the board, runs the whole chain in this process, and says where things are."""
+"""Runs the chain in this process: on what a home holds, or as the demo, with a board beside it."""
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -9,17 +8,25 @@ from typing import Any
 
 import dagster as dg
 
-from dataset.errors import OmokageError, UsageError
+from crawlers.ledger import Ledger
+from crawlers.ledger_file import FILE as LEDGER
+from crawlers.sites import load_sites
+from dataset.errors import ConfigError, EmptyStageError, OmokageError, UsageError
 from dataset.store import Store
+from pipeline.automation.cron import DEFAULT_REFRESH
 from pipeline.build import build_defs
+from pipeline.commands import as_typed, home_words
 from pipeline.instance import (
+    AT_WORK,
     DEMO_TAGS,
     alone_in,
     demo_instance,
     explained_databases,
+    in_words,
     prepare_home,
 )
-from pipeline.run_config import DEMO_SITE, demo_run_config
+from pipeline.jobs import CHAIN
+from pipeline.run_config import DEMO_SITE, demo_run_config, ops_of, read_config
 from pipeline.servers import (
     board_server,
     board_url,
@@ -29,8 +36,8 @@ from pipeline.servers import (
     running,
     wait_for_board,
 )
-from pipeline.settings import Settings
-from pipeline.status import champion_lines, training_lines
+from pipeline.settings import CRAWL, STAGES, TRAINING_STAGES, Settings
+from pipeline.status import champion_lines, status_lines, training_lines
 
 
 def run_demo(
@@ -59,20 +66,86 @@ def run_demo(
     with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
-        run_job(here, "everything", config["ops"])
-    took = time.monotonic() - began
-    print("\n".join(_farewell(here, store, took)))
+        _run_chain(here, config["ops"], sites=here.sites)
+    print("\n".join(_farewell(here, store, time.monotonic() - began)))
+
+
+def run_home(settings: Settings, *, until: str = STAGES[-1], config_file: str = "") -> None:
+    """Runs the chain on what the home holds; raises OmokageError.
+
+    Only the sites that OMOKAGE_SITES names are crawled: none unless it is set. What an earlier run
+    finished and nothing has changed since is used again. until: the last stage to run. config_file:
+    YAML of `stage: {key: value}`, over the stages' defaults.
+    """
+    began = time.monotonic()
+    crawled = settings.sites if "sites" in settings.model_fields_set else ()
+    if until == CRAWL and not crawled:
+        raise UsageError("--until crawl: OMOKAGE_SITES names no site, so there is none to crawl")
+    here = settings if crawled else _of_its_boards(settings)
+    config = read_config(config_file, sites=here.sites) if config_file else {}
+    store = prepare_home(here)
+    ops = ops_of(config, STAGES[: STAGES.index(until) + 1], sites=crawled)
+    with alone_in(store), interruptible():
+        _run_chain(here, ops, sites=crawled, until=until)
+    print("\n".join(_farewell(here, store, time.monotonic() - began, until=until)))
+
+
+def _of_its_boards(settings: Settings) -> Settings:
+    """Returns the settings with the sites whose posts the home's ledger holds.
+
+    Raises EmptyStageError if it has no ledger, ConfigError for a board of no known site.
+    """
+    store = Store(settings.home)
+    if not store.exists(LEDGER):
+        home, omokage = home_words(settings), as_typed()
+        raise EmptyStageError(
+            f"{settings.home} holds no posts yet. Take pictures in with `{omokage} import folder "
+            f"PATH{home}`, or crawl a board with `{omokage} crawl --site NAME{home}`"
+        )
+    with Ledger.of(store) as ledger:
+        boards = set(ledger.boards()) - set(ledger.imports())
+    known = load_sites(settings.sites_file or None).values()
+    if unknown := boards - {site.board for site in known}:
+        raise ConfigError(
+            f"{settings.home} holds posts of {', '.join(sorted(unknown))}, which no site of the "
+            "registry shows: name yours with OMOKAGE_SITES_FILE, or with OMOKAGE_SITES the sites "
+            "to crawl and build from"
+        )
+    sites = tuple(site.name for site in known if site.board in boards)
+    # What OMOKAGE_REFRESH and OMOKAGE_AUTO_CONFIG say of other sites is for runs on a schedule.
+    changed = {"sites": sites or settings.sites, "refresh": DEFAULT_REFRESH, "auto_config": ""}
+    return settings.model_copy(update=changed)
+
+
+def _run_chain(
+    settings: Settings, ops: dict[str, Any], *, sites: Sequence[str], until: str = STAGES[-1]
+) -> None:
+    """Crawls the sites and materialises the stages up to `until`, in one run."""
+    stages = STAGES[: STAGES.index(until) + 1]
+    crawls = [[CRAWL, site] for site in sites]
+    run_job(settings, "everything", ops, [*crawls, *(one for one in stages if one != CRAWL)])
 
 
 def run_job(
-    settings: Settings, name: str, ops: dict[str, Any], assets: Sequence[str] = ()
+    settings: Settings,
+    name: str,
+    ops: dict[str, Any],
+    assets: Sequence[str | Sequence[str]] = (),
 ) -> dg.ExecuteInProcessResult:
     """Runs a job in this process, a line per stage; raises OmokageError in the words of a failure.
 
-    ops: run configuration of its ops. assets: names of those of the job to materialise, () for all.
+    ops: run configuration of its ops. assets: keys of those of the job to materialise, () for all.
+    Raises UsageError while a run from elsewhere, such as a schedule's, writes the same tables.
     """
     job = build_defs(settings=settings).resolve_job_def(name)
     with explained_databases(settings), demo_instance() as instance:
+        # dagster.yaml lets one at a time through the queue, which this run does not pass.
+        chain = dg.RunsFilter(tags=CHAIN, statuses=AT_WORK)
+        if CHAIN.items() <= job.tags.items() and (busy := instance.get_run_records(chain, limit=1)):
+            raise UsageError(
+                f"{in_words(busy[0])} is at work in {settings.home}; wait for it, or end it in the "
+                f"Dagster UI: {as_typed()} up{home_words(settings)}"
+            )
         result = job.execute_in_process(
             run_config={"ops": ops, "loggers": {"stages": {"config": {}}}},
             asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
@@ -119,34 +192,26 @@ def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
     return f"{said}\nThe whole traceback is in the Dagster UI, run {run_id}."
 
 
-def _farewell(settings: Settings, store: Store, took_s: float) -> list[str]:
+def _farewell(
+    settings: Settings, store: Store, took_s: float, *, until: str = STAGES[-1]
+) -> list[str]:
     home, omokage = home_words(settings), as_typed()
+    trained = until in TRAINING_STAGES
+    lines = [*training_lines(store), *champion_lines(settings)] if trained else []
+    following = (
+        f"Draw more:   {omokage} sample --labels blonde_hair,blue_eyes --n 16{home}"
+        if trained
+        else f"Go on:       {omokage} run{home}"
+    )
     return [
         "",
         f"Done in {took_s / 60:.1f} minutes.",
-        *training_lines(store),
-        *champion_lines(settings),
+        *(lines or status_lines(settings)),
         f"everything {settings.home}",
         "",
         f"See it all:  {omokage} up{home}",
         "             opens the Dagster UI at http://127.0.0.1:3000, the MLflow UI at "
         "http://127.0.0.1:5000",
         "             and the studio, where people draw, at http://127.0.0.1:7860",
-        f"Draw more:   {omokage} sample --labels blonde_hair,blue_eyes --n 16{home}",
+        following,
     ]
-
-
-def home_words(settings: Settings) -> str:
-    """Returns what a person adds to a command for this home: ` --home DIR`, or nothing."""
-    return "" if settings.home == str(Path("var").resolve()) else f" --home {settings.home}"
-
-
-def as_typed() -> str:
-    """Returns how a person would type the program that runs: omokage, or its path from here."""
-    program = Path(sys.argv[0])
-    if program.suffix == ".py":
-        return "python -m pipeline.cli"
-    if shutil.which(program.name) == str(program):
-        return program.name
-    here = Path.cwd()
-    return str(program.relative_to(here) if program.is_relative_to(here) else program)

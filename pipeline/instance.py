@@ -45,10 +45,10 @@ def prepare_home(settings: Settings) -> Store:
 
 
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
-    """Keeps a second demo or comparison out of a home; raises UsageError if one is at work."""
+    """Keeps a second run of a command out of a home; raises UsageError if one is at work."""
     busy = UsageError(
-        f"another demo or comparison is at work in {home.root}; wait for it, end it, or "
-        "choose another folder with --home"
+        f"another demo, run, training or comparison is at work in {home.root}; wait for it, end "
+        "it, or choose another folder with --home"
     )
     return file_lock(home.local("demo.lock"), timeout_s=0, busy=busy)
 
@@ -65,7 +65,9 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
         unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
         dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
         for run in instance.get_runs(dead):
-            instance.report_run_failed(run, "The demo was killed; the next one went on from there.")
+            instance.report_run_failed(
+                run, "The command was killed; the next one went on from there."
+            )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         provide_gpu_slots(instance)
         yield instance
@@ -119,6 +121,7 @@ UNFINISHED = {
     dg.DagsterRunStatus.STARTED: "running",
     dg.DagsterRunStatus.CANCELING: "being cancelled",
 }
+AT_WORK = [status for status in UNFINISHED if status.name not in ("NOT_STARTED", "QUEUED")]
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"))
 
 

@@ -1,4 +1,4 @@
-"""Run configurations: the demo's preset under a user's file, and OMOKAGE_AUTO_CONFIG's."""
+"""Run configurations: of the demo, a user's file, and OMOKAGE_AUTO_CONFIG's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +10,9 @@ from pydantic import ValidationError
 
 from dataset.errors import ConfigError, UsageError, listed, nearest
 from models.config import ENDLESS_KIMG
-from pipeline.settings import Settings
+from pipeline.settings import CRAWL, DATASET_STAGES, STAGES, TRAINING_STAGES, Settings
 
 DEMO_SITE = "demo"
-
-
 DEMO_MINUTES = 5.0  # of training: what hair colours take that obey their labels, on two cores
 _LENGTH = ("total_kimg", "max_minutes")
 
@@ -42,7 +40,7 @@ def demo_run_config(
         minutes = DEMO_MINUTES
     if minutes is not None:
         config["generator"] = {**generator, "overrides": for_minutes(minutes, overrides)}
-    return {"ops": {op_of(stage): {"config": values} for stage, values in config.items() if values}}
+    return {"ops": ops_of(config, STAGES, sites=(DEMO_SITE,))}
 
 
 def for_minutes(minutes: float | None, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -61,9 +59,17 @@ def for_minutes(minutes: float | None, overrides: Mapping[str, str]) -> dict[str
     return {**overrides, "total_kimg": f"{ENDLESS_KIMG:g}", "max_minutes": f"{minutes:g}"}
 
 
-def op_of(stage: str) -> str:
-    """Returns the name under which Dagster's run configuration knows a stage of the demo."""
-    return f"crawl__{DEMO_SITE}" if stage == "crawl" else stage
+def ops_of(
+    config: Mapping[str, dict[str, Any]], stages: Sequence[str], *, sites: Sequence[str]
+) -> dict[str, Any]:
+    """Returns Dagster's configuration of these stages' ops, and of the crawl of these sites.
+
+    config: by stage; `crawl` is for every site, `crawl/<site>` for one.
+    """
+    found = {stage: config.get(stage, {}) for stage in stages if stage != CRAWL}
+    for site in sites:
+        found[f"{CRAWL}__{site}"] = {**config.get(CRAWL, {}), **config.get(f"{CRAWL}/{site}", {})}
+    return {op: {"config": values} for op, values in found.items() if values}
 
 
 def read_config(
@@ -109,10 +115,17 @@ def _faults(read: dict[str, Any], sites: Sequence[str]) -> list[str]:
 
 def _unfit(stage: str, values: dict[str, Any]) -> list[str]:
     """Names each known key whose value is none that the stage takes."""
+    from assets.generator import GeneratorConfig
+    from models.presets import preset
+
     config = stage_configs()[stage.partition("/")[0]]
     given = {key: value for key, value in values.items() if key in config.model_fields}
     try:
-        config(**given)
+        made = config(**given)
+        if isinstance(made, GeneratorConfig):
+            preset(made.preset, [f"{key}={value}" for key, value in made.overrides.items()])
+    except ConfigError as error:
+        return [f"{stage}: {error}"]
     except ValidationError as error:
         return [
             f"{stage}: {'.'.join(map(str, fault['loc']))} is {fault['input']!r}: {fault['msg']}"
@@ -152,11 +165,6 @@ def _laid_over(base: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return {stage: {**base.get(stage, {}), **upper.get(stage, {})} for stage in stages}
 
 
-CRAWL = "crawl"
-DATASET_STAGES = ("posts", "faces", "labels", "machine_labels", "manifest")
-TRAINING_STAGES = ("generator", "evaluation", "champion")
-
-
 def automatic_config(settings: Settings) -> dict[str, dict[str, Any]]:
     """Reads the file that OMOKAGE_AUTO_CONFIG names: `stage: {key: value}`; {} without one.
 
@@ -178,7 +186,4 @@ def automatic_run_config(settings: Settings, job: str, *, site: str = "") -> dic
     except ConfigError as error:
         raise ConfigError(f"{job} cannot be asked for: {error}") from error
     stages = DATASET_STAGES if site else TRAINING_STAGES
-    ops = {stage: config.get(stage, {}) for stage in stages}
-    if site:
-        ops[f"{CRAWL}__{site}"] = {**config.get(CRAWL, {}), **config.get(f"{CRAWL}/{site}", {})}
-    return {"ops": {stage: {"config": values} for stage, values in ops.items() if values}}
+    return {"ops": ops_of(config, stages, sites=[site] if site else [])}

@@ -32,6 +32,12 @@ BOARD_PORT = 4650
 DAGSTER_URL, MLFLOW_URL = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
 EXECUTORS = ("in_process", "multiprocess")
 
+# The chain, in its order; `crawl` stands for the crawl of every site.
+CRAWL = "crawl"
+DATASET_STAGES = ("posts", "faces", "labels", "machine_labels", "manifest")
+TRAINING_STAGES = ("generator", "evaluation", "champion")
+STAGES = (CRAWL, *DATASET_STAGES, *TRAINING_STAGES)
+
 # Variables of ours that other packages read by themselves.
 ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
@@ -126,6 +132,16 @@ class Settings(BaseModel):
         """Folder of what must be local: Dagster's and MLflow's own files."""
         return Path(self.home) if "://" not in self.home else Path("var").resolve()
 
+    @property
+    def own_database(self) -> Path:
+        """MLflow's database in the home, which is used unless MLFLOW_TRACKING_URI says another."""
+        return self.local_home / "mlflow" / "mlflow.db"
+
+    @property
+    def is_tracked_here(self) -> bool:
+        """Whether MLflow's database is the home's own."""
+        return self.tracking_uri == f"sqlite:///{self.own_database}"
+
     def environment(self) -> dict[str, str]:
         """Returns the variables that give a child process these very settings, but the webhook.
 
@@ -169,8 +185,7 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
         faults += [str(fault["ctx"]["error"]) for fault in error.errors()]
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
-    database = settings.local_home / "mlflow" / "mlflow.db"
-    tracking = settings.tracking_uri or f"sqlite:///{database}"
+    tracking = settings.tracking_uri or f"sqlite:///{settings.own_database}"
     mlflow = settings.mlflow_url or (tracking if tracking.startswith("http") else MLFLOW_URL)
     return settings.model_copy(update={"tracking_uri": tracking, "mlflow_url": mlflow})
 

@@ -1,11 +1,17 @@
-"""What a home holds: how far the chain has come, and who is champion."""
+"""What a home holds: how far the chain has come, what waits, and who is champion."""
 
 from collections.abc import Iterator
 
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.charts import GROWTH
 from assets.generator import CURRENT as GENERATOR_PATH
+from crawlers.export import NOT_FETCHED
+from crawlers.ledger import Ledger
+from crawlers.ledger_file import FILE as LEDGER
+from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
@@ -13,20 +19,30 @@ from dataset.store import Store
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION
 from pipeline.build import resources
+from pipeline.commands import as_typed, home_words
 from pipeline.settings import Settings
 
 
 def status_lines(settings: Settings) -> list[str]:
-    """Returns a line a stage: what there is, or the command that makes it."""
+    """Returns a line a stage: what there is, what waits, or the command that makes it."""
     store = Store(settings.home)
     lines = [f"home       {settings.home}"]
-    lines += [f"{name:<11}{text}" for name, text in _stages(store)]
+    lines += [f"{name:<11}{text}" for name, text in _stages(store, settings, _next(settings))]
     return lines + champion_lines(settings)
 
 
-def _stages(store: Store) -> Iterator[tuple[str, str]]:
+def _next(settings: Settings) -> str:
+    """Returns the command that makes what is missing: of a home without any post, the demo."""
+    has_posts = Store(settings.home).exists(LEDGER)
+    return f"{as_typed()} run{home_words(settings)}" if has_posts else "make demo"
+
+
+def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[str, str]]:
+    if store.exists(LEDGER):
+        yield "ledger", _ledger(store, settings, following)
     for table, path in (("posts", POSTS_PATH), ("faces", FACES_PATH)):
-        yield table, f"{_rows(store, path):,} rows" if store.exists(path) else "none yet: make demo"
+        there = store.exists(path)
+        yield table, f"{_rows(store, path):,} rows" if there else f"none yet: {following}"
     if store.exists(LABELS_PATH):
         labels = store.read_json(LABELS_PATH)["labels"]
         yield "labels", f"{len(labels)}: {', '.join(labels)}"
@@ -34,12 +50,56 @@ def _stages(store: Store) -> Iterator[tuple[str, str]]:
         yield "manifest", store.read_json(MANIFEST_PATH)["digest"]
     if store.exists(GENERATOR_PATH):
         current = store.read_json(GENERATOR_PATH)
-        yield "generator", f"{current['id']}, {current['images_seen'] / 1000:,.0f} kimg"
+        kimg = f"{current['id']}, {current['images_seen'] / 1000:,.0f} kimg"
+        newest = store.read_json(MANIFEST_PATH)["digest"] if store.exists(MANIFEST_PATH) else ""
+        is_old = newest != current.get("manifest", newest)
+        yield "generator", f"{kimg}; of an earlier manifest: {following}" if is_old else kimg
         if "evaluation" in current:
             result = store.read_json(current["evaluation"])
             metric = result["metric"]
             mark = old_protocol(result.get("resolution_px"))
             yield "evaluation", f"{metric} {result[metric]:.2f}{mark}"
+        else:
+            yield "evaluation", f"none yet: {following}"
+
+
+def _ledger(store: Store, settings: Settings, following: str) -> str:
+    """Returns how many posts the ledger has, and how many of them wait for what.
+
+    Where OMOKAGE_SITES is set, only those count that a build of these sites takes.
+    """
+    kept = pending = unbuilt = 0
+    with Ledger.of(store) as ledger:
+        built, boards = _built(store), ledger.boards()
+        if "sites" in settings.model_fields_set:
+            boards_of = board_names(load_sites(settings.sites_file or None))
+            enabled = {boards_of.get(site, site) for site in settings.sites}
+            boards = [board for board in boards if board in enabled.union(ledger.imports())]
+        for board in boards:
+            pending += ledger.count(board)["pending"]
+            ids = np.array(ledger.kept_ids(board), np.int64)
+            kept += len(ids)
+            unbuilt += len(ids) - int(np.isin(ids, built.get(board, ())).sum())
+    words = f"{kept:,} posts kept"
+    if unbuilt:
+        words += f", {unbuilt:,} of them not in the table of posts yet: {following}"
+    if pending:
+        words += f"; {pending:,} pending: crawl or import again"
+    return words
+
+
+def _built(store: Store) -> dict[str, np.ndarray]:
+    """Returns by board the numbers of the posts in the table, but those without their picture."""
+    if not store.exists(POSTS_PATH):
+        return {}
+    with store.open(POSTS_PATH) as file:
+        table = pq.read_table(file, columns=["board", "post_id", "drop_reason"])
+    there = pc.fill_null(pc.not_equal(table["drop_reason"], NOT_FETCHED), True)
+    table = table.filter(there)
+    return {
+        board: table.filter(pc.equal(table["board"], board))["post_id"].to_numpy()
+        for board in pc.unique(table["board"]).to_pylist()
+    }
 
 
 def _rows(store: Store, path: str) -> int:
@@ -50,11 +110,9 @@ def _rows(store: Store, path: str) -> int:
 def champion_lines(settings: Settings) -> list[str]:
     """Returns who is champion and where its sample grid lies."""
     tracking = resources(settings)["tracking"].open()
-    if settings.tracking_uri.startswith("sqlite:///") and not tracking.database_exists():
-        return ["champion   none yet: make demo"]
-    holder = tracking.holder(CHAMPION)
+    holder = tracking.holder(CHAMPION) if tracking.database_exists() else None
     if holder is None:
-        return ["champion   none yet: make demo"]
+        return [f"champion   none yet: {_next(settings)}"]
     distance = distance_in_words(holder.tags)
     return [
         f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}"

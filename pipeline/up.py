@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import ConfigError
-from models.registry.client import SQLITE, lay_out
+from models.registry.client import SQLITE
+from pipeline.build import resources
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
 from pipeline.servers import (
     LOOPBACK,
@@ -43,9 +44,10 @@ def run_up(
     store = prepare_home(settings)
     with explained_databases(settings):
         prepare_pools()
-        # Not by the server: stopped on the way, it would leave half a database.
+        # Not by the server: stopped on the way, it would leave half a database, and it neither
+        # follows a home that was moved nor says what mends a database of an older MLflow.
         if settings.tracking_uri.startswith(SQLITE):
-            lay_out(Path(settings.tracking_uri.removeprefix(SQLITE)))
+            resources(settings)["tracking"].open().client()
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))

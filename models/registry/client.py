@@ -2,19 +2,24 @@
 
 import contextlib
 import io
+import json
 import re
+import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image
 
 from dataset.errors import RegistryError, StoreError
 from dataset.locks import file_lock
 from models.registry.gate import OLD_METRIC
+from models.registry.model_uri import schema_remedy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,16 +84,21 @@ class TrackingClient:
     def client(self) -> "MlflowClient":
         """Returns a client on this server, after making the database on first use.
 
-        Raises RegistryError, naming the URI, when it is out of reach; StoreError if there is no
-        database yet and it cannot be made.
+        A home's own database first follows the home (see `relocate`). Raises RegistryError, naming
+        the URI, when it is out of reach or of another MLflow; StoreError if there is no database
+        yet and it cannot be made.
         """
         import mlflow  # slow to import, and only some stages need it
 
         if self.uri.startswith(SQLITE):
-            lay_out(Path(self.uri.removeprefix(SQLITE)), artifacts=self.artifacts)
+            database = Path(self.uri.removeprefix(SQLITE)).absolute()
+            lay_out(database, artifacts=self.artifacts)
+            if self.artifacts == _artifacts_beside(database):  # a home's own, no user's elsewhere
+                relocate(database)
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        with self._explained():
+            return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self) -> str:
         """Returns the id of the experiment, made on first use with our artifact root."""
@@ -129,19 +139,27 @@ class TrackingClient:
     ) -> Iterator[None]:
         """Marks a run as running while the block works, then finished, failed or killed.
 
-        interrupts: what is raised in the block when a person stops it; the run is then killed.
+        interrupts: what is raised in the block when a person stops it; the run is then killed. An
+        MLflow that is out of reach at the end takes nothing from the block: a line on stderr.
         """
         client = self.client()
-        client.update_run(run_id, status="RUNNING")
+        with self._explained():
+            client.update_run(run_id, status="RUNNING")
+        status = "FAILED"
         try:
             yield
+            status = "FINISHED"
         except interrupts:
-            client.set_terminated(run_id, "KILLED")
+            status = "KILLED"
             raise
-        except BaseException:
-            client.set_terminated(run_id, "FAILED")
-            raise
-        client.set_terminated(run_id, "FINISHED")
+        finally:
+            try:
+                with self._explained():
+                    client.set_terminated(run_id, status)
+            except RegistryError as error:
+                print(
+                    f"run {run_id} is {status}, and MLflow does not know: {error}", file=sys.stderr
+                )
 
     def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
         """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.
@@ -321,7 +339,8 @@ class TrackingClient:
             yield
         except MlflowException as error:
             raise RegistryError(
-                f"MLflow at {self.uri} did not answer as it should: {error}. "
+                schema_remedy(error, self.uri)
+                or f"MLflow at {self.uri} did not answer as it should: {error}. "
                 "Is MLFLOW_TRACKING_URI right, and does the server run?"
             ) from error
 
@@ -339,7 +358,7 @@ def lay_out(path: Path, *, artifacts: str = "") -> None:
     try:
         with file_lock(path.with_name(f"{path.name}.lock")):
             if not path.exists():
-                _create_database(path, artifacts or (path.parent / "artifacts").as_uri())
+                _create_database(path, artifacts or _artifacts_beside(path))
     except OSError as error:
         raise StoreError(
             f"MLflow's database cannot be made at {path}: {error.strerror or error}; set "
@@ -356,3 +375,79 @@ def _create_database(path: Path, artifacts: str) -> None:
     store = SqlAlchemyStore(f"{SQLITE}{unfinished}", artifacts)  # type: ignore[no-untyped-call]
     store.engine.dispose()
     unfinished.rename(path)
+
+
+# Columns that hold the absolute address of a file or folder; an older MLflow lacks some.
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
+_SOURCE = ("datasets", "dataset_source")  # JSON with the path of a manifest
+# A home's artifact root, or the folder of an experiment below it.
+_ROOT = re.compile(r"(file://.*/mlflow/artifacts)(?:/\d+)?")
+
+
+def relocate(database: Path) -> None:
+    """Points the locations in a home's own database at the folder of artifacts beside it.
+
+    MLflow stores them absolute: of a home that was moved nothing would be found, and one that was
+    copied would read from the original and write its next run there. All change in one
+    transaction, and a line on stderr says so. Raises StoreError if they cannot.
+    """
+    if not database.exists():
+        return
+    here = _artifacts_beside(database)
+    try:
+        with contextlib.closing(sqlite3.connect(database, timeout=30.0)) as db, db:
+            moved = sorted(_roots(db) - {here})
+            for root in moved:
+                _rewrite(db, root, here)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"MLflow's database {database} cannot be read, or not be changed after its home was "
+            f"moved: {error}; make it writable, or restore it from a backup"
+        ) from error
+    for root in moved:
+        print(
+            f"{_home(here)} was at {_home(root)}: the locations in MLflow's database were changed",
+            file=sys.stderr,
+        )
+
+
+def _roots(db: sqlite3.Connection) -> set[str]:
+    """Returns the artifact roots of homes that the experiments were made in."""
+    if not _has(db, *_LOCATIONS[0]):
+        return set()
+    found = db.execute("SELECT artifact_location FROM experiments").fetchall()
+    return {match[1] for (text,) in found if (match := _ROOT.fullmatch(text or ""))}
+
+
+def _rewrite(db: sqlite3.Connection, root: str, here: str) -> None:
+    for table, column in _LOCATIONS:
+        if _has(db, table, column):
+            db.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608
+                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                (here, len(root) + 1, root, len(root) + 1, f"{root}/"),
+            )
+    table, column = _SOURCE
+    if _has(db, table, column):
+        texts = [f"{json.dumps(str(_home(one)))[:-1]}/" for one in (root, here)]
+        db.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", texts)  # noqa: S608
+
+
+def _has(db: sqlite3.Connection, table: str, column: str) -> bool:
+    found = db.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column))
+    return found.fetchone() is not None
+
+
+def _artifacts_beside(database: Path) -> str:
+    return (database.parent / "artifacts").as_uri()
+
+
+def _home(root: str) -> Path:
+    return Path(unquote(urlsplit(root).path)).parents[1]

@@ -5,6 +5,7 @@ import datetime
 import logging
 import os
 import re
+import shlex
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class ModelNotFoundError(RegistryError):
 
 class RegistryUnavailableError(RegistryError):
     """The registry did not answer, or not with what was wanted."""
+
+
+class OtherSchemaError(RegistryUnavailableError):
+    """The registry's database is of another MLflow; `schema_remedy` says what mends it."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +238,14 @@ class Registry:
             raise self._silent(error) from error
 
     def _silent(self, error: Exception) -> RegistryUnavailableError:
-        _log.warning("MLflow at %s: %s", self.place, error)  # its text may hold paths and SQL
+        remedy = schema_remedy(error, self.tracking_uri)
+        # What is logged may hold paths and SQL, which no page shows.
+        _log.warning("MLflow at %s: %s", self.place, remedy or error)
+        if remedy:
+            return OtherSchemaError(
+                f"The database of {self.place} is of another version of MLflow. Whoever runs this "
+                "page finds in its log what mends it."
+            )
         return RegistryUnavailableError(self.silence)
 
     def _absent(self, uri: ModelUri) -> str:
@@ -245,6 +257,29 @@ class Registry:
         if uri.version:
             return f"There is no version {uri.version} of {uri.name} in {self.place}."
         return f"There is no model {uri.text} in {self.place}."
+
+
+def schema_remedy(error: BaseException | None, uri: str) -> str:
+    """Returns what to do about a database of another MLflow; "" if the error is of another kind.
+
+    uri: of the database; only the path of an SQLite file is shown, others may hold a password.
+    """
+    found = re.search(r"out-of-date database schema \(found version (\w+)", str(error))
+    if found is None:
+        return ""
+    import mlflow
+
+    shown = shlex.quote(uri) if uri.startswith(_SQLITE) else '"$MLFLOW_TRACKING_URI"'
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    if not list(migrations.glob(f"{found[1]}_*.py")):
+        return (
+            f"MLflow's database {shown} was made by a newer MLflow than the one installed, "
+            f"{mlflow.__version__}: install that one again"
+        )
+    return (
+        f"MLflow's database {shown} was made by an older MLflow than the one installed, "
+        f"{mlflow.__version__}. Back it up, then bring it up to date: mlflow db upgrade {shown}"
+    )
 
 
 def format_time(seconds: float) -> str:

@@ -8,8 +8,8 @@ import dagster as dg
 from pipeline.automation.cron import Cron
 from pipeline.instance import in_words, unfinished_run
 from pipeline.jobs import CHAIN
-from pipeline.run_config import DATASET_STAGES, automatic_run_config
-from pipeline.settings import Settings
+from pipeline.run_config import automatic_run_config
+from pipeline.settings import DATASET_STAGES, Settings
 
 SLACK_H = 6  # from a daily refresh, or a rarer one, to its deadline
 SLACK_OF_SEVERAL_H = 1  # where several hours of a day have a refresh

@@ -13,7 +13,7 @@ import click
 from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.comparison.sets import SETS, WHAT, read_choices
-from pipeline.commands import home_option, minutes_option
+from pipeline.commands import as_typed, home_option, home_words, minutes_option
 from pipeline.settings import Settings, read_settings
 
 CHAMPION = "models:/avatar-generator@champion"
@@ -338,7 +338,7 @@ def train(home: str, preset: str, minutes: float | None, settings_set: tuple[str
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     # Dagster is slow to import, and --help needs none of it.
     from assets.generator import CURRENT
-    from pipeline.demo import as_typed, home_words, run_job
+    from pipeline.demo import run_job
     from pipeline.instance import alone_in, prepare_home
     from pipeline.run_config import for_minutes
     from pipeline.servers import interruptible

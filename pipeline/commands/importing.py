@@ -21,7 +21,7 @@ from dataset.importers.danbooru import look_through, read_dump
 from dataset.importers.files import FolderFiles, ZipFiles, open_files
 from dataset.importers.folder import look_at, read_collection
 from dataset.store import Store
-from pipeline.commands import home_option
+from pipeline.commands import as_typed, home_option, home_words
 from pipeline.settings import read_settings
 
 KINDS = ("danbooru", "folder")
@@ -109,6 +109,12 @@ def import_command(
                     tags=tags, s_means=s_means)  # fmt: skip
     click.echo("\n".join(summary_lines(made)), err=True)
     check_outcome(made, strict=strict)
+    if not dry_run:
+        click.echo(
+            f"Next: {as_typed()} run{home_words(settings)} builds a face set and trains on it "
+            "(--until manifest: builds it only)",
+            err=True,
+        )
 
 
 def _take_in(

@@ -65,7 +65,7 @@ def sample(
     from studio.model_source import champion_grid  # imports torch
 
     target = Path(out).absolute()
-    settings = read_settings(home=home)
+    settings = settings_of(home)
     with champion_there(settings):
         content = champion_grid(
             settings.tracking_uri, labels, n=n, seed=seed, psi=psi, columns=columns
@@ -74,13 +74,25 @@ def sample(
     click.echo(f"{out}: {n} pictures, seeds {seed} to {seed + n - 1}")
 
 
+def settings_of(home: str) -> Settings:
+    """Returns the settings for a home, after its own MLflow database has followed the home."""
+    from models.registry.client import relocate
+
+    settings = read_settings(home=home)
+    if settings.is_tracked_here:
+        relocate(settings.own_database)
+    return settings
+
+
 @contextlib.contextmanager
 def champion_there(settings: Settings) -> Iterator[None]:
-    """Raises RegistryError, telling how to get one, if there turns out to be no champion."""
-    from models.registry.model_uri import ModelNotFoundError
+    """Raises RegistryError, with what to do, if there is no champion or MLflow is another."""
+    from models.registry.model_uri import ModelNotFoundError, OtherSchemaError, schema_remedy
 
     try:
         yield
+    except OtherSchemaError as error:
+        raise RegistryError(schema_remedy(error.__cause__, settings.tracking_uri)) from error
     except ModelNotFoundError as error:
         raise RegistryError(
             f"{settings.tracking_uri} has no champion yet: `make demo` makes one; or name a "
@@ -112,7 +124,7 @@ def _tool(name: str, purpose: str) -> click.Command:
         )
         if asks_nothing:
             sys.exit(main([name, *words], prog=PROG, generator="champion"))
-        settings = read_settings(home=home)
+        settings = settings_of(home)
         with champion_there(settings), champion_folder(settings.tracking_uri) as folder:
             sys.exit(main([name, *words], prog=PROG, generator=folder))
 
@@ -171,7 +183,7 @@ def studio(
     """
     if uri and generator:
         raise UsageError("--uri and --generator exclude each other: both say what draws")
-    settings = read_settings(home=home)
+    settings = settings_of(home)
     command = [sys.executable, "-m", "studio", "--uri", generator or uri or CHAMPION_URI]
     command += ["--device", device, "--host", host, "--port", str(port)]
     command += ["--user", user] if user else []

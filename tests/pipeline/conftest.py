@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from pipeline.cli import cli
+from pipeline.settings import VARIABLES
 from tests.pipeline.fork_server import WarmOmokage
 
 POST_COUNT = 350  # a few more than the 256 faces to train on and 32 to judge by need
@@ -54,6 +57,12 @@ def clean_environment() -> dict[str, str]:
     """The environment without what another test may have set in it."""
     ours = ("OMOKAGE_", "MLFLOW_", "DAGSTER_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def omokage_here(*words: str, **variables: str | None) -> Result:
+    """Runs a command in this process, with these of our variables alone."""
+    environment = dict.fromkeys(VARIABLES.values()) | {"OMOKAGE_PROGRESS": "off"} | variables
+    return CliRunner().invoke(cli, words, env=environment)
 
 
 @pytest.fixture(scope="session")

@@ -176,7 +176,7 @@ def test_a_second_demo_in_the_same_home_is_refused(demo: Demo, warm: WarmOmokage
         first.send_signal(number)
     assert first.completed().returncode == 130
     assert second.returncode == 2
-    assert "another demo or comparison is at work in" in second.stderr
+    assert "another demo, run, training or comparison is at work in" in second.stderr
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ manifest, half a training of the smallest dcgan64, and the grid that e1fea30 dre
 """
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def home(tmp_path: Path) -> Path:
 def test_a_stored_home_shows_its_status(home: Path) -> None:
     shown = CliRunner().invoke(cli, ["status", "--home", str(home)])
     assert shown.exit_code == 0, shown.output
+    assert "ledger     60 posts kept\n" in shown.output
     assert "posts      60 rows" in shown.output
     assert f"manifest   {MANIFEST}" in shown.output
 
@@ -52,6 +54,17 @@ def test_an_evaluation_of_the_old_protocol_is_shown_with_a_mark(home: Path) -> N
     assert "evaluation fd_x 857.00 (old protocol: against real faces of 128 px)" in shown
     store.write_json("generators/one.json", evaluation | {"resolution_px": 64})
     assert "old protocol" not in CliRunner().invoke(cli, ["status", "--home", str(home)]).output
+
+
+def test_a_generator_of_an_earlier_manifest_is_shown_as_such(home: Path) -> None:
+    store, current = Store(str(home)), {"id": "one", "images_seen": 1000, "manifest": MANIFEST}
+    store.write_json("generators/current.json", current)
+    shown = CliRunner().invoke(cli, ["status", "--home", str(home)]).output
+    assert "generator  one, 1 kimg\n" in shown
+    assert re.search(r"^evaluation none yet: .* run --home ", shown, re.MULTILINE)
+    store.write_json("generators/current.json", current | {"manifest": "0" * 64})
+    shown = CliRunner().invoke(cli, ["status", "--home", str(home)]).output
+    assert "generator  one, 1 kimg; of an earlier manifest: " in shown
 
 
 def test_a_stored_ledger_opens_with_every_blob(home: Path) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from dataset.errors import RegistryError
 from models.registry.client import TrackingClient
@@ -35,6 +37,23 @@ def test_a_run_ends_as_its_work_did(tracking: TrackingClient) -> None:
     with pytest.raises(KeyboardInterrupt), tracking.open_run(run_id):
         raise KeyboardInterrupt
     assert tracking.client().get_run(run_id).info.status == "KILLED"
+
+
+def test_an_mlflow_that_is_gone_at_the_end_takes_nothing_from_a_training(
+    tracking: TrackingClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused")
+
+    run_id = tracking.run_for("key-6", name="six", tags={})
+    with tracking.open_run(run_id):
+        monkeypatch.setattr(MlflowClient, "set_terminated", away)
+    assert f"{run_id} is FINISHED, and MLflow does not know: " in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="of the training"), tracking.open_run(run_id):
+        raise RuntimeError("of the training")
+    monkeypatch.setattr(MlflowClient, "update_run", away)
+    with pytest.raises(RegistryError, match="connection refused"), tracking.open_run(run_id):
+        pass
 
 
 def test_pictures_lie_where_the_artifact_root_says(
