@@ -80,6 +80,7 @@ class Crawl:
             limit=options.limit,
             home=options.home,
             sites=options.sites,
+            refetch_missing=options.refetch_missing,
         )
         with self._stop_on_signals(crawler):
             process.start(install_signal_handlers=False)
@@ -177,6 +178,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sites", default="", metavar="FILE", help="a site registry of your own, TOML"
+    )
+    parser.add_argument(
+        "--refetch-missing",
+        action="store_true",
+        help="pictures of this board that are missing under blobs/ are lost: fetch them again",
     )
     parser.add_argument(
         "--die-with-parent",
