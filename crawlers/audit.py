@@ -27,6 +27,7 @@ class Audit:
     blobs: int = 0  # whole files there
     named: int = 0  # blobs that kept posts of the ledger name
     orphans: tuple[str, ...] = ()  # no post names them
+    given_up: tuple[str, ...] = ()  # those of them that a post once had: it was refused since
     temporary: tuple[str, ...] = ()  # a killed crawl did not finish them
     missing: tuple[str, ...] = ()
     wrong_size: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ def compare(store: Store, ledger: Ledger, *, hashed: int = 0) -> Audit:
         blobs=len(there) - len(temporary),
         named=named,
         orphans=tuple(sorted(orphans)),
+        given_up=tuple(sorted(path for path in orphans if ledger.gave_up(Path(path).stem))),
         temporary=tuple(sorted(temporary)),
         missing=tuple(sorted(missing)),
         wrong_size=tuple(sorted(wrong_size)),
@@ -95,11 +97,11 @@ def check_losses(store: Store, found: Audit) -> None:
 
 
 def check_orphans(store: Store, found: Audit) -> None:
-    """Raises StoreError if more blobs belong to no post than killed crawls leave."""
-    orphans = len(found.orphans)
-    if not found.crawling and orphans > tolerated(found.blobs):
+    """Raises StoreError if more blobs belong to no post, now or ever, than killed crawls leave."""
+    strange = len(found.orphans) - len(found.given_up)
+    if not found.crawling and strange > tolerated(found.blobs):
         raise StoreError(
-            f"{store.url(BLOBS)}: {orphans:,} of {found.blobs:,} files belong to no post of "
+            f"{store.url(BLOBS)}: {strange:,} of {found.blobs:,} files belong to no post of "
             f"{store.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. Is the "
             "ledger an older copy? Put the newer one back, or crawl and import again, which takes "
             f"them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
@@ -107,19 +109,27 @@ def check_orphans(store: Store, found: Audit) -> None:
         )
 
 
-def sweep(store: Store, ledger: Ledger, found: Audit | None = None) -> list[str]:
+def sweep(
+    store: Store, ledger: Ledger, found: Audit | None = None, *, all_orphans: bool = False
+) -> list[str]:
     """Moves files under `blobs/` that no post names to the trash, and removes unfinished ones.
 
-    found: what a comparison said just before (default: one is made). Returns their paths. While a
-    crawl is at work nothing is done: it writes a blob before it tells the ledger.
+    found: what a comparison said just before (default: one is made). Of those that were given up,
+    one time moves no more than `tolerated` says; of the others so many are an error, StoreError,
+    but for `all_orphans`. Returns the paths of all that went. While a crawl is at work nothing is
+    done: it writes a blob before it tells the ledger.
     """
     found = found or compare(store, ledger)
+    if not all_orphans:
+        check_orphans(store, found)
+    given_up = found.given_up[: tolerated(found.blobs)]
+    strange = set(found.orphans).difference(found.given_up)
     with ledger.no_crawl() as quiet:
         if not quiet:
             return []
         day = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
         # A crawl that has ended since the comparison may have taken one of them up.
-        orphans = [path for path in found.orphans if not ledger.names_blob(Path(path).stem)]
+        orphans = [path for path in (*given_up, *strange) if not ledger.names_blob(Path(path).stem)]
         for path in orphans:
             store.move(path, f"{TRASH}/{day}/{path}")
         for path in found.temporary:

@@ -97,7 +97,7 @@ def export_posts(
         taken = {board: ledger.taken_down([board]) for board in boards}
         swept = []
         if not found.lost:  # where something is missing, nothing else is removed
-            swept = sweep(store, ledger, found)
+            swept = sweep(store, ledger, found, all_orphans=trash_orphans)
             empty_trash(store, days=trash_days)
     refused = collections.Counter(build.refused)
     refused.update({TAKEDOWN: sum(taken.values())})

@@ -284,6 +284,10 @@ class Ledger(LedgerFile):
         )
         yield from ((sha256, ext, size, bool(kept)) for sha256, ext, size, kept in rows)
 
+    def gave_up(self, sha256: str) -> bool:
+        """Tells whether a post once had the blob of this sha256 and was settled otherwise since."""
+        return self._one("SELECT 1 FROM given_up WHERE sha256 = ?", sha256) is not None
+
     def names_blob(self, sha256: str) -> bool:
         """Tells whether a post has the blob of this sha256."""
         return self._one("SELECT 1 FROM posts WHERE sha256 = ? LIMIT 1", sha256) is not None

@@ -75,6 +75,15 @@ CREATE TABLE IF NOT EXISTS waits (
 ) WITHOUT ROWID
 """
 _HOME_TABLE = "CREATE TABLE IF NOT EXISTS home (id TEXT NOT NULL)"  # one row: what MARKER says
+# The blobs that posts once had: a post was refused since, or its board has another picture now.
+_GIVEN_UP_TABLE = (
+    "CREATE TABLE IF NOT EXISTS given_up (sha256 TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID"
+)
+_GIVEN_UP_TRIGGER = """
+CREATE TRIGGER IF NOT EXISTS give_up AFTER UPDATE OF sha256 ON posts
+WHEN OLD.sha256 IS NOT NULL AND OLD.sha256 IS NOT NEW.sha256
+BEGIN INSERT OR IGNORE INTO given_up VALUES (OLD.sha256); END
+"""
 
 
 class LedgerFile:
@@ -94,10 +103,10 @@ class LedgerFile:
             raise self._unusable(error) from error
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
+            self._prepare()  # FULL: a new home's id must not be lost after its marker was written
             # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
             # the posts would be pending again.
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
         except sqlite3.Error as error:
             self._db.close()
             raise self._unusable(error) from error
@@ -174,6 +183,7 @@ class LedgerFile:
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
             self._do(_WAITS_TABLE)
             self._do(_HOME_TABLE)
+            self._do(_GIVEN_UP_TABLE)
             if not self._one("SELECT 1 FROM home"):
                 self._do("INSERT INTO home VALUES (?)", (uuid.uuid4().hex,))
             row = self._one("SELECT version FROM schema_version")
@@ -185,6 +195,7 @@ class LedgerFile:
                 f"{self.path} is a ledger of version {found}, {VERSION} wanted; crawl into another "
                 "home, or use the release of Omokage that wrote it"
             )
+        self._do(_GIVEN_UP_TRIGGER)
 
     def _claim(self, store: Store, *, refetch_missing: bool) -> None:
         """Compares the marker of `blobs/` with the home's id; writes it where there is none.

@@ -358,6 +358,19 @@ def test_more_orphans_than_killed_crawls_leave_move_only_upon_a_word(home: Home)
     assert home.build().kept == ALL
 
 
+def test_blobs_that_posts_gave_up_are_no_sign_of_a_loss_and_go_bit_by_bit(home: Home) -> None:
+    with Ledger.of(home.store) as ledger:
+        posts = [row.post for row in ledger.rows(["demo"])]
+        for post in posts[:30]:
+            ledger.refuse(post, "rating")
+        replaced = dataclasses.replace(posts[30], md5="f" * 32)
+        ledger.note_page("demo", "q", posts=[replaced], cursor=ledger.cursor("demo", "q"))
+    assert len(audit(home.store).given_up) == 31
+    assert [home.build().swept for _ in range(3)] == [20, 11, 0]
+    assert audit(home.store).orphans == ()
+    assert len(list((home.path / "trash").rglob("*.png"))) == 31
+
+
 def test_the_trash_is_emptied_after_its_time_and_never_beside_a_loss(home: Home) -> None:
     today = dt.datetime.now(dt.UTC).date()
     kept_for = {29: True, 30: True, 31: False, 400: False}
