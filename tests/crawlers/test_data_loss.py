@@ -8,11 +8,15 @@ import contextlib
 import dataclasses
 import datetime as dt
 import hashlib
+import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crawlers.audit import audit
 from crawlers.export import PostsTable, export_posts
@@ -27,6 +31,7 @@ from dataset.store import Store
 from tests.board_fixture import serve_collection
 from tests.crawlers.conftest import CrawlOf
 from tests.crawlers.tiny import tiny_collection, tiny_picture
+from tests.hypothesis_profiles import examples
 
 COUNT, IMPORTED = 60, 5
 ALL = COUNT + IMPORTED
@@ -61,8 +66,8 @@ class Home:
 
     def take_in(self) -> ImportSummary:
         files = open_files(self.folder / "set", option="PATH")
-        settings = ImportSettings(name="mine", kind="folder", rating="general")
-        return take_in(self.store, files, read_collection(look_at(files)), settings=settings)
+        chosen = ImportSettings(name="mine", kind="folder", rating="general")
+        return take_in(self.store, files, read_collection(look_at(files)), settings=chosen)
 
     def files(self) -> list[Path]:
         """All blobs of the home, where it looks for them."""
@@ -405,3 +410,47 @@ def test_a_takedown_is_no_move_to_the_trash(home: Home) -> None:
     home.store.write_bytes("takedown.txt", f"post demo/{row['post_id']}\n".encode())
     assert home.build().kept == ALL - 1
     assert not [path for path in home.folder.rglob("*") if row["sha256"] in path.name]
+
+
+ACTIONS = ["lose", "cut", "unmount", "older ledger", "build", "import", "audit", "put back"]
+
+
+@settings(max_examples=examples(25))
+@given(actions=st.lists(st.sampled_from(ACTIONS), max_size=8), seed=st.integers(0, 99))
+def test_whatever_is_lost_meanwhile_no_command_adds_to_the_loss(
+    crawled: Home, actions: list[str], seed: int
+) -> None:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(crawled.folder, Path(folder), dirs_exist_ok=True)
+        home = Home(Path(folder), CrawlOf("", Path(folder)))
+        before = home.build()
+        originals = {path: path.read_bytes() for path in home.files()}
+        newest = home.ledger.read_bytes()
+        taken: set[Path] = set()  # by the test
+        for action in [*actions, "put back"]:
+            if action in ("lose", "cut"):
+                there = [path for path in originals if path.is_file()]
+                for path in rng.sample(there, min(len(there), rng.choice([1, 9, 30]))):
+                    path.unlink() if action == "lose" else path.write_bytes(b"cut")
+                    taken.add(path)
+            elif action == "unmount" and home.blobs.exists():
+                home.blobs.rename(home.folder / "unmounted")
+            elif action == "older ledger":
+                shutil.copy(home.folder / "older.sqlite", home.ledger)
+            elif action == "put back":
+                if not home.blobs.exists():
+                    (home.folder / "unmounted").rename(home.blobs)
+                for path in (home.path / "trash").rglob("*.png"):
+                    shutil.copy(path, home.path.joinpath(*path.relative_to(home.path).parts[2:]))
+                for path in taken:
+                    path.write_bytes(originals[path])
+                taken.clear()
+                home.ledger.write_bytes(newest)
+            else:
+                command = {"build": home.build, "import": home.take_in}.get(action)
+                with contextlib.suppress(StoreError):
+                    command() if command else audit(home.store)
+            found = {path.name for path in home.folder.rglob("*.png")}
+            assert found >= {path.name for path in originals if path not in taken}
+        assert home.build().digest == before.digest
