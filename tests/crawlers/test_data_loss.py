@@ -448,9 +448,13 @@ def test_whatever_is_lost_meanwhile_no_command_adds_to_the_loss(
                 taken.clear()
                 home.ledger.write_bytes(newest)
             else:
-                command = {"build": home.build, "import": home.take_in}.get(action)
+                commands: dict[str, Callable[[], object]] = {
+                    "build": home.build,
+                    "import": home.take_in,
+                    "audit": lambda: audit(home.store),
+                }
                 with contextlib.suppress(StoreError):
-                    command() if command else audit(home.store)
+                    commands[action]()
             found = {path.name for path in home.folder.rglob("*.png")}
             assert found >= {path.name for path in originals if path not in taken}
         assert home.build().digest == before.digest
