@@ -46,7 +46,7 @@ def audit(store: Store, *, hashed: int = HASHED) -> Audit:
 
     Raises StoreError if `blobs/` is not that of the ledger's home.
     """
-    if not store.exists(FILE) and not store.exists(BLOBS):
+    if not store.exists(FILE) and not store.files(BLOBS):
         return Audit()
     with Ledger.of(store) as ledger:
         return compare(store, ledger, hashed=hashed)
