@@ -137,8 +137,8 @@ def no_orphan_blobs(store: StoreResource) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{number}."
         if passed
-        else f"{number}: {_first(left)}. A killed crawl left them; the next build of posts removes "
-        "them while no crawl is at work.",
+        else f"{number}: {_first(left)}. A killed crawl left them, or their posts were refused "
+        "since; the next build of posts moves them to trash/ while no crawl is at work.",
         metadata={"orphans": len(left), "blobs": found.blobs, "crawling": found.crawling},
     )
 

@@ -1,6 +1,8 @@
-"""Whether ledger and blobs agree, and the sweep of what a killed crawl left behind."""
+"""Whether ledger and blobs agree, and the sweep of what belongs to no post into the trash."""
 
+import contextlib
 import dataclasses
+import datetime as dt
 import hashlib
 import heapq
 import os
@@ -8,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crawlers.ledger import Ledger
-from crawlers.ledger_file import FILE
-from dataset.store import Store, blob_path
+from crawlers.ledger_file import FILE, missing_blobs
+from dataset.errors import StoreError
+from dataset.store import BLOBS, Store, blob_path, is_outage, tolerated
 
-FOLDER = "blobs"
 TEMPORARY = ".tmp-"  # how the store's unfinished files begin
+TRASH = "trash"  # then the day, then the file's path under the home
+TRASH_DAYS = 30
 HASHED = 32
 
 
@@ -21,8 +25,9 @@ class Audit:
     """What was found under `blobs/`: counts, and the paths at fault, sorted."""
 
     blobs: int = 0  # whole files there
-    named: int = 0  # blobs that posts of the ledger name
+    named: int = 0  # blobs that kept posts of the ledger name
     orphans: tuple[str, ...] = ()  # no post names them
+    given_up: tuple[str, ...] = ()  # those of them that a post once had: it was refused since
     temporary: tuple[str, ...] = ()  # a killed crawl did not finish them
     missing: tuple[str, ...] = ()
     wrong_size: tuple[str, ...] = ()
@@ -30,66 +35,152 @@ class Audit:
     hashed: int = 0
     crawling: bool = False  # a crawl is at work: its newest blobs are not in the ledger yet
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The blobs that kept posts name and that are missing or cut short."""
+        return self.missing + self.wrong_size
+
 
 def audit(store: Store, *, hashed: int = HASHED) -> Audit:
-    """Compares the files under `blobs/` with the ledger, by one listing.
+    """Compares the files under `blobs/` with the ledger; see `compare`.
+
+    Raises StoreError if `blobs/` is not that of the ledger's home.
+    """
+    if not store.exists(FILE) and not store.files(BLOBS):
+        return Audit()
+    with Ledger.of(store) as ledger:
+        return compare(store, ledger, hashed=hashed)
+
+
+def compare(store: Store, ledger: Ledger, *, hashed: int = 0) -> Audit:
+    """Compares the files under `blobs/` with the ledger, by one listing; keeps no crawl waiting.
 
     Only the `hashed` files that were written last are read, and compared with their names.
     """
-    if not store.exists(FILE):
-        return _compared(store, {}, hashed=hashed, crawling=False)
-    with Ledger.of(store) as ledger, ledger.no_crawl() as quiet:
-        wanted = {blob_path(sha256, ext): size for sha256, ext, size in ledger.blobs()}
-        return _compared(store, wanted, hashed=hashed, crawling=not quiet)
-
-
-def sweep(store: Store, ledger: Ledger) -> list[str]:
-    """Removes files under `blobs/` that no post names, and unfinished ones; returns their paths.
-
-    While a crawl is at work nothing is removed: it writes a blob before it tells the ledger.
-    """
-    with ledger.no_crawl() as quiet:
-        if not quiet:
-            return []
-        named = {blob_path(sha256, ext) for sha256, ext, _ in ledger.blobs()}
-        left = sorted(path for path, _ in _files(store) if path not in named)
-        for path in left:
-            store.remove(path)
-    return left
-
-
-def _compared(store: Store, wanted: dict[str, int], *, hashed: int, crawling: bool) -> Audit:
-    there = dict(_files(store))
+    there = {path: (size, written) for path, size, written in _files(store)}
+    with ledger.no_crawl() as quiet:  # from here on what a crawl stores is not in the listing
+        pass
     temporary = {path for path in there if f"/{TEMPORARY}" in path}
-    orphans = there.keys() - wanted.keys() - temporary
-    whole = there.keys() & wanted.keys()
-    looked_at = heapq.nlargest(hashed, whole, key=lambda path: there[path].st_mtime_ns)
+    orphans = there.keys() - temporary
+    named_there: list[str] = []
+    missing: list[str] = []
+    wrong_size: list[str] = []
+    named = 0
+    for sha256, ext, size, is_kept in ledger.blobs():
+        path = blob_path(sha256, ext)
+        orphans.discard(path)
+        named += is_kept
+        is_whole = path in there and there[path][0] == size
+        if is_whole or (is_kept and path in there):
+            named_there.append(path)
+        if is_kept and not is_whole and _size(store, path) != size:  # nor stored since
+            (wrong_size if path in there else missing).append(path)
+    looked_at = heapq.nlargest(hashed, named_there, key=lambda path: there[path][1])
     return Audit(
         blobs=len(there) - len(temporary),
-        named=len(wanted),
+        named=named,
         orphans=tuple(sorted(orphans)),
+        given_up=tuple(sorted(path for path in orphans if ledger.gave_up(Path(path).stem))),
         temporary=tuple(sorted(temporary)),
-        missing=tuple(sorted(wanted.keys() - there.keys())),
-        wrong_size=tuple(sorted(path for path in whole if there[path].st_size != wanted[path])),
+        missing=tuple(sorted(missing)),
+        wrong_size=tuple(sorted(wrong_size)),
         wrong_sha256=tuple(sorted(path for path in looked_at if not _is_its_name(store, path))),
         hashed=len(looked_at),
-        crawling=crawling,
+        crawling=not quiet,
     )
 
 
-def _files(store: Store) -> Iterator[tuple[str, os.stat_result]]:
-    """Yields path under the home and status of all files below `blobs/`, unfinished ones too."""
-    top = store.local(FOLDER)
+def check_losses(store: Store, found: Audit) -> None:
+    """Raises StoreError if more blobs are lost than single accidents explain."""
+    if is_outage(len(found.lost), found.named):
+        raise missing_blobs(store, len(found.lost), found.named)
+
+
+def check_orphans(store: Store, found: Audit) -> None:
+    """Raises StoreError if more blobs belong to no post, now or ever, than killed crawls leave."""
+    strange = len(found.orphans) - len(found.given_up)
+    if not found.crawling and strange > tolerated(found.blobs):
+        raise StoreError(
+            f"{store.url(BLOBS)}: {strange:,} of {found.blobs:,} files belong to no post of "
+            f"{store.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. Is the "
+            "ledger an older copy? Put the newer one back, or crawl and import again, which takes "
+            f"them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
+            "configuration"
+        )
+
+
+def sweep(
+    store: Store, ledger: Ledger, found: Audit | None = None, *, all_orphans: bool = False
+) -> list[str]:
+    """Moves files under `blobs/` that no post names to the trash, and removes unfinished ones.
+
+    found: what a comparison said just before (default: one is made). Of those that were given up,
+    one time moves no more than `tolerated` says; of the others so many are an error, StoreError,
+    but for `all_orphans`. Returns the paths of all that went. While a crawl is at work nothing is
+    done: it writes a blob before it tells the ledger.
+    """
+    found = found or compare(store, ledger)
+    if not all_orphans:
+        check_orphans(store, found)
+    given_up = found.given_up[: tolerated(found.blobs)]
+    strange = set(found.orphans).difference(found.given_up)
+    with ledger.no_crawl() as quiet:
+        if not quiet:
+            return []
+        day = f"{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+        # A crawl that has ended since the comparison may have taken one of them up.
+        orphans = [path for path in (*given_up, *strange) if not ledger.names_blob(Path(path).stem)]
+        for path in orphans:
+            store.move(path, f"{TRASH}/{day}/{path}")
+        for path in found.temporary:
+            store.remove(path)
+    return sorted([*orphans, *found.temporary])
+
+
+def empty_trash(store: Store, *, days: int = TRASH_DAYS) -> list[str]:
+    """Removes what was moved to the trash more than `days` days ago; returns the folders."""
+    last = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=days)
+    old = [day for day in store.names(TRASH) if (moved := _day(day)) is not None and moved < last]
+    for day in old:
+        store.remove(f"{TRASH}/{day}")
+    return [f"{TRASH}/{day}" for day in old]
+
+
+def _day(name: str) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(name)
+    except ValueError:  # nothing of ours
+        return None
+
+
+def _files(store: Store) -> Iterator[tuple[str, int, int]]:
+    """Yields path under the home, size in bytes and time of writing of all files below `blobs/`.
+
+    Unfinished ones too, but not other hidden ones, as the marker.
+    """
+    top = store.local(BLOBS)
     start = len(str(top.parent)) + 1
     folders = [str(top)] if top.is_dir() else []
     while folders:
         # Texts, not Paths: 100,000 blobs lie in nearly as many folders.
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    yield entry.path[start:], entry.stat(follow_symlinks=False)
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    # A folder of two digits may be a link to another disk.
+                    if entry.is_dir(follow_symlinks=len(entry.name) == len("ab")):
+                        if entry.name != "lost+found":  # the file system's own
+                            folders.append(entry.path)
+                    elif entry.name.startswith(TEMPORARY) or not entry.name.startswith("."):
+                        with contextlib.suppress(FileNotFoundError):  # a crawl has just named it
+                            status = entry.stat()
+                            yield entry.path[start:], status.st_size, status.st_mtime_ns
+        except OSError as error:
+            raise StoreError(f"{error.filename or top} cannot be read: {error.strerror}") from error
+
+
+def _size(store: Store, path: str) -> int | None:
+    file = store.local(path)
+    return file.stat().st_size if file.is_file() else None
 
 
 def _is_its_name(store: Store, path: str) -> bool:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crawlers.audit import sweep
-from crawlers.ledger import TAKEDOWN, Ledger, Row
+from crawlers.audit import (
+    TRASH_DAYS,
+    check_losses,
+    check_orphans,
+    compare,
+    empty_trash,
+    sweep,
+)
+from crawlers.ledger import BLOB_MISSING, TAKEDOWN, Ledger, Row
 from crawlers.ledger_file import FILE
 from crawlers.post import Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
@@ -20,7 +28,7 @@ from dataset.errors import EmptyStageError, listed
 from dataset.media import Media, has_blob
 from dataset.policy import Takedowns, drop_reason
 from dataset.schemas import POSTS, POSTS_PATH, check_table
-from dataset.store import Store, blob_path
+from dataset.store import BLOBS, Store, blob_path
 
 BATCH = 2_000
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
@@ -37,11 +45,17 @@ class PostsTable:
     refused: dict[str, int]
     requeued: int = 0  # kept posts whose blob was missing or cut short: the next crawl fetches them
     boards: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # kept, refused
-    swept: int = 0  # files under blobs/ that no post named: a killed crawl had left them
+    swept: int = 0  # files under blobs/ that no post named: now in the trash, or unfinished
 
 
 def export_posts(
-    store: Store, sites: Sequence[str], *, registry: Mapping[str, Site] | None = None
+    store: Store,
+    sites: Sequence[str],
+    *,
+    registry: Mapping[str, Site] | None = None,
+    refetch_missing: bool = False,
+    trash_orphans: bool = False,
+    trash_days: int = TRASH_DAYS,
 ) -> PostsTable:
     """Builds `posts.parquet` from the ledger: posts of the sites' boards and of all imports.
 
@@ -49,29 +63,42 @@ def export_posts(
 
     The policy, the excluded tags of the board's sites and the takedown list are applied again: what
     is on the list loses its row here and its blob. A kept post whose blob is gone is queued for the
-    next crawl; a blob that no post names is removed. `registry` says which board a site shows
+    next crawl; in a build that loses none, a blob that no post names is moved to the trash, and
+    what has lain there for `trash_days` is removed. `registry` says which board a site shows
     (default: the built-in one).
 
-    Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list.
+    Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list. And
+    StoreError, before anything is changed, if `blobs/` is another home's, if more blobs are missing
+    than single accidents explain (refetch_missing: queue them all), or if more of them belong to no
+    post (trash_orphans: move them all).
     """
     registry = load_sites() if registry is None else registry
     names = board_names(registry)
     crawled = {names.get(site, site) for site in sites}
-    if not store.exists(FILE):
+    if not store.exists(FILE) and not store.files(BLOBS):
         raise EmptyStageError(
             f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
         )
-    with Ledger.of(store) as ledger:
+    with Ledger.of(store, refetch_missing=refetch_missing) as ledger:
+        found = compare(store, ledger)
+        if not refetch_missing:
+            check_losses(store, found)
+        if not trash_orphans:
+            check_orphans(store, found)
+        ledger.keep_found(functools.partial(has_blob, store))
         boards = sorted(crawled.union(ledger.imports()))
         takedowns = board_takedowns(store, names, crawled=ledger.boards())
         _take_down(ledger, store, takedowns)
-        build = _Build(store, registry)
+        build = _Build(store, registry, lost=frozenset(found.lost))
         with build.writing() as write:
             for row in ledger.rows(boards):
                 write(row, takedowns)
-        ledger.requeue(build.lost, "blob_missing")
+        ledger.requeue(build.lost, BLOB_MISSING)
         taken = {board: ledger.taken_down([board]) for board in boards}
-        swept = sweep(store, ledger)
+        swept = []
+        if not found.lost:  # where something is missing, nothing else is removed
+            swept = sweep(store, ledger, found, all_orphans=trash_orphans)
+            empty_trash(store, days=trash_days)
     refused = collections.Counter(build.refused)
     refused.update({TAKEDOWN: sum(taken.values())})
     counts = {reason: count for reason, count in sorted(refused.items()) if count}
@@ -98,8 +125,9 @@ def export_posts(
 class _Build:
     """Collects rows into batches, writes them, counts and digests them."""
 
-    def __init__(self, store: Store, registry: Mapping[str, Site]) -> None:
+    def __init__(self, store: Store, registry: Mapping[str, Site], *, lost: frozenset[str]) -> None:
         self._store = store
+        self._lost = lost  # paths of blobs that are missing or cut short
         self._excluded: dict[str, set[str]] = {}  # by board: what any of its sites excludes
         for site in registry.values():
             self._excluded.setdefault(site.board, set()).update(site.excluded_tags)
@@ -134,7 +162,7 @@ class _Build:
         media, reason = row.media, row.reason
         if row.state == "pending":
             media, reason = None, NOT_FETCHED
-        elif media is not None and not has_blob(self._store, media):
+        elif media is not None and blob_path(media.sha256, media.ext) in self._lost:
             self.lost.append(row.post)
             media, reason = None, NOT_FETCHED
         elif media is not None:
@@ -195,4 +223,5 @@ def _nothing(boards: Sequence[str], rows: int, refused: dict[str, int]) -> str:
     if not rows:
         return f"the ledger has no post of {where}: crawl it first"
     reasons = listed([f"{reason}: {count:,}" for reason, count in refused.items()])
-    return f"none of the {rows:,} posts of {where} may be used:\n{reasons}"
+    text = f"none of the {rows:,} posts of {where} may be used:\n{reasons}"
+    return f"{text}\nThe next crawl or import fetches them." if NOT_FETCHED in refused else text

@@ -20,6 +20,7 @@ from dataset.media import Media
 from dataset.policy import Takedowns
 
 MAX_ATTEMPTS = 5  # crawls that try to fetch a picture before it is given up
+BLOB_MISSING = "blob_missing"  # why a post waits whose blob was kept and has gone
 IMPORTED = "import@"  # how the identity of an import begins; its posts came by no search
 TAKEDOWN = "takedown"  # the reason that no later record of a post undoes
 GONE = "gone_on_board"  # the reason that is undone once the board shows the post again
@@ -40,7 +41,7 @@ _TAKEN = "state = 'refused' AND reason = 'takedown'"
 class Row(NamedTuple):
     """A post in the ledger: its record, state, reason and its blob.
 
-    A pending post has a blob if it was kept until its record changed.
+    A pending post has a blob if it was kept until its record changed or its blob was missing.
     """
 
     post: Post
@@ -395,20 +396,61 @@ class Ledger(LedgerFile):
                     yield Row(Post.from_record(json.loads(record)), state, reason, media)
 
     def requeue(self, posts: Iterable[Post], reason: str) -> None:
-        """Makes posts pending again, with all their attempts before them."""
-        with self._transaction():
-            for post in posts:
-                self._do(
-                    "UPDATE posts SET state = 'pending', reason = ?, attempts = 0, "  # noqa: S608
-                    f"settled_at = NULL, {_NO_BLOB} WHERE {_THIS} AND state = 'kept'",
-                    (reason, *_key(post)),
-                )
+        """Makes posts pending again, with all their attempts before them; they keep their sha256.
 
-    def blobs(self) -> Iterator[tuple[str, str, int]]:
-        """Yields sha256, extension and size in bytes of every blob that a post names, once each."""
-        yield from self._do(
-            "SELECT sha256, ext, size_bytes FROM posts WHERE sha256 IS NOT NULL GROUP BY sha256"
+        So a blob that comes back is known (`keep_found`).
+        """
+        self._requeue(map(_key, posts), reason)
+
+    def requeue_missing(self, board: str, is_there: Callable[[Media], bool]) -> int:
+        """Requeues the kept posts of a board whose blobs are not there; returns how many."""
+        rows = self._do(
+            "SELECT post_id, sha256, ext, width, height, size_bytes FROM posts "
+            "WHERE board = ? AND state = 'kept'",
+            (board,),
         )
+        lost = [post_id for post_id, *blob in rows if not is_there(Media(*blob))]
+        self._requeue(((board, post_id) for post_id in lost), BLOB_MISSING)
+        return len(lost)
+
+    def keep_found(self, is_there: Callable[[Media], bool]) -> int:
+        """Keeps the posts again that wait as BLOB_MISSING if their blobs are there after all.
+
+        Returns how many they are.
+        """
+        rows = self._rows(
+            "SELECT board, post_id, sha256, ext, width, height, size_bytes FROM posts "
+            "WHERE state = 'pending' AND reason = ? AND sha256 IS NOT NULL",
+            BLOB_MISSING,
+        )
+        found = [row[:2] for row in rows if is_there(Media(*row[2:]))]
+        with self._transaction():
+            for key in found:
+                self._do(
+                    "UPDATE posts SET state = 'kept', reason = NULL, settled_at = ? "  # noqa: S608
+                    f"WHERE {_THIS} AND state = 'pending' AND reason = 'blob_missing'",
+                    (self._now(), *key),
+                )
+        return len(found)
+
+    def blobs(self) -> Iterator[tuple[str, str, int, bool]]:
+        """Yields sha256, extension, size in bytes of every blob that a post names, once each.
+
+        And whether a kept post does: the others belong to posts that wait, and may be missing.
+        """
+        rows = self._do(
+            "SELECT sha256, ext, size_bytes, MAX(state = 'kept') FROM posts "
+            "WHERE sha256 IS NOT NULL GROUP BY sha256"
+        )
+        yield from ((sha256, ext, size, bool(kept)) for sha256, ext, size, kept in rows)
+
+    def gave_up(self, sha256: str) -> bool:
+        """Tells whether a post once had the blob of this sha256 and was settled otherwise since."""
+        return self._one("SELECT 1 FROM given_up WHERE sha256 = ?", sha256) is not None
+
+    def names_blob(self, sha256: str) -> bool:
+        """Tells whether a post has the blob of this sha256."""
+        return self._one("SELECT 1 FROM posts WHERE sha256 = ? LIMIT 1", sha256) is not None
 
     def covered(self, takedowns: Takedowns) -> list[Row]:
         """Returns the posts of all boards on the takedown list, but those refused for it before."""
@@ -585,6 +627,15 @@ class Ledger(LedgerFile):
             (board, post.post_id, query, post.md5, _json(record), self._now()),
         )
         return True
+
+    def _requeue(self, keys: Iterable[tuple[str, int]], reason: str) -> None:
+        with self._transaction():
+            for key in keys:
+                self._do(
+                    "UPDATE posts SET state = 'pending', reason = ?, attempts = 0, "  # noqa: S608
+                    f"settled_at = NULL WHERE {_THIS} AND state = 'kept'",
+                    (reason, *key),
+                )
 
     def _has_md5(self, post: Post) -> bool:
         """Tells whether the ledger's md5 of a post is the present one: it may keep its blob."""

@@ -9,6 +9,7 @@ import fcntl
 import shutil
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +17,11 @@ from typing import IO, Any, Self
 
 from crawlers.cursor import Cursor
 from dataset.errors import CrawlError, StoreError
-from dataset.store import Store
+from dataset.media import Media, has_blob
+from dataset.store import BLOBS, Store, is_outage
 
 FILE = "ledger.sqlite"
+MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
 VERSION = 3
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
@@ -82,6 +85,16 @@ CREATE TABLE IF NOT EXISTS waits (
     asked_s REAL NOT NULL              -- what its Retry-After said
 ) WITHOUT ROWID
 """
+_HOME_TABLE = "CREATE TABLE IF NOT EXISTS home (id TEXT NOT NULL)"  # one row: what MARKER says
+# The blobs that posts once had: a post was refused since, or its board has another picture now.
+_GIVEN_UP_TABLE = (
+    "CREATE TABLE IF NOT EXISTS given_up (sha256 TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID"
+)
+_GIVEN_UP_TRIGGER = """
+CREATE TRIGGER IF NOT EXISTS give_up AFTER UPDATE OF sha256 ON posts
+WHEN OLD.sha256 IS NOT NULL AND OLD.sha256 IS NOT NEW.sha256
+BEGIN INSERT OR IGNORE INTO given_up VALUES (OLD.sha256); END
+"""
 
 
 class LedgerFile:
@@ -101,19 +114,32 @@ class LedgerFile:
             raise self._unusable(error) from error
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
+            self._prepare()  # FULL: a new home's id must not be lost after its marker was written
             # NORMAL may lose the last transactions at a power cut, but whole ones and in order:
             # the posts would be pending again.
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
         except sqlite3.Error as error:
             self._db.close()
             raise self._unusable(error) from error
 
     @classmethod
-    def of(cls, store: Store) -> Self:
-        """Opens, or makes, the ledger of a home."""
+    def of(cls, store: Store, *, refetch_missing: bool = False) -> Self:
+        """Opens, or makes, the ledger of a home, and checks that `blobs/` belongs to it.
+
+        refetch_missing: blobs that are missing are lost for good, an empty `blobs/` is right.
+        Raises StoreError, before anything is changed, if `blobs/` is another home's or lacks what
+        the ledger names, or if a new ledger would be made beside old blobs.
+        """
         store.make_folder("")
-        return cls(store.local(FILE))
+        if not store.exists(FILE) and (count := len(store.files(BLOBS))):
+            raise _orphaned(store, count, f"{store.url(FILE)} is not there")
+        ledger = cls(store.local(FILE))
+        try:
+            ledger._claim(store, refetch_missing=refetch_missing)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +193,10 @@ class LedgerFile:
                     self._do(statement)
                 self._do("INSERT INTO schema_version VALUES (?)", (VERSION,))
             self._do(_WAITS_TABLE)
+            self._do(_HOME_TABLE)
+            self._do(_GIVEN_UP_TABLE)
+            if not self._one("SELECT 1 FROM home"):
+                self._do("INSERT INTO home VALUES (?)", (uuid.uuid4().hex,))
             row = self._one("SELECT version FROM schema_version")
             if row is not None and migrate(self._db, row[0]) != row[0]:
                 row = self._one("SELECT version FROM schema_version")
@@ -176,6 +206,35 @@ class LedgerFile:
                 f"{self.path} is a ledger of version {found}, {VERSION} wanted; crawl into another "
                 "home, or use the release of Omokage that wrote it"
             )
+        self._do(_GIVEN_UP_TRIGGER)
+
+    def _claim(self, store: Store, *, refetch_missing: bool) -> None:
+        """Compares the marker of `blobs/` with the home's id; writes it where there is none.
+
+        A home older than markers has none: its blobs must fit the ledger.
+        """
+        ((own,),) = self._rows("SELECT id FROM home")
+        found = _marker(store)
+        if found == own:
+            return
+        rows = self._rows(
+            "SELECT sha256, ext, width, height, size_bytes FROM posts "
+            "WHERE state = 'kept' GROUP BY sha256"
+        )
+        is_fresh = self._one("SELECT 1 FROM posts LIMIT 1") is None
+        if found is not None and (rows or store.files(BLOBS)):
+            raise StoreError(
+                f"{store.url(BLOBS)} with {len(store.files(BLOBS)):,} files belongs to another "
+                f"home: {store.url(MARKER)} does not name {self.path}, which has {len(rows):,} "
+                "blobs. Nothing was changed. Is the wrong volume mounted, or was the ledger made "
+                "anew? Put together again what belongs together; if these do, remove the marker"
+            )
+        if is_fresh and (count := len(store.files(BLOBS))):
+            raise _orphaned(store, count, f"{self.path} knows no post")
+        missing = sum(not has_blob(store, Media(*row)) for row in rows)
+        if is_outage(missing, len(rows)) and not refetch_missing:
+            raise missing_blobs(store, missing, len(rows))
+        store.write_bytes(MARKER, f"{own}\n".encode())
 
     def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._do(query, values).fetchone()
@@ -229,6 +288,35 @@ def _locked(path: Path, kind: int) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+def missing_blobs(store: Store, missing: int, named: int) -> StoreError:
+    """Returns the error of a `blobs/` that lacks so many of the blobs that the ledger names."""
+    return StoreError(
+        f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that {store.url(FILE)} names are "
+        "missing or cut short. Nothing was changed. Is a volume not mounted, or a copy not "
+        "finished? Put them back and run the same command again. If they are lost for good, build "
+        "posts with refetch_missing: true in its configuration, or crawl with --refetch-missing; "
+        "imports then take theirs in again"
+    )
+
+
+def _marker(store: Store) -> str | None:
+    """Returns the id of the home that `blobs/` belongs to; None without a marker."""
+    try:
+        return store.local(MARKER).read_text(errors="replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:  # a volume that does not answer is no volume without a marker
+        raise StoreError(f"{store.url(MARKER)} cannot be read: {error.strerror}") from error
+
+
+def _orphaned(store: Store, count: int, why: str) -> StoreError:
+    return StoreError(
+        f"{store.url(BLOBS)} has {count:,} files, and {why}. Nothing was changed. Put the ledger "
+        "that they belong to back; to begin anew, move the folder away first (`omokage import "
+        "folder` takes its pictures in)"
+    )
 
 
 def _utc() -> dt.datetime:

@@ -89,6 +89,7 @@ class Crawl:
             sites=options.sites,
             recheck_days=options.recheck_days,
             recheck_frac=options.recheck_frac,
+            refetch_missing=options.refetch_missing,
         )
         with self._stop_on_signals(crawler):
             process.start(install_signal_handlers=False)
@@ -207,6 +208,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--sites", default="", metavar="FILE", help="a site registry of your own, TOML"
+    )
+    parser.add_argument(
+        "--refetch-missing",
+        action="store_true",
+        help="pictures of this board that are missing under blobs/ are lost: fetch them again",
     )
     parser.add_argument(
         "--die-with-parent",

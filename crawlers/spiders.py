@@ -1,6 +1,7 @@
 """The spiders: arguments, the way through the pages of a search, and the stop."""
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
 from dataset.errors import CrawlError, OmokageError, UsageError
+from dataset.media import has_blob
 from dataset.policy import Takedowns
 from dataset.store import Store
 
@@ -60,13 +62,21 @@ class BoardSpider(scrapy.Spider):
 
     Arguments: site; tags (search words); limit (posts to take, 0: all); home (default:
     OMOKAGE_HOME, ./var); sites (a registry file of one's own); recheck_days (posts of so many days
-    are read again each time); recheck_frac (share of the others that is read again per day).
+    are read again each time); recheck_frac (share of the others that is read again per day);
+    refetch_missing (yes: the blobs that are missing are lost, and are to be fetched again).
     """
 
     family: ClassVar[str]
 
     def __init__(
-        self, *, site: Site, store: Store, words: str, limit: int, names: Mapping[str, str]
+        self,
+        *,
+        site: Site,
+        store: Store,
+        words: str,
+        limit: int,
+        names: Mapping[str, str],
+        refetch_missing: bool = False,
     ) -> None:
         super().__init__(name=self.name)
         self.site = site
@@ -75,9 +85,11 @@ class BoardSpider(scrapy.Spider):
         self.query = " ".join(f"{site.search} {self.words}".split())
         self.limit = limit
         self.board: Board = BOARDS[self.family]
-        self.ledger = Ledger.of(store)
+        self.ledger = Ledger.of(store, refetch_missing=refetch_missing)
         self.ledger.lock(site.board)
         self.ledger.admit(site)
+        if refetch_missing:
+            self.ledger.requeue_missing(site.board, functools.partial(has_blob, store))
         self.takedowns: Takedowns = board_takedowns(store, names, crawled=self.ledger.boards())
         self.judge = Judge(self.ledger, site, self.takedowns)
         self.expected = limit  # posts that this crawl will see, as far as is known; 0: unknown
@@ -111,6 +123,7 @@ class BoardSpider(scrapy.Spider):
         sites: str = "",
         recheck_days: str | int = RECHECK_DAYS,
         recheck_frac: str | float = RECHECK_FRAC,
+        refetch_missing: str | bool = "",
         **_kwargs: Any,
     ) -> Self:
         """Makes the spider from its arguments and sets the crawl's settings for its site."""
@@ -133,7 +146,14 @@ class BoardSpider(scrapy.Spider):
         crawler.settings.setdict(site_settings(chosen), priority="spider")
         store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
         names = board_names(load_sites(sites or None))
-        spider = cls(site=chosen, store=store, words=tags, limit=int(limit), names=names)
+        spider = cls(
+            site=chosen,
+            store=store,
+            words=tags,
+            limit=int(limit),
+            names=names,
+            refetch_missing=refetch_missing in (True, "yes"),
+        )
         spider.recheck_days, spider.recheck_frac = min(days, MAX_RECHECK_DAYS), frac
         spider._set_crawler(crawler)
         return spider

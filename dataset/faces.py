@@ -28,6 +28,7 @@ from dataset.shards import (
     DIGITS,
     SHARD,
     Plan,
+    check_originals,
     commit_shard,
     crop_batch,
     first_posts,
@@ -68,13 +69,19 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
     first of its posts by board and number. Each of the 16 shards is committed when its last picture
     is done and used again while its pictures and settings stand; if one fails, the others are
     finished first. The result does not depend on the executor. Raises EmptyStageError if no face
-    is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go.
+    is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go, and
+    StoreError, before a crop is removed, if more blobs are missing than single accidents explain.
     """
     give_back_large_blocks()
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what it was given
     posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
     plans = _plans(store, posts, settings)
+    check_originals(store, plans)
+    for plan in plans:
+        # A file of other settings must not outlive its crops, which are about to be overwritten.
+        if not plan.whole and plan.todo.num_rows == plan.pictures.num_rows:
+            store.remove(plan.path)
     give_back_free_memory()
     _crop(store, plans, settings, executor)
     give_back_free_memory()

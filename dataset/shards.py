@@ -2,7 +2,7 @@
 
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -16,7 +16,7 @@ from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
 from dataset.errors import EmptyStageError, SchemaError, StoreError, listed
 from dataset.schemas import FACES, PARQUET, POSTS, POSTS_PATH
-from dataset.store import Store, blob_path, digest_of
+from dataset.store import BLOBS, Store, blob_path, digest_of, is_outage
 from dataset.streams import batches
 
 SOLO = "solo"
@@ -223,14 +223,28 @@ def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSetti
     inputs = digest_of(list(zip(*(column.to_pylist() for column in columns), strict=True)))
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
-        # A file of other settings must not outlive its crops, which are about to be overwritten.
-        store.remove(shard_path(digit))
         return Plan(digit, inputs, whole=False, pictures=pictures, todo=pictures)
     cropped = names.filter(pictures["cropped"].combine_chunks())
     standing = _standing(store, digit, cropped)
     todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     whole = not todo.num_rows and stored["inputs"] == inputs
     return Plan(digit, inputs, whole=whole, pictures=pictures, todo=todo)
+
+
+def check_originals(store: Store, plans: Sequence[Plan]) -> None:
+    """Raises StoreError if more of the pictures to crop are missing than single accidents explain.
+
+    Their shards would lose their rows and crops, which took hours to make.
+    """
+    blobs = (blob for plan in plans for batch in plan.batches(ROWS_A_GROUP) for blob in batch)
+    missing = sum(not store.exists(str(blob)) for blob in blobs)
+    count = sum(plan.pictures.num_rows for plan in plans)
+    if is_outage(missing, count):
+        raise StoreError(
+            f"{store.url(BLOBS)}: {missing:,} of {count:,} pictures of posts.parquet are missing. "
+            "No crop was removed. Is a volume not mounted? Mount it and build faces again; if they "
+            "are lost, build posts first"
+        )
 
 
 def crop_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:

@@ -27,9 +27,11 @@ _REMEDY = {
     errno.EACCES: "it may not be written; set OMOKAGE_HOME to a folder that can be written",
     errno.EPERM: "it may not be written; set OMOKAGE_HOME to a folder that can be written",
     errno.ENOTDIR: "a part of the path is a file; set OMOKAGE_HOME to a folder",
+    errno.EEXIST: "a part of the path is a file or a link that leads nowhere; is a volume missing?",
 }
 
 SPOOL_BYTES = 64 * 2**20  # what is gathered in memory for an object store; beyond, on disk
+BLOBS = "blobs"  # the folder of the originals
 
 
 class Store:
@@ -150,13 +152,23 @@ class Store:
             if self.exists(path):
                 self._fs.rm(self._full(path), recursive=True)
 
+    def move(self, path: str, target: str) -> None:
+        """Moves a file of a local root; to another file system it is copied, then removed."""
+        to = self.local(target)
+        with self._explained(target):
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(self.local(path), to)
+
     def files(self, folder: str) -> list[str]:
-        """Lists all files below `folder` by path under the root, sorted; [] if it is not there."""
+        """Lists all files below `folder` but hidden and unfinished ones, by path under the root.
+
+        Sorted; [] if the folder is not there.
+        """
         with self._explained(folder):
             found: list[str] = self._fs.find(self._full(folder)) if self.exists(folder) else []
         start = len(self._base) + 1
         names = (name[start:] for name in found)
-        return sorted(name for name in names if not Path(name).name.startswith(".tmp-"))
+        return sorted(name for name in names if not Path(name).name.startswith("."))
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""
@@ -201,4 +213,17 @@ def digest_of(value: Any) -> str:
 
 def blob_path(sha256: str, ext: str) -> str:
     """Returns the path under the home of an original, such as `blobs/ab/cd/<its sha256>.png`."""
-    return f"blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}.{ext}"
+    return f"{BLOBS}/{sha256[:2]}/{sha256[2:4]}/{sha256}.{ext}"
+
+
+def tolerated(count: int) -> int:
+    """Returns how many of `count` files may be missing, or belong to nothing, one by one.
+
+    More at once are taken for a volume that is not mounted or a half-finished copy: an error.
+    """
+    return max(20, count // 100)
+
+
+def is_outage(missing: int, count: int) -> bool:
+    """Tells whether so many of `count` files are missing as no single accidents explain: or all."""
+    return missing > tolerated(count) or 0 < missing == count

@@ -173,7 +173,10 @@ def up(
 @click.option("--tags", default="", metavar="WORDS", help="Search words in the board's language.")
 @click.option("--limit", default=0, type=click.IntRange(0), help="Posts to look at; 0: all.")
 @click.option("--sites", "sites_file", default="", metavar="FILE", help="A site registry of yours.")
-def crawl(home: str, site: str, tags: str, limit: int, sites_file: str) -> None:
+@click.option("--refetch-missing", is_flag=True, help="Lost pictures of the board come again.")
+def crawl(
+    home: str, site: str, tags: str, limit: int, sites_file: str, refetch_missing: bool
+) -> None:
     """Crawl one board: new posts into the ledger, their pictures among the blobs.
 
     Example: OMOKAGE_CONTACT=you@example.org omokage crawl --site safebooru_donmai --tags 1girl
@@ -184,6 +187,7 @@ def crawl(home: str, site: str, tags: str, limit: int, sites_file: str) -> None:
     registry = sites_file or settings.sites_file
     # --tags in one word: a search may begin with a dash
     arguments = ["--site", site, f"--tags={tags}", "--limit", str(limit), "--home", settings.home]
+    arguments += ["--refetch-missing"] if refetch_missing else []
     sys.exit(run_crawl([*arguments, *(["--sites", registry] if registry else [])]))
 
 

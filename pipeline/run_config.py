@@ -148,9 +148,11 @@ def stage_configs() -> dict[str, type[dg.Config]]:
     from assets.labels import LabelConfig
     from assets.machine_labels import MachineLabelConfig
     from assets.manifest import ManifestConfig
+    from assets.posts import PostsConfig
 
     return {
         "crawl": CrawlConfig,
+        "posts": PostsConfig,
         "faces": FaceConfig,
         "labels": LabelConfig,
         "machine_labels": MachineLabelConfig,

@@ -27,6 +27,7 @@ from aiohttp import web
 from crawlers.audit import audit
 from crawlers.export import PostsTable, export_posts
 from crawlers.ledger import Ledger
+from crawlers.ledger_file import MARKER
 from dataset.schemas import POSTS, read_table
 from dataset.store import Store, blob_path
 from tests.board_fixture import serve_collection
@@ -213,6 +214,7 @@ def blob_faults(home: Path) -> list[str]:
     pairs = zip(table["sha256"].to_pylist(), table["ext"].to_pylist(), strict=True)
     named = {blob_path(sha256, ext) for sha256, ext in pairs if sha256}
     there = {str(path.relative_to(home)) for path in (home / "blobs").rglob("*") if path.is_file()}
+    there.remove(MARKER)
     faults = [f"{path} is named by no post" for path in sorted(there - named)]
     faults += [f"{path} is missing" for path in sorted(named - there)]
     for path in sorted(there & named):

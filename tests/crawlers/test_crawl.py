@@ -579,9 +579,9 @@ def test_the_excluded_tags_of_a_site_hold_at_every_build(
 ) -> None:
     store = Store(tmp_path)
     media = check_media(picture(1), md5=hashlib.md5(picture(1)).hexdigest(), ext="png")
-    store.write_bytes(blob_path(media.sha256, media.ext), picture(1))
     posts = [make_post(1, tags_general=("furry",)), make_post(2), make_post(3, board="konachan")]
     with Ledger.of(store) as ledger:
+        store.write_bytes(blob_path(media.sha256, media.ext), picture(1))
         for post in posts:
             ledger.note_page(post.board, "", posts=[post], cursor=Cursor(1, 3))
             ledger.keep(post, media)

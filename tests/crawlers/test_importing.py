@@ -540,6 +540,7 @@ def test_two_imports_of_one_name_do_not_meet(mine: Set, monkeypatch: pytest.Monk
 def test_while_an_import_is_at_work_nothing_is_swept_and_crawls_may_run(mine: Set) -> None:
     mine.add(1, 2)
     orphan = "blobs/ab/cd/orphan.png"
+    Ledger.of(mine.store).close()
     mine.store.write_bytes(orphan, b"x")
     files = open_files(mine.path, option="PATH")
 

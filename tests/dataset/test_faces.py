@@ -297,6 +297,29 @@ def test_unreadable_pictures_are_named_and_tried_again(home: Home, executor: Exe
     assert crop_shards(home.store, SETTINGS, executor).kept == COUNT
 
 
+def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor) -> None:
+    fill(home)
+    crop_shards(home.store, SETTINGS, executor)
+    folders = ("crops", "faces", "faces.parquet")
+    made = {path: home.store.read_bytes(path) for name in folders for path in files(home, name)}
+    blobs, away = home.store.local("blobs"), home.store.local("away")
+    blobs.rename(away)
+    # Nothing is to be cropped: nothing is missed.
+    assert crop_shards(home.store, SETTINGS, executor).shards_reused == 16
+    other = FaceSettings(crop_px=64)
+    with pytest.raises(StoreError, match=f"blobs: {COUNT + 2} of {COUNT + 2} pictures"):
+        crop_shards(home.store, other, executor)
+    assert made == {
+        path: home.store.read_bytes(path) for name in folders for path in files(home, name)
+    }
+    away.rename(blobs)
+    assert crop_shards(home.store, other, executor).kept == COUNT
+
+
+def files(home: Home, name: str) -> list[str]:
+    return home.store.files(name) if home.store.local(name).is_dir() else [name]
+
+
 def test_no_face_at_all_says_what_to_check(home: Home, executor: Executor) -> None:
     home.add(png(scenery(0)))
     home.add(b"no picture")

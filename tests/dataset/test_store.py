@@ -55,6 +55,25 @@ def test_removing_takes_folders_too_and_minds_no_absence(store: Store) -> None:
     assert not store.exists("folder/one")
 
 
+def test_hidden_files_are_not_listed(store: Store) -> None:
+    for name in ("folder/one", "folder/.marker", "folder/.tmp-left"):
+        store.write_bytes(name, b"")
+    assert store.files("folder") == ["folder/one"]
+
+
+def test_a_moved_file_is_at_its_new_place_only(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("folder/one", b"x")
+    store.move("folder/one", "trash/folder/one")
+    assert store.files("") == ["trash/folder/one"]
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "blobs").symlink_to(tmp_path / "unplugged")
+    with pytest.raises(StoreError, match=r"blobs/one: .* a link that leads nowhere"):
+        Store(tmp_path).write_bytes("blobs/one", b"")
+
+
 def test_a_missing_file_is_named(store: Store) -> None:
     with pytest.raises(StoreError, match=r"nowhere\.json is not there"):
         store.read_json("nowhere.json")

@@ -21,6 +21,8 @@ from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.resources import ChildProcess, ComputeResource, StoreResource
 from crawlers.ledger import Ledger
+from crawlers.ledger_file import MARKER
+from dataset.errors import StoreError
 from dataset.store import Store
 from models import sample, train
 from pipeline.cli import cli
@@ -70,6 +72,14 @@ def test_a_generator_of_an_earlier_manifest_is_shown_as_such(home: Path) -> None
 def test_a_stored_ledger_opens_with_every_blob(home: Path) -> None:
     with Ledger.of(Store(str(home))) as ledger:
         assert len(list(ledger.blobs())) == 60
+    assert (home / MARKER).is_file()  # that version knew none: its blobs fit
+
+
+def test_a_stored_home_without_its_blobs_is_no_empty_one(home: Path) -> None:
+    (home / "blobs").rename(home / "unplugged")
+    with pytest.raises(StoreError, match="blobs: 60 of the 60 blobs"):
+        Ledger.of(Store(str(home)))
+    assert not (home / "blobs").exists()
 
 
 def test_a_stored_home_is_built_on_without_cropping_anything_again(home: Path) -> None:
