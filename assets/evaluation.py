@@ -32,8 +32,10 @@ PREVIEWS = {
     "labels_chart": "labels_chart",
 }
 # Options of models.evaluate that belong to the protocol
-OPTIONS = ("extractor", "fakes", "repeats", "seed", "reference_px", "train_rows", "flips")
-OPTIONS += ("psi", "psis")
+OPTIONS = (
+    *("extractor", "fakes", "repeats", "seed", "reference_px", "train_rows", "flips"),
+    *("psi", "psis"),
+)
 
 
 class EvaluationConfig(dg.Config):
