@@ -63,7 +63,7 @@ CREATE TABLE rechecks (                -- the rolling walk through what was take
     board TEXT NOT NULL,
     query TEXT NOT NULL,
     mark INTEGER NOT NULL,             -- ids from it on were read again in this round
-    moved_at TEXT NOT NULL,
+    walked_at TEXT NOT NULL,           -- when a crawl last read all of its share
     PRIMARY KEY (board, query)
 ) WITHOUT ROWID;
 CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
@@ -277,7 +277,7 @@ def _from_2_to_3(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE posts ADD COLUMN rechecked_at TEXT")
     db.execute(
         "CREATE TABLE rechecks (board TEXT NOT NULL, query TEXT NOT NULL, mark INTEGER NOT NULL, "
-        "moved_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID"
+        "walked_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID"
     )
     db.execute("UPDATE schema_version SET version = 3")
 
