@@ -1,7 +1,8 @@
 """The cursor of a search: the range of post ids seen so far, which grows at both ends.
 
 The newest page opens the range. From then on a crawl first goes up, to what was posted since,
-then down, to what is older, so every post is seen exactly once and a stopped crawl resumes.
+then down, to what is older, so every post is taken exactly once and a stopped crawl resumes. A
+`Recheck` goes over the same range again, for what its board has changed since.
 """
 
 import dataclasses

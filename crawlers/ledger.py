@@ -269,14 +269,14 @@ class Ledger(LedgerFile):
         ids = [one for one in (cursor.low, cursor.high, *(kept or ())) if one is not None]
         if not ids:
             return None
-        since = self._clock() - dt.timedelta(days=recheck_days)
+        first = self._clock() - dt.timedelta(days=recheck_days)
         # From the newest on, and no further than the first hit: no time has an index.
         old = self._one(
             "SELECT post_id FROM posts WHERE board = ? AND coalesce("
             "json_extract(record, '$.created_at'), json_extract(record, '$.updated_at')) <= ? "
             "ORDER BY post_id DESC LIMIT 1",
             board,
-            since.isoformat(timespec="seconds"),
+            first.isoformat(timespec="seconds"),
         )
         (posts,) = self._one(
             "SELECT COUNT(*) FROM posts WHERE board = ? AND query = ? "
@@ -284,11 +284,13 @@ class Ledger(LedgerFile):
             board,
             query,
         ) or (0,)
-        mark, moved_at = self._one(
-            "SELECT mark, moved_at FROM rechecks WHERE board = ? AND query = ?", board, query
+        mark, walked_at = self._one(
+            "SELECT mark, walked_at FROM rechecks WHERE board = ? AND query = ?", board, query
         ) or (None, None)
-        walked = self._clock() - dt.datetime.fromisoformat(moved_at) if moved_at else None
-        days = 1.0 if walked is None else walked / dt.timedelta(days=1)
+        since = dt.timedelta(days=1)
+        if walked_at is not None:
+            since = self._clock() - dt.datetime.fromisoformat(walked_at)
+        days = since / dt.timedelta(days=1)
         return Recheckable(max(ids), min(ids), old[0] if old else 0, posts, mark, days)
 
     def highest_kept(
@@ -339,11 +341,16 @@ class Ledger(LedgerFile):
                 for post_id in ids
             )
 
-    def move_mark(self, board: str, query: str, mark: int) -> None:
-        """Stores how far the rolling walk through a search has come."""
+    def move_mark(self, board: str, query: str, mark: int, *, is_share: bool) -> None:
+        """Stores how far the rolling walk has come; `is_share`: that is all of this crawl's share.
+
+        A crawl that is killed before leaves its days to the next one.
+        """
+        walked_at = self._clock() - dt.timedelta(days=0 if is_share else 1)
         self._do(
-            "INSERT OR REPLACE INTO rechecks VALUES (?, ?, ?, ?)",
-            (board, query, mark, self._now()),
+            "INSERT INTO rechecks VALUES (?, ?, ?, ?) ON CONFLICT (board, query) DO UPDATE SET "
+            "mark = excluded.mark, walked_at = iif(?, excluded.walked_at, walked_at)",
+            (board, query, mark, walked_at.isoformat(timespec="milliseconds"), is_share),
         )
 
     def ages(self, *, older_than: dt.timedelta) -> dict[str, tuple[int, int]]:

@@ -67,7 +67,7 @@ CREATE TABLE rechecks (                -- the rolling walk through what was take
     board TEXT NOT NULL,
     query TEXT NOT NULL,
     mark INTEGER NOT NULL,             -- ids from it on were read again in this round
-    moved_at TEXT NOT NULL,
+    walked_at TEXT NOT NULL,           -- when a crawl last read all of its share
     PRIMARY KEY (board, query)
 ) WITHOUT ROWID;
 CREATE INDEX posts_by_state ON posts (board, state, query, post_id);
@@ -371,7 +371,7 @@ def _from_2_to_3(db: sqlite3.Connection) -> None:
         "CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id) "
         "WHERE state = 'refused'",
         "CREATE TABLE rechecks (board TEXT NOT NULL, query TEXT NOT NULL, mark INTEGER NOT NULL, "
-        "moved_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID",
+        "walked_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID",
         "UPDATE schema_version SET version = 3",
     ):
         db.execute(statement)

@@ -531,9 +531,11 @@ class BoardSpider(scrapy.Spider):
     def _move_on(self) -> None:
         """Moves below a page once it is known what became of all its posts."""
         if not self._missing and (way := self._recheck) is not None:
-            self._recheck = way.after(self._bottom)
+            self._recheck = now_at = way.after(self._bottom)
             if way.is_walking:
-                self.ledger.move_mark(self.site.board, self._to_recheck[0], self._recheck.edge)
+                is_share = now_at.next_request() is None
+                query = self._to_recheck[0]
+                self.ledger.move_mark(self.site.board, query, now_at.edge, is_share=is_share)
 
     def _recheck_request(self, parse: Any, query: str, page: PageRequest, limit: int) -> Request:
         self._count("recheck/requests")

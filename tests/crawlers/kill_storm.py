@@ -62,8 +62,8 @@ class Storm:
 class Executioner:
     """Starts crawls of a board, and kills the one that talks to it upon its n-th request."""
 
-    def __init__(self, family: str, registry: Path) -> None:
-        self.family, self.registry = family, registry
+    def __init__(self, family: str, registry: Path, words: str = "") -> None:
+        self.family, self.registry, self.words = family, registry, words
         self.url = ""
         self.child: Child | None = None
         self.left = 0  # requests until the end; 0: it lives
@@ -73,6 +73,7 @@ class Executioner:
     def start(self, home: Path, *, cold: bool = False) -> Child:
         """Starts a crawl into a home; cold: with the start-up that a kill is to hit."""
         options = ["--site", FAMILIES[self.family], "--home", home, "--sites", self.registry]
+        options.append(f"--tags={self.words}")
         variables = {name: text for name, text in os.environ.items() if "OMOKAGE" not in name}
         variables |= {"OMOKAGE_BOARD_URL": self.url, "OMOKAGE_PROGRESS": "off"}
         command = ["-m", "crawlers.run", *map(str, options)]
@@ -117,7 +118,7 @@ def storm(
     registry.write_text(f"[{FAMILIES[family]}]\npage_size = {page_size}\nempty_answers = 1\n")
     made = Storm(posts=count)
     homes = {name: folder / name for name in ("undisturbed", "killed")}
-    executioner = Executioner(family, registry)
+    executioner = Executioner(family, registry, "1girl" if edits else "")
     with serve_collection(collection, middlewares=[executioner.watch]) as board:
         executioner.url = board.url
         ended(executioner.start(homes["undisturbed"]))

@@ -247,8 +247,9 @@ def test_recent_are_the_posts_above_the_newest_that_is_old(
     found = ledger.recheckable("demo", "q", recheck_days=30)
     assert found == Recheckable(newest=5, last=1, recent=2, posts=5, mark=None, days=1.0)
     assert ledger.recheckable("demo", "other", recheck_days=30) is None
-    ledger.move_mark("demo", "q", 2)
+    ledger.move_mark("demo", "q", 3, is_share=True)
     clock.now += dt.timedelta(days=3)
+    ledger.move_mark("demo", "q", 2, is_share=False)  # and then it was killed
     found = ledger.recheckable("demo", "q", recheck_days=30)
     assert found == Recheckable(newest=5, last=1, recent=3, posts=5, mark=2, days=3.0)
     # safebooru.org says only when a post was last changed: it was there by then.
@@ -300,10 +301,10 @@ def test_a_ledger_of_version_2_is_brought_up_and_read_again(
     take_back_to_2(path)
     with Ledger(path) as ledger:
         assert ledger.compare("demo", "q", posts=[make_post(1)], new=()).known == 1
-        ledger.move_mark("demo", "q", 1)
+        ledger.move_mark("demo", "q", 1, is_share=False)
         found = ledger.recheckable("demo", "q", recheck_days=30)
         assert found is not None
-        assert found.mark == 1
+        assert (found.mark, round(found.days)) == (1, 1)
 
 
 def reread(
