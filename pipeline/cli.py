@@ -22,11 +22,13 @@ MODULES = {
     "faces": "faces:faces",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
+    "lineage": "takedown:lineage",
     "promote": "promotion:promote",
     "review": "faces:review",
     "rollback": "promotion:rollback_command",
     "sample": "sample:sample",
     "studio": "sample:studio",
+    "takedown": "takedown:takedown",
     "train": "generators:train",
     "upscale": "pictures:upscale",
 }
