@@ -66,7 +66,8 @@ class Pictures:
         if "post_id" in rows.column_names:
             near = np.flatnonzero(_among(rows["post_id"], {number for _, number in self.posts}))
             some = rows.select(["board", "post_id"]).take(pa.array(near)).to_pylist()
-            found[near] |= [(row["board"], row["post_id"]) in self.posts for row in some]
+            ours = [(row["board"], row["post_id"]) in self.posts for row in some]
+            found[near] |= np.array(ours, bool)
         if "sha256" not in rows.column_names and "face_id" in rows.column_names:
             begins = pc.utf8_slice_codeunits(rows["face_id"], 0, _PREFIX)
             found |= _among(begins, self.prefixes)

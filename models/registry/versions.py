@@ -309,6 +309,8 @@ def grids_of_reals(
     A run's pictures are of its own manifest or of one that its generator was judged on; where the
     generator is not in this home, they may be of any.
     """
+    if not manifests:
+        return []
     judged: dict[str, set[str]] = {}
     for path, digest in evaluations_of_home(store).items():
         judged.setdefault(path.rpartition("/evaluation/")[0], set()).add(digest)

@@ -248,7 +248,8 @@ class _Found:
         rows = ledger.to_forget(takedowns)
         posts = {(row.post.board, row.post.post_id) for row in rows} | takedowns.posts
         md5s = {row.post.md5 for row in rows if row.post.md5} | takedowns.md5s
-        files = {row.media.sha256: _name(row) for row in rows if row.media}
+        first = sorted(rows, key=_name, reverse=True)  # of several posts of a file one names it
+        files = {row.media.sha256: _name(row) for row in first if row.media}
         pictures = widened(store, Pictures(frozenset(posts), frozenset(md5s), files))
         named = {blob_path(sha256, ext) for sha256, ext, _ in ledger.blobs()}
         traces = [*find(store, pictures, named=named), *_records(ledger, rows)]
@@ -389,7 +390,7 @@ def _seen_by(settings: Settings, store: Store, is_it: Any) -> Iterator[str]:
             held[digest] = rows
             splits = ", ".join(sorted({row["split"] for row in rows}))
             taken = " (taken down)" if any(row["taken"] for row in rows) else ""
-            yield f"manifest   {digest}  {len(rows)} faces in {splits}{taken}"
+            yield f"manifest   {digest}  {splits}: {len(rows):,} of its faces{taken}"
     for folder, digests in sorted(trainings(store).items()):
         if held.keys() & digests:
             yield f"training   {folder}"
