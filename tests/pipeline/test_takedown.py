@@ -2,12 +2,13 @@
 
 import dataclasses
 import datetime as dt
+import fnmatch
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.post import Post
 from crawlers.sites import load_sites
-from dataset.errors import OmokageError, SchemaError, StoreError
+from dataset.errors import OmokageError, SchemaError
+from dataset.geometry import resized
 from dataset.manifest import load_manifest, read_split
 from dataset.packed import pack
 from dataset.review import write_review
 from dataset.schemas import FACES, POSTS, read_table
-from dataset.store import Store, blob_path
+from dataset.store import Store
 from dataset.takedown import Trace, learnt_from, read_receipts
-from models.evaluation.label_judge import JudgeConfig, thumbnails
+from models.evaluation.label_judge import thumbnails
 from models.presets import preset
 from models.registry.promotion import TAKEDOWN
 from pipeline.build import resources
@@ -357,3 +359,137 @@ def test_the_event_log_loses_previews_of_reals_and_keeps_all_else(tmp_path: Path
     text = inline(picture).value[100:164].encode()
     kept = sum(path.read_bytes().count(text) for path in (tmp_path / "dagster").rglob("*.db*"))
     assert kept == 0 or all(b"fakes_preview" in path.read_bytes() for path in paths)
+
+
+class Crawls(WorksHere):
+    """Measures and trains in this process; a crawl brings nothing that is not there already."""
+
+    def run(self, context: Any, arguments: Sequence[str], **options: Any) -> dict[str, Any]:
+        if "crawlers.run" not in arguments:
+            return super().run(context, arguments, **options)
+        names = ("seen", "kept", "put_off", "quarantined", "bytes", "api_requests")
+        return {**dict.fromkeys(names, 0), "refused": {}, "media_requests": 0, "seconds": 0.1}
+
+
+DATASET = [
+    crawl_asset(load_sites()["demo"]), posts_asset(["demo"]), faces, labels, machine_labels,
+    manifest,
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A home with all that the chain leaves, Dagster's and MLflow's history too."""
+
+    settings: Settings
+    crawled: Crawled
+
+    @property
+    def home(self) -> Path:
+        return Path(self.settings.home)
+
+    def build(self, *seeds: int) -> None:
+        """Builds the dataset, then trains, judges and registers a generator for each seed."""
+        tracking = resources(self.settings)["tracking"]
+        given = {
+            "store": StoreResource(root=self.settings.home),
+            "compute": ComputeResource(on="threads:2"),
+            "child": Crawls(trains_here=True),
+            "tracking": tracking,
+        }
+        length = dict.fromkeys(("total_kimg", "snapshot_kimg", "tick_kimg"), "0.016")
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            config: dict[str, Any] = {"manifest": {"config": {"eval_frac": 0.4}}}
+            dg.materialize(DATASET, instance=instance, resources=given, run_config={"ops": config})
+            for seed in seeds:
+                overrides = {"device": "cpu", "threads": "1", "seed": str(seed), **length}
+                config = {
+                    "generator": {"config": {"preset": "smoke", "overrides": overrides}},
+                    "evaluation": {"config": {"fakes": 64}},
+                }
+                dg.materialize(
+                    [generator, evaluation, champion],
+                    instance=instance,
+                    resources=given,
+                    run_config={"ops": config},
+                )
+
+    def taken(self) -> dict[int, Image.Image]:
+        """A picture of each split with its crop: one of train that stands among neighbours."""
+        (sheet,) = list(self.home.glob("generators/*/evaluation/*/neighbours.png"))[:1]
+        found: dict[str, tuple[int, Image.Image]] = {}
+        made = load_manifest(self.crawled.store, None)
+        for split in ("train", "eval"):
+            for row in read_split(self.crawled.store, made, split).to_pylist():
+                crop = Image.open(self.home / row["crop"]).convert("RGB")
+                scan = Scan([], [np.asarray(crop)])
+                if split == "eval" or scan.find(sheet.parent).keys() & {"neighbours.png"}:
+                    found.setdefault(split, (row["post_id"], crop))
+        return dict(found.values())
+
+
+@pytest.fixture
+def whole(tmp_path: Path, clean: None, monkeypatch: pytest.MonkeyPatch) -> Whole:
+    settings = read_settings({}, home=str(tmp_path / "home"))
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    prepare_home(settings)
+    crawled = Crawled(tmp_path / "home", make_post)
+    crawled.blobs = [crawled.keep(number, png(portrait(number))) for number in range(1, 29)]
+    made = Whole(settings, crawled)
+    made.build(1, 2)
+    write_review(crawled.store, pages=0)
+    return made
+
+
+@pytest.mark.slow  # two trainings, evaluations and registrations: a minute on two idle cores
+def test_of_a_home_with_two_generators_nothing_of_the_picture_is_left(whole: Whole) -> None:
+    taken, home = whole.taken(), whole.home
+    originals = {number: png(portrait(number)) for number in taken}
+    trash = f"trash/2026-11-01/{whole.crawled.blobs[min(taken) - 1]}"
+    whole.crawled.store.write_bytes(trash, originals[min(taken)])
+    small = [resized(np.asarray(crop), 64) for crop in taken.values()]
+    floats = [thumbnails(one[None]).astype(np.float32).tobytes()[:256] for one in small]
+    crops = [np.asarray(crop) for crop in taken.values()]
+    scan = Scan(list(originals.values()), crops, thumbs=floats)
+    before = scan.find(home)
+    places = (
+        *("blobs/*/*/*.png", "crops/*/*.png", "trash/*", "faces/shard-?.parquet"),
+        *("packed/*/train-64.npy", "packed/*/eval-64.npy", "review/page-0001.png"),
+        *("cache/features/*.f32", "dagster/history/runs/index.db"),
+        *("generators/*/evaluation/*/reals.png", "generators/*/evaluation/*/neighbours.png"),
+        *("mlflow/artifacts/*/images/eval_reals_grid*.png", "mlflow/artifacts/*/images/*.webp"),
+        "mlflow/artifacts/*/images/eval_neighbours_grid*.png",
+    )
+    for place in places:  # the scan can find it, and so can fail, in each of these
+        assert fnmatch.filter(before, place), f"{place} not in {sorted(before)}"
+    runs = set(fnmatch.filter(before, "dagster/history/runs/*-*.db"))
+    assert len(runs) == 3  # the dataset's and two generators'
+
+    for number in taken:
+        omokage(home, "takedown", "add", "post", f"demo/{number}")
+    said = omokage(home, "takedown", "apply")
+    assert scan.find(home) == {}
+    assert all(path in said for path in runs | {trash})
+    tracking = resources(whole.settings)["tracking"].open()
+    posts = ", ".join(sorted(f"demo/{number}" for number in taken))
+    for version in tracking.versions({}):
+        assert version.tags[TAKEDOWN] == posts
+        assert version.description.startswith("> **Taken down:** ")
+        assert f"registered model  version {version.version}" in said
+    refused = omokage(home, "promote", "2")
+    assert f"version 2 learnt from pictures that were taken down ({posts})" in refused
+    assert f"pictures that it learnt from: {posts}" in omokage(home, "status")
+    for number in taken:
+        lines = omokage(home, "lineage", "post", f"demo/{number}")
+        assert {"version    1 of", "version    2 of"} <= {line[:15] for line in lines.splitlines()}
+    listed = omokage(home, "lineage", "version", "2", "--list").split()
+    assert {face for face in listed if f"{face}.png" in said}  # what it learnt from stays known
+    assert "nothing to remove" in omokage(home, "takedown", "apply")
+
+    whole.build(1)  # a manifest without them, and a training on that one alone
+    assert scan.find(home) == {}
+    assert TAKEDOWN not in tracking.versions({})[0].tags
+    assert "taken down nothing of it" in omokage(home, "lineage", "version", "3")
+    assert "learnt from pictures" not in omokage(home, "promote", "3")
+    assert "came back" not in omokage(home, "takedown", "status")
