@@ -24,7 +24,6 @@ from dataset.cropping import FaceSettings
 from dataset.duplicates import THUMB_BYTES, thumb_distance
 from dataset.errors import StoreError, UsageError, nearest
 from dataset.manifest import SPLITS, TOMBSTONE, taken_rows
-from dataset.policy import TAKEDOWN_FILE, parse_takedowns
 from dataset.review import CSV_PATH
 from dataset.review import FOLDER as REVIEW
 from dataset.schemas import FACES_PATH, MACHINE_LABELS_PATH, PARQUET, POSTS_PATH
@@ -106,24 +105,6 @@ def post_name(board: str, number: int) -> str:
     return f"{board}/{number}"
 
 
-def add_entry(store: Store, kind: str, value: str, note: str = "") -> str:
-    """Adds a line to the takedown list, atomically, and returns it.
-
-    Raises ConfigError if the line is none or the list is damaged, UsageError if the list has it.
-    """
-    there = store.read_bytes(TAKEDOWN_FILE).decode() if store.exists(TAKEDOWN_FILE) else ""
-    before = parse_takedowns(there.splitlines(), where=store.url(TAKEDOWN_FILE))
-    line = f"{kind} {value}"
-    added = parse_takedowns([line.replace("#", " # ")], where="this entry")
-    known = (before.md5s & added.md5s) | (before.artists & added.artists)
-    if known or before.posts & added.posts or not added:
-        raise UsageError(f'{store.url(TAKEDOWN_FILE)} has "{line}" already')
-    line += f"  # {' '.join(note.split())}" if note.strip() else ""
-    begun = f"{there}\n" if there and not there.endswith("\n") else there
-    store.write_bytes(TAKEDOWN_FILE, f"{begun}{line}\n".encode())
-    return line
-
-
 def widened(store: Store, pictures: Pictures) -> Pictures:
     """Adds what the tables know of the pictures: other posts of the same file, other files.
 
@@ -197,7 +178,7 @@ def trainings(store: Store) -> dict[str, list[str]]:
 def learnt_from(store: Store, folder: str, known: Mapping[str, str] | None = None) -> list[str]:
     """Returns the digests of the manifests that a training learnt from, its own first."""
     known = known or {}
-    found: list[str] = []
+    found: list[str | None] = []
     while folder:
         path = known.get(folder, f"{folder}/{TRAINED}")
         facts = store.read_json(path) if store.exists(path) else {}
@@ -236,7 +217,8 @@ def alike(store: Store, pictures: Pictures) -> list[str]:
 
     By hash and small copy of the whole picture, and of each face; see dataset.duplicates.
     """
-    settings, found = FaceSettings(), {}
+    settings = FaceSettings()
+    found: dict[str, str] = {}
     for kind, prefix, distance, rms_max in (
         ("picture", "picture_", settings.picture_distance, settings.picture_rms_max),
         ("face", "", settings.phash_distance, settings.thumb_rms_max),
@@ -270,7 +252,7 @@ def new_receipt() -> dict[str, Any]:
     """Returns a receipt of a takedown that begins now."""
     now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
     return {
-        "id": re.sub(r"[:+].*|[:]", "", now.replace(":", "")).replace(".", "-") + "Z",
+        "id": now.partition("+")[0].replace(":", "").replace(".", "-") + "Z",
         "begun_at": now,
         "done_at": None,
         "entries": {},
@@ -392,7 +374,7 @@ def _files(
     """Blobs and crops, also in the trash, and what killed processes left unfinished."""
     prefixes = pictures.prefixes
     for path in paths:
-        top, _, name = path.partition("/")[0], "", path.rpartition("/")[2]
+        top, name = path.partition("/")[0], path.rpartition("/")[2]
         if name.startswith(".tmp-") and (top in _UNFINISHED or top == name):
             yield _removal(store, path, "unfinished file", ())
         elif top not in _BY_NAME:

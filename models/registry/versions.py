@@ -336,7 +336,8 @@ def remove_artifact(tracking: TrackingClient, run_id: str, path: str) -> str:
 
     client = tracking.client()
     try:
-        get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts(path)
+        artifacts: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        artifacts.delete_artifacts(path)
         left = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}
     except (MlflowException, NotImplementedError, OSError) as error:
         return f"MLflow's artifact store at {tracking.uri} refused: {error}"
@@ -347,7 +348,8 @@ def _runs(tracking: TrackingClient) -> list["Run"]:
     """All runs of our experiment, the deleted ones too: their artifacts are still there."""
     from mlflow.entities import ViewType
 
-    client, found, token = tracking.client(), [], None
+    client, token = tracking.client(), None
+    found: list[Run] = []
     experiment = client.get_experiment_by_name(tracking.experiment)
     while experiment is not None:
         page = client.search_runs(

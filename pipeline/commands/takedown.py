@@ -17,13 +17,12 @@ from crawlers.ledger_file import FILE
 from crawlers.sites import board_names, board_takedowns, load_sites
 from dataset.errors import StoreError, UsageError, listed, nearest
 from dataset.locks import file_lock
-from dataset.policy import TAKEDOWN_FILE, parse_takedowns, read_takedowns
+from dataset.policy import TAKEDOWN_FILE, add_entry, parse_takedowns, read_takedowns
 from dataset.store import Store, blob_path
 from dataset.takedown import (
     RECEIPTS,
     Pictures,
     Trace,
-    add_entry,
     affected,
     alike,
     artists_of,

@@ -96,7 +96,7 @@ class Scan:
 
     def _is(self, copy: Pixels) -> bool:
         """Whether a small copy, 16 px perhaps, is of a crop or of an original."""
-        small = cv2.resize(copy, (COARSE_PX, COARSE_PX), interpolation=cv2.INTER_AREA)
+        small = _reduced(copy, COARSE_PX)
         return any(_best(small, _reduced(one, COARSE_PX))[0] >= ALIKE for one in self._wanted)
 
     def _shows(self, sheet: Pixels) -> bool:
@@ -139,8 +139,8 @@ def _best(sheet: Pixels, one: Pixels) -> tuple[float, tuple[int, int]]:
         return 0.0, (0, 0)
     match = cv2.matchTemplate(sheet, one, cv2.TM_CCOEFF_NORMED)
     match[~np.isfinite(match)] = 0
-    _, found, _, place = cv2.minMaxLoc(match)
-    return found, place
+    _, found, _, (x, y) = cv2.minMaxLoc(match)
+    return found, (x, y)
 
 
 def _texts(path: Path) -> Iterator[bytes]:

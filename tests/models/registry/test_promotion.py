@@ -407,6 +407,6 @@ def test_what_learnt_from_pictures_taken_down_becomes_champion_by_no_way(
         assert outcome.reason.startswith(said)
     assert desk.measured == []
     assert desk.everything() == before
-    page = wanted_version(desk.tracking, "2").description
+    page = wanted_version(desk.tracking, "2").description or ""
     assert page.count("Taken down") == 1
     assert "demo/5, demo/7. Train anew" in page
