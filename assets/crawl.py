@@ -64,7 +64,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
             "**If it is wrong:** a board that refuses (401, 403) stops the crawl at once: read its "
             "rules and set the contact or the key that it asks for. Whatever else fails may be run "
             "again. `quarantined` records cannot be used; `quarantine.jsonl` in the home says why. "
-            "A picture that must go is a line in `takedown.txt`."
+            "A picture that must go: `omokage takedown add`, then `omokage takedown apply`."
         ),
         tags=tags_of("crawling", needs="network"),
         op_tags={"omokage/stage": "crawl"},

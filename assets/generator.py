@@ -14,8 +14,9 @@ from assets.charts import curves_chart, growth_preview
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
-from dataset.manifest import Manifest, load_manifest
+from dataset.manifest import Manifest, load_manifest, taken_rows
 from dataset.store import Store
+from dataset.takedown import learnt_from
 from models.config import TrainConfig, overridden
 from models.families import family_of
 from models.registry.pages import describe, run_url, training_note
@@ -91,6 +92,9 @@ def planned(
 
 
 def _unfit(store: Store, plan: Plan, manifest: Manifest) -> list[str]:
+    learnt = learnt_from(store, plan.continue_from)
+    if taken := [row for digest in learnt for row in taken_rows(store, digest)]:
+        return [f"{len(taken):,} of the faces that it learnt from were taken down"]
     labels = family_of(plan.settings.family).labels(tuple(manifest.labels))
     try:
         _, facts = last_checkpoint(store, plan.continue_from)

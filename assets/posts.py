@@ -65,8 +65,8 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
             "**Lies in** `posts.parquet`.\n\n"
             "**If it is wrong:** `refused` below counts the drop reasons. Too many `rating` or "
             "`tag_…`: the search words of the crawl ask for the wrong thing. `not_fetched`: crawl "
-            "again. A post that must go is a line in `takedown.txt`, then build this again. Where "
-            "ledger and `blobs/` do not belong together the build stops and says what to do."
+            "again. A post that must go: `omokage takedown add`, then `omokage takedown apply`. "
+            "Where ledger and `blobs/` do not belong together the build stops and says what to do."
         ),
         tags=tags_of("dataset", needs="cpu"),
         metadata={

@@ -113,6 +113,17 @@ def plain_failures() -> Iterator[None]:
         ) from error
 
 
+# The inline pictures that show no real face: charts, and what a generator drew. Any other is taken
+# out of the event log by a takedown.
+DRAWN = {"chart", "curves", "fakes_preview", "grids", "growth", "labels_chart", "truncation_chart"}
+DRAWN_STEPS = {
+    "generator",
+    "champion",
+    "ask_the_gate",
+    "roll_back",
+    "draw_sheet",
+}  # their `preview`
+
 MAX_BYTES = 100_000  # inline pictures cost four times their size in the instance's database
 PAPER = (250, 249, 246)
 

@@ -5,6 +5,7 @@ A page of posts and the cursor's move over it are one transaction, and a post no
 does nothing twice: the next one first settles what is pending, then resumes from the cursor.
 """
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 from crawlers.cursor import Cursor
 from crawlers.ledger_file import LedgerFile
-from crawlers.post import NOT_ASKED_FOR, Post, same_content
+from crawlers.post import NOT_ASKED_FOR, TAG_KINDS, Post, same_content
 from crawlers.rate_limit import Wait
 from crawlers.sites import Site
 from dataset.errors import CrawlError
@@ -491,6 +492,32 @@ class Ledger(LedgerFile):
             (self._now(), sha256),
         )
 
+    def to_forget(self, takedowns: Takedowns) -> list[Row]:
+        """Returns the posts that are or were taken down, and all others of the same bytes."""
+        found = {_key(row.post): row for row in self.covered(takedowns)}
+        for row in self.rows(self.boards()):
+            if row.state == "refused" and row.reason == TAKEDOWN:
+                found[_key(row.post)] = row
+        md5s = {row.post.md5 for row in found.values()} - {None}
+        sha256s = {row.media.sha256 for row in found.values() if row.media}
+        for row in self.rows(self.boards()):
+            if row.post.md5 in md5s or (row.media and row.media.sha256 in sha256s):
+                found.setdefault(_key(row.post), row)
+        return list(found.values())
+
+    def forget(self, post: Post) -> None:
+        """Refuses a post as taken down; leaves of its record what keeps it from coming back.
+
+        What was there before does not stay in the file's free pages either.
+        """
+        self._do("PRAGMA secure_delete = ON")
+        self._do(
+            "UPDATE posts SET state = 'refused', reason = 'takedown', cause = NULL, query = '', "  # noqa: S608
+            f"record = ?, settled_at = ?, {_NO_BLOB} WHERE {_THIS}",
+            (_json(forgotten(post).to_record()), self._now(), *_key(post)),
+        )
+        self._do("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def taken_down(self, boards: Iterable[str]) -> int:
         """Returns how many posts of `boards` were taken down, now or ever."""
         counts = dict(
@@ -666,6 +693,15 @@ class Ledger(LedgerFile):
             f"height = ?, size_bytes = ?, settled_at = ? WHERE {_THIS} AND NOT ({_TAKEN})",
             (state, reason, cause, *blob, self._now(), *_key(post)),
         )
+
+
+def forgotten(post: Post) -> Post:
+    """Returns what a ledger keeps of a post that was taken down: its number and md5."""
+    nothing: dict[str, Any] = dict.fromkeys(_FORGOTTEN) | {f"tags_{kind}": () for kind in TAG_KINDS}
+    return dataclasses.replace(post, **nothing)
+
+
+_FORGOTTEN = ("ext", "width", "height", "source", "score", "created_at", "updated_at", "file_url")
 
 
 def _key(post: Post) -> tuple[str, int]:

@@ -40,6 +40,7 @@ from dataset.store import Store, digest_of
 from dataset.streams import batches, sha256_prefixes
 
 CURRENT_PATH = "manifest/current.json"
+TOMBSTONE = "takedown.json"  # in a manifest's folder: the rows that a takedown removed
 SPLITS = ("train", "eval")
 _DIGITS = "0123456789abcdef"
 _FACE_COLUMNS = ("face_id", "crop", "crop_sha256", "board", "post_id", "sha256")
@@ -173,6 +174,12 @@ def read_split(store: Store, manifest: Manifest, split: str) -> pa.Table:
     """
     path = f"{manifest.folder}/{_known(split)}.parquet"
     table = read_table(store, path, declared=manifest_schema(manifest.labels))
+    if (taken := taken_rows(store, manifest.digest)) and table.num_rows != manifest.rows(split):
+        raise SchemaError(
+            f"{store.url(path)}: {len(taken):,} rows of this manifest were taken down "
+            f"({TOMBSTONE} beside it lists them), so nothing can be trained or measured on it any "
+            "more. Build the manifest again, and train on that one."
+        )
     if table.num_rows != manifest.rows(split):
         raise SchemaError(
             f"{store.url(path)} has {table.num_rows:,} rows, the manifest says "
@@ -185,6 +192,12 @@ def read_split(store: Store, manifest: Manifest, split: str) -> pa.Table:
             f"{manifest.splits[split]}. Build the manifest again."
         )
     return table
+
+
+def taken_rows(store: Store, digest: str) -> list[dict[str, Any]]:
+    """Returns the rows that takedowns removed from a manifest: face_id, board, post_id, sha256."""
+    path = f"{_folder(digest)}/{TOMBSTONE}"
+    return list(store.read_json(path)["removed"]) if store.exists(path) else []
 
 
 def split_of(sha256: str, eval_frac: float) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from dataset.errors import ConfigError, listed
+from dataset.errors import ConfigError, UsageError, listed
 from dataset.store import Store
 
 TAKEDOWN_FILE = "takedown.txt"
@@ -122,6 +122,24 @@ def parse_takedowns(lines: Iterable[str], *, where: str) -> Takedowns:
     if faults:
         raise ConfigError(f"{where} is not a takedown list:\n{listed(faults)}")
     return Takedowns(frozenset(md5s), frozenset(posts), frozenset(artists))
+
+
+def add_entry(store: Store, kind: str, value: str, note: str = "") -> str:
+    """Adds a line to the takedown list, atomically, and returns it.
+
+    Raises ConfigError if the line is none or the list is damaged, UsageError if the list has it.
+    """
+    there = store.read_bytes(TAKEDOWN_FILE).decode() if store.exists(TAKEDOWN_FILE) else ""
+    before = parse_takedowns(there.splitlines(), where=store.url(TAKEDOWN_FILE))
+    line = f"{kind} {value}"
+    added = parse_takedowns([line.replace("#", " # ")], where="this entry")
+    known = (before.md5s & added.md5s) | (before.artists & added.artists)
+    if known or before.posts & added.posts or not added:
+        raise UsageError(f'{store.url(TAKEDOWN_FILE)} has "{line}" already')
+    line += f"  # {' '.join(note.split())}" if note.strip() else ""
+    begun = f"{there}\n" if there and not there.endswith("\n") else there
+    store.write_bytes(TAKEDOWN_FILE, f"{begun}{line}\n".encode())
+    return line
 
 
 def drop_reason(

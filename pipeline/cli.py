@@ -23,11 +23,13 @@ MODULES = {
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
     "ledger": "ledger:ledger",
+    "lineage": "takedown:lineage",
     "promote": "promotion:promote",
     "review": "faces:review",
     "rollback": "promotion:rollback_command",
     "sample": "sample:sample",
     "studio": "sample:studio",
+    "takedown": "takedown:takedown",
     "train": "generators:train",
     "upscale": "pictures:upscale",
 }

@@ -4,13 +4,16 @@ import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from assets.reporting import DRAWN, DRAWN_STEPS
 from dataset.errors import StoreError, UsageError
 from dataset.locks import file_lock
 from dataset.store import Store
@@ -145,3 +148,82 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{max(seconds, 0):.0f} seconds"
+
+
+_INLINE = ";base64,"
+_LOGS = {"event_logs": ("id", "event"), "asset_keys": ("id", "last_materialization")}
+
+
+def databases(home: Path) -> list[Path]:
+    """Returns the SQLite files of Dagster's event log; also those that deleted runs have left."""
+    return sorted((home / "dagster" / "history").rglob("*.db"))
+
+
+def previews_of_reals(path: Path) -> int:
+    """Returns how many inline pictures of real faces a file of the event log holds."""
+    return _rewritten(path, "")
+
+
+def scrub_previews(path: Path, words: str) -> None:
+    """Puts `words` in the place of the inline pictures of real faces in a file of the event log.
+
+    The events stay, with their numbers, data versions and links. `repack` must follow.
+    """
+    _rewritten(path, words)
+
+
+def repack(path: Path) -> None:
+    """Packs a SQLite file anew: nothing that was deleted stays in free pages or in its log.
+
+    Raises StoreError, naming the file, if another process uses it.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as db:
+            db.execute("VACUUM")
+            (busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path}: {error}; stop `omokage up` and run this again") from error
+    if busy:
+        raise StoreError(f"{path} is in use; stop `omokage up` and run this again")
+
+
+def _rewritten(path: Path, words: str) -> int:
+    """Counts the inline pictures of real faces in a file; puts `words`, if any, in their place."""
+    count = 0
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        db.execute("PRAGMA secure_delete = ON")
+        for table, (key, column) in _LOGS.items():
+            if table not in tables:
+                continue
+            query = f"SELECT {key}, {column} FROM {table} WHERE instr({column}, ?)"  # noqa: S608
+            for number, text in db.execute(query, (_INLINE,)).fetchall():
+                event = json.loads(text)
+                shown = list(_entries_of_reals(event))
+                count += len(shown)
+                if shown and words:
+                    for entry in shown:
+                        entry["entry_data"]["md_str"] = words
+                    db.execute(
+                        f"UPDATE {table} SET {column} = ? WHERE {key} = ?",  # noqa: S608
+                        (json.dumps(event), number),
+                    )
+        db.commit()
+    return count
+
+
+def _entries_of_reals(event: Any, step: str = "") -> Iterator[dict[str, Any]]:
+    """Yields the metadata entries of an event that hold a picture of real faces."""
+    if isinstance(event, list):
+        for one in event:
+            yield from _entries_of_reals(one, step)
+    elif isinstance(event, dict):
+        step = str(event.get("step_key") or step)
+        data = event.get("entry_data")
+        if isinstance(data, dict) and _INLINE in str(data.get("md_str", "")):
+            label = event.get("label")
+            if label not in DRAWN and not (label == "preview" and step in DRAWN_STEPS):
+                yield event
+        else:
+            for one in event.values():
+                yield from _entries_of_reals(one, step)

@@ -17,7 +17,7 @@ from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import FACES_PATH, POSTS_PATH
 from dataset.store import Store
 from models.registry.pages import SHEET, distance_in_words, old_protocol
-from models.registry.promotion import CHAMPION
+from models.registry.promotion import CHAMPION, TAKEDOWN
 from pipeline.build import resources
 from pipeline.commands import as_typed, home_words
 from pipeline.settings import Settings
@@ -118,6 +118,11 @@ def champion_lines(settings: Settings) -> list[str]:
         f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}"
         + (f", {distance}" if distance else ""),
         f"its grid   {Store(settings.home).url(SHEET)}",
+        *(
+            [f"taken down pictures that it learnt from: {holder.tags[TAKEDOWN]}; train anew"]
+            if TAKEDOWN in holder.tags
+            else []
+        ),
     ]
 
 

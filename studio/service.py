@@ -1,8 +1,10 @@
 """All that the studio can do, by plain values: what the page, its API and the command line call."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+from cachetools import LRUCache
 from PIL import Image
 
 from dataset.decode import Picture
@@ -22,7 +24,6 @@ from studio.draw import (
     label_groups,
 )
 from studio.edits import Edits, apply_edits, edited_size
-from studio.image_cache import ImageCache
 from studio.model_source import ModelSource, OpenModel
 from studio.play import Advance, Character, DrawOptions, FilmOptions
 from studio.png_metadata import recipe_facts
@@ -36,6 +37,38 @@ LabelRequest = (
     LabelChoice | str | Sequence[str]
 )  # a choice, "blonde hair, blue_eyes", or these names in a list
 Link = Recipe | str | Mapping[str, str]  # a recipe, or what a link says behind its question mark
+
+
+class ImageCache:
+    """Pictures by what they are made from; the least recently used are evicted first.
+
+    An edit is tried out many times on the same drawn and upscaled picture, which takes a hundred
+    times as long to make. Any number of threads may use one.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        """Holds nothing yet; a picture of more than max_bytes is never held."""
+        self._lock = threading.Lock()
+        self._pictures: LRUCache[Hashable, Picture] = LRUCache(
+            max_bytes, getsizeof=lambda picture: picture.nbytes
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """How much is held."""
+        return int(self._pictures.currsize)
+
+    def get(self, key: Hashable) -> Picture | None:
+        """Returns a picture, or None if it is not in the cache."""
+        with self._lock:
+            return self._pictures.get(key)
+
+    def put(self, key: Hashable, picture: Picture) -> None:
+        """Stores a picture, which nobody may write to from now on."""
+        picture.flags.writeable = False
+        if picture.nbytes <= self._pictures.maxsize:
+            with self._lock:
+                self._pictures[key] = picture
 
 
 class Studio:

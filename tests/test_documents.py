@@ -25,7 +25,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
 COMMANDS = re.findall(
-    r"(?:bin/|^|`)omokage ([a-z]+(?:-[a-z]+)*(?: (?:detect|refusals|requeue|show))?)\b([^`\n#]*)",
+    r"(?:bin/|^|`)omokage "
+    r"((?:faces|ledger|takedown|lineage) [a-z]+|[a-z]+(?:-[a-z]+)*)\b([^`\n#]*)",
     TEXT,
     re.MULTILINE,
 )

@@ -325,6 +325,16 @@ def version_page(
     return "\n\n".join(part for part in parts if part)
 
 
+_TAKEN = "> **Taken down:** this version learnt from pictures that were taken down since: "
+
+
+def with_takedown(page: str, taken: str) -> str:
+    """Puts onto a version's page that pictures of its training were taken down; once."""
+    if page.startswith(_TAKEN):
+        page = page.partition("\n\n")[2]
+    return f"{_TAKEN}{taken}. Train anew and promote that one.\n\n{page}" if taken else page
+
+
 def _numbers(evaluation: Mapping[str, Any]) -> str:
     metric, kernel = evaluation.get("metric", OLD_METRIC), evaluation.get("kernel_metric", "")
     rows = [

@@ -39,6 +39,7 @@ DECISION = "omokage.decision"  # the reason, on the version
 DECIDED_BY = "omokage.decided_by"
 DECIDED_ON = "omokage.decided_on"  # the manifest and protocol that the decision rests on
 ROLLED_BACK = "omokage.rolled_back"  # when and why; the gate lets such a version alone
+TAKEDOWN = "omokage.takedown"  # it learnt from pictures that were taken down since: which, when
 
 LOCK = "promotion.lock"
 PATIENCE_S = 60.0
@@ -125,12 +126,17 @@ def promote_anyway(
     reason: str,
     patience_s: float = PATIENCE_S,
 ) -> Outcome:
-    """Makes a version champion without the gate, because a person says so, with her reason."""
+    """Makes a version champion without the gate, because a person says so, with her reason.
+
+    One that learnt from pictures that were taken down is refused all the same.
+    """
     with promotion_lock(lock, patience_s=patience_s):
         _put_right(tracking)
         candidate, holder = wanted_version(tracking, version), tracking.holder(CHAMPION)
         if _number(holder) == version:
             return Outcome(False, version, f"version {version} is the champion already")
+        if taken := _taken_down(candidate):
+            return Outcome(False, _number(holder), taken)
         return _moved(tracking, source=_number(holder), to=str(candidate.version), by=PROMOTE,
                       reason=reason)  # fmt: skip
 
@@ -151,6 +157,8 @@ def rollback(
                 _number(holder),
                 f"there is nothing to go back to: no other version bears the alias {PREVIOUS}",
             )
+        if taken := _taken_down(before):
+            return Outcome(False, _number(holder), taken)
         source, to = _number(holder), _number(before)
         said = f"version {source or '(none)'} was rolled back to version {to}"
         full_reason = f"{said}: {reason}" if reason else said
@@ -220,6 +228,8 @@ def _put_right(tracking: TrackingClient) -> None:
 def _standing(candidate: "ModelVersion", holder: "ModelVersion | None", *, settled_on: str) -> str:
     """Returns why there is nothing to decide; an empty text if there is."""
     version, tags = str(candidate.version), candidate.tags
+    if taken := _taken_down(candidate):
+        return taken
     if settled_on and tags.get(DECIDED_ON) == settled_on and DECISION in tags:
         return tags[DECISION]
     if _number(holder) == version:
@@ -230,6 +240,17 @@ def _standing(candidate: "ModelVersion", holder: "ModelVersion | None", *, settl
             f"`omokage promote {version} --force --reason TEXT` makes it champion all the same"
         )
     return ""
+
+
+def _taken_down(version: "ModelVersion") -> str:
+    """Returns why nothing, no person either, makes a version champion; an empty text if nothing."""
+    if TAKEDOWN not in version.tags:
+        return ""
+    return (
+        f"version {version.version} learnt from pictures that were taken down "
+        f"({version.tags[TAKEDOWN]}), so it cannot become champion; build the manifest again and "
+        "train on that one, without going on from this version"
+    )
 
 
 def _decided(

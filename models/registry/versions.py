@@ -1,20 +1,32 @@
 """Versions of the registered model: registration, and evaluation of two on equal terms."""
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataset.errors import RegistryError
-from dataset.manifest import load_manifest
+from dataset.manifest import load_manifest, taken_rows
 from dataset.store import Store
-from models.registry.client import TrackingClient
+from dataset.takedown import evaluations as evaluations_of_home
+from dataset.takedown import learnt_from, post_name
+from models.registry.client import IMAGES, RUN_KEY, TrackingClient
 from models.registry.gate import OLD_METRIC, is_decidable
 from models.registry.load import FOLDER, training_folder, version_files
-from models.registry.pages import METRIC, NUMBERS, SIDE, Links, model_page, version_page
-from models.registry.promotion import Measure
+from models.registry.pages import (
+    METRIC,
+    NUMBERS,
+    SIDE,
+    Links,
+    model_page,
+    version_page,
+    with_takedown,
+)
+from models.registry.promotion import TAKEDOWN, Measure, wanted_version
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 
@@ -183,6 +195,11 @@ class VersionEntry:
         found = {f"omokage.{name}": f"{n:.4f}" for name, n in numbers.items() if n is not None}
         return {name: text for name, text in texts.items() if text} | found
 
+    def taken(self, store: Store) -> str:
+        """Returns what was taken down of what it learnt from, "" if nothing was."""
+        folder = self.current["folder"]
+        return taken_of(store, [self.current["manifest"], *learnt_from(store, folder)])
+
     def page(self, tracking: TrackingClient, dagster_run: str) -> str:
         """The version's description; dagster_run: the run that registered it, "" if unknown."""
         run_page = f"{tracking.dagster_url}/runs/{dagster_run}" if dagster_run else ""
@@ -209,11 +226,15 @@ def register_version(
         # The same training, gone on for longer, is another generator.
         if version.tags.get(WEIGHTS, entry.tags[WEIGHTS]) == entry.tags[WEIGHTS]
     ]
+    taken = entry.taken(store)  # a training may have ended after the takedown
     if known:
         tracking.tag_version(known[0], entry.tags)
         made_by = known[0].tags.get(DAGSTER_RUN, "")
-        tracking.describe_version(known[0], entry.page(tracking, made_by))
-        return known[0], False
+        if not taken:
+            tracking.describe_version(known[0], entry.page(tracking, made_by))
+            return known[0], False
+        mark_taken(tracking, known[0], taken, page=entry.page(tracking, made_by))
+        return wanted_version(tracking, str(known[0].version)), False
     from models.registry.export import log_generator  # imports torch
 
     tracking.client()  # sets the address that MLflow's own functions use
@@ -222,8 +243,119 @@ def register_version(
     made = tracking.register(
         uri,
         run_id=run_id,
-        tags=entry.tags | {DAGSTER_RUN: dagster_run},
-        description=entry.page(tracking, dagster_run),
+        tags=entry.tags | {DAGSTER_RUN: dagster_run} | ({TAKEDOWN: taken} if taken else {}),
+        description=with_takedown(entry.page(tracking, dagster_run), taken),
         model_page=model_page(tracking.model),
     )
     return made, True
+
+
+MANIFEST, ORIGIN = "omokage.manifest", "omokage.origin"  # tags of a run, and of a version
+_REALS = re.compile(r"eval_(reals|neighbours)_grid[+%]")  # the pictures of a run that show reals
+_SHOWN_POSTS = 10
+
+
+def taken_of(store: Store, manifests: Iterable[str]) -> str:
+    """Returns, as a version's tag says it, what was taken down of these manifests; "" if nothing.
+
+    It says the same however often it is written: posts, no time.
+    """
+    rows = {row["face_id"]: row for digest in manifests for row in taken_rows(store, digest)}
+    posts = sorted({post_name(row["board"], row["post_id"]) for row in rows.values()})
+    shown = ", ".join(posts[:_SHOWN_POSTS])
+    more = f" and {len(posts) - _SHOWN_POSTS:,} more" if len(posts) > _SHOWN_POSTS else ""
+    return f"{shown}{more}"
+
+
+def mark_taken(
+    tracking: TrackingClient, version: "ModelVersion", taken: str, *, page: str | None = None
+) -> None:
+    """Marks a version, by tag and on its page, as made from pictures that were taken down.
+
+    page: its description (default: the one that it has).
+    """
+    tracking.tag_version(version, {TAKEDOWN: taken})
+    described = version.description or "" if page is None else page
+    tracking.describe_version(version, with_takedown(described, taken))
+
+
+def learnt_manifests(
+    store: Store, tracking: TrackingClient
+) -> list[tuple["ModelVersion", list[str]]]:
+    """Returns all versions, newest first, with the digests of the manifests that each learnt from.
+
+    A version that went on from another generator learnt from that one's manifests too; what the
+    home does not know of that, the tags of MLflow's runs say.
+    """
+    tags = {run.data.tags.get(RUN_KEY, ""): run.data.tags for run in _runs(tracking)}
+    found = []
+    for version in tracking.versions({}):
+        digests = [version.tags.get(MANIFEST, "")]
+        digests += learnt_from(store, version.tags.get(FOLDER, ""))
+        key, seen = version.tags.get(GENERATOR, ""), set[str]()
+        while key in tags and key not in seen:
+            seen.add(key)
+            digests.append(tags[key].get(MANIFEST, ""))
+            key = tags[key].get(ORIGIN, "")
+        found.append((version, list(dict.fromkeys(filter(None, digests)))))
+    return found
+
+
+def grids_of_reals(
+    store: Store, tracking: TrackingClient, manifests: Collection[str]
+) -> list[tuple[str, str]]:
+    """Returns run and path of MLflow's pictures of real faces that may be of these manifests.
+
+    A run's pictures are of its own manifest or of one that its generator was judged on; where the
+    generator is not in this home, they may be of any.
+    """
+    if not manifests:
+        return []
+    judged: dict[str, set[str]] = {}
+    for path, digest in evaluations_of_home(store).items():
+        judged.setdefault(path.rpartition("/evaluation/")[0], set()).add(digest)
+    found = []
+    for run in _runs(tracking):
+        folder = f"generators/{run.data.tags.get(RUN_KEY, '')}"
+        on = {run.data.tags.get(MANIFEST, "")} | judged.get(folder, set())
+        if on.isdisjoint(manifests) and store.exists(folder):
+            continue
+        files = tracking.client().list_artifacts(run.info.run_id, IMAGES)
+        found += [
+            (run.info.run_id, file.path)
+            for file in files
+            if _REALS.match(file.path.rpartition("/")[2])
+        ]
+    return found
+
+
+def remove_artifact(tracking: TrackingClient, run_id: str, path: str) -> str:
+    """Removes a file among a run's artifacts; returns why it could not, "" if it is gone."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = tracking.client()
+    try:
+        artifacts: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+        artifacts.delete_artifacts(path)
+        left = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}
+    except (MlflowException, NotImplementedError, OSError) as error:
+        return f"MLflow's artifact store at {tracking.uri} refused: {error}"
+    return f"MLflow's artifact store at {tracking.uri} still lists it" if path in left else ""
+
+
+def _runs(tracking: TrackingClient) -> list["Run"]:
+    """All runs of our experiment, the deleted ones too: their artifacts are still there."""
+    from mlflow.entities import ViewType
+
+    client, token = tracking.client(), None
+    found: list[Run] = []
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    while experiment is not None:
+        page = client.search_runs(
+            [experiment.experiment_id], run_view_type=ViewType.ALL, page_token=token
+        )
+        found += page
+        if not (token := page.token):
+            break
+    return found

@@ -17,10 +17,9 @@ from dataset.errors import UsageError
 from models.sampling.png import png_bytes
 from studio.draw import Avatar
 from studio.edits import apply_edits, edited_size
-from studio.image_cache import ImageCache
 from studio.png_metadata import made_from_facts, recipe_facts, upscale_text
 from studio.recipe import Recipe
-from studio.service import Studio
+from studio.service import ImageCache, Studio
 from studio.upscaling import upscale
 from studio.validation import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 from studio.web.page_state import Finishing

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from studio.image_cache import ImageCache
 from studio.recipe import Recipe
+from studio.service import ImageCache
 
 
 def recipe(seed: int) -> Recipe:

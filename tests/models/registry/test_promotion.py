@@ -32,6 +32,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import PREFIX, Promotion, read_promotion_log
+from models.registry.versions import mark_taken
 from pipeline.servers import free_port, running, wait_until_answering
 from pipeline.settings import read_settings
 from pipeline.up import mlflow_server
@@ -387,3 +388,25 @@ def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
         assert not desk.rollback().moved
         assert desk.aliases() == {CHAMPION: "1"}
         assert [move.by for move in champions(tracking)] == ["rollback", "gate", "gate"]
+
+
+def test_what_learnt_from_pictures_taken_down_becomes_champion_by_no_way(
+    registry: Registry,
+) -> None:
+    desk = registry.desk(100.0, 50.0, 40.0)
+    desk.crown("3")
+    desk.measured.clear()
+    for version in ("1", "2"):
+        mark_taken(desk.tracking, wanted_version(desk.tracking, version), "demo/5")
+        mark_taken(desk.tracking, wanted_version(desk.tracking, version), "demo/5, demo/7")
+    before = desk.everything()
+    forced = promote_anyway(desk.tracking, desk.lock, "2", reason="prettier")
+    for outcome, number in ((desk.promote("2"), 2), (forced, 2), (desk.rollback(), 1)):
+        assert (outcome.moved, outcome.champion) == (False, "3")
+        said = f"version {number} learnt from pictures that were taken down (demo/5, demo/7), so it"
+        assert outcome.reason.startswith(said)
+    assert desk.measured == []
+    assert desk.everything() == before
+    page = wanted_version(desk.tracking, "2").description or ""
+    assert page.count("Taken down") == 1
+    assert "demo/5, demo/7. Train anew" in page
