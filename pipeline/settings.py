@@ -4,8 +4,10 @@ Pydantic checks them; pydantic-settings would add only the reading of os.environ
 """
 
 import os
+import re
 import zoneinfo
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +24,6 @@ from pydantic import (
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
-from pipeline.automation.threshold import DEFAULT_GROW, parse_threshold
 from pipeline.automation.webhook import check_webhook
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,8 @@ DATASET_STAGES = ("posts", "faces", "labels", "machine_labels", "manifest")
 TRAINING_STAGES = ("generator", "evaluation", "champion")
 STAGES = (CRAWL, *DATASET_STAGES, *TRAINING_STAGES)
 
+DEFAULT_GROW = "10%"  # of OMOKAGE_GROW, the growth of the manifest that starts a training
+
 # Variables of ours that other packages read by themselves.
 ELSEWHERE = {
     "OMOKAGE_PROGRESS": "off silences the progress lines",
@@ -46,6 +49,54 @@ ELSEWHERE = {
     "OMOKAGE_STUDIO_PASSWORD": "password of the studio's page, with a user",
     "OMOKAGE_STUDIO_USER": "user of the studio's page, with a password",
 }
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The growth that starts a training: a part of the learnt faces, a number, or either."""
+
+    frac: float | None = None
+    faces: int | None = None
+
+    def reached(self, new: int, learnt: int) -> bool:
+        """Tells whether so many new faces beside so many learnt ones are enough."""
+        # Divided, since 0.1 * 1950 is a little more than 195.
+        by_part = self.frac is not None and (not learnt or new / learnt >= self.frac)
+        by_number = self.faces is not None and new >= self.faces
+        return new > 0 and (by_part or by_number)
+
+    @property
+    def words(self) -> str:
+        """What is wanted, such as `10 % or 500 wanted`."""
+        parts = [percent(self.frac)] if self.frac is not None else []
+        parts += [f"{self.faces:,}"] if self.faces is not None else []
+        return f"{' or '.join(parts)} wanted"
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Reads `10%`, `500`, or `10%,500` for either; raises ConfigError saying what is wanted."""
+    parts: dict[bool, float] = {}
+    for part in map(str.strip, text.split(",")):
+        number = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,2})?)\s*(%?)", part)
+        if number is None or float(number[1]) == 0 or ("." in number[1] and not number[2]):
+            raise ConfigError(
+                f'"{part}" is no growth; a part such as 10%, a number of faces such as 500, or '
+                "both (10%,500: whichever comes first) wanted"
+            )
+        is_part = bool(number[2])
+        if is_part in parts:
+            raise ConfigError(f'"{text}" has two {"parts" if is_part else "numbers"}; one wanted')
+        parts[is_part] = float(number[1])
+    return Threshold(
+        frac=parts[True] / 100 if True in parts else None,
+        faces=int(parts[False]) if False in parts else None,
+    )
+
+
+def percent(part: float) -> str:
+    """Returns a part of 1 in words, such as `3.24 %`."""
+    number = f"{100 * part:,.2f}".rstrip("0").rstrip(".")
+    return f"{number} %"
 
 
 def _absolute(path: str) -> str:

@@ -14,9 +14,8 @@ from dataset.manifest import CURRENT_PATH, SPLITS, manifest_digest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from pipeline.automation.sensors import DIGEST_TAG, Decision, decide
-from pipeline.automation.threshold import parse_threshold
 from pipeline.build import build_defs
-from pipeline.settings import read_settings
+from pipeline.settings import parse_threshold, read_settings
 
 LABELS = ["blonde_hair", "blue_eyes"]
 
