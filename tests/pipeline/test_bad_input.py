@@ -105,7 +105,7 @@ def test_an_unknown_training_setting_is_named(
     config.write_text(demo.config.read_text().replace("preset: smoke", wrong))
     ended = warm.run([*demo.demo_arguments()[:-1], str(config)])
     said = ended.stdout + ended.stderr
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     assert 'did you mean "batch"?' in said
     assert "Traceback" not in said
 
