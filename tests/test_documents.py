@@ -25,7 +25,9 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
 COMMANDS = re.findall(
-    r"(?:bin/|^|`)omokage ((?:faces|takedown|lineage) [a-z]+|[a-z]+(?:-[a-z]+)*)\b([^`\n#]*)", TEXT, re.MULTILINE
+    r"(?:bin/|^|`)omokage ((?:faces|takedown|lineage) [a-z]+|[a-z]+(?:-[a-z]+)*)\b([^`\n#]*)",
+    TEXT,
+    re.MULTILINE,
 )
 OMOKAGE = sorted({name for name, _ in COMMANDS})
 TOOLS = re.findall(  # `omokage sample morph --seed 3` or `python -m models.sample morph --seed 3`
