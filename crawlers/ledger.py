@@ -494,15 +494,11 @@ class Ledger(LedgerFile):
 
     def to_forget(self, takedowns: Takedowns) -> list[Row]:
         """Returns the posts that are or were taken down, and all others of the same bytes."""
-        found = {_key(row.post): row for row in self.covered(takedowns)}
-        for row in self.rows(self.boards()):
-            if row.state == "refused" and row.reason == TAKEDOWN:
-                found[_key(row.post)] = row
-        md5s = {row.post.md5 for row in found.values()} - {None}
-        sha256s = {row.media.sha256 for row in found.values() if row.media}
-        for row in self.rows(self.boards()):
-            if row.post.md5 in md5s or (row.media and row.media.sha256 in sha256s):
-                found.setdefault(_key(row.post), row)
+        found = {_key(row.post): row for row in (*self.covered(takedowns), *self._where(_TAKEN))}
+        for row in list(found.values()):
+            file = row.media.sha256 if row.media else None
+            for same in self._where("md5 = ? OR sha256 = ?", row.post.md5, file):
+                found.setdefault(_key(same.post), same)
         return list(found.values())
 
     def forget(self, post: Post) -> None:
@@ -618,6 +614,21 @@ class Ledger(LedgerFile):
         names = [name for name, *_ in found.description]
         row = found.fetchone()
         return None if row is None else dict(zip(names, row, strict=True))
+
+    def _where(self, condition: str, *values: Any) -> list[Row]:
+        query = (
+            "SELECT record, state, reason, sha256, ext, width, height, size_bytes FROM posts "  # noqa: S608
+            f"WHERE {condition} ORDER BY board, post_id"
+        )
+        return [
+            Row(
+                Post.from_record(json.loads(record)),
+                state,
+                reason,
+                Media(*blob) if blob[0] else None,
+            )
+            for record, state, reason, *blob in self._rows(query, *values)
+        ]
 
     def _admit(self, board: str, identities: frozenset[str]) -> None:
         with self._transaction():

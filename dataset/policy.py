@@ -131,8 +131,10 @@ def add_entry(store: Store, kind: str, value: str, note: str = "") -> str:
     """
     there = store.read_bytes(TAKEDOWN_FILE).decode() if store.exists(TAKEDOWN_FILE) else ""
     before = parse_takedowns(there.splitlines(), where=store.url(TAKEDOWN_FILE))
-    line = f"{kind} {value}"
-    added = parse_takedowns([line.replace("#", " # ")], where="this entry")
+    line = f"{kind} {' '.join(value.split())}"
+    if "#" in line:
+        raise UsageError(f'"{line}": a "#" begins a remark in {TAKEDOWN_FILE}; give it by --note')
+    added = parse_takedowns([line], where="this entry")
     known = (before.md5s & added.md5s) | (before.artists & added.artists)
     if known or before.posts & added.posts or not added:
         raise UsageError(f'{store.url(TAKEDOWN_FILE)} has "{line}" already')

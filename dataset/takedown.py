@@ -223,24 +223,53 @@ def alike(store: Store, pictures: Pictures) -> list[str]:
         ("picture", "picture_", settings.picture_distance, settings.picture_rms_max),
         ("face", "", settings.phash_distance, settings.thumb_rms_max),
     ):
-        columns = ["sha256", f"{prefix}phash", f"{prefix}thumb"]
-        tables = [_read(store, shard_path(digit), columns) for digit in DIGITS]
-        rows = pa.concat_tables([table for table in tables if table is not None] or [pa.table({})])
-        if not rows.num_rows:
-            continue
-        rows = rows.filter(pc.is_valid(rows[columns[2]]))
-        ours = _among(rows["sha256"], pictures.files)
-        hashes = np.array([int(text, 16) for text in rows[columns[1]].to_pylist()], np.uint64)
-        joined = b"".join(rows[columns[2]].to_pylist())
-        thumbs = np.frombuffer(joined, np.uint8).reshape(rows.num_rows, THUMB_BYTES)
-        names = rows["sha256"].to_pylist()
-        for one in np.flatnonzero(ours):
-            near = np.flatnonzero(~ours & (np.bitwise_count(hashes ^ hashes[one]) <= distance))
-            same = np.repeat(thumbs[one][None], len(near), axis=0)
-            for other in near[thumb_distance(same, thumbs[near]) <= rms_max]:
-                found.setdefault(names[other], f"{kind} like {pictures.files[names[one]]}")
+        ours = [_Copies.of(store, sha256[0], prefix).only(sha256) for sha256 in pictures.files]
+        for digit in DIGITS if ours else ():
+            others = _Copies.of(store, digit, prefix)
+            for one in ours:
+                for sha256 in others.like(one, distance, rms_max) - pictures.files.keys():
+                    found.setdefault(sha256, f"{kind} like {pictures.files[one.sha256s[0]]}")
     shown = _posts_by_file(store, found)
     return [f"{shown.get(sha256, sha256)}: {text}" for sha256, text in sorted(found.items())]
+
+
+@dataclass(frozen=True)
+class _Copies:
+    """Of the pictures or faces [N] of a shard: files, hashes [N], small copies [N, THUMB_BYTES]."""
+
+    sha256s: list[str]
+    hashes: np.ndarray[Any, Any]
+    thumbs: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, store: Store, digit: str, prefix: str) -> "_Copies":
+        """Reads a shard; prefix: picture_ for the pictures, "" for the faces."""
+        rows = _read(store, shard_path(digit), ["sha256", f"{prefix}phash", f"{prefix}thumb"])
+        rows = None if rows is None else rows.filter(pc.is_valid(rows[f"{prefix}thumb"]))
+        if rows is None:
+            return cls([], np.empty(0, np.uint64), np.empty((0, THUMB_BYTES), np.uint8))
+        hashes = [int(text, 16) for text in rows[f"{prefix}phash"].to_pylist()]
+        thumbs = np.frombuffer(b"".join(rows[f"{prefix}thumb"].to_pylist()), np.uint8)
+        return cls(
+            rows["sha256"].to_pylist(),
+            np.array(hashes, np.uint64),
+            thumbs.reshape(len(hashes), THUMB_BYTES),
+        )
+
+    def only(self, sha256: str) -> "_Copies":
+        """Returns those of one file."""
+        rows = [row for row, name in enumerate(self.sha256s) if name == sha256]
+        return _Copies([sha256] * len(rows), self.hashes[rows], self.thumbs[rows])
+
+    def like(self, one: "_Copies", distance: int, rms_max: float) -> set[str]:
+        """Returns the files of which something is like something of `one`."""
+        found: set[str] = set()
+        for number, small in zip(one.hashes, one.thumbs, strict=True):
+            near = np.flatnonzero(np.bitwise_count(self.hashes ^ number) <= distance)
+            same = np.repeat(small[None], len(near), axis=0)
+            alike = near[thumb_distance(same, self.thumbs[near]) <= rms_max]
+            found |= {self.sha256s[row] for row in alike}
+        return found
 
 
 def write_receipt(store: Store, receipt: Mapping[str, Any]) -> None:

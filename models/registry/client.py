@@ -23,6 +23,7 @@ from models.registry.model_uri import schema_remedy
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 SQLITE = "sqlite:///"  # begins the address of a database file
@@ -198,6 +199,28 @@ class TrackingClient:
             if not any(known.match(name) for name in names):
                 with Image.open(io.BytesIO(png)) as picture:
                     client.log_image(run_id, picture.convert("RGB"), key=key, step=step)
+
+    def runs(self) -> list["Run"]:
+        """Returns all runs of our experiment, the deleted ones too: their artifacts still exist."""
+        from mlflow.entities import ViewType
+
+        client, token = self.client(), None
+        found: list[Run] = []
+        with self._explained():
+            experiment = client.get_experiment_by_name(self.experiment)
+            while experiment is not None:
+                ids = [experiment.experiment_id]
+                page = client.search_runs(ids, run_view_type=ViewType.ALL, page_token=token)
+                found += page
+                if not (token := page.token):
+                    break
+        return found
+
+    def pictures(self, run_id: str) -> list[str]:
+        """Returns the paths of the pictures of series among a run's artifacts."""
+        client = self.client()
+        with self._explained():
+            return [file.path for file in client.list_artifacts(run_id, IMAGES)]
 
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""

@@ -11,7 +11,7 @@ from dataset.manifest import load_manifest, taken_rows
 from dataset.store import Store
 from dataset.takedown import evaluations as evaluations_of_home
 from dataset.takedown import learnt_from, post_name
-from models.registry.client import IMAGES, RUN_KEY, TrackingClient
+from models.registry.client import RUN_KEY, TrackingClient
 from models.registry.gate import OLD_METRIC, is_decidable
 from models.registry.load import FOLDER, training_folder, version_files
 from models.registry.pages import (
@@ -26,7 +26,6 @@ from models.registry.pages import (
 from models.registry.promotion import TAKEDOWN, Measure, wanted_version
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
 
@@ -287,7 +286,7 @@ def learnt_manifests(
     A version that went on from another generator learnt from that one's manifests too; what the
     home does not know of that, the tags of MLflow's runs say.
     """
-    tags = {run.data.tags.get(RUN_KEY, ""): run.data.tags for run in _runs(tracking)}
+    tags = {run.data.tags.get(RUN_KEY, ""): run.data.tags for run in tracking.runs()}
     found = []
     for version in tracking.versions({}):
         digests = [version.tags.get(MANIFEST, "")]
@@ -315,17 +314,13 @@ def grids_of_reals(
     for path, digest in evaluations_of_home(store).items():
         judged.setdefault(path.rpartition("/evaluation/")[0], set()).add(digest)
     found = []
-    for run in _runs(tracking):
+    for run in tracking.runs():
         folder = f"generators/{run.data.tags.get(RUN_KEY, '')}"
         on = {run.data.tags.get(MANIFEST, "")} | judged.get(folder, set())
         if on.isdisjoint(manifests) and store.exists(folder):
             continue
-        files = tracking.client().list_artifacts(run.info.run_id, IMAGES)
-        found += [
-            (run.info.run_id, file.path)
-            for file in files
-            if _REALS.match(file.path.rpartition("/")[2])
-        ]
+        paths = tracking.pictures(run.info.run_id)
+        found += [(run.info.run_id, path) for path in paths if _REALS.match(path.split("/")[-1])]
     return found
 
 
@@ -342,20 +337,3 @@ def remove_artifact(tracking: TrackingClient, run_id: str, path: str) -> str:
     except (MlflowException, NotImplementedError, OSError) as error:
         return f"MLflow's artifact store at {tracking.uri} refused: {error}"
     return f"MLflow's artifact store at {tracking.uri} still lists it" if path in left else ""
-
-
-def _runs(tracking: TrackingClient) -> list["Run"]:
-    """All runs of our experiment, the deleted ones too: their artifacts are still there."""
-    from mlflow.entities import ViewType
-
-    client, token = tracking.client(), None
-    found: list[Run] = []
-    experiment = client.get_experiment_by_name(tracking.experiment)
-    while experiment is not None:
-        page = client.search_runs(
-            [experiment.experiment_id], run_view_type=ViewType.ALL, page_token=token
-        )
-        found += page
-        if not (token := page.token):
-            break
-    return found

@@ -139,12 +139,12 @@ def status(home: str) -> None:
     settings, store = _opened(home)
     with _ledger(store) as ledger:
         found = _Found.of(settings, store, ledger)
-    there = collections.Counter(name for trace in found.traces for name in trace.of)
     receipts = read_receipts(store)
     for line, names in found.entries.items():
         before = [one for one in receipts if line in one["entries"]]
         of = set(names).union(*(one["entries"][line] for one in before))
-        left, done = sum(there[name] for name in of), any(one["done_at"] for one in before)
+        left = sum(not of.isdisjoint(trace.of) for trace in found.traces)
+        done = any(one["done_at"] for one in before)
         state = ("came back" if done else "waits") if left else "applied" if done else "not here"
         traces = f"  {left:,} traces: run omokage takedown apply" if left else ""
         click.echo(f"{state:<10} {line}{traces}")

@@ -15,7 +15,7 @@ from dataset.errors import RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.pages import champion_sheet, swap_sheet
-from models.registry.promotion import CHAMPION, rollback, wanted_version
+from models.registry.promotion import CHAMPION, TAKEDOWN, rollback, wanted_version
 from tests.models.small_generators import NAMES, small_generator, write_generator
 
 FACTS = {"family": "dcgan64", "commit": "abc1234", "pictures": 1234, "images_seen": 40_000}
@@ -210,3 +210,19 @@ def test_a_version_that_is_none_is_not_found(shop: Shop) -> None:
     assert shop.tracking.version("first") is None
     with pytest.raises(RegistryError, match="did not answer"):
         shop.tracking.drop_alias("no alias has spaces")
+
+
+def test_a_version_registered_after_a_takedown_bears_its_mark_and_is_no_champion(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path)
+    row = {"face_id": "0-0", "board": "demo", "post_id": 5, "sha256": "0"}
+    store = Store(tmp_path)
+    store.write_json(f"manifest/{'m' * 64}/takedown.json", {"removed": [row]})
+    for _ in range(2):  # registered, and found again
+        _, metadata = shop.materialise()
+        version = wanted_version(shop.tracking, str(metadata["version"]))
+        assert version.tags[TAKEDOWN] == "demo/5"
+        assert (version.description or "").startswith("> **Taken down:** ")
+        assert "learnt from pictures that were taken down (demo/5)" in metadata["reason"]
+    assert shop.tracking.holder(CHAMPION) is None

@@ -120,7 +120,8 @@ def test_add_writes_a_line_that_is_none_or_known_is_refused(tmp_path: Path, clea
     for kind, value, fault in (
         ("post", "danbooru/5", "already"),
         ("artist", "Some One", "already"),
-        ("artist", "#", "already|wanted"),
+        ("artist", "c#", 'a "#" begins a remark'),
+        ("artist", " ", "wanted"),
         ("post", "danboru/5", 'did you mean "danbooru"'),
         ("post", "danbooru/x", "wanted"),
         ("md5", "12", "wanted"),
