@@ -434,8 +434,9 @@ def test_whatever_is_lost_meanwhile_no_command_adds_to_the_loss(
                 for path in rng.sample(there, min(len(there), rng.choice([1, 9, 30]))):
                     path.unlink() if action == "lose" else path.write_bytes(b"cut")
                     taken.add(path)
-            elif action == "unmount" and home.blobs.exists():
-                home.blobs.rename(home.folder / "unmounted")
+            elif action == "unmount":
+                if home.blobs.exists():
+                    home.blobs.rename(home.folder / "unmounted")
             elif action == "older ledger":
                 shutil.copy(home.folder / "older.sqlite", home.ledger)
             elif action == "put back":
