@@ -486,11 +486,13 @@ class Ledger(LedgerFile):
 
     def take_down_blob(self, sha256: str) -> None:
         """Refuses, as taken down, every post of any board that has this blob."""
-        self._do(
-            "UPDATE posts SET state = 'refused', reason = 'takedown', settled_at = ?, "  # noqa: S608
-            f"{_NO_BLOB} WHERE sha256 = ?",
-            (self._now(), sha256),
-        )
+        with self._transaction():
+            self._do(
+                "UPDATE posts SET state = 'refused', reason = 'takedown', settled_at = ?, "  # noqa: S608
+                f"{_NO_BLOB} WHERE sha256 = ?",
+                (self._now(), sha256),
+            )
+            self._do("DELETE FROM given_up WHERE sha256 = ?", (sha256,))
 
     def to_forget(self, takedowns: Takedowns) -> list[Row]:
         """Returns the posts that are or were taken down, and all others of the same bytes."""
@@ -504,14 +506,20 @@ class Ledger(LedgerFile):
     def forget(self, post: Post) -> None:
         """Refuses a post as taken down; leaves of its record what keeps it from coming back.
 
-        What was there before does not stay in the file's free pages either.
+        What was there before stays in the file's free space until `repack`.
         """
-        self._do("PRAGMA secure_delete = ON")
-        self._do(
-            "UPDATE posts SET state = 'refused', reason = 'takedown', cause = NULL, query = '', "  # noqa: S608
-            f"record = ?, settled_at = ?, {_NO_BLOB} WHERE {_THIS}",
-            (_json(forgotten(post).to_record()), self._now(), *_key(post)),
-        )
+        with self._transaction():
+            row = self._one(f"SELECT sha256 FROM posts WHERE {_THIS}", *_key(post))  # noqa: S608
+            self._do(
+                "UPDATE posts SET state = 'refused', reason = 'takedown', cause = NULL, "  # noqa: S608
+                f"query = '', record = ?, settled_at = ?, {_NO_BLOB} WHERE {_THIS}",
+                (_json(forgotten(post).to_record()), self._now(), *_key(post)),
+            )
+            self._do("DELETE FROM given_up WHERE sha256 = ?", row or (None,))
+
+    def repack(self) -> None:
+        """Packs the file anew: what it forgot, and its log, are in no free space any more."""
+        self._do("VACUUM")
         self._do("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def taken_down(self, boards: Iterable[str]) -> int:

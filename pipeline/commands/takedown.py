@@ -290,6 +290,7 @@ def _applied(settings: Settings, store: Store, ledger: Ledger, found: _Found) ->
             refused.append({**trace.to_json(), "why": why})
     for path in databases(settings.local_home):  # all: a killed takedown may have changed others
         repack(path)
+    ledger.repack()
     kept = {one["path"] for one in refused}
     again = _Found.of(settings, store, ledger).traces
     if left := [_trace_in_words(trace) for trace in again if trace.path not in kept]:

@@ -271,6 +271,7 @@ def test_a_lost_ledger_and_a_new_import_do_not_bring_it_back(
     (own / "2.png").write_bytes(png(portrait(60)))
     for path in home.glob("ledger*"):
         path.unlink()
+    (home / "blobs").rename(tmp_path / "blobs")  # which belong to the lost ledger
     said = omokage(home, "import", "folder", str(own), "--rating", "general", "--name", "own")
     assert "1 kept, 1 refused" in said
     assert "refused: takedown 1" in said
