@@ -234,6 +234,32 @@ def test_killed_after_any_step_the_same_command_finishes_it(
     }
 
 
+def test_what_cannot_be_removed_is_listed_with_the_reason(
+    crawled: Crawled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, whole = Path(crawled.store.root), takedown._Found.of
+    of = frozenset({"demo/5"})
+    stubborn = Trace(
+        "MLflow run 1: images/x.png", "grid of real faces", of, mend=lambda: "no right"
+    )
+
+    def found(*arguments: Any) -> Any:
+        made = whole(*arguments)
+        return dataclasses.replace(made, traces=[stubborn, *made.traces])
+
+    omokage(home, "takedown", "add", "post", "demo/5")
+    with monkeypatch.context() as patched:
+        patched.setattr(takedown._Found, "of", found)
+        said = omokage(home, "takedown", "apply")
+    assert (
+        "not removed: 1\n  grid of real faces  MLflow run 1: images/x.png  (demo/5): no right"
+        in said
+    )
+    (receipt,) = read_receipts(crawled.store)
+    assert receipt["done_at"] is not None
+    assert stubborn.path not in [one["path"] for one in receipt["removed"]]
+
+
 @pytest.mark.parametrize("lost", ["ledger", "list", "both tables"])
 def test_what_comes_back_from_a_backup_is_found_and_removed_again(
     crawled: Crawled, lost: str
