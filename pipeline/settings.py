@@ -21,8 +21,12 @@ from pydantic import (
 
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, listed, nearest
-from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
-from pipeline.automation.threshold import DEFAULT_GROW, parse_threshold
+from pipeline.automation.cron import (
+    DEFAULT_GROW,
+    DEFAULT_REFRESH,
+    parse_threshold,
+    refresh_crons,
+)
 from pipeline.automation.webhook import check_webhook
 
 PROJECT = Path(__file__).resolve().parent.parent

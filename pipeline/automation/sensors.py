@@ -17,7 +17,7 @@ from dataset.store import Store
 from dataset.streams import batches
 from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
 from models.registry.promotion_log import PERSON
-from pipeline.automation.threshold import Threshold, parse_threshold, percent
+from pipeline.automation.cron import Threshold, parse_threshold, percent
 from pipeline.instance import in_words, unfinished_run
 from pipeline.jobs import champion_sheet_job, train_and_judge
 from pipeline.run_config import automatic_run_config

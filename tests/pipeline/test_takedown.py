@@ -285,25 +285,25 @@ def test_what_comes_back_from_a_backup_is_found_and_removed_again(
     }
 
 
-def test_a_lost_ledger_and_a_new_import_do_not_bring_it_back(
+def test_with_a_new_ledger_the_list_alone_keeps_the_files_out(
     crawled: Crawled, tmp_path: Path
 ) -> None:
     home = Path(crawled.store.root)
     omokage(home, "takedown", "add", "post", "demo/5")
     omokage(home, "takedown", "apply")
-    own = tmp_path / "own"
+    new, own = Crawled(tmp_path / "new", make_post), tmp_path / "own"
+    shutil.copy(home / "takedown.txt", tmp_path / "new")
     own.mkdir()
     (own / "1.png").write_bytes(png(portrait(5)))
     (own / "2.png").write_bytes(png(portrait(60)))
-    for path in home.glob("ledger*"):
-        path.unlink()
-    said = omokage(home, "import", "folder", str(own), "--rating", "general", "--name", "own")
+    arguments = ("import", "folder", str(own), "--rating", "general", "--name", "own")
+    said = omokage(tmp_path / "new", *arguments)
     assert "1 kept, 1 refused" in said
     assert "refused: takedown 1" in said
-    assert sha256_of(crawled, 5) not in " ".join(crawled.store.files("blobs"))
-    crawled.keep(5, png(portrait(5)))  # a crawl of a program that had read no list
-    export_posts(crawled.store, ["demo"])
-    assert sha256_of(crawled, 5) not in " ".join(crawled.store.files("blobs"))
+    assert len(new.store.files("blobs")) == 1
+    new.keep(99, png(portrait(5)), board="demo_moebooru")  # a crawl that had read no list
+    export_posts(new.store, ["demo", "demo_moebooru"])
+    assert sha256_of(crawled, 5) not in " ".join(new.store.files("blobs"))
 
 
 def test_other_files_of_the_same_drawing_are_named_and_left(crawled: Crawled) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import ConfigError
-from pipeline.automation.threshold import Threshold, parse_threshold
+from pipeline.automation.cron import Threshold, parse_threshold
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from dataset.digests import content_digest
 from dataset.manifest import CURRENT_PATH, SPLITS, manifest_digest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
+from pipeline.automation.cron import parse_threshold
 from pipeline.automation.sensors import DIGEST_TAG, Decision, decide
-from pipeline.automation.threshold import parse_threshold
 from pipeline.build import build_defs
 from pipeline.settings import read_settings
 
