@@ -43,7 +43,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
             "**Lies in** `posts.parquet`.\n\n"
             "**If it is wrong:** `refused` below counts the drop reasons. Too many `rating` or "
             "`tag_…`: the search words of the crawl ask for the wrong thing. `not_fetched`: crawl "
-            "again. A post that must go: `omokage takedown add`, then `omokage takedown apply`."
+            "again. A post that must go is a line in `takedown.txt`, then build this again."
         ),
         tags=tags_of("dataset", needs="cpu"),
         metadata={
