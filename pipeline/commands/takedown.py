@@ -250,7 +250,7 @@ class _Found:
         first = sorted(rows, key=_name, reverse=True)  # of several posts of a file one names it
         files = {row.media.sha256: _name(row) for row in first if row.media}
         pictures = widened(store, Pictures(frozenset(posts), frozenset(md5s), files))
-        named = {blob_path(sha256, ext) for sha256, ext, _ in ledger.blobs()}
+        named = {blob_path(sha256, ext) for sha256, ext, *_ in ledger.blobs()}
         traces = [*find(store, pictures, named=named), *_records(ledger, rows)]
         manifests, tracking = affected(store, pictures), _tracking(settings)
         versions: list[ModelVersion] = []
