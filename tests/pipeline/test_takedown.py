@@ -234,6 +234,32 @@ def test_killed_after_any_step_the_same_command_finishes_it(
     }
 
 
+def test_what_cannot_be_removed_is_listed_with_the_reason(
+    crawled: Crawled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, whole = Path(crawled.store.root), takedown._Found.of
+    of = frozenset({"demo/5"})
+    stubborn = Trace(
+        "MLflow run 1: images/x.png", "grid of real faces", of, mend=lambda: "no right"
+    )
+
+    def found(*arguments: Any) -> Any:
+        made = whole(*arguments)
+        return dataclasses.replace(made, traces=[stubborn, *made.traces])
+
+    omokage(home, "takedown", "add", "post", "demo/5")
+    with monkeypatch.context() as patched:
+        patched.setattr(takedown._Found, "of", found)
+        said = omokage(home, "takedown", "apply")
+    assert (
+        "not removed: 1\n  grid of real faces  MLflow run 1: images/x.png  (demo/5): no right"
+        in said
+    )
+    (receipt,) = read_receipts(crawled.store)
+    assert receipt["done_at"] is not None
+    assert stubborn.path not in [one["path"] for one in receipt["removed"]]
+
+
 @pytest.mark.parametrize("lost", ["ledger", "list", "both tables"])
 def test_what_comes_back_from_a_backup_is_found_and_removed_again(
     crawled: Crawled, lost: str
@@ -259,26 +285,25 @@ def test_what_comes_back_from_a_backup_is_found_and_removed_again(
     }
 
 
-def test_a_lost_ledger_and_a_new_import_do_not_bring_it_back(
+def test_with_a_new_ledger_the_list_alone_keeps_the_files_out(
     crawled: Crawled, tmp_path: Path
 ) -> None:
     home = Path(crawled.store.root)
     omokage(home, "takedown", "add", "post", "demo/5")
     omokage(home, "takedown", "apply")
-    own = tmp_path / "own"
+    new, own = Crawled(tmp_path / "new", make_post), tmp_path / "own"
+    shutil.copy(home / "takedown.txt", tmp_path / "new")
     own.mkdir()
     (own / "1.png").write_bytes(png(portrait(5)))
     (own / "2.png").write_bytes(png(portrait(60)))
-    for path in home.glob("ledger*"):
-        path.unlink()
-    (home / "blobs").rename(tmp_path / "blobs")  # which belong to the lost ledger
-    said = omokage(home, "import", "folder", str(own), "--rating", "general", "--name", "own")
+    arguments = ("import", "folder", str(own), "--rating", "general", "--name", "own")
+    said = omokage(tmp_path / "new", *arguments)
     assert "1 kept, 1 refused" in said
     assert "refused: takedown 1" in said
-    assert sha256_of(crawled, 5) not in " ".join(crawled.store.files("blobs"))
-    crawled.keep(5, png(portrait(5)))  # a crawl of a program that had read no list
-    export_posts(crawled.store, ["demo"])
-    assert sha256_of(crawled, 5) not in " ".join(crawled.store.files("blobs"))
+    assert len(new.store.files("blobs")) == 1
+    new.keep(99, png(portrait(5)), board="demo_moebooru")  # a crawl that had read no list
+    export_posts(new.store, ["demo", "demo_moebooru"])
+    assert sha256_of(crawled, 5) not in " ".join(new.store.files("blobs"))
 
 
 def test_other_files_of_the_same_drawing_are_named_and_left(crawled: Crawled) -> None:

@@ -13,6 +13,7 @@ import pytest
 from mlflow.entities.model_registry import ModelVersion
 
 from dataset.errors import RegistryError
+from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.promotion import (
     CHALLENGER,
@@ -32,13 +33,15 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import PREFIX, Promotion, read_promotion_log
-from models.registry.versions import mark_taken
+from models.registry.versions import grids_of_reals, mark_taken, remove_artifact
 from pipeline.servers import free_port, running, wait_until_answering
 from pipeline.settings import read_settings
 from pipeline.up import mlflow_server
+from tests.dataset.home import png, portrait
 from tests.models.registry.desks import Desk, Registry
 
 ROOT = Path(__file__).resolve().parents[3]
+PNG = png(portrait(1))
 
 
 @pytest.fixture(scope="module")
@@ -388,6 +391,16 @@ def test_a_server_moves_its_champions_alike(tmp_path: Path) -> None:
         assert not desk.rollback().moved
         assert desk.aliases() == {CHAMPION: "1"}
         assert [move.by for move in champions(tracking)] == ["rollback", "gate", "gate"]
+        # A takedown reaches the pictures of real faces that the server stores.
+        tracking.run_for("generator", name="generator", tags={"omokage.manifest": "m"})
+        tracking.log_picture_of_step(run_id, "eval_reals_grid", PNG, step=3)
+        tracking.log_picture_of_step(run_id, "eval_fakes_grid", PNG, step=3)
+        grids = grids_of_reals(Store(tmp_path), tracking, {"m"})
+        assert len(grids) == 2  # as PNG, and compressed
+        assert [remove_artifact(tracking, *one) for one in grids] == ["", ""]
+        assert {path.split("+")[0] for path in tracking.pictures(run_id)} == {
+            "images/eval_fakes_grid"
+        }
 
 
 def test_what_learnt_from_pictures_taken_down_becomes_champion_by_no_way(
