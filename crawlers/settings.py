@@ -27,7 +27,7 @@ LOG_FORMAT = "crawl: %(levelname)s %(name)s: %(message)s"
 # Only http and https, with a certificate that holds: the address may carry credentials.
 DOWNLOAD_HANDLERS = {"data": None, "file": None, "ftp": None, "s3": None}
 DOWNLOAD_VERIFY_CERTIFICATES = True
-TWISTED_DNS_RESOLVER = "crawlers.resolver.PublicResolver"
+TWISTED_DNS_RESOLVER = "crawlers.middlewares.PublicResolver"
 
 DOWNLOAD_TIMEOUT = 60
 DOWNLOAD_MAXSIZE = MAX_BYTES

@@ -11,7 +11,7 @@ from aiohttp import web
 from twisted.internet import defer
 from twisted.internet.error import DNSLookupError
 
-from crawlers.resolver import PublicResolver, may_stand_for
+from crawlers.middlewares import PublicResolver, may_stand_for
 from crawlers.sites import load_sites
 from tests.crawlers.conftest import reasons_of
 from tests.crawlers.little_board import Crawler, LittleBoard, on, serving
