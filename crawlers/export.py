@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from crawlers.audit import (
     TRASH_DAYS,
+    Audit,
     check_losses,
     check_orphans,
     compare,
@@ -80,15 +81,16 @@ def export_posts(
             f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
         )
     with Ledger.of(store, refetch_missing=refetch_missing) as ledger:
-        found = compare(store, ledger)
+        takedowns = board_takedowns(store, names, crawled=ledger.boards())
+        covered = ledger.covered(takedowns)
+        found = _but_taken(compare(store, ledger), covered)
         if not refetch_missing:
             check_losses(store, found)
         if not trash_orphans:
             check_orphans(store, found)
         ledger.keep_found(functools.partial(has_blob, store))
         boards = sorted(crawled.union(ledger.imports()))
-        takedowns = board_takedowns(store, names, crawled=ledger.boards())
-        _take_down(ledger, store, takedowns)
+        _take_down(ledger, store, covered)
         build = _Build(store, registry, lost=frozenset(found.lost))
         with build.writing() as write:
             for row in ledger.rows(boards):
@@ -186,12 +188,27 @@ class _Build:
         self._batch.clear()
 
 
-def _take_down(ledger: Ledger, store: Store, takedowns: Takedowns) -> None:
+def _but_taken(found: Audit, covered: Sequence[Row]) -> Audit:
+    """Returns what was found without losses on the takedown list, by which those blobs went.
+
+    A killed takedown, or an older ledger put back after one, still names them.
+    """
+    kept = [row.media for row in covered if row.media and row.state == "kept"]
+    taken = {blob_path(media.sha256, media.ext) for media in kept}
+    missing, wrong_size = (
+        tuple(path for path in paths if path not in taken)
+        for paths in (found.missing, found.wrong_size)
+    )
+    named = found.named - len(taken)
+    return dataclasses.replace(found, named=named, missing=missing, wrong_size=wrong_size)
+
+
+def _take_down(ledger: Ledger, store: Store, covered: Sequence[Row]) -> None:
     """Removes the blobs on the takedown list, whoever else posted the same bytes; marks the rows.
 
     The file goes first: killed in between, the next build finds the row and does it again.
     """
-    for row in ledger.covered(takedowns):
+    for row in covered:
         if row.media is not None:
             _remove_blob(ledger, store, row.media)
         ledger.refuse(row.post, TAKEDOWN)
@@ -220,8 +237,10 @@ def _digested(values: dict[str, Any]) -> bytes:
 
 def _nothing(boards: Sequence[str], rows: int, refused: dict[str, int]) -> str:
     where = ", ".join(boards)
+    if taken := refused.get(TAKEDOWN, 0) if not rows else 0:
+        return f"all {taken:,} posts of {where} were taken down: crawl or import others"
     if not rows:
-        return f"the ledger has no post of {where}: crawl it first"
+        return f"the ledger has no post of {where}: crawl a site first, or import pictures"
     reasons = listed([f"{reason}: {count:,}" for reason, count in refused.items()])
     text = f"none of the {rows:,} posts of {where} may be used:\n{reasons}"
     return f"{text}\nThe next crawl or import fetches them." if NOT_FETCHED in refused else text

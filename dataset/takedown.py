@@ -312,7 +312,8 @@ def receipt_in_words(receipt: Mapping[str, Any]) -> list[str]:
     end = receipt["done_at"] or "not finished: run `omokage takedown apply` again"
     lines = [f"takedown {receipt['id']}", f"  begun  {receipt['begun_at']}", f"  done   {end}"]
     lines += [
-        f"  entry  {line}: {', '.join(of) or 'nothing'}" for line, of in receipt["entries"].items()
+        f"  entry  {line}: {', '.join(of) or 'nothing'}"
+        for line, of in sorted(receipt["entries"].items())
     ]
     for title, key in (
         ("removed", "removed"),

@@ -102,7 +102,8 @@ def _of_its_boards(settings: Settings) -> Settings:
             f"{settings.home} holds no posts yet. Take pictures in with `{omokage} import folder "
             f"PATH{home}`, or crawl a board with `{omokage} crawl --site NAME{home}`"
         )
-    with Ledger.of(store) as ledger:
+    # Not `Ledger.of`: a build with refetch_missing is the way out where blobs/ is lost.
+    with Ledger(store.local(LEDGER)) as ledger:
         boards = set(ledger.boards()) - set(ledger.imports())
     known = load_sites(settings.sites_file or None).values()
     if unknown := boards - {site.board for site in known}:

@@ -283,7 +283,8 @@ def _applied(settings: Settings, store: Store, ledger: Ledger, found: _Found) ->
         row
     ) in found.rows:  # with these the list keeps the files out, whatever becomes of the ledger
         if row.post.md5 and row.post.md5 not in read_takedowns(store).md5s:
-            add_entry(store, "md5", row.post.md5, f"of {_name(row)}, by takedown apply")
+            line = add_entry(store, "md5", row.post.md5, f"of {_name(row)}, by takedown apply")
+            receipt["entries"][line.partition("  #")[0]] = [_name(row), f"md5 {row.post.md5}"]
     refused = []
     for trace in found.traces:
         if why := trace.mend():

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from dataset.errors import StoreError
+from dataset.errors import EmptyStageError, StoreError
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
 from dataset.media import check_media
@@ -126,6 +127,25 @@ def test_every_kind_of_entry_removes_blob_crop_and_rows(crawled: Crawled, line: 
     crawled.keep(30, body_of(3), board="demo_moebooru")
     assert crawled.build() == left
     assert crawled.traces_of(blob) == []
+
+
+def test_an_older_ledger_put_back_after_a_takedown_is_no_lost_volume(
+    tmp_path: Path, make_post: MakePost
+) -> None:
+    home = Crawled(tmp_path / "home", make_post)
+    for number in range(1, 31):
+        home.keep(number, png(Image.new("RGB", (8, 8), (number, 0, 0))), tags=("solo",))
+    shutil.copy(home.store.local("ledger.sqlite"), tmp_path)
+    home.take_down("".join(f"artist painter_{number}\n" for number in range(1, 26)))
+    assert export_posts(home.store, SITES).kept == 5
+    for path in home.store.local("").glob("ledger.sqlite*"):
+        path.unlink()
+    shutil.copy(tmp_path / "ledger.sqlite", home.store.local("ledger.sqlite"))
+    made = export_posts(home.store, SITES)
+    assert (made.kept, made.refused["takedown"], made.requeued) == (5, 25, 0)
+    home.take_down("".join(f"artist painter_{number}\n" for number in range(1, 31)))
+    with pytest.raises(EmptyStageError, match=r"all 30 posts of .* were taken down"):
+        export_posts(home.store, SITES)
 
 
 @pytest.mark.parametrize("after", ["remove", "take_down_blob", "refuse"])

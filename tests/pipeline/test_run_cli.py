@@ -15,7 +15,7 @@ from PIL import Image
 
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
-from dataset.errors import ConfigError, EmptyStageError, UsageError
+from dataset.errors import ConfigError, EmptyStageError, OmokageError, UsageError
 from dataset.store import Store
 from pipeline.jobs import CHAIN
 from pipeline.settings import PROJECT, STAGES
@@ -195,6 +195,20 @@ def test_only_the_sites_of_the_settings_are_crawled_and_boards_of_the_ledger_are
         "crawl__demo": {"config": {"limit": 5, "tags": "solo"}},
         "crawl__konachan": {"config": {"limit": 5}},
     } if enabled else {})  # fmt: skip
+
+
+def test_where_blobs_are_lost_for_good_it_takes_the_word_that_the_error_names(
+    home: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(home / "blobs")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("posts: {refetch_missing: true}")
+    words = ("run", "--home", str(home), "--until", "posts")
+    with pytest.raises(OmokageError, match="build posts with refetch_missing: true"):
+        raise_of(omokage_here(*words))
+    with pytest.raises(OmokageError, match=f"not_fetched: {COUNT}\nThe next crawl or import"):
+        raise_of(omokage_here(*words, "--config", str(mine)))
+    assert f"{COUNT:,} pending" in omokage_here("status", "--home", str(home)).output
 
 
 def test_it_does_not_build_beside_a_run_of_the_queue(home: Path) -> None:
