@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crawlers.ledger import MAX_ATTEMPTS, MAX_REVISITS, TAKEDOWN, Ledger
+from crawlers.ledger import GONE, MAX_ATTEMPTS, MAX_REVISITS, TAKEDOWN, Ledger
 from crawlers.ledger_file import FILE
 from crawlers.post import NOT_ASKED_FOR, Post
 from crawlers.refusals import cause_of, remedy
@@ -90,6 +90,11 @@ def requeue(home: str, reason: str, board: str, dry_run: bool) -> None:
     """
     if reason == TAKEDOWN:
         raise UsageError(f"--reason {reason}: what was taken down stays so")
+    if reason == GONE:
+        raise UsageError(
+            f"--reason {reason}: the board does not list them; the crawls that read posts again "
+            "take them once it does"
+        )
     if reason == NOT_ASKED_FOR:
         raise UsageError(
             f"--reason {reason}: its search would refuse them again; crawl with --tags that they "

@@ -139,6 +139,7 @@ def test_all_about_a_post_is_shown(home: Path) -> None:
          "no post of danbooru is refused for that; there are: host, not_asked_for, tag_comic"),
         (["requeue", "--reason", "takedown"], "what was taken down stays so"),
         (["requeue", "--reason", "not_asked_for"], "crawl with --tags that they have"),
+        (["requeue", "--reason", "gone_on_board"], "the board does not list them"),
         (["show", "danbooru"], "names no post; a board and a number wanted"),
         (["show", "danbooru/99"], "the ledger has never seen this post of danbooru"),
         (["show", "nowhere/1"], 'nowhere/1: the ledger has no board "nowhere"'),
