@@ -146,6 +146,7 @@ def test_apply_reaches_all_files_of_a_home_and_twice_changes_nothing(crawled: Cr
         "quarantine.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in bad)
     )
     store.write_bytes("cache/features/one.f32", b"floats")
+    store.write_bytes(f"manifest/{'0' * 64}/manifest.json", b"{}")  # whose tables are gone
     sheet = f"generators/one/evaluation/x/{'reals.png'}"
     store.write_bytes(sheet, b"a sheet")
     about = {"manifest_digest": made.digest, "reals_grid": sheet, "fd": 1.0}
