@@ -74,6 +74,8 @@ class Pictures:
 
     def names_of(self, rows: pa.Table) -> set[str]:
         """Returns the names of the posts that rows of theirs are of."""
+        if not rows.num_rows:
+            return set()
         if "post_id" in rows.column_names:
             some = rows.select(["board", "post_id"]).to_pylist()
             return {post_name(row["board"], row["post_id"]) for row in some}
@@ -179,7 +181,9 @@ def learnt_from(store: Store, folder: str, known: Mapping[str, str] | None = Non
     """Returns the digests of the manifests that a training learnt from, its own first."""
     known = known or {}
     found: list[str | None] = []
-    while folder:
+    seen: set[str] = set()
+    while folder and folder not in seen:
+        seen.add(folder)
         path = known.get(folder, f"{folder}/{TRAINED}")
         facts = store.read_json(path) if store.exists(path) else {}
         origin = facts.get("origin") or {}
@@ -363,7 +367,9 @@ def _read(store: Store, path: str, columns: Collection[str]) -> pa.Table | None:
             there = [name for name in columns if name in held.schema_arrow.names]
             return held.read(columns=there, use_threads=False)
         except pa.ArrowInvalid as error:
-            raise StoreError(f"{store.url(path)} cannot be read: {error}. Remove it.") from error
+            raise StoreError(
+                f"{store.url(path)} cannot be read: {error}. Build it again."
+            ) from error
 
 
 _KEYS = ("board", "post_id", "md5", "sha256", "face_id")

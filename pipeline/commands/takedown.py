@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 LOCK = "takedown.lock"
 STAYING = {  # what a takedown leaves, and why
-    "board": "the demo board's own pictures: a board is asked to remove a picture by its own means",
+    "board": "the demo board's own pictures; from a real board only its operators remove one",
     "taggers": "taggers learnt labels from the home's faces; the next build trains another one",
 }
 
