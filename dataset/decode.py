@@ -15,9 +15,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from dataset.errors import OmokageError
+from dataset.media import readable  # importing it also raises a limit of Pillow
 
 Picture = npt.NDArray[np.uint8]  # [H, W, 3], RGB
 Bytes = npt.NDArray[np.uint8]  # [H, W, 4]
@@ -29,10 +30,6 @@ _OPAQUE = 255
 _RGBA = 4
 _LYING = {5, 6, 7, 8}  # EXIF orientations that turn by a quarter: width and height change places
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}  # a JPEG's further frames (MPO) are no animation
-
-# A profile, or the history that Photoshop keeps, may unpack to more than Pillow's 1 MiB; all texts
-# of a picture together stay below its 64 MiB. As in the gate (`media`), so that both say the same.
-PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 # What Pillow's decoders raise on damaged input, depending on where the damage lies.
 _DAMAGE = (
@@ -88,6 +85,7 @@ def decode_reduced(content: bytes, *, where: str, by: int, max_pixels: int = MAX
         raise ValueError(f"by is {by}; {', '.join(map(str, REDUCTIONS))} can be decoded")
     if not content:
         raise UnreadablePicture(f"{where}: the file is empty; a picture is wanted")
+    content = readable(content)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             _check_header(opened, where=where, max_pixels=max_pixels)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import io
 import warnings
+import zlib
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
@@ -20,10 +21,11 @@ _FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "
 # Measured at 40 MP. Pillow decodes WebP and AVIF as animations, of which several frames are held:
 # so a WebP may have 16 MP, an AVIF 21.
 _BYTES_A_PIXEL = {"png": 4, "gif": 4, "webp": 16, "avif": 12}
+_FULL = 4  # bytes that Pillow takes for a pixel
 _SAME_EXT = {"jpeg": "jpg", "jpe": "jpg", "jfif": "jpg"}
 
 # A profile, or the history that Photoshop keeps, may unpack to more than Pillow's 1 MiB; all texts
-# of a picture together stay below its 64 MiB. As in `decode`, so that both say the same.
+# of a picture together stay below its 64 MiB.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 _decoding = ByteBudget(DECODING_BYTES)
@@ -108,8 +110,62 @@ def sniff(content: bytes) -> str | None:
     return None
 
 
+def readable(content: bytes) -> bytes:
+    """Returns a picture's bytes without what browsers overlook and Pillow does not.
+
+    Of a PNG the ancillary chunks (texts, profiles) that have a wrong checksum are left out; a JPEG
+    that has all its data and lacks only its end mark gets one.
+    """
+    kind = sniff(content)
+    if kind == "png":
+        return _without_damaged_chunks(content)
+    if kind == "jpg" and not content.endswith(_END_OF_JPEG):
+        data = content.rstrip(_END_OF_JPEG[:1])  # half of the mark may be there
+        return data + _END_OF_JPEG if _lacks_only_its_end(data) else content
+    return content
+
+
+_END_OF_JPEG = b"\xff\xd9"
+_ANCILLARY = 0x20  # the bit of a chunk's name that makes its first letter a small one
+
+
+def _without_damaged_chunks(content: bytes) -> bytes:
+    kept, begin, at = [], 0, 8
+    while at + 12 <= len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        if content[at + 4] & _ANCILLARY and end <= len(content):
+            checksum = int.from_bytes(content[end - 4 : end])
+            if zlib.crc32(content[at + 4 : end - 4]) != checksum:
+                kept.append(content[begin:at])
+                begin = end
+        at = end
+    return b"".join([*kept, content[begin:]]) if kept else content
+
+
+def _lacks_only_its_end(content: bytes) -> bool:
+    """Tells whether a JPEG has all its data: what comes behind that then changes no pixel.
+
+    Of a file that is cut by a byte or more, the decoder makes its last pixels from what follows.
+    """
+    seen = []
+    for behind in (bytes(64), b"\xaa\x55" * 32):
+        try:
+            with Image.open(io.BytesIO(content + behind + _END_OF_JPEG), formats=["JPEG"]) as found:
+                needed = _decoding_bytes(found, "jpg") + 2 * _FULL * found.width * found.height
+                if needed > DECODING_BYTES:
+                    return False
+                with _decoding.reserved(needed):
+                    found.load()
+                    seen.append(hashlib.sha256(found.tobytes()).digest())
+                    found.close()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return False
+    return seen[0] == seen[1]
+
+
 def _decode(content: bytes, ext: str) -> tuple[int, int]:
     """Decodes the whole picture; returns width and height."""
+    content = readable(content)
     try:
         with Image.open(io.BytesIO(content), formats=[_FORMATS[ext]]) as picture:
             width, height = picture.size

@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, features
 from PIL.PngImagePlugin import PngInfo
 
+from dataset.decode import UnreadablePicture, decode
 from dataset.media import MAX_BYTES, MediaRefused, check_media, sniff
 
 VERDICTS = {
@@ -109,6 +111,42 @@ def test_a_picture_cut_anywhere_is_refused() -> None:
     assert whole == "64x64 png"
     for size in range(1, len(content) - 16, 97):
         assert outcome(content[:size], "png") in ("corrupt", "not_a_picture"), size
+
+
+def test_a_damaged_text_of_a_png_is_overlooked_and_damaged_pixels_are_not() -> None:
+    note, file = PngInfo(), io.BytesIO()
+    note.add_text("Comment", "drawn by hand")
+    drawn = Image.effect_noise((64, 48), 50)
+    drawn.save(file, "PNG", pnginfo=note)
+    content, text = file.getvalue(), b"tEXtSoftware\0a program"
+    behind = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    content = content[:-12] + behind + content[-12:]  # between the pixels and the end
+    for text, wanted in ((b"by hand", "64x48 png"), (b"program", "64x48 png")):
+        damaged = content.replace(text, text.upper())  # its checksum stays
+        assert damaged != content
+        assert outcome(damaged, "png") == wanted
+        assert np.array_equal(decode(damaged, where="x")[:, :, 0], np.asarray(drawn))
+    at = content.index(b"IDAT") + 40
+    assert outcome(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :], "png") == "corrupt"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_may_lack_its_end_mark_and_nothing_else(mode: str, progressive: bool) -> None:
+    rows, columns = np.mgrid[:120, :168]
+    shade = rows * columns // 79 + np.random.default_rng(1).integers(0, 30, rows.shape)
+    picture = Image.fromarray(shade.astype(np.uint8)).convert(mode)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", progressive=progressive)
+    whole = file.getvalue()
+    assert whole.endswith(b"\xff\xd9")
+    for cut in (1, 2):  # half of the mark, and all of it
+        assert outcome(whole[:-cut], "jpg") == "168x120 jpg"
+        assert np.array_equal(decode(whole[:-cut], where="x"), decode(whole, where="x"))
+    for cut in (3, 4, 7, 20, 50, 200, 1000):
+        assert outcome(whole[:-cut], "jpg") == "corrupt", cut
+        with pytest.raises(UnreadablePicture):
+            decode(whole[:-cut], where="x")
 
 
 @pytest.mark.parametrize(
