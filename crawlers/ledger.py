@@ -662,8 +662,8 @@ class Ledger(LedgerFile):
             self._do(f"UPDATE posts SET rechecked_at = ? WHERE {_THIS}", (self._now(), *_key(post)))  # noqa: S608
         if known and known[1] != "pending":
             old = json.loads(known[0])
-            if known[1] == "kept" and old.get("file_url") and record["file_url"]:
-                old["file_url"] = record["file_url"]  # the blob is here, wherever the board has it
+            if old.get("file_url") and record["file_url"] and _is_settled_anywhere(*known[1:3]):
+                old["file_url"] = record["file_url"]
             is_same = known[2] != GONE and same_content(old, record)
             # That one search did not want a post says nothing about another.
             of_other = known[2] == NOT_ASKED_FOR and known[3] != query
@@ -721,6 +721,15 @@ def forgotten(post: Post) -> Post:
 
 
 _FORGOTTEN = ("ext", "width", "height", "source", "score", "created_at", "updated_at", "file_url")
+
+
+def _is_settled_anywhere(state: str, reason: str | None) -> bool:
+    """Tells whether it is all the same where the board has the picture now.
+
+    That of a kept post is here, and that of one refused by its record was never requested.
+    """
+    by_record = ("rating", "format", NOT_ASKED_FOR, "deleted", "banned", *UNFINISHED)
+    return state == "kept" or reason in by_record or (reason or "").startswith("tag_")
 
 
 def _key(post: Post) -> tuple[str, int]:

@@ -259,6 +259,19 @@ def test_recent_are_the_posts_above_the_newest_that_is_old(
     assert (found.newest, found.recent) == (9, 9)
 
 
+@pytest.mark.parametrize(
+    ("reason", "is_judged"), [("rating", False), ("tag_comic", False), ("host", True)]
+)
+def test_a_refused_post_whose_picture_lies_elsewhere_now_is_judged_again_only_if_that_may_matter(
+    ledger: Ledger, make_post: MakePost, reason: str, is_judged: bool
+) -> None:
+    ledger.note_page("demo", "q", posts=[make_post(1)], cursor=Cursor(1, 1))
+    ledger.refuse(make_post(1), reason)
+    moved = make_post(1, file_url="http://127.0.0.1:7000/media/1.png")
+    made = ledger.compare("demo", "q", posts=[moved], new=())
+    assert (made.known, bool(made.to_settle)) == (1, is_judged)
+
+
 def test_what_is_read_again_is_compared_and_what_has_gone_may_come_back(
     ledger: Ledger, make_post: MakePost, clock: Clock
 ) -> None:
