@@ -726,10 +726,11 @@ _FORGOTTEN = ("ext", "width", "height", "source", "score", "created_at", "update
 def _is_settled_anywhere(state: str, reason: str | None) -> bool:
     """Tells whether it is all the same where the board has the picture now.
 
-    That of a kept post is here, and that of one refused by its record was never requested.
+    That of a kept post is here. Of one that was refused by its record, or by the bytes of its md5,
+    another address tells nothing; but it may be one that is allowed, or that answers.
     """
-    by_record = ("rating", "format", NOT_ASKED_FOR, "deleted", "banned", *UNFINISHED)
-    return state == "kept" or reason in by_record or (reason or "").startswith("tag_")
+    by_address = ("host", "robots", "gone", "unavailable")
+    return state == "kept" or not (reason in by_address or (reason or "").startswith("status_"))
 
 
 def _key(post: Post) -> tuple[str, int]:

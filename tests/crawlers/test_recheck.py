@@ -260,7 +260,8 @@ def test_recent_are_the_posts_above_the_newest_that_is_old(
 
 
 @pytest.mark.parametrize(
-    ("reason", "is_judged"), [("rating", False), ("tag_comic", False), ("host", True)]
+    ("reason", "is_judged"),
+    [("tag_comic", False), ("corrupt", False), ("host", True), ("status_404", True)],
 )
 def test_a_refused_post_whose_picture_lies_elsewhere_now_is_judged_again_only_if_that_may_matter(
     ledger: Ledger, make_post: MakePost, reason: str, is_judged: bool
