@@ -397,7 +397,8 @@ class Crawls(WorksHere):
         if "crawlers.run" not in arguments:
             return super().run(context, arguments, **options)
         names = ("seen", "kept", "put_off", "quarantined", "bytes", "api_requests")
-        return {**dict.fromkeys(names, 0), "refused": {}, "media_requests": 0, "seconds": 0.1}
+        others = {"refused": {}, "rechecked": {"requests": 0}, "media_requests": 0, "seconds": 0.1}
+        return {**dict.fromkeys(names, 0), **others}
 
 
 DATASET = [
