@@ -261,7 +261,7 @@ def test_an_empty_ledger_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(EmptyStageError, match="crawl a site first"):
         export_posts(store, ["demo"])
     Ledger.of(store).close()
-    with pytest.raises(EmptyStageError, match="the ledger has no post of demo: crawl it first"):
+    with pytest.raises(EmptyStageError, match="the ledger has no post of demo: crawl a site first"):
         export_posts(store, ["demo"])
 
 
