@@ -90,6 +90,28 @@ def board(
         yield running
 
 
+class Clock:
+    """A clock of the ledger that stands until it is put forward."""
+
+    def __init__(self) -> None:
+        self.now = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger.sqlite", clock=clock) as opened:
+        opened.admit(load_sites()["demo"])
+        yield opened
+
+
 def take_back_to_2(ledger: Path) -> None:
     """Makes a closed ledger one of version 2."""
     with contextlib.closing(sqlite3.connect(ledger)) as db, db:

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from crawlers.sites import board_takedowns, load_sites
 from dataset.errors import ConfigError, CrawlError
 from dataset.media import Media
 from dataset.store import Store
-from tests.crawlers.conftest import MakePost
+from tests.crawlers.conftest import Clock, MakePost
 
 MEDIA = Media("ab" * 32, "png", 8, 9, 100)
 
@@ -38,26 +37,6 @@ CREATE INDEX posts_by_state ON posts (site, state, query, post_id);
 CREATE INDEX posts_by_md5 ON posts (md5);
 CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
-
-    def __call__(self) -> dt.datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite", clock=clock) as opened:
-        opened.admit(load_sites()["demo"])
-        yield opened
 
 
 def note(ledger: Ledger, *posts: object) -> None:

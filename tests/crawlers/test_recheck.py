@@ -4,7 +4,7 @@ import datetime as dt
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,18 @@ from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 from demo.collection import Collection, by_kind
 from tests.board_fixture import serve_collection
-from tests.crawlers.conftest import ONLY_NEW, QUICK, CrawlOf, MakePost, rows_of, take_back_to_2
+from tests.crawlers.conftest import (
+    ONLY_NEW,
+    QUICK,
+    Clock,
+    CrawlOf,
+    MakePost,
+    rows_of,
+    take_back_to_2,
+)
 from tests.crawlers.little_board import serving
 from tests.crawlers.test_crawl import OddBoard, spoil
-from tests.crawlers.test_ledger_boards import MEDIA, Clock
+from tests.crawlers.test_ledger_boards import MEDIA
 from tests.crawlers.tiny import tiny_collection
 from tests.hypothesis_profiles import examples
 
@@ -216,18 +224,6 @@ def test_posts_that_break_their_pages_do_not_keep_what_is_new_away(tmp_path: Pat
         again = crawl()
     assert made["quarantined"] + again["quarantined"] < 25
     assert (again["kept"], again["rechecked"]["posts"]) == (10, 75)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.sqlite", clock=clock) as opened:
-        opened.admit(load_sites()["demo"])
-        yield opened
 
 
 def keep(ledger: Ledger, *posts: Post) -> None:
