@@ -121,20 +121,29 @@ class Guard:
     async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves a page, a file or a stream; to a stream the server's end is its listener's end."""
         open_ = False
+        stream = asyncio.Event()  # set once an answer without a length has begun
         with_headers = _with_headers(send)
 
         async def sent(message: Message) -> None:
             nonlocal open_
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message.get("headers", ())}
+                if b"content-length" not in names:
+                    stream.set()
             open_ = message["type"] == "http.response.start" or bool(message.get("more_body"))
             await with_headers(message)
 
-        await self._app(scope, self._until_the_end(receive), sent)
-        if open_ and self._ending.is_set():
+        await self._app(scope, self._until_the_end(receive, stream), sent)
+        if open_ and stream.is_set() and self._ending.is_set():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def _until_the_end(self, receive: Receive) -> Receive:
+    def _until_the_end(self, receive: Receive, stream: asyncio.Event) -> Receive:
+        async def ended() -> None:
+            await stream.wait()  # what has a length is sent whole: cut short it would be an error
+            await self._ending.wait()
+
         async def received() -> Message:
-            own, end = asyncio.ensure_future(receive()), asyncio.ensure_future(self._ending.wait())
+            own, end = asyncio.ensure_future(receive()), asyncio.ensure_future(ended())
             try:
                 await asyncio.wait({own, end}, return_when=asyncio.FIRST_COMPLETED)
                 return own.result() if own.done() else {"type": "http.disconnect"}

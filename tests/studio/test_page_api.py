@@ -234,3 +234,35 @@ def test_the_example_of_the_document_runs(
 
 def digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("length", [[(b"content-length", b"4")], []], ids=["file", "stream"])
+def test_at_the_end_a_stream_is_closed_and_a_file_is_sent_whole(
+    tmp_path: Path, length: list[tuple[bytes, bytes]]
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def file_or_stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        guard.end()
+        gone = asyncio.ensure_future(receive())
+        await asyncio.wait({gone}, timeout=0.05)
+        if not gone.done():  # as Starlette's middleware: who hears of a disconnect sends no more
+            await send({"type": "http.response.body", "body": b"cd", "more_body": False})
+        gone.cancel()
+
+    async def silent() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError("a browser that waits says nothing")
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def serve() -> None:
+        await guard({"type": "http", "method": "GET", "path": "/", "headers": []}, silent, send)
+
+    guard = Guard(file_or_stream, files=tmp_path, hosts=frozenset())
+    asyncio.run(serve())
+    assert sent[-1]["more_body"] is False
+    assert b"".join(message.get("body", b"") for message in sent) == (b"abcd" if length else b"ab")
