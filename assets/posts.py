@@ -62,7 +62,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
             "One row for each post of a board or an import, kept or dropped and why.\n\n"
             "**From** the ledger that the crawls and `omokage import` write; the policy and the "
             "takedown list are applied again at every build.\n\n"
-            "**Lies in** `posts.parquet`.\n\n"
+            "**Lies in** `posts.lance`.\n\n"
             "**If it is wrong:** `refused` below counts the drop reasons. Too many `rating` or "
             "`tag_…`: the search words of the crawl ask for the wrong thing. `not_fetched`: crawl "
             "again. A post that must go: `omokage takedown add`, then `omokage takedown apply`. "

@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
+from dataset import tables
 from dataset.compute import executor_of, parse_compute
 from dataset.cropping import FaceSettings
 from dataset.faces import crop_shards
@@ -65,10 +65,12 @@ def make_home(root: Path, count: int) -> None:
     """Writes `count` pictures and their posts, with 30 tags each."""
     store = Store(root)
     rng = np.random.default_rng(0)
-    with store.writing(POSTS_PATH) as file, pq.ParquetWriter(file, POSTS) as writer:
-        for first in range(0, count, ROWS_AT_ONCE):
-            numbers = range(first, min(first + ROWS_AT_ONCE, count))
-            writer.write_table(_posts(store, rng, numbers))
+    parts = (
+        _posts(store, rng, range(first, min(first + ROWS_AT_ONCE, count)))
+        for first in range(0, count, ROWS_AT_ONCE)
+    )
+    batches = (batch for part in parts for batch in part.to_batches())
+    tables.write(store, POSTS_PATH, batches, schema=POSTS)
 
 
 def _posts(store: Store, rng: np.random.Generator, numbers: range) -> pa.Table:

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
+from dataset import tables
 from dataset.schemas import FACES, FACES_PATH, PARQUET, POSTS, POSTS_PATH, ROWS_A_GROUP
 from dataset.store import Store
 
 VARIETY = 10_000
-ROWS_A_POSTS_GROUP = 2_000  # as the crawl's export writes them
+ROWS_AT_ONCE = 2_000  # as the crawl's export writes them
 FLAT_ROWS = (1_000, 10_000, 100_000)
 CROP = "crops/0/crop.png"  # every row's: crops are not read by these two stages
 # Parts of the pictures with these tags, about as on a board.
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def make_home(root: Path, rows: int, tags: int) -> None:
-    """Writes posts.parquet and faces.parquet with `rows` rows each, one face a post."""
+    """Writes posts.lance and faces.parquet with `rows` rows each, one face a post."""
     store = Store(root)
     rng = np.random.default_rng(0)
     store.make_folder("crops/0")
@@ -61,13 +62,12 @@ def make_home(root: Path, rows: int, tags: int) -> None:
     vocabulary = pa.array([*PARTS, *names])
     blobs = [rng.bytes(32).hex() for _ in range(rows)]
     # Of posts the order is their number's, of faces their name's: as the stages before write them.
-    with (
-        store.writing(POSTS_PATH) as file,
-        pq.ParquetWriter(file, POSTS, compression="zstd") as writer,
-    ):
-        for first in range(0, rows, ROWS_A_POSTS_GROUP):
-            part = blobs[first : first + ROWS_A_POSTS_GROUP]
-            writer.write_table(_posts(rng, part, first, tags=tags, vocabulary=vocabulary))
+    parts = (
+        _posts(rng, blobs[first : first + ROWS_AT_ONCE], first, tags=tags, vocabulary=vocabulary)
+        for first in range(0, rows, ROWS_AT_ONCE)
+    )
+    batches = (batch for part in parts for batch in part.to_batches())
+    tables.write(store, POSTS_PATH, batches, schema=POSTS)
     order = np.array(sorted(range(rows), key=blobs.__getitem__))
     with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, FACES, **PARQUET) as writer:
         for first in range(0, rows, ROWS_A_GROUP):

@@ -1,16 +1,19 @@
 """The posts table: one row for each post in the ledger, with the takedown list applied again."""
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
+import operator
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from crawlers.audit import (
     TRASH_DAYS,
@@ -25,13 +28,25 @@ from crawlers.ledger import BLOB_MISSING, TAKEDOWN, Ledger, Row
 from crawlers.ledger_file import FILE
 from crawlers.post import Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
+from dataset import tables
 from dataset.errors import EmptyStageError, listed
 from dataset.media import Media, has_blob
-from dataset.policy import Takedowns, drop_reason
-from dataset.schemas import POSTS, POSTS_PATH, check_table
-from dataset.store import BLOBS, Store, blob_path
+from dataset.policy import EXCLUDED_TAGS, STILL_EXTS, Takedowns, drop_reason
+from dataset.schemas import FORMER_POSTS_PATH, POSTS, POSTS_PATH, check_table
+from dataset.store import BLOBS, Store, blob_path, digest_of
 
-BATCH = 2_000
+KEY = ("board", "post_id")
+BATCH = 2_000  # rows that are held as Python objects
+MERGED = 20_000  # rows of a merge
+SCANNED = 65_536  # rows of a pass over few columns
+DIGEST_BYTES = 16
+# Beside the declared columns: the ledger's change that a row shows, and its digest but for
+# fetched_at. In the schema's metadata: the rules that it was built by, and the ledger's home.
+CHANGED, DIGEST = "_changed", "_digest"
+RULES, LEDGER = b"rules", b"ledger"
+_STORED = POSTS.append(pa.field(CHANGED, pa.int64(), nullable=False)).append(
+    pa.field(DIGEST, pa.binary(DIGEST_BYTES), nullable=False)
+)
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
 
 
@@ -42,7 +57,7 @@ class PostsTable:
     path: str
     rows: int
     kept: int
-    digest: str  # over all content but fetched_at
+    digest: str  # over all content but fetched_at, whatever the order of the rows
     refused: dict[str, int]
     requeued: int = 0  # kept posts whose blob was missing or cut short: the next crawl fetches them
     boards: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # kept, refused
@@ -58,15 +73,15 @@ def export_posts(
     trash_orphans: bool = False,
     trash_days: int = TRASH_DAYS,
 ) -> PostsTable:
-    """Builds `posts.parquet` from the ledger: posts of the sites' boards and of all imports.
+    """Brings the table of posts up to the ledger: posts of the sites' boards and of all imports.
 
-    The rows are sorted by (board, post_id).
+    Only rows that changed since its last build are written. All are, if the policy, the excluded
+    tags of the boards' sites or the boards did, and judged anew. The takedown list is applied at
+    every build: what is on it loses its row here and its blob.
 
-    The policy, the excluded tags of the board's sites and the takedown list are applied again: what
-    is on the list loses its row here and its blob. A kept post whose blob is gone is queued for the
-    next crawl; in a build that loses none, a blob that no post names is moved to the trash, and
-    what has lain there for `trash_days` is removed. `registry` says which board a site shows
-    (default: the built-in one).
+    A kept post whose blob is gone is queued for the next crawl; in a build that loses none, a blob
+    that no post names is moved to the trash, and what has lain there for `trash_days` is removed.
+    `registry` says which board a site shows (default: the built-in one).
 
     Raises EmptyStageError if there is no post to keep, ConfigError for a damaged takedown list. And
     StoreError, before anything is changed, if `blobs/` is another home's, if more blobs are missing
@@ -91,32 +106,29 @@ def export_posts(
         ledger.keep_found(functools.partial(has_blob, store))
         boards = sorted(crawled.union(ledger.imports()))
         _take_down(ledger, store, covered)
-        build = _Build(store, registry, lost=frozenset(found.lost))
-        with build.writing() as write:
-            for row in ledger.rows(boards):
-                write(row, takedowns)
-        ledger.requeue(build.lost, BLOB_MISSING)
+        requeued = ledger.requeue((Path(path).stem for path in found.lost), BLOB_MISSING)
+        _build(store, ledger, _Judge(boards, registry, takedowns))
         taken = {board: ledger.taken_down([board]) for board in boards}
         swept = []
         if not found.lost:  # where something is missing, nothing else is removed
             swept = sweep(store, ledger, found, all_orphans=trash_orphans)
             empty_trash(store, days=trash_days)
-    refused = collections.Counter(build.refused)
-    refused.update({TAKEDOWN: sum(taken.values())})
+    table = _Summary.of(store)
+    refused = table.refused + collections.Counter({TAKEDOWN: sum(taken.values())})
     counts = {reason: count for reason, count in sorted(refused.items()) if count}
-    if not build.kept:
-        raise EmptyStageError(_nothing(boards, build.rows, counts))
+    if not table.kept:
+        raise EmptyStageError(_nothing(boards, table.rows, counts))
     return PostsTable(
         path=POSTS_PATH,
-        rows=build.rows,
-        kept=build.kept,
-        digest=build.digest.hexdigest(),
+        rows=table.rows,
+        kept=table.kept,
+        digest=table.digest,
         refused=counts,
-        requeued=len(build.lost),
+        requeued=requeued,
         boards={
             board: {
-                "kept": build.kept_of[board],
-                "refused": build.rows_of[board] - build.kept_of[board] + taken[board],
+                "kept": table.kept_of[board],
+                "refused": table.rows_of[board] - table.kept_of[board] + taken[board],
             }
             for board in boards
         },
@@ -124,68 +136,160 @@ def export_posts(
     )
 
 
-class _Build:
-    """Collects rows into batches, writes them, counts and digests them."""
+class _Judge:
+    """Makes rows of the table from rows of the ledger, by the rules of this build.
 
-    def __init__(self, store: Store, registry: Mapping[str, Site], *, lost: frozenset[str]) -> None:
-        self._store = store
-        self._lost = lost  # paths of blobs that are missing or cut short
-        self._excluded: dict[str, set[str]] = {}  # by board: what any of its sites excludes
-        for site in registry.values():
+    rules: digest of all that a row depends on beside the ledger's own. A change of `drop_reason`
+    itself must raise `version`, or rows that did not change keep their old reasons.
+    """
+
+    def __init__(
+        self, boards: Sequence[str], registry: Mapping[str, Site], takedowns: Takedowns
+    ) -> None:
+        self.boards = boards
+        self._takedowns = takedowns
+        self._excluded: dict[str, set[str]] = {board: set() for board in boards}
+        for site in registry.values():  # what any of a board's sites excludes
             self._excluded.setdefault(site.board, set()).update(site.excluded_tags)
-        self._batch: list[dict[str, Any]] = []
-        self.rows = 0
-        self.kept = 0
-        self.refused: collections.Counter[str] = collections.Counter()
-        self.rows_of: collections.Counter[str] = collections.Counter()  # by board
-        self.kept_of: collections.Counter[str] = collections.Counter()
-        self.lost: list[Post] = []
-        self.digest = hashlib.sha256()
+        excluded = {board: sorted(self._excluded[board]) for board in boards}
+        always = [sorted(EXCLUDED_TAGS), sorted(STILL_EXTS)]
+        self.rules = digest_of({"version": 1, "excluded": excluded, "always": always})
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[Any]:
-        """Yields the function that adds a row; the table is there when the block has ended."""
-        with (
-            self._store.writing(POSTS_PATH) as file,
-            pq.ParquetWriter(file, POSTS, compression="zstd") as writer,
-        ):
+    def row(self, row: Row, *, seen: int) -> dict[str, Any] | None:
+        """Returns the row of a post as of the ledger's change number `seen`.
 
-            def write(row: Row, takedowns: Takedowns) -> None:
-                self._add(row, takedowns)
-                if len(self._batch) >= BATCH:
-                    self._flush(writer)
-
-            yield write
-            self._flush(writer)
-
-    def _add(self, row: Row, takedowns: Takedowns) -> None:
-        if row.reason == TAKEDOWN and row.state == "refused":
-            return
+        None if it was taken down.
+        """
+        if (row.state, row.reason) == ("refused", TAKEDOWN):
+            return None
         media, reason = row.media, row.reason
         if row.state == "pending":
             media, reason = None, NOT_FETCHED
-        elif media is not None and blob_path(media.sha256, media.ext) in self._lost:
-            self.lost.append(row.post)
-            media, reason = None, NOT_FETCHED
         elif media is not None:
-            excluded = self._excluded.get(row.post.board, ())
-            reason = drop_reason(row.post, takedowns, excluded=excluded)  # stricter by now, perhaps
+            excluded = self._excluded[row.post.board]
+            reason = drop_reason(row.post, self._takedowns, excluded=excluded)  # stricter by now?
         values = _values(row.post, media, reason)
-        self._batch.append(values)
-        self.digest.update(_digested(values))
-        self.rows += 1
-        self.rows_of[row.post.board] += 1
-        if reason is None:
-            self.kept += 1
-            self.kept_of[row.post.board] += 1
-        else:
-            self.refused[reason] += 1
+        digest = hashlib.blake2b(_digested(values), digest_size=DIGEST_BYTES).digest()
+        return {**values, CHANGED: min(row.changed, seen), DIGEST: digest}
 
-    def _flush(self, writer: pq.ParquetWriter) -> None:
-        table = pa.Table.from_pylist(self._batch, schema=POSTS)
-        check_table(table, POSTS, where=self._store.url(POSTS_PATH))
-        writer.write_table(table)
-        self._batch.clear()
+
+def _build(store: Store, ledger: Ledger, judge: _Judge) -> None:
+    """Brings the table up to the ledger: by the rows that changed, or wholly under new rules."""
+    seen = _seen(store, ledger, judge.rules)
+    if seen is None:
+        _write_all(store, ledger, judge)
+        store.remove(FORMER_POSTS_PATH)
+    else:
+        _merge_changes(store, ledger, judge, seen=seen)
+        tables.tidy(store, POSTS_PATH)
+
+
+def _seen(store: Store, ledger: Ledger, rules: str) -> int | None:
+    """Returns the change of the ledger up to which the table holds all; None: build it anew.
+
+    So it is if there is no table that can be read, if it was built by other rules, or if the ledger
+    is another one, or an older copy that does not know the newest row.
+    """
+    if not store.exists(POSTS_PATH) or not tables.is_whole(store, POSTS_PATH):
+        return None
+    schema = tables.schema_of(store, POSTS_PATH)
+    built_by = {RULES: rules.encode(), LEDGER: ledger.identity().encode()}
+    if not built_by.items() <= (schema.metadata or {}).items():
+        return None
+    newest, key = 0, None
+    columns = [CHANGED, "board", "post_id"]
+    for batch in tables.scan(store, POSTS_PATH, columns=columns, rows=SCANNED):
+        highest = pc.max(batch[CHANGED]).as_py()
+        if highest is not None and highest > newest:
+            at = pc.index(batch[CHANGED], highest).as_py()
+            newest, key = highest, (batch["board"][at].as_py(), batch["post_id"][at].as_py())
+    return newest if key is None or ledger.change_of(*key) >= newest else None
+
+
+def _write_all(store: Store, ledger: Ledger, judge: _Judge) -> None:
+    seen = ledger.last_change()  # what changes from now on comes again in the next build
+
+    def parts() -> Iterator[pa.RecordBatch]:
+        held: list[dict[str, Any]] = []
+        for row in ledger.rows(judge.boards):
+            if values := judge.row(row, seen=seen):
+                held.append(values)
+            if len(held) >= BATCH:
+                yield from _table(store, held).to_batches()
+                held = []
+        yield from _table(store, held).to_batches()
+
+    built_by = {**POSTS.metadata, RULES: judge.rules, LEDGER: ledger.identity()}
+    tables.write(store, POSTS_PATH, parts(), schema=_STORED.with_metadata(built_by))
+
+
+def _merge_changes(store: Store, ledger: Ledger, judge: _Judge, *, seen: int) -> None:
+    """Merges page by page, so that a build that is killed goes on from its last page."""
+    last = ledger.last_change()
+    changes = itertools.takewhile(lambda row: row.changed <= last, ledger.changes(seen))
+    while rows := list(itertools.islice(changes, MERGED)):
+        # A crawl may change a row meanwhile, which then comes twice.
+        newest = {(row.post.board, row.post.post_id): row for row in rows}
+        ours = {key: row for key, row in newest.items() if key[0] in judge.boards}
+        values = {key: judge.row(row, seen=last) for key, row in ours.items()}
+        # Before the others, which move `seen` on: killed in between, it is done again.
+        _delete(store, [key for key, row in values.items() if row is None])
+        if kept := list(filter(None, values.values())):
+            tables.merge(store, POSTS_PATH, _table(store, kept), key=KEY)
+
+
+def _delete(store: Store, keys: Sequence[tuple[str, int]]) -> None:
+    """Deletes rows of what was taken down, from the files of earlier versions too."""
+    for board, of_board in itertools.groupby(sorted(keys), key=operator.itemgetter(0)):
+        numbers = ", ".join(str(post_id) for _, post_id in of_board)
+        tables.delete(store, POSTS_PATH, f"board = '{board}' AND post_id IN ({numbers})")
+    if keys and tables.has_history(store, POSTS_PATH):
+        tables.purge(store, POSTS_PATH)
+
+
+def _table(store: Store, rows: list[dict[str, Any]]) -> pa.Table:
+    table = pa.Table.from_pylist(rows, schema=_STORED)
+    check_table(table, POSTS, where=store.url(POSTS_PATH))
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class _Summary:
+    """What the table holds, by one pass over three small columns."""
+
+    rows_of: collections.Counter[str]  # by board
+    kept_of: collections.Counter[str]
+    refused: collections.Counter[str]  # by reason
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        return self.rows_of.total()
+
+    @property
+    def kept(self) -> int:
+        return self.kept_of.total()
+
+    @classmethod
+    def of(cls, store: Store) -> "_Summary":
+        rows_of: collections.Counter[str] = collections.Counter()
+        refused: collections.Counter[str] = collections.Counter()
+        kept_of: collections.Counter[str] = collections.Counter()
+        # The digests' sum: the same whatever the order of the rows and however they came.
+        total = np.zeros(DIGEST_BYTES // 8, np.uint64)
+        columns = ["board", "drop_reason", DIGEST]
+        for batch in tables.scan(store, POSTS_PATH, columns=columns, rows=SCANNED):
+            rows_of.update(_counted(batch["board"]))
+            refused.update(_counted(batch["drop_reason"].drop_null()))
+            kept_of.update(_counted(batch["board"].filter(pc.is_null(batch["drop_reason"]))))
+            digests = b"".join(batch[DIGEST].to_pylist())
+            total += np.frombuffer(digests, np.uint64).reshape(-1, len(total)).sum(0, np.uint64)
+        content = total.tobytes() + rows_of.total().to_bytes(8, "little")
+        return cls(rows_of, kept_of, refused, hashlib.sha256(content).hexdigest())
+
+
+def _counted(texts: pa.Array) -> dict[str, int]:
+    return {one["values"]: one["counts"] for one in pc.value_counts(texts).to_pylist()}
 
 
 def _but_taken(found: Audit, covered: Sequence[Row]) -> Audit:

@@ -37,18 +37,21 @@ _BEYOND = 2**63 - 1
 _NO_BLOB = "sha256 = NULL, ext = NULL, width = NULL, height = NULL, size_bytes = NULL"
 _THIS = "board = ? AND post_id = ?"
 _TAKEN = "state = 'refused' AND reason = 'takedown'"
+_BY_KEY = "ORDER BY board, post_id"
 
 
 class Row(NamedTuple):
     """A post in the ledger: its record, state, reason and its blob.
 
     A pending post has a blob if it was kept until its record changed or its blob was missing.
+    `changed` is greater than that of every post that changed before.
     """
 
     post: Post
     state: str
     reason: str | None
     media: Media | None
+    changed: int
 
 
 class Recheckable(NamedTuple):
@@ -390,25 +393,41 @@ class Ledger(LedgerFile):
         """Yields all posts of `boards`, by board and post number; they may be changed meanwhile."""
         for board in sorted(set(boards)):
             last = 0
-            while True:
-                found = self._do(
-                    "SELECT post_id, record, state, reason, sha256, ext, width, height, size_bytes "
-                    "FROM posts WHERE board = ? AND post_id > ? ORDER BY post_id LIMIT ?",
-                    (board, last, BATCH),
-                ).fetchall()
-                if not found:
-                    break
-                for post_id, record, state, reason, *blob in found:
-                    last = post_id
-                    media = Media(*blob) if blob[0] is not None else None
-                    yield Row(Post.from_record(json.loads(record)), state, reason, media)
+            while found := self._where(
+                f"board = ? AND post_id > ? ORDER BY post_id LIMIT {BATCH}", board, last
+            ):
+                yield from found
+                last = found[-1].post.post_id
 
-    def requeue(self, posts: Iterable[Post], reason: str) -> None:
-        """Makes posts pending again, with all their attempts before them; they keep their sha256.
+    def changes(self, after: int) -> Iterator[Row]:
+        """Yields the posts of all boards that changed after the change of this number, in order.
 
-        So a blob that comes back is known (`keep_found`).
+        One that is changed meanwhile comes again.
         """
-        self._requeue(map(_key, posts), reason)
+        while found := self._where(f"changed > ? ORDER BY changed LIMIT {BATCH}", after):
+            yield from found
+            after = found[-1].changed
+
+    def last_change(self) -> int:
+        """Returns the number of the newest change of a post; 0 if there is none."""
+        ((newest,),) = self._rows("SELECT COALESCE(MAX(changed), 0) FROM posts")
+        return int(newest)
+
+    def change_of(self, board: str, post_id: int) -> int:
+        """Returns the number of a post's newest change; 0 for one that is not known."""
+        row = self._one(f"SELECT changed FROM posts WHERE {_THIS}", board, post_id)  # noqa: S608
+        return int(row[0]) if row else 0
+
+    def requeue(self, sha256s: Iterable[str], reason: str) -> int:
+        """Makes the kept posts of these blobs pending again, with all their attempts before them.
+
+        They keep their sha256, so a blob that comes back is known (`keep_found`). Returns how many
+        posts they are.
+        """
+        of_blob = "SELECT board, post_id FROM posts WHERE sha256 = ? AND state = 'kept'"
+        keys = [key for sha256 in sha256s for key in self._rows(of_blob, sha256)]
+        self._requeue(keys, reason)
+        return len(keys)
 
     def requeue_missing(self, board: str, is_there: Callable[[Media], bool]) -> int:
         """Requeues the kept posts of a board whose blobs are not there; returns how many."""
@@ -496,10 +515,13 @@ class Ledger(LedgerFile):
 
     def to_forget(self, takedowns: Takedowns) -> list[Row]:
         """Returns the posts that are or were taken down, and all others of the same bytes."""
-        found = {_key(row.post): row for row in (*self.covered(takedowns), *self._where(_TAKEN))}
+        found = {
+            _key(row.post): row
+            for row in (*self.covered(takedowns), *self._where(f"{_TAKEN} {_BY_KEY}"))
+        }
         for row in list(found.values()):
             file = row.media.sha256 if row.media else None
-            for same in self._where("md5 = ? OR sha256 = ?", row.post.md5, file):
+            for same in self._where(f"md5 = ? OR sha256 = ? {_BY_KEY}", row.post.md5, file):
                 found.setdefault(_key(same.post), same)
         return list(found.values())
 
@@ -625,8 +647,8 @@ class Ledger(LedgerFile):
 
     def _where(self, condition: str, *values: Any) -> list[Row]:
         query = (
-            "SELECT record, state, reason, sha256, ext, width, height, size_bytes FROM posts "  # noqa: S608
-            f"WHERE {condition} ORDER BY board, post_id"
+            "SELECT record, state, reason, changed, sha256, ext, width, height, size_bytes "  # noqa: S608
+            f"FROM posts WHERE {condition}"
         )
         return [
             Row(
@@ -634,8 +656,9 @@ class Ledger(LedgerFile):
                 state,
                 reason,
                 Media(*blob) if blob[0] else None,
+                changed,
             )
-            for record, state, reason, *blob in self._rows(query, *values)
+            for record, state, reason, changed, *blob in self._rows(query, *values)
         ]
 
     def _admit(self, board: str, identities: frozenset[str]) -> None:

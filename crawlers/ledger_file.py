@@ -22,7 +22,7 @@ from dataset.store import BLOBS, Store, is_outage
 
 FILE = "ledger.sqlite"
 MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
-VERSION = 3
+VERSION = 4
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
 
@@ -61,6 +61,7 @@ CREATE TABLE posts (
     revisits INTEGER NOT NULL DEFAULT 0,
     cause TEXT,                        -- what a refusal rests on beside the post itself
     rechecked_at TEXT,                 -- when the board last showed it again; NULL: not since noted
+    changed INTEGER NOT NULL DEFAULT 0, -- grows with every change of what the table of posts shows
     PRIMARY KEY (board, post_id)
 );
 CREATE TABLE rechecks (                -- the rolling walk through what was taken
@@ -76,6 +77,7 @@ CREATE INDEX posts_by_sha256 ON posts (sha256) WHERE sha256 IS NOT NULL;
 CREATE INDEX posts_to_revisit ON posts (board, settled_at) WHERE reason IN ('pending', 'flagged');
 CREATE INDEX posts_by_cause ON posts (board, state, reason, cause, post_id)
     WHERE state = 'refused';
+CREATE UNIQUE INDEX posts_by_change ON posts (changed);
 """
 # Apart from the others, so that a ledger that is older than this table gets it too.
 _WAITS_TABLE = """
@@ -95,6 +97,14 @@ CREATE TRIGGER IF NOT EXISTS give_up AFTER UPDATE OF sha256 ON posts
 WHEN OLD.sha256 IS NOT NULL AND OLD.sha256 IS NOT NEW.sha256
 BEGIN INSERT OR IGNORE INTO given_up VALUES (OLD.sha256); END
 """
+_NEXT = """
+BEGIN UPDATE posts SET changed = (SELECT MAX(changed) + 1 FROM posts) WHERE rowid = NEW.rowid; END
+"""
+_CHANGE_TRIGGERS = (
+    f"CREATE TRIGGER IF NOT EXISTS note_new AFTER INSERT ON posts {_NEXT}",
+    "CREATE TRIGGER IF NOT EXISTS note_change AFTER UPDATE OF state, reason, record, sha256, ext, "
+    f"width, height ON posts {_NEXT}",
+)
 
 
 class LedgerFile:
@@ -186,6 +196,11 @@ class LedgerFile:
             if file is not None:
                 file.close()
 
+    def identity(self) -> str:
+        """Returns the id of the home that this ledger was made for."""
+        ((own,),) = self._rows("SELECT id FROM home")
+        return str(own)
+
     def _prepare(self) -> None:
         with self._transaction():
             if not self._one("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"):
@@ -206,14 +221,15 @@ class LedgerFile:
                 f"{self.path} is a ledger of version {found}, {VERSION} wanted; crawl into another "
                 "home, or use the release of Omokage that wrote it"
             )
-        self._do(_GIVEN_UP_TRIGGER)
+        for trigger in (_GIVEN_UP_TRIGGER, *_CHANGE_TRIGGERS):
+            self._do(trigger)
 
     def _claim(self, store: Store, *, refetch_missing: bool) -> None:
         """Compares the marker of `blobs/` with the home's id; writes it where there is none.
 
         A home older than markers has none: its blobs must fit the ledger.
         """
-        ((own,),) = self._rows("SELECT id FROM home")
+        own = self.identity()
         found = _marker(store)
         if found == own:
             return
@@ -335,7 +351,7 @@ def migrate(db: sqlite3.Connection, version: int) -> int:
 
     A version that is not known is left as it is.
     """
-    while step := {1: _from_1_to_2, 2: _from_2_to_3}.get(version):
+    while step := {1: _from_1_to_2, 2: _from_2_to_3, 3: _from_3_to_4}.get(version):
         step(db)
         version += 1
     return version
@@ -373,6 +389,17 @@ def _from_2_to_3(db: sqlite3.Connection) -> None:
         "CREATE TABLE rechecks (board TEXT NOT NULL, query TEXT NOT NULL, mark INTEGER NOT NULL, "
         "walked_at TEXT NOT NULL, PRIMARY KEY (board, query)) WITHOUT ROWID",
         "UPDATE schema_version SET version = 3",
+    ):
+        db.execute(statement)
+
+
+def _from_3_to_4(db: sqlite3.Connection) -> None:
+    """The table of posts takes over the rows that changed since its last build."""
+    for statement in (
+        "ALTER TABLE posts ADD COLUMN changed INTEGER NOT NULL DEFAULT 0",
+        "UPDATE posts SET changed = rowid",
+        "CREATE UNIQUE INDEX posts_by_change ON posts (changed)",
+        "UPDATE schema_version SET version = 4",
     ):
         db.execute(statement)
 

@@ -65,7 +65,7 @@ class FacesTable:
 def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> FacesTable:
     """Crops the faces of all kept posts' pictures and writes `faces.parquet`.
 
-    The pictures are those of posts.parquet with a sha256 and no drop_reason, each once, for the
+    The pictures are those of posts.lance with a sha256 and no drop_reason, each once, for the
     first of its posts by board and number. Each of the 16 shards is committed when its last picture
     is done and used again while its pictures and settings stand; if one fails, the others are
     finished first. The result does not depend on the executor. Raises EmptyStageError if no face

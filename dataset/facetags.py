@@ -108,7 +108,7 @@ def tagged_posts(
             yield numbers, rows.column("tags_general")
     if not seen.all():
         raise SchemaError(
-            f"{store.url(FACES_PATH)}: faces without a post in posts.parquet. Build faces again.\n"
+            f"{store.url(FACES_PATH)}: faces without a post in posts.lance. Build faces again.\n"
             f"{listed(_faces_of(store, posts, ~seen))}"
         )
 

@@ -1,4 +1,4 @@
-"""The declared columns of every table, and the only two functions that read and write them."""
+"""The declared columns of every table, and the functions that read and write whole tables."""
 
 from typing import Any
 
@@ -6,10 +6,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dataset import tables
 from dataset.errors import SchemaError, listed
 from dataset.store import Store
 
-POSTS_PATH = "posts.parquet"  # of each table, under the home
+POSTS_PATH = "posts.lance"  # of each table, under the home
+FORMER_POSTS_PATH = "posts.parquet"  # until the next build of posts, of an older home
 FACES_PATH = "faces.parquet"
 MACHINE_LABELS_PATH = "machine_labels.parquet"
 
@@ -122,14 +124,18 @@ def machine_labels_schema(labels: list[str]) -> pa.Schema:
 
 
 def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
-    """Returns a sentence for every column that is missing, unknown or of another type."""
+    """Returns a sentence for every column that is missing, unknown or of another type.
+
+    Those whose names begin with an underscore belong to whoever writes the table.
+    """
     faults = []
     for field in declared:
         if field.name not in found.names:
             faults.append(f"{field.name} is missing, {field.type} wanted")
         elif found.field(field.name).type != field.type:
             faults.append(f"{field.name} is {found.field(field.name).type}, {field.type} wanted")
-    faults.extend(f"{name} is unknown" for name in found.names if name not in declared.names)
+    public = [name for name in found.names if not name.startswith(tables.INTERNAL)]
+    faults.extend(f"{name} is unknown" for name in public if name not in declared.names)
     return faults
 
 
@@ -162,15 +168,27 @@ def check_table(table: pa.Table, declared: pa.Schema, *, where: str) -> None:
 
 
 def write_table(store: Store, path: str, table: pa.Table, *, declared: pa.Schema) -> None:
-    """Writes a Parquet table atomically, after checking it against its declared schema."""
+    """Writes a table atomically, after checking it against its declared schema."""
     check_table(table, declared, where=store.url(path))
     ordered = table.select(declared.names).cast(declared)
+    if tables.is_lance(path):
+        tables.write(store, path, ordered.to_batches(), schema=declared)
+        return
     with store.writing(path) as file:
         pq.write_table(ordered, file, row_group_size=ROWS_A_GROUP, **PARQUET)
 
 
 def read_table(store: Store, path: str, *, declared: pa.Schema) -> pa.Table:
-    """Reads a Parquet table; raises SchemaError if it is not one or has other columns."""
+    """Reads a table; raises SchemaError if it is not one or has other columns.
+
+    Rows of a Lance table come in the order of their first two columns, its key.
+    """
+    if tables.is_lance(path):
+        check_schema(tables.schema_of(store, path), declared, where=store.url(path))
+        parts = tables.scan(store, path, columns=declared.names, rows=ROWS_A_GROUP)
+        table = pa.Table.from_batches(parts, schema=declared.with_metadata(None))
+        check_table(table, declared, where=store.url(path))
+        return table.sort_by([(name, "ascending") for name in declared.names[:2]])
     with store.open(path) as file:
         try:
             # On this thread alone: Arrow's own would still give Python objects back while the

@@ -93,7 +93,7 @@ class _DictionaryColumn:
 def first_posts(store: Store) -> pa.Table:
     """Returns a row a picture, by sha256 (32 bytes): ext, board, post_id, solo, cropped.
 
-    Pictures are those of posts.parquet with a sha256 and no drop_reason; the post is the first by
+    Pictures are those of posts.lance with a sha256 and no drop_reason; the post is the first by
     board and number. A picture is cropped (a face already) if any of its posts says so. Raises
     EmptyStageError if there is none, SchemaError for an impossible name.
     """
@@ -241,7 +241,7 @@ def check_originals(store: Store, plans: Sequence[Plan]) -> None:
     count = sum(plan.pictures.num_rows for plan in plans)
     if is_outage(missing, count):
         raise StoreError(
-            f"{store.url(BLOBS)}: {missing:,} of {count:,} pictures of posts.parquet are missing. "
+            f"{store.url(BLOBS)}: {missing:,} of {count:,} pictures of posts.lance are missing. "
             "No crop was removed. Is a volume not mounted? Mount it and build faces again; if they "
             "are lost, build posts first"
         )

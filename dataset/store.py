@@ -69,7 +69,7 @@ class Store:
     def make_folder(self, path: str) -> Path:
         """Makes the local folder `path` under the root and returns it."""
         folder = self.local(path)
-        with self._explained(path):
+        with self.explained(path):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -79,7 +79,7 @@ class Store:
 
     def open(self, path: str) -> IO[bytes]:
         """Opens a file for reading, seekable; raises StoreError naming a missing one."""
-        with self._explained(path):
+        with self.explained(path):
             opened: IO[bytes] = self._fs.open(self._full(path), "rb")
             return opened
 
@@ -106,7 +106,7 @@ class Store:
         Raises StoreError for an object store, which cannot append.
         """
         target = self.local(path)
-        with self._explained(path):
+        with self.explained(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("ab") as file:
                 file.write(content)
@@ -124,20 +124,20 @@ class Store:
             with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
                 yield file
                 file.seek(0)
-                with self._explained(path), self._fs.open(self._full(path), "wb") as target_file:
+                with self.explained(path), self._fs.open(self._full(path), "wb") as target_file:
                     shutil.copyfileobj(file, target_file)
             return
         target = self.local(path)
-        with self._explained(path):
+        with self.explained(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
         try:
-            with self._explained(path), os.fdopen(handle, "wb") as file:
+            with self.explained(path), os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            with self._explained(path):
+            with self.explained(path):
                 Path(temporary).chmod(0o644)
                 Path(temporary).replace(target)
                 if durable:
@@ -148,14 +148,14 @@ class Store:
 
     def remove(self, path: str) -> None:
         """Removes a file or a whole folder; a missing one is fine."""
-        with self._explained(path):
+        with self.explained(path):
             if self.exists(path):
                 self._fs.rm(self._full(path), recursive=True)
 
     def move(self, path: str, target: str) -> None:
         """Moves a file of a local root; to another file system it is copied, then removed."""
         to = self.local(target)
-        with self._explained(target):
+        with self.explained(target):
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(self.local(path), to)
 
@@ -164,7 +164,7 @@ class Store:
 
         Sorted; [] if the folder is not there.
         """
-        with self._explained(folder):
+        with self.explained(folder):
             found: list[str] = self._fs.find(self._full(folder)) if self.exists(folder) else []
         start = len(self._base) + 1
         names = (name[start:] for name in found)
@@ -172,7 +172,7 @@ class Store:
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""
-        with self._explained(folder):
+        with self.explained(folder):
             full = self._full(folder)
             found = self._fs.ls(full, detail=False) if self._fs.isdir(full) else []
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
@@ -186,7 +186,8 @@ class Store:
         return f"{self._base}/{path}"
 
     @contextlib.contextmanager
-    def _explained(self, path: str) -> Iterator[None]:
+    def explained(self, path: str) -> Iterator[None]:
+        """Raises StoreError, naming `path` and the remedy, for an OSError of the block."""
         try:
             yield
         except FileNotFoundError as error:

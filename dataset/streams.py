@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dataset import tables
 from dataset.errors import SchemaError
 from dataset.schemas import check_batch, check_schema
 from dataset.store import Store
@@ -35,6 +36,9 @@ def batches(
     Raises SchemaError, naming file, column and row, for what is not declared.
     """
     names = list(declared.names if columns is None else columns)
+    if tables.is_lance(path):
+        yield from _of_lance(store, path, declared=declared, columns=names, rows=rows)
+        return
     first = 0
     with store.open(path) as file:
         parquet = _opened(file, where=store.url(path))
@@ -67,6 +71,17 @@ def sha256_prefixes(sha256s: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDAr
     right = whole & ascii_only & (nibbles != _NO_NIBBLE).all(axis=1)
     pairs = (nibbles[:, ::2] << 4) | (nibbles[:, 1::2] & 15)
     return np.ascontiguousarray(pairs).view(">u8")[:, 0].astype(np.uint64), right
+
+
+def _of_lance(
+    store: Store, path: str, *, declared: pa.Schema, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    check_schema(tables.schema_of(store, path), declared, where=store.url(path))
+    first = 0
+    for batch in tables.scan(store, path, columns=columns, rows=rows):
+        check_batch(batch, declared, first_row=first, where=store.url(path))
+        first += batch.num_rows
+        yield batch
 
 
 def _opened(file: object, *, where: str) -> pq.ParquetFile:

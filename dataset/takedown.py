@@ -20,13 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dataset import tables
 from dataset.cropping import FaceSettings
 from dataset.duplicates import THUMB_BYTES, thumb_distance
 from dataset.errors import StoreError, UsageError, nearest
 from dataset.manifest import SPLITS, TOMBSTONE, taken_rows
 from dataset.review import CSV_PATH
 from dataset.review import FOLDER as REVIEW
-from dataset.schemas import FACES_PATH, MACHINE_LABELS_PATH, PARQUET, POSTS_PATH
+from dataset.schemas import (
+    FACES_PATH,
+    FORMER_POSTS_PATH,
+    MACHINE_LABELS_PATH,
+    PARQUET,
+    POSTS_PATH,
+)
 from dataset.shards import DIGITS, shard_path
 from dataset.store import Store
 
@@ -38,6 +45,7 @@ TRAINED, CHECKPOINT = "generator/train.json", "state.json"  # both name the trai
 _ELSEWHERE = {"dagster", "mlflow", RECEIPTS}  # folders that others look through
 _BY_NAME = {"blobs", "crops", "trash"}  # whose files bear the picture's sha256
 _UNFINISHED = {"blobs", "crops", "faces", "manifest", "packed", "trash"}  # of a killed process
+_ROWS = 8_192  # of a table at once
 _PREFIX = 16  # hex digits of the sha256 that a face_id begins with
 
 Key = tuple[str, int]  # board and number of a post
@@ -141,6 +149,12 @@ def find(store: Store, pictures: Pictures, *, named: Collection[str]) -> list[Tr
         *_lines(store, pictures),
         *_tables(store, pictures),
     ]
+
+
+def purge_versions(store: Store) -> None:
+    """Leaves nothing in the files of the table of posts but its present rows."""
+    if store.exists(POSTS_PATH) and tables.has_history(store, POSTS_PATH):
+        tables.purge(store, POSTS_PATH)
 
 
 def caches(store: Store, of: frozenset[str]) -> list[Trace]:
@@ -361,6 +375,9 @@ def _read(store: Store, path: str, columns: Collection[str]) -> pa.Table | None:
     """Those of the columns that a table has; None if there is no table."""
     if not store.exists(path):
         return None
+    if tables.is_lance(path):
+        there = [name for name in columns if name in tables.schema_of(store, path).names]
+        return pa.Table.from_batches(list(tables.scan(store, path, columns=there, rows=_ROWS)))
     with store.open(path) as file:
         try:
             held = pq.ParquetFile(file, pre_buffer=False)
@@ -384,7 +401,7 @@ def _known(store: Store, pictures: Pictures) -> Iterator[dict[str, Any]]:
     """The rows of the tables, and of what was taken from manifests, that are of the pictures."""
     manifests = _manifests(store)
     paths = [f"manifest/{digest}/{split}.parquet" for digest in manifests for split in SPLITS]
-    for path in (POSTS_PATH, FACES_PATH, *paths):
+    for path in (POSTS_PATH, FORMER_POSTS_PATH, FACES_PATH, *paths):
         yield from _matching(store, path, pictures).to_pylist()
     for digest in manifests:
         for row in taken_rows(store, digest):
@@ -493,7 +510,7 @@ def _tables(store: Store, pictures: Pictures) -> Iterator[Trace]:
     paths = [*map(shard_path, DIGITS), MACHINE_LABELS_PATH]
     for digest in _manifests(store):
         paths += [f"manifest/{digest}/{split}.parquet" for split in SPLITS]
-    for path in [*paths, FACES_PATH, POSTS_PATH]:  # these two know the file of a post
+    for path in [*paths, FACES_PATH, FORMER_POSTS_PATH, POSTS_PATH]:  # these know a post's file
         rows = _matching(store, path, pictures)
         if rows.num_rows:
 
@@ -506,6 +523,10 @@ def _tables(store: Store, pictures: Pictures) -> Iterator[Trace]:
 
 def _take_rows(store: Store, path: str, rows: pa.Table, pictures: Pictures) -> None:
     """Writes a table again without these rows, group by group; a manifest gets a note first."""
+    if tables.is_lance(path):  # `purge_versions` takes them out of its files
+        for row in rows.to_pylist():
+            tables.delete(store, path, f"board = '{row['board']}' AND post_id = {row['post_id']}")
+        return
     folder = path.rpartition("/")[0]
     if folder.startswith("manifest/"):
         before = taken_rows(store, folder.removeprefix("manifest/"))

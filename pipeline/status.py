@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -14,8 +15,10 @@ from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
-from dataset.schemas import FACES_PATH, POSTS_PATH
+from dataset.schemas import FACES_PATH, POSTS, POSTS_PATH, ROWS_A_GROUP
 from dataset.store import Store
+from dataset.streams import batches
+from dataset.tables import count, is_lance
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION, TAKEDOWN
 from pipeline.build import resources
@@ -92,8 +95,9 @@ def _built(store: Store) -> dict[str, np.ndarray]:
     """Returns by board the numbers of the posts in the table, but those without their picture."""
     if not store.exists(POSTS_PATH):
         return {}
-    with store.open(POSTS_PATH) as file:
-        table = pq.read_table(file, columns=["board", "post_id", "drop_reason"])
+    columns = ["board", "post_id", "drop_reason"]
+    parts = batches(store, POSTS_PATH, declared=POSTS, columns=columns, rows=ROWS_A_GROUP)
+    table = pa.Table.from_batches(parts)
     there = pc.fill_null(pc.not_equal(table["drop_reason"], NOT_FETCHED), True)
     table = table.filter(there)
     return {
@@ -103,6 +107,8 @@ def _built(store: Store) -> dict[str, np.ndarray]:
 
 
 def _rows(store: Store, path: str) -> int:
+    if is_lance(path):
+        return count(store, path)
     with store.open(path) as file:
         return int(pq.read_metadata(file).num_rows)
 

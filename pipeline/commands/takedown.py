@@ -32,6 +32,7 @@ from dataset.takedown import (
     manifest_rows,
     new_receipt,
     post_name,
+    purge_versions,
     read_receipts,
     receipt_in_words,
     receipt_named,
@@ -289,6 +290,7 @@ def _applied(settings: Settings, store: Store, ledger: Ledger, found: _Found) ->
     for trace in found.traces:
         if why := trace.mend():
             refused.append({**trace.to_json(), "why": why})
+    purge_versions(store)
     for path in databases(settings.local_home):  # all: a killed takedown may have changed others
         repack(path)
     ledger.repack()

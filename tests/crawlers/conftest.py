@@ -50,7 +50,7 @@ def sites() -> dict[str, Site]:
     return load_sites()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_post() -> MakePost:
     def make(post_id: int = 1, **changes: Any) -> Post:
         moment = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
@@ -115,9 +115,11 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 def take_back_to_2(ledger: Path) -> None:
     """Makes a closed ledger one of version 2."""
     with contextlib.closing(sqlite3.connect(ledger)) as db, db:
+        for name in ("TRIGGER note_new", "TRIGGER note_change", "INDEX posts_by_change"):
+            db.execute(f"DROP {name}")
         db.execute("DROP INDEX posts_by_cause")
         db.execute("DROP TABLE rechecks")
-        for column in ("cause", "rechecked_at"):
+        for column in ("cause", "rechecked_at", "changed"):
             db.execute(f"ALTER TABLE posts DROP COLUMN {column}")
         db.execute("UPDATE schema_version SET version = 2")
 

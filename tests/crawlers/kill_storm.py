@@ -194,7 +194,7 @@ def differences(homes: dict[str, Path], tables: dict[str, PostsTable], posts: in
     found = []
     one, two = (table_of(home) for home in homes.values())
     if not one.equals(two):
-        found.append(f"posts.parquet differs: {one.num_rows} and {two.num_rows} rows")
+        found.append(f"posts.lance differs: {one.num_rows} and {two.num_rows} rows")
     if len({made.digest for made in tables.values()}) != 1:
         found.append("the digests of the tables differ")
     for name, home in homes.items():
@@ -209,7 +209,7 @@ def differences(homes: dict[str, Path], tables: dict[str, PostsTable], posts: in
 
 def table_of(home: Path):  # type: ignore[no-untyped-def] # pyarrow has no types
     """The posts table without the moment at which each record was read."""
-    return read_table(Store(home), "posts.parquet", declared=POSTS).drop(["fetched_at"])
+    return read_table(Store(home), "posts.lance", declared=POSTS).drop(["fetched_at"])
 
 
 def blob_faults(home: Path) -> list[str]:

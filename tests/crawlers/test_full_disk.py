@@ -10,6 +10,7 @@ import pytest
 from crawlers.export import PostsTable, export_posts
 from crawlers.ledger import Ledger
 from dataset.errors import StoreError
+from dataset.schemas import POSTS, read_table
 from dataset.store import Store
 from tests.board_fixture import RunningBoard
 from tests.crawlers.conftest import CrawlOf
@@ -133,16 +134,18 @@ def test_a_table_that_finds_the_disk_full_is_reported_and_the_old_one_stays(
     shutil.copytree(crawl.home, disk.folder / "home")
     crawl.home = disk.folder / "home"
     store = Store(crawl.home)
-    table = store.read_bytes(before.path)
+    table = read_table(store, before.path, declared=POSTS)
     disk.fill()
     with pytest.raises(StoreError, match=FULL):
         export_posts(store, ["demo"])
-    assert store.read_bytes(before.path) == table
+    assert read_table(store, before.path, declared=POSTS).equals(table)
     (disk.folder / "filler").open("r+b").truncate(0)
-    with Ledger.of(store):  # its files are there now, and the table's are not
+    with Ledger.of(store) as ledger:  # its files are there now, and the table's are not
+        first = next(row.post for row in ledger.rows(["demo"]) if row.state == "kept")
+        ledger.refuse(first, "too_large")
         disk.fill()
-        with pytest.raises(StoreError, match=f"posts.parquet: {FULL}"):
+        with pytest.raises(StoreError, match=f"posts.lance: {FULL}"):
             export_posts(store, ["demo"])
-    assert store.read_bytes(before.path) == table
+    assert read_table(store, before.path, declared=POSTS).equals(table)
     disk.enlarge()
     completes(crawl, undisturbed)

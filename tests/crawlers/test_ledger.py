@@ -120,7 +120,7 @@ def test_a_file_that_is_no_ledger_of_this_version_is_refused_by_name(tmp_path: P
     Ledger(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE schema_version SET version = 99")
-    with pytest.raises(StoreError, match=r"ledger.sqlite is a ledger of version 99, 3 wanted"):
+    with pytest.raises(StoreError, match=r"ledger.sqlite is a ledger of version 99, 4 wanted"):
         Ledger(path)
     path.unlink()
     path.write_bytes(b"not a database at all, but long enough to be looked at as one")

@@ -200,7 +200,7 @@ def test_no_later_record_brings_back_what_was_taken_down(
     changed = make_post(1, tags_general=("1girl", "smile"))
     assert ledger.note_page("demo", "other", posts=[changed], cursor=Cursor(1, 1)) == []
     ledger.keep(post, MEDIA)  # a crawl that began before the takedown
-    ledger.requeue([post], "blob_missing")
+    ledger.requeue([MEDIA.sha256], "blob_missing")
     assert [(row.state, row.reason) for row in ledger.rows(["demo"])] == [("refused", "takedown")]
     assert ledger.is_taken_down(post.md5)
 

@@ -1,5 +1,6 @@
 """Posts that were taken are read again: the set follows what boards change, add and remove."""
 
+import dataclasses
 import datetime as dt
 import math
 import sqlite3
@@ -274,7 +275,8 @@ def test_what_is_read_again_is_compared_and_what_has_gone_may_come_back(
 ) -> None:
     posts = [make_post(number) for number in range(1, 6)]
     keep(ledger, *posts)
-    ledger.requeue([posts[4]], "blob_missing")
+    ledger.keep(posts[4], dataclasses.replace(MEDIA, sha256="cd" * 32))
+    ledger.requeue(["cd" * 32], "blob_missing")
     began = clock.now
     clock.now += dt.timedelta(days=61)
     assert ledger.ages(older_than=dt.timedelta(days=60)) == {"demo": (4, 4)}
@@ -315,6 +317,7 @@ def test_a_ledger_of_version_2_is_brought_up_and_read_again(
         found = ledger.recheckable("demo", "q", recheck_days=30)
         assert found is not None
         assert (found.mark, round(found.days)) == (1, 1)
+        assert [row.changed for row in ledger.changes(0)] == [1]
 
 
 def reread(

@@ -81,7 +81,7 @@ class Crawled:
         sha256 = Path(blob).stem
         found = [path for path in self.store.files("blobs") if sha256 in path]
         found += [path for path in self.store.files("crops") if sha256[:16] in path]
-        for path, schema in (("posts.parquet", POSTS), ("faces.parquet", FACES)):
+        for path, schema in (("posts.lance", POSTS), ("faces.parquet", FACES)):
             rows = read_table(self.store, path, declared=schema).to_pylist()
             found += [path for row in rows if row["sha256"] == sha256]
         shard = self.store.local(f"faces/shard-{sha256[0]}.parquet").read_bytes()

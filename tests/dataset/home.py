@@ -26,7 +26,7 @@ EYES = {"green_eyes": (60, 170, 90), "brown_eyes": (130, 80, 40)}
 
 @dataclass
 class Home:
-    """Collects blobs and posts; `write` makes posts.parquet of them."""
+    """Collects blobs and posts; `write` makes posts.lance of them."""
 
     store: Store
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -60,9 +60,9 @@ class Home:
         return sha256
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> None:
-        """Writes posts.parquet."""
+        """Writes posts.lance."""
         table = pa.Table.from_pylist(list(self.rows if rows is None else rows), schema=POSTS)
-        write_table(self.store, "posts.parquet", table, declared=POSTS)
+        write_table(self.store, "posts.lance", table, declared=POSTS)
 
 
 def cropped(store: Store, settings: FaceSettings | None = None, *, threads: int = 2) -> FacesTable:

@@ -155,7 +155,7 @@ def test_digest_is_of_the_content(home: Home) -> None:
 def test_face_without_its_post_is_refused(home: Home) -> None:
     fill(home, [["red_hair"], []])
     home.write(home.rows[:1])
-    with pytest.raises(SchemaError, match=r"faces without a post in posts\.parquet.*\n.*of demo 2"):
+    with pytest.raises(SchemaError, match=r"faces without a post in posts\.lance.*\n.*of demo 2"):
         chosen(home)
 
 
@@ -253,8 +253,8 @@ def test_labels_file_edited_by_hand_is_refused(
         ({"face_id": "1"}, r"faces\.parquet: a kept face needs.*\n  1: sha256 is"),
         ({"sha256": "zz" * 32}, r'sha256 is "zzzz'),
         ({"crop": None}, r'crop is "None"'),
-        ({"sha256": "0" * 64}, r"posts\.parquet does not fit.*\n  demo 1 has another picture"),
-        ({"board": "other"}, r"faces without a post in posts\.parquet.*\n.*of other 1"),
+        ({"sha256": "0" * 64}, r"posts\.lance does not fit.*\n  demo 1 has another picture"),
+        ({"board": "other"}, r"faces without a post in posts\.lance.*\n.*of other 1"),
     ],
 )
 def test_face_that_does_not_fit_is_named(home: Home, change: dict[str, Any], said: str) -> None:

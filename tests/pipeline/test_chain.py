@@ -58,7 +58,7 @@ def test_every_stage_is_run_and_the_first_generator_is_champion(demo: Demo) -> N
 
 
 def test_what_must_be_refused_is_refused_and_nothing_else(demo: Demo) -> None:
-    posts = read_table(Store(demo.home), "posts.parquet", declared=POSTS)
+    posts = read_table(Store(demo.home), "posts.lance", declared=POSTS)
     kept = posts.filter(pc.is_null(posts["drop_reason"]))
     assert set(kept["rating"].to_pylist()) == {"general"}
     assert kept.num_rows >= 0.85 * posts.num_rows
@@ -67,7 +67,7 @@ def test_what_must_be_refused_is_refused_and_nothing_else(demo: Demo) -> None:
 
 
 def test_most_drawn_faces_are_found(demo: Demo) -> None:
-    posts = read_table(Store(demo.home), "posts.parquet", declared=POSTS)
+    posts = read_table(Store(demo.home), "posts.lance", declared=POSTS)
     faces = read_table(Store(demo.home), "faces.parquet", declared=FACES)
     solo = {
         row["sha256"]
@@ -250,7 +250,7 @@ def kill_in(stage: str, omokage: WarmOmokage, arguments: list[str]) -> None:
 def digests(home: Path) -> dict[str, Any]:
     """What the chain has made, by content: posts, faces, labels, manifest and generator."""
     store = Store(home)
-    posts = read_table(store, "posts.parquet", declared=POSTS).drop(["fetched_at"])
+    posts = read_table(store, "posts.lance", declared=POSTS).drop(["fetched_at"])
     faces = read_table(store, "faces.parquet", declared=FACES)
     return {
         "posts": posts.to_pylist(),

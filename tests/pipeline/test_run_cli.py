@@ -67,7 +67,7 @@ def test_interrupted_it_ends_its_workers_goes_on_and_then_does_nothing_again(
     imported: Path, home: Path, warm: WarmOmokage
 ) -> None:
     interrupt_in("faces", warm, arguments(imported, home))
-    assert (home / "posts.parquet").exists()
+    assert (home / "posts.lance").exists()
 
     first = warm.run(arguments(imported, home))
     assert first.returncode == 0, first.stderr
@@ -140,7 +140,7 @@ def test_a_wrong_configuration_is_refused_before_anything_is_built(
     ended = omokage_here("run", "--home", str(home), "--config", str(mine))
     assert isinstance(ended.exception, ConfigError)
     assert said in str(ended.exception)
-    assert not (home / "posts.parquet").exists()
+    assert not (home / "posts.lance").exists()
 
 
 def test_an_unknown_stage_lists_those_that_there_are(tmp_path: Path) -> None:
@@ -167,7 +167,9 @@ def raise_of(ended: Result) -> None:
 
 def test_status_counts_what_is_pending(home: Path) -> None:
     with Ledger.of(Store(home)) as ledger:
-        ledger.requeue([next(ledger.rows(["faces"])).post], "blob_missing")
+        media = next(ledger.rows(["faces"])).media
+        assert media is not None
+        ledger.requeue([media.sha256], "blob_missing")
     said = omokage_here("status", "--home", str(home)).output
     assert f"ledger     {COUNT - 1} posts kept, {COUNT - 1} of them not in the table of" in said
     assert "; 1 pending: crawl or import again\n" in said
@@ -225,7 +227,7 @@ def test_it_does_not_build_beside_a_run_of_the_queue(home: Path) -> None:
         run = add_run(instance, "refresh_demo", dg.DagsterRunStatus.STARTED, tags=CHAIN)
     with pytest.raises(UsageError, match=rf"refresh_demo \(run {run[:8]}, running, .* is at work"):
         raise_of(omokage_here("run", "--home", str(home)))
-    assert not (home / "posts.parquet").exists()
+    assert not (home / "posts.lance").exists()
 
 
 def test_a_board_of_no_known_site_is_not_left_out_silently(home: Path) -> None:

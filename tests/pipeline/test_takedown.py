@@ -183,7 +183,7 @@ def test_apply_reaches_all_files_of_a_home_and_twice_changes_nothing(crawled: Cr
         omokage(home, "takedown", "receipt", "other")
 
     # Nothing else went, and the rows that are left can be read and built on.
-    for path, schema in (("posts.parquet", POSTS), ("faces.parquet", FACES)):
+    for path, schema in (("posts.lance", POSTS), ("faces.parquet", FACES)):
         numbers = {row["post_id"] for row in read_table(store, path, declared=schema).to_pylist()}
         assert numbers == set(range(1, 13)) - {5}
     assert "nothing to remove" in omokage(home, "takedown", "apply")

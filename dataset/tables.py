@@ -1,0 +1,185 @@
+"""Tables that grow: Lance files, of which a build writes the rows that changed and no others.
+
+A table is a folder of fragments and versions. Rows that were changed or deleted stay in the files
+of earlier versions until `purge`. Lance is imported when a table is opened: it takes a second.
+
+Source: the Lance table format, https://lance.org/format/table/.
+"""
+
+import contextlib
+import datetime as dt
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from dataset.errors import OmokageError, SchemaError, StoreError
+from dataset.store import Store
+
+if TYPE_CHECKING:
+    import lance
+
+SUFFIX = ".lance"
+INTERNAL = "_"  # how the names of columns begin that are not declared
+FORMAT = "2.1"  # of the files: a newer Lance may write others by default
+# Fragments of fewer rows are joined, so a merge rewrites at most so many besides its own.
+ROWS_A_FRAGMENT = 100_000
+LOOSE_FRAGMENTS = 16  # small ones, from which on they are joined
+KEPT = dt.timedelta(days=1)  # earlier versions: a reader that began before a merge goes on
+
+
+def is_lance(path: str) -> bool:
+    """Tells whether the table at `path` is a Lance table."""
+    return path.endswith(SUFFIX)
+
+
+def write(store: Store, path: str, rows: Iterable[pa.RecordBatch], *, schema: pa.Schema) -> None:
+    """Writes a whole table anew, in one step: readers see the old rows or the new ones.
+
+    The schema's metadata stays with the table until it is written anew again. What is there and
+    cannot be read is removed first.
+    """
+    lance = _lance()
+    if store.exists(path) and not is_whole(store, path):
+        store.remove(path)
+    place, fragments = _place(store, path), []
+    # Not by write_dataset with a reader: that would draw the rows in threads of its own.
+    for part in _parts(rows, schema):
+        with _explained(store, path):
+            fragments += lance.fragment.write_fragments(
+                part, place, schema=schema, mode="overwrite", data_storage_version=FORMAT
+            )
+    with _explained(store, path):
+        lance.LanceDataset.commit(place, lance.LanceOperation.Overwrite(schema, fragments))
+
+
+def is_whole(store: Store, path: str) -> bool:
+    """Tells whether there is a table that can be opened."""
+    try:
+        schema_of(store, path)
+    except OmokageError:
+        return False
+    return True
+
+
+def merge(store: Store, path: str, rows: pa.Table, *, key: Sequence[str]) -> None:
+    """Puts rows, each with another key, in the place of those with equal keys, or adds them."""
+    with _explained(store, path):
+        merging = _opened(store, path).merge_insert(list(key))
+        merging.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def delete(store: Store, path: str, condition: str) -> None:
+    """Deletes the rows of an SQL condition; `purge` removes them from the files."""
+    with _explained(store, path):
+        _opened(store, path).delete(condition)
+
+
+def schema_of(store: Store, path: str) -> pa.Schema:
+    """Returns all columns of a table, with its metadata."""
+    with _explained(store, path):
+        return _opened(store, path).schema
+
+
+def count(store: Store, path: str, condition: str | None = None) -> int:
+    """Counts rows, all or those of an SQL condition."""
+    with _explained(store, path):
+        return int(_opened(store, path).count_rows(filter=condition))
+
+
+def scan(
+    store: Store, path: str, *, columns: Sequence[str], condition: str | None = None, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yields some columns of all rows, or of those of an SQL condition, in batches of <= `rows`.
+
+    The order is that in which they were written.
+    """
+    with _explained(store, path):
+        found = _opened(store, path).to_batches(
+            columns=list(columns), filter=condition, batch_size=rows, scan_in_order=True
+        )
+    while True:
+        with _explained(store, path):
+            batch = next(found, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def tidy(store: Store, path: str) -> None:
+    """Joins small fragments where there are many, and removes versions older than a day."""
+    with _explained(store, path):
+        opened = _opened(store, path)
+        small = [one for one in opened.get_fragments() if one.count_rows() < ROWS_A_FRAGMENT]
+        if len(small) >= LOOSE_FRAGMENTS:
+            opened.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
+        _opened(store, path).cleanup_old_versions(older_than=KEPT)
+
+
+def has_history(store: Store, path: str) -> bool:
+    """Tells whether the files hold anything but the present rows."""
+    with _explained(store, path):
+        opened = _opened(store, path)
+        deleted = any(one.num_deletions for one in opened.get_fragments())
+        return deleted or len(opened.versions()) > 1
+
+
+def purge(store: Store, path: str) -> None:
+    """Leaves nothing in the files but the present rows. Nobody else may write meanwhile.
+
+    A reader that began before may fail.
+    """
+    with _explained(store, path):
+        # Threshold 0: by default a fragment of which less than a tenth was deleted stays.
+        _opened(store, path).optimize.compact_files(
+            target_rows_per_fragment=ROWS_A_FRAGMENT, materialize_deletions_threshold=0.0
+        )
+        _opened(store, path).cleanup_old_versions(
+            older_than=dt.timedelta(0), delete_unverified=True
+        )
+
+
+def _parts(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in rows:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= ROWS_A_FRAGMENT:
+            yield pa.Table.from_batches(held, schema=schema)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held, schema=schema)
+
+
+def _place(store: Store, path: str) -> str:
+    return str(store.local(path))
+
+
+def _lance() -> Any:
+    # It writes to stderr by itself, such as that a new table is new.
+    os.environ.setdefault("LANCE_LOG", "error")
+    import lance
+    import lance.fragment
+
+    return lance
+
+
+def _opened(store: Store, path: str) -> "lance.LanceDataset":
+    if not store.exists(path):
+        raise StoreError(f"{store.url(path)} is not there")
+    return _lance().dataset(_place(store, path))
+
+
+@contextlib.contextmanager
+def _explained(store: Store, path: str) -> Iterator[None]:
+    """Raises StoreError for what the disk refused, SchemaError for a table that is damaged."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+        text = str(error)
+        if number := re.search(r"os error (\d+)", text):  # Lance gives no errno
+            with store.explained(path):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        first = text.partition(", /")[0]  # then the place in its source
+        raise SchemaError(f"{store.url(path)} cannot be read: {first}. Build it again.") from error
