@@ -24,6 +24,7 @@ from dataset.schemas import (
     POSTS,
     POSTS_PATH,
     machine_labels_schema,
+    posts_path,
     read_table,
 )
 from dataset.store import Store
@@ -92,8 +93,9 @@ def _schema_check(
 @dg.asset_check(asset="posts", blocking=True)
 def posts_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the boards' posts are kept."""
+    opened = store.open()
     with plain_failures():
-        table = read_table(store.open(), POSTS_PATH, declared=POSTS)
+        table = read_table(opened, posts_path(opened), declared=POSTS)
     kept = pc.sum(pc.is_null(table["drop_reason"])).as_py() or 0
     return _part(
         "posts were kept",
@@ -108,8 +110,9 @@ def posts_kept(store: StoreResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset="posts", blocking=True)
 def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
     """No kept post has another rating than general."""
+    opened = store.open()
     with plain_failures():
-        table = read_table(store.open(), POSTS_PATH, declared=POSTS)
+        table = read_table(opened, posts_path(opened), declared=POSTS)
     stored = table.filter(pc.is_valid(table["sha256"]))
     unsafe = stored.filter(pc.not_equal(stored["rating"], "general"))
     names = [f"{row['board']} {row['post_id']}" for row in unsafe.slice(0, 10).to_pylist()]
@@ -207,7 +210,7 @@ def faces_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the kept pictures gave a face."""
     opened = store.open()
     with plain_failures():
-        posts = read_table(opened, POSTS_PATH, declared=POSTS)
+        posts = read_table(opened, posts_path(opened), declared=POSTS)
         faces = read_table(opened, FACES_PATH, declared=FACES)
     blobs = pc.count_distinct(posts.filter(pc.is_null(posts["drop_reason"]))["sha256"]).as_py()
     kept = faces.filter(pc.is_null(faces["drop_reason"]))

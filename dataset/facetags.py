@@ -10,7 +10,14 @@ import pyarrow.compute as pc
 
 from dataset.digests import RowsDigest
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
-from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, machine_labels_schema
+from dataset.schemas import (
+    FACES,
+    FACES_PATH,
+    POSTS,
+    POSTS_PATH,
+    machine_labels_schema,
+    posts_path,
+)
 from dataset.store import Store
 from dataset.streams import batches, sha256_prefixes
 
@@ -96,7 +103,7 @@ def tagged_posts(
     """
     columns = _TAG_COLUMNS if digest is None else tuple(POSTS.names)
     seen = np.zeros(len(posts.faces), bool)
-    for batch in batches(store, POSTS_PATH, declared=POSTS, columns=columns):
+    for batch in batches(store, posts_path(store), declared=POSTS, columns=columns):
         numbers = posts.find(batch)
         at = np.flatnonzero(numbers >= 0)
         rows, numbers = batch.take(pa.array(at)), numbers[at]

@@ -123,6 +123,12 @@ def machine_labels_schema(labels: list[str]) -> pa.Schema:
     return pa.schema(fixed + parts, metadata={"table": "machine_labels"})
 
 
+def posts_path(store: Store) -> str:
+    """Returns where posts are read: of an older home in Parquet, until their next build."""
+    is_former = store.exists(FORMER_POSTS_PATH) and not store.exists(POSTS_PATH)
+    return FORMER_POSTS_PATH if is_former else POSTS_PATH
+
+
 def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
     """Returns a sentence for every column that is missing, unknown or of another type.
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
 from dataset.errors import EmptyStageError, SchemaError, StoreError, listed
-from dataset.schemas import FACES, PARQUET, POSTS, POSTS_PATH
+from dataset.schemas import FACES, PARQUET, POSTS, POSTS_PATH, posts_path
 from dataset.store import BLOBS, Store, blob_path, digest_of, is_outage
 from dataset.streams import batches
 
@@ -99,7 +99,7 @@ def first_posts(store: Store) -> pa.Table:
     """
     columns = _PostColumns()
     rows = 0
-    for batch in batches(store, POSTS_PATH, declared=POSTS, columns=_COLUMNS):
+    for batch in batches(store, posts_path(store), declared=POSTS, columns=_COLUMNS):
         rows += batch.num_rows
         stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
         usable = pa.Table.from_batches([batch.filter(stored)])

@@ -33,6 +33,7 @@ from dataset.schemas import (
     MACHINE_LABELS_PATH,
     PARQUET,
     POSTS_PATH,
+    posts_path,
 )
 from dataset.shards import DIGITS, shard_path
 from dataset.store import Store
@@ -222,7 +223,7 @@ def manifest_rows(store: Store, digest: str) -> Iterator[dict[str, Any]]:
 
 def artists_of(store: Store, posts: Collection[Key]) -> Counter[str]:
     """Returns how many of these posts each artist has, by the table of posts."""
-    rows = _read(store, POSTS_PATH, ("board", "post_id", "tags_artist"))
+    rows = _read(store, posts_path(store), ("board", "post_id", "tags_artist"))
     found: Counter[str] = Counter()
     for row in [] if rows is None else rows.to_pylist():
         if (row["board"], row["post_id"]) in posts:

@@ -15,7 +15,7 @@ from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
-from dataset.schemas import FACES_PATH, POSTS, POSTS_PATH, ROWS_A_GROUP
+from dataset.schemas import FACES_PATH, POSTS, ROWS_A_GROUP, posts_path
 from dataset.store import Store
 from dataset.streams import batches
 from dataset.tables import count, is_lance
@@ -43,7 +43,7 @@ def _next(settings: Settings) -> str:
 def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[str, str]]:
     if store.exists(LEDGER):
         yield "ledger", _ledger(store, settings, following)
-    for table, path in (("posts", POSTS_PATH), ("faces", FACES_PATH)):
+    for table, path in (("posts", posts_path(store)), ("faces", FACES_PATH)):
         there = store.exists(path)
         yield table, f"{_rows(store, path):,} rows" if there else f"none yet: {following}"
     if store.exists(LABELS_PATH):
@@ -93,10 +93,10 @@ def _ledger(store: Store, settings: Settings, following: str) -> str:
 
 def _built(store: Store) -> dict[str, np.ndarray]:
     """Returns by board the numbers of the posts in the table, but those without their picture."""
-    if not store.exists(POSTS_PATH):
+    if not store.exists(path := posts_path(store)):
         return {}
     columns = ["board", "post_id", "drop_reason"]
-    parts = batches(store, POSTS_PATH, declared=POSTS, columns=columns, rows=ROWS_A_GROUP)
+    parts = batches(store, path, declared=POSTS, columns=columns, rows=ROWS_A_GROUP)
     table = pa.Table.from_batches(parts)
     there = pc.fill_null(pc.not_equal(table["drop_reason"], NOT_FETCHED), True)
     table = table.filter(there)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from dataset.faces import FaceSettings, FacesTable, crop_shards
 from dataset.manifest import SPLITS, Manifest, read_split
-from dataset.schemas import POSTS, write_table
+from dataset.schemas import FORMER_POSTS_PATH, POSTS, POSTS_PATH, write_table
 from dataset.store import Store, blob_path
 
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -60,9 +60,10 @@ class Home:
         return sha256
 
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> None:
-        """Writes posts.lance."""
+        """Writes the table of posts; on an object store as older homes have it."""
         table = pa.Table.from_pylist(list(self.rows if rows is None else rows), schema=POSTS)
-        write_table(self.store, "posts.lance", table, declared=POSTS)
+        path = POSTS_PATH if self.store.is_local else FORMER_POSTS_PATH
+        write_table(self.store, path, table, declared=POSTS)
 
 
 def cropped(store: Store, settings: FaceSettings | None = None, *, threads: int = 2) -> FacesTable:
