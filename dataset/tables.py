@@ -168,7 +168,8 @@ def _lance() -> Any:
 def _opened(store: Store, path: str) -> "lance.LanceDataset":
     if not store.exists(path):
         raise StoreError(f"{store.url(path)} is not there")
-    return _lance().dataset(_place(store, path))
+    opened: lance.LanceDataset = _lance().dataset(_place(store, path))
+    return opened
 
 
 @contextlib.contextmanager

@@ -252,11 +252,11 @@ def test_at_the_end_a_stream_is_closed_and_a_file_is_sent_whole(
             await send({"type": "http.response.body", "body": b"cd", "more_body": False})
         gone.cancel()
 
-    async def silent() -> dict[str, Any]:
+    async def silent() -> Any:
         await asyncio.Event().wait()
         raise AssertionError("a browser that waits says nothing")
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Any) -> None:
         sent.append(message)
 
     async def serve() -> None:
