@@ -18,6 +18,7 @@ TEMPORARY = ".tmp-"  # how the store's unfinished files begin
 TRASH = "trash"  # then the day, then the file's path under the home
 TRASH_DAYS = 30
 HASHED = 32
+FOLDERS = [f"{number:02x}" for number in range(256)]  # of the blobs, by their first digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Audit:
     wrong_sha256: tuple[str, ...] = ()  # among the newest `hashed` files
     hashed: int = 0
     crawling: bool = False  # a crawl is at work: its newest blobs are not in the ledger yet
+
+    def joined(self, other: "Audit") -> "Audit":
+        """Returns both in one: counts and paths of the two are added."""
+        names = [field.name for field in dataclasses.fields(self)]
+        added = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Audit(**added | {"crawling": self.crawling or other.crawling})
 
     @property
     def lost(self) -> tuple[str, ...]:
@@ -55,39 +62,54 @@ def audit(store: Store, *, hashed: int = HASHED) -> Audit:
 def compare(store: Store, ledger: Ledger, *, hashed: int = 0) -> Audit:
     """Compares the files under `blobs/` with the ledger, by one listing; keeps no crawl waiting.
 
-    Only the `hashed` files that were written last are read, and compared with their names.
+    Only the `hashed` files that were written last are read, and compared with their names. Folder
+    by folder: a million blobs at once took 1.2 GB.
     """
-    there = {path: (size, written) for path, size, written in _files(store)}
+    found = Audit()
+    newest: list[tuple[int, str]] = []  # when the last files with a name in the ledger were written
+    for folder in sorted({*FOLDERS, *_folders(store)}):
+        part, named_there = _compare_folder(store, ledger, folder)
+        newest = heapq.nlargest(hashed, [*newest, *named_there])
+        found = found.joined(part)
+    return dataclasses.replace(
+        found,
+        given_up=tuple(sorted(path for path in found.orphans if ledger.gave_up(Path(path).stem))),
+        wrong_sha256=tuple(sorted(path for _, path in newest if not _is_its_name(store, path))),
+        hashed=len(newest),
+    )
+
+
+def _compare_folder(
+    store: Store, ledger: Ledger, folder: str
+) -> tuple[Audit, list[tuple[int, str]]]:
+    there = {path: (size, written) for path, size, written in _files(store, folder)}
     with ledger.no_crawl() as quiet:  # from here on what a crawl stores is not in the listing
         pass
     temporary = {path for path in there if f"/{TEMPORARY}" in path}
     orphans = there.keys() - temporary
-    named_there: list[str] = []
+    named_there: list[tuple[int, str]] = []
     missing: list[str] = []
     wrong_size: list[str] = []
     named = 0
-    for sha256, ext, size, is_kept in ledger.blobs():
+    for sha256, ext, size, is_kept in ledger.blobs(folder) if folder in FOLDERS else ():
         path = blob_path(sha256, ext)
         orphans.discard(path)
         named += is_kept
         is_whole = path in there and there[path][0] == size
         if is_whole or (is_kept and path in there):
-            named_there.append(path)
+            named_there.append((there[path][1], path))
         if is_kept and not is_whole and _size(store, path) != size:  # nor stored since
             (wrong_size if path in there else missing).append(path)
-    looked_at = heapq.nlargest(hashed, named_there, key=lambda path: there[path][1])
-    return Audit(
+    part = Audit(
         blobs=len(there) - len(temporary),
         named=named,
         orphans=tuple(sorted(orphans)),
-        given_up=tuple(sorted(path for path in orphans if ledger.gave_up(Path(path).stem))),
         temporary=tuple(sorted(temporary)),
         missing=tuple(sorted(missing)),
         wrong_size=tuple(sorted(wrong_size)),
-        wrong_sha256=tuple(sorted(path for path in looked_at if not _is_its_name(store, path))),
-        hashed=len(looked_at),
         crawling=not quiet,
     )
+    return part, named_there
 
 
 def check_losses(store: Store, found: Audit) -> None:
@@ -153,29 +175,42 @@ def _day(name: str) -> dt.date | None:
         return None
 
 
-def _files(store: Store) -> Iterator[tuple[str, int, int]]:
-    """Yields path under the home, size in bytes and time of writing of all files below `blobs/`.
+def _folders(store: Store) -> list[str]:
+    """Names what lies directly in `blobs/`; "" stands for the files among it."""
+    with _readable(top := store.local(BLOBS)):
+        names = [entry.name for entry in os.scandir(top) if entry.is_dir()] if top.is_dir() else []
+    return ["", *(name for name in names if name != "lost+found")]  # the file system's own
 
-    Unfinished ones too, but not other hidden ones, as the marker.
+
+def _files(store: Store, folder: str) -> Iterator[tuple[str, int, int]]:
+    """Yields path under the home, size in bytes and time of writing of the files below a folder.
+
+    folder: of `blobs/`; "": those directly in it. Unfinished ones too, but not other hidden ones,
+    as the marker.
     """
     top = store.local(BLOBS)
     start = len(str(top.parent)) + 1
-    folders = [str(top)] if top.is_dir() else []
+    # A folder of two digits may be a link to another disk.
+    folders = [str(top / folder)] if (top / folder).is_dir() else []
     while folders:
         # Texts, not Paths: 100,000 blobs lie in nearly as many folders.
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    # A folder of two digits may be a link to another disk.
-                    if entry.is_dir(follow_symlinks=len(entry.name) == len("ab")):
-                        if entry.name != "lost+found":  # the file system's own
-                            folders.append(entry.path)
-                    elif entry.name.startswith(TEMPORARY) or not entry.name.startswith("."):
-                        with contextlib.suppress(FileNotFoundError):  # a crawl has just named it
-                            status = entry.stat()
-                            yield entry.path[start:], status.st_size, status.st_mtime_ns
-        except OSError as error:
-            raise StoreError(f"{error.filename or top} cannot be read: {error.strerror}") from error
+        with _readable(top), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=len(entry.name) == len("ab")):
+                    if folder and entry.name != "lost+found":
+                        folders.append(entry.path)
+                elif entry.name.startswith(TEMPORARY) or not entry.name.startswith("."):
+                    with contextlib.suppress(FileNotFoundError):  # a crawl has just named it
+                        status = entry.stat()
+                        yield entry.path[start:], status.st_size, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _readable(top: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or top} cannot be read: {error.strerror}") from error
 
 
 def _size(store: Store, path: str) -> int | None:

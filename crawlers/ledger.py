@@ -460,14 +460,16 @@ class Ledger(LedgerFile):
                 )
         return len(found)
 
-    def blobs(self) -> Iterator[tuple[str, str, int, bool]]:
+    def blobs(self, begins: str = "") -> Iterator[tuple[str, str, int, bool]]:
         """Yields sha256, extension, size in bytes of every blob that a post names, once each.
 
         And whether a kept post does: the others belong to posts that wait, and may be missing.
+        begins: first digits of the sha256.
         """
         rows = self._do(
             "SELECT sha256, ext, size_bytes, MAX(state = 'kept') FROM posts "
-            "WHERE sha256 IS NOT NULL GROUP BY sha256"
+            "WHERE sha256 IS NOT NULL AND sha256 BETWEEN ? AND ? GROUP BY sha256",
+            (begins, f"{begins}g"),  # after the last digit, f
         )
         yield from ((sha256, ext, size, bool(kept)) for sha256, ext, size, kept in rows)
 
