@@ -97,7 +97,9 @@ def export_posts(
         )
     with Ledger.of(store, refetch_missing=refetch_missing) as ledger:
         takedowns = board_takedowns(store, names, crawled=ledger.boards())
-        covered = ledger.covered(takedowns)
+        entries = {name: sorted(value) for name, value in dataclasses.asdict(takedowns).items()}
+        takedown_list, last = digest_of(entries), ledger.last_change()
+        covered = ledger.covered(takedowns, after=ledger.applied(takedown_list))
         found = _but_taken(compare(store, ledger), covered)
         if not refetch_missing:
             check_losses(store, found)
@@ -106,6 +108,7 @@ def export_posts(
         ledger.keep_found(functools.partial(has_blob, store))
         boards = sorted(crawled.union(ledger.imports()))
         _take_down(ledger, store, covered)
+        ledger.note_applied(takedown_list, last)
         requeued = ledger.requeue((Path(path).stem for path in found.lost), BLOB_MISSING)
         _build(store, ledger, _Judge(boards, registry, takedowns))
         taken = {board: ledger.taken_down([board]) for board in boards}

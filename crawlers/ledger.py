@@ -481,15 +481,29 @@ class Ledger(LedgerFile):
         """Tells whether a post has the blob of this sha256."""
         return self._one("SELECT 1 FROM posts WHERE sha256 = ? LIMIT 1", sha256) is not None
 
-    def covered(self, takedowns: Takedowns) -> list[Row]:
-        """Returns the posts of all boards on the takedown list, but those refused for it before."""
+    def covered(self, takedowns: Takedowns, *, after: int = 0) -> list[Row]:
+        """Returns the posts of all boards on the takedown list, but those refused for it before.
+
+        after: only those that changed after the change of this number.
+        """
         if not takedowns:
             return []
         return [
             row
-            for row in self.rows(self.boards())
+            for row in self.changes(after)
             if not (row.state == "refused" and row.reason == TAKEDOWN) and takedowns.cover(row.post)
         ]
+
+    def applied(self, digest: str) -> int:
+        """Returns the change up to which the takedown list of this digest was applied; or 0."""
+        row = self._one("SELECT changed FROM applied WHERE takedowns = ?", digest)
+        return int(row[0]) if row else 0
+
+    def note_applied(self, digest: str, changed: int) -> None:
+        """Notes that the takedown list of this digest was applied up to a change, and no other."""
+        with self._transaction():
+            self._do("DELETE FROM applied")
+            self._do("INSERT INTO applied VALUES (?, ?)", (digest, changed))
 
     def blobs_of_taken(self) -> list[Media]:
         """Returns the blobs that posts of any board have for an md5 that was taken down."""

@@ -100,6 +100,8 @@ BEGIN INSERT OR IGNORE INTO given_up VALUES (OLD.sha256); END
 _NEXT = """
 BEGIN UPDATE posts SET changed = (SELECT MAX(changed) + 1 FROM posts) WHERE rowid = NEW.rowid; END
 """
+# One row: the takedown list that was applied last, and the change of a post up to which it was.
+_APPLIED_TABLE = "CREATE TABLE IF NOT EXISTS applied (takedowns TEXT NOT NULL, changed INTEGER)"
 _CHANGE_TRIGGERS = (
     f"CREATE TRIGGER IF NOT EXISTS note_new AFTER INSERT ON posts {_NEXT}",
     "CREATE TRIGGER IF NOT EXISTS note_change AFTER UPDATE OF state, reason, record, sha256, ext, "
@@ -210,6 +212,7 @@ class LedgerFile:
             self._do(_WAITS_TABLE)
             self._do(_HOME_TABLE)
             self._do(_GIVEN_UP_TABLE)
+            self._do(_APPLIED_TABLE)
             if not self._one("SELECT 1 FROM home"):
                 self._do("INSERT INTO home VALUES (?)", (uuid.uuid4().hex,))
             row = self._one("SELECT version FROM schema_version")

@@ -20,6 +20,7 @@ from crawlers.post import Post
 from crawlers.sites import Site, load_sites
 from dataset.errors import EmptyStageError, SchemaError
 from dataset.media import Media
+from dataset.policy import Takedowns
 from dataset.schemas import POSTS, POSTS_PATH, read_table
 from dataset.store import Store, blob_path
 from tests.crawlers.conftest import MakePost, take_back_to_2
@@ -156,6 +157,31 @@ def test_what_was_taken_down_is_in_no_file_of_the_table(home: Home) -> None:
     home.build()
     assert files_with(home, b"work/5") == []
     assert len(files_with(home, b"work/6")) == 1
+
+
+def test_a_takedown_list_that_was_applied_is_held_against_changed_posts_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    real = Takedowns.cover
+
+    def cover(self: Takedowns, post: Post) -> bool:
+        held.append(post.post_id)
+        return real(self, post)
+
+    for number in (1, 2, 3):
+        home.note(home.make_post(number))
+        home.keep(number)
+    home.store.write_bytes("takedown.txt", b"artist nobody\n")
+    home.build()
+    monkeypatch.setattr(Takedowns, "cover", cover)
+    home.note(home.make_post(4, tags_artist=("nobody",)))
+    home.keep(4)
+    assert home.build().refused == {"takedown": 1}
+    assert set(held) == {4}
+    home.store.write_bytes("takedown.txt", b"artist nobody\npost demo/2\n")
+    assert home.build().refused == {"takedown": 2}
+    assert {1, 2, 3} <= set(held)
 
 
 def files_with(home: Home, text: bytes) -> list[Path]:
