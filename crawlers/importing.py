@@ -133,7 +133,10 @@ def take_in(
             faults=FaultLog(stack.enter_context(tempfile.TemporaryFile())),
             pool=stack.enter_context(ThreadPoolExecutor(_THREADS)),
         )
-        return taking.run(records, expected=expected)
+        made = taking.run(records, expected=expected)
+        if ledger and not settings.dry_run:
+            ledger.back_up(store)
+        return made
 
 
 def check_outcome(made: ImportSummary, *, strict: bool = False) -> None:

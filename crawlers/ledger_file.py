@@ -6,22 +6,26 @@ What the tables say of posts and boards is in `crawlers.ledger`.
 import contextlib
 import datetime as dt
 import fcntl
+import gzip
 import shutil
 import sqlite3
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from crawlers.cursor import Cursor
-from dataset.errors import CrawlError, StoreError
+from dataset.errors import CrawlError, StoreError, UsageError
 from dataset.media import Media, has_blob
 from dataset.store import BLOBS, Store, is_outage
 
 FILE = "ledger.sqlite"
 MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
+BACKUPS = "ledger-backups"  # the folder of the compressed copies, named by their time
+KEPT_BACKUPS = 7
 VERSION = 4
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
@@ -198,6 +202,29 @@ class LedgerFile:
             if file is not None:
                 file.close()
 
+    def back_up(self, store: Store) -> str:
+        """Writes a compressed copy into the home; all but the newest seven go. Returns its path.
+
+        A crawl may write meanwhile. Raises StoreError if the disk is full.
+        """
+        path = f"{BACKUPS}/{self._clock():%Y-%m-%dT%H-%M-%S-%f}.sqlite.gz"
+        with _scratch_file(self.path) as copy:
+            with contextlib.closing(sqlite3.connect(copy)) as target:
+                try:
+                    self._db.backup(target)
+                except sqlite3.Error as error:
+                    raise StoreError(f"{copy}: {self._why(error)}") from error
+            # Level 1: a third larger than level 6, in a quarter of the time.
+            with (
+                store.writing(path) as file,
+                gzip.GzipFile("", "wb", 1, file, mtime=0) as packed,
+                copy.open("rb") as content,
+            ):
+                shutil.copyfileobj(content, packed, 2**20)
+        for name in store.names(BACKUPS)[:-KEPT_BACKUPS]:
+            store.remove(f"{BACKUPS}/{name}")
+        return path
+
     def identity(self) -> str:
         """Returns the id of the home that this ledger was made for."""
         ((own,),) = self._rows("SELECT id FROM home")
@@ -296,6 +323,57 @@ class LedgerFile:
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
+
+
+def restore(store: Store, name: str = "") -> tuple[str, str]:
+    """Puts a backup in the place of the ledger; returns its path, and where the former one lies.
+
+    name: of a file in BACKUPS, "" for the newest. Raises UsageError if there is no such backup or a
+    crawl is at work, StoreError, with nothing changed, for one that is damaged.
+    """
+    names = store.names(BACKUPS)
+    if not names:
+        raise UsageError(f"{store.url(BACKUPS)} has no backup: crawls and imports write them")
+    if name and name not in names:
+        raise UsageError(f'there is no backup "{name}"; there are: {", ".join(names)}')
+    chosen, path = f"{BACKUPS}/{name or names[-1]}", store.local(FILE)
+    lock = _locked(path.with_name(f"{FILE}.lock"), fcntl.LOCK_EX)
+    if lock is None:
+        raise UsageError(f"a crawl or an import is at work in {store.root}; wait for it or end it")
+    with lock, _scratch_file(path) as copy:
+        try:
+            with (
+                store.open(chosen) as packed,
+                gzip.open(packed) as content,
+                copy.open("wb") as file,
+            ):
+                shutil.copyfileobj(content, file, 2**20)
+            LedgerFile(copy).close()
+            with contextlib.closing(sqlite3.connect(copy)) as db:
+                (said,) = db.execute("PRAGMA quick_check").fetchone()
+        except (EOFError, gzip.BadGzipFile, zlib.error, sqlite3.Error, StoreError) as error:
+            said = str(error)
+        if said != "ok":
+            raise StoreError(f"{store.url(chosen)} is damaged: {said}. Choose an older one")
+        former = ""
+        if path.exists():
+            former = f"{FILE}.before-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H-%M-%S}"
+            for suffix in ("", "-wal", "-shm"):  # all three: a log without its file is nothing
+                if (old := path.with_name(f"{FILE}{suffix}")).exists():
+                    old.replace(path.with_name(f"{former}{suffix}"))
+        copy.replace(path)
+    return chosen, former
+
+
+@contextlib.contextmanager
+def _scratch_file(beside: Path) -> Iterator[Path]:
+    """Yields the path of a file to be made beside another; what is left of it goes at the end."""
+    path = beside.with_name(f".tmp-{uuid.uuid4().hex}-{beside.name}")
+    try:
+        yield path
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 def _locked(path: Path, kind: int) -> IO[str] | None:

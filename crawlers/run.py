@@ -23,7 +23,7 @@ from scrapy.settings import Settings
 
 from crawlers import settings as project_settings
 from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
-from crawlers.ledger import GONE
+from crawlers.ledger import GONE, Ledger
 from crawlers.post import NOT_ASKED_FOR, QUARANTINE
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
@@ -98,6 +98,9 @@ class Crawl:
         spider = crawler.spider
         assert isinstance(spider, BoardSpider)
         self.home = spider.store.root
+        if not self.interrupted:  # then there is a deadline
+            with Ledger.of(spider.store, refetch_missing=True) as ledger:
+                ledger.back_up(spider.store)
         self._summarise(crawler, time.monotonic() - started)
         if spider.failure is not None:
             raise spider.failure

@@ -1,4 +1,4 @@
-"""`omokage ledger`: what was refused and why, all about one post, and refusals taken back."""
+"""`omokage ledger`: what was refused and why, all about one post, refusals taken back, backups."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from crawlers.ledger import GONE, MAX_ATTEMPTS, MAX_REVISITS, TAKEDOWN, Ledger
-from crawlers.ledger_file import FILE
+from crawlers.ledger_file import FILE, restore
 from crawlers.post import NOT_ASKED_FOR, Post
 from crawlers.refusals import cause_of, remedy
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
@@ -31,7 +31,7 @@ board_option = click.option(
 
 @click.group()
 def ledger() -> None:
-    """Look into a home's ledger, and take refusals back."""
+    """Look into a home's ledger, take refusals back, restore a backup."""
 
 
 @ledger.command()
@@ -116,6 +116,28 @@ def requeue(home: str, reason: str, board: str, dry_run: bool) -> None:
     for name, count in chosen.items():
         would = "would be pending" if dry_run else "pending"
         click.echo(f"{name}: {count:,} {would} again; {_next_step(name, sites, imports)}")
+
+
+@ledger.command("restore")
+@home_option
+@click.option("--backup", default="", metavar="NAME", help="A file name (default: the newest).")
+def restore_command(home: str, backup: str) -> None:
+    """Put a backup in the place of the ledger; the former ledger is kept beside it.
+
+    Each crawl and import writes a backup; the newest seven are kept.
+
+    Example: omokage ledger restore
+    """
+    store = Store(read_settings(home=home).home)
+    chosen, former = restore(store, backup)
+    with Ledger(store.local(FILE)) as opened:
+        counts = {board: opened.count(board) for board in opened.boards()}
+    click.echo(f"restored from {store.url(chosen)}")
+    for board, states in counts.items():
+        click.echo(f"  {board}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
+    if former:
+        click.echo(f"the former ledger is {store.url(former)}")
+    click.echo("Crawl and import again: what came since is taken up. Then build posts.")
 
 
 def _next_step(board: str, sites: Mapping[str, Site], imports: list[str]) -> str:

@@ -13,7 +13,7 @@ import dagster as dg
 
 from crawlers.ledger import TAKEDOWN as REFUSED
 from crawlers.ledger import Ledger, Row, forgotten
-from crawlers.ledger_file import FILE
+from crawlers.ledger_file import BACKUPS, FILE
 from crawlers.sites import board_names, board_takedowns, load_sites
 from dataset.errors import StoreError, UsageError, listed, nearest
 from dataset.locks import file_lock
@@ -259,7 +259,13 @@ class _Found:
         if traces:  # what may show the pictures goes while it is still known that they were here
             of = frozenset(name for trace in traces for name in trace.of)
             grids = _grids(store, tracking, manifests, of) if tracking else ()
-            traces = [*grids, *_previews(settings, of), *caches(store, of), *traces]
+            traces = [
+                *_copies(store, of),
+                *grids,
+                *_previews(settings, of),
+                *caches(store, of),
+                *traces,
+            ]
         for version, digests in learnt_manifests(store, tracking) if tracking else ():
             if manifests.keys() & digests:
                 versions.append(version)
@@ -298,6 +304,7 @@ def _applied(settings: Settings, store: Store, ledger: Ledger, found: _Found) ->
     again = _Found.of(settings, store, ledger).traces
     if left := [_trace_in_words(trace) for trace in again if trace.path not in kept]:
         raise StoreError(f"the takedown is not finished; still there is:\n{listed(left)}")
+    ledger.back_up(store)
     receipt["removed"] = [one for one in receipt["removed"] if one["path"] not in kept]
     receipt["not_removed"] = [*refused, *_staying(settings, store)]
     receipt["done_at"] = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
@@ -310,6 +317,14 @@ def _records(ledger: Ledger, rows: list[Row]) -> Iterator[Trace]:
         if row.media or row.reason != REFUSED or row.post != forgotten(row.post):
             forget = functools.partial(ledger.forget, row.post)
             yield Trace(FILE, f"record of {_name(row)}", frozenset({_name(row)}), mend=forget)
+
+
+def _copies(store: Store, of: frozenset[str]) -> Iterator[Trace]:
+    """Backups of the ledger, and former ledgers that a backup replaced: they have the records."""
+    paths = [f"{BACKUPS}/{name}" for name in store.names(BACKUPS)]
+    for path in [*paths, *(name for name in store.names("") if name.startswith(f"{FILE}.before-"))]:
+        remove = functools.partial(store.remove, path)
+        yield Trace(path, "copy of the ledger", of, mend=remove)
 
 
 def _grids(
