@@ -108,7 +108,8 @@ def export_posts(
         ledger.keep_found(functools.partial(has_blob, store))
         boards = sorted(crawled.union(ledger.imports()))
         _take_down(ledger, store, covered)
-        ledger.note_applied(takedown_list, last)
+        if takedowns:
+            ledger.note_applied(takedown_list, last)
         requeued = ledger.requeue((Path(path).stem for path in found.lost), BLOB_MISSING)
         _build(store, ledger, _Judge(boards, registry, takedowns))
         taken = {board: ledger.taken_down([board]) for board in boards}
