@@ -142,7 +142,7 @@ def test_a_table_that_finds_the_disk_full_is_reported_and_the_old_one_stays(
     (disk.folder / "filler").open("r+b").truncate(0)
     with Ledger.of(store) as ledger:  # its files are there now, and the table's are not
         first = next(row.post for row in ledger.rows(["demo"]) if row.state == "kept")
-        ledger.refuse(first, "too_large")
+        ledger.renew([first])
         disk.fill()
         with pytest.raises(StoreError, match=f"posts.lance: {FULL}"):
             export_posts(store, ["demo"])
