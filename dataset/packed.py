@@ -20,10 +20,9 @@ from dataset.decode import Picture, decode
 from dataset.digests import pixels_sha256
 from dataset.errors import OmokageError, StoreError
 from dataset.geometry import resized
-from dataset.locks import file_lock
 from dataset.manifest import Manifest, read_split
 from dataset.progress import progress
-from dataset.store import Store, sync_folder
+from dataset.store import Store, file_lock, sync_folder
 
 _ROWS_AT_ONCE = 256
 _READ_BYTES = 2**22

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
 from dataset.errors import StoreError
@@ -195,6 +196,30 @@ class Store:
         except OSError as error:
             remedy = _REMEDY.get(error.errno or 0, error.strerror or str(error))
             raise StoreError(f"{self.url(path)}: {remedy}") from error
+
+
+@contextlib.contextmanager
+def file_lock(
+    path: Path, *, timeout_s: float = -1, busy: Exception | None = None
+) -> Iterator[None]:
+    """Holds a lock file while the block works; the system frees it however the process ends.
+
+    Waits for another process that holds it, for ever by default. After `timeout_s` it raises
+    `busy`, or TimeoutError without one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not local to the thread: a generator may be closed by another one.
+    lock = FileLock(path, timeout=timeout_s, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        if busy is None:
+            raise
+        raise busy from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

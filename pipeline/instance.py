@@ -15,8 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from assets.reporting import DRAWN, DRAWN_STEPS
 from dataset.errors import StoreError, UsageError
-from dataset.locks import file_lock
-from dataset.store import Store
+from dataset.store import Store, file_lock
 from pipeline.settings import PROJECT, Settings
 
 # The demo's stages talk in its own terminal; captured, they would see none and show no bars.

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from dataset.errors import TrainingError
-from dataset.locks import file_lock
 from dataset.progress import Advance, progress
-from dataset.store import Store, digest_of
+from dataset.store import Store, digest_of, file_lock
 from models.evaluation.feature_rows import FeatureRows, RowExtractor, RowFile
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report, Stopped

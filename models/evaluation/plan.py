@@ -14,10 +14,9 @@ import safetensors.numpy
 
 from dataset.errors import EmptyStageError, UsageError
 from dataset.labels import appearance
-from dataset.locks import file_lock
 from dataset.manifest import Manifest
 from dataset.packed import Packed, pack
-from dataset.store import Store, digest_of
+from dataset.store import Store, digest_of, file_lock
 from models.evaluation.fakes import EvalProgress, FakeSet
 from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, RowFile
 from models.evaluation.label_judge import JudgeConfig

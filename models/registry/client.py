@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image
 
 from dataset.errors import RegistryError, StoreError
-from dataset.locks import file_lock
+from dataset.store import file_lock
 from models.registry.gate import OLD_METRIC
 from models.registry.model_uri import schema_remedy
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset.errors import RegistryError
-from dataset.locks import file_lock
-from dataset.store import Store
+from dataset.store import Store, file_lock
 from models.registry.client import TrackingClient
 from models.registry.gate import MeasuredVersion, decide
 from models.registry.promotion_log import (

@@ -16,7 +16,7 @@ import torch.distributed.nn.functional as differentiable
 from torch import Tensor, nn
 
 from dataset.errors import ConfigError
-from dataset.locks import file_lock
+from dataset.store import file_lock
 
 
 def rank() -> int:

@@ -16,9 +16,8 @@ from crawlers.ledger import Ledger, Row, forgotten
 from crawlers.ledger_file import BACKUPS, FILE
 from crawlers.sites import board_names, board_takedowns, load_sites
 from dataset.errors import StoreError, UsageError, listed, nearest
-from dataset.locks import file_lock
 from dataset.policy import TAKEDOWN_FILE, add_entry, parse_takedowns, read_takedowns
-from dataset.store import Store, blob_path
+from dataset.store import Store, blob_path, file_lock
 from dataset.takedown import (
     RECEIPTS,
     Pictures,
