@@ -55,7 +55,7 @@ def made_up(kind: str, count: int) -> tuple[Hashes, Thumbs, int]:
         return np.full(count, 1, np.uint64), one.repeat(count, axis=0), count - 1
     hashes = rng.integers(0, 2**64, count, np.uint64, endpoint=False)
     if kind == "clustered":
-        hashes = _clustered(rng, hashes)
+        hashes = clustered(rng, hashes)
     colours = rng.integers(0, 255, (count, 1, 3), np.uint8)
     thumbs = colours.repeat(THUMB_BYTES // 3, axis=1).reshape(count, THUMB_BYTES)
     thumbs ^= rng.integers(0, 64, thumbs.shape, np.uint8)  # so that none is like another
@@ -65,8 +65,8 @@ def made_up(kind: str, count: int) -> tuple[Hashes, Thumbs, int]:
     return hashes, thumbs, len(copies)
 
 
-def _clustered(rng: np.random.Generator, hashes: Hashes) -> Hashes:
-    """Each hash has most bits of one of a few centres."""
+def clustered(rng: np.random.Generator, hashes: Hashes) -> Hashes:
+    """Returns hashes [N] that have most bits of one of a few centres."""
     centres = rng.integers(0, 2**64, CLUSTERS, np.uint64, endpoint=False)
     own = np.zeros(len(hashes), np.uint64)
     for bit in range(64):
