@@ -86,6 +86,12 @@ class FaceConfig(dg.Config):
         description="Of two boxes of the ONNX model that overlap by more than this part of their "
         "union, the less sure one is left out (0 to 1, default 0.5).",
     )
+    judge_again: bool = Field(
+        default=False,
+        description="True: all faces are compared anew, and of near-duplicates the one of the "
+        "first post stays. False (the default): what an earlier build has kept stays, and only the "
+        "other faces are compared with it. Once a setting has changed, all are compared anew.",
+    )
 
 
 @dg.asset(
@@ -115,8 +121,8 @@ def faces(
     watch = Stopwatch()
     opened = store.open()
     with plain_failures(), compute.executor() as executor:
-        settings = FaceSettings(**config.model_dump())
-        made = crop_shards(opened, settings, executor)
+        settings = FaceSettings(**config.model_dump(exclude={"judge_again"}))
+        made = crop_shards(opened, settings, executor, judge_again=config.judge_again)
         preview = inline(_sheet(opened, made.path))
     return dg.MaterializeResult(
         metadata={

@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.likeness import clustered
+from benchmarks.likeness import COPIES, COPYING, clustered
 from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
@@ -57,7 +57,6 @@ from dataset.store import Store, blob_path
 SIDE_PX = 64
 BOARD = "board"
 VARIETY = 10_000
-COPIES = 20  # one face in so many is a copy of the one before it
 NOISES = 4_096  # patterns that tell the small copies of different faces apart
 LINKS = 50_000  # to one file: ext4 takes 65,000
 ROWS_AT_ONCE = 2_000
@@ -142,7 +141,7 @@ def add_shards(store: Store, names: Sequence[str]) -> None:
     numbers = {name: number for number, name in enumerate(names)}
     hashes = clustered(rng, rng.integers(0, 2**64, len(names), np.uint64, endpoint=False))
     copies = np.arange(1, -(-len(names) // COPIES)) * COPIES
-    hashes[copies] = hashes[copies - 1] ^ np.uint64(0b101 << 20)
+    hashes[copies] = hashes[copies - 1] ^ COPYING[copies // COPIES % len(COPYING)]
     colours = rng.integers(0, 255, (len(names), 3), np.uint8)
     noises = rng.integers(0, 64, (NOISES, THUMB_BYTES), np.uint8)
     origins = np.arange(len(names))
