@@ -289,7 +289,9 @@ def _prepared(store: Store, stage: str) -> Callable[[], dict[str, Any]]:
     if stage in SHEETS:
         sheet = {"posts_sheet": posts._sheet, "faces_sheet": faces._sheet}[stage]
         path = {"posts_sheet": POSTS_PATH, "faces_sheet": FACES_PATH}[stage]
-        return lambda: {"side_px": max(sheet(store, path).size)}
+        with store.open(path) as file:
+            count = pq.read_metadata(file).num_rows
+        return lambda: {"side_px": max(sheet(store, path, count).size)}
     check = next(
         one for one in checks.table_checks() if stage in {key.name for key in one.check_keys}
     )

@@ -85,12 +85,12 @@ class Model:
 builds = st.lists(  # of each: which of the ten posts are there, and which faces are rejected
     st.tuples(st.sets(st.integers(1, 10), min_size=1), st.sets(st.integers(1, 10), max_size=2)),
     min_size=2,
-    max_size=4,
+    max_size=3,
 )
 
 
 @given(st.lists(st.integers(0, len(CHAIN) - 1), min_size=10, max_size=10), builds)
-@settings(deadline=None, max_examples=examples(12))
+@settings(deadline=None, max_examples=examples(8))
 def test_a_face_is_dropped_exactly_when_one_that_was_seen_before_shows_the_same(
     places: list[int], steps: list[tuple[set[int], set[int]]]
 ) -> None:
