@@ -86,8 +86,10 @@ def thumb_distance(first: Thumbs, second: Thumbs) -> npt.NDArray[np.float64]:
 
 def without_colour(thumbs: Thumbs) -> npt.NDArray[np.bool_]:
     """Tells which of the copies [N, THUMB_BYTES] are grey."""
-    pixels = thumbs.reshape(len(thumbs), THUMB_PX**2, 3)
-    chroma = pixels.max(axis=2).astype(np.float32) - pixels.min(axis=2)
+    # Channel by channel: numpy takes 30 times as long for the extremes along an axis of three.
+    red, green, blue = np.moveaxis(thumbs.reshape(len(thumbs), THUMB_PX**2, 3), 2, 0)
+    most, least = np.maximum(red, green), np.minimum(red, green)
+    chroma = np.maximum(most, blue) - np.minimum(least, blue)
     grey: npt.NDArray[np.bool_] = chroma.mean(axis=1) < GREY_CHROMA
     return grey
 

@@ -14,7 +14,16 @@ from dataset.duplicates import THUMB_BYTES, Mask, Pairs, Rule, ThumbFile, Thumbs
 from dataset.errors import SchemaError
 from dataset.memory import give_back_free_memory
 from dataset.schemas import FACES, FACES_PATH
-from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path, shard_places
+from dataset.shards import (
+    DIGITS,
+    NO_FACE,
+    ROWS_A_GROUP,
+    SHARD,
+    in_digits,
+    read_columns,
+    shard_path,
+    shard_places,
+)
 from dataset.store import Store, digest_of
 from dataset.streams import batches
 
@@ -83,7 +92,7 @@ def judge(
     )
     with ThumbFile() as crops, ThumbFile() as pictures:
         for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
-            rows = _of_shard(store, digit, _COLUMNS)
+            rows = read_columns(store, digit, _COLUMNS)
             faulty = rows["fault"].drop_null()
             noted = faulty.filter(pc.not_equal(faulty, NO_FACE)).to_pylist()
             unreadable += noted
@@ -115,12 +124,6 @@ def judge(
     return judged
 
 
-def _of_shard(store: Store, digit: str, columns: tuple[str, ...]) -> pa.Table:
-    parts = batches(store, shard_path(digit), declared=SHARD, columns=columns)
-    schema = pa.schema([SHARD.field(name) for name in columns])
-    return pa.Table.from_batches(parts, schema=schema).combine_chunks()
-
-
 def _own_reasons(faces: pa.Table, rejects: frozenset[str]) -> Reasons:
     found = pc.dictionary_encode(faces["drop_reason"].combine_chunks())
     texts = np.array([*found.dictionary.to_pylist(), None], object)
@@ -147,7 +150,7 @@ def _seen(store: Store, rules: str, count: int) -> Seen:
         for digit in DIGITS:
             parts = batches(store, FACES_PATH, declared=FACES, columns=columns, digit=digit)
             earlier = pa.Table.from_batches(parts, schema=declared).combine_chunks()
-            faces = _of_shard(store, digit, columns)
+            faces = read_columns(store, digit, columns)
             seen.append(_outcomes(faces.filter(pc.is_valid(faces["face_id"])), earlier))
     except (pa.ArrowInvalid, SchemaError):
         return np.full(count, NEW, np.uint8)
