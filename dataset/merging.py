@@ -87,9 +87,7 @@ def judge(
     cut = _Cut()
     post_of, reasons, unreadable = [], [], []
     without = first = 0
-    rules = digest_of(
-        [_VERSION, settings.digest, MIN_IOU, SAME_PLACE_RMS_MAX, ASPECT_MAX, THUMB_BYTES]
-    )
+    rules = rules_digest(settings)
     with ThumbFile() as crops, ThumbFile() as pictures:
         for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
             rows = read_columns(store, digit, _COLUMNS)
@@ -122,6 +120,13 @@ def judge(
             judged, posts, cut, seen=seen, crops=crops, pictures=pictures, settings=settings
         )
     return judged
+
+
+def rules_digest(settings: FaceSettings) -> str:
+    """Returns the digest of all that decides which faces show the same."""
+    return digest_of(
+        [_VERSION, settings.digest, MIN_IOU, SAME_PLACE_RMS_MAX, ASPECT_MAX, THUMB_BYTES]
+    )
 
 
 def _own_reasons(faces: pa.Table, rejects: frozenset[str]) -> Reasons:

@@ -10,12 +10,12 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_stage_is_measured_after_new_posts_came_in(capfd: pytest.CaptureFixture[str]) -> None:
-    stages = [*refresh.CHAIN, "posts_sheet", "posts_kept", "faces_schema"]
-    refresh.main(["--posts", "600", "--new", "40", "--tags", "12", "--stages", *stages])
+    beside = ["posts_sheet", "posts_kept", "faces_schema"]
+    refresh.main(["--posts", "600", "--new", "40", "--tags", "12", "--stages", *beside])
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (result["benchmark"], result["unit"]) == ("refresh", "s")
     made = result["stages"]
-    assert list(made) == stages
+    assert list(made) == [*refresh.CHAIN, *beside]
     assert result["value"] == pytest.approx(sum(one["seconds"] for one in made.values()), abs=0.02)
     assert made["posts"]["kept"] == 640
     assert made["faces"]["cropped"] == 40  # the made-up shards stand as if they had been built
