@@ -320,7 +320,8 @@ def _prepared(store: Store, stage: str) -> Callable[[], dict[str, Any]]:
     check = next(
         one for one in checks.table_checks() if stage in {key.name for key in one.check_keys}
     )
-    return lambda: {"passed": check(StoreResource(root=store.root)).passed}
+    checked: Callable[[StoreResource], Any] = check
+    return lambda: {"passed": checked(StoreResource(root=store.root)).passed}
 
 
 def _posts(store: Store) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import refresh
+from benchmarks.likeness import COPIES
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +20,7 @@ def test_every_stage_is_measured_after_new_posts_came_in(capfd: pytest.CaptureFi
     assert result["value"] == pytest.approx(sum(one["seconds"] for one in made.values()), abs=0.02)
     assert made["posts"]["kept"] == 640
     assert made["faces"]["cropped"] == 40  # the made-up shards stand as if they had been built
-    assert made["faces"]["dropped"] == {"near_duplicate": 600 // refresh.COPIES - 1}
+    assert made["faces"]["dropped"] == {"near_duplicate": 600 // COPIES - 1}
     assert made["manifest"]["rows"] == made["faces"]["kept"]
     assert made["posts_kept"]["passed"]
     assert made["faces_schema"]["passed"]

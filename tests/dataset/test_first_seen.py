@@ -53,10 +53,10 @@ def post(home: Home, post_id: int, phash: int) -> str:
     return home.add(f"{phash:016x} {post_id}".encode(), post_id=post_id)[:16] + "-0"
 
 
-def dropped(home: Home, **options: bool) -> set[int]:
+def dropped(home: Home, *, judge_again: bool = False) -> set[int]:
     """Builds; returns the posts whose faces are near-duplicates."""
     home.write()
-    made: FacesTable = cropped(home.store, **options)
+    made: FacesTable = cropped(home.store, judge_again=judge_again)
     rows = read_table(home.store, made.path, declared=FACES).to_pylist()
     return {row["post_id"] for row in rows if row["drop_reason"] == "near_duplicate"}
 
