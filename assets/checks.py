@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,7 +16,7 @@ from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE
 from dataset.errors import OmokageError
 from dataset.labels import load_labels, read_labels
-from dataset.manifest import Manifest, load_manifest, read_split
+from dataset.manifest import SPLITS, Manifest, check_split, load_manifest
 from dataset.policy import TAKEDOWN_FILE
 from dataset.schemas import (
     FACES,
@@ -25,13 +26,14 @@ from dataset.schemas import (
     POSTS_PATH,
     machine_labels_schema,
     posts_path,
-    read_table,
 )
 from dataset.store import Store
+from dataset.streams import batches, sha256_prefixes
 
 MIN_KEPT_FRAC = 0.2
 MAX_RECORD_AGE = dt.timedelta(days=60)  # twice the round in which a daily crawl reads all again
 MAX_OLD_FRAC = 0.01
+NAMED = 10  # posts, of those at fault
 MIN_TRAIN_ROWS = 256
 MIN_EVAL_ROWS = 32
 TAKE_DOWN = (
@@ -75,7 +77,9 @@ def _schema_check(
         opened = store.open()
         try:
             declared = declared_in(opened)
-            table = read_table(opened, path, declared=declared)
+            required = [field.name for field in declared if not field.nullable]
+            parts = batches(opened, path, declared=declared, columns=required)
+            rows = sum(part.num_rows for part in parts)
         except OmokageError as error:
             return dg.AssetCheckResult(
                 passed=False,
@@ -83,9 +87,7 @@ def _schema_check(
                 f"{asset} again: it writes the table anew. If it stays so, something else writes "
                 f"to {opened.url(path)}.",
             )
-        return dg.AssetCheckResult(
-            passed=True, metadata={"columns": len(declared), "rows": table.num_rows}
-        )
+        return dg.AssetCheckResult(passed=True, metadata={"columns": len(declared), "rows": rows})
 
     return check
 
@@ -95,13 +97,12 @@ def posts_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the boards' posts are kept."""
     opened = store.open()
     with plain_failures():
-        table = read_table(opened, posts_path(opened), declared=POSTS)
-    kept = pc.sum(pc.is_null(table["drop_reason"])).as_py() or 0
+        outcomes = _outcomes(opened, posts_path(opened), POSTS)
     return _part(
         "posts were kept",
-        kept,
-        table.num_rows,
-        cause=_reasons_in_words(table["drop_reason"]),
+        outcomes[None],
+        outcomes.total(),
+        cause=_reasons_in_words(outcomes),
         hint="Do the crawl's search words (field `tags`) ask for safe pictures of characters? "
         "not_fetched means that the pictures are still to come: crawl again.",
     )
@@ -111,18 +112,24 @@ def posts_kept(store: StoreResource) -> dg.AssetCheckResult:
 def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
     """No kept post has another rating than general."""
     opened = store.open()
+    unsafe = stored = 0
+    names: list[str] = []
     with plain_failures():
-        table = read_table(opened, posts_path(opened), declared=POSTS)
-    stored = table.filter(pc.is_valid(table["sha256"]))
-    unsafe = stored.filter(pc.not_equal(stored["rating"], "general"))
-    names = [f"{row['board']} {row['post_id']}" for row in unsafe.slice(0, 10).to_pylist()]
+        columns = ("board", "post_id", "sha256", "rating")
+        for batch in batches(opened, posts_path(opened), declared=POSTS, columns=columns):
+            with_picture = pc.is_valid(batch["sha256"])
+            found = batch.filter(pc.and_(with_picture, pc.not_equal(batch["rating"], "general")))
+            stored += pc.sum(with_picture).as_py() or 0
+            unsafe += found.num_rows
+            shown = found.slice(0, NAMED - len(names)).to_pylist()
+            names += [f"{row['board']} {row['post_id']}" for row in shown]
     return dg.AssetCheckResult(
-        passed=unsafe.num_rows == 0,
+        passed=unsafe == 0,
         description=(
-            f"{unsafe.num_rows:,} of {stored.num_rows:,} stored posts are not rated general"
-            + (f": {_some(names, unsafe.num_rows)}. {TAKE_DOWN}" if names else ".")
+            f"{unsafe:,} of {stored:,} stored posts are not rated general"
+            + (f": {_some(names, unsafe)}. {TAKE_DOWN}" if names else ".")
         ),
-        metadata={"unsafe": unsafe.num_rows, "stored": stored.num_rows},
+        metadata={"unsafe": unsafe, "stored": stored},
     )
 
 
@@ -210,16 +217,14 @@ def faces_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the kept pictures gave a face."""
     opened = store.open()
     with plain_failures():
-        posts = read_table(opened, posts_path(opened), declared=POSTS)
-        faces = read_table(opened, FACES_PATH, declared=FACES)
-    blobs = pc.count_distinct(posts.filter(pc.is_null(posts["drop_reason"]))["sha256"]).as_py()
-    kept = faces.filter(pc.is_null(faces["drop_reason"]))
-    with_face = pc.count_distinct(kept["sha256"]).as_py()
+        pictures = _kept_pictures(opened, posts_path(opened), POSTS)
+        with_face = _kept_pictures(opened, FACES_PATH, FACES)
+        outcomes = _outcomes(opened, FACES_PATH, FACES)
     return _part(
         "pictures gave a face",
         with_face,
-        blobs,
-        cause=_reasons_in_words(faces["drop_reason"]),
+        pictures,
+        cause=_reasons_in_words(outcomes),
         hint="Is this a board of portraits? Are the pictures faces already (field `cropped`)? Are "
         "the faces smaller than the field `min_side_px`?",
     )
@@ -251,13 +256,15 @@ def manifest_schema_and_rows(store: StoreResource) -> dg.AssetCheckResult:
     opened = store.open()
     try:
         current = load_manifest(opened, None)
-        rows = {split: read_split(opened, current, split).num_rows for split in ("train", "eval")}
+        for split in SPLITS:
+            check_split(opened, current, split)
     except OmokageError as error:
         return dg.AssetCheckResult(
             passed=False,
             description=f"{error}\nNothing is trained on it. Materialise manifest again: it writes "
             "the tables anew.",
         )
+    rows = {split: current.rows(split) for split in SPLITS}
     short = list(_too_short(rows))
     return dg.AssetCheckResult(
         passed=not short,
@@ -286,12 +293,34 @@ def _more_rows(manifest: Manifest) -> str:
     return "; ".join(advice) + "."
 
 
-def _reasons_in_words(column: pa.ChunkedArray) -> str:
+def _outcomes(store: Store, path: str, declared: pa.Schema) -> Counter[str | None]:
+    """How many rows of a table were dropped by which reason: None are those that were kept."""
+    outcomes: Counter[str | None] = Counter()
+    for batch in batches(store, path, declared=declared, columns=("drop_reason",)):
+        for one in pc.value_counts(batch["drop_reason"]).to_pylist():
+            outcomes[one["values"]] += one["counts"]
+    return outcomes
+
+
+def _kept_pictures(store: Store, path: str, declared: pa.Schema) -> int:
+    """The number of pictures of kept rows, by 64 bits of their sha256s: 8 bytes of each in memory.
+
+    Of ten million one in 400,000 tables would have two pictures that are taken for one.
+    """
+    found = [np.empty(0, np.uint64)]
+    for batch in batches(store, path, declared=declared, columns=("sha256", "drop_reason")):
+        kept = batch["sha256"].filter(pc.is_null(batch["drop_reason"]))
+        prefixes, is_sha256 = sha256_prefixes(kept)
+        found.append(prefixes[is_sha256])
+    return len(np.unique(np.concatenate(found)))
+
+
+def _reasons_in_words(outcomes: Counter[str | None]) -> str:
     """The three most frequent drop reasons: `most were dropped as rating (120), banned (9)`."""
-    counts = Counter(column.drop_null().to_pylist()).most_common(3)
-    if not counts:
+    dropped = Counter({reason: count for reason, count in outcomes.items() if reason is not None})
+    if not dropped:
         return ""
-    shown = ", ".join(f"{reason} ({count:,})" for reason, count in counts)
+    shown = ", ".join(f"{reason} ({count:,})" for reason, count in dropped.most_common(3))
     return f"Most of what was dropped: {shown}. "
 
 

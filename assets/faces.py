@@ -3,6 +3,7 @@
 from typing import Literal
 
 import dagster as dg
+import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from assets.reporting import (
     Stopwatch,
     column_schema,
     contact_sheet,
+    evenly,
     inline,
     plain_failures,
     reasons,
@@ -86,6 +88,12 @@ class FaceConfig(dg.Config):
         description="Of two boxes of the ONNX model that overlap by more than this part of their "
         "union, the less sure one is left out (0 to 1, default 0.5).",
     )
+    judge_again: bool = Field(
+        default=False,
+        description="True: all faces are compared anew, and of near-duplicates the one of the "
+        "first post stays. False (the default): what an earlier build has kept stays, and only the "
+        "other faces are compared with it. Once a setting has changed, all are compared anew.",
+    )
 
 
 @dg.asset(
@@ -115,9 +123,9 @@ def faces(
     watch = Stopwatch()
     opened = store.open()
     with plain_failures(), compute.executor() as executor:
-        settings = FaceSettings(**config.model_dump())
-        made = crop_shards(opened, settings, executor)
-        preview = inline(_sheet(opened, made.path))
+        settings = FaceSettings(**config.model_dump(exclude={"judge_again"}))
+        made = crop_shards(opened, settings, executor, judge_again=config.judge_again)
+        preview = inline(_sheet(opened, made.path, made.kept))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.rows,
@@ -140,16 +148,12 @@ def faces(
     )
 
 
-def _sheet(store: Store, path: str) -> Image.Image:
+def _sheet(store: Store, path: str, kept: int) -> Image.Image:
     """Lays out a few crops, evenly taken from the whole table."""
-    crops = [
-        crop
-        for batch in batches(store, path, declared=FACES, columns=("crop",))
-        for crop in batch["crop"].drop_null().to_pylist()
-    ]
-    shown = crops[:: max(1, len(crops) // PREVIEWED)][:PREVIEWED]
+    parts = batches(store, path, declared=FACES, columns=("crop",))
+    with_crop = (part.filter(pc.is_valid(part["crop"])) for part in parts)
     pictures = []
-    for crop in shown:
-        with store.open(crop) as file:
+    for row in evenly(with_crop, kept, shown=PREVIEWED):
+        with store.open(row["crop"]) as file:
             pictures.append(Image.open(file).convert("RGB"))
     return contact_sheet(pictures, columns=12, cell_px=64)

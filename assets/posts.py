@@ -14,6 +14,7 @@ from assets.reporting import (
     blob_sheet,
     boards_table,
     column_schema,
+    evenly,
     inline,
     plain_failures,
     reasons,
@@ -23,8 +24,9 @@ from assets.resources import StoreResource
 from crawlers.audit import TRASH_DAYS
 from crawlers.export import export_posts
 from crawlers.sites import load_sites
-from dataset.schemas import POSTS, read_table
+from dataset.schemas import POSTS
 from dataset.store import Store
+from dataset.streams import batches
 
 PREVIEWED = 24
 
@@ -86,7 +88,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
                 trash_orphans=config.trash_orphans,
                 trash_days=config.trash_days,
             )
-            preview = inline(_sheet(opened, made.path))
+            preview = inline(_sheet(opened, made.path, made.kept))
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": made.rows,
@@ -108,9 +110,10 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
     return posts
 
 
-def _sheet(store: Store, path: str) -> Image.Image:
-    """Lays out a few kept pictures, evenly taken from the whole table."""
-    table = read_table(store, path, declared=POSTS)
-    kept = table.filter(pc.is_null(table["drop_reason"])).select(["sha256", "ext"]).to_pylist()
-    shown = kept[:: max(1, len(kept) // PREVIEWED)][:PREVIEWED]
+def _sheet(store: Store, path: str, kept: int) -> Image.Image:
+    """Lays out a few of the kept pictures, evenly taken from the whole table."""
+    columns = ("sha256", "ext", "drop_reason")
+    parts = batches(store, path, declared=POSTS, columns=columns)
+    of_kept = (part.filter(pc.is_null(part["drop_reason"])) for part in parts)
+    shown = evenly(of_kept, kept, shown=PREVIEWED)
     return blob_sheet(store, [(row["sha256"], row["ext"]) for row in shown], columns=8)

@@ -4,7 +4,8 @@ import base64
 import contextlib
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -144,6 +145,19 @@ def contact_sheet(
         top = gap_px + row * step + (cell_px - fitted.height) // 2
         sheet.paste(fitted, (left, top))
     return sheet
+
+
+def evenly(parts: Iterable[pa.RecordBatch], total: int, *, shown: int) -> list[dict[str, Any]]:
+    """Returns `shown` of the `total` rows of all parts, evenly taken; all if they are fewer."""
+    step = max(1, total // shown)
+    rows: list[dict[str, Any]] = []
+    first = 0
+    for part in parts:
+        rows += part.take(
+            pa.array(range(-first % step, part.num_rows, step), pa.int64())
+        ).to_pylist()
+        first += part.num_rows
+    return rows[:shown]
 
 
 def blob_sheet(store: Store, blobs: Sequence[tuple[str, str]], *, columns: int) -> Image.Image:

@@ -20,7 +20,7 @@ from dataset.digests import RowsDigest
 from dataset.errors import EmptyStageError
 from dataset.in_order import InOrder
 from dataset.memory import give_back_free_memory, give_back_large_blocks
-from dataset.merging import Judged, judge
+from dataset.merging import JUDGED_BY, Judged, judge
 from dataset.policy import read_rejects
 from dataset.progress import Advance, progress
 from dataset.schemas import FACES, FACES_PATH, PARQUET
@@ -62,13 +62,17 @@ class FacesTable:
     digest: str
 
 
-def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> FacesTable:
+def crop_shards(
+    store: Store, settings: FaceSettings, executor: Executor, *, judge_again: bool = False
+) -> FacesTable:
     """Crops the faces of all kept posts' pictures and writes `faces.parquet`.
 
     The pictures are those of posts.lance with a sha256 and no drop_reason, each once, for the
     first of its posts by board and number. Each of the 16 shards is committed when its last picture
     is done and used again while its pictures and settings stand; if one fails, the others are
-    finished first. The result does not depend on the executor. Raises EmptyStageError if no face
+    finished first. The result does not depend on the executor, but on the build before: the faces
+    that it kept stay, and only the others are looked through for near-duplicates, unless the
+    settings are others or for `judge_again`. Raises EmptyStageError if no face
     is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go, and
     StoreError, before a crop is removed, if more blobs are missing than single accidents explain.
     """
@@ -85,7 +89,7 @@ def crop_shards(store: Store, settings: FaceSettings, executor: Executor) -> Fac
     give_back_free_memory()
     _crop(store, plans, settings, executor)
     give_back_free_memory()
-    judged = judge(store, posts, rejects=rejects, settings=settings)
+    judged = judge(store, posts, rejects=rejects, settings=settings, again=judge_again)
     return _written(store, posts, plans, judged=judged)
 
 
@@ -151,7 +155,8 @@ def _written(store: Store, posts: pa.Table, plans: list[Plan], *, judged: Judged
     """Writes the table: the shards' rows with their posts and final drop_reasons."""
     digest = RowsDigest(FACES.names)
     counts: Counter[str | None] = Counter()
-    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, FACES, **PARQUET) as writer:
+    declared = FACES.with_metadata({**FACES.metadata, JUDGED_BY: judged.rules})
+    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, declared, **PARQUET) as writer:
         for rows in _row_groups(_final_rows(store, posts, judged)):
             digest.update(rows)
             counts.update(rows["drop_reason"].to_pylist())

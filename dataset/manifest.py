@@ -172,26 +172,44 @@ def read_split(store: Store, manifest: Manifest, split: str) -> pa.Table:
     Raises SchemaError for other columns, another number of rows, or other content than the
     manifest says.
     """
-    path = f"{manifest.folder}/{_known(split)}.parquet"
+    path = _path_of(manifest, split)
     table = read_table(store, path, declared=manifest_schema(manifest.labels))
-    if (taken := taken_rows(store, manifest.digest)) and table.num_rows != manifest.rows(split):
+    _check_content(store, manifest, split, rows=table.num_rows, digest=content_digest(table))
+    return table
+
+
+def check_split(store: Store, manifest: Manifest, split: str) -> None:
+    """Raises what `read_split` does; it reads by batches, so that memory stays small."""
+    schema = manifest_schema(manifest.labels)
+    digest, rows = RowsDigest(schema.names), 0
+    for batch in batches(store, _path_of(manifest, split), declared=schema):
+        digest.update(batch)
+        rows += batch.num_rows
+    _check_content(store, manifest, split, rows=rows, digest=digest.hexdigest())
+
+
+def _path_of(manifest: Manifest, split: str) -> str:
+    return f"{manifest.folder}/{_known(split)}.parquet"
+
+
+def _check_content(store: Store, manifest: Manifest, split: str, *, rows: int, digest: str) -> None:
+    path = _path_of(manifest, split)
+    if (taken := taken_rows(store, manifest.digest)) and rows != manifest.rows(split):
         raise SchemaError(
             f"{store.url(path)}: {len(taken):,} rows of this manifest were taken down "
             f"({TOMBSTONE} beside it lists them), so nothing can be trained or measured on it any "
             "more. Build the manifest again, and train on that one."
         )
-    if table.num_rows != manifest.rows(split):
+    if rows != manifest.rows(split):
         raise SchemaError(
-            f"{store.url(path)} has {table.num_rows:,} rows, the manifest says "
+            f"{store.url(path)} has {rows:,} rows, the manifest says "
             f"{manifest.rows(split):,}. Build the manifest again."
         )
-    found = content_digest(table)
-    if found != manifest.splits[split]:
+    if digest != manifest.splits[split]:
         raise SchemaError(
-            f"{store.url(path)} was altered: its rows have the digest {found}, the manifest says "
+            f"{store.url(path)} was altered: its rows have the digest {digest}, the manifest says "
             f"{manifest.splits[split]}. Build the manifest again."
         )
-    return table
 
 
 def taken_rows(store: Store, digest: str) -> list[dict[str, Any]]:
@@ -350,16 +368,11 @@ def _width_px(store: Store, crop: str) -> int:
 
 def _tables_stand(store: Store, made: Manifest) -> bool:
     """Whether both tables are there with the content that `made` says."""
-    schema = manifest_schema(made.labels)
-    for split in SPLITS:
-        digest = RowsDigest(schema.names)
-        try:
-            for batch in batches(store, f"{made.folder}/{split}.parquet", declared=schema):
-                digest.update(batch)
-        except OmokageError:  # missing or damaged: they are written again
-            return False
-        if digest.hexdigest() != made.splits[split]:
-            return False
+    try:
+        for split in SPLITS:
+            check_split(store, made, split)
+    except OmokageError:  # missing or damaged: they are written again
+        return False
     return True
 
 

@@ -1,7 +1,5 @@
 """Judges all faces together: what the reject list, other faces and other pictures drop."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,15 +7,32 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dataset.cropping import FaceSettings
 from dataset.duplicates import THUMB_BYTES, Mask, Pairs, Rule, ThumbFile, Thumbs, repeats
+from dataset.errors import SchemaError
 from dataset.memory import give_back_free_memory
-from dataset.shards import DIGITS, NO_FACE, ROWS_A_GROUP, SHARD, in_digits, shard_path, shard_places
-from dataset.store import Store
+from dataset.schemas import FACES, FACES_PATH
+from dataset.shards import (
+    DIGITS,
+    NO_FACE,
+    ROWS_A_GROUP,
+    SHARD,
+    in_digits,
+    read_columns,
+    shard_path,
+    shard_places,
+)
+from dataset.store import Store, digest_of
 from dataset.streams import batches
 
 Reasons = npt.NDArray[np.object_]  # [N], a text or None
+Seen = npt.NDArray[np.uint8]  # [N], of each face one of the next three
+
+KEPT, REPEATED, NEW = range(3)  # by the build before; new too is what was dropped otherwise
+NEAR_DUPLICATE = "near_duplicate"
+JUDGED_BY = b"judged_by"  # in the metadata of faces.parquet: the digest of the rules
 
 # Two pictures that are alike as a whole show the same face where their boxes overlap so much ...
 MIN_IOU = 0.5
@@ -25,10 +40,13 @@ MIN_IOU = 0.5
 SAME_PLACE_RMS_MAX = 30.0
 ASPECT_MAX = 1.04  # of two copies of one picture, whose sides were rounded
 
+_VERSION = 1  # raise it when faces are judged by other rules than before
+_WHERE = ("phash", "x", "y", "w", "h")  # by what a face is known again beside its face_id
 _COLUMNS = (
-    "fault", "sha256", "face_id", "x", "y", "w", "h", "phash", "drop_reason", "thumb",
-    "picture_width", "picture_height", "picture_phash", "picture_thumb",
+    "fault", "sha256", "face_id", "drop_reason", *_WHERE,
+    "picture_width", "picture_height", "picture_phash",
 )  # fmt: skip
+_THUMBS = ("thumb", "picture_thumb")
 
 
 @dataclass(frozen=True)
@@ -39,11 +57,12 @@ class Judged:
     reasons: Reasons
     pictures_without_face: int
     unreadable: list[str]
+    rules: str  # digest of the rules that they were judged by
 
 
 @dataclass
 class _Cut:
-    """The faces that have crops, by batches: what their likeness is judged by."""
+    """The faces that have crops, by shards: what their likeness is judged by."""
 
     rows: list[npt.NDArray[np.int32]] = field(default_factory=list)  # among all faces
     hashes: list[npt.NDArray[np.uint64]] = field(default_factory=list)
@@ -53,69 +72,114 @@ class _Cut:
 
 
 def judge(
-    store: Store, posts: pa.Table, *, rejects: frozenset[str], settings: FaceSettings
+    store: Store,
+    posts: pa.Table,
+    *,
+    rejects: frozenset[str],
+    settings: FaceSettings,
+    again: bool = False,
 ) -> Judged:
     """Reads the shards and adds the drops that take more than one picture to see.
 
-    posts: a row a picture, by sha256, with board, post_id and solo.
+    posts: a row a picture, by sha256, with board, post_id and solo. What the faces.parquet of the
+    build before keeps is not judged again, unless by other rules than these or for `again`.
     """
     cut = _Cut()
     post_of, reasons, unreadable = [], [], []
     without = first = 0
+    rules = rules_digest(settings)
     with ThumbFile() as crops, ThumbFile() as pictures:
-        for batch, pictures_of_shard, before in _shard_rows(store, posts):
-            faulty = batch["fault"].drop_null().to_pylist()
-            without += faulty.count(NO_FACE)
-            unreadable += [fault for fault in faulty if fault != NO_FACE]
-            faces = batch.filter(pc.is_valid(batch["face_id"]))
+        for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
+            rows = read_columns(store, digit, _COLUMNS)
+            faulty = rows["fault"].drop_null()
+            noted = faulty.filter(pc.not_equal(faulty, NO_FACE)).to_pylist()
+            unreadable += noted
+            without += len(faulty) - len(noted)
+            faces = rows.filter(pc.is_valid(rows["face_id"]))
             reasons.append(_own_reasons(faces, rejects))
-            places = pc.index_in(faces["sha256"], value_set=pictures_of_shard)
+            of_shard = in_digits(posts["sha256"].slice(before, count))
+            places = pc.index_in(faces["sha256"], value_set=of_shard)
             post_of.append(places.to_numpy().astype(np.int32) + np.int32(before))
-            _add(cut, faces, first=first, crops=crops, pictures=pictures)
+            _add(cut, faces, first=first)
+            _add_thumbs(store, digit, crops=crops, pictures=pictures)
             first += faces.num_rows
+        assert len(crops) == len(pictures) == sum(map(len, cut.rows))
         judged = Judged(
             np.concatenate(post_of),
             np.concatenate(reasons),
             without,
             unreadable,
+            rules,
         )
         post_of.clear()
         reasons.clear()
         give_back_free_memory()
         _drop_several_on_solo(judged, posts)
-        _drop_near_duplicates(judged, posts, cut, crops=crops, pictures=pictures, settings=settings)
+        seen = np.full(first, NEW, np.uint8) if again else _seen(store, rules, first)
+        _drop_near_duplicates(
+            judged, posts, cut, seen=seen, crops=crops, pictures=pictures, settings=settings
+        )
     return judged
 
 
-def _shard_rows(store: Store, posts: pa.Table) -> Iterator[tuple[pa.RecordBatch, pa.Array, int]]:
-    """Each batch of the shards, with its shard's pictures and how many come before these."""
-    for digit, (before, count) in zip(DIGITS, shard_places(posts), strict=True):
-        of_shard = in_digits(posts["sha256"].slice(before, count))
-        for batch in batches(
-            store, shard_path(digit), declared=SHARD, columns=_COLUMNS, rows=ROWS_A_GROUP
-        ):
-            yield batch, of_shard, before
+def rules_digest(settings: FaceSettings) -> str:
+    """Returns the digest of all that decides which faces show the same."""
+    return digest_of(
+        [_VERSION, settings.digest, MIN_IOU, SAME_PLACE_RMS_MAX, ASPECT_MAX, THUMB_BYTES]
+    )
 
 
-def _own_reasons(faces: pa.RecordBatch, rejects: frozenset[str]) -> Reasons:
-    ids, found = faces["face_id"].to_pylist(), faces["drop_reason"].to_pylist()
-    reasons: Reasons = np.full(len(ids), None, dtype=object)
-    for row, (face_id, reason) in enumerate(zip(ids, found, strict=True)):
-        if reason is not None:
-            reasons[row] = sys.intern(reason)
-        elif face_id in rejects:
-            reasons[row] = "rejected"
+def _own_reasons(faces: pa.Table, rejects: frozenset[str]) -> Reasons:
+    found = pc.dictionary_encode(faces["drop_reason"].combine_chunks())
+    texts = np.array([*found.dictionary.to_pylist(), None], object)
+    reasons: Reasons = texts[pc.fill_null(found.indices, len(texts) - 1).to_numpy()]
+    listed = pc.is_in(faces["face_id"], value_set=pa.array(sorted(rejects), pa.string()))
+    reasons[listed.to_numpy() & (reasons == None)] = "rejected"  # noqa: E711 - of each element
     return reasons
 
 
-def _add(
-    cut: _Cut, faces: pa.RecordBatch, *, first: int, crops: ThumbFile, pictures: ThumbFile
-) -> None:
-    """Adds the faces that have crops; `first` is the number of the batch's first face."""
-    with_crop = np.flatnonzero(pc.is_valid(faces["thumb"]).to_numpy(zero_copy_only=False))
+def _seen(store: Store, rules: str, count: int) -> Seen:
+    """What the build before made of each of the `count` faces: all are new if it says nothing.
+
+    So they are without its table, with a damaged one, or with one that was judged by other rules.
+    """
+    if not store.exists(FACES_PATH):
+        return np.full(count, NEW, np.uint8)
+    columns = ("face_id", *_WHERE, "drop_reason")
+    declared = pa.schema([FACES.field(name) for name in columns])
+    seen = []
+    try:
+        with store.open(FACES_PATH) as file:
+            if (pq.read_schema(file).metadata or {}).get(JUDGED_BY) != rules.encode():
+                return np.full(count, NEW, np.uint8)
+        for digit in DIGITS:
+            parts = batches(store, FACES_PATH, declared=FACES, columns=columns, digit=digit)
+            earlier = pa.Table.from_batches(parts, schema=declared).combine_chunks()
+            faces = read_columns(store, digit, columns)
+            seen.append(_outcomes(faces.filter(pc.is_valid(faces["face_id"])), earlier))
+    except (pa.ArrowInvalid, SchemaError):
+        return np.full(count, NEW, np.uint8)
+    return np.concatenate(seen)
+
+
+def _outcomes(faces: pa.Table, earlier: pa.Table) -> Seen:
+    """What the earlier rows say of the faces: of the same place on the same picture."""
+    rows = pc.index_in(faces["face_id"], value_set=earlier["face_id"].combine_chunks())
+    there = earlier.take(rows)
+    same = pc.is_valid(rows)
+    for name in _WHERE:
+        same = pc.and_(same, pc.fill_null(pc.equal(there[name], faces[name]), fill_value=False))
+    repeated = pc.fill_null(pc.equal(there["drop_reason"], NEAR_DUPLICATE), fill_value=False)
+    outcomes = np.full(faces.num_rows, NEW, np.uint8)
+    outcomes[pc.and_(same, pc.is_null(there["drop_reason"])).to_numpy()] = KEPT
+    outcomes[pc.and_(same, repeated).to_numpy()] = REPEATED
+    return outcomes
+
+
+def _add(cut: _Cut, faces: pa.Table, *, first: int) -> None:
+    """Adds the faces that have crops; `first` is the number of the shard's first face."""
+    with_crop = np.flatnonzero(pc.is_valid(faces["picture_phash"]).to_numpy())
     with_crops = faces.take(pa.array(with_crop))
-    crops.append(_thumbs(with_crops["thumb"]))
-    pictures.append(_thumbs(with_crops["picture_thumb"]))
     cut.rows.append((first + with_crop).astype(np.int32))
     cut.hashes.append(_hashes(with_crops["phash"]))
     cut.picture_hashes.append(_hashes(with_crops["picture_phash"]))
@@ -128,13 +192,22 @@ def _add(
     cut.aspects.append(width / height)
 
 
+def _add_thumbs(store: Store, digit: str, *, crops: ThumbFile, pictures: ThumbFile) -> None:
+    """Adds the small copies of the same faces, in the same order."""
+    for batch in batches(
+        store, shard_path(digit), declared=SHARD, columns=_THUMBS, rows=ROWS_A_GROUP
+    ):
+        for file, column in zip((crops, pictures), batch.columns, strict=True):
+            file.append(_thumbs(column.drop_null()))
+
+
 def _thumbs(column: pa.Array) -> Thumbs:
     joined = b"".join(column.to_pylist())
     return np.frombuffer(joined, np.uint8).reshape(len(column), THUMB_BYTES)
 
 
-def _hashes(column: pa.Array) -> npt.NDArray[np.uint64]:
-    return np.array([int(text, 16) for text in column.to_pylist()], dtype=np.uint64)
+def _hashes(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(bytes.fromhex("".join(column.to_pylist())), ">u8").astype(np.uint64)
 
 
 def _drop_several_on_solo(judged: Judged, posts: pa.Table) -> None:
@@ -151,15 +224,21 @@ def _drop_near_duplicates(
     posts: pa.Table,
     cut: _Cut,
     *,
+    seen: Seen,
     crops: ThumbFile,
     pictures: ThumbFile,
     settings: FaceSettings,
 ) -> None:
-    """Of faces that show the same, the one of the first post by board and number stays."""
+    """Of faces that show the same, the one that was kept before stays: else the first one.
+
+    Those that were dropped before come first: what they repeated may have gone since. Then the new
+    ones, both by their posts' board and number.
+    """
     rows = _joined(cut.rows)
     places = np.flatnonzero(judged.reasons[rows] == None)  # noqa: E711 - among those with crops
     rank = _ranks(posts)[judged.post_of[rows[places]]]
-    places = places[np.argsort(rank, kind="stable")]
+    outcomes = seen[rows[places]]
+    places = places[np.lexsort((rank, outcomes))]
     of_post = judged.post_of[rows[places]]
     boxes, aspects = _joined(cut.boxes)[places], _joined(cut.aspects)[places]
 
@@ -178,7 +257,8 @@ def _drop_near_duplicates(
     hashes, picture_hashes = _joined(cut.hashes)[places], _joined(cut.picture_hashes)[places]
     by_crop = Rule(hashes, settings.phash_distance, same_crop)
     by_picture = Rule(picture_hashes, settings.picture_distance, same_place)
-    judged.reasons[rows[places[repeats([by_picture, by_crop])]]] = "near_duplicate"
+    repeated = repeats([by_picture, by_crop], standing=int(np.count_nonzero(outcomes == KEPT)))
+    judged.reasons[rows[places[repeated]]] = NEAR_DUPLICATE
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

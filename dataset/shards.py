@@ -1,6 +1,8 @@
 """The 16 shards of the crop work, by the sha256's first hex digit: planned, cropped, committed."""
 
+import hashlib
 import itertools
+import json
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import UnreadablePicture
 from dataset.errors import EmptyStageError, SchemaError, StoreError, listed
 from dataset.schemas import FACES, PARQUET, POSTS, POSTS_PATH, posts_path
-from dataset.store import BLOBS, Store, blob_path, digest_of, is_outage
+from dataset.store import BLOBS, Store, blob_path, is_outage
 from dataset.streams import batches
 
 SOLO = "solo"
@@ -210,7 +212,9 @@ def shard_path(digit: str) -> str:
 
 def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Returns sha256s of 32 bytes as texts of 64 hex digits."""
-    return pa.array([sha256.hex() for sha256 in sha256s.to_pylist()], pa.string())
+    digits = b"".join(sha256s.to_pylist()).hex().encode()
+    ends = np.arange(len(sha256s) + 1, dtype=np.int32) * 2 * _SHA256_BYTES
+    return pa.StringArray.from_buffers(len(sha256s), pa.py_buffer(ends), pa.py_buffer(digits))
 
 
 def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSettings) -> Plan:
@@ -219,8 +223,7 @@ def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSetti
     Pictures that could not be read are tried again each time: the blob may have been mended.
     """
     names = in_digits(pictures["sha256"])
-    columns = (names, pictures["ext"], pictures["cropped"])
-    inputs = digest_of(list(zip(*(column.to_pylist() for column in columns), strict=True)))
+    inputs = _inputs_digest(names, pictures)
     stored = _stored_digests(store, digit)
     if stored is None or stored["settings"] != settings.crop_digest:
         return Plan(digit, inputs, whole=False, pictures=pictures, todo=pictures)
@@ -229,6 +232,20 @@ def plan_shard(store: Store, digit: str, pictures: pa.Table, settings: FaceSetti
     todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     whole = not todo.num_rows and stored["inputs"] == inputs
     return Plan(digit, inputs, whole=whole, pictures=pictures, todo=todo)
+
+
+def _inputs_digest(names: pa.Array, pictures: pa.Table) -> str:
+    """What `digest_of` makes of the list of [sha256, ext, cropped] of all pictures."""
+    exts = pictures["ext"].combine_chunks().dictionary_encode()
+    quoted = pa.array(
+        [json.dumps(ext, ensure_ascii=False) for ext in exts.dictionary.to_pylist()], pa.string()
+    )
+    cropped = pc.if_else(pictures["cropped"].combine_chunks(), "true", "false")
+    items = pc.binary_join_element_wise(
+        '["', names, '",', quoted.take(exts.indices), ",", cropped, "]", ""
+    )
+    text = ",".join(items.to_pylist())
+    return hashlib.sha256(f"[{text}]".encode()).hexdigest()
 
 
 def check_originals(store: Store, plans: Sequence[Plan]) -> None:
@@ -269,7 +286,7 @@ def commit_shard(
             for rows in _gathered(_merged(_standing_rows(store, plan), fresh)):
                 named.update(rows["crop"].drop_null().to_pylist())
                 writer.write_table(rows.cast(declared))
-        for crop in _crops_there(store, plan.digit) - named:
+        for crop in set(_crops_there(store, plan.digit)) - named:
             store.remove(crop)
 
 
@@ -278,10 +295,20 @@ def _standing_rows(store: Store, plan: Plan) -> Iterator[pa.Table]:
     if plan.todo.num_rows == plan.pictures.num_rows:
         return
     wanted, fresh = in_digits(plan.pictures["sha256"]), in_digits(plan.todo["sha256"])
+    held = read_columns(store, plan.digit, ("sha256",))["sha256"]  # a look-up table for all rows
+    used = pc.and_not(pc.is_in(held, value_set=wanted), pc.is_in(held, value_set=fresh))
+    first = 0
     for batch in batches(store, plan.path, declared=SHARD, rows=ROWS_A_GROUP):
-        held = batch["sha256"]
-        used = pc.and_not(pc.is_in(held, value_set=wanted), pc.is_in(held, value_set=fresh))
-        yield pa.Table.from_batches([batch.filter(used)], schema=SHARD)
+        of_batch = used.slice(first, batch.num_rows).combine_chunks()
+        yield pa.Table.from_batches([batch.filter(of_batch)], schema=SHARD)
+        first += batch.num_rows
+
+
+def read_columns(store: Store, digit: str, columns: Sequence[str]) -> pa.Table:
+    """Reads some columns of a shard, each in one piece: not those of the small copies."""
+    parts = batches(store, shard_path(digit), declared=SHARD, columns=columns)
+    schema = pa.schema([SHARD.field(name) for name in columns])
+    return pa.Table.from_batches(parts, schema=schema).combine_chunks()
 
 
 def _merged(standing: Iterator[pa.Table], fresh: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -337,24 +364,18 @@ def _standing(store: Store, digit: str, cropped: pa.Array) -> pa.Array:
 
     cropped: those that are faces already; one that was not taken so, or now is not, is left out.
     """
-    there = pa.array(sorted(_crops_there(store, digit)), pa.string())
-    read: list[pa.Array] = [pa.array([], pa.string())]
-    again: list[pa.Array] = [pa.array([], pa.string())]
-    columns = ("sha256", "fault", "crop", "cropped")
-    for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
-        crop, fault = batch["crop"], batch["fault"]
-        lost = pc.and_(pc.is_valid(crop), pc.invert(pc.is_in(crop, value_set=there)))
-        unread = pc.fill_null(pc.not_equal(fault, NO_FACE), fill_value=False)
-        read.append(batch["sha256"])
-        said = pc.is_in(batch["sha256"], value_set=cropped)
-        other = pc.not_equal(batch["cropped"], said)
-        again.append(batch["sha256"].filter(pc.or_(pc.or_(lost, unread), other)))
-    known = pa.concat_arrays(read)
-    return known.filter(pc.invert(pc.is_in(known, value_set=pa.concat_arrays(again))))
+    there = pa.array(_crops_there(store, digit), pa.string())
+    rows = read_columns(store, digit, ("sha256", "fault", "crop", "cropped"))
+    names, crop = rows["sha256"], rows["crop"]
+    lost = pc.and_(pc.is_valid(crop), pc.invert(pc.is_in(crop, value_set=there)))
+    unread = pc.fill_null(pc.not_equal(rows["fault"], NO_FACE), fill_value=False)
+    other = pc.not_equal(rows["cropped"], pc.is_in(names, value_set=cropped))
+    again = names.filter(pc.or_(pc.or_(lost, unread), other)).combine_chunks()
+    return names.filter(pc.invert(pc.is_in(names, value_set=again))).combine_chunks()
 
 
-def _crops_there(store: Store, digit: str) -> set[str]:
-    return {name for second in DIGITS for name in store.files(f"crops/{digit}{second}")}
+def _crops_there(store: Store, digit: str) -> list[str]:
+    return [name for second in DIGITS for name in store.files(f"crops/{digit}{second}")]
 
 
 def _crop(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, object]]:

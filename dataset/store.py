@@ -166,10 +166,21 @@ class Store:
         Sorted; [] if the folder is not there.
         """
         with self.explained(folder):
-            found: list[str] = self._fs.find(self._full(folder)) if self.exists(folder) else []
+            found = self._found(folder) if self.exists(folder) else []
         start = len(self._base) + 1
-        names = (name[start:] for name in found)
-        return sorted(name for name in names if not Path(name).name.startswith("."))
+        return sorted(name[start:] for name in found if not _is_hidden(name))
+
+    def _found(self, folder: str) -> list[str]:
+        full = self._full(folder)
+        if not self.is_local or Path(full).is_file():
+            listed: list[str] = self._fs.find(full)
+            return listed
+        # Not by fsspec, which looks at each file's size: 50 µs a file instead of 2.
+        found = []
+        for path, folders, names in os.walk(Path(full)):
+            links = [name for name in folders if Path(path, name).is_symlink()]
+            found += [f"{path}/{name}" for name in (*names, *links)]
+        return found
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""
@@ -220,6 +231,10 @@ def file_lock(
         yield
     finally:
         lock.release()
+
+
+def _is_hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
 
 
 def sync_folder(folder: Path) -> None:

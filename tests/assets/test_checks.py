@@ -10,8 +10,15 @@ import pytest
 
 from assets.checks import table_checks
 from assets.resources import StoreResource
-from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, write_table
+from dataset.schemas import (
+    FACES,
+    FACES_PATH,
+    MACHINE_LABELS_PATH,
+    machine_labels_schema,
+    write_table,
+)
 from dataset.store import Store
+from dataset.streams import ROWS_AT_ONCE
 from tests.dataset.home import Home, png, scenery
 from tests.dataset.test_labels import fill
 
@@ -70,6 +77,40 @@ def test_an_unsafe_post_is_named_with_how_to_remove_it(home: Home, tmp_path: Pat
     assert not found.passed
     assert "1 of 1 stored posts are not rated general: demo 1." in found.description
     assert "takedown.txt" in found.description
+
+
+def test_counts_are_of_the_whole_table_however_it_is_read(home: Home, tmp_path: Path) -> None:
+    home.add(png(scenery(0)))
+    for number in range(2, 2 * ROWS_AT_ONCE + 3):
+        sha256 = name_of(number // 2) if number % 4 else None
+        reason = None if number % 4 else "rating"
+        row = {"post_id": number, "sha256": sha256, "drop_reason": reason}
+        home.rows.append(home.rows[0] | row | {"rating": "general" if number < 900 else "explicit"})
+    home.write()
+    total, kept = 2 * ROWS_AT_ONCE + 2, 2 * ROWS_AT_ONCE + 2 - (2 * ROWS_AT_ONCE + 2) // 4
+    said = checked(tmp_path, "posts_kept").description
+    assert said.startswith(f"{kept:,} of {total:,} posts were kept")
+    said = checked(tmp_path, "posts_are_safe").description
+    unsafe = sum(number % 4 > 0 for number in range(900, total + 1))
+    names = ", ".join(f"demo {number}" for number in range(901, 1000) if number % 4)
+    assert said.startswith(f"{unsafe:,} of {kept:,} stored posts are not rated general: demo 901,")
+    assert said.partition(": ")[2].startswith(", ".join(names.split(", ")[:10]) + ", …. Their")
+    faces = [face(name_of(number), row) for row, number in enumerate((1, 1, 2, 3))]
+    write_table(home.store, FACES_PATH, pa.Table.from_pylist(faces, FACES), declared=FACES)
+    pictures = 1 + len({number // 2 for number in range(2, total + 1) if number % 4})
+    found = checked(tmp_path, "faces_kept")
+    assert found.description.startswith(f"3 of {pictures:,} pictures gave a face")
+    assert checked(tmp_path, "posts_schema").passed
+
+
+def name_of(number: int) -> str:
+    return f"{number:016x}".ljust(64, "0")
+
+
+def face(sha256: str, number: int) -> dict[str, Any]:
+    numbers = dict.fromkeys(("x", "y", "w", "h", "square_x", "square_y", "side"), 1)
+    face_id = {"face_id": f"{sha256[:16]}-{number}", "sha256": sha256, "phash": "0" * 16}
+    return {"board": "demo", "post_id": 1, "pad_frac": 0.0, "sharpness": 1.0} | numbers | face_id
 
 
 @pytest.mark.parametrize("name", ["posts_schema", "faces_schema", "machine_labels_schema"])

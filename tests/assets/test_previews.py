@@ -4,10 +4,11 @@ import base64
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from assets.reporting import MAX_BYTES, contact_sheet, inline
+from assets.reporting import MAX_BYTES, contact_sheet, evenly, inline
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -32,3 +33,11 @@ def test_a_sheet_keeps_proportions_and_order() -> None:
     assert sheet.getpixel((2 + 20, 2 + 4)) != (255, 0, 0)  # a wide one leaves paper above
     assert sheet.getpixel((44 + 20, 2 + 20)) == (0, 0, 255)
     assert sheet.getpixel((2 + 20, 44 + 20)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("total", [0, 1, 5, 6, 7, 23, 60])
+def test_rows_are_taken_evenly_however_the_table_comes_in_parts(total: int) -> None:
+    table = pa.table({"number": pa.array(range(total), pa.int64())})
+    for size in (1, 4, 100):
+        taken = [row["number"] for row in evenly(table.to_batches(size), total, shown=6)]
+        assert taken == list(range(total))[:: max(1, total // 6)][:6]

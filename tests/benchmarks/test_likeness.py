@@ -9,8 +9,9 @@ from benchmarks import faces_memory, likeness
 pytestmark = pytest.mark.slow
 
 
-def test_every_made_up_copy_is_found(capfd: pytest.CaptureFixture[str]) -> None:
-    likeness.main(["--hashes", "800"])
+@pytest.mark.parametrize("new", ["0", "200"])
+def test_every_made_up_copy_is_found(new: str, capfd: pytest.CaptureFixture[str]) -> None:
+    likeness.main(["--hashes", "800", "--new", new])
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (result["benchmark"], result["unit"], result["hashes"]) == ("likeness", "s", 800)
     assert result["value"] == max(kind["seconds"] for kind in result["kinds"].values())

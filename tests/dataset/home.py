@@ -66,10 +66,16 @@ class Home:
         write_table(self.store, path, table, declared=POSTS)
 
 
-def cropped(store: Store, settings: FaceSettings | None = None, *, threads: int = 2) -> FacesTable:
+def cropped(
+    store: Store,
+    settings: FaceSettings | None = None,
+    *,
+    threads: int = 2,
+    judge_again: bool = False,
+) -> FacesTable:
     """Crops the faces of a home."""
     with ThreadPoolExecutor(threads) as executor:
-        return crop_shards(store, settings or FaceSettings(), executor)
+        return crop_shards(store, settings or FaceSettings(), executor, judge_again=judge_again)
 
 
 def rows_of(store: Store, made: Manifest) -> list[dict[str, Any]]:

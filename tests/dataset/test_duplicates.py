@@ -44,13 +44,15 @@ def bits(one: int, two: int) -> int:
     return (one ^ two).bit_count()
 
 
-@given(hash_lists, hash_lists, st.integers(0, 11))
+@given(hash_lists, hash_lists, st.integers(0, 11), st.sampled_from([0, 100]))
 @settings(deadline=None)
 def test_pairs_are_all_pairs_within_the_distance_each_once(
-    held: list[int], queries: list[int], distance: int
+    held: list[int], queries: list[int], distance: int, scanned: int
 ) -> None:
-    index = HashIndex(np.array(held, np.uint64))
-    parts = [part.tolist() for part in index.near(np.array(queries, np.uint64), distance)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_SCANNED", scanned)
+        index = HashIndex(np.array(held, np.uint64))
+        parts = [part.tolist() for part in index.near(np.array(queries, np.uint64), distance)]
     found = sorted(pair for part in parts for pair in part)
     assert found == [
         [one, two]
@@ -60,23 +62,26 @@ def test_pairs_are_all_pairs_within_the_distance_each_once(
     ]
 
 
-@given(hash_lists, st.integers(0, 11), st.sampled_from([1, 2, 5, 1024]))
+@given(hash_lists, st.integers(0, 11), st.sampled_from([1, 2, 5, 256]), st.integers(0, 6))
 @settings(deadline=None)
 def test_a_row_repeats_exactly_when_an_earlier_kept_one_is_near(
-    values: list[int], distance: int, block: int
+    values: list[int], distance: int, block: int, standing: int
 ) -> None:
     kept: list[int] = []
     expected = []
     for row, value in enumerate(values):
-        repeated = any(bits(value, values[other]) <= distance for other in kept)
+        near = any(bits(value, values[other]) <= distance for other in kept)
+        repeated = row >= standing and near
         expected.append(repeated)
         if not repeated:
             kept.append(row)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "_BLOCK", block)
-        patch.setattr(duplicates, "_FIRST_BLOCK", min(block, 3))
+        patch.setattr(duplicates, "_GROWTH", 2)
+        patch.setattr(duplicates, "_SCANNED", block)
         patch.setattr(duplicates, "_PAIRS_AT_ONCE", 5)
-        found = repeats([Rule(np.array(values, np.uint64), distance, always)])
+        rule = Rule(np.array(values, np.uint64), distance, always)
+        found = repeats([rule], standing=min(standing, len(values)))
     assert found.tolist() == expected
 
 

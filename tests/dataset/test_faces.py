@@ -21,7 +21,8 @@ from dataset.digests import pixels_sha256
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, FacesTable, crop_shards
 from dataset.schemas import FACES, read_table
-from dataset.store import Store, blob_path
+from dataset.shards import first_posts, plan_shard
+from dataset.store import Store, blob_path, digest_of
 from tests.dataset.home import Home, png, portrait, scenery
 
 SETTINGS = FaceSettings()
@@ -112,6 +113,19 @@ def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -
     assert blobs[4] not in faces_of(home, made)["sha256"].to_pylist()
     assert not home.store.exists(gone["crop"])
     assert made.kept == COUNT - 1
+
+
+def test_the_inputs_digest_is_that_of_the_plain_list(home: Home) -> None:
+    for name, ext, said in (("a", "png", True), ("b", 'é"', False), ("c", "jpg", False)):
+        home.add(name.encode())
+        home.rows[-1] |= {"sha256": f"0{name * 63}", "ext": ext, "cropped": said}
+    home.write()
+    posts = first_posts(home.store).select(["sha256", "ext", "cropped"])
+    plan = plan_shard(home.store, "0", posts, SETTINGS)
+    rows = [[f"0{name * 63}", ext, said] for name, ext, said in (
+        ("a", "png", True), ("b", 'é"', False), ("c", "jpg", False)
+    )]  # fmt: skip
+    assert plan.inputs == digest_of(rows)
 
 
 def test_lost_crop_is_made_again_alone(home: Home, executor: Counting) -> None:

@@ -61,6 +61,18 @@ def test_hidden_files_are_not_listed(store: Store) -> None:
     assert store.files("folder") == ["folder/one"]
 
 
+def test_a_linked_folder_is_listed_as_a_file_and_a_file_lists_itself(tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    store.write_bytes("folder/b/file", b"1")
+    store.write_bytes("folder/a", b"2")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c").write_bytes(b"3")
+    store.local("folder/linked").symlink_to(tmp_path / "elsewhere")
+    expected = ["folder/a", "folder/b/file", "folder/linked"]
+    assert store.files("folder") == store.files("folder/") == store.files("") == expected
+    assert store.files("folder/a") == ["folder/a"]
+
+
 def test_a_moved_file_is_at_its_new_place_only(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_bytes("folder/one", b"x")
