@@ -371,7 +371,7 @@ def test_the_event_log_loses_previews_of_reals_and_keeps_all_else(tmp_path: Path
     with dg.DagsterInstance.local_temp(str(log)) as instance:
         dg.materialize([faces, evaluation], instance=instance)
     assert held() > 10
-    paths = [path for path in databases(tmp_path) if previews_of_reals(path)]
+    paths = [path for path in databases(str(log)) if previews_of_reals(path)]
     assert len(paths) == 2  # the run's own and the index
     for path in paths:
         scrub_previews(path, "(gone)")
