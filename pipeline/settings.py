@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from dataset.compute import parse_compute
-from dataset.errors import ConfigError, listed, nearest
+from dataset.errors import ConfigError, bare, listed, nearest
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
 from pipeline.automation.webhook import check_webhook
 
@@ -240,7 +240,7 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
     tracking = settings.tracking_uri or f"sqlite:///{settings.own_database}"
-    mlflow = settings.mlflow_url or (tracking if tracking.startswith("http") else MLFLOW_URL)
+    mlflow = settings.mlflow_url or (bare(tracking) if tracking.startswith("http") else MLFLOW_URL)
     dagster = settings.dagster_home or str(settings.local_home / "dagster")
     chosen = {"tracking_uri": tracking, "mlflow_url": mlflow, "dagster_home": dagster}
     return settings.model_copy(update=chosen)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dataset.errors import ConfigError
 from models.registry.client import SQLITE
-from pipeline.build import resources
+from models.registry.model_uri import shown_uri
+from pipeline.build import tracking_of
 from pipeline.instance import explained_databases, prepare_home, prepare_pools
 from pipeline.servers import (
     LOOPBACK,
@@ -47,7 +48,7 @@ def run_up(
         # Not by the server: stopped on the way, it would leave half a database, and it neither
         # follows a home that was moved nor says what mends a database of an older MLflow.
         if settings.tracking_uri.startswith(SQLITE):
-            resources(settings)["tracking"].open().client()
+            tracking_of(settings).open().client()
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))
@@ -58,7 +59,7 @@ def run_up(
         Page("studio", studio, studio_port, "--studio-port", path="/health"),
     ]
     if settings.tracking_uri.startswith("http"):
-        print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
+        print(f"{'MLflow UI':<12}{shown_uri(settings.tracking_uri)} (yours)", flush=True)
     else:
         mlflow = mlflow_server(settings, port=mlflow_port)
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
@@ -108,12 +109,12 @@ def mlflow_server(settings: Settings, *, port: int) -> Server:
     """Returns MLflow's tracking server and UI over the same database that the assets write to."""
     artifacts = settings.local_home / "mlflow" / "artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
-    command += ["--backend-store-uri", settings.tracking_uri]
     command += ["--artifacts-destination", artifacts.as_uri(), "--workers", "1"]
     log = settings.local_home / "logs" / "mlflow.log"
-    return Server(
-        "the MLflow server", command, log, read_environment(PROJECT / "mlflow/server.env")
-    )
+    # Not among the arguments, which every user of this machine can read: it may have a password.
+    address = {"MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}
+    environment = {**read_environment(PROJECT / "mlflow/server.env"), **address}
+    return Server("the MLflow server", command, log, environment)
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -21,12 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dataset.errors import RegistryError, TrainingError
+from dataset.errors import TrainingError
 from dataset.progress import progress_stream
 from dataset.store import Store
 from models.config import TrainConfig
 from models.io.entry_point import Report
 from models.io.safe_io import is_number
+from models.registry.model_uri import explained, shown_uri, without_secrets
 from models.training import distributed
 from models.training.checkpoint import TrainState
 
@@ -95,15 +96,13 @@ class MlflowTracker:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        self._client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        self._uri = uri = os.environ["MLFLOW_TRACKING_URI"]
         self._run_id, self._error = run_id, MlflowException
         self._lost = 0
-        try:
+        with explained(uri, f"no MLflow run {run_id} at {shown_uri(uri)}"):
+            self._client = MlflowClient(uri)
             known = self._client.get_run(run_id).data
             self._pictures = set(map(_series_and_step, self._picture_names()))
-        except MlflowException as error:
-            uri = os.environ["MLFLOW_TRACKING_URI"]
-            raise RegistryError(f"no MLflow run {run_id} at {uri}: {error}") from error
         self._params: dict[str, str] = known.params
         self._last_step = int(known.metrics.get(f"train/{STEP}", -1))
 
@@ -169,8 +168,9 @@ class MlflowTracker:
         except self._error as error:
             self._lost += 1
             if self._lost == 1:
+                said = without_secrets(str(error), self._uri)
                 print(
-                    f"MLflow did not take the numbers ({error}); they are in progress.jsonl",
+                    f"MLflow did not take the numbers ({said}); they are in progress.jsonl",
                     file=sys.stderr,
                 )
 

@@ -49,7 +49,7 @@ from models.registry.versions import (
     remove_artifact,
     taken_of,
 )
-from pipeline.build import resources
+from pipeline.build import tracking_of
 from pipeline.commands import home_option
 from pipeline.instance import (
     DAGSTER_YAML,
@@ -468,7 +468,7 @@ def _names(settings: Settings, store: Store) -> dict[str, str]:
 
 
 def _tracking(settings: Settings) -> TrackingClient | None:
-    tracking: TrackingClient = resources(settings)["tracking"].open()
+    tracking = tracking_of(settings).open()
     return tracking if tracking.database_exists() else None
 
 
