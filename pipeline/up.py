@@ -1,5 +1,6 @@
 """Everything a person looks at, together: Dagster, MLflow's server, the board, the studio."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -111,9 +112,10 @@ def mlflow_server(settings: Settings, *, port: int) -> Server:
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
     command += ["--artifacts-destination", artifacts.as_uri(), "--workers", "1"]
     log = settings.local_home / "logs" / "mlflow.log"
+    ours = read_environment(PROJECT / "mlflow/server.env")
+    environment = {name: os.environ.get(name, value) for name, value in ours.items()}
     # Not among the arguments, which every user of this machine can read: it may have a password.
-    address = {"MLFLOW_BACKEND_STORE_URI": settings.tracking_uri}
-    environment = {**read_environment(PROJECT / "mlflow/server.env"), **address}
+    environment["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_uri
     return Server("the MLflow server", command, log, environment)
 
 

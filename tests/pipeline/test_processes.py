@@ -13,6 +13,8 @@ import pytest
 
 from dataset.errors import OmokageError, UsageError
 from pipeline.servers import Server, check_port_free, running
+from pipeline.settings import read_settings
+from pipeline.up import mlflow_server
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -90,3 +92,13 @@ with running([server]):
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait(600)
     assert gone(pid)
+
+
+def test_mlflow_runs_without_job_workers_unless_its_variable_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, name = read_settings({}, home=str(tmp_path)), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
+    monkeypatch.delenv(name, raising=False)
+    assert mlflow_server(settings, port=5000).environment[name] == "false"
+    monkeypatch.setenv(name, "true")
+    assert mlflow_server(settings, port=5000).environment[name] == "true"
