@@ -24,7 +24,7 @@ from assets.posts import posts_asset
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
-from models.registry.client import SQLITE
+from models.registry.client import DATABASES
 from models.registry.model_uri import shown_uri
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
@@ -102,7 +102,7 @@ def resources(settings: Settings) -> dict[str, Any]:
 def tracking_of(settings: Settings) -> TrackingResource:
     """Returns the resource of MLflow; outside a run too."""
     artifacts = ""
-    if settings.tracking_uri.startswith(SQLITE):  # no server that would name a place
+    if settings.tracking_uri.startswith(DATABASES):  # no server that would name a place
         artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
     return TrackingResource(
         uri=settings.tracking_uri,

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -40,6 +41,7 @@ UNCAPTURED = {
         "class": "NoOpComputeLogManager",
     }
 }
+_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]+@|^\s*password:\s*[^\s{#]", re.MULTILINE)
 FULL_MB = 2.0
 GPU_POOL = "gpu"
 GPU_NOTE = "gpu_pool.json"
@@ -112,9 +114,25 @@ def opened_instance(folder: str, *, captured: bool = True) -> Iterator[dg.Dagste
         raise  # see explained_databases
     except Exception as error:  # whatever the classes that it names raise
         said = "\n".join(line[:300] for line in str(error).splitlines()[:6])
+        if re.search(r"\bpsycopg|dagster_postgres", said):  # 2: of dagster-postgres; 3: not
+            said += "; install omokage[postgres], and write postgresql+psycopg2://…"
         raise ConfigError(f"{path} cannot be used: {said}") from error
     with instance:
         yield instance
+
+
+def warn_of_password(dagster_home: str) -> None:
+    """Prints a line on stderr if dagster.yaml has a password: Dagster's servers get it as argument.
+
+    `{env: NAME}` is passed on by its name.
+    """
+    path = Path(dagster_home) / DAGSTER_YAML
+    if _PASSWORD.search(path.read_text()):
+        print(
+            f"{path} has a password, which other users of this machine see in the arguments of "
+            "Dagster's processes; write {env: NAME} and set that variable",
+            file=sys.stderr,
+        )
 
 
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import ConfigError
-from models.registry.client import SQLITE
+from models.registry.client import DATABASES
 from models.registry.model_uri import shown_uri
 from pipeline.build import tracking_of
-from pipeline.instance import explained_databases, prepare_home, prepare_pools
+from pipeline.instance import (
+    explained_databases,
+    prepare_home,
+    prepare_pools,
+    warn_of_password,
+)
 from pipeline.servers import (
     LOOPBACK,
     Server,
@@ -44,11 +49,12 @@ def run_up(
     """
     settings = linked(settings, dagster_port=dagster_port, mlflow_port=mlflow_port)
     store = prepare_home(settings)
+    warn_of_password(settings.dagster_home)
     with explained_databases(settings):
         prepare_pools()
         # Not by the server: stopped on the way, it would leave half a database, and it neither
         # follows a home that was moved nor says what mends a database of an older MLflow.
-        if settings.tracking_uri.startswith(SQLITE):
+        if settings.tracking_uri.startswith(DATABASES):
             tracking_of(settings).open().client()
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)

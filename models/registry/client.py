@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 SQLITE = "sqlite:///"  # begins the address of a database file
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # begin that of a database without a server
 RUN_KEY = "omokage.run_key"
 IMAGES = "images"  # where MLflow keeps the pictures of series
 GONE = "RESOURCE_DOES_NOT_EXIST"

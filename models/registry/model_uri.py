@@ -316,7 +316,7 @@ def explained(uri: str, fault: str = "", *errors: type[Exception]) -> Iterator[N
         fault = fault or f"MLflow at {shown_uri(uri)} did not answer as it should"
         remedy = "Is MLFLOW_TRACKING_URI right, and does the server run?"
         if isinstance(error, ImportError) and uri.startswith("postgresql"):
-            remedy = "Install omokage[postgres]."
+            remedy = "Install omokage[postgres], and write postgresql+psycopg2://…"
         raise RegistryError(schema_remedy(error, uri) or f"{fault}: {said}. {remedy}") from (
             error if said == str(error) else None
         )

@@ -18,6 +18,7 @@ from pipeline.instance import (
     prepare_home,
     provide_dagster_yaml,
     provide_gpu_slots,
+    warn_of_password,
 )
 from pipeline.settings import PROJECT, Settings, read_settings
 
@@ -169,3 +170,22 @@ def test_a_dagster_yaml_that_cannot_be_used_is_named(
         pass
     assert said in str(caught.value)
     assert [path.name for path in tmp_path.glob("*.yaml")] == ["dagster.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("storage", "warned"),
+    [
+        ("{postgres: {postgres_url: 'postgresql+psycopg2://me:pw@host/dagster'}}", True),
+        ("\n  postgres:\n    postgres_db:\n      password: pw", True),
+        ("\n  postgres:\n    postgres_db:\n      password: {env: PGPASSWORD}", False),
+        ("{postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}", False),
+    ],
+)
+def test_a_password_written_into_dagster_yaml_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], storage: str, warned: bool
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(OURS.decode() + f"\nstorage: {storage}\n")
+    warn_of_password(str(tmp_path))
+    said = capsys.readouterr().err
+    assert ("write {env: NAME}" in said) is warned
+    assert "pw" not in said
