@@ -64,8 +64,13 @@ def provide_dagster_yaml(folder: Store) -> None:
     """Writes our dagster.yaml, or replaces an older one of ours; one that was edited stays.
 
     A note beside it has the digest of what was written here. A line on stderr says, once for each
-    version of ours, that an edited file was left alone.
+    version of ours, that an edited file was left alone. Raises UsageError outside a checkout.
     """
+    if not (PROJECT / DAGSTER_YAML).exists():
+        raise UsageError(
+            f"{PROJECT / DAGSTER_YAML} is not there: Omokage runs from a checkout; clone it, and "
+            "there `make install` or `pip install --editable .`"
+        )
     ours = (PROJECT / DAGSTER_YAML).read_bytes()
     there = folder.read_bytes(DAGSTER_YAML) if folder.exists(DAGSTER_YAML) else None
     before = folder.read_json(YAML_NOTE) if folder.exists(YAML_NOTE) else {}

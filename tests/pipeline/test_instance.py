@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 import torch
 
-from dataset.errors import ConfigError
+from dataset.errors import ConfigError, UsageError
 from dataset.store import Store
 from pipeline import instance as instance_module
 from pipeline.instance import (
@@ -189,3 +189,11 @@ def test_a_password_written_into_dagster_yaml_is_warned_of(
     said = capsys.readouterr().err
     assert ("write {env: NAME}" in said) is warned
     assert "pw" not in said
+
+
+def test_a_wheel_says_that_a_checkout_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance_module, "PROJECT", tmp_path / "site-packages")
+    with pytest.raises(UsageError, match=r"dagster\.yaml is not there: .* runs from a checkout"):
+        prepare_home(settings_of(tmp_path))
