@@ -171,11 +171,14 @@ class TrackingClient:
                     f"run {run_id} is {status}, and MLflow does not know: {error}", file=sys.stderr
                 )
 
-    def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
+    def log_evaluation(
+        self, run_id: str, made: Mapping[str, Any], *, step: int, model_id: str | None = None
+    ) -> None:
         """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.
 
         What was not measured, such as the label AP of a family without labels, is left out, and so
-        is what stands there already at that step.
+        is what stands there already at that step. model_id: of the logged model, which then has
+        the numbers too: MLflow compares models by their own.
         """
         metric, kernel = made.get("metric", OLD_METRIC), made.get("kernel_metric")
         named = [metric, f"{metric}_at128", f"joint_{metric}"]
@@ -188,8 +191,12 @@ class TrackingClient:
                     continue
                 key, value = f"eval/{name}", float(made[name])
                 known = client.get_metric_history(run_id, key)
-                if (step, value) not in [(one.step, one.value) for one in known]:
-                    client.log_metric(run_id, key, value, step=step)
+                same = [one for one in known if (one.step, one.value) == (step, value)]
+                if same and not model_id:
+                    continue
+                # Logged with the same time again, a run's metric stands there once.
+                at = same[0].timestamp if same else None
+                client.log_metric(run_id, key, value, timestamp=at, step=step, model_id=model_id)
             client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
 
     def log_picture(self, run_id: str, name: str, png: bytes) -> None:

@@ -240,6 +240,8 @@ def register_version(
     tracking.client()  # sets the address that MLflow's own functions use
     run_id = entry.current["mlflow_run"]
     uri = log_generator(store.url(f"{entry.current['folder']}/generator"), run_id=run_id)
+    step, model_id = int(entry.current["images_seen"]), uri.removeprefix("models:/")
+    tracking.log_evaluation(run_id, entry.measured, step=step, model_id=model_id)
     made = tracking.register(
         uri,
         run_id=run_id,

@@ -17,7 +17,7 @@ from assets.resources import ChildProcess, StoreResource
 from dataset.errors import ConfigError
 from pipeline.automation.cron import parse_cron
 from pipeline.automation.schedules import freshness_policy
-from pipeline.build import build_defs
+from pipeline.build import CODE_VERSIONS, build_defs
 from pipeline.settings import DEFAULTS, VARIABLES, read_settings
 from tests.pipeline.conftest import clean_environment
 
@@ -161,6 +161,15 @@ def test_several_sites_feed_one_table(tmp_path: Path) -> None:
     graph = build_defs(settings=settings).resolve_asset_graph()
     parents = {key.to_user_string() for key in graph.get(dg.AssetKey("posts")).parent_keys}
     assert parents == {"crawl/demo", "crawl/konachan", "crawl/safebooru_donmai"}
+
+
+def test_every_stage_but_a_crawl_has_a_code_version(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    versions = {
+        key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()
+    }
+    assert {name: text for name, text in versions.items() if text} == CODE_VERSIONS
+    assert {name for name, text in versions.items() if not text} == {"crawl/demo", "comparison"}
 
 
 def test_an_unknown_site_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
