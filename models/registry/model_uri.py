@@ -307,11 +307,12 @@ def explained(uri: str, fault: str = "", *errors: type[Exception]) -> Iterator[N
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    kinds: tuple[type[Exception], ...] = (MlflowException, *errors)
     if not uri.startswith(_SQLITE):
-        errors = (*errors, SQLAlchemyError, ImportError)
+        kinds = (*kinds, SQLAlchemyError, ImportError)
     try:
         yield
-    except (MlflowException, *errors) as error:
+    except kinds as error:
         said = without_secrets(str(error), uri)
         fault = fault or f"MLflow at {shown_uri(uri)} did not answer as it should"
         remedy = "Is MLFLOW_TRACKING_URI right, and does the server run?"

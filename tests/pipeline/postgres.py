@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -39,18 +38,17 @@ def postgres(*databases: str) -> Iterator[list[str]]:
     folder = Path(tempfile.mkdtemp(prefix="omokage-postgres-"))
     secret = folder / "password"
     secret.write_text(PASSWORD)
-    own: dict[str, int] = {}
+    user = None
     if os.geteuid() == 0:  # whom PostgreSQL refuses
-        other = pwd.getpwnam("nobody")
-        own = {"user": other.pw_uid, "group": other.pw_gid}
+        user = "nobody"
         for path in (folder, secret):
-            os.chown(path, other.pw_uid, other.pw_gid)
+            shutil.chown(path, user)
 
     def run(name: str, *words: str, **variables: str) -> None:
         subprocess.run(
             [programs / name, *words],
             check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=120,
-            env={**os.environ, "PGDATA": str(folder / "data"), **variables}, **own,
+            env={**os.environ, "PGDATA": str(folder / "data"), **variables}, user=user,
         )  # fmt: skip
 
     run("initdb", "-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync")

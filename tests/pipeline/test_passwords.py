@@ -1,5 +1,7 @@
 """A password in MLFLOW_TRACKING_URI shows in no argument, configuration, event or error."""
 
+import logging
+import time
 import traceback
 from pathlib import Path
 
@@ -11,7 +13,11 @@ from dagster._serdes import serialize_value
 from dataset.errors import RegistryError
 from models.registry.client import TrackingClient
 from models.registry.model_uri import Registry, parse_model_uri, shown_uri, without_secrets
-from models.training.progress_log import tracker_from_environment
+from models.training.progress_log import (
+    MlflowTracker,
+    system_metrics,
+    tracker_from_environment,
+)
 from pipeline.build import build_defs, tracking_of
 from pipeline.settings import Settings, read_settings
 from pipeline.up import mlflow_server
@@ -73,6 +79,20 @@ def test_no_error_of_the_studio_or_the_trainer_shows_it(
         tracker_from_environment()
     assert "no MLflow run" in str(caught.value)
     assert PASSWORD not in whole_text(caught.value) + caplog.text
+
+
+def test_no_warning_of_the_system_metrics_shows_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    tracker = MlflowTracker.__new__(MlflowTracker)  # as if the server had ended since
+    tracker.run_id, tracker.uri = "0" * 32, NOBODY
+    with system_metrics(tracker):
+        time.sleep(0.5)
+    assert "Failed to get mlflow run: API request to http://127.0.0.1:9/" in caplog.text
+    assert PASSWORD not in caplog.text
 
 
 def test_other_addresses_and_texts_stay_as_they_are() -> None:

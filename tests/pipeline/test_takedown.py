@@ -505,7 +505,7 @@ def test_of_a_home_with_two_generators_nothing_of_the_picture_is_left(whole: Who
     posts = ", ".join(sorted(f"demo/{number}" for number in taken))
     for version in tracking.versions({}):
         assert version.tags[TAKEDOWN] == posts
-        assert version.description.startswith("> **Taken down:** ")
+        assert (version.description or "").startswith("> **Taken down:** ")
         assert f"registered model  version {version.version}" in said
     refused = omokage(home, "promote", "2")
     assert f"version 2 learnt from pictures that were taken down ({posts})" in refused
