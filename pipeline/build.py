@@ -71,11 +71,9 @@ def build_defs(
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
     dataset = [posts, faces, labels, machine_labels, manifest]
     crons = refresh_crons(chosen.refresh, chosen.sites)
-    measured = [*crawls, *dataset, generator, evaluation, champion]
-    assets = [
-        asset.map_asset_specs(_with_code_version)
-        for asset in with_freshness(measured, crons, chosen.timezone)
-    ]
+    stages = [*crawls, *dataset, generator, evaluation, champion]
+    measured = [stage.map_asset_specs(_with_code_version) for stage in stages]
+    assets = with_freshness(measured, crons, chosen.timezone)
     checks = [*table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)

@@ -163,15 +163,6 @@ def test_several_sites_feed_one_table(tmp_path: Path) -> None:
     assert parents == {"crawl/demo", "crawl/konachan", "crawl/safebooru_donmai"}
 
 
-def test_every_stage_but_a_crawl_has_a_code_version(defs: dg.Definitions) -> None:
-    graph = defs.resolve_asset_graph()
-    versions = {
-        key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()
-    }
-    assert {name: text for name, text in versions.items() if text} == CODE_VERSIONS
-    assert {name for name, text in versions.items() if not text} == {"crawl/demo", "comparison"}
-
-
 def test_an_unknown_site_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     settings = read_settings({"OMOKAGE_HOME": str(tmp_path), "OMOKAGE_SITES": "konachn"})
     with pytest.raises(ConfigError, match=r'"konachn".*did you mean "konachan"'):
@@ -242,3 +233,12 @@ def test_two_homes_in_one_process_do_not_mix(
         data = failed.step_failure_data.user_failure_data
         assert data is not None
         assert data.description == f"{home} {home} {url}"
+
+
+def test_every_stage_but_a_crawl_has_a_code_version(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    versions = {
+        key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()
+    }
+    assert {name: text for name, text in versions.items() if text} == CODE_VERSIONS
+    assert {name for name, text in versions.items() if not text} == {"crawl/demo", "comparison"}
