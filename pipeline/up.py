@@ -116,9 +116,10 @@ def mlflow_server(settings: Settings, *, port: int) -> Server:
     """Returns MLflow's tracking server and UI over the same database that the assets write to."""
     artifacts = settings.local_home / "mlflow" / "artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
-    command += ["--artifacts-destination", artifacts.as_uri(), "--workers", "1"]
+    command += ["--workers", "1"]
     log = settings.local_home / "logs" / "mlflow.log"
     ours = read_environment(PROJECT / "mlflow/server.env")
+    ours["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts.as_uri()
     environment = {name: os.environ.get(name, value) for name, value in ours.items()}
     # Not among the arguments, which every user of this machine can read: it may have a password.
     environment["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_uri

@@ -68,6 +68,11 @@ def test_the_chain_runs_and_promotes_on_postgres(
         ended = omokage_here(*words, "--home", str(home), **variables)
         assert said in ended.output, (ended.output, ended.exception)
     files = [path for path in home.rglob("*") if path.is_file()]
+    assert [
+        path
+        for path in files
+        if path.name == "MLmodel" and path.is_relative_to(home / "mlflow/artifacts")
+    ]
     assert not [path for path in files if path.suffix == ".db"]
     assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
 

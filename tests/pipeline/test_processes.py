@@ -94,11 +94,16 @@ with running([server]):
     assert gone(pid)
 
 
-def test_mlflow_runs_without_job_workers_unless_its_variable_is_set(
+def test_variables_of_mlflow_that_are_set_go_before_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, name = read_settings({}, home=str(tmp_path)), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
-    monkeypatch.delenv(name, raising=False)
-    assert mlflow_server(settings, port=5000).environment[name] == "false"
-    monkeypatch.setenv(name, "true")
-    assert mlflow_server(settings, port=5000).environment[name] == "true"
+    settings = read_settings({}, home=str(tmp_path))
+    jobs, artifacts = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "MLFLOW_ARTIFACTS_DESTINATION"
+    for name, ours, given in [
+        (jobs, "false", "true"),
+        (artifacts, (tmp_path / "mlflow/artifacts").as_uri(), "s3://bucket/artifacts"),
+    ]:
+        monkeypatch.delenv(name, raising=False)
+        assert mlflow_server(settings, port=5000).environment[name] == ours
+        monkeypatch.setenv(name, given)
+        assert mlflow_server(settings, port=5000).environment[name] == given
