@@ -134,7 +134,13 @@ def evaluation(
             "protocol": dg.MetadataValue.json(made["protocol"]),
             **({"labels": labels_table(made)} if made["label_ap_by_label"] else {}),
             **{PREVIEWS[name]: _picture(opened, made[name]) for name in pictures},
-        }
+        },
+        data_version=dg.DataVersion(
+            "-".join(
+                made[name][:16]
+                for name in ("generator_sha256", "manifest_digest", "protocol_digest")
+            )
+        ),
     )
 
 

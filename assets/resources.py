@@ -96,7 +96,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
     """
 
     environment: dict[str, str] = Field(
-        default={}, description="Variables added to the child's own."
+        default={}, description="Variables of the child, over those of this process."
     )
     patience_s: float = Field(
         default=20.0, gt=0, description="Wait after SIGINT, and after SIGTERM."

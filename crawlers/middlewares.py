@@ -33,9 +33,9 @@ from crawlers.responses import (
     UnreadableEncoding,
     refusal,
 )
-from crawlers.secrets import bare
 from crawlers.sites import is_loopback
 from crawlers.spiders import BoardSpider
+from dataset.errors import bare
 
 ENCODINGS = ("gzip", "deflate")
 _UNDONE = {*ENCODINGS, "x-gzip", "identity", ""}

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import re
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus
 
 from crawlers.sites import Site
 
@@ -18,15 +18,6 @@ _AS_JSON = (
     lambda value: json.dumps(value, ensure_ascii=False)[1:-1],
     lambda value: json.dumps(value)[1:-1].replace("/", "\\/"),
 )
-
-
-def bare(url: str) -> str:
-    """Returns an address without user, query and fragment: all that may hold a secret."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "an address that cannot be read"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class Secrets:

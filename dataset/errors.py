@@ -14,6 +14,7 @@ OmokageError                 1
 
 import difflib
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 
 class OmokageError(Exception):
@@ -87,3 +88,12 @@ def listed(faults: list[str], *, shown: int = 10) -> str:
     rest = len(faults) - shown
     lines = faults[:shown] + ([f"… and {rest:,} more"] if rest > 0 else [])
     return "\n".join(f"  {line}" for line in lines)
+
+
+def bare(url: str) -> str:
+    """Returns an address without user, query and fragment: all that may hold a secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that cannot be read"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

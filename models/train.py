@@ -14,7 +14,7 @@ from models.presets import PRESETS, preset
 from models.training.data import TrainingSet, local_store
 from models.training.distributed import rank_of_environment
 from models.training.loop import CLOCKS, train
-from models.training.progress_log import NoTracker, tracker_from_environment
+from models.training.progress_log import NoTracker, system_metrics, tracker_from_environment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,14 +46,15 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
         store, manifest, "train", resolution_px=config.resolution_px, into=local_store(store)
     )
     data = TrainingSet(packed.images, packed.labels, tuple(manifest.labels), manifest.digest)
-    with stop_signals() as stop_signal:
+    tracker = tracker_from_environment() if rank_of_environment() == 0 else NoTracker()
+    with stop_signals() as stop_signal, system_metrics(tracker):
         return train(
             store,
             options.out,
             config,
             data=data,
             report=report,
-            tracker=tracker_from_environment() if rank_of_environment() == 0 else NoTracker(),
+            tracker=tracker,
             stop_signal=stop_signal,
             continue_from=options.continue_from,
             clock=options.clock,

@@ -4,7 +4,6 @@ Belongs here: what depends on the settings. Does not belong here: what a stage d
 how (the layers below).
 """
 
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +24,8 @@ from assets.posts import posts_asset
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
+from models.registry.client import DATABASES
+from models.registry.model_uri import shown_uri
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
@@ -36,6 +37,21 @@ from pipeline.stage_lines import stage_lines
 
 ASSET_JOB = "__ASSET_JOB"  # Dagster's name for what "Materialize" starts
 
+# Raised by hand when a stage makes something else of equal inputs: Dagster then shows what it made
+# before, and what came of that, as out of date. A digest of the sources would do so for every
+# comment, and costs 1 to 2 s at each start. A crawl has none: its data version, which Dagster takes
+# from a code version where an asset reports no other, would never change.
+CODE_VERSIONS = {
+    "posts": "1",
+    "faces": "1",
+    "labels": "1",
+    "machine_labels": "1",
+    "manifest": "1",
+    "generator": "1",
+    "evaluation": "1",
+    "champion": "1",
+}
+
 # Dagster's own code uses what it calls beta or preview; a user can do nothing about that.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=category)
@@ -46,16 +62,17 @@ def build_defs(
 ) -> dg.Definitions:
     """Returns the definitions for `settings` (default: read from the environment).
 
-    Raises ConfigError for an unknown site or setting.
+    This process's environment stays as it is; its children find the settings in theirs. Raises
+    ConfigError for an unknown site or setting.
     """
     chosen = settings or read_settings()
-    os.environ.update(chosen.environment())  # libraries (MLflow) and child processes read it
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
     dataset = [posts, faces, labels, machine_labels, manifest]
     crons = refresh_crons(chosen.refresh, chosen.sites)
-    measured = [*crawls, *dataset, generator, evaluation, champion]
+    stages = [*crawls, *dataset, generator, evaluation, champion]
+    measured = [stage.map_asset_specs(_with_code_version) for stage in stages]
     assets = with_freshness(measured, crons, chosen.timezone)
     checks = [*table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # raises now and not at the first tick
@@ -86,24 +103,39 @@ def build_defs(
     )
 
 
+def _with_code_version(spec: dg.AssetSpec) -> dg.AssetSpec:
+    version = CODE_VERSIONS.get(spec.key.to_user_string())
+    return spec.replace_attributes(code_version=version) if version else spec
+
+
 def resources(settings: Settings) -> dict[str, Any]:
     """Returns the resources of all stages for these settings."""
-    artifacts = ""
-    if settings.tracking_uri.startswith("sqlite:///"):  # no server that would name a place
-        artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
+    tracking = tracking_of(settings)
+    has_secret = shown_uri(settings.tracking_uri) != settings.tracking_uri
     return {
         "store": StoreResource(root=settings.home),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
-        # The environment, which build_defs completes, reaches children by itself; as a field it
-        # would fill the launchpad.
-        "child": ChildProcess(),
-        "tracking": TrackingResource(
-            uri=settings.tracking_uri,
-            artifacts=artifacts,
-            mlflow_url=settings.mlflow_url,
-            dagster_url=settings.dagster_url,
-        ),
+        "child": _hidden(ChildProcess(environment=settings.environment())),
+        "tracking": _hidden(tracking) if has_secret else tracking,
     }
+
+
+def tracking_of(settings: Settings) -> TrackingResource:
+    """Returns the resource of MLflow; outside a run too."""
+    artifacts = ""
+    if settings.tracking_uri.startswith(DATABASES):  # no server that would name a place
+        artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
+    return TrackingResource(
+        uri=settings.tracking_uri,
+        artifacts=artifacts,
+        mlflow_url=settings.mlflow_url,
+        dagster_url=settings.dagster_url,
+    )
+
+
+def _hidden(resource: dg.ConfigurableResource) -> dg.ResourceDefinition:
+    """Returns a resource without configuration: Dagster stores and shows that, passwords too."""
+    return dg.ResourceDefinition.hardcoded_resource(resource)
 
 
 def enabled_sites(settings: Settings) -> list[Site]:

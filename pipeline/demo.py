@@ -1,5 +1,6 @@
 """Runs the chain in this process: on what a home holds, or as the demo, with a board beside it."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ def run_job(
     ops: run configuration of its ops. assets: keys of those of the job to materialise, () for all.
     Raises UsageError while a run from elsewhere, such as a schedule's, writes the same tables.
     """
+    os.environ.update(settings.environment())  # for libraries in this process, such as MLflow
     job = build_defs(settings=settings).resolve_job_def(name)
     with explained_databases(settings), demo_instance() as instance:
         # dagster.yaml lets one at a time through the queue, which this run does not pass.

@@ -1,30 +1,46 @@
 """Our Dagster instance: its place under the home, killed demos, and runs that have not ended."""
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
+import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from sqlalchemy.exc import DatabaseError, OperationalError
+import yaml
+from sqlalchemy.exc import DatabaseError
 
 from assets.reporting import DRAWN, DRAWN_STEPS
-from dataset.errors import StoreError, UsageError
+from dataset.errors import ConfigError, StoreError, UsageError
 from dataset.store import Store, file_lock
 from pipeline.settings import PROJECT, Settings
 
+DAGSTER_YAML = "dagster.yaml"
+YAML_NOTE = "dagster_yaml.json"
+# sha256 of the dagster.yaml of earlier versions, which left no note: such a file was not edited.
+EARLIER_YAML = (
+    "5c28c8998bd355427c18fca3be8ba6a56e57348e6cf9c1306c11a7a57d417843",
+    "0273da35c8ff393137c1790729819b5f4e7d622e7b4d16d7285ca4c56ecd897a",
+    "47fca54f4adb1a0ea2a03447618df41dd3ec48c31e3f678e5941cb21b726c1e2",
+    "22ccb9da0110bfa89304dc2447574d4e3f974c36cc4e54fe15e3b9ed671fb378",
+    "713dea712909db1a1037a91393457e3abc91639b335b717ae8ce1ca5ce8b3554",
+)
 # The demo's stages talk in its own terminal; captured, they would see none and show no bars.
-DEMO_CONFIG = "demo.yaml"
-UNCAPTURED = """
-compute_logs:
-  module: dagster._core.storage.noop_compute_log_manager
-  class: NoOpComputeLogManager
-"""
+UNCAPTURED = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
+_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]+@|^\s*password:\s*[^\s{#]", re.MULTILINE)
 FULL_MB = 2.0
 GPU_POOL = "gpu"
 GPU_NOTE = "gpu_pool.json"
@@ -32,18 +48,95 @@ DEMO_TAGS = {"omokage/demo": "true"}
 
 
 def prepare_home(settings: Settings) -> Store:
-    """Makes the home, puts dagster.yaml in its place, and hands the settings to what we start.
+    """Makes the home and its Dagster instance, and hands the settings to what we start.
 
     Raises StoreError, saying what to do, if the home cannot be written.
     """
     store = Store(settings.home)
     store.check_writable()
     os.environ.update(settings.environment())
-    folder = Store(settings.local_home).make_folder("dagster")
-    config = (PROJECT / "dagster.yaml").read_text()
-    (folder / "dagster.yaml").write_text(config)
-    (folder / DEMO_CONFIG).write_text(config + UNCAPTURED)
+    provide_dagster_yaml(Store(settings.dagster_home))
     return store
+
+
+def provide_dagster_yaml(folder: Store) -> None:
+    """Writes our dagster.yaml, or replaces an older one of ours; one that was edited stays.
+
+    A note beside it has the digest of what was written here. A line on stderr says, once for each
+    version of ours, that an edited file was left alone. Raises UsageError outside a checkout.
+    """
+    if not (PROJECT / DAGSTER_YAML).exists():
+        raise UsageError(
+            f"{PROJECT / DAGSTER_YAML} is not there: Omokage runs from a checkout; clone it, and "
+            "there `make install` or `pip install --editable .`"
+        )
+    ours = (PROJECT / DAGSTER_YAML).read_bytes()
+    there = folder.read_bytes(DAGSTER_YAML) if folder.exists(DAGSTER_YAML) else None
+    before = folder.read_json(YAML_NOTE) if folder.exists(YAML_NOTE) else {}
+    if there is None or _sha256(there) in (_sha256(ours), before.get("written"), *EARLIER_YAML):
+        if there != ours:
+            folder.write_bytes(DAGSTER_YAML, ours)
+        note = {"written": _sha256(ours)}
+    else:
+        note = {**before, "left_for": _sha256(ours)}
+        if note != before:
+            print(
+                f"{folder.url(DAGSTER_YAML)} was edited and stays as it is; Omokage's own is "
+                f"{PROJECT / DAGSTER_YAML}",
+                file=sys.stderr,
+            )
+    if note != before:
+        folder.write_json(YAML_NOTE, note)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def opened_instance(folder: str, *, captured: bool = True) -> Iterator[dg.DagsterInstance]:
+    """Yields the Dagster instance of a DAGSTER_HOME, by its dagster.yaml.
+
+    captured: whether the output of stages goes where that says, or else to this terminal. Raises
+    ConfigError, naming the file, if it cannot be used.
+    """
+    path = Path(folder) / DAGSTER_YAML
+    try:
+        if captured:
+            instance = dg.DagsterInstance.from_config(folder)
+        else:
+            config = yaml.safe_load(path.read_text()) or {}
+            if not isinstance(config, dict):
+                raise TypeError(f"a dictionary expected, got {config!r}")
+            # Only the owner reads it, for a moment: a storage may have a password.
+            with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".yaml") as file:
+                yaml.safe_dump({**config, **UNCAPTURED}, file)
+                file.flush()
+                name = Path(file.name).name
+                instance = dg.DagsterInstance.from_config(folder, config_filename=name)
+    except DatabaseError:
+        raise  # see explained_databases
+    except Exception as error:  # whatever the classes that it names raise
+        said = "\n".join(line[:300] for line in str(error).splitlines()[:6])
+        if re.search(r"\bpsycopg|dagster_postgres", said):  # 2: of dagster-postgres; 3: not
+            said += "; install omokage[postgres], and write postgresql+psycopg2://…"
+        raise ConfigError(f"{path} cannot be used: {said}") from error
+    with instance:
+        yield instance
+
+
+def warn_of_password(dagster_home: str) -> None:
+    """Prints a line on stderr if dagster.yaml has a password: Dagster's servers get it as argument.
+
+    `{env: NAME}` is passed on by its name.
+    """
+    path = Path(dagster_home) / DAGSTER_YAML
+    if _PASSWORD.search(path.read_text()):
+        print(
+            f"{path} has a password, which other users of this machine see in the arguments of "
+            "Dagster's processes; write {env: NAME} and set that variable",
+            file=sys.stderr,
+        )
 
 
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
@@ -62,8 +155,7 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
     A killed run would stay "started" for ever and keep its slot of the pool "gpu", for which the
     next one would wait in vain. Only one demo is at work in a home, so such runs are dead.
     """
-    folder = os.environ["DAGSTER_HOME"]
-    with dg.DagsterInstance.from_config(folder, config_filename=DEMO_CONFIG) as instance:
+    with opened_instance(os.environ["DAGSTER_HOME"], captured=False) as instance:
         unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
         dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
         for run in instance.get_runs(dead):
@@ -77,7 +169,7 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
 
 def prepare_pools() -> None:
     """Gives the prepared home's instance its pool limits, before servers open it."""
-    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
+    with opened_instance(os.environ["DAGSTER_HOME"]) as instance:
         provide_gpu_slots(instance)
 
 
@@ -107,7 +199,13 @@ def explained_databases(settings: Settings) -> Iterator[None]:
     """Raises StoreError, saying what to do, when Dagster's or MLflow's database fails."""
     try:
         yield
-    except (OperationalError, DatabaseError) as error:
+    except DatabaseError as error:
+        if not isinstance(error.orig, sqlite3.Error):
+            raise StoreError(
+                f"the database of Dagster or MLflow failed ({error.orig}); does its server run, "
+                f"and are its addresses in {settings.dagster_home}/{DAGSTER_YAML} and "
+                "MLFLOW_TRACKING_URI right?"
+            ) from error
         free_mb = shutil.disk_usage(settings.local_home).free / 1e6
         remedy = "the disk is full; free some space and run the same command again"
         raise StoreError(
@@ -153,9 +251,19 @@ _INLINE = ";base64,"
 _LOGS = {"event_logs": ("id", "event"), "asset_keys": ("id", "last_materialization")}
 
 
-def databases(home: Path) -> list[Path]:
-    """Returns the SQLite files of Dagster's event log; also those that deleted runs have left."""
-    return sorted((home / "dagster" / "history").rglob("*.db"))
+def databases(dagster_home: str) -> list[Path]:
+    """Returns the SQLite files of Dagster's event log; also those that deleted runs have left.
+
+    None, if the dagster.yaml of DAGSTER_HOME names another kind of database.
+    """
+    folder = Path(dagster_home) / "history"
+    if (Path(dagster_home) / DAGSTER_YAML).exists():  # it may name another place
+        with opened_instance(dagster_home) as instance:
+            path_of = getattr(instance.event_log_storage, "path_for_shard", None)
+        if path_of is None:
+            return []
+        folder = Path(path_of("index")).parents[1]
+    return sorted(folder.rglob("*.db"))
 
 
 def previews_of_reals(path: Path) -> int:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from dataset.compute import parse_compute
-from dataset.errors import ConfigError, listed, nearest
+from dataset.errors import ConfigError, bare, listed, nearest
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
 from pipeline.automation.webhook import check_webhook
 
@@ -48,6 +48,21 @@ ELSEWHERE = {
     "OMOKAGE_REAL_DATA": "folder of real pictures for the tests",
     "OMOKAGE_STUDIO_PASSWORD": "password of the studio's page, with a user",
     "OMOKAGE_STUDIO_USER": "user of the studio's page, with a password",
+}
+
+# Variables of other programs for what we start, unless they are set already.
+DEFAULTS = {
+    "DAGSTER_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # Threads that wait for work by spinning take 2.3x as long on a busy machine, and ones that
+    # sleep at once 1.5x on an idle one: after a short spin it is a fifth more on both.
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "1000",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
 }
 
 
@@ -161,7 +176,8 @@ class Settings(BaseModel):
         ),
     ] = "processes"
     executor: Annotated[str, _checked(lambda text, _: _check_executor(text))] = EXECUTORS[0]
-    tracking_uri: str = ""
+    tracking_uri: str = Field(default="", repr=False)  # may hold a password
+    dagster_home: Annotated[str, AfterValidator(_absolute)] = ""
     dagster_url: Address = DAGSTER_URL  # where people open the two UIs: what links point at
     mlflow_url: Address = ""
     # When the schedules of the sites come, and the growth that starts a training
@@ -196,27 +212,15 @@ class Settings(BaseModel):
     def environment(self) -> dict[str, str]:
         """Returns the variables that give a child process these very settings, but the webhook.
 
-        They stand in the Dagster UI, as the configuration of a resource, and it may hold a secret.
+        A webhook may hold a secret, and no child needs it.
         """
         values = {**self.model_dump(exclude={"webhook"}), "sites": ",".join(self.sites)}
         own = {VARIABLES[field]: str(value) for field, value in values.items() if value}
-        return own | {
-            "DAGSTER_HOME": str(self.local_home / "dagster"),
-            "DAGSTER_DISABLE_TELEMETRY": "true",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "DO_NOT_TRACK": "true",
-            "GIT_PYTHON_REFRESH": "quiet",
-            # Threads that wait for work by spinning take 2.3x as long on a busy machine, and ones
-            # that sleep at once 1.5x on an idle one: after a short spin it is a fifth more on both.
-            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
-            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
-            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-            "MLFLOW_LOGGING_LEVEL": "WARNING",
-        }
+        return {name: os.environ.get(name, value) for name, value in DEFAULTS.items()} | own
 
 
 VARIABLES = {field: f"OMOKAGE_{field.upper()}" for field in Settings.model_fields}
-VARIABLES["tracking_uri"] = "MLFLOW_TRACKING_URI"
+VARIABLES |= {"tracking_uri": "MLFLOW_TRACKING_URI", "dagster_home": "DAGSTER_HOME"}
 
 
 def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "") -> Settings:
@@ -237,8 +241,10 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
     tracking = settings.tracking_uri or f"sqlite:///{settings.own_database}"
-    mlflow = settings.mlflow_url or (tracking if tracking.startswith("http") else MLFLOW_URL)
-    return settings.model_copy(update={"tracking_uri": tracking, "mlflow_url": mlflow})
+    mlflow = settings.mlflow_url or (bare(tracking) if tracking.startswith("http") else MLFLOW_URL)
+    dagster = settings.dagster_home or str(settings.local_home / "dagster")
+    chosen = {"tracking_uri": tracking, "mlflow_url": mlflow, "dagster_home": dagster}
+    return settings.model_copy(update=chosen)
 
 
 def _unknown(given: Mapping[str, str]) -> list[str]:

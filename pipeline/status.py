@@ -21,7 +21,7 @@ from dataset.streams import batches
 from dataset.tables import count, is_lance
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION, TAKEDOWN
-from pipeline.build import resources
+from pipeline.build import tracking_of
 from pipeline.commands import as_typed, home_words
 from pipeline.settings import Settings
 
@@ -115,7 +115,7 @@ def _rows(store: Store, path: str) -> int:
 
 def champion_lines(settings: Settings) -> list[str]:
     """Returns who is champion and where its sample grid lies."""
-    tracking = resources(settings)["tracking"].open()
+    tracking = tracking_of(settings).open()
     holder = tracking.holder(CHAMPION) if tracking.database_exists() else None
     if holder is None:
         return [f"champion   none yet: {_next(settings)}"]

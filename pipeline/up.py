@@ -1,14 +1,21 @@
 """Everything a person looks at, together: Dagster, MLflow's server, the board, the studio."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataset.errors import ConfigError
-from models.registry.client import SQLITE
-from pipeline.build import resources
-from pipeline.instance import explained_databases, prepare_home, prepare_pools
+from models.registry.client import DATABASES
+from models.registry.model_uri import shown_uri
+from pipeline.build import tracking_of
+from pipeline.instance import (
+    explained_databases,
+    prepare_home,
+    prepare_pools,
+    warn_of_password,
+)
 from pipeline.servers import (
     LOOPBACK,
     Server,
@@ -42,12 +49,13 @@ def run_up(
     """
     settings = linked(settings, dagster_port=dagster_port, mlflow_port=mlflow_port)
     store = prepare_home(settings)
+    warn_of_password(settings.dagster_home)
     with explained_databases(settings):
         prepare_pools()
         # Not by the server: stopped on the way, it would leave half a database, and it neither
         # follows a home that was moved nor says what mends a database of an older MLflow.
-        if settings.tracking_uri.startswith(SQLITE):
-            resources(settings)["tracking"].open().client()
+        if settings.tracking_uri.startswith(DATABASES):
+            tracking_of(settings).open().client()
     check_same_collection(store, pictures)
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))
@@ -58,7 +66,7 @@ def run_up(
         Page("studio", studio, studio_port, "--studio-port", path="/health"),
     ]
     if settings.tracking_uri.startswith("http"):
-        print(f"{'MLflow UI':<12}{settings.tracking_uri} (yours)", flush=True)
+        print(f"{'MLflow UI':<12}{shown_uri(settings.tracking_uri)} (yours)", flush=True)
     else:
         mlflow = mlflow_server(settings, port=mlflow_port)
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
@@ -108,12 +116,14 @@ def mlflow_server(settings: Settings, *, port: int) -> Server:
     """Returns MLflow's tracking server and UI over the same database that the assets write to."""
     artifacts = settings.local_home / "mlflow" / "artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
-    command += ["--backend-store-uri", settings.tracking_uri]
-    command += ["--artifacts-destination", artifacts.as_uri(), "--workers", "1"]
+    command += ["--workers", "1"]
     log = settings.local_home / "logs" / "mlflow.log"
-    return Server(
-        "the MLflow server", command, log, read_environment(PROJECT / "mlflow/server.env")
-    )
+    ours = read_environment(PROJECT / "mlflow/server.env")
+    ours["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts.as_uri()
+    environment = {name: os.environ.get(name, value) for name, value in ours.items()}
+    # Not among the arguments, which every user of this machine can read: it may have a password.
+    environment["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_uri
+    return Server("the MLflow server", command, log, environment)
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ LONG_FIRST = (
 
 @pytest.fixture(autouse=True)
 def environment_as_before() -> Iterator[None]:
-    """Undoes what a test, or what it calls, sets in the environment: `build_defs` completes it."""
+    """Undoes what a test, or what it calls, sets in the environment, as commands and MLflow do."""
     before = dict(os.environ)
     yield
     if dict(os.environ) != before:

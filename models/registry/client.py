@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
+import os
 import re
 import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +20,7 @@ from PIL import Image
 from dataset.errors import RegistryError, StoreError
 from dataset.store import file_lock
 from models.registry.gate import OLD_METRIC
-from models.registry.model_uri import schema_remedy
+from models.registry.model_uri import explained, shown_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 SQLITE = "sqlite:///"  # begins the address of a database file
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # begin that of a database without a server
 RUN_KEY = "omokage.run_key"
 IMAGES = "images"  # where MLflow keeps the pictures of series
 GONE = "RESOURCE_DOES_NOT_EXIST"
@@ -71,12 +73,17 @@ class TrackingClient:
     `mlflow_url` and `dagster_url` are where people open the two UIs, for links.
     """
 
-    uri: str
+    uri: str = field(repr=False)  # may have a password; `place` is for people
     artifacts: str = ""
     experiment: str = "avatar-generators"
     model: str = "avatar-generator"
     mlflow_url: str = "http://127.0.0.1:5000"
     dagster_url: str = "http://127.0.0.1:3000"
+
+    @property
+    def place(self) -> str:
+        """The address for people: without user, password and query."""
+        return shown_uri(self.uri)
 
     def database_exists(self) -> bool:
         """Tells whether there is anything to ask: a server, or a database file made before."""
@@ -89,6 +96,8 @@ class TrackingClient:
         the URI, when it is out of reach or of another MLflow; StoreError if there is no database
         yet and it cannot be made.
         """
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("DO_NOT_TRACK", "true")
         import mlflow  # slow to import, and only some stages need it
 
         if self.uri.startswith(SQLITE):
@@ -98,13 +107,13 @@ class TrackingClient:
                 relocate(database)
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
-        with self._explained():
+        with self.explained():
             return mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self) -> str:
         """Returns the id of the experiment, made on first use with our artifact root."""
         client = self.client()
-        with self._explained():
+        with self.explained():
             known = client.get_experiment_by_name(self.experiment)
             if known is not None:
                 return str(known.experiment_id)
@@ -117,7 +126,7 @@ class TrackingClient:
         training that was stopped goes on in the run that it began.
         """
         client, experiment_id = self.client(), self.experiment_id()
-        with self._explained():
+        with self.explained():
             found = client.search_runs(
                 [experiment_id], f"tags.`{RUN_KEY}` = '{key}'", max_results=1
             )
@@ -144,7 +153,7 @@ class TrackingClient:
         MLflow that is out of reach at the end takes nothing from the block: a line on stderr.
         """
         client = self.client()
-        with self._explained():
+        with self.explained():
             client.update_run(run_id, status="RUNNING")
         status = "FAILED"
         try:
@@ -155,37 +164,44 @@ class TrackingClient:
             raise
         finally:
             try:
-                with self._explained():
+                with self.explained():
                     client.set_terminated(run_id, status)
             except RegistryError as error:
                 print(
                     f"run {run_id} is {status}, and MLflow does not know: {error}", file=sys.stderr
                 )
 
-    def log_evaluation(self, run_id: str, made: Mapping[str, Any], *, step: int) -> None:
+    def log_evaluation(
+        self, run_id: str, made: Mapping[str, Any], *, step: int, model_id: str | None = None
+    ) -> None:
         """Puts an evaluation's numbers onto the generator's run, at the images that it has seen.
 
         What was not measured, such as the label AP of a family without labels, is left out, and so
-        is what stands there already at that step.
+        is what stands there already at that step. model_id: of the logged model, which then has
+        the numbers too: MLflow compares models by their own.
         """
         metric, kernel = made.get("metric", OLD_METRIC), made.get("kernel_metric")
         named = [metric, f"{metric}_at128", f"joint_{metric}"]
         ends = ("", "_sigma", "_se", "_at128", "_at128_se")
         named += [f"{kernel}{end}" for end in ends] if kernel else []
         client = self.client()
-        with self._explained():
+        with self.explained():
             for name in (*named, *EVALUATED):
                 if made.get(name) is None:
                     continue
                 key, value = f"eval/{name}", float(made[name])
                 known = client.get_metric_history(run_id, key)
-                if (step, value) not in [(one.step, one.value) for one in known]:
-                    client.log_metric(run_id, key, value, step=step)
+                same = [one for one in known if (one.step, one.value) == (step, value)]
+                if same and not model_id:
+                    continue
+                # Logged with the same time again, a run's metric stands there once.
+                at = same[0].timestamp if same else None
+                client.log_metric(run_id, key, value, timestamp=at, step=step, model_id=model_id)
             client.set_tag(run_id, "omokage.protocol", made["protocol_digest"])
 
     def log_picture(self, run_id: str, name: str, png: bytes) -> None:
         """Puts a PNG among the run's artifacts."""
-        with tempfile.TemporaryDirectory() as folder, self._explained():
+        with tempfile.TemporaryDirectory() as folder, self.explained():
             path = Path(folder) / name
             path.write_bytes(png)
             self.client().log_artifact(run_id, str(path))
@@ -194,7 +210,7 @@ class TrackingClient:
         """Puts a PNG into the run's series `key`, at the images seen; once at most."""
         client = self.client()
         known = re.compile(rf"{re.escape(key)}[+%]step[+%]{step}[+%]")
-        with self._explained():
+        with self.explained():
             names = [Path(file.path).name for file in client.list_artifacts(run_id, IMAGES)]
             if not any(known.match(name) for name in names):
                 with Image.open(io.BytesIO(png)) as picture:
@@ -206,7 +222,7 @@ class TrackingClient:
 
         client, token = self.client(), None
         found: list[Run] = []
-        with self._explained():
+        with self.explained():
             experiment = client.get_experiment_by_name(self.experiment)
             while experiment is not None:
                 ids = [experiment.experiment_id]
@@ -219,13 +235,13 @@ class TrackingClient:
     def pictures(self, run_id: str) -> list[str]:
         """Returns the paths of the pictures of series among a run's artifacts."""
         client = self.client()
-        with self._explained():
+        with self.explained():
             return [file.path for file in client.list_artifacts(run_id, IMAGES)]
 
     def versions(self, tags: Mapping[str, str]) -> list["ModelVersion"]:
         """Returns the model's versions that bear all these tags, the newest first."""
         client = self.client()
-        with self._explained():
+        with self.explained():
             found = client.search_model_versions(f"name='{self.model}'")
         bearing = [v for v in found if all(v.tags.get(k) == value for k, value in tags.items())]
         return sorted(bearing, key=lambda version: int(version.version), reverse=True)
@@ -238,7 +254,7 @@ class TrackingClient:
         model_page: description of the registered model, if this is its first version.
         """
         client = self.client()
-        with self._explained():
+        with self.explained():
             if self.registered() is None:
                 client.create_registered_model(self.model, description=model_page)
             # A server takes a logged model (models:/m-…) only if it is named beside it.
@@ -255,7 +271,7 @@ class TrackingClient:
     def registered(self) -> "RegisteredModel | None":
         """Returns the registered model with its tags and aliases; None before the first version."""
         client = self.client()
-        with self._explained():
+        with self.explained():
             found = client.search_registered_models(f"name='{self.model}'")
         return found[0] if found else None
 
@@ -266,7 +282,7 @@ class TrackingClient:
         if not (number.isascii() and number.isdecimal()):
             return None
         client = self.client()
-        with self._explained():
+        with self.explained():
             try:
                 return client.get_model_version(self.model, number)
             except MlflowException as error:
@@ -285,12 +301,12 @@ class TrackingClient:
 
     def set_alias(self, alias: str, version: str) -> None:
         """Moves an alias to a version."""
-        with self._explained():
+        with self.explained():
             self.client().set_registered_model_alias(self.model, alias, version)
 
     def drop_alias(self, alias: str) -> None:
         """Takes an alias away; one that nobody bears is fine."""
-        with self._explained():
+        with self.explained():
             self.client().delete_registered_model_alias(self.model, alias)
 
     def model_tags(self) -> dict[str, str]:
@@ -300,13 +316,13 @@ class TrackingClient:
 
     def tag_model(self, tag: str, value: str) -> None:
         """Puts a tag onto the registered model."""
-        with self._explained():
+        with self.explained():
             self.client().set_registered_model_tag(self.model, tag, value)
 
     def tag_version(self, version: "ModelVersion", tags: Mapping[str, str]) -> None:
         """Puts tags onto a version; those that stand there already are not written again."""
         client = self.client()
-        with self._explained():
+        with self.explained():
             for tag, value in tags.items():
                 if version.tags.get(tag) != value:
                     client.set_model_version_tag(self.model, str(version.version), tag, value)
@@ -314,20 +330,20 @@ class TrackingClient:
     def untag_version(self, version: "ModelVersion", tag: str) -> None:
         """Takes a tag from a version; one that is not there is fine."""
         if tag in version.tags:
-            with self._explained():
+            with self.explained():
                 self.client().delete_model_version_tag(self.model, str(version.version), tag)
 
     def describe(self, page: str) -> None:
         """Sets the registered model's description, if it is another."""
         model = self.registered()
         if model is not None and model.description != page:
-            with self._explained():
+            with self.explained():
                 self.client().update_registered_model(self.model, page)
 
     def describe_version(self, version: "ModelVersion", page: str) -> None:
         """Sets a version's description, if it is another."""
         if version.description != page:
-            with self._explained():
+            with self.explained():
                 self.client().update_model_version(self.model, str(version.version), page)
 
     def run_url(self, run_id: str) -> str:
@@ -342,30 +358,20 @@ class TrackingClient:
         """
         self.client()  # sets the address that MLflow's own functions use
         import mlflow.artifacts
-        from mlflow.exceptions import MlflowException
 
-        try:
+        with self.explained(f"{self.place} did not give the model {uri}", OSError):
             found = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into))
-        except (MlflowException, OSError) as error:
-            raise RegistryError(f"{self.uri} did not give the model {uri}: {error}") from error
         return Path(found)
 
     def version_url(self, version: str) -> str:
         """Returns where people see a version of the registered model in MLflow's UI."""
         return f"{self.mlflow_url}/#/models/{self.model}/versions/{version}"
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            yield
-        except MlflowException as error:
-            raise RegistryError(
-                schema_remedy(error, self.uri)
-                or f"MLflow at {self.uri} did not answer as it should: {error}. "
-                "Is MLFLOW_TRACKING_URI right, and does the server run?"
-            ) from error
+    def explained(
+        self, fault: str = "", *errors: type[Exception]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Raises RegistryError when MLflow, its database or one of `errors` fails in the block."""
+        return explained(self.uri, fault, *errors)
 
 
 def lay_out(path: Path, *, artifacts: str = "") -> None:

@@ -14,6 +14,7 @@ from dataset.errors import RegistryError
 from models.families.base import GeneratorNet
 from models.io.generators import SPEC, TYPICAL, WEIGHTS, load_generator, typical_rows
 from models.labels import names_of
+from models.registry.model_uri import explained
 
 PROGRAM = "generator.pt2"
 # By their names in the model. `predict` needs these; the first versions carried nothing else.
@@ -78,7 +79,6 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
         ) from error
     import numpy as np
     import pandas as pd
-    from mlflow.exceptions import MlflowException
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -98,7 +98,8 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
     )
     with tempfile.TemporaryDirectory(prefix="omokage-model-") as temporary:
         made = export_generator(folder, Path(temporary))
-        try:
+        uri = tracking_uri or mlflow.get_tracking_uri()
+        with explained(uri, f"MLflow did not take the generator {folder}"):
             if tracking_uri:
                 mlflow.set_tracking_uri(tracking_uri)
             client = mlflow.MlflowClient()
@@ -119,8 +120,6 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
                 pip_requirements=[_pinned(package) for package in ("mlflow", "torch", "numpy")],
                 model_id=model.model_id,
             )
-        except MlflowException as error:
-            raise RegistryError(f"MLflow did not take the generator {folder}: {error}") from error
     return str(logged.model_uri)
 
 

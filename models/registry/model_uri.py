@@ -1,19 +1,20 @@
 """Asks MLflow's registry which model a URI means, and fetches its files; faults in plain words."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import logging
 import os
 import re
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from dataset.errors import RegistryError, UsageError
+from dataset.errors import RegistryError, UsageError, bare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -162,7 +163,8 @@ class Registry:
                 registry_uri=self.tracking_uri,
             )
         except (MlflowException, OSError) as error:
-            _log.warning("%s could not be fetched: %s", found.title, error)
+            said = without_secrets(str(error), self.tracking_uri)
+            _log.warning("%s could not be fetched: %s", found.title, said)
             raise RegistryUnavailableError(
                 f"The files of {found.title} could not be fetched: {self.place} does not answer, "
                 "or they are not where it says."
@@ -234,13 +236,14 @@ class Registry:
             if error.error_code in _ABSENT:
                 raise ModelNotFoundError(absent) from error
             raise self._silent(error) from error
-        except (OSError, SQLAlchemyError) as error:  # a TimeoutError is an OSError
+        except (OSError, ImportError, SQLAlchemyError) as error:  # a TimeoutError is an OSError
             raise self._silent(error) from error
 
     def _silent(self, error: Exception) -> RegistryUnavailableError:
         remedy = schema_remedy(error, self.tracking_uri)
         # What is logged may hold paths and SQL, which no page shows.
-        _log.warning("MLflow at %s: %s", self.place, remedy or error)
+        said = remedy or without_secrets(str(error), self.tracking_uri)
+        _log.warning("MLflow at %s: %s", self.place, said)
         if remedy:
             return OtherSchemaError(
                 f"The database of {self.place} is of another version of MLflow. Whoever runs this "
@@ -280,6 +283,44 @@ def schema_remedy(error: BaseException | None, uri: str) -> str:
         f"MLflow's database {shown} was made by an older MLflow than the one installed, "
         f"{mlflow.__version__}. Back it up, then bring it up to date: mlflow db upgrade {shown}"
     )
+
+
+def shown_uri(uri: str) -> str:
+    """Returns a tracking URI as people see it: without user, password and query."""
+    return uri if uri.startswith(_SQLITE) or "://" not in uri else bare(uri)
+
+
+def without_secrets(text: str, uri: str) -> str:
+    """Returns a text, such as an error of MLflow's, with a tracking URI only as it is shown."""
+    user = uri.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    text = text.replace(uri, shown_uri(uri))
+    return text.replace(f"{user}@", "") if user else text
+
+
+@contextlib.contextmanager
+def explained(uri: str, fault: str = "", *errors: type[Exception]) -> Iterator[None]:
+    """Raises RegistryError when the MLflow at `uri`, or one of `errors`, fails in the block.
+
+    fault: what failed, in words. No password is in the text, nor in the cause that Dagster stores
+    beside it. Errors of an SQLite file itself pass: a full disk is explained elsewhere.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    kinds: tuple[type[Exception], ...] = (MlflowException, *errors)
+    if not uri.startswith(_SQLITE):
+        kinds = (*kinds, SQLAlchemyError, ImportError)
+    try:
+        yield
+    except kinds as error:
+        said = without_secrets(str(error), uri)
+        fault = fault or f"MLflow at {shown_uri(uri)} did not answer as it should"
+        remedy = "Is MLFLOW_TRACKING_URI right, and does the server run?"
+        if isinstance(error, ImportError) and uri.startswith("postgresql"):
+            remedy = "Install omokage[postgres], and write postgresql+psycopg2://…"
+        raise RegistryError(schema_remedy(error, uri) or f"{fault}: {said}. {remedy}") from (
+            error if said == str(error) else None
+        )
 
 
 def format_time(seconds: float) -> str:

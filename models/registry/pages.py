@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dataset.errors import RegistryError
 from dataset.labels import appearance
 from dataset.manifest import Manifest
 from dataset.schemas import manifest_schema
@@ -145,12 +144,12 @@ def describe(
     written onto the experiment stays. Raises RegistryError when MLflow refuses.
     """
     from mlflow.entities import DatasetInput, InputTag
-    from mlflow.exceptions import MlflowException
 
     client, experiment = tracking.client(), tracking.experiment_id()
     dataset = _dataset(store, manifest)
     about = EXPERIMENT_NOTE.format(model=tracking.model, dagster=tracking.dagster_url)
-    try:
+    fault = f"MLflow at {tracking.place} did not take the description of run {run_id}"
+    with tracking.explained(fault):
         inputs = client.get_run(run_id).inputs
         known = inputs.dataset_inputs if inputs is not None else []
         if dataset.digest not in [one.dataset.digest for one in known]:
@@ -159,11 +158,6 @@ def describe(
         for tag, value in ((NOTE, about), (KIND, TRAINING)):
             if tag not in client.get_experiment(experiment).tags:
                 client.set_experiment_tag(experiment, tag, value)
-    except MlflowException as error:
-        raise RegistryError(
-            f"MLflow at {tracking.uri} did not take the description of run {run_id}: {error}. "
-            "Is MLFLOW_TRACKING_URI right, and does the server run?"
-        ) from error
 
 
 def training_note(

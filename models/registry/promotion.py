@@ -353,7 +353,7 @@ def _found(tracking: TrackingClient, move: Promotion) -> Promotion | None:
 
 def _contended(tracking: TrackingClient) -> RegistryError:
     return RegistryError(
-        f"other machines keep moving the champion of {tracking.model} at {tracking.uri}; look at "
+        f"other machines keep moving the champion of {tracking.model} at {tracking.place}; look at "
         "`omokage champions` and ask again when it is quiet"
     )
 

@@ -14,6 +14,7 @@ from dataset.takedown import learnt_from, post_name
 from models.registry.client import RUN_KEY, TrackingClient
 from models.registry.gate import OLD_METRIC, is_decidable
 from models.registry.load import FOLDER, training_folder, version_files
+from models.registry.model_uri import without_secrets
 from models.registry.pages import (
     METRIC,
     NUMBERS,
@@ -239,6 +240,8 @@ def register_version(
     tracking.client()  # sets the address that MLflow's own functions use
     run_id = entry.current["mlflow_run"]
     uri = log_generator(store.url(f"{entry.current['folder']}/generator"), run_id=run_id)
+    step, model_id = int(entry.current["images_seen"]), uri.removeprefix("models:/")
+    tracking.log_evaluation(run_id, entry.measured, step=step, model_id=model_id)
     made = tracking.register(
         uri,
         run_id=run_id,
@@ -335,5 +338,6 @@ def remove_artifact(tracking: TrackingClient, run_id: str, path: str) -> str:
         artifacts.delete_artifacts(path)
         left = {file.path for file in client.list_artifacts(run_id, path.rpartition("/")[0])}
     except (MlflowException, NotImplementedError, OSError) as error:
-        return f"MLflow's artifact store at {tracking.uri} refused: {error}"
-    return f"MLflow's artifact store at {tracking.uri} still lists it" if path in left else ""
+        said = without_secrets(str(error), tracking.uri)
+        return f"MLflow's artifact store at {tracking.place} refused: {said}"
+    return f"MLflow's artifact store at {tracking.place} still lists it" if path in left else ""

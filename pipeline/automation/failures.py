@@ -13,8 +13,9 @@ import dagster as dg
 import yaml
 
 from assets.resources import StoreResource
-from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets, bare
+from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets
 from crawlers.sites import Site, load_sites
+from dataset.errors import bare
 from dataset.store import Store
 from pipeline.automation.webhook import post
 from pipeline.instance import duration

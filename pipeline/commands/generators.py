@@ -182,12 +182,13 @@ def _downloaded(settings: Settings, uri: str, place: Path) -> str:
         raise UsageError(
             f'"{uri}" is no model URI: {CHAMPION}, models:/NAME/3 or runs:/ID/generator wanted'
         )
-    from pipeline.build import resources  # imports Dagster
+    from models.registry.model_uri import shown_uri
+    from pipeline.build import tracking_of  # imports Dagster
 
-    tracking = resources(settings)["tracking"].open()
+    tracking = tracking_of(settings).open()
     if not tracking.database_exists():
         raise RegistryError(
-            f"{settings.tracking_uri} has no model {uri} yet: `make demo` makes one"
+            f"{shown_uri(settings.tracking_uri)} has no model {uri} yet: `make demo` makes one"
         )
     return str(tracking.fetch_model(uri, place))
 

@@ -16,6 +16,7 @@ from dataset.errors import OmokageError, RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.gate import MeasuredVersion, high_water_marks
+from models.registry.model_uri import shown_uri
 from models.registry.pages import SHEET, champion_sheet, distance_in_words
 from models.registry.promotion import (
     CHAMPION,
@@ -26,7 +27,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import DONE, Promotion, newest_champions
-from pipeline.build import resources
+from pipeline.build import tracking_of
 from pipeline.commands import home_option
 from pipeline.jobs import promotion_by_person
 from pipeline.settings import Settings, read_settings
@@ -158,9 +159,11 @@ def champions_command(home: str, as_json: bool) -> None:
 def _registry(home: str) -> tuple[Settings, TrackingClient]:
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
-    tracking: TrackingClient = resources(settings)["tracking"].open()
+    tracking = tracking_of(settings).open()
     if not tracking.database_exists():
-        raise RegistryError(f"{settings.tracking_uri} has no registry yet: `make demo` makes one")
+        raise RegistryError(
+            f"{shown_uri(settings.tracking_uri)} has no registry yet: `make demo` makes one"
+        )
     return settings, tracking
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,14 +49,16 @@ from models.registry.versions import (
     remove_artifact,
     taken_of,
 )
-from pipeline.build import resources
+from pipeline.build import tracking_of
 from pipeline.commands import home_option
 from pipeline.instance import (
+    DAGSTER_YAML,
     DEMO_TAGS,
     UNFINISHED,
     alone_in,
     databases,
     in_words,
+    opened_instance,
     previews_of_reals,
     repack,
     scrub_previews,
@@ -296,7 +299,7 @@ def _applied(settings: Settings, store: Store, ledger: Ledger, found: _Found) ->
         if why := trace.mend():
             refused.append({**trace.to_json(), "why": why})
     purge_versions(store)
-    for path in databases(settings.local_home):  # all: a killed takedown may have changed others
+    for path in databases(settings.dagster_home):  # all: a killed takedown may have changed others
         repack(path)
     ledger.repack()
     kept = {one["path"] for one in refused}
@@ -337,9 +340,10 @@ def _grids(
 def _previews(settings: Settings, of: frozenset[str]) -> Iterator[Trace]:
     today = dt.datetime.now(dt.UTC).date().isoformat()
     words = f"(a takedown of {today} removed this preview)"
-    for path in databases(settings.local_home):
+    for path in databases(settings.dagster_home):
         if count := previews_of_reals(path):
-            where = path.relative_to(settings.local_home).as_posix()
+            here = Path(settings.local_home)
+            where = path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
             scrub = functools.partial(scrub_previews, path, words)
             yield Trace(where, "previews in Dagster's event log", of, count, scrub)
 
@@ -376,7 +380,7 @@ def _staying(settings: Settings, store: Store) -> Iterator[dict[str, Any]]:
     for folder, why in STAYING.items():
         if store.files(folder):
             yield {**Trace(folder, "folder", frozenset()).to_json(), "why": why}
-    if _has_instance(settings) and not databases(settings.local_home):
+    if _has_instance(settings) and not databases(settings.dagster_home):
         why = "Dagster's event log is not in this home: remove its previews by its own means"
         yield {**Trace("dagster", "previews", frozenset()).to_json(), "why": why}
 
@@ -449,14 +453,14 @@ def _alone(store: Store) -> contextlib.AbstractContextManager[None]:
 
 
 def _has_instance(settings: Settings) -> bool:
-    return (settings.local_home / "dagster" / "dagster.yaml").exists()
+    return (Path(settings.dagster_home) / DAGSTER_YAML).exists()
 
 
 def _check_no_run(settings: Settings) -> None:
     """Raises UsageError if a run of Dagster is at work: it would write what is being removed."""
     if not _has_instance(settings):
         return
-    with dg.DagsterInstance.from_config(str(settings.local_home / "dagster")) as instance:
+    with opened_instance(settings.dagster_home) as instance:
         records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)))
         at_work = [
             in_words(record)
@@ -480,7 +484,7 @@ def _names(settings: Settings, store: Store) -> dict[str, str]:
 
 
 def _tracking(settings: Settings) -> TrackingClient | None:
-    tracking: TrackingClient = resources(settings)["tracking"].open()
+    tracking = tracking_of(settings).open()
     return tracking if tracking.database_exists() else None
 
 

@@ -61,6 +61,7 @@ class Shop:
             mlflow_url="http://mlflow.example",
         )
         self.run_id = self.tracking.run_for("one", name="one", tags={})
+        self.tracking.log_evaluation(self.run_id, MEASURED, step=40_000)
         write_generator(home / "generators/one/generator", small_generator("dcgan64"))
         store = Store(home)
         store.write_json("generators/one/generator/train.json", FACTS)
@@ -154,6 +155,13 @@ def test_a_generator_becomes_a_version_that_explains_itself(tmp_path: Path) -> N
     assert "omokage rollback" in model.description
     names = [file.path for file in shop.tracking.client().list_artifacts(run_id)]
     assert "labels.png" in names
+
+    (logged,) = shop.tracking.client().search_logged_models([experiment])
+    numbers = {one.key: (one.value, one.step) for one in logged.metrics or []}
+    assert numbers["eval/fid"] == (42.5, 40_000)
+    assert numbers["eval/spread"] == (0.95, 40_000)
+    history = shop.tracking.client().get_metric_history(run_id, "eval/fid")
+    assert [(one.value, one.step) for one in history] == [(42.5, 40_000)]  # once, not twice
 
     signature = mlflow.models.get_model_info(f"models:/{shop.tracking.model}/1").signature
     params = {one["name"]: one["type"] for one in json.loads(signature.to_dict()["params"])}

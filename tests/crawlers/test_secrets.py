@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.secrets import Secrets, SecretsFilter, bare
+from crawlers.secrets import Secrets, SecretsFilter
 from crawlers.sites import load_sites
+from dataset.errors import bare
 from tests.crawlers.little_board import Crawled, Crawler, LittleBoard, serving
 
 LOGIN, KEY = "takeda the first", "k3y/with+signs=and%more"

@@ -1,16 +1,25 @@
 """What a training logs to MLflow, once and no more, however often it is killed."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from dataset.errors import RegistryError
 from dataset.store import Store
+from models.training import progress_log
 from models.training.data import TrainingSet
 from models.training.loop import train
-from models.training.progress_log import MlflowTracker, NoTracker, tracker_from_environment
+from models.training.progress_log import (
+    MlflowTracker,
+    NoTracker,
+    system_metrics,
+    tracker_from_environment,
+)
 from tests.models.trainings import SMOKE
 
 
@@ -43,6 +52,45 @@ def test_metrics_go_to_the_run_that_the_environment_names(
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(RegistryError, match="no MLflow run 0000"):
         tracker_from_environment()
+
+
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_system_metrics_of_the_block_go_to_the_run_if_mlflows_variable_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: str
+) -> None:
+    import mlflow
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("e", str(tmp_path))).info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", enabled)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
+    for _ in range(2):  # the second resumes
+        with system_metrics(tracker_from_environment()):
+            time.sleep(0.5 if enabled == "true" else 0)
+    steps = [
+        one.step for one in client.get_metric_history(run_id, "system/cpu_utilization_percentage")
+    ]
+    assert bool(steps) is (enabled == "true")
+    assert steps == list(range(len(steps)))  # once each
+    assert not [one for one in threading.enumerate() if one.name == "SystemMetricsMonitor"]
+
+
+def test_a_server_out_of_reach_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_log, "ENDING_S", 0.2)
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    monkeypatch.setattr(SystemMetricsMonitor, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(SystemMetricsMonitor, "start", lambda _: None)
+    monkeypatch.setattr(SystemMetricsMonitor, "finish", lambda _: time.sleep(30))
+    tracker = MlflowTracker.__new__(MlflowTracker)
+    tracker.run_id, tracker.uri = "0" * 32, "http://127.0.0.1:9"
+    began = time.monotonic()
+    with system_metrics(tracker):
+        pass
+    assert time.monotonic() - began < 5
 
 
 def test_without_a_named_run_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:

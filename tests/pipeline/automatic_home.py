@@ -120,11 +120,19 @@ class AutomaticHome:
 
 @contextlib.contextmanager
 def automatic_home(
-    folder: Path, patch: pytest.MonkeyPatch, *, posts: int, given: dict[str, Any]
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    *,
+    posts: int,
+    given: dict[str, Any],
+    database: str = "",
 ) -> Iterator[AutomaticHome]:
-    """Starts the servers of a home in `folder` and yields it; `given` are further settings."""
+    """Starts the servers of a home in `folder` and yields it; `given` are further settings.
+
+    database: address of MLflow's, by default a file in the home.
+    """
     ports = {name: free_port() for name in ("board", "mlflow")}
-    local = read_settings({"OMOKAGE_HOME": str(folder)})
+    local = read_settings({"OMOKAGE_HOME": str(folder), "MLFLOW_TRACKING_URI": database})
     settings = read_settings(
         {
             "OMOKAGE_HOME": str(folder),

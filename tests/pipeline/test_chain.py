@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pyarrow.compute as pc
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store
+from pipeline.build import CODE_VERSIONS
 from tests.pipeline.conftest import Demo, clean_environment, run
 from tests.pipeline.fork_server import WarmOmokage
 
@@ -55,6 +57,19 @@ def test_every_stage_is_run_and_the_first_generator_is_champion(demo: Demo) -> N
     assert "models:/avatar-generator@champion is version 1" in demo.output
     with Image.open(demo.home / "champion.png") as sheet:
         assert sheet.width > sheet.height / 2 > 64
+
+
+def test_every_stage_with_a_code_version_says_its_data_version_itself(demo: Demo) -> None:
+    """Dagster would take it from the code version, and then what comes after never looks stale."""
+    with dg.DagsterInstance.from_config(str(demo.home / "dagster")) as instance:
+        for stage, version in CODE_VERSIONS.items():
+            event = instance.get_latest_materialization_event(dg.AssetKey(stage))
+            assert event is not None, stage
+            made = event.asset_materialization
+            assert made is not None
+            tags = made.tags or {}
+            assert tags["dagster/code_version"] == version
+            assert tags.get("dagster/data_version_is_user_provided") == "true", (stage, tags)
 
 
 def test_what_must_be_refused_is_refused_and_nothing_else(demo: Demo) -> None:

@@ -88,14 +88,11 @@ class Place:
     def compare(self, *, trains_here: bool = True, **changes: Any) -> dg.ExecuteInProcessResult:
         child = WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here)
         CALLED.clear()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.settings.environment().items():
-                patch.setenv(name, value)
-            defs = build_defs(settings=self.settings, resource_overrides={"child": child})
-            return defs.resolve_job_def("compare").execute_in_process(
-                run_config={"ops": {"plan": {"config": CONFIG | changes}}},
-                raise_on_error=False,
-            )
+        defs = build_defs(settings=self.settings, resource_overrides={"child": child})
+        return defs.resolve_job_def("compare").execute_in_process(
+            run_config={"ops": {"plan": {"config": CONFIG | changes}}},
+            raise_on_error=False,
+        )
 
     @property
     def folder(self) -> Path:

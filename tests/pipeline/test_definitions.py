@@ -1,20 +1,24 @@
 """The graph as it is meant to be: keys, dependencies, groups, kinds, checks and jobs."""
 
 import datetime as dt
+import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from assets.resources import StoreResource
+from assets.resources import ChildProcess, StoreResource
 from dataset.errors import ConfigError
 from pipeline.automation.cron import parse_cron
 from pipeline.automation.schedules import freshness_policy
-from pipeline.build import build_defs
-from pipeline.settings import read_settings
+from pipeline.build import CODE_VERSIONS, build_defs
+from pipeline.settings import DEFAULTS, VARIABLES, read_settings
 from tests.pipeline.conftest import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,11 +27,8 @@ FRESH = {"crawl/demo", "posts", "manifest"}
 
 
 @pytest.fixture
-def defs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
-    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)  # build_defs sets them; this takes them back afterwards
-    return build_defs(settings=settings)
+def defs(tmp_path: Path) -> dg.Definitions:
+    return build_defs(settings=read_settings({"OMOKAGE_HOME": str(tmp_path)}))
 
 
 def test_the_graph_is_as_pinned(defs: dg.Definitions, snapshot: SnapshotAssertion) -> None:
@@ -117,7 +118,7 @@ def test_what_a_refresh_makes_has_a_freshness_policy(defs: dg.Definitions) -> No
 
 
 def test_a_site_is_fresh_by_its_own_cron_and_the_tables_by_the_most_frequent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     settings = read_settings(
         {
@@ -126,8 +127,6 @@ def test_a_site_is_fresh_by_its_own_cron_and_the_tables_by_the_most_frequent(
             "OMOKAGE_REFRESH": "0 * * * *; konachan=0 4 * * mon",
         }
     )
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
     graph = build_defs(settings=settings).resolve_asset_graph()
     hourly, weekly = "0 * * * *", "0 4 * * mon"
     for key, cron in {"crawl/demo": hourly, "crawl/konachan": weekly, "posts": hourly}.items():
@@ -155,12 +154,10 @@ def test_an_asset_is_overdue_some_hours_after_its_refresh(
     assert found == dg.FreshnessPolicy.cron(deadline, delta, timezone="Europe/Berlin")
 
 
-def test_several_sites_feed_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_sites_feed_one_table(tmp_path: Path) -> None:
     settings = read_settings(
         {"OMOKAGE_HOME": str(tmp_path), "OMOKAGE_SITES": "demo,konachan,safebooru_donmai"}
     )
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
     graph = build_defs(settings=settings).resolve_asset_graph()
     parents = {key.to_user_string() for key in graph.get(dg.AssetKey("posts")).parent_keys}
     assert parents == {"crawl/demo", "crawl/konachan", "crawl/safebooru_donmai"}
@@ -172,10 +169,8 @@ def test_an_unknown_site_is_refused_with_the_nearest_name(tmp_path: Path) -> Non
         build_defs(settings=settings)
 
 
-def test_resources_can_be_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resources_can_be_overridden(tmp_path: Path) -> None:
     settings = read_settings({"OMOKAGE_HOME": str(tmp_path / "one")})
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
     other = StoreResource(root=str(tmp_path / "other"))
     built = build_defs(settings=settings, resource_overrides={"store": other})
     assert built.resources is not None
@@ -196,3 +191,54 @@ def test_dagster_loads_the_code_location(tmp_path: Path, options: list[str]) -> 
     )
     assert ended.returncode == 0, ended.stderr
     assert "Validation successful for code location omokage" in ended.stdout + ended.stderr
+
+
+def test_importing_the_definitions_leaves_the_environment_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*VARIABLES.values(), *DEFAULTS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMOKAGE_HOME", str(tmp_path))
+    before = dict(os.environ)
+    built = runpy.run_module("pipeline.definitions")["defs"]
+    assert isinstance(built, dg.Definitions)
+    assert dict(os.environ) == before
+    assert not list(tmp_path.iterdir())
+
+
+class WhoseHome(ChildProcess):
+    """Tells what a child finds in its environment, in the place of one that crawls."""
+
+    def run(self, context: Any, arguments: Sequence[str], **_: Any) -> dict[str, Any]:
+        home = arguments[arguments.index("--home") + 1]
+        found = {name: self.environment[name] for name in ("OMOKAGE_HOME", "OMOKAGE_BOARD_URL")}
+        raise dg.Failure(f"{home} {found['OMOKAGE_HOME']} {found['OMOKAGE_BOARD_URL']}")
+
+
+def test_two_homes_in_one_process_do_not_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.build.ChildProcess", WhoseHome)
+    board = "http://127.0.0.1:{}".format
+    given = [(str(tmp_path / name), board(port)) for name, port in (("one", 1), ("two", 2))]
+    settings = [
+        read_settings({"OMOKAGE_HOME": home, "OMOKAGE_BOARD_URL": url}) for home, url in given
+    ]
+    built = [build_defs(settings=one) for one in settings]
+    for defs, (home, url) in zip(built, given, strict=True):
+        run = defs.resolve_job_def("refresh_dataset").execute_in_process(
+            raise_on_error=False, asset_selection=[dg.AssetKey(["crawl", "demo"])]
+        )
+        (failed,) = [event for event in run.all_events if event.is_step_failure]
+        data = failed.step_failure_data.user_failure_data
+        assert data is not None
+        assert data.description == f"{home} {home} {url}"
+
+
+def test_every_stage_but_a_crawl_has_a_code_version(defs: dg.Definitions) -> None:
+    graph = defs.resolve_asset_graph()
+    versions = {
+        key.to_user_string(): graph.get(key).code_version for key in graph.get_all_asset_keys()
+    }
+    assert {name: text for name, text in versions.items() if text} == CODE_VERSIONS
+    assert {name for name, text in versions.items() if not text} == {"crawl/demo", "comparison"}

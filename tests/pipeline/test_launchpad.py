@@ -55,11 +55,8 @@ def test_the_presets_that_are_told_are_those_that_there_are() -> None:
 
 
 @pytest.fixture
-def defs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
-    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
-    return build_defs(settings=settings)
+def defs(tmp_path: Path) -> dg.Definitions:
+    return build_defs(settings=read_settings({"OMOKAGE_HOME": str(tmp_path)}))
 
 
 @pytest.mark.parametrize("job", [job.name for job in JOBS])

@@ -4,6 +4,7 @@ The stored home of version 0.1.0 has a training; its half is registered here as 
 """
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import socket
@@ -59,8 +60,7 @@ def home(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def tracking_of(home: Path) -> TrackingClient:
-    tracking: TrackingClient = build.resources(read_settings({}, home=str(home)))["tracking"].open()
-    return tracking
+    return build.tracking_of(read_settings({}, home=str(home))).open()
 
 
 def files_of(home: Path) -> dict[str, tuple[int, str]]:
@@ -141,7 +141,8 @@ def test_the_servers_start_on_a_database_that_has_followed_the_home(home: Path) 
 def test_a_training_in_a_copy_writes_into_the_copy(
     made: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "ChildProcess", lambda: WorksHere(trains_here=True))
+    here = functools.partial(WorksHere, trains_here=True)
+    monkeypatch.setattr(build, "ChildProcess", here)
     small = [f"--set={word}" for word in ("threads=1", "device=cpu", "total_kimg=0.064")]
     ended = omokage_here("train", "--home", str(home), "--preset", "dcgan64-smoke", *small)
     assert ended.exit_code == 0, (ended.output, ended.exception)
@@ -158,7 +159,7 @@ def test_a_database_that_is_no_homes_is_left_alone(home: Path, tmp_path: Path, m
     shutil.copy(made / "mlflow/mlflow.db", elsewhere)
     before = list(live_cells(elsewhere))
     settings = read_settings({"MLFLOW_TRACKING_URI": f"{SQLITE}{elsewhere}"}, home=str(home))
-    build.resources(settings)["tracking"].open().client()
+    build.tracking_of(settings).open().client()
     assert list(live_cells(elsewhere)) == before
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from dataset.errors import OmokageError, UsageError
 from pipeline.servers import Server, check_port_free, running
+from pipeline.settings import read_settings
+from pipeline.up import mlflow_server
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -90,3 +92,18 @@ with running([server]):
     os.kill(starter.pid, signal.SIGKILL)
     starter.wait(600)
     assert gone(pid)
+
+
+def test_variables_of_mlflow_that_are_set_go_before_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = read_settings({}, home=str(tmp_path))
+    jobs, artifacts = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "MLFLOW_ARTIFACTS_DESTINATION"
+    for name, ours, given in [
+        (jobs, "false", "true"),
+        (artifacts, (tmp_path / "mlflow/artifacts").as_uri(), "s3://bucket/artifacts"),
+    ]:
+        monkeypatch.delenv(name, raising=False)
+        assert mlflow_server(settings, port=5000).environment[name] == ours
+        monkeypatch.setenv(name, given)
+        assert mlflow_server(settings, port=5000).environment[name] == given

@@ -35,6 +35,7 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
         "OMOKAGE_EXECUTOR": "multiprocess",
         "OMOKAGE_CONTACT": "me@example.org",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
+        "DAGSTER_HOME": str(tmp_path / "dagster of mine"),
         "OMOKAGE_REFRESH": "0 3 * * *; yandere=@weekly",
         "OMOKAGE_TIMEZONE": "Europe/Berlin",
         "OMOKAGE_GROW": "5%,1000",
@@ -78,3 +79,11 @@ def test_the_webhook_is_not_handed_on_where_others_could_read_it() -> None:
     assert settings.webhook == "https://hooks.example/secret"
     assert "secret" not in str(settings.environment())
     assert "secret" not in repr(settings)
+
+
+def test_a_persons_own_variables_of_other_programs_go_before_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_settings({}).environment()["MLFLOW_LOGGING_LEVEL"] == "WARNING"
+    monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "DEBUG")
+    assert read_settings({}).environment()["MLFLOW_LOGGING_LEVEL"] == "DEBUG"

@@ -44,7 +44,7 @@ from dataset.takedown import Trace, learnt_from, read_receipts
 from models.evaluation.label_judge import thumbnails
 from models.presets import preset
 from models.registry.promotion import TAKEDOWN
-from pipeline.build import resources
+from pipeline.build import tracking_of
 from pipeline.cli import cli
 from pipeline.commands import takedown
 from pipeline.instance import databases, prepare_home, previews_of_reals, repack, scrub_previews
@@ -371,7 +371,7 @@ def test_the_event_log_loses_previews_of_reals_and_keeps_all_else(tmp_path: Path
     with dg.DagsterInstance.local_temp(str(log)) as instance:
         dg.materialize([faces, evaluation], instance=instance)
     assert held() > 10
-    paths = [path for path in databases(tmp_path) if previews_of_reals(path)]
+    paths = [path for path in databases(str(log)) if previews_of_reals(path)]
     assert len(paths) == 2  # the run's own and the index
     for path in paths:
         scrub_previews(path, "(gone)")
@@ -420,7 +420,7 @@ class Whole:
 
     def build(self, *seeds: int) -> None:
         """Builds the dataset, then trains, judges and registers a generator for each seed."""
-        tracking = resources(self.settings)["tracking"]
+        tracking = tracking_of(self.settings)
         given = {
             "store": StoreResource(root=self.settings.home),
             "compute": ComputeResource(on="threads:2"),
@@ -501,11 +501,11 @@ def test_of_a_home_with_two_generators_nothing_of_the_picture_is_left(whole: Who
     said = omokage(home, "takedown", "apply")
     assert scan.find(home) == {}
     assert all(path in said for path in runs | {trash})
-    tracking = resources(whole.settings)["tracking"].open()
+    tracking = tracking_of(whole.settings).open()
     posts = ", ".join(sorted(f"demo/{number}" for number in taken))
     for version in tracking.versions({}):
         assert version.tags[TAKEDOWN] == posts
-        assert version.description.startswith("> **Taken down:** ")
+        assert (version.description or "").startswith("> **Taken down:** ")
         assert f"registered model  version {version.version}" in said
     refused = omokage(home, "promote", "2")
     assert f"version 2 learnt from pictures that were taken down ({posts})" in refused

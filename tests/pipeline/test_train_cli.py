@@ -1,5 +1,6 @@
 """`omokage train`: tracked, resumed by the same command, and ended by its time."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def test_a_training_of_minutes_is_tracked_and_said_to_be_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_manifest(tmp_path)
-    monkeypatch.setattr(build, "ChildProcess", lambda: WorksHere(trains_here=True))
+    here = functools.partial(WorksHere, trains_here=True)
+    monkeypatch.setattr(build, "ChildProcess", here)
     looks = iter(range(1000))
     monkeypatch.setitem(loop.CLOCKS, "wall", lambda: float(next(looks)))  # a step takes a second
     for _ in range(2):  # the second time it is found finished

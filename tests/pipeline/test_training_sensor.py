@@ -258,12 +258,10 @@ def test_it_waits_for_what_is_at_work(bench: Bench, job: str) -> None:
 
 
 def test_a_schedule_leaves_a_tick_out_while_its_last_refresh_is_at_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     sites = {"OMOKAGE_SITES": "demo,konachan", "OMOKAGE_REFRESH": "konachan=0 5 * * mon"}
     settings = read_settings({"OMOKAGE_HOME": str(tmp_path), **sites})
-    for name, value in settings.environment().items():
-        monkeypatch.setenv(name, value)
     found = {one.name: one for one in build_defs(settings=settings).schedules or []}
     crons = {name: getattr(one, "cron_schedule", "") for name, one in found.items()}
     assert crons == {
