@@ -52,6 +52,8 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         group_name="crawl",
         kinds={"scrapy", "sqlite"},
         owners=OWNERS,
+        # Of the board, not the site: its sites share rows, cursor and rate limit of the ledger.
+        pool=f"board_{site.board}",
         description=(
             f"New posts of **{site.name}** (`{site.api}`, {site.family}): their records and their "
             "pictures. Only pictures that are rated safe are stored. Goes on where the last crawl "

@@ -93,6 +93,7 @@ class FaceConfig(dg.Config):
     group_name="dataset",
     kinds={"opencv", "parquet"},
     owners=OWNERS,
+    pool="home",
     tags=tags_of("dataset", needs="cpu"),
     metadata={
         "dagster/column_schema": column_schema(FACES),
@@ -114,7 +115,7 @@ def faces(
     """
     watch = Stopwatch()
     opened = store.open()
-    with plain_failures(), compute.executor() as executor:
+    with store.exclusive(), plain_failures(), compute.executor() as executor:
         settings = FaceSettings(**config.model_dump())
         made = crop_shards(opened, settings, executor)
         preview = inline(_sheet(opened, made.path))

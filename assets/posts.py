@@ -58,6 +58,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
         group_name="dataset",
         kinds={"parquet"},
         owners=OWNERS,
+        pool="home",
         description=(
             "One row for each post of a board or an import, kept or dropped and why.\n\n"
             "**From** the ledger that the crawls and `omokage import` write; the policy and the "
@@ -77,7 +78,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
     def posts(config: PostsConfig, store: StoreResource) -> dg.MaterializeResult:
         watch = Stopwatch()
         opened = store.open()
-        with plain_failures():
+        with store.exclusive(), plain_failures():
             made = export_posts(
                 opened,
                 sites,

@@ -1,5 +1,6 @@
 """Our Dagster instance: its place under the home, killed demos, and runs that have not ended."""
 
+import collections
 import contextlib
 import json
 import os
@@ -132,6 +133,27 @@ def unfinished_run(instance: dg.DagsterInstance, jobs: Collection[str]) -> dg.Ru
     """Returns the oldest run of these jobs that has not ended; None if there is none."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)), ascending=True)
     return next((one for one in records if one.dagster_run.job_name in jobs), None)
+
+
+def pools_of(job: dg.JobDefinition) -> set[str]:
+    """Returns the pools that the ops of a job wait for."""
+    ops = (node.definition for node in job.nodes)
+    return {op.pool for op in ops if isinstance(op, dg.OpDefinition) and op.pool}
+
+
+def run_in_pools(instance: dg.DagsterInstance, pools: Collection[str]) -> dg.RunRecord | None:
+    """Returns the newest run at work that leaves one of these pools without a free slot, or None.
+
+    A run counts for all pools that any stage of it needs, also while none of them is at work.
+    """
+    limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    held: collections.Counter[str] = collections.Counter()
+    for record in reversed(instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))):
+        needs = record.dagster_run.run_op_concurrency
+        held.update(needs.all_pools or () if needs else ())
+        if any(held[pool] >= limits.get(pool, 1) for pool in pools):
+            return record
+    return None
 
 
 def in_words(record: dg.RunRecord) -> str:
