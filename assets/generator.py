@@ -14,12 +14,14 @@ from assets.charts import curves_chart, growth_preview
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
+from dataset.locks import file_lock
 from dataset.manifest import Manifest, load_manifest, taken_rows
 from dataset.store import Store
 from dataset.takedown import learnt_from
 from models.config import TrainConfig, overridden
 from models.families import family_of
 from models.registry.pages import describe, run_url, training_note
+from models.registry.promotion import lock_folder
 from models.training.checkpoint import last_checkpoint, unfit_to_continue
 
 FOLDER = "generators"
@@ -103,7 +105,49 @@ def _unfit(store: Store, plan: Plan, manifest: Manifest) -> list[str]:
     return unfit_to_continue(facts, plan.settings, labels)
 
 
-CURRENT = "generators/current.json"  # the one that the stages below look at
+CURRENT = "generators/current.json"  # the newest in the home, for commands outside of Dagster
+
+
+def materialised(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str, *, newest: bool = True
+) -> Mapping[str, Any] | None:
+    """Returns what the materialisation of `asset` says that a stage of `run` goes on from.
+
+    It is that of the run, or of the one that it is a re-execution of; otherwise, with `newest`, the
+    newest there is. So a stage never takes what another run has made in the meantime. None: there
+    is none.
+    """
+    key, ancestor = dg.AssetKey(asset), run
+    while True:
+        log = instance.all_logs(ancestor.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        events = [entry.asset_materialization for entry in reversed(log)]
+        made = next((one for one in events if one and one.asset_key == key), None)
+        if made is not None:
+            break
+        parent = instance.get_run_by_id(ancestor.get_parent_run_id() or "")
+        if parent is None:
+            event = instance.get_latest_materialization_event(key) if newest else None
+            made = event.asset_materialization if event else None
+            break
+        ancestor = parent
+    return {name: value.value for name, value in made.metadata.items()} if made else None
+
+
+def generator_of_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store
+) -> dict[str, Any]:
+    """Returns id, folder, images_seen, manifest and mlflow_run of the generator of a run.
+
+    See `materialised`. Where Dagster knows of none, as in a home that was moved without its
+    history, it is that of generators/current.json, whose absence raises StoreError.
+    """
+    made = materialised(instance, run, "generator")
+    if made is None:
+        current: dict[str, Any] = store.read_json(CURRENT)
+        return current
+    names = ("images_seen", "manifest", "mlflow_run")
+    found = {"id": made["digest"], "folder": f"{FOLDER}/{made['digest']}"}
+    return found | {name: made[name] for name in names}
 
 
 class GeneratorConfig(dg.Config):
@@ -217,7 +261,9 @@ def generator(
     arguments += [part for text in overrides for part in ("--set", text)]
     if plan.origin:
         arguments += ["--continue-from", plan.continue_from]
-    with registry.open_run(run_id, interrupts=INTERRUPTS):
+    # With several slots of the pool, two runs may come to the same training: the second one waits.
+    alone = file_lock(lock_folder(opened) / plan.folder / "training.lock")
+    with alone, registry.open_run(run_id, interrupts=INTERRUPTS):
         made = child.run(
             context,
             arguments,
