@@ -16,7 +16,8 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.generator import CURRENT, generator_of_run, materialised
+from assets.generator import CURRENT, generator_of_run
+from assets.lineage import materialised
 from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
@@ -397,15 +398,16 @@ def evaluation_of_run(
     made, both are those of generators/current.json. Raises EmptyStageError if the generator has not
     been evaluated.
     """
-    made = materialised(instance, run, "evaluation")
+    made = materialised(instance, run, dg.AssetKey("evaluation"))
     if made is None or "evaluation" not in made:
         current = store.read_json(CURRENT)
         made = {"generator": current, "evaluation": current.get("evaluation")}
     judged = made["generator"]
-    trained = materialised(instance, run, "generator", newest=False) or {"digest": judged["id"]}
-    if made["evaluation"] is None or trained["digest"] != judged["id"]:
+    trained = materialised(instance, run, dg.AssetKey("generator"), newest=False)
+    wanted = trained["digest"] if trained else judged["id"]
+    if made["evaluation"] is None or wanted != judged["id"]:
         raise EmptyStageError(
-            f"generator {trained['digest']} has not been judged; materialise evaluation first"
+            f"generator {wanted} has not been judged; materialise evaluation first"
         )
     return judged, store.read_json(made["evaluation"])
 

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from assets.charts import curves_chart, growth_preview
+from assets.lineage import materialised
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
@@ -108,31 +109,6 @@ def _unfit(store: Store, plan: Plan, manifest: Manifest) -> list[str]:
 CURRENT = "generators/current.json"  # the newest in the home, for commands outside of Dagster
 
 
-def materialised(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, asset: str, *, newest: bool = True
-) -> Mapping[str, Any] | None:
-    """Returns what the materialisation of `asset` says that a stage of `run` goes on from.
-
-    It is that of the run, or of the one that it is a re-execution of; otherwise, with `newest`, the
-    newest there is. So a stage never takes what another run has made in the meantime. None: there
-    is none.
-    """
-    key, ancestor = dg.AssetKey(asset), run
-    while True:
-        log = instance.all_logs(ancestor.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        events = [entry.asset_materialization for entry in reversed(log)]
-        made = next((one for one in events if one and one.asset_key == key), None)
-        if made is not None:
-            break
-        parent = instance.get_run_by_id(ancestor.get_parent_run_id() or "")
-        if parent is None:
-            event = instance.get_latest_materialization_event(key) if newest else None
-            made = event.asset_materialization if event else None
-            break
-        ancestor = parent
-    return {name: value.value for name, value in made.metadata.items()} if made else None
-
-
 def generator_of_run(
     instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store
 ) -> dict[str, Any]:
@@ -141,7 +117,7 @@ def generator_of_run(
     See `materialised`. Where Dagster knows of none, as in a home that was moved without its
     history, it is that of generators/current.json, whose absence raises StoreError.
     """
-    made = materialised(instance, run, "generator")
+    made = materialised(instance, run, dg.AssetKey("generator"))
     if made is None:
         current: dict[str, Any] = store.read_json(CURRENT)
         return current

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 
+from assets.crawl import check_boards
 from assets.lineage import POSTS_LINEAGE
 from assets.reporting import (
     OWNERS,
@@ -75,8 +76,11 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
             "dagster/column_lineage": POSTS_LINEAGE,
         },
     )
-    def posts(config: PostsConfig, store: StoreResource) -> dg.MaterializeResult:
+    def posts(
+        context: dg.AssetExecutionContext, config: PostsConfig, store: StoreResource
+    ) -> dg.MaterializeResult:
         watch = Stopwatch()
+        check_boards(context)
         opened = store.open()
         with store.exclusive(), plain_failures():
             made = export_posts(

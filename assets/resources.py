@@ -103,7 +103,8 @@ class ChildProcess(dg.ConfigurableResource[Any]):
     """Runs `python -m …` under Dagster Pipes and returns the summary that it reports.
 
     The child sends custom messages: {"progress": {…}} while it works, {"summary": {…}} at the end,
-    {"error": text} when it cannot go on, {"stopped": text} when a signal ended it. When the run is
+    {"error": text} when it cannot go on, with "transient": true if it may by itself later,
+    {"stopped": text} when a signal ended it. When the run is
     cancelled the whole process group gets SIGINT, then SIGTERM, then SIGKILL, and nothing that the
     child started is left alive.
     """
@@ -238,9 +239,10 @@ def _summary(
         return dict(summaries[-1])
     command = f"python {' '.join(arguments)}"
     if errors or stops:
+        transient = any(m.get("transient") for m in messages)
         raise dg.Failure(
             description=[*stops, *errors][-1],
-            metadata={"command": command, "exit_code": returncode},
+            metadata={"command": command, "exit_code": returncode, "transient": transient},
         )
     likely = (
         "it was killed, perhaps for want of memory"

@@ -14,7 +14,7 @@ import dagster as dg
 from assets.champion import champion
 from assets.checks import table_checks
 from assets.comparison import comparison
-from assets.crawl import crawl_asset
+from assets.crawl import crawl_asset, crawl_check
 from assets.evaluation import evaluation, evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
@@ -57,7 +57,7 @@ def build_defs(
     crons = refresh_crons(chosen.refresh, chosen.sites)
     measured = [*crawls, *dataset, generator, evaluation, champion]
     assets = with_freshness(measured, crons, chosen.timezone)
-    checks = [*table_checks(), *evaluation_checks()]
+    checks = [*map(crawl_check, sites), *table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)
     jobs = [*JOBS, *(schedule.job for schedule in schedules)]

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from assets.crawl import IN_TERMINAL
 from assets.reporting import DRAWN, DRAWN_STEPS
 from dataset.errors import StoreError, UsageError
 from dataset.locks import file_lock
@@ -30,7 +32,7 @@ compute_logs:
 FULL_MB = 2.0
 GPU_POOL = "gpu"
 GPU_NOTE = "gpu_pool.json"
-DEMO_TAGS = {"omokage/demo": "true"}
+DEMO_TAGS = {IN_TERMINAL: "true"}
 
 
 def prepare_home(settings: Settings) -> Store:
@@ -61,26 +63,75 @@ def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
 def demo_instance() -> Iterator[dg.DagsterInstance]:
     """Yields the instance of the prepared home, after ending the runs of demos that were killed.
 
-    A killed run would stay "started" for ever and keep its slot of the pool "gpu", for which the
-    next one would wait in vain. Only one demo is at work in a home, so such runs are dead.
+    Only one demo is at work in a home, so such runs are dead.
     """
     folder = os.environ["DAGSTER_HOME"]
     with dg.DagsterInstance.from_config(folder, config_filename=DEMO_CONFIG) as instance:
-        unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-        dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
-        for run in instance.get_runs(dead):
-            instance.report_run_failed(
-                run, "The command was killed; the next one went on from there."
-            )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        end_dead_runs(instance, of_demos=True)
         provide_gpu_slots(instance)
         yield instance
+
+
+@contextlib.contextmanager
+def only_servers_of(settings: Settings) -> Iterator[None]:
+    """Keeps a second `up` out of a home, and ends what the last one left unfinished when killed.
+
+    To be entered before servers start. Raises UsageError if those of the home are up already.
+    """
+    store = Store(settings.local_home)
+    busy = UsageError(
+        f"`omokage up` is at work in {store.root} already; end it, or choose another folder with "
+        "--home"
+    )
+    with file_lock(store.local("up.lock"), timeout_s=0, busy=busy):
+        folder = Path(os.environ["DAGSTER_HOME"])
+        if store.local("") in folder.parents:  # other machines may use one that lies elsewhere
+            with explained_databases(settings), dg.DagsterInstance.from_config(str(folder)) as its:
+                end_dead_runs(its, of_demos=False)
+                with contextlib.suppress(UsageError), alone_in(store):
+                    end_dead_runs(its, of_demos=True)
+        yield
 
 
 def prepare_pools() -> None:
     """Gives the prepared home's instance its pool limits, before servers open it."""
     with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as instance:
         provide_gpu_slots(instance)
+
+
+def end_dead_runs(instance: dg.DagsterInstance, *, of_demos: bool) -> None:
+    """Ends the runs whose process was killed, by a power cut say, and frees their slots.
+
+    Such a run would stay "started" for ever: its slots of the pools would never be free again, its
+    schedule and `train_when_grown` would wait for it. Nothing that starts runs of this kind may be
+    at work. A process that has outlived what started it goes on. of_demos: the kind, those of
+    commands that run in a terminal, or those of the servers.
+    """
+    left = [*AT_WORK, dg.DagsterRunStatus.NOT_STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=left)):
+        if (DEMO_TAGS.items() <= run.tags.items()) != of_demos or _has_process(instance, run):
+            continue
+        words = "Its process was killed: re-execute it from failure, which goes on from there."
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, words)
+        else:
+            instance.report_run_failed(run, words)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _has_process(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Tells whether a process that the log of the run names is alive.
+
+    One that began after it was named is another, which got the number of the dead one.
+    """
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        named = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
+        with contextlib.suppress(KeyError, psutil.NoSuchProcess):
+            process = psutil.Process(int(str(named["pid"].value)))
+            is_dead = process.status() == psutil.STATUS_ZOMBIE
+            if process.create_time() <= entry.timestamp and not is_dead:
+                return True
+    return False
 
 
 def provide_gpu_slots(instance: dg.DagsterInstance) -> int:

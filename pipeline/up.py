@@ -8,7 +8,7 @@ from pathlib import Path
 from dataset.errors import ConfigError
 from models.registry.client import SQLITE
 from pipeline.build import resources
-from pipeline.instance import explained_databases, prepare_home, prepare_pools
+from pipeline.instance import explained_databases, only_servers_of, prepare_home, prepare_pools
 from pipeline.servers import (
     LOOPBACK,
     Server,
@@ -64,7 +64,7 @@ def run_up(
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
     for page in pages:
         check_port_free(page.port, name=page.server.name, option=page.option)
-    with interruptible(), running([page.server for page in pages]):
+    with only_servers_of(settings), interruptible(), running([page.server for page in pages]):
         for page in pages:
             wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
             print(f"{page.name:<12}{page.url}", flush=True)

@@ -7,6 +7,7 @@ import pytest
 from crawlers.rate_limit import backoff_s
 from crawlers.responses import refusal, retry_after
 from crawlers.sites import load_sites
+from dataset.errors import BoardDownError
 
 NOW = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)
 
@@ -51,3 +52,13 @@ def test_an_answer_in_html_is_not_quoted() -> None:
     error = refusal(load_sites()["konachan"], "https://konachan.net/", status=503, body=b"<html>")
     assert "html" not in str(error)
     assert "run again later" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "may_pass"),
+    [(200, False), (401, False), (403, False), (404, False), (422, False), (451, False)]
+    + [(408, True), (421, True), (429, True), (500, True), (503, True)],
+)
+def test_a_block_does_not_pass_by_itself_and_an_outage_may(status: int, *, may_pass: bool) -> None:
+    error = refusal(load_sites()["konachan"], "https://konachan.net/", status=status)
+    assert isinstance(error, BoardDownError) is may_pass

@@ -1,6 +1,7 @@
-"""Pools: what waits for what, and the slots of `gpu` by the GPUs of the machine."""
+"""Pools: what waits for what, and the slots of `gpu`. Runs that a killed machine has left."""
 
 import multiprocessing
+import os
 import shutil
 import threading
 import time
@@ -8,12 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 import torch
+from dagster._core.events import EngineEventData
 
 from assets.resources import StoreResource
-from pipeline.instance import GPU_POOL, provide_gpu_slots
-from pipeline.settings import PROJECT
+from dataset.errors import UsageError
+from pipeline.instance import (
+    DEMO_TAGS,
+    GPU_POOL,
+    end_dead_runs,
+    only_servers_of,
+    prepare_home,
+    provide_gpu_slots,
+)
+from pipeline.settings import PROJECT, read_settings
+from tests.pipeline.test_training_sensor import add_run
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +151,74 @@ def test_two_stages_that_got_the_same_slot_write_one_after_the_other(tmp_path: P
     for one in stages:
         one.join()
     assert inside == ["begun", "ended"] * 2
+
+
+STARTED, CANCELING = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING
+
+
+def at_work(
+    made: dg.DagsterInstance,
+    status: dg.DagsterRunStatus,
+    *,
+    pid: int | None = None,
+    tags: dict[str, str] | None = None,
+) -> str:
+    """A run with a slot of the pool `home`, whose log names a process; returns its id."""
+    run_id = add_run(made, "refresh_demo", status, tags=tags)
+    run = made.get_run_by_id(run_id)
+    made.report_engine_event("begun", run, EngineEventData.in_process(pid) if pid else None)
+    made.event_log_storage.set_concurrency_slots("home", 9)
+    assert made.event_log_storage.claim_concurrency_slot("home", run_id, "posts").is_claimed
+    return run_id
+
+
+def test_runs_whose_process_is_dead_are_ended_and_free_their_slots(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = multiprocessing.get_context("fork").Process()
+    ended.start()
+    ended.join()
+    runs = {
+        "without_a_process": at_work(instance, STARTED),
+        "dead": at_work(instance, STARTED, pid=ended.pid),
+        "being_cancelled": at_work(instance, CANCELING, pid=ended.pid),
+        "alive": at_work(instance, STARTED, pid=os.getpid()),
+        "of_a_demo": at_work(instance, STARTED, pid=ended.pid, tags=DEMO_TAGS),
+    }
+
+    def states() -> dict[str, str]:
+        found = {run.run_id: run.status.value for run in instance.get_runs()}
+        return {name: found[run_id] for name, run_id in runs.items()}
+
+    def holders() -> set[str]:
+        slots = instance.event_log_storage.get_concurrency_info("home").claimed_slots
+        return {name for name, run_id in runs.items() if run_id in {s.run_id for s in slots}}
+
+    end_dead_runs(instance, of_demos=False)
+    assert states() == {
+        "without_a_process": "FAILURE", "dead": "FAILURE", "being_cancelled": "CANCELED",
+        "alive": "STARTED", "of_a_demo": "STARTED",
+    }  # fmt: skip
+    assert holders() == {"alive", "of_a_demo"}
+    # The number of a dead process, which another one has got since
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _process: time.time())
+    end_dead_runs(instance, of_demos=False)
+    end_dead_runs(instance, of_demos=True)
+    assert (states()["alive"], states()["of_a_demo"]) == ("FAILURE", "FAILURE")
+    assert holders() == set()
+
+
+def test_servers_of_a_home_are_up_once_and_end_dead_runs_before(tmp_path: Path) -> None:
+    settings = read_settings({"OMOKAGE_HOME": str(tmp_path)})
+    prepare_home(settings)
+    with dg.DagsterInstance.from_config(os.environ["DAGSTER_HOME"]) as made:
+        dead = at_work(made, STARTED)
+        with only_servers_of(settings):
+            assert made.get_run_by_id(dead).status == dg.DagsterRunStatus.FAILURE
+            alive = at_work(made, STARTED)
+            with (
+                pytest.raises(UsageError, match="`omokage up` is at work"),
+                only_servers_of(settings),
+            ):
+                pass
+            assert made.get_run_by_id(alive).status == STARTED
