@@ -53,7 +53,7 @@ def champion(
         if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
     context.log.info(outcome.reason)
-    names = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
+    names: tuple[Any, ...] = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{registry.model}@{CHAMPION}",

@@ -98,7 +98,9 @@ def test_a_generator_that_was_not_evaluated_is_not_registered(turns: Turns) -> N
     turns.run([generator, evaluation], kimg="0.08")
     result = turns.run([generator, champion], kimg="0.12", raise_on_error=False)
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    words = failure.step_failure_data.user_failure_data.description
+    words = failure.step_failure_data.user_failure_data
     trained = made(result, "generator")["digest"]
-    assert words == f"generator {trained} has not been judged; materialise evaluation first"
+    assert words is not None
+    text = f"generator {trained} has not been judged; materialise evaluation first"
+    assert words.description == text
     assert not turns.workshop.tracking.versions({})

@@ -80,11 +80,11 @@ def refresh(tmp_path: Path) -> Iterator[Refresh]:
 
 def failed_steps(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     """The words of each step that failed."""
-    return {
-        str(event.step_key): event.step_failure_data.user_failure_data.description
-        for event in result.all_events
-        if event.is_step_failure
-    }
+    words = {}
+    for event in result.all_events:
+        if event.is_step_failure and (failure := event.step_failure_data.user_failure_data):
+            words[str(event.step_key)] = str(failure.description)
+    return words
 
 
 def test_the_others_posts_are_built_and_the_run_fails_with_the_boards_words(
