@@ -24,10 +24,9 @@ STAGE = {"omokage/stage": "crawl"}
 KIND = CrawlError.__name__  # of the failure, for its report
 ANSWERS = "answers"  # the check of each crawl
 IN_TERMINAL = "omokage/demo"  # tag of the runs of commands, before which a person waits
-MAX_RETRIES = 2  # after 10 and 30 minutes; for some minutes the crawl itself waits and retries
-RETRIES = dg.RetryPolicy(
-    max_retries=MAX_RETRIES, delay=600, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
+# For an outage; for some minutes the crawl itself waits and retries. Not the policy of the asset:
+# Dagster (1.13) would let that retry a crawl that a person cancels, too.
+RETRIES = dg.RetryPolicy(max_retries=2, delay=600, backoff=dg.Backoff.EXPONENTIAL)  # 10, 30 minutes
 
 
 class CrawlConfig(dg.Config):
@@ -87,7 +86,6 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         ),
         tags=tags_of("crawling", needs="network"),
         op_tags=STAGE,
-        retry_policy=RETRIES,
     )
     def crawl(
         context: dg.AssetExecutionContext,
@@ -135,8 +133,10 @@ def _failed(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.Materi
     Raised, it is tried again if a wait may mend it, but for a run of a command.
     """
     may_mend = "transient" in failure.metadata and bool(failure.metadata["transient"].value)
-    if may_mend and IN_TERMINAL not in context.run.tags and context.retry_number < MAX_RETRIES:
-        raise failure
+    tried = context.retry_number
+    if may_mend and IN_TERMINAL not in context.run.tags and tried < RETRIES.max_retries:
+        wait_s = RETRIES.calculate_delay(tried + 1)
+        raise dg.RetryRequested(RETRIES.max_retries, wait_s) from failure
     words = failure.description or "it says nothing more"
     steps = context.run.step_keys_to_execute
     crawls = [node.name for node in context.job_def.nodes if STAGE.items() <= node.tags.items()]

@@ -9,11 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.crawl import IN_TERMINAL, MAX_RETRIES
+from assets.crawl import IN_TERMINAL, RETRIES
 from assets.resources import ChildProcess
 from dataset.store import Store
 from pipeline.automation.failures import report
 from pipeline.build import build_defs
+from pipeline.demo import was_interrupted
 from pipeline.settings import read_settings
 from tests.pipeline.test_stored_home import ARCHIVE
 
@@ -21,6 +22,7 @@ COUNTS = {
     "seen": 3, "kept": 2, "refused": {}, "put_off": 0, "quarantined": 0, "bytes": 9, "seconds": 1.0,
     "rechecked": {"requests": 0}, "api_requests": 1, "media_requests": 2,
 }  # fmt: skip
+CANCELLED = "by a person"
 REFUSED = "konachan answers 403 to https://konachan.net/post.json: it refuses us"
 
 
@@ -39,6 +41,8 @@ class Boards(ChildProcess):
         processes: int = 1,
     ) -> dict[str, Any]:
         words = self.words.get(arguments[arguments.index("--site") + 1])
+        if words == CANCELLED:
+            raise dg.DagsterExecutionInterruptedError
         if not words:
             return COUNTS
         raise dg.Failure(words, metadata={"exit_code": 6, "transient": self.transient})
@@ -134,7 +138,7 @@ def test_alone_in_its_run_its_crawl_fails_and_can_be_done_again_from_there(
 
 @pytest.mark.parametrize(
     ("transient", "tags", "retries"),
-    [(True, {}, MAX_RETRIES), (False, {}, 0), (True, {IN_TERMINAL: "true"}, 0)],
+    [(True, {}, RETRIES.max_retries), (False, {}, 0), (True, {IN_TERMINAL: "true"}, 0)],
 )
 def test_only_what_a_wait_may_mend_is_tried_again_where_nobody_waits(
     refresh: Refresh,
@@ -151,3 +155,9 @@ def test_only_what_a_wait_may_mend_is_tried_again_where_nobody_waits(
     tried = [event for event in result.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
     assert len(tried) == retries
     assert failed_steps(result) == {"crawl__konachan": "down"}
+
+
+def test_a_crawl_that_is_cancelled_is_not_tried_again(refresh: Refresh) -> None:
+    result = refresh.run("demo,konachan", Boards(words={"demo": CANCELLED}, transient=True))
+    assert any(map(was_interrupted, result.all_events))
+    assert not [one for one in result.all_events if one.event_type_value == "STEP_UP_FOR_RETRY"]
