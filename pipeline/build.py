@@ -29,6 +29,7 @@ from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
 from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
+from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
@@ -49,6 +50,7 @@ def build_defs(
     Raises ConfigError for an unknown site or setting.
     """
     chosen = settings or read_settings()
+    let_waiting_steps_sleep()
     os.environ.update(chosen.environment())  # libraries (MLflow) and child processes read it
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]

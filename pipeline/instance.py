@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -13,6 +14,9 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.errors import raise_execution_interrupts
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from assets.crawl import IN_TERMINAL
@@ -205,6 +209,35 @@ def run_in_pools(instance: dg.DagsterInstance, pools: Collection[str]) -> dg.Run
         if any(held[pool] >= limits.get(pool, 1) for pool in pools):
             return record
     return None
+
+
+@functools.cache
+def let_waiting_steps_sleep() -> None:
+    """Has a step that waits for a slot of a pool sleep in between, and hear that it is cancelled.
+
+    Dagster 1.13 asks again without a pause (`interval_to_next_pending_claim_check` takes the least
+    of 0 and the time left): a run behind a training of two days would take a core for two days. And
+    a run of the in-process executor heard a cancellation only when it got the slot, or when the
+    wait before a retry was over.
+    """
+    claim = InstanceConcurrencyContext.claim
+
+    def patient_claim(self: InstanceConcurrencyContext, *step: Any, **options: Any) -> bool:
+        is_claimed = claim(self, *step, **options)
+        if not is_claimed:
+            time.sleep(CLAIM_EVERY_S)
+        return is_claimed
+
+    def sleep_til_ready(self: ActiveExecution) -> None:
+        with raise_execution_interrupts():
+            time.sleep(min(max(self.sleep_interval(), 0.0), HEARD_WITHIN_S))
+
+    InstanceConcurrencyContext.claim = patient_claim  # type: ignore[method-assign]
+    ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
+
+
+CLAIM_EVERY_S = 0.2
+HEARD_WITHIN_S = 1.0
 
 
 def in_words(record: dg.RunRecord) -> str:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from pipeline.instance import (
     DEMO_TAGS,
     GPU_POOL,
     end_dead_runs,
+    let_waiting_steps_sleep,
     only_servers_of,
     prepare_home,
     provide_gpu_slots,
 )
 from pipeline.settings import PROJECT, read_settings
 from tests.pipeline.test_training_sensor import add_run
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,45 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
     messages = [entry.message for log in logs.values() for entry in log]
     waits = [message for message in messages if "blocked by" in message]
     assert waits == ["Step blocked by limit for pool home"]
+
+
+def test_a_run_that_waits_for_a_slot_takes_no_processor_and_can_be_cancelled(
+    tmp_path: Path,
+) -> None:
+    shutil.copy(PROJECT / "dagster.yaml", tmp_path)
+
+    @dg.op(pool="gpu")
+    def train() -> None:
+        raise AssertionError("the slot is not free")
+
+    @dg.job
+    def training() -> None:
+        train()
+
+    def run() -> None:
+        let_waiting_steps_sleep()
+        with dg.DagsterInstance.from_config(str(tmp_path)) as its:
+            training.execute_in_process(instance=its, raise_on_error=False)
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        made.event_log_storage.set_concurrency_slots("gpu", 1)
+        assert made.event_log_storage.claim_concurrency_slot("gpu", "other", "train").is_claimed
+        waiting = multiprocessing.get_context("fork").Process(target=run)
+        waiting.start()
+        assert waiting.pid is not None
+        its = psutil.Process(waiting.pid)
+        storage = made.event_log_storage
+        wait_for(lambda: len(storage.get_concurrency_info("gpu").pending_steps) == 2)
+        before = its.cpu_times()
+        time.sleep(3)
+        used_s = sum(its.cpu_times()[:2]) - sum(before[:2])
+        (run_of,) = made.get_runs()
+        made.report_run_canceling(run_of)  # as the page of a run does, before the signal
+        its.send_signal(signal.SIGINT)
+        waiting.join(60)
+        assert [run.status.value for run in made.get_runs()] == ["CANCELED"]
+        assert len(storage.get_concurrency_info("gpu").pending_steps) == 1
+    assert used_s < 0.6
 
 
 def test_two_stages_that_got_the_same_slot_write_one_after_the_other(tmp_path: Path) -> None:
