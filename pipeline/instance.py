@@ -230,7 +230,8 @@ def let_waiting_steps_sleep() -> None:
 
     def sleep_til_ready(self: ActiveExecution) -> None:
         with raise_execution_interrupts():
-            time.sleep(min(max(self.sleep_interval(), 0.0), HEARD_WITHIN_S))
+            left_s: float = self.sleep_interval()  # type: ignore[no-untyped-call]
+            time.sleep(min(max(left_s, 0.0), HEARD_WITHIN_S))
 
     InstanceConcurrencyContext.claim = patient_claim  # type: ignore[method-assign]
     ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
