@@ -7,11 +7,9 @@ from typing import Any
 import dagster as dg
 from PIL import Image
 
-from assets.evaluation import evaluate
-from assets.generator import CURRENT
+from assets.evaluation import evaluate, evaluation_of_run
 from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
-from dataset.errors import EmptyStageError
 from models.registry.client import TrackingClient
 from models.registry.gate import OLD_METRIC
 from models.registry.pages import SHEET, generator_sheet
@@ -37,12 +35,7 @@ def champion(
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()
     with plain_failures():
-        current = opened.read_json(CURRENT)
-        if "evaluation" not in current:
-            raise EmptyStageError(
-                f"generator {current['id']} has not been judged; materialise evaluation first"
-            )
-        measured = opened.read_json(current["evaluation"])
+        current, measured = evaluation_of_run(context.instance, context.run, opened)
         entry = VersionEntry.of(opened, current, measured)
         version, is_new = register_version(opened, registry, entry, dagster_run=context.run.run_id)
         number = str(version.version)
@@ -60,7 +53,7 @@ def champion(
         if outcome.champion == number:
             opened.write_bytes(SHEET, sheet)
     context.log.info(outcome.reason)
-    names = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
+    names: tuple[Any, ...] = (measured.get("metric", OLD_METRIC), measured.get("kernel_metric"))
     return dg.MaterializeResult(
         metadata={
             "model": f"models:/{registry.model}@{CHAMPION}",

@@ -1,16 +1,32 @@
-"""Crawls: one asset for each enabled site of the registry, each a child process."""
+"""Crawls: one asset for each enabled site of the registry, each a child process.
+
+In a run of several boards one that fails stops no other: its crawl ends with `failed` in its
+metadata, `posts` is built from the rest, and the check `answers` fails the run. In a run of one,
+and on every board of a run, a failure stops at once.
+"""
+
+from collections.abc import Iterator
 
 import dagster as dg
 from pydantic import Field
 
+from assets.lineage import materialised
 from assets.reporting import OWNERS, blob_sheet, inline, plain_failures, reasons, tags_of
 from assets.resources import ChildProcess, StoreResource
 from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
 from crawlers.ledger import Ledger
 from crawlers.sites import Site
+from dataset.errors import CrawlError, listed
 from dataset.store import Store
 
 PREVIEWED = 16
+STAGE = {"omokage/stage": "crawl"}
+KIND = CrawlError.__name__  # of the failure, for its report
+ANSWERS = "answers"  # the check of each crawl
+IN_TERMINAL = "omokage/demo"  # tag of the runs of commands, before which a person waits
+# For an outage; for some minutes the crawl itself waits and retries. Not the policy of the asset:
+# Dagster (1.13) would let that retry a crawl that a person cancels, too.
+RETRIES = dg.RetryPolicy(max_retries=2, delay=600, backoff=dg.Backoff.EXPONENTIAL)  # 10, 30 minutes
 
 
 class CrawlConfig(dg.Config):
@@ -52,6 +68,8 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         group_name="crawl",
         kinds={"scrapy", "sqlite"},
         owners=OWNERS,
+        # Of the board, not the site: its sites share rows, cursor and rate limit of the ledger.
+        pool=f"board_{site.board}",
         description=(
             f"New posts of **{site.name}** (`{site.api}`, {site.family}): their records and their "
             "pictures. Only pictures that are rated safe are stored. Goes on where the last crawl "
@@ -67,7 +85,7 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
             "A picture that must go: `omokage takedown add`, then `omokage takedown apply`."
         ),
         tags=tags_of("crawling", needs="network"),
-        op_tags={"omokage/stage": "crawl"},
+        op_tags=STAGE,
     )
     def crawl(
         context: dg.AssetExecutionContext,
@@ -83,7 +101,10 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         arguments += ["--recheck-days", str(config.recheck_days)]
         arguments += ["--recheck-frac", str(config.recheck_frac)]
         arguments += ["--sites", sites_file] if sites_file else []
-        made = child.run(context, arguments)
+        try:
+            made = child.run(context, arguments)
+        except dg.Failure as failure:
+            return _failed(context, failure)
         return dg.MaterializeResult(
             metadata={
                 "seen": made["seen"],
@@ -104,6 +125,68 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         )
 
     return crawl
+
+
+def _failed(context: dg.AssetExecutionContext, failure: dg.Failure) -> dg.MaterializeResult:
+    """Returns what a board that failed leaves in a run of several; raises the failure elsewhere.
+
+    Raised, it is tried again if a wait may mend it, but for a run of a command.
+    """
+    may_mend = "transient" in failure.metadata and bool(failure.metadata["transient"].value)
+    tried = context.retry_number
+    if may_mend and IN_TERMINAL not in context.run.tags and tried < RETRIES.max_retries:
+        wait_s = RETRIES.calculate_delay(tried + 1)
+        raise dg.RetryRequested(RETRIES.max_retries, wait_s) from failure
+    words = failure.description or "it says nothing more"
+    steps = context.run.step_keys_to_execute
+    crawls = [node.name for node in context.job_def.nodes if STAGE.items() <= node.tags.items()]
+    if len([name for name in crawls if steps is None or name in steps]) < 2:
+        raise dg.Failure(words, metadata={**failure.metadata, "kind": KIND}, allow_retries=False)
+    context.log.warning(f"the other boards go on without it: {words}")
+    return dg.MaterializeResult(metadata={"failed": words, **failure.metadata})
+
+
+def crawl_check(site: Site) -> dg.AssetChecksDefinition:
+    """Returns the check `answers` of a site's crawl, which fails its run if the board failed."""
+    key = dg.AssetKey(["crawl", site.name])
+    spec = dg.AssetCheckSpec(
+        ANSWERS,
+        asset=key,
+        description="The board let itself be crawled to the end. If not, the other boards of the "
+        "run go on without it, and the run fails when they are done.",
+    )
+
+    @dg.multi_asset_check(name=f"crawl__{site.name}__{ANSWERS}", specs=[spec])
+    def answers(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        made = materialised(context.instance, context.run, key) or {}
+        words = made.get("failed")
+        yield dg.AssetCheckResult(
+            check_name=ANSWERS,
+            asset_key=key,
+            passed=words is None,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=words or "The board answered to the end.",
+        )
+        if words is not None:
+            raise dg.Failure(words, metadata={"kind": KIND}, allow_retries=False)
+
+    return answers
+
+
+def check_boards(context: dg.AssetExecutionContext) -> None:
+    """Raises dg.Failure if this run has crawled and every board failed."""
+    log = context.instance.all_logs(
+        context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
+    )
+    made = [entry.asset_materialization for entry in log]
+    crawls = [one for one in made if one and one.asset_key.path[0] == "crawl"]
+    failed = [str(one.metadata["failed"].value) for one in crawls if "failed" in one.metadata]
+    if crawls and len(failed) == len(crawls):
+        raise dg.Failure(
+            f"every board failed, so there is nothing new to build:\n{listed(failed)}",
+            metadata={"kind": KIND},
+            allow_retries=False,
+        )
 
 
 def _rechecked(counts: dict[str, int]) -> dict[str, int]:

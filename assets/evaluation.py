@@ -16,9 +16,11 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.generator import CURRENT
+from assets.generator import CURRENT, generator_of_run
+from assets.lineage import materialised
 from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
 from assets.resources import ChildProcess, StoreResource, TrackingResource
+from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
 from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, MIN_SPREAD
@@ -101,24 +103,26 @@ def evaluation(
     opened, registry = store.open(), tracking.open()
     with plain_failures():
         manifest = load_manifest(opened, None)
-        current = opened.read_json(CURRENT)
+        generator = generator_of_run(context.instance, context.run, opened)
     made = evaluate(
         context,
         child,
         home=store.root,
-        generator=current["folder"],
+        generator=generator["folder"],
         manifest=manifest.digest,
         protocol=config.model_dump(exclude={"weights"}),
         weights=config.weights,
     )
     result = f"{made['folder']}/{RESULT}"
-    opened.write_json(CURRENT, current | {"evaluation": result})
+    newest = opened.read_json(CURRENT)
+    if newest["id"] == generator["id"]:  # else another run has trained one since
+        opened.write_json(CURRENT, newest | {"evaluation": result})
     pictures = {name: opened.read_bytes(made[name]) for name in PREVIEWS if name in made}
     with plain_failures():
-        step = current["images_seen"]
-        registry.log_evaluation(current["mlflow_run"], made, step=step)
+        step, run_id = generator["images_seen"], generator["mlflow_run"]
+        registry.log_evaluation(run_id, made, step=step)
         for name, png in pictures.items():
-            registry.log_picture_of_step(current["mlflow_run"], f"eval_{name}", png, step=step)
+            registry.log_picture_of_step(run_id, f"eval_{name}", png, step=step)
     return dg.MaterializeResult(
         metadata={
             **numbers_of(made),
@@ -128,6 +132,8 @@ def evaluation(
             "resolution_px": made["resolution_px"],
             "reused": made["reused"],
             "manifest": made["manifest_digest"],
+            "generator": dg.MetadataValue.json(generator),
+            "evaluation": result,
             "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(result)),
             "digest": made["protocol_digest"],
@@ -252,27 +258,35 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
 
 
 @dg.asset_check(asset="evaluation", blocking=True)
-def memorises_no_training_face(store: StoreResource) -> dg.AssetCheckResult:
+def memorises_no_training_face(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
     """The fakes are no nearer to training faces than unseen faces are; else nothing is promoted."""
-    return memory_verdict(_current(store))
+    return memory_verdict(_of_run(context, store))
 
 
 @dg.asset_check(asset="evaluation")
-def obeys_labels(store: StoreResource) -> dg.AssetCheckResult:
+def obeys_labels(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
     """The labels that were asked for show, more often than by chance."""
-    return label_verdict(_current(store))
+    return label_verdict(_of_run(context, store))
 
 
 @dg.asset_check(asset="evaluation")
-def recall_is_not_collapsed(store: StoreResource) -> dg.AssetCheckResult:
+def recall_is_not_collapsed(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
     """Some unseen faces lie among the fakes: those are not all one face, nor far from all."""
-    return recall_verdict(_current(store))
+    return recall_verdict(_of_run(context, store))
 
 
 @dg.asset_check(asset="evaluation")
-def repeats_no_composition(store: StoreResource) -> dg.AssetCheckResult:
+def repeats_no_composition(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
     """The fakes differ from each other as real faces do; else the gate may not promote them."""
-    return spread_verdict(_current(store))
+    return spread_verdict(_of_run(context, store))
 
 
 def memory_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -381,10 +395,31 @@ def spread_verdict(made: Mapping[str, Any]) -> dg.AssetCheckResult:
     )
 
 
-def _current(store: StoreResource) -> Mapping[str, Any]:
-    opened = store.open()
-    made: Mapping[str, Any] = opened.read_json(opened.read_json(CURRENT)["evaluation"])
-    return made
+def evaluation_of_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Returns the generator that a run is about, as `generator_of_run`, and its evaluation.
+
+    See `materialised`. Where Dagster knows of no evaluation, or of one that an earlier version
+    made, both are those of generators/current.json. Raises EmptyStageError if the generator has not
+    been evaluated.
+    """
+    made = materialised(instance, run, dg.AssetKey("evaluation"))
+    if made is None or "evaluation" not in made:
+        current = store.read_json(CURRENT)
+        made = {"generator": current, "evaluation": current.get("evaluation")}
+    judged = made["generator"]
+    trained = materialised(instance, run, dg.AssetKey("generator"), newest=False)
+    wanted = trained["digest"] if trained else judged["id"]
+    if made["evaluation"] is None or wanted != judged["id"]:
+        raise EmptyStageError(
+            f"generator {wanted} has not been judged; materialise evaluation first"
+        )
+    return judged, store.read_json(made["evaluation"])
+
+
+def _of_run(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Mapping[str, Any]:
+    return evaluation_of_run(context.instance, context.run, store.open())[1]
 
 
 def _metadata(made: Mapping[str, Any], *names: str) -> dict[str, float]:

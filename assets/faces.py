@@ -101,6 +101,7 @@ class FaceConfig(dg.Config):
     group_name="dataset",
     kinds={"opencv", "parquet"},
     owners=OWNERS,
+    pool="home",
     tags=tags_of("dataset", needs="cpu"),
     metadata={
         "dagster/column_schema": column_schema(FACES),
@@ -122,7 +123,7 @@ def faces(
     """
     watch = Stopwatch()
     opened = store.open()
-    with plain_failures(), compute.executor() as executor:
+    with store.exclusive(), plain_failures(), compute.executor() as executor:
         settings = FaceSettings(**config.model_dump(exclude={"judge_again"}))
         made = crop_shards(opened, settings, executor, judge_again=config.judge_again)
         preview = inline(_sheet(opened, made.path, made.kept))

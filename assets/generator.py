@@ -11,15 +11,17 @@ from PIL import Image
 from pydantic import Field
 
 from assets.charts import curves_chart, growth_preview
+from assets.lineage import materialised
 from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
 from dataset.manifest import Manifest, load_manifest, taken_rows
-from dataset.store import Store
+from dataset.store import Store, file_lock
 from dataset.takedown import learnt_from
 from models.config import TrainConfig, overridden
 from models.families import family_of
 from models.registry.pages import describe, run_url, training_note
+from models.registry.promotion import lock_folder
 from models.training.checkpoint import last_checkpoint, unfit_to_continue
 
 FOLDER = "generators"
@@ -103,7 +105,24 @@ def _unfit(store: Store, plan: Plan, manifest: Manifest) -> list[str]:
     return unfit_to_continue(facts, plan.settings, labels)
 
 
-CURRENT = "generators/current.json"  # the one that the stages below look at
+CURRENT = "generators/current.json"  # the newest in the home, for commands outside of Dagster
+
+
+def generator_of_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store
+) -> dict[str, Any]:
+    """Returns id, folder, images_seen, manifest and mlflow_run of the generator of a run.
+
+    See `materialised`. Where Dagster knows of none, as in a home that was moved without its
+    history, it is that of generators/current.json, whose absence raises StoreError.
+    """
+    made = materialised(instance, run, dg.AssetKey("generator"))
+    if made is None:
+        current: dict[str, Any] = store.read_json(CURRENT)
+        return current
+    names = ("images_seen", "manifest", "mlflow_run")
+    found = {"id": made["digest"], "folder": f"{FOLDER}/{made['digest']}"}
+    return found | {name: made[name] for name in names}
 
 
 class GeneratorConfig(dg.Config):
@@ -217,7 +236,9 @@ def generator(
     arguments += [part for text in overrides for part in ("--set", text)]
     if plan.origin:
         arguments += ["--continue-from", plan.continue_from]
-    with registry.open_run(run_id, interrupts=INTERRUPTS):
+    # With several slots of the pool, two runs may come to the same training: the second one waits.
+    alone = file_lock(lock_folder(opened) / plan.folder / "training.lock")
+    with alone, registry.open_run(run_id, interrupts=INTERRUPTS):
         made = child.run(
             context,
             arguments,

@@ -43,6 +43,7 @@ class LabelConfig(dg.Config):
     group_name="dataset",
     kinds={"json"},
     owners=OWNERS,
+    pool="home",
     tags=tags_of("dataset", needs="cpu"),
     metadata={
         "dagster/column_schema": LABELS_COLUMNS,
@@ -66,7 +67,7 @@ def labels(
     watch = Stopwatch()
     opened = store.open()
     settings = LabelSettings(min_frac=config.min_frac, max_frac=config.max_frac, count=config.count)
-    with plain_failures():
+    with store.exclusive(), plain_failures():
         made = choose_labels(opened, settings)
     chart = labels_chart(made)
     if made.warning:

@@ -1,6 +1,7 @@
-"""Which columns each table's columns are made from, as Dagster shows it: column lineage."""
+"""What is made from what: columns, as Dagster shows it, and which materialisation a stage takes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -22,6 +23,30 @@ LABELS_COLUMNS = dg.TableSchema(
         dg.TableColumn("sided", "list<string>", "labels that tell left from right: no flips"),
     ]
 )
+
+
+def materialised(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, key: dg.AssetKey, *, newest: bool = True
+) -> Mapping[str, Any] | None:
+    """Returns the metadata of the materialisation of an asset that a stage of `run` goes on from.
+
+    It is that of the run, or of the one that it is a re-execution of; otherwise, with `newest`, the
+    newest there is. So a stage never takes what another run has made in the meantime. None: there
+    is none.
+    """
+    ancestor: dg.DagsterRun | None = run
+    while ancestor is not None:
+        log = instance.all_logs(ancestor.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        made = (entry.asset_materialization for entry in reversed(log))
+        if found := next((one for one in made if one and one.asset_key == key), None):
+            return _values(found)
+        ancestor = instance.get_run_by_id(ancestor.get_parent_run_id() or "")
+    event = instance.get_latest_materialization_event(key) if newest else None
+    return _values(event.asset_materialization) if event and event.asset_materialization else None
+
+
+def _values(made: dg.AssetMaterialization) -> dict[str, Any]:
+    return {name: value.value for name, value in made.metadata.items()}
 
 
 def _lineage(made_from: dict[str, Iterable[tuple[str, str]]]) -> dg.TableColumnLineage:

@@ -84,13 +84,14 @@ class MachineLabelConfig(dg.Config):
     group_name="dataset",
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
+    # Not "gpu": a training of days would stop every refresh, and a tagger is small beside one.
+    pool="home",
     tags=tags_of("dataset", needs="gpu"),
     # Before the first build: the columns that there are whatever the labels.
     metadata={
         "dagster/column_schema": column_schema(machine_labels_schema([])),
         "dagster/column_lineage": machine_labels_lineage([]),
     },
-    pool="gpu",
 )
 def machine_labels(
     context: dg.AssetExecutionContext,
@@ -110,13 +111,14 @@ def machine_labels(
     """
     watch = Stopwatch()
     opened = store.open()
-    with plain_failures():
+    with store.exclusive(), plain_failures():
         arguments = child_arguments(config, home=store.root)
         faces = faces_of(opened)
         none = None if faces.untagged.num_rows else write_none(opened, faces.labels)
     if none is not None:
         return _nothing_to_do(opened, none, faces, seconds=watch.seconds)
-    made = child.run(context, arguments)
+    with store.exclusive():
+        made = child.run(context, arguments)
     scores = made["scores"] or {}
     metadata: dict[str, Any] = {
         "dagster/row_count": made["rows"],

@@ -42,6 +42,7 @@ class ManifestConfig(dg.Config):
     group_name="dataset",
     kinds={"parquet"},
     owners=OWNERS,
+    pool="home",
     tags=tags_of("dataset", needs="cpu"),
     # Before the first build: the columns that there are whatever the labels.
     metadata={
@@ -64,7 +65,7 @@ def manifest(config: ManifestConfig, store: StoreResource) -> dg.MaterializeResu
     """
     watch = Stopwatch()
     opened = store.open()
-    with plain_failures():
+    with store.exclusive(), plain_failures():
         made = build_manifest(
             opened,
             eval_frac=config.eval_frac,

@@ -7,6 +7,7 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 
+from assets.crawl import check_boards
 from assets.lineage import POSTS_LINEAGE
 from assets.reporting import (
     OWNERS,
@@ -60,6 +61,7 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
         group_name="dataset",
         kinds={"parquet"},
         owners=OWNERS,
+        pool="home",
         description=(
             "One row for each post of a board or an import, kept or dropped and why.\n\n"
             "**From** the ledger that the crawls and `omokage import` write; the policy and the "
@@ -76,10 +78,13 @@ def posts_asset(sites: Sequence[str], *, sites_file: str = "") -> dg.AssetsDefin
             "dagster/column_lineage": POSTS_LINEAGE,
         },
     )
-    def posts(config: PostsConfig, store: StoreResource) -> dg.MaterializeResult:
+    def posts(
+        context: dg.AssetExecutionContext, config: PostsConfig, store: StoreResource
+    ) -> dg.MaterializeResult:
         watch = Stopwatch()
+        check_boards(context)
         opened = store.open()
-        with plain_failures():
+        with store.exclusive(), plain_failures():
             made = export_posts(
                 opened,
                 sites,

@@ -13,7 +13,7 @@ from crawlers.boards.record import BrokenPage, board_words, spoiler_of
 from crawlers.cursor import PageRequest, check_order, select
 from crawlers.post import Page
 from crawlers.sites import Site
-from dataset.errors import CrawlError
+from dataset.errors import BoardDownError, CrawlError
 
 BLOCKED = frozenset({401, 403})  # the site has said no: never work around it
 THROTTLED = frozenset({421, 429})  # we ask too much: the host works
@@ -49,7 +49,7 @@ def refusal(site: Site, url: str, *, status: int, body: bytes = b"") -> CrawlErr
     names = " and ".join(site.credentials.values()) or "credentials in the site registry"
     said = board_words(body)
     words = f' and says "{said}"' if said else ""
-    return CrawlError(
+    return (BoardDownError if status in TRANSIENT else CrawlError)(
         f"{site.name} answers {status}{words} to {url}: {meaning.format(credentials=names)}"
     )
 

@@ -34,7 +34,7 @@ from crawlers.rate_limit import (
     wait_error,
 )
 from crawlers.responses import BLOCKED, TRANSIENT, longest_retry_after
-from dataset.errors import CrawlError, OmokageError
+from dataset.errors import BoardDownError, CrawlError, OmokageError
 
 TICK_S = 0.25  # how long a stop may go unheard by a request that waits
 CONNECTION_ERRORS = (
@@ -146,14 +146,14 @@ class RateLimitMiddleware(CrawlComponent):
         except OmokageError as error:  # the next crawl would not know: end at once
             self.spider.stop(error)
 
-    def _down_error(self, host: str) -> CrawlError:
+    def _down_error(self, host: str) -> BoardDownError:
         name = self.spider.site.name
         if not self._limiter.has_responded(host):
-            return CrawlError(
+            return BoardDownError(
                 f"{name}: {host} cannot be reached: no request to it has got an answer. Is the "
                 "network there? Run again later"
             )
-        return CrawlError(
+        return BoardDownError(
             f"{name}: {host} is down, and still was after several waits: run again later"
         )
 

@@ -28,7 +28,7 @@ from crawlers.post import NOT_ASKED_FOR, QUARANTINE
 from crawlers.sites import site_named
 from crawlers.spiders import BoardSpider
 from dataset.compute import end_with_parent
-from dataset.errors import CrawlError, OmokageError
+from dataset.errors import BoardDownError, OmokageError
 
 INTERRUPTED = 130
 STOP_WITHIN_S = 10.0
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             crawl.run()
         except OmokageError as error:
             print(f"crawl: {error}", file=sys.stderr)
-            report({"error": str(error)})
+            report({"error": str(error), "transient": isinstance(error, BoardDownError)})
             return error.exit_code
         _say(crawl)
         if not sys.stdout.isatty():  # there, the words are enough
@@ -136,7 +136,7 @@ class Crawl:
         }
         faults = stats.get("omokage/faults", 0)
         if faults:
-            raise CrawlError(
+            raise BoardDownError(
                 f"{faults} posts or pages of {self.site.name} could not be handled; the lines "
                 "above say why. The next crawl tries them again"
             )

@@ -36,7 +36,7 @@ from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_
 from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
 from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
-from dataset.errors import CrawlError, OmokageError, UsageError
+from dataset.errors import BoardDownError, CrawlError, OmokageError, UsageError
 from dataset.media import has_blob
 from dataset.policy import Takedowns
 from dataset.store import Store
@@ -330,7 +330,8 @@ class BoardSpider(scrapy.Spider):
                 f"{self.site.name} cannot be reached at {url}: {why}. Is the board running, and is "
                 "the network there?"
             )
-        self.stop(CrawlError(text))
+        # What we do not request ourselves, we do not request later.
+        self.stop((CrawlError if isinstance(error, IgnoreRequest) else BoardDownError)(text))
 
     def stop(self, failure: OmokageError | None = None) -> None:
         """Ends the crawl now: what is on its way stays pending; `failure` is why, None: by request.
@@ -429,7 +430,8 @@ class BoardSpider(scrapy.Spider):
             url, times = self._page_url(**arguments), 0
         retry_times = self.settings.getint("RETRY_TIMES")
         if times > (retry_times if most is None else min(most, retry_times)):
-            self.stop(CrawlError(f"{error}. It was requested {times} times; run again later"))
+            words = f"{error}. It was requested {times} times; run again later"
+            self.stop(BoardDownError(words))
             return None
         if self._spoilt_pages > MAX_SPOILT_PAGES:
             self.stop(CrawlError(f"{error}. {MAX_SPOILT_PAGES} pages before it were like that"))

@@ -6,6 +6,7 @@ OmokageError                 1
 ├── SchemaError              4   a file that does not match its declared columns
 ├── StoreError               5   the store is read-only, full or out of reach
 ├── CrawlError               6   a board refused us or the crawl could not go on
+│   └── BoardDownError       6   a board is down or throttles us: a later crawl may go on
 ├── EmptyStageError          7   a stage that left nothing for the next one
 ├── TrainingError            8   training could not start or go on
 ├── RegistryError            9   MLflow or its registry is out of reach or inconsistent
@@ -51,6 +52,10 @@ class CrawlError(OmokageError):
     """A board refused us, or the crawl could not go on."""
 
     exit_code = 6
+
+
+class BoardDownError(CrawlError):
+    """A board is down, out of reach or throttles us: a later crawl may go on."""
 
 
 class EmptyStageError(OmokageError):

@@ -13,7 +13,7 @@ import dagster as dg
 from assets.champion import champion
 from assets.checks import table_checks
 from assets.comparison import comparison
-from assets.crawl import crawl_asset
+from assets.crawl import crawl_asset, crawl_check
 from assets.evaluation import evaluation, evaluation_checks
 from assets.faces import faces
 from assets.generator import generator
@@ -30,6 +30,7 @@ from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import refresh_schedules, with_freshness
 from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
+from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
@@ -66,6 +67,7 @@ def build_defs(
     ConfigError for an unknown site or setting.
     """
     chosen = settings or read_settings()
+    let_waiting_steps_sleep()
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)
@@ -74,7 +76,7 @@ def build_defs(
     stages = [*crawls, *dataset, generator, evaluation, champion]
     measured = [stage.map_asset_specs(_with_code_version) for stage in stages]
     assets = with_freshness(measured, crons, chosen.timezone)
-    checks = [*table_checks(), *evaluation_checks()]
+    checks = [*map(crawl_check, sites), *table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)
     jobs = [*JOBS, *(schedule.job for schedule in schedules)]

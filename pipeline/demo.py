@@ -18,15 +18,15 @@ from pipeline.automation.cron import DEFAULT_REFRESH
 from pipeline.build import build_defs
 from pipeline.commands import as_typed, home_words
 from pipeline.instance import (
-    AT_WORK,
     DEMO_TAGS,
     alone_in,
     demo_instance,
     explained_databases,
     in_words,
+    pools_of,
     prepare_home,
+    run_in_pools,
 )
-from pipeline.jobs import CHAIN
 from pipeline.run_config import DEMO_SITE, demo_run_config, ops_of, read_config
 from pipeline.servers import (
     board_server,
@@ -137,21 +137,21 @@ def run_job(
     """Runs a job in this process, a line per stage; raises OmokageError in the words of a failure.
 
     ops: run configuration of its ops. assets: keys of those of the job to materialise, () for all.
-    Raises UsageError while a run from elsewhere, such as a schedule's, writes the same tables.
+    Raises UsageError while a run from elsewhere, such as a schedule's, needs the same pools.
     """
     os.environ.update(settings.environment())  # for libraries in this process, such as MLflow
     job = build_defs(settings=settings).resolve_job_def(name)
+    keys = {dg.AssetKey(asset) for asset in assets} or None
     with explained_databases(settings), demo_instance() as instance:
-        # dagster.yaml lets one at a time through the queue, which this run does not pass.
-        chain = dg.RunsFilter(tags=CHAIN, statuses=AT_WORK)
-        if CHAIN.items() <= job.tags.items() and (busy := instance.get_run_records(chain, limit=1)):
+        # It would wait for a slot, perhaps for days, without a word in this terminal.
+        if busy := run_in_pools(instance, pools_of(job.get_subset(asset_selection=keys))):
             raise UsageError(
-                f"{in_words(busy[0])} is at work in {settings.home}; wait for it, or end it in the "
+                f"{in_words(busy)} is at work in {settings.home}; wait for it, or end it in the "
                 f"Dagster UI: {as_typed()} up{home_words(settings)}"
             )
         result = job.execute_in_process(
             run_config={"ops": ops, "loggers": {"stages": {"config": {}}}},
-            asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
+            asset_selection=sorted(keys) if keys else None,
             tags=DEMO_TAGS,
             instance=instance,
             raise_on_error=False,

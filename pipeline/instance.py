@@ -1,6 +1,8 @@
 """Our Dagster instance: its place under the home, killed demos, and runs that have not ended."""
 
+import collections
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,9 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import yaml
+from dagster._core.errors import raise_execution_interrupts
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from sqlalchemy.exc import DatabaseError
 
+from assets.crawl import IN_TERMINAL
 from assets.reporting import DRAWN, DRAWN_STEPS
 from dataset.errors import ConfigError, StoreError, UsageError
 from dataset.store import Store, file_lock
@@ -44,7 +51,7 @@ _PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]+@|^\s*password:\s*[^\s{#]", re.MULT
 FULL_MB = 2.0
 GPU_POOL = "gpu"
 GPU_NOTE = "gpu_pool.json"
-DEMO_TAGS = {"omokage/demo": "true"}
+DEMO_TAGS = {IN_TERMINAL: "true"}
 
 
 def prepare_home(settings: Settings) -> Store:
@@ -152,25 +159,74 @@ def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
 def demo_instance() -> Iterator[dg.DagsterInstance]:
     """Yields the instance of the prepared home, after ending the runs of demos that were killed.
 
-    A killed run would stay "started" for ever and keep its slot of the pool "gpu", for which the
-    next one would wait in vain. Only one demo is at work in a home, so such runs are dead.
+    Only one demo is at work in a home, so such runs are dead.
     """
     with opened_instance(os.environ["DAGSTER_HOME"], captured=False) as instance:
-        unfinished = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
-        dead = dg.RunsFilter(tags=DEMO_TAGS, statuses=unfinished)
-        for run in instance.get_runs(dead):
-            instance.report_run_failed(
-                run, "The command was killed; the next one went on from there."
-            )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        end_dead_runs(instance, of_demos=True)
         provide_gpu_slots(instance)
         yield instance
+
+
+@contextlib.contextmanager
+def only_servers_of(settings: Settings) -> Iterator[None]:
+    """Keeps a second `up` out of a home, and ends what the last one left unfinished when killed.
+
+    To be entered before servers start. Raises UsageError if those of the home are up already.
+    """
+    store = Store(settings.local_home)
+    busy = UsageError(
+        f"`omokage up` is at work in {store.root} already; end it, or choose another folder with "
+        "--home"
+    )
+    with file_lock(store.local("up.lock"), timeout_s=0, busy=busy):
+        folder = Path(os.environ["DAGSTER_HOME"])
+        if store.local("") in folder.parents:  # other machines may use one that lies elsewhere
+            with explained_databases(settings), opened_instance(str(folder)) as its:
+                end_dead_runs(its, of_demos=False)
+                with contextlib.suppress(UsageError), alone_in(store):
+                    end_dead_runs(its, of_demos=True)
+        yield
 
 
 def prepare_pools() -> None:
     """Gives the prepared home's instance its pool limits, before servers open it."""
     with opened_instance(os.environ["DAGSTER_HOME"]) as instance:
         provide_gpu_slots(instance)
+
+
+def end_dead_runs(instance: dg.DagsterInstance, *, of_demos: bool) -> None:
+    """Ends the runs whose process was killed, by a power cut say, and frees their slots.
+
+    Such a run would stay "started" for ever: its slots of the pools would never be free again, its
+    schedule and `train_when_grown` would wait for it. Nothing that starts runs of this kind may be
+    at work. A process that has outlived what started it goes on. of_demos: the kind, those of
+    commands that run in a terminal, or those of the servers.
+    """
+    left = [*AT_WORK, dg.DagsterRunStatus.NOT_STARTED]
+    for run in instance.get_runs(dg.RunsFilter(statuses=left)):
+        if (DEMO_TAGS.items() <= run.tags.items()) != of_demos or _has_process(instance, run):
+            continue
+        words = "Its process was killed: re-execute it from failure, which goes on from there."
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, words)
+        else:
+            instance.report_run_failed(run, words)
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _has_process(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Tells whether a process that the log of the run names is alive.
+
+    One that began after it was named is another, which got the number of the dead one.
+    """
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        named = entry.dagster_event.engine_event_data.metadata if entry.dagster_event else {}
+        with contextlib.suppress(KeyError, psutil.NoSuchProcess):
+            process = psutil.Process(int(str(named["pid"].value)))
+            is_dead = process.status() == psutil.STATUS_ZOMBIE
+            if process.create_time() <= entry.timestamp and not is_dead:
+                return True
+    return False
 
 
 def provide_gpu_slots(instance: dg.DagsterInstance) -> int:
@@ -229,6 +285,57 @@ def unfinished_run(instance: dg.DagsterInstance, jobs: Collection[str]) -> dg.Ru
     """Returns the oldest run of these jobs that has not ended; None if there is none."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)), ascending=True)
     return next((one for one in records if one.dagster_run.job_name in jobs), None)
+
+
+def pools_of(job: dg.JobDefinition) -> set[str]:
+    """Returns the pools that the ops of a job wait for."""
+    ops = (node.definition for node in job.nodes)
+    return {op.pool for op in ops if isinstance(op, dg.OpDefinition) and op.pool}
+
+
+def run_in_pools(instance: dg.DagsterInstance, pools: Collection[str]) -> dg.RunRecord | None:
+    """Returns the newest run at work that leaves one of these pools without a free slot, or None.
+
+    A run counts for all pools that any stage of it needs, also while none of them is at work.
+    """
+    limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+    held: collections.Counter[str] = collections.Counter()
+    for record in reversed(instance.get_run_records(dg.RunsFilter(statuses=AT_WORK))):
+        needs = record.dagster_run.run_op_concurrency
+        held.update(needs.all_pools or () if needs else ())
+        if any(held[pool] >= limits.get(pool, 1) for pool in pools):
+            return record
+    return None
+
+
+@functools.cache
+def let_waiting_steps_sleep() -> None:
+    """Has a step that waits for a slot of a pool sleep in between, and hear that it is cancelled.
+
+    Dagster 1.13 asks again without a pause (`interval_to_next_pending_claim_check` takes the least
+    of 0 and the time left): a run behind a training of two days would take a core for two days. And
+    a run of the in-process executor heard a cancellation only when it got the slot, or when the
+    wait before a retry was over.
+    """
+    claim = InstanceConcurrencyContext.claim
+
+    def patient_claim(self: InstanceConcurrencyContext, *step: Any, **options: Any) -> bool:
+        is_claimed = claim(self, *step, **options)
+        if not is_claimed:
+            time.sleep(CLAIM_EVERY_S)
+        return is_claimed
+
+    def sleep_til_ready(self: ActiveExecution) -> None:
+        with raise_execution_interrupts():
+            left_s: float = self.sleep_interval()  # type: ignore[no-untyped-call]
+            time.sleep(min(max(left_s, 0.0), HEARD_WITHIN_S))
+
+    InstanceConcurrencyContext.claim = patient_claim  # type: ignore[method-assign]
+    ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
+
+
+CLAIM_EVERY_S = 0.2
+HEARD_WITHIN_S = 1.0
 
 
 def in_words(record: dg.RunRecord) -> str:

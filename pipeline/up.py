@@ -12,6 +12,7 @@ from models.registry.model_uri import shown_uri
 from pipeline.build import tracking_of
 from pipeline.instance import (
     explained_databases,
+    only_servers_of,
     prepare_home,
     prepare_pools,
     warn_of_password,
@@ -72,7 +73,7 @@ def run_up(
         pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
     for page in pages:
         check_port_free(page.port, name=page.server.name, option=page.option)
-    with interruptible(), running([page.server for page in pages]):
+    with only_servers_of(settings), interruptible(), running([page.server for page in pages]):
         for page in pages:
             wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
             print(f"{page.name:<12}{page.url}", flush=True)

@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 import dagster as dg
 import yaml
 
+from assets.crawl import ANSWERS
 from assets.resources import StoreResource
 from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets
 from crawlers.sites import Site, load_sites
@@ -144,6 +145,14 @@ class FailedRun:
         return f"{self.job} failed{f' at {where}' if where else ''} (run {self.run_id[:8]})"
 
     @property
+    def again(self) -> str:
+        """Which steps Dagster's UI is to do again; a board that failed beside others is done."""
+        boards = [
+            one.step.startswith("crawl__") and one.step.endswith(ANSWERS) for one in self.steps
+        ]
+        return "All steps" if boards and all(boards) else "From failure"
+
+    @property
     def remedies(self) -> list[str]:
         """What to do, most telling first."""
         kinds = [
@@ -197,7 +206,7 @@ def markdown(failed: FailedRun, *, dagster_url: str, delivery: str) -> str:
             lines += [f"**{check.check}** of {check.asset} ({kind}):", ""]
             lines += [*_quoted(check.words), ""]
     lines += ["## What to do", "", *[f"{remedy}\n" for remedy in failed.remedies]]
-    lines += [f"To try again: open {page} and choose *Re-execute*, *From failure*.", ""]
+    lines += [f"To try again: open {page} and choose *Re-execute*, *{failed.again}*.", ""]
     lines += ["## Configuration", "", "```yaml", _yaml(failed.config), "```", ""]
     return "\n".join(lines)
 

@@ -7,7 +7,6 @@ import dagster as dg
 
 from pipeline.automation.cron import Cron
 from pipeline.instance import in_words, unfinished_run
-from pipeline.jobs import CHAIN
 from pipeline.run_config import automatic_run_config
 from pipeline.settings import DATASET_STAGES, Settings
 
@@ -18,9 +17,10 @@ SLACK_OF_SEVERAL_H = 1  # where several hours of a day have a refresh
 def refresh_schedules(settings: Settings, crons: Mapping[str, Cron]) -> list[dg.ScheduleDefinition]:
     """Returns the schedule `refresh_<site>_schedule` of each site, with its job `refresh_<site>`.
 
-    The job is the site's crawl, and the training set built again. All of them write the same
-    tables, so no two are ever at work at once: dagster.yaml lets one run of the chain through at
-    a time, and the others wait in the queue.
+    The job is the site's crawl, and the training set built again. Boards are crawled side by side,
+    but the tables have one writer at a time (pool `home`). The stages of two refreshes may take
+    turns. In the end each table is built from the last of the one before it all the same: the last
+    to build a table is followed, in its own run, by a build of the next.
     """
     return [_refresh_schedule(settings, site, cron) for site, cron in crons.items()]
 
@@ -31,7 +31,6 @@ def _refresh_schedule(settings: Settings, site: str, cron: Cron) -> dg.ScheduleD
         selection=dg.AssetSelection.assets(["crawl", site], *DATASET_STAGES),
         description=f"Take new posts of {site} in and build the training set again; trains "
         "nothing. The other sites' posts stay as they are.",
-        tags=CHAIN,
     )
 
     @dg.schedule(

@@ -7,6 +7,7 @@ import pytest
 from crawlers.rate_limit import backoff_s
 from crawlers.responses import refusal, retry_after
 from crawlers.sites import load_sites
+from dataset.errors import BoardDownError
 
 NOW = dt.datetime(2026, 11, 21, 10, 0, 0, tzinfo=dt.UTC)
 
@@ -51,3 +52,15 @@ def test_an_answer_in_html_is_not_quoted() -> None:
     error = refusal(load_sites()["konachan"], "https://konachan.net/", status=503, body=b"<html>")
     assert "html" not in str(error)
     assert "run again later" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "may_pass"),
+    [((200, 401, 403, 404, 422, 451), False), ((408, 421, 429, 500, 503), True)],
+)
+def test_a_block_does_not_pass_by_itself_and_an_outage_may(
+    statuses: tuple[int, ...], *, may_pass: bool
+) -> None:
+    site = load_sites()["konachan"]
+    errors = [refusal(site, "https://konachan.net/", status=status) for status in statuses]
+    assert [isinstance(error, BoardDownError) for error in errors] == [may_pass] * len(statuses)

@@ -1,35 +1,25 @@
 """The servers as a person meets them: the Dagster and MLflow UIs in a headless Chromium."""
 
-import contextlib
 import json
 import re
 import shutil
-import signal
-import subprocess
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import psutil
 import pytest
-from mlflow import MlflowClient
 from playwright.sync_api import Page
 
-from pipeline.servers import free_port
 from tests.chromium import headless_chromium
-from tests.pipeline.conftest import Demo, clean_environment
+from tests.pipeline.conftest import Demo
+from tests.pipeline.up_servers import POLL_S, Servers, started
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 
 # More than the demo's: new ones to crawl, and by the default settings enough to train and judge.
 SERVED = 480
-# Between looks that cost something: requests to Dagster's server, or the list of all processes.
-# Fifty of them a second took a core for as long as a run lasted.
-POLL_S = 0.5
 STAGES = ("crawl/demo", "posts", "faces", "labels", "manifest", "generator", "evaluation")
 
 
@@ -45,82 +35,12 @@ LINEAGE = """{assetNodeOrError(assetKey: {path: ["manifest"]}) {... on AssetNode
 }}}"""
 
 
-@dataclass(frozen=True)
-class Servers:
-    """What `omokage up` has started."""
-
-    process: subprocess.Popen[str]
-    home: Path
-    dagster: str
-    mlflow: str
-    studio: str
-
-    def ask(self, query: str, **variables: Any) -> Any:
-        """Asks Dagster's server, as its pages do; returns the answer's only field."""
-        request = urllib.request.Request(
-            f"{self.dagster}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found
-        (field,) = found["data"].values()
-        return field
-
-    def newest_run(self) -> str:
-        found = self.ask("{runsOrError(limit: 1) {... on Runs {results {runId}}}}")
-        return str(found["results"][0]["runId"])
-
-    def status(self, run_id: str) -> str:
-        query = "query($id: ID!) {runOrError(runId: $id) {... on Run {status}}}"
-        return str(self.ask(query, id=run_id)["status"])
-
-    def mlflow_client(self) -> MlflowClient:
-        # The registry's address too: by default it is what a test before has left.
-        database = f"sqlite:///{self.home}/mlflow/mlflow.db"
-        return MlflowClient(database, registry_uri=database)
-
-    def running(self, module: str) -> psutil.Process | None:
-        """The child process that runs a module, if there is one."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if module in process.cmdline():
-                    return process
-        return None
-
-    def held_slots(self) -> int:
-        """Slots of the pool `gpu` that somebody holds or waits for."""
-        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
-            pool = instance.event_log_storage.get_concurrency_info("gpu")
-            return pool.active_slot_count + pool.pending_step_count + pool.assigned_step_count
-
-
 @pytest.fixture(scope="module")
 def servers(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     home = tmp_path_factory.mktemp("up") / "home"
     shutil.copytree(demo.home, home)  # what is done here must not change what others look at
-    ports = {name: free_port() for name in ("dagster", "mlflow", "board", "studio")}
-    options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
-    process = subprocess.Popen(
-        demo.command("up", "--home", str(home), "--posts", str(SERVED), *options),
-        stdout=subprocess.PIPE,
-        text=True,
-        env=clean_environment(),
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Ctrl-C"):
-            break
-    assert process.poll() is None
-    started = psutil.Process(process.pid).children(recursive=True)
-    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    yield Servers(process, home, urls["dagster"], urls["mlflow"], urls["studio"])
-    process.send_signal(signal.SIGINT)
-    assert process.wait(600) == 130
-    _, alive = psutil.wait_procs(started, timeout=600)
-    assert alive == [], "one Ctrl-C ends all that was started"
+    with started(demo, home, posts=SERVED) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +119,7 @@ def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
 
     page.goto("about:blank")  # Dagster's page would go on following runs
     again = servers.ask(RETRY, parent=cancelled)["run"]["runId"]
-    wait_until_it_ended(servers, again)
-    assert servers.status(again) == "SUCCESS"
+    assert servers.wait_until_it_ended(again) == "SUCCESS"
     (run,) = runs_of(servers, again)
     assert run.info.status == "FINISHED"
     steps = steps_of(servers, run.info.run_id)
@@ -223,8 +142,7 @@ def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
     terminate(servers, page, "models.evaluate")
 
     run_id = materialise(servers, page, "evaluation", {"fakes": 72, "repeats": 2, "flips": 1})
-    wait_until_it_ended(servers, run_id)
-    assert servers.status(run_id) == "SUCCESS"
+    assert servers.wait_until_it_ended(run_id) == "SUCCESS"
     page.goto(f"{servers.dagster}/assets/evaluation?view=events")
     page.get_by_text(run_id[:8]).first.wait_for()
 
@@ -266,11 +184,6 @@ def terminate(servers: Servers, page: Page, module: str) -> None:
     )
     page.get_by_text(re.compile("^Canceled$", re.IGNORECASE)).first.wait_for()
     wait_for(lambda: servers.held_slots() == 0, "a slot of the pool gpu is held", poll_s=POLL_S)
-
-
-def wait_until_it_ended(servers: Servers, run_id: str) -> None:
-    ended = ("SUCCESS", "FAILURE", "CANCELED")
-    wait_for(lambda: servers.status(run_id) in ended, f"run {run_id} never ended", poll_s=POLL_S)
 
 
 def runs_of(servers: Servers, dagster_run: str) -> list[Any]:

@@ -13,7 +13,9 @@ import dagster as dg
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from assets.crawl import crawl_asset
 from assets.resources import ChildProcess, StoreResource
+from crawlers.sites import load_sites
 from dataset.errors import ConfigError
 from pipeline.automation.cron import parse_cron
 from pipeline.automation.schedules import freshness_policy
@@ -161,6 +163,15 @@ def test_several_sites_feed_one_table(tmp_path: Path) -> None:
     graph = build_defs(settings=settings).resolve_asset_graph()
     parents = {key.to_user_string() for key in graph.get(dg.AssetKey("posts")).parent_keys}
     assert parents == {"crawl/demo", "crawl/konachan", "crawl/safebooru_donmai"}
+
+
+def test_the_sites_of_one_board_share_its_pool() -> None:
+    sites = load_sites()
+    pools = {
+        name: crawl_asset(sites[name]).op.pool for name in ("safebooru_donmai", "danbooru_donmai")
+    }
+    assert pools == dict.fromkeys(pools, "board_danbooru")
+    assert crawl_asset(sites["konachan"]).op.pool == "board_konachan"
 
 
 def test_an_unknown_site_is_refused_with_the_nearest_name(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, UsageError
 from dataset.store import Store
-from pipeline.jobs import CHAIN
 from pipeline.settings import PROJECT, STAGES
 from tests.pipeline.conftest import Demo, omokage_here
 from tests.pipeline.fork_server import WarmOmokage
@@ -220,14 +219,21 @@ def test_where_blobs_are_lost_for_good_it_takes_the_word_that_the_error_names(
     assert f"{COUNT:,} pending" in omokage_here("status", "--home", str(home)).output
 
 
-def test_it_does_not_build_beside_a_run_of_the_queue(home: Path) -> None:
+@pytest.mark.parametrize(("pools", "builds"), [({"home", "board_demo"}, False), ({"gpu"}, True)])
+def test_it_does_not_build_beside_a_run_that_builds_but_beside_a_training(
+    home: Path, pools: set[str], *, builds: bool
+) -> None:
     (home / "dagster").mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home / "dagster")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        run = add_run(instance, "refresh_demo", dg.DagsterRunStatus.STARTED, tags=CHAIN)
-    with pytest.raises(UsageError, match=rf"refresh_demo \(run {run[:8]}, running, .* is at work"):
-        raise_of(omokage_here("run", "--home", str(home)))
-    assert not (home / "posts.lance").exists()
+        run = add_run(instance, "refresh_demo", dg.DagsterRunStatus.STARTED, pools=pools)
+    words = ("run", "--home", str(home), "--until", "posts")
+    if builds:
+        assert omokage_here(*words).exit_code == 0
+    else:
+        with pytest.raises(UsageError, match=rf"refresh_demo \(run {run[:8]}, running, .* at work"):
+            raise_of(omokage_here(*words))
+    assert (home / "posts.lance").exists() is builds
 
 
 def test_a_board_of_no_known_site_is_not_left_out_silently(home: Path) -> None:

@@ -1,6 +1,6 @@
 """The growth sensor says with numbers why it asks for a training or does not."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster._core.storage.dagster_run import RunOpConcurrency
 
 from dataset.digests import content_digest
 from dataset.manifest import CURRENT_PATH, SPLITS, manifest_digest
@@ -285,9 +286,15 @@ def add_run(
     status: dg.DagsterRunStatus,
     *,
     tags: dict[str, str] | None = None,
+    pools: Collection[str] = (),
 ) -> str:
     """Puts a run of a job into the instance, as if it had come so far; returns its id."""
+    needs = RunOpConcurrency(
+        root_key_counts={}, has_unconstrained_root_nodes=True, all_pools=set(pools)
+    )
     run_id = dg.DagsterRun(job_name=job).run_id
-    run = dg.DagsterRun(job_name=job, run_id=run_id, status=status, tags=tags or {})
+    run = dg.DagsterRun(
+        job_name=job, run_id=run_id, status=status, tags=tags or {}, run_op_concurrency=needs
+    )
     instance.add_run(run)
     return run_id
