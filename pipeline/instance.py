@@ -22,6 +22,7 @@ import yaml
 from dagster._core.errors import raise_execution_interrupts
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.storage.event_log import SqliteEventLogStorage
 from sqlalchemy.exc import DatabaseError
 
 from assets.crawl import IN_TERMINAL
@@ -180,11 +181,14 @@ def only_servers_of(settings: Settings) -> Iterator[None]:
     )
     with file_lock(store.local("up.lock"), timeout_s=0, busy=busy):
         folder = Path(os.environ["DAGSTER_HOME"])
-        if store.local("") in folder.parents:  # other machines may use one that lies elsewhere
+        if store.local("") in folder.parents:
             with explained_databases(settings), opened_instance(str(folder)) as its:
-                end_dead_runs(its, of_demos=False)
-                with contextlib.suppress(UsageError), alone_in(store):
-                    end_dead_runs(its, of_demos=True)
+                # Other machines may use an instance that lies elsewhere or on a database server:
+                # their processes cannot be seen from here.
+                if isinstance(its.event_log_storage, SqliteEventLogStorage):
+                    end_dead_runs(its, of_demos=False)
+                    with contextlib.suppress(UsageError), alone_in(store):
+                        end_dead_runs(its, of_demos=True)
         yield
 
 
@@ -315,12 +319,11 @@ def let_waiting_steps_sleep() -> None:
     Dagster 1.13 asks again without a pause (`interval_to_next_pending_claim_check` takes the least
     of 0 and the time left): a run behind a training of two days would take a core for two days. And
     a run of the in-process executor heard a cancellation only when it got the slot, or when the
-    wait before a retry was over.
+    wait before a retry was over. Doing this twice changes nothing.
     """
-    claim = InstanceConcurrencyContext.claim
 
     def patient_claim(self: InstanceConcurrencyContext, *step: Any, **options: Any) -> bool:
-        is_claimed = claim(self, *step, **options)
+        is_claimed = _CLAIM(self, *step, **options)
         if not is_claimed:
             time.sleep(CLAIM_EVERY_S)
         return is_claimed
@@ -334,6 +337,7 @@ def let_waiting_steps_sleep() -> None:
     ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
 
 
+_CLAIM = InstanceConcurrencyContext.claim  # Dagster's own
 CLAIM_EVERY_S = 0.2
 HEARD_WITHIN_S = 1.0
 
