@@ -45,7 +45,7 @@ from dataset.faces import crop_shards
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
 from dataset.merging import JUDGED_BY, NEAR_DUPLICATE, rules_digest
-from dataset.schemas import FACES, FACES_PATH, MACHINE_LABELS_PATH, PARQUET, POSTS_PATH
+from dataset.schemas import FACES, FACES_PATH, MACHINE_LABELS_PATH, PARQUET, POSTS_PATH, row_count
 from dataset.shards import (
     DIGITS,
     ROWS_A_GROUP,
@@ -314,8 +314,7 @@ def _prepared(store: Store, stage: str) -> Callable[[], dict[str, Any]]:
     if stage in SHEETS:
         sheet = {"posts_sheet": posts._sheet, "faces_sheet": faces._sheet}[stage]
         path = {"posts_sheet": POSTS_PATH, "faces_sheet": FACES_PATH}[stage]
-        with store.open(path) as file:
-            count = pq.read_metadata(file).num_rows
+        count = row_count(store, path)
         return lambda: {"side_px": max(sheet(store, path, count).size)}
     check = next(
         one for one in checks.table_checks() if stage in {key.name for key in one.check_keys}

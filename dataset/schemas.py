@@ -206,5 +206,13 @@ def read_table(store: Store, path: str, *, declared: pa.Schema) -> pa.Table:
     return table.select(declared.names)
 
 
+def row_count(store: Store, path: str) -> int:
+    """Returns how many rows a table has, without reading them."""
+    if tables.is_lance(path):
+        return tables.count(store, path)
+    with store.open(path) as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
 def _name(schema: pa.Schema) -> str:
     return str((schema.metadata or {}).get(b"table", b"declared").decode())

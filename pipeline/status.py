@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from assets.charts import GROWTH
 from assets.generator import CURRENT as GENERATOR_PATH
@@ -15,10 +14,9 @@ from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
-from dataset.schemas import FACES_PATH, POSTS, ROWS_A_GROUP, posts_path
+from dataset.schemas import FACES_PATH, POSTS, ROWS_A_GROUP, posts_path, row_count
 from dataset.store import Store
 from dataset.streams import batches
-from dataset.tables import count, is_lance
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION, TAKEDOWN
 from pipeline.build import tracking_of
@@ -45,7 +43,7 @@ def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[
         yield "ledger", _ledger(store, settings, following)
     for table, path in (("posts", posts_path(store)), ("faces", FACES_PATH)):
         there = store.exists(path)
-        yield table, f"{_rows(store, path):,} rows" if there else f"none yet: {following}"
+        yield table, f"{row_count(store, path):,} rows" if there else f"none yet: {following}"
     if store.exists(LABELS_PATH):
         labels = store.read_json(LABELS_PATH)["labels"]
         yield "labels", f"{len(labels)}: {', '.join(labels)}"
@@ -104,13 +102,6 @@ def _built(store: Store) -> dict[str, np.ndarray]:
         board: table.filter(pc.equal(table["board"], board))["post_id"].to_numpy()
         for board in pc.unique(table["board"]).to_pylist()
     }
-
-
-def _rows(store: Store, path: str) -> int:
-    if is_lance(path):
-        return count(store, path)
-    with store.open(path) as file:
-        return int(pq.read_metadata(file).num_rows)
 
 
 def champion_lines(settings: Settings) -> list[str]:
