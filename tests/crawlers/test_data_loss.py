@@ -78,7 +78,7 @@ class Home:
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file() and not path.name.startswith("ledger")
+            if path.is_file() and "/ledger" not in str(path)  # nor its backups
         }
 
     def settled(self) -> list[tuple[str, int, str]]:
