@@ -1,6 +1,7 @@
 """The posts table: one row for each post in the ledger, with the takedown list applied again."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -29,7 +30,7 @@ from crawlers.ledger_file import FILE
 from crawlers.post import Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset import tables
-from dataset.errors import EmptyStageError, listed
+from dataset.errors import EmptyStageError, SchemaError, listed
 from dataset.media import Media, has_blob
 from dataset.policy import EXCLUDED_TAGS, STILL_EXTS, Takedowns, drop_reason
 from dataset.schemas import FORMER_POSTS_PATH, POSTS, POSTS_PATH, check_table
@@ -111,13 +112,12 @@ def export_posts(
         if takedowns:
             ledger.note_applied(takedown_list, last)
         requeued = ledger.requeue((Path(path).stem for path in found.lost), BLOB_MISSING)
-        _build(store, ledger, _Judge(boards, registry, takedowns))
+        table = _build(store, ledger, _Judge(boards, registry, takedowns))
         taken = {board: ledger.taken_down([board]) for board in boards}
         swept = []
         if not found.lost:  # where something is missing, nothing else is removed
             swept = sweep(store, ledger, found, all_orphans=trash_orphans)
             empty_trash(store, days=trash_days)
-    table = _Summary.of(store)
     refused = table.refused + collections.Counter({TAKEDOWN: sum(taken.values())})
     counts = {reason: count for reason, count in sorted(refused.items()) if count}
     if not table.kept:
@@ -177,15 +177,20 @@ class _Judge:
         return {**values, CHANGED: min(row.changed, seen), DIGEST: digest}
 
 
-def _build(store: Store, ledger: Ledger, judge: _Judge) -> None:
-    """Brings the table up to the ledger: by the rows that changed, or wholly under new rules."""
-    seen = _seen(store, ledger, judge.rules)
-    if seen is None:
-        _write_all(store, ledger, judge)
-        store.remove(FORMER_POSTS_PATH)
-    else:
-        _merge_changes(store, ledger, judge, seen=seen)
-        tables.tidy(store, POSTS_PATH)
+def _build(store: Store, ledger: Ledger, judge: _Judge) -> "_Summary":
+    """Brings the table up to the ledger: by the rows that changed, or wholly under new rules.
+
+    A table of which a file is missing or damaged is built wholly, too.
+    """
+    with contextlib.suppress(SchemaError):
+        seen = _seen(store, ledger, judge.rules)
+        if seen is not None:
+            _merge_changes(store, ledger, judge, seen=seen)
+            tables.tidy(store, POSTS_PATH)
+            return _Summary.of(store)
+    _write_all(store, ledger, judge)
+    store.remove(FORMER_POSTS_PATH)
+    return _Summary.of(store)
 
 
 def _seen(store: Store, ledger: Ledger, rules: str) -> int | None:

@@ -128,11 +128,13 @@ def test_other_rules_another_ledger_or_a_damaged_table_mean_a_build_of_all(
     older.replace(Path(home.store.root, "ledger.sqlite"))
     assert home.build().rows == 3
     assert written == [3, 3, 3, 1, 3]
-    for file in Path(home.store.root, POSTS_PATH, "_versions").iterdir():
-        file.write_bytes(b"cut")
-    with pytest.raises(SchemaError, match=r"posts\.lance cannot be read: .*Build it again\.$"):
-        home.rows()
-    assert home.build() == made
+    for folder in ("_versions", "data"):
+        for file in Path(home.store.root, POSTS_PATH, folder).iterdir():
+            file.write_bytes(b"cut")
+        with pytest.raises(SchemaError, match=r"posts\.lance cannot be read: .*Build it again\.$"):
+            home.rows()
+        assert home.build() == made
+        assert home.rows().num_rows == 3
 
 
 def test_a_home_with_a_ledger_and_a_table_of_before_gets_the_new_one(home: Home) -> None:
