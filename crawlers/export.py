@@ -190,6 +190,8 @@ def _build(store: Store, ledger: Ledger, judge: _Judge) -> "_Summary":
             return _Summary.of(store)
     _write_all(store, ledger, judge)
     store.remove(FORMER_POSTS_PATH)
+    if ledger.taken_down(ledger.boards()) and tables.has_history(store, POSTS_PATH):
+        tables.purge(store, POSTS_PATH)  # the version before may have what was taken down
     return _Summary.of(store)
 
 

@@ -135,7 +135,7 @@ def take_in(
         )
         made = taking.run(records, expected=expected)
         if ledger and not settings.dry_run:
-            ledger.back_up(store)
+            ledger.back_up_or_say(store)
         return made
 
 

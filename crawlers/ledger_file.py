@@ -7,8 +7,11 @@ import contextlib
 import datetime as dt
 import fcntl
 import gzip
+import os
+import re
 import shutil
 import sqlite3
+import sys
 import time
 import uuid
 import zlib
@@ -20,12 +23,14 @@ from typing import IO, Any, Self
 from crawlers.cursor import Cursor
 from dataset.errors import CrawlError, StoreError, UsageError
 from dataset.media import Media, has_blob
+from dataset.schemas import POSTS_PATH
 from dataset.store import BLOBS, Store, is_outage
 
 FILE = "ledger.sqlite"
 MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
 BACKUPS = "ledger-backups"  # the folder of the compressed copies, named by their time
 KEPT_BACKUPS = 7
+_BACKUP = re.compile(r"\d{4}-\d\d-\d\dT[\d-]+\.sqlite\.gz")
 VERSION = 4
 LOCK_TIMEOUT_S = 30.0
 FREE_BYTES = 2**20  # with less the disk counts as full
@@ -221,9 +226,17 @@ class LedgerFile:
                 copy.open("rb") as content,
             ):
                 shutil.copyfileobj(content, packed, 2**20)
-        for name in store.names(BACKUPS)[:-KEPT_BACKUPS]:
-            store.remove(f"{BACKUPS}/{name}")
+        for name in backups(store)[:-KEPT_BACKUPS]:
+            # Boards are crawled side by side: the other crawl may have removed it already.
+            store.local(f"{BACKUPS}/{name}").unlink(missing_ok=True)
         return path
+
+    def back_up_or_say(self, store: Store) -> None:
+        """Backs up; if that fails, says so on stderr: what was crawled is in the ledger anyway."""
+        try:
+            self.back_up(store)
+        except StoreError as error:
+            print(f"no backup of the ledger was written: {error}", file=sys.stderr)
 
     def identity(self) -> str:
         """Returns the id of the home that this ledger was made for."""
@@ -325,13 +338,19 @@ class LedgerFile:
             raise
 
 
+def backups(store: Store) -> list[str]:
+    """Returns the names of the backups, the newest last; other files of the folder are not ours."""
+    return [name for name in store.names(BACKUPS) if _BACKUP.fullmatch(name)]
+
+
 def restore(store: Store, name: str = "") -> tuple[str, str]:
     """Puts a backup in the place of the ledger; returns its path, and where the former one lies.
 
-    name: of a file in BACKUPS, "" for the newest. Raises UsageError if there is no such backup or a
+    name: of a backup, "" for the newest. The table of posts is removed: it may show what the backup
+    does not know, and the next build makes it. Raises UsageError if there is no such backup or a
     crawl is at work, StoreError, with nothing changed, for one that is damaged.
     """
-    names = store.names(BACKUPS)
+    names = backups(store)
     if not names:
         raise UsageError(f"{store.url(BACKUPS)} has no backup: crawls and imports write them")
     if name and name not in names:
@@ -355,12 +374,15 @@ def restore(store: Store, name: str = "") -> tuple[str, str]:
             said = str(error)
         if said != "ok":
             raise StoreError(f"{store.url(chosen)} is damaged: {said}. Choose an older one")
-        former = ""
-        if path.exists():
-            former = f"{FILE}.before-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H-%M-%S}"
-            for suffix in ("", "-wal", "-shm"):  # all three: a log without its file is nothing
-                if (old := path.with_name(f"{FILE}{suffix}")).exists():
-                    old.replace(path.with_name(f"{former}{suffix}"))
+        store.remove(POSTS_PATH)
+        with copy.open("rb") as content:
+            os.fsync(content.fileno())
+        # The logs too, even alone: SQLite would play an old one over the restored file.
+        parts = [path.with_name(f"{FILE}{suffix}") for suffix in ("", "-wal", "-shm")]
+        there = [part for part in parts if part.exists()]
+        former = f"{FILE}.before-{dt.datetime.now(dt.UTC):%Y-%m-%dT%H-%M-%S-%f}" if there else ""
+        for part in there:
+            part.replace(path.with_name(part.name.replace(FILE, former)))
         copy.replace(path)
     return chosen, former
 

@@ -98,12 +98,12 @@ class Crawl:
         spider = crawler.spider
         assert isinstance(spider, BoardSpider)
         self.home = spider.store.root
-        if not self.interrupted:  # then there is a deadline
-            with Ledger.of(spider.store, refetch_missing=True) as ledger:
-                ledger.back_up(spider.store)
         self._summarise(crawler, time.monotonic() - started)
         if spider.failure is not None:
             raise spider.failure
+        if not self.interrupted:  # then there is a deadline
+            with Ledger.of(spider.store, refetch_missing=True) as ledger:
+                ledger.back_up_or_say(spider.store)
 
     def _summarise(self, crawler: Crawler, seconds: float) -> None:
         stats = crawler.stats.get_stats() if crawler.stats else {}

@@ -18,6 +18,7 @@ from dataset.media import Media, has_blob
 from dataset.policy import Takedowns
 from dataset.store import Store, blob_path
 from pipeline.commands import home_option
+from pipeline.instance import alone_in
 from pipeline.settings import read_settings
 
 _LOCK_TIMEOUT_S = 3.0
@@ -129,7 +130,8 @@ def restore_command(home: str, backup: str) -> None:
     Example: omokage ledger restore
     """
     store = Store(read_settings(home=home).home)
-    chosen, former = restore(store, backup)
+    with alone_in(store):
+        chosen, former = restore(store, backup)
     with Ledger(store.local(FILE)) as opened:
         counts = {board: opened.count(board) for board in opened.boards()}
     click.echo(f"restored from {store.url(chosen)}")

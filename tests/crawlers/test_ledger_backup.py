@@ -36,14 +36,44 @@ def test_a_ledger_that_was_lost_comes_back_and_the_next_crawl_takes_up_the_rest(
         assert export_posts(store, ["demo"]).digest == whole.digest
 
 
-def test_the_newest_seven_are_kept(tmp_path: Path) -> None:
+def test_no_log_of_a_lost_ledger_is_played_over_the_restored_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with Ledger(tmp_path / FILE) as ledger:
+        ledger.back_up(store)
+        ((own,),) = sqlite3.connect(tmp_path / FILE).execute("SELECT id FROM home")
+        with sqlite3.connect(tmp_path / FILE) as other:
+            other.execute("UPDATE home SET id = 'later'")
+        log = (tmp_path / f"{FILE}-wal").read_bytes()
+    (tmp_path / FILE).unlink()
+    (tmp_path / f"{FILE}-wal").write_bytes(log)  # as a killed process leaves it
+    formers = [restore(store)[1] for _ in range(3)]
+    assert len(set(formers)) == 3
+    assert (tmp_path / f"{formers[0]}-wal").read_bytes() == log
+    with Ledger(tmp_path / FILE) as ledger:
+        assert ledger.identity() == own
+
+
+def test_after_a_restore_the_table_of_posts_is_built_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with Ledger(tmp_path / FILE) as ledger:
+        ledger.back_up(store)
+    store.write_bytes("posts.lance/data/some.lance", b"of rows that the backup does not know")
+    restore(store)
+    assert not store.exists("posts.lance")
+
+
+def test_the_newest_seven_are_kept_and_files_of_others_left_alone(tmp_path: Path) -> None:
     store, clock = Store(tmp_path), Clock()
+    for name in ("2020-mine.sqlite.gz", "notes.txt"):
+        store.write_bytes(f"{BACKUPS}/{name}", b"mine")
     with Ledger(tmp_path / FILE, clock=clock) as ledger:
         made = []
         for _ in range(KEPT_BACKUPS + 3):
             clock.now += dt.timedelta(hours=1)
             made.append(ledger.back_up(store).rpartition("/")[2])
-    assert store.names(BACKUPS) == made[-KEPT_BACKUPS:]
+    mine = ["2020-mine.sqlite.gz", "notes.txt"]
+    assert store.names(BACKUPS) == sorted([*mine, *made[-KEPT_BACKUPS:]])
+    assert restore(store)[0] == f"{BACKUPS}/{made[-1]}"
     assert not list(tmp_path.glob(".tmp-*"))
 
 

@@ -161,6 +161,17 @@ def test_what_was_taken_down_is_in_no_file_of_the_table(home: Home) -> None:
     assert len(files_with(home, b"work/6")) == 1
 
 
+def test_nor_in_the_version_before_when_other_rules_write_it_whole(home: Home) -> None:
+    for number in range(1, 6):
+        home.note(home.make_post(number, source=f"https://artist.example/work/{number}"))
+        home.keep(number)
+    home.build()
+    home.store.write_bytes("takedown.txt", b"post demo/5\n")
+    home.site = dataclasses.replace(home.site, excluded_tags=("other",))
+    home.build()
+    assert files_with(home, b"work/5") == []
+
+
 def test_a_takedown_list_that_was_applied_is_held_against_changed_posts_alone(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
