@@ -319,11 +319,12 @@ def let_waiting_steps_sleep() -> None:
     Dagster 1.13 asks again without a pause (`interval_to_next_pending_claim_check` takes the least
     of 0 and the time left): a run behind a training of two days would take a core for two days. And
     a run of the in-process executor heard a cancellation only when it got the slot, or when the
-    wait before a retry was over. Doing this twice changes nothing.
+    wait before a retry was over.
     """
+    claim = InstanceConcurrencyContext.claim
 
     def patient_claim(self: InstanceConcurrencyContext, *step: Any, **options: Any) -> bool:
-        is_claimed = _CLAIM(self, *step, **options)
+        is_claimed = claim(self, *step, **options)
         if not is_claimed:
             time.sleep(CLAIM_EVERY_S)
         return is_claimed
@@ -337,7 +338,6 @@ def let_waiting_steps_sleep() -> None:
     ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
 
 
-_CLAIM = InstanceConcurrencyContext.claim  # Dagster's own
 CLAIM_EVERY_S = 0.2
 HEARD_WITHIN_S = 1.0
 

@@ -148,28 +148,28 @@ def test_a_home_with_a_ledger_and_a_table_of_before_gets_the_new_one(home: Home)
 
 def test_what_was_taken_down_is_in_no_file_of_the_table(home: Home) -> None:
     for number in range(1, 20):
-        home.note(home.make_post(number, source=f"https://artist.example/work/{number}"))
+        home.note(home.make_post(number, source=f"https://artist.example/art/{number}"))
         home.keep(number)
     home.build()
-    home.note(home.make_post(5, source="https://artist.example/work/5", score=2))
+    home.note(home.make_post(5, source="https://artist.example/art/5", score=2))
     home.keep(5)
     home.build()
-    assert len(files_with(home, b"work/5")) == 2  # its old row is in the older file
+    assert len(files_with(home, b"art/5")) == 2  # its old row is in the older file
     home.store.write_bytes("takedown.txt", b"post demo/5\n")
     home.build()
-    assert files_with(home, b"work/5") == []
-    assert len(files_with(home, b"work/6")) == 1
+    assert files_with(home, b"art/5") == []
+    assert len(files_with(home, b"art/6")) == 1
 
 
 def test_nor_in_the_version_before_when_other_rules_write_it_whole(home: Home) -> None:
     for number in range(1, 6):
-        home.note(home.make_post(number, source=f"https://artist.example/work/{number}"))
+        home.note(home.make_post(number, source=f"https://artist.example/art/{number}"))
         home.keep(number)
     home.build()
     home.store.write_bytes("takedown.txt", b"post demo/5\n")
     home.site = dataclasses.replace(home.site, excluded_tags=("other",))
     home.build()
-    assert files_with(home, b"work/5") == []
+    assert files_with(home, b"art/5") == []
 
 
 def test_a_takedown_list_that_was_applied_is_held_against_changed_posts_alone(

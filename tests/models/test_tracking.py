@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from dataset.errors import RegistryError
@@ -26,13 +27,7 @@ from tests.models.trainings import SMOKE
 def test_metrics_go_to_the_run_that_the_environment_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import mlflow
-
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = mlflow.MlflowClient(uri)
-    run_id = client.create_run(client.create_experiment("e", str(tmp_path))).info.run_id
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    client, run_id = named_run(tmp_path, monkeypatch)
     tracker = tracker_from_environment()
     assert isinstance(tracker, MlflowTracker)
     tracker.params({"batch": 8})
@@ -54,17 +49,21 @@ def test_metrics_go_to_the_run_that_the_environment_names(
         tracker_from_environment()
 
 
+def named_run(folder: Path, patch: pytest.MonkeyPatch) -> tuple[MlflowClient, str]:
+    """A new run that the environment names; with a client of its database."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri)
+    run_id = client.create_run(client.create_experiment("e", str(folder))).info.run_id
+    patch.setenv("MLFLOW_TRACKING_URI", uri)
+    patch.setenv("MLFLOW_RUN_ID", run_id)
+    return client, run_id
+
+
 @pytest.mark.parametrize("enabled", ["true", "false"])
 def test_system_metrics_of_the_block_go_to_the_run_if_mlflows_variable_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: str
 ) -> None:
-    import mlflow
-
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = mlflow.MlflowClient(uri)
-    run_id = client.create_run(client.create_experiment("e", str(tmp_path))).info.run_id
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    client, run_id = named_run(tmp_path, monkeypatch)
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", enabled)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.02")
     for _ in range(2):  # the second resumes
