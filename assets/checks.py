@@ -24,6 +24,7 @@ from dataset.schemas import (
     MACHINE_LABELS_PATH,
     POSTS,
     POSTS_PATH,
+    faces_path,
     machine_labels_schema,
     posts_path,
 )
@@ -218,8 +219,8 @@ def faces_kept(store: StoreResource) -> dg.AssetCheckResult:
     opened = store.open()
     with plain_failures():
         pictures = _kept_pictures(opened, posts_path(opened), POSTS)
-        with_face = _kept_pictures(opened, FACES_PATH, FACES)
-        outcomes = _outcomes(opened, FACES_PATH, FACES)
+        with_face = _kept_pictures(opened, faces_path(opened), FACES)
+        outcomes = _outcomes(opened, faces_path(opened), FACES)
     return _part(
         "pictures gave a face",
         with_face,

@@ -1,8 +1,9 @@
-"""Faces: square crops of the blobs, in 16 shards by the sha256's first hex digit."""
+"""Faces: square crops of the blobs, each cut out once."""
 
 from typing import Literal
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
@@ -20,7 +21,8 @@ from assets.reporting import (
     tags_of,
 )
 from assets.resources import ComputeResource, StoreResource
-from dataset.faces import FaceSettings, crop_shards
+from dataset.crops import Crops
+from dataset.faces import FaceSettings, crop_faces
 from dataset.schemas import FACES
 from dataset.store import Store
 from dataset.streams import batches
@@ -99,7 +101,7 @@ class FaceConfig(dg.Config):
 @dg.asset(
     deps=["posts"],
     group_name="dataset",
-    kinds={"opencv", "parquet"},
+    kinds={"opencv", "lance"},
     owners=OWNERS,
     pool="home",
     tags=tags_of("dataset", needs="cpu"),
@@ -113,10 +115,9 @@ def faces(
 ) -> dg.MaterializeResult:
     """Faces found on all kept pictures: box grown 1.5x, squared, cut out.
 
-    **From** the kept rows of `posts` and their blobs. Each of the 16 shards whose pictures and
-    settings are unchanged is used again as it is.
+    **From** the kept rows of `posts` and their blobs. Only new pictures are looked through.
 
-    **Lies in** `faces.parquet` (a row a face, kept or dropped and why), the crops in `crops/`.
+    **Lies in** `faces.lance` (a row a face, kept or dropped and why), the crops in `crops.lance`.
 
     **If it is wrong:** crops without a face are named in `rejects.txt` (`omokage review` writes
     it), then build this again. Too few faces: see `dropped` below and the field `min_side_px`.
@@ -125,7 +126,7 @@ def faces(
     opened = store.open()
     with store.exclusive(), plain_failures(), compute.executor() as executor:
         settings = FaceSettings(**config.model_dump(exclude={"judge_again"}))
-        made = crop_shards(opened, settings, executor, judge_again=config.judge_again)
+        made = crop_faces(opened, settings, executor, judge_again=config.judge_again)
         preview = inline(_sheet(opened, made.path, made.kept))
     return dg.MaterializeResult(
         metadata={
@@ -138,8 +139,8 @@ def faces(
             "dropped": reasons(made.dropped),
             "dropped_faces": made.rows - made.kept,
             "with_face_frac": round(1 - made.pictures_without_face / made.pictures, 4),
-            "shards_reused": made.shards_reused,
-            "reused": made.shards_reused == made.shards,
+            "pictures_reused": made.pictures_reused,
+            "reused": made.pictures_reused == made.pictures,
             "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.path)),
             "digest": made.digest,
@@ -151,10 +152,9 @@ def faces(
 
 def _sheet(store: Store, path: str, kept: int) -> Image.Image:
     """Lays out a few crops, evenly taken from the whole table."""
-    parts = batches(store, path, declared=FACES, columns=("crop",))
+    columns = ("face_id", "crop", "crop_sha256")
+    parts = batches(store, path, declared=FACES, columns=columns, rows=8_192)
     with_crop = (part.filter(pc.is_valid(part["crop"])) for part in parts)
-    pictures = []
-    for row in evenly(with_crop, kept, shown=PREVIEWED):
-        with store.open(row["crop"]) as file:
-            pictures.append(Image.open(file).convert("RGB"))
+    shown = pa.Table.from_pylist(list(evenly(with_crop, kept, shown=PREVIEWED)))
+    pictures = [Image.fromarray(one) for one in Crops(store).pixels(shown)]
     return contact_sheet(pictures, columns=12, cell_px=64)

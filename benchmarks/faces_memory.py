@@ -25,7 +25,7 @@ from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
 from dataset import tables
 from dataset.compute import executor_of, parse_compute
 from dataset.cropping import FaceSettings
-from dataset.faces import crop_shards
+from dataset.faces import crop_faces
 from dataset.schemas import POSTS, POSTS_PATH
 from dataset.store import Store, blob_path
 
@@ -115,7 +115,7 @@ def _measured(home: Path, compute: str) -> dict[str, float]:
     """The crop stage; only this runs in the child."""
     started = time.perf_counter()
     with executor_of(parse_compute(compute, workers=2)) as executor:
-        made = crop_shards(Store(home), FaceSettings(cropped=True), executor)
+        made = crop_faces(Store(home), FaceSettings(cropped=True), executor)
         workers = [child.pid for child in psutil.Process().children()]
         peaks = [peak_mb(pid) for pid in workers]
     return {

@@ -41,7 +41,7 @@ from crawlers.post import TAG_KINDS, Post
 from dataset.cropping import FaceSettings
 from dataset.duplicates import THUMB_BYTES, Hashes, Mask, Rows, Thumbs
 from dataset.faces import ROWS_A_GROUP as FACES_A_GROUP
-from dataset.faces import crop_shards
+from dataset.faces import crop_faces
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
 from dataset.merging import JUDGED_BY, NEAR_DUPLICATE, rules_digest
@@ -330,7 +330,7 @@ def _posts(store: Store) -> dict[str, Any]:
 
 def _faces(store: Store) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as executor:
-        made = crop_shards(store, FaceSettings(), executor)
+        made = crop_faces(store, FaceSettings(), executor)
     cropped = made.pictures - made.pictures_reused
     return {"kept": made.kept, "dropped": made.dropped, "cropped": cropped}
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,23 +29,23 @@ from crawlers.ledger_file import FILE
 from crawlers.post import Post
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
 from dataset import tables
+from dataset.digests import ROW_DIGEST, SumDigest
 from dataset.errors import EmptyStageError, SchemaError, listed
 from dataset.media import Media, has_blob
 from dataset.policy import EXCLUDED_TAGS, STILL_EXTS, Takedowns, drop_reason
-from dataset.schemas import FORMER_POSTS_PATH, POSTS, POSTS_PATH, check_table
+from dataset.schemas import DIGEST, FORMER_POSTS_PATH, POSTS, POSTS_PATH, check_table
 from dataset.store import BLOBS, Store, blob_path, digest_of
 
 KEY = ("board", "post_id")
 BATCH = 2_000  # rows that are held as Python objects
 MERGED = 20_000  # rows of a merge
 SCANNED = 65_536  # rows of a pass over few columns
-DIGEST_BYTES = 16
-# Beside the declared columns: the ledger's change that a row shows, and its digest but for
+# Beside the declared columns: the ledger's change that a row shows. Its digest leaves out
 # fetched_at. In the schema's metadata: the rules that it was built by, and the ledger's home.
-CHANGED, DIGEST = "_changed", "_digest"
+CHANGED = "_changed"
 RULES, LEDGER = b"rules", b"ledger"
 _STORED = POSTS.append(pa.field(CHANGED, pa.int64(), nullable=False)).append(
-    pa.field(DIGEST, pa.binary(DIGEST_BYTES), nullable=False)
+    pa.field(DIGEST, ROW_DIGEST, nullable=False)
 )
 NOT_FETCHED = "not_fetched"  # its picture waits for the next crawl
 
@@ -173,7 +172,7 @@ class _Judge:
             excluded = self._excluded[row.post.board]
             reason = drop_reason(row.post, self._takedowns, excluded=excluded)  # stricter by now?
         values = _values(row.post, media, reason)
-        digest = hashlib.blake2b(_digested(values), digest_size=DIGEST_BYTES).digest()
+        digest = hashlib.blake2b(_digested(values), digest_size=ROW_DIGEST.byte_width).digest()
         return {**values, CHANGED: min(row.changed, seen), DIGEST: digest}
 
 
@@ -286,17 +285,14 @@ class _Summary:
         rows_of: collections.Counter[str] = collections.Counter()
         refused: collections.Counter[str] = collections.Counter()
         kept_of: collections.Counter[str] = collections.Counter()
-        # The digests' sum: the same whatever the order of the rows and however they came.
-        total = np.zeros(DIGEST_BYTES // 8, np.uint64)
+        digest = SumDigest()
         columns = ["board", "drop_reason", DIGEST]
         for batch in tables.scan(store, POSTS_PATH, columns=columns, rows=SCANNED):
             rows_of.update(_counted(batch["board"]))
             refused.update(_counted(batch["drop_reason"].drop_null()))
             kept_of.update(_counted(batch["board"].filter(pc.is_null(batch["drop_reason"]))))
-            digests = b"".join(batch[DIGEST].to_pylist())
-            total += np.frombuffer(digests, np.uint64).reshape(-1, len(total)).sum(0, np.uint64)
-        content = total.tobytes() + rows_of.total().to_bytes(8, "little")
-        return cls(rows_of, kept_of, refused, hashlib.sha256(content).hexdigest())
+            digest.update(batch[DIGEST])
+        return cls(rows_of, kept_of, refused, digest.hexdigest())
 
 
 def _counted(texts: pa.Array) -> dict[str, int]:

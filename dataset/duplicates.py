@@ -4,15 +4,11 @@ Drawn faces share their layout, so that a coarse hash alone takes distinct ones 
 only proposes pairs; the colour thumbnails decide (docs/duplicates.md has the figures).
 
 Memory stays small however alike the pictures are: near hashes are looked up among those that are
-kept, pairs come in pieces, and the thumbnails are in a temporary file.
+kept, pairs come in pieces, and the thumbnails are read where they are compared.
 """
 
-import errno
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import cv2
 import numpy as np
@@ -20,7 +16,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from dataset.decode import Picture
-from dataset.errors import StoreError
 from dataset.geometry import halved
 
 Thumbs = npt.NDArray[np.uint8]  # [N, THUMB_BYTES]
@@ -123,7 +118,8 @@ _GROWTH = 16  # ... where so many times as many are before them
 _SCANNED = 2_048  # hashes that are compared one by one: looking up 548 variants takes longer
 _QUERIES_AT_ONCE = 128
 _PAIRS_AT_ONCE = 2**15
-_THUMBS_AT_ONCE = 2**8
+_THUMBS_AT_ONCE = 2**12  # pairs whose copies are read together: 12 µs a copy, 30 by 256 ones
+_COMPARED_AT_ONCE = 2**8
 
 
 class HashIndex:
@@ -197,39 +193,15 @@ class HashIndex:
         return np.stack([members[new].astype(np.int64), rows[new]], axis=1)
 
 
-class ThumbFile:
-    """Small colour copies by row number: in a temporary file, 5 bytes of each in memory."""
+class Copies:
+    """Small colour copies [N] by row number, which are read where their coarse cells are near.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="omokage-thumbs-")  # noqa: SIM115 - see __exit__
-        self._coarse = bytearray()
-        self._grey = bytearray()
+    cells: of all rows, as of `coarse`, [N, COARSE_CELLS]; read: returns the copies of rows.
+    """
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __len__(self) -> int:
-        return len(self._grey)
-
-    def append(self, thumbs: Thumbs) -> None:
-        """Adds rows [n, THUMB_BYTES]; raises StoreError if the temporary folder is full."""
-        try:
-            self._file.write(thumbs.tobytes())
-            self._file.flush()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StoreError(
-                f"{tempfile.gettempdir()}: no space for the faces' small copies, "
-                f"{THUMB_BYTES} bytes each; free some, or set TMPDIR to another folder"
-            ) from error
-        for start in range(0, len(thumbs), _THUMBS_AT_ONCE):
-            part = thumbs[start : start + _THUMBS_AT_ONCE]
-            self._coarse += coarse(part).tobytes()
-            self._grey += without_colour(part).tobytes()
+    def __init__(self, cells: npt.NDArray[np.uint8], read: Callable[[Rows], Thumbs]) -> None:
+        self._cells = cells
+        self._read = read
 
     def alike(self, pairs: Pairs, rms_max: float) -> Mask:
         """Tells which pairs of rows [P, 2] differ by at most `rms_max` (0-255) in colour."""
@@ -239,22 +211,18 @@ class ThumbFile:
             part = possible[start : start + _THUMBS_AT_ONCE]
             rows, inside = np.unique(pairs[part], return_inverse=True)
             thumbs = self._read(rows)
-            first, second = inside.reshape(-1, 2).T
-            alike[part] = thumb_distance(thumbs[first], thumbs[second]) <= rms_max
+            for first in range(0, len(part), _COMPARED_AT_ONCE):
+                one, two = inside.reshape(-1, 2)[first : first + _COMPARED_AT_ONCE].T
+                near = thumb_distance(thumbs[one], thumbs[two]) <= rms_max
+                alike[part[first : first + _COMPARED_AT_ONCE]] = near
         return alike
 
     def _may_be_alike(self, pairs: Pairs, rms_max: float) -> Mask:
         """Leaves out those whose parts differ too much in brightness: never one that is alike."""
-        cells = np.frombuffer(self._coarse, np.uint8).reshape(-1, COARSE_CELLS)
-        difference = cells[pairs[:, 0]].astype(np.float32) - cells[pairs[:, 1]]
+        difference = self._cells[pairs[:, 0]].astype(np.float32) - self._cells[pairs[:, 1]]
         limit = BRIGHTNESS_GAIN * rms_max + 1  # each mean is rounded by at most a half
         possible: Mask = np.square(difference).mean(axis=1) <= limit**2
         return possible
-
-    def _read(self, rows: Rows) -> Thumbs:
-        handle = self._file.fileno()
-        parts = [os.pread(handle, THUMB_BYTES, row * THUMB_BYTES) for row in rows.tolist()]
-        return np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), THUMB_BYTES)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Faces: finds, crops and judges the faces on all kept pictures; one table results.
 
 Memory does not grow with the pictures' number but for some 300 bytes each: tables are read and
-written by batches, the small copies that likeness is judged by lie in temporary files.
+written by batches, and small copies are read where two faces are compared.
 """
 
 from collections import Counter
@@ -13,41 +13,28 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.digests import RowsDigest
+from dataset.crops import SCANNED, bring_up_to, first_posts
+from dataset.digests import ROW_DIGEST, SumDigest, row_digests
 from dataset.errors import EmptyStageError
-from dataset.in_order import InOrder
 from dataset.memory import give_back_free_memory, give_back_large_blocks
-from dataset.merging import JUDGED_BY, Judged, judge
+from dataset.merging import JUDGED_BY, Earlier, Judged, judge
 from dataset.policy import read_rejects
-from dataset.progress import Advance, progress
-from dataset.schemas import FACES, FACES_PATH, PARQUET
-from dataset.shards import (
-    DIGITS,
-    SHARD,
-    Plan,
-    check_originals,
-    commit_shard,
-    crop_batch,
-    first_posts,
-    plan_shard,
-    shard_path,
-    shard_places,
-)
+from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH
 from dataset.store import Store
-from dataset.streams import batches
 
-__all__ = ["FaceSettings", "FacesTable", "crop_shards"]
+__all__ = ["FaceSettings", "FacesTable", "crop_faces"]
 
-ROWS_A_GROUP = 2_048  # of faces.parquet: a group is held in several forms while it is written
-BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
+_MERGED = 16_384  # rows of a merge
+_WHOLE = 0.5  # from this part of the rows on, all are written anew
+_STORED = FACES.append(pa.field(DIGEST, ROW_DIGEST, nullable=False))
 
 
 @dataclass(frozen=True)
 class FacesTable:
-    """What `crop_shards` made: the table's path, its counts and the digest of its content."""
+    """What `crop_faces` made: the table's path, its counts and the digest of its content."""
 
     path: str
     rows: int
@@ -57,20 +44,17 @@ class FacesTable:
     pictures_without_face: int
     pictures_reused: int
     unreadable: list[str]  # a line for each picture, naming file and fault
-    shards: int
-    shards_reused: int
-    digest: str
+    digest: str  # of all rows, whatever their order
 
 
-def crop_shards(
+def crop_faces(
     store: Store, settings: FaceSettings, executor: Executor, *, judge_again: bool = False
 ) -> FacesTable:
-    """Crops the faces of all kept posts' pictures and writes `faces.parquet`.
+    """Crops the faces of all kept posts' pictures and brings `faces.lance` up to them.
 
     The pictures are those of posts.lance with a sha256 and no drop_reason, each once, for the
-    first of its posts by board and number. Each of the 16 shards is committed when its last picture
-    is done and used again while its pictures and settings stand; if one fails, the others are
-    finished first. The result does not depend on the executor, but on the build before: the faces
+    first of its posts by board and number. Only new ones are cropped, and only rows that changed
+    are written. The result does not depend on the executor, but on the build before: the faces
     that it kept stay, and only the others are looked through for near-duplicates, unless the
     settings are others or for `judge_again`. Raises EmptyStageError if no face
     is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go, and
@@ -80,117 +64,73 @@ def crop_shards(
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what it was given
     posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
-    plans = _plans(store, posts, settings)
-    check_originals(store, plans)
-    for plan in plans:
-        # A file of other settings must not outlive its crops, which are about to be overwritten.
-        if not plan.whole and plan.todo.num_rows == plan.pictures.num_rows:
-            store.remove(plan.path)
+    new = bring_up_to(store, posts.select(["sha256", "ext", "cropped"]), settings, executor)
     give_back_free_memory()
-    _crop(store, plans, settings, executor)
-    give_back_free_memory()
-    judged = judge(store, posts, rejects=rejects, settings=settings, again=judge_again)
-    return _written(store, posts, plans, judged=judged)
+    earlier = Earlier.of(store)
+    judged = judge(store, posts, earlier, rejects=rejects, settings=settings, again=judge_again)
+    _write(store, posts, judged, earlier)
+    store.remove(FORMER_FACES_PATH)
+    return _summary(store, posts, judged, reused=posts.num_rows - new)
 
 
-def _plans(store: Store, posts: pa.Table, settings: FaceSettings) -> list[Plan]:
-    pictures = posts.select(["sha256", "ext", "cropped"])
-    places = shard_places(posts)
-    return [
-        plan_shard(store, digit, pictures.slice(first, count), settings)
-        for digit, (first, count) in zip(DIGITS, places, strict=True)
-    ]
+def _write(store: Store, posts: pa.Table, judged: Judged, earlier: Earlier) -> None:
+    """Brings the table up to what was judged: by the rows that changed, if they are not many."""
+    changed, gone = _changes(posts, judged, earlier)
+    is_table = store.exists(FACES_PATH) and earlier.rules == judged.rules
+    if not is_table or len(changed) > _WHOLE * len(judged.rows):
+        declared = _STORED.with_metadata({**FACES.metadata, JUDGED_BY: judged.rules})
+        parts = _parts(posts, judged, np.arange(len(judged.rows)))
+        tables.write(store, FACES_PATH, parts, schema=declared)
+    else:
+        if gone:
+            ids = "', '".join(gone)
+            tables.delete(store, FACES_PATH, f"face_id IN ('{ids}')")
+        for start in range(0, len(changed), _MERGED):
+            rows = pa.Table.from_batches(_parts(posts, judged, changed[start : start + _MERGED]))
+            tables.merge(store, FACES_PATH, rows, key=["face_id"])
+        tables.tidy(store, FACES_PATH)
+    if gone and tables.has_history(store, FACES_PATH):
+        tables.purge(store, FACES_PATH)  # a version before has what was dropped or taken down
 
 
-def _crop(store: Store, plans: list[Plan], settings: FaceSettings, executor: Executor) -> None:
-    """Crops what the plans leave to do, committing each shard as soon as it is whole.
-
-    A shard that fails does not keep the others from being finished; its error is raised then.
-    """
-    tasks = (
-        (plan.digit, (store, settings, batch)) for plan in plans for batch in plan.batches(BATCH)
+def _changes(
+    posts: pa.Table, judged: Judged, earlier: Earlier
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """The faces that the table lacks or has otherwise, and the face_ids that it must not have."""
+    places = earlier.places(judged.ids)
+    boards = np.array(posts["board"].chunk(0).dictionary.to_pylist(), object)
+    board = boards[posts["board"].chunk(0).indices.to_numpy()[judged.post_of]]
+    post_ids = posts["post_id"].to_numpy()[judged.post_of]
+    known = np.flatnonzero(places >= 0)
+    at = places[known]
+    same = np.zeros(len(places), bool)
+    same[known] = (
+        (earlier.where[at] == judged.where[known]).all(axis=1)
+        & (earlier.boards[at] == board[known])
+        & (earlier.post_ids[at] == post_ids[known])
+        & (earlier.reasons[at] == judged.reasons[known])
     )
-    work = InOrder[pa.Table](executor, crop_batch, tasks)
-    failed: dict[str, Exception] = {}
-    total = sum(plan.todo.num_rows for plan in plans)
-    try:
-        with progress("faces", total, unit="pictures") as advance:
-            for plan in plans:
-                if not plan.whole:
-                    _commit(store, plan, settings, work=work, advance=advance, failed=failed)
-    except BaseException:
-        work.cancel()
-        raise
-    if failed:
-        error = next(iter(failed.values()))
-        error.add_note(
-            f"Shards {', '.join(failed)} were not finished; the others stand. Run it again."
-        )
-        raise error
+    left = np.ones(len(earlier.ids), bool)
+    left[at] = False
+    gone = [face_id.decode().strip() for face_id in earlier.ids[left].tolist()]
+    return np.flatnonzero(~same), gone
 
 
-def _commit(
-    store: Store,
-    plan: Plan,
-    settings: FaceSettings,
-    *,
-    work: InOrder[pa.Table],
-    advance: Advance,
-    failed: dict[str, Exception],
-) -> None:
-    try:
-        commit_shard(store, plan, settings, _advancing(work.of(plan.digit), advance))
-    except Exception as error:  # raised by _crop, when the other shards are finished
-        failed[plan.digit] = error
-        work.skip(plan.digit)
-
-
-def _advancing(parts: Iterator[pa.Table], advance: Advance) -> Iterator[pa.Table]:
-    for part in parts:
-        yield part
-        advance(pc.count_distinct(part["sha256"]).as_py())
-
-
-def _written(store: Store, posts: pa.Table, plans: list[Plan], *, judged: Judged) -> FacesTable:
-    """Writes the table: the shards' rows with their posts and final drop_reasons."""
-    digest = RowsDigest(FACES.names)
-    counts: Counter[str | None] = Counter()
-    declared = FACES.with_metadata({**FACES.metadata, JUDGED_BY: judged.rules})
-    with store.writing(FACES_PATH) as file, pq.ParquetWriter(file, declared, **PARQUET) as writer:
-        for rows in _row_groups(_final_rows(store, posts, judged)):
-            digest.update(rows)
-            counts.update(rows["drop_reason"].to_pylist())
-            writer.write_table(rows)
-    made = FacesTable(
-        path=FACES_PATH,
-        rows=counts.total(),
-        kept=counts.pop(None, 0),
-        dropped={str(reason): count for reason, count in sorted(counts.items())},
-        pictures=posts.num_rows,
-        pictures_without_face=judged.pictures_without_face,
-        pictures_reused=posts.num_rows - sum(plan.todo.num_rows for plan in plans),
-        unreadable=sorted(judged.unreadable),
-        shards=len(plans),
-        shards_reused=sum(plan.whole for plan in plans),
-        digest=digest.hexdigest(),
-    )
-    _check_not_empty(made)
-    return made
-
-
-def _final_rows(store: Store, posts: pa.Table, judged: Judged) -> Iterator[pa.Table]:
-    """All faces by batches, in the order of their face_ids, as they are to be written."""
-    columns = [name for name in FACES.names if name in SHARD.names]
-    first = 0
-    for digit in DIGITS:
-        for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
-            faces = pa.Table.from_batches([batch.filter(pc.is_valid(batch["face_id"]))])
-            rows = slice(first, first + faces.num_rows)
-            first += faces.num_rows
-            at = pa.array(judged.post_of[rows])
-            for name in ("board", "post_id"):
-                faces = faces.append_column(name, posts[name].take(at))
-            yield _with_reasons(faces, judged.reasons[rows])
+def _parts(
+    posts: pa.Table, judged: Judged, faces: npt.NDArray[np.int64]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of some faces, in their order, as they are to be written."""
+    columns = [name for name in FACES.names if name not in ("board", "post_id")]
+    for start in range(0, len(faces), SCANNED):
+        some = faces[start : start + SCANNED]
+        rows = judged.crops.take(judged.rows[some].tolist(), columns=columns)
+        at = pa.array(judged.post_of[some])
+        for name in ("board", "post_id"):
+            rows = rows.append_column(name, posts[name].take(at))
+        rows = _with_reasons(rows, judged.reasons[some])
+        yield from rows.append_column(
+            _STORED.field(DIGEST), row_digests(rows, FACES.names)
+        ).to_batches()
 
 
 def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table:
@@ -203,16 +143,26 @@ def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table
     return faces.select(FACES.names).cast(FACES)
 
 
-def _row_groups(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of ROWS_A_GROUP, as faces.parquet holds them."""
-    held = FACES.empty_table()
-    for part in parts:
-        held = pa.concat_tables([held, part])
-        if held.num_rows >= ROWS_A_GROUP:
-            yield held.slice(0, ROWS_A_GROUP).combine_chunks()
-            held = held.slice(ROWS_A_GROUP)
-    if held.num_rows:
-        yield held.combine_chunks()
+def _summary(store: Store, posts: pa.Table, judged: Judged, *, reused: int) -> FacesTable:
+    digest = SumDigest()
+    counts: Counter[str | None] = Counter()
+    for batch in tables.scan(store, FACES_PATH, columns=["drop_reason", DIGEST], rows=SCANNED):
+        digest.update(batch[DIGEST])
+        for one in pc.value_counts(batch["drop_reason"]).to_pylist():
+            counts[one["values"]] += one["counts"]
+    made = FacesTable(
+        path=FACES_PATH,
+        rows=counts.total(),
+        kept=counts.pop(None, 0),
+        dropped={str(reason): count for reason, count in sorted(counts.items())},
+        pictures=posts.num_rows,
+        pictures_without_face=judged.pictures_without_face,
+        pictures_reused=reused,
+        unreadable=sorted(judged.unreadable),
+        digest=digest.hexdigest(),
+    )
+    _check_not_empty(made)
+    return made
 
 
 def _check_not_empty(made: FacesTable) -> None:

@@ -1,6 +1,6 @@
 """Tags and labels of the kept faces: from their posts, or predicted by a tagger."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +8,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.digests import RowsDigest
+from dataset import tables
+from dataset.digests import SumDigest, row_digests
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
 from dataset.schemas import (
+    DIGEST,
     FACES,
     FACES_PATH,
     POSTS,
     POSTS_PATH,
+    faces_path,
     machine_labels_schema,
     posts_path,
 )
@@ -24,6 +27,8 @@ from dataset.streams import batches, sha256_prefixes
 NOT_CONTENT = ("fetched_at",)  # of posts: it changes with every crawl
 _SHOWN = 10
 _TAG_COLUMNS = ("board", "post_id", "sha256", "tags_general", "drop_reason")
+_FACE_COLUMNS = ("face_id", "board", "post_id", "sha256", "crop", "crop_sha256")
+_ROWS = 8_192  # at once: with 30 tags each 8 MB
 
 Numbers = npt.NDArray[np.int64]
 
@@ -61,9 +66,10 @@ class FacePosts:
 def kept_faces(
     store: Store, columns: tuple[str, ...], *, digit: str | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of faces.parquet that were not dropped, by batches."""
+    """Yields the faces that were not dropped, by batches."""
     names = [*columns, *({"drop_reason"} - set(columns))]
-    for batch in batches(store, FACES_PATH, declared=FACES, columns=names, digit=digit):
+    path = faces_path(store)
+    for batch in batches(store, path, declared=FACES, columns=names, digit=digit, rows=_ROWS):
         kept = batch.filter(pc.is_null(batch.column("drop_reason")))
         if kept.num_rows:
             yield kept.select(list(columns))
@@ -75,10 +81,11 @@ def posts_of_faces(store: Store) -> FacePosts:
     Raises EmptyStageError if no face is kept; SchemaError, naming them, for faces whose face_id or
     sha256 is none, that have no crop, or that give one post two pictures.
     """
-    digest = RowsDigest(FACES.names)
+    digest = SumDigest()
+    columns, digested = _digested(store, faces_path(store), _FACE_COLUMNS, FACES.names)
     found: dict[str, list[tuple[Numbers, npt.NDArray[np.uint64]]]] = {}
-    for batch in kept_faces(store, tuple(FACES.names)):
-        digest.update(batch)
+    for batch in kept_faces(store, columns):
+        digest.update(digested(batch))
         blobs = _checked_blobs(store, batch)
         names = pc.dictionary_encode(batch.column("board"))
         codes, post_ids = names.indices.to_numpy(), batch.column("post_id").to_numpy()
@@ -94,23 +101,27 @@ def posts_of_faces(store: Store) -> FacePosts:
 
 
 def tagged_posts(
-    store: Store, posts: FacePosts, *, digest: RowsDigest | None = None
+    store: Store, posts: FacePosts, *, digest: SumDigest | None = None
 ) -> Iterator[tuple[Numbers, pa.ListArray]]:
     """Yields the posts of the kept faces, by batches: their numbers [n] and general tags [n].
 
     `digest` gets their rows. Raises SchemaError for faces whose post is missing, dropped since, or
     has another picture, and for a post that stands twice.
     """
-    columns = _TAG_COLUMNS if digest is None else tuple(POSTS.names)
+    path = posts_path(store)
+    columns: tuple[str, ...] = _TAG_COLUMNS
+    if digest is not None:
+        content = [name for name in POSTS.names if name not in NOT_CONTENT]
+        columns, digested = _digested(store, path, _TAG_COLUMNS, content)
     seen = np.zeros(len(posts.faces), bool)
-    for batch in batches(store, posts_path(store), declared=POSTS, columns=columns):
+    for batch in batches(store, path, declared=POSTS, columns=columns, rows=_ROWS):
         numbers = posts.find(batch)
         at = np.flatnonzero(numbers >= 0)
         rows, numbers = batch.take(pa.array(at)), numbers[at]
         _check_posts(store, posts, rows, numbers=numbers, seen=seen)
         seen[numbers] = True
         if digest is not None:
-            digest.update(rows)
+            digest.update(digested(rows))
         if len(numbers):
             yield numbers, rows.column("tags_general")
     if not seen.all():
@@ -118,6 +129,18 @@ def tagged_posts(
             f"{store.url(FACES_PATH)}: faces without a post in posts.lance. Build faces again.\n"
             f"{listed(_faces_of(store, posts, ~seen))}"
         )
+
+
+def _digested(
+    store: Store, path: str, columns: tuple[str, ...], content: Sequence[str]
+) -> tuple[tuple[str, ...], Callable[[pa.RecordBatch], pa.Array]]:
+    """What to read besides these columns for the digests of rows, and what gives them.
+
+    Tables that grow have them; of others they are made of the content.
+    """
+    if tables.is_lance(path) and DIGEST in tables.schema_of(store, path).names:
+        return (*columns, DIGEST), lambda rows: rows.column(DIGEST)
+    return tuple(dict.fromkeys((*columns, *content))), lambda rows: row_digests(rows, content)
 
 
 def _checked_blobs(store: Store, faces: pa.RecordBatch) -> npt.NDArray[np.uint64]:
@@ -193,7 +216,7 @@ def _check_posts(
     ]
     if faults:
         raise SchemaError(
-            f"{store.url(POSTS_PATH)} does not fit faces.parquet. Build posts and faces again.\n"
+            f"{store.url(POSTS_PATH)} does not fit the faces. Build posts and faces again.\n"
             f"{listed(faults)}"
         )
 
@@ -257,7 +280,7 @@ class MachineLabels:
         faults = _double(table) + _other_pixels(tagged, found) + _out_of_range(found, probabilities)
         if faults:
             raise SchemaError(
-                f"{store.url(self.path)} does not fit faces.parquet. Run the tagger again.\n"
+                f"{store.url(self.path)} does not fit the table of faces. Run the tagger again.\n"
                 f"{listed(faults)}"
             )
         has = np.zeros((faces.num_rows, len(self.labels)), bool)

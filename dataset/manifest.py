@@ -12,13 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 
-from dataset.digests import RowsDigest, content_digest
+from dataset.crops import Crops
+from dataset.digests import RowsDigest, SumDigest, content_digest
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, listed
 from dataset.facetags import (
     DEFAULT_THRESHOLD,
-    NOT_CONTENT,
     FacePosts,
     MachineLabels,
     kept_faces,
@@ -31,7 +30,6 @@ from dataset.schemas import (
     FACES_PATH,
     MACHINE,
     PARQUET,
-    POSTS,
     ROWS_A_GROUP,
     manifest_schema,
     read_table,
@@ -91,7 +89,7 @@ def build_manifest(
     if machine_labels is not None:
         machine = MachineLabels(machine_labels, labels, machine_threshold)
     posts = posts_of_faces(store)
-    posts_digest = RowsDigest([name for name in POSTS.names if name not in NOT_CONTENT])
+    posts_digest = SumDigest()
     of_posts = _labels_of_posts(store, posts, labels, digest=posts_digest)
     rows = _Rows(store, posts, of_posts, labels=labels, machine=machine, eval_frac=eval_frac)
     summary = rows.summary()
@@ -110,7 +108,7 @@ def build_manifest(
         labels=labels,
         train_rows=summary.rows["train"],
         eval_rows=summary.rows["eval"],
-        crop_px=_width_px(store, summary.largest_crop),
+        crop_px=_width_px(store, summary.largest),
         eval_frac=eval_frac,
         counts=summary.counts,
         made_from=made_from,
@@ -239,11 +237,11 @@ class _Summary:
     rows: dict[str, int]
     counts: dict[str, int]
     machine_rows: int
-    largest_crop: str
+    largest: pa.Table  # the row with the largest square
 
 
 def _labels_of_posts(
-    store: Store, posts: FacePosts, labels: list[str], *, digest: RowsDigest
+    store: Store, posts: FacePosts, labels: list[str], *, digest: SumDigest
 ) -> _PostLabels:
     count = len(posts.faces)
     bits = np.zeros((count, -(-len(labels) // 8)), np.uint8)
@@ -287,7 +285,7 @@ class _Rows:
         digests = {split: RowsDigest(schema.names) for split in SPLITS}
         count = dict.fromkeys(SPLITS, 0)
         having = dict.fromkeys(self.labels, 0)
-        machine_rows, largest, crop = 0, -1, ""
+        machine_rows, largest, row = 0, -1, schema.empty_table()
         for rows, sides in self.parts():
             for split in SPLITS:
                 of_split = _of_split(rows, split)
@@ -297,13 +295,13 @@ class _Rows:
                 having[label] += pc.sum(rows[label]).as_py() or 0
             machine_rows += pc.sum(pc.equal(rows["labels_by"], MACHINE)).as_py() or 0
             if len(sides) and sides.max() > largest:
-                largest, crop = int(sides.max()), rows["crop"][int(sides.argmax())].as_py()
+                largest, row = int(sides.max()), rows.slice(int(sides.argmax()), 1)
         return _Summary(
             {split: digest.hexdigest() for split, digest in digests.items()},
             count,
             having,
             machine_rows,
-            crop,
+            row,
         )
 
     def _labelled(self, faces: pa.Table, digit: str) -> tuple[pa.Table, npt.NDArray[np.int32]]:
@@ -360,10 +358,10 @@ def _check_splits(summary: _Summary, eval_frac: float, *, untagged: int) -> None
     )
 
 
-def _width_px(store: Store, crop: str) -> int:
-    """The side of a crop: the one of the largest square, which was at most reduced."""
-    with store.open(crop) as file, Image.open(file) as picture:
-        return picture.width
+def _width_px(store: Store, largest: pa.Table) -> int:
+    """The side of the crop of the largest square, which was at most reduced."""
+    width: int = Crops(store).pixels(largest)[0].shape[1]
+    return width
 
 
 def _tables_stand(store: Store, made: Manifest) -> bool:

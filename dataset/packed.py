@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from dataset.decode import Picture, decode
-from dataset.digests import pixels_sha256
-from dataset.errors import OmokageError, StoreError
+from dataset.crops import Crops
+from dataset.decode import Picture
+from dataset.errors import StoreError
 from dataset.geometry import resized
 from dataset.manifest import Manifest, read_split
 from dataset.progress import progress
@@ -152,9 +152,10 @@ class _Packing:
             else:
                 file.seek(0, os.SEEK_END)
             advance(done)
-            left = rows.select(["crop", "crop_sha256"]).slice(done)
+            crops = Crops(self.store)
+            left = rows.select(["face_id", "crop", "crop_sha256"]).slice(done)
             for batch in left.to_batches(max_chunksize=_ROWS_AT_ONCE):
-                for planes in threads.map(self._planes, batch.to_pylist()):
+                for planes in threads.map(self._planes, crops.pixels(batch)):
                     file.write(planes)
                     content.update(planes)
                 done += batch.num_rows
@@ -185,29 +186,16 @@ class _Packing:
         os.truncate(local, seal.size_bytes)  # what came after the last seal is not known
         return seal.rows, content
 
-    def _planes(self, row: dict[str, str]) -> bytes:
-        """One crop, checked and resized, as the bytes of [3, R, R]."""
-        pixels = _checked(self.store, row["crop"], row["crop_sha256"])
+    def _planes(self, pixels: Picture) -> bytes:
+        """One crop, resized, as the bytes of [3, R, R]."""
         return resized(pixels, self.resolution_px).transpose(2, 0, 1).tobytes()
 
 
 @contextlib.contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads are enough: decoding and resizing let go of the interpreter's lock."""
+    """Threads are enough: resizing lets go of the interpreter's lock."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         yield threads
-
-
-def _checked(store: Store, crop: str, sha256: str) -> Picture:
-    pixels = decode(store.read_bytes(crop), where=store.url(crop))
-    found = pixels_sha256(pixels)
-    if found != sha256:
-        raise OmokageError(
-            f"{store.url(crop)}: its pixels have the sha256 {found}, the manifest says {sha256}. "
-            "It was made with other settings since, or is damaged: remove it, then build faces and "
-            "manifest again."
-        )
-    return pixels
 
 
 def _seal_path(path: str) -> str:

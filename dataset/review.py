@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
+from dataset.crops import CROPS, CROPS_PATH, Crops, face_keys
 from dataset.duplicates import THUMB_BYTES, THUMB_PX
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed, nearest
 from dataset.policy import FACE_ID, change_rejects, id_of_line, read_rejects
 from dataset.progress import progress
-from dataset.schemas import FACES, FACES_PATH
-from dataset.shards import DIGITS, SHARD, shard_path
+from dataset.schemas import FACES, FACES_PATH, faces_path
 from dataset.store import Store
 from dataset.streams import batches
 
@@ -62,11 +62,15 @@ class Review:
 
 @dataclass(frozen=True)
 class Kept:
-    """The kept faces: ids and crops [N], and each sign's value, greater for odder ones [N]."""
+    """The kept faces: their rows [N], and each sign's value, greater for odder ones [N]."""
 
-    face_ids: list[str]
-    crops: list[str]
+    rows: pa.Table  # face_id, crop and crop_sha256 among others
     signs: dict[str, Floats]
+
+    @property
+    def face_ids(self) -> list[str]:
+        """The faces' ids [N]."""
+        return list(self.rows["face_id"].to_pylist())
 
 
 def write_review(store: Store, *, pages: int) -> Review:
@@ -76,52 +80,44 @@ def write_review(store: Store, *, pages: int) -> Review:
     """
     kept = read_kept(store)
     suspicion, parts = suspicions(kept.signs)
-    order = in_order(kept.face_ids, suspicion)
+    face_ids, crops = kept.face_ids, Crops(store)
+    order = in_order(face_ids, suspicion)
     shown = order[: pages * ROWS * COLUMNS] if pages else order
     store.remove(CSV_PATH)  # first, so that a cell is never looked up in another review's sheets
     store.remove(FOLDER)
     rows, paths = [], []
     with progress("review", -(-len(shown) // (ROWS * COLUMNS)), unit="pages") as advance:
         for page, faces in enumerate(_pages(shown), start=1):
-            captions = [kept.face_ids[face] for face in faces]
-            sheet = contact_page([_opened(store, kept.crops[face]) for face in faces], captions)
+            captions = [face_ids[face] for face in faces]
+            pictures = crops.pixels(kept.rows.take(faces))
+            sheet = contact_page(list(map(Image.fromarray, pictures)), captions)
             paths.append(f"{FOLDER}/page-{page:04d}.png")
             _save(store, paths[-1], sheet)
             for place, face in enumerate(faces):
                 row, column = divmod(place, COLUMNS)
                 reasons = ";".join(reasons_of(parts, face))
                 said = f"{suspicion[face]:.3f}"
-                rows.append((kept.face_ids[face], page, LETTERS[row], column + 1, said, reasons))
+                rows.append((face_ids[face], page, LETTERS[row], column + 1, said, reasons))
             advance(1)
     store.write_bytes(CSV_PATH, _csv(rows).encode())
-    return Review(len(kept.face_ids), len(shown), paths)
+    return Review(len(face_ids), len(shown), paths)
 
 
 def read_kept(store: Store) -> Kept:
-    """Reads the kept faces and their signs from faces.parquet and the shards."""
+    """Reads the kept faces and their signs from the tables of faces and crops."""
     columns = (
         "face_id", "sha256", "w", "h", "score", "side", "pad_frac", "sharpness", "crop",
-        "drop_reason",
+        "crop_sha256", "drop_reason",
     )  # fmt: skip
     table = pa.Table.from_batches(
-        list(batches(store, FACES_PATH, declared=FACES, columns=columns)),
+        list(batches(store, faces_path(store), declared=FACES, columns=columns)),
         schema=pa.schema([FACES.field(name) for name in columns]),
     )
-    colour, part = _of_shards(store)
-    if len(colour) != table.num_rows:
-        raise SchemaError(
-            f"{store.url(FACES_PATH)} has {table.num_rows:,} faces, the shards in faces/ have "
-            f"{len(colour):,}. Build faces again."
-        )
-    kept = pc.is_null(table["drop_reason"]).to_numpy()
-    if not kept.any():
+    faces = table.filter(pc.is_null(table["drop_reason"])).sort_by("face_id")
+    if not faces.num_rows:
         raise EmptyStageError(f"{store.url(FACES_PATH)}: no face is kept, so none can be looked at")
-    faces = table.filter(pa.array(kept))
-    return Kept(
-        faces["face_id"].to_pylist(),
-        faces["crop"].to_pylist(),
-        _signs(faces, _unusual(colour[kept]), part[kept]),
-    )
+    colour, part = _of_crops(store, faces)
+    return Kept(faces, _signs(faces, _unusual(colour), part))
 
 
 def suspicions(signs: dict[str, Floats]) -> tuple[Floats, dict[str, Floats]]:
@@ -245,24 +241,32 @@ def _cell(match: re.Match[str]) -> tuple[int, str, int]:
 def _column(store: Store, name: str) -> list[str]:
     return [
         value
-        for batch in batches(store, FACES_PATH, declared=FACES, columns=(name,))
+        for batch in batches(store, faces_path(store), declared=FACES, columns=(name,))
         for value in batch[name].to_pylist()
     ]
 
 
-def _of_shards(store: Store) -> tuple[Floats, Floats]:
-    """Of all faces: mean colour of the middle [N, 3], and the box's part of its picture [N]."""
-    colours, parts = [np.empty((0, 3))], [np.empty(0)]
+def _of_crops(store: Store, faces: pa.Table) -> tuple[Floats, Floats]:
+    """Of these faces: mean colour of the middle [N, 3], and the box's part of its picture [N]."""
+    ids = face_keys(faces["face_id"])  # sorted
+    colours, parts = np.full((len(ids), 3), np.nan), np.full(len(ids), np.nan)
     columns = ("face_id", "w", "h", "thumb", "picture_width", "picture_height")
-    for digit in DIGITS:
-        for batch in batches(store, shard_path(digit), declared=SHARD, columns=columns):
-            faces = batch.filter(pc.is_valid(batch["face_id"]))
-            colours.append(_middle_colours(faces["thumb"]))
-            w, h, width, height = (
-                _floats(faces[name]) for name in ("w", "h", "picture_width", "picture_height")
-            )
-            parts.append(w * h / (width * height))
-    return np.concatenate(colours), np.concatenate(parts)
+    for batch in batches(store, CROPS_PATH, declared=CROPS, columns=columns):
+        keys = face_keys(batch["face_id"])
+        places = np.minimum(np.searchsorted(ids, keys), len(ids) - 1)
+        at = np.flatnonzero(ids[places] == keys)
+        rows, places = batch.take(pa.array(at)), places[at]
+        colours[places] = _middle_colours(rows["thumb"])
+        w, h, width, height = (
+            _floats(rows[name]) for name in ("w", "h", "picture_width", "picture_height")
+        )
+        parts[places] = w * h / (width * height)
+    if lacking := int(np.isnan(parts).sum()):
+        raise SchemaError(
+            f"{store.url(CROPS_PATH)} lacks {lacking:,} of {len(ids):,} kept faces. Build faces "
+            "again."
+        )
+    return colours, parts
 
 
 def _middle_colours(thumbs: pa.Array) -> Floats:
@@ -314,11 +318,6 @@ def _floats(column: pa.Array | pa.ChunkedArray) -> Floats:
 def _pages(shown: list[int]) -> Iterator[list[int]]:
     for start in range(0, len(shown), ROWS * COLUMNS):
         yield shown[start : start + ROWS * COLUMNS]
-
-
-def _opened(store: Store, crop: str) -> Image.Image:
-    with store.open(crop) as file:
-        return Image.open(file).convert("RGB")
 
 
 def _save(store: Store, path: str, sheet: Image.Image) -> None:

@@ -12,8 +12,12 @@ from dataset.store import Store
 
 POSTS_PATH = "posts.lance"  # of each table, under the home
 FORMER_POSTS_PATH = "posts.parquet"  # until the next build of posts, of an older home
-FACES_PATH = "faces.parquet"
+FACES_PATH = "faces.lance"
+FORMER_FACES_PATH = "faces.parquet"  # likewise
 MACHINE_LABELS_PATH = "machine_labels.parquet"
+
+# Beside the declared columns of posts and faces: the digest of a row's content.
+DIGEST = f"{tables.INTERNAL}digest"
 
 BOARD, MACHINE = "board", "machine"  # who gave a face its labels
 
@@ -88,7 +92,7 @@ FACES = pa.schema(
         _required("pad_frac", pa.float32(), "part of the square outside the picture, 0-1"),
         _required("sharpness", pa.float32(), "variance of the Laplacian of the grey crop"),
         _required("phash", pa.string(), "64-bit perceptual hash, 16 hex digits"),
-        _optional("crop", pa.string(), "path of the crop under the home; absent if dropped"),
+        _optional("crop", pa.string(), "name of the crop, as a path; absent if dropped"),
         _optional("crop_sha256", pa.string(), "sha256 of the crop's pixels (RGB, row by row)"),
         _optional("drop_reason", pa.string(), "why it is not used; absent if it is"),
     ],
@@ -100,7 +104,7 @@ def manifest_schema(labels: list[str]) -> pa.Schema:
     """Returns the manifest's columns: crop, split, provenance, and a bool for each label."""
     fixed = [
         _required("face_id", pa.string(), "the face"),
-        _required("crop", pa.string(), "path of the crop under the home"),
+        _required("crop", pa.string(), "name of the crop, as a path"),
         _required("crop_sha256", pa.string(), "sha256 of the crop's pixels"),
         _required("split", pa.string(), "train or eval, by the blob's sha256"),
         _required("board", pa.string(), "board of the post"),
@@ -127,6 +131,12 @@ def posts_path(store: Store) -> str:
     """Returns where posts are read: of an older home in Parquet, until their next build."""
     is_former = store.exists(FORMER_POSTS_PATH) and not store.exists(POSTS_PATH)
     return FORMER_POSTS_PATH if is_former else POSTS_PATH
+
+
+def faces_path(store: Store) -> str:
+    """Returns where faces are read: of an older home in Parquet, until their next build."""
+    is_former = store.exists(FORMER_FACES_PATH) and not store.exists(FACES_PATH)
+    return FORMER_FACES_PATH if is_former else FACES_PATH
 
 
 def faults_of(found: pa.Schema, declared: pa.Schema) -> list[str]:
@@ -156,6 +166,8 @@ def check_batch(batch: pa.RecordBatch, declared: pa.Schema, *, first_row: int, w
     faults = []
     for name in batch.schema.names:
         column = batch.column(name)
+        if name.startswith(tables.INTERNAL):
+            continue
         if column.null_count and not declared.field(name).nullable:
             row = first_row + pc.index(pc.is_null(column), value=True).as_py()
             faults.append(f"{name} is empty in row {row:,}")

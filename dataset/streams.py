@@ -37,7 +37,10 @@ def batches(
     """
     names = list(declared.names if columns is None else columns)
     if tables.is_lance(path):
-        yield from _of_lance(store, path, declared=declared, columns=names, rows=rows)
+        starting = None if digit is None else f"starts_with(face_id, '{digit}')"
+        yield from _of_lance(
+            store, path, declared=declared, columns=names, condition=starting, rows=rows
+        )
         return
     first = 0
     with store.open(path) as file:
@@ -74,11 +77,17 @@ def sha256_prefixes(sha256s: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDAr
 
 
 def _of_lance(
-    store: Store, path: str, *, declared: pa.Schema, columns: list[str], rows: int
+    store: Store,
+    path: str,
+    *,
+    declared: pa.Schema,
+    columns: list[str],
+    condition: str | None,
+    rows: int,
 ) -> Iterator[pa.RecordBatch]:
     check_schema(tables.schema_of(store, path), declared, where=store.url(path))
     first = 0
-    for batch in tables.scan(store, path, columns=columns, rows=rows):
+    for batch in tables.scan(store, path, columns=columns, condition=condition, rows=rows):
         check_batch(batch, declared, first_row=first, where=store.url(path))
         first += batch.num_rows
         yield batch

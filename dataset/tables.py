@@ -64,6 +64,12 @@ def is_whole(store: Store, path: str) -> bool:
     return True
 
 
+def append(store: Store, path: str, rows: pa.Table) -> None:
+    """Adds rows in one step, as a fragment of their own: they are there wholly or not at all."""
+    with _explained(store, path):
+        _lance().write_dataset(rows, _opened(store, path), mode="append")
+
+
 def merge(store: Store, path: str, rows: pa.Table, *, key: Sequence[str]) -> None:
     """Puts rows, each with another key, in the place of those with equal keys, or adds them."""
     with _explained(store, path):
@@ -97,7 +103,83 @@ def scan(
     The order is that in which they were written.
     """
     with _explained(store, path):
-        found = _opened(store, path).to_batches(
+        opened = _opened(store, path)
+    yield from _scanned(store, path, opened, columns=columns, condition=condition, rows=rows)
+
+
+class Snapshot:
+    """A table as it is now: what others write meanwhile is not in it.
+
+    Reading fails once a purge has removed its version.
+    """
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store, self._path = store, path
+        with _explained(store, path):
+            self._opened = _opened(store, path)
+
+    def scan(self, *, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Yields some columns of all rows, as `scan` does."""
+        return _scanned(self._store, self._path, self._opened, columns=columns, rows=rows)
+
+    def take(self, places: Sequence[int], *, columns: Sequence[str]) -> pa.Table:
+        """Returns some rows by their places in the order of `scan`, in the order given."""
+        with _explained(self._store, self._path):
+            return self._opened.take(places, columns=list(columns))
+
+
+def tidy(store: Store, path: str, *, rows: int = ROWS_A_FRAGMENT) -> None:
+    """Joins small fragments where there are many, and removes versions older than a day.
+
+    rows: of a fragment; fewer suit a table whose rows are large.
+    """
+    with _explained(store, path):
+        opened = _opened(store, path)
+        small = [one for one in opened.get_fragments() if one.count_rows() < rows]
+        if len(small) >= LOOSE_FRAGMENTS:
+            opened.optimize.compact_files(target_rows_per_fragment=rows)
+        _opened(store, path).cleanup_old_versions(older_than=KEPT)
+
+
+def has_history(store: Store, path: str) -> bool:
+    """Tells whether the files hold anything but the present rows."""
+    with _explained(store, path):
+        versions = len(_opened(store, path).versions())
+    return versions > 1 or has_deletions(store, path)
+
+
+def has_deletions(store: Store, path: str) -> bool:
+    """Tells whether rows that were deleted are still in the files of the present version."""
+    with _explained(store, path):
+        return any(one.num_deletions for one in _opened(store, path).get_fragments())
+
+
+def purge(store: Store, path: str, *, rows: int = ROWS_A_FRAGMENT) -> None:
+    """Leaves nothing in the files but the present rows. Nobody else may write meanwhile.
+
+    A reader that began before may fail. rows: as in `tidy`.
+    """
+    with _explained(store, path):
+        # Threshold 0: by default a fragment of which less than a tenth was deleted stays.
+        _opened(store, path).optimize.compact_files(
+            target_rows_per_fragment=rows, materialize_deletions_threshold=0.0
+        )
+        _opened(store, path).cleanup_old_versions(
+            older_than=dt.timedelta(0), delete_unverified=True
+        )
+
+
+def _scanned(
+    store: Store,
+    path: str,
+    opened: "lance.LanceDataset",
+    *,
+    columns: Sequence[str],
+    condition: str | None = None,
+    rows: int,
+) -> Iterator[pa.RecordBatch]:
+    with _explained(store, path):
+        found = opened.to_batches(
             columns=list(columns), filter=condition, batch_size=rows, scan_in_order=True
         )
     while True:
@@ -106,39 +188,6 @@ def scan(
         if batch is None:
             return
         yield batch
-
-
-def tidy(store: Store, path: str) -> None:
-    """Joins small fragments where there are many, and removes versions older than a day."""
-    with _explained(store, path):
-        opened = _opened(store, path)
-        small = [one for one in opened.get_fragments() if one.count_rows() < ROWS_A_FRAGMENT]
-        if len(small) >= LOOSE_FRAGMENTS:
-            opened.optimize.compact_files(target_rows_per_fragment=ROWS_A_FRAGMENT)
-        _opened(store, path).cleanup_old_versions(older_than=KEPT)
-
-
-def has_history(store: Store, path: str) -> bool:
-    """Tells whether the files hold anything but the present rows."""
-    with _explained(store, path):
-        opened = _opened(store, path)
-        deleted = any(one.num_deletions for one in opened.get_fragments())
-        return deleted or len(opened.versions()) > 1
-
-
-def purge(store: Store, path: str) -> None:
-    """Leaves nothing in the files but the present rows. Nobody else may write meanwhile.
-
-    A reader that began before may fail.
-    """
-    with _explained(store, path):
-        # Threshold 0: by default a fragment of which less than a tenth was deleted stays.
-        _opened(store, path).optimize.compact_files(
-            target_rows_per_fragment=ROWS_A_FRAGMENT, materialize_deletions_threshold=0.0
-        )
-        _opened(store, path).cleanup_old_versions(
-            older_than=dt.timedelta(0), delete_unverified=True
-        )
 
 
 def _parts(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from dataset import tables
 from dataset.cropping import FaceSettings
+from dataset.crops import CROPS_PATH, FORMER_SHARDS, ROWS_AN_APPEND
 from dataset.duplicates import THUMB_BYTES, thumb_distance
 from dataset.errors import StoreError, UsageError, nearest
 from dataset.manifest import SPLITS, TOMBSTONE, taken_rows
@@ -29,13 +30,14 @@ from dataset.review import CSV_PATH
 from dataset.review import FOLDER as REVIEW
 from dataset.schemas import (
     FACES_PATH,
+    FORMER_FACES_PATH,
     FORMER_POSTS_PATH,
     MACHINE_LABELS_PATH,
     PARQUET,
     POSTS_PATH,
+    faces_path,
     posts_path,
 )
-from dataset.shards import DIGITS, shard_path
 from dataset.store import Store
 
 RECEIPTS = "takedowns"
@@ -47,6 +49,11 @@ _ELSEWHERE = {"dagster", "mlflow", RECEIPTS}  # folders that others look through
 _BY_NAME = {"blobs", "crops", "trash"}  # whose files bear the picture's sha256
 _UNFINISHED = {"blobs", "crops", "faces", "manifest", "packed", "trash"}  # of a killed process
 _ROWS = 8_192  # of a table at once
+_GROWING = {  # rows of a fragment
+    POSTS_PATH: tables.ROWS_A_FRAGMENT,
+    FACES_PATH: tables.ROWS_A_FRAGMENT,
+    CROPS_PATH: ROWS_AN_APPEND,
+}
 _PREFIX = 16  # hex digits of the sha256 that a face_id begins with
 
 Key = tuple[str, int]  # board and number of a post
@@ -153,9 +160,10 @@ def find(store: Store, pictures: Pictures, *, named: Collection[str]) -> list[Tr
 
 
 def purge_versions(store: Store) -> None:
-    """Leaves nothing in the files of the table of posts but its present rows."""
-    if store.exists(POSTS_PATH) and tables.has_history(store, POSTS_PATH):
-        tables.purge(store, POSTS_PATH)
+    """Leaves nothing in the files of the tables that grow but their present rows."""
+    for path, rows in _GROWING.items():
+        if store.exists(path) and tables.has_history(store, path):
+            tables.purge(store, path, rows=rows)
 
 
 def caches(store: Store, of: frozenset[str]) -> list[Trace]:
@@ -242,52 +250,56 @@ def alike(store: Store, pictures: Pictures) -> list[str]:
         ("picture", "picture_", settings.picture_distance, settings.picture_rms_max),
         ("face", "", settings.phash_distance, settings.thumb_rms_max),
     ):
-        ours = [_Copies.of(store, sha256[0], prefix).only(sha256) for sha256 in pictures.files]
-        for digit in DIGITS if ours else ():
-            others = _Copies.of(store, digit, prefix)
+        if not pictures.files:
+            break
+        ours = [one.only(pictures.files) for one in _Copies.parts(store, prefix)]
+        for others in _Copies.parts(store, prefix):
             for one in ours:
-                for sha256 in others.like(one, distance, rms_max) - pictures.files.keys():
-                    found.setdefault(sha256, f"{kind} like {pictures.files[one.sha256s[0]]}")
+                for sha256, like in others.like(one, distance, rms_max).items():
+                    if sha256 not in pictures.files:
+                        found.setdefault(sha256, f"{kind} like {pictures.files[like]}")
     shown = _posts_by_file(store, found)
     return [f"{shown.get(sha256, sha256)}: {text}" for sha256, text in sorted(found.items())]
 
 
 @dataclass(frozen=True)
 class _Copies:
-    """Of the pictures or faces [N] of a shard: files, hashes [N], small copies [N, THUMB_BYTES]."""
+    """Of some pictures or faces [N]: files, hashes [N], small copies [N, THUMB_BYTES]."""
 
     sha256s: list[str]
     hashes: np.ndarray[Any, Any]
     thumbs: np.ndarray[Any, Any]
 
     @classmethod
-    def of(cls, store: Store, digit: str, prefix: str) -> "_Copies":
-        """Reads a shard; prefix: picture_ for the pictures, "" for the faces."""
-        rows = _read(store, shard_path(digit), ["sha256", f"{prefix}phash", f"{prefix}thumb"])
-        rows = None if rows is None else rows.filter(pc.is_valid(rows[f"{prefix}thumb"]))
-        if rows is None:
-            return cls([], np.empty(0, np.uint64), np.empty((0, THUMB_BYTES), np.uint8))
-        hashes = [int(text, 16) for text in rows[f"{prefix}phash"].to_pylist()]
-        thumbs = np.frombuffer(b"".join(rows[f"{prefix}thumb"].to_pylist()), np.uint8)
-        return cls(
-            rows["sha256"].to_pylist(),
-            np.array(hashes, np.uint64),
-            thumbs.reshape(len(hashes), THUMB_BYTES),
-        )
+    def parts(cls, store: Store, prefix: str) -> Iterator["_Copies"]:
+        """Reads all crops; prefix: picture_ for the pictures, "" for the faces."""
+        if not store.exists(CROPS_PATH):
+            return
+        columns = ["sha256", f"{prefix}phash", f"{prefix}thumb"]
+        for batch in tables.scan(store, CROPS_PATH, columns=columns, rows=_ROWS):
+            rows = batch.filter(pc.is_valid(batch[f"{prefix}thumb"]))
+            hashes = [int(text, 16) for text in rows[f"{prefix}phash"].to_pylist()]
+            thumbs = np.frombuffer(b"".join(rows[f"{prefix}thumb"].to_pylist()), np.uint8)
+            yield cls(
+                rows["sha256"].to_pylist(),
+                np.array(hashes, np.uint64),
+                thumbs.reshape(len(hashes), THUMB_BYTES),
+            )
 
-    def only(self, sha256: str) -> "_Copies":
-        """Returns those of one file."""
-        rows = [row for row, name in enumerate(self.sha256s) if name == sha256]
-        return _Copies([sha256] * len(rows), self.hashes[rows], self.thumbs[rows])
+    def only(self, files: Collection[str]) -> "_Copies":
+        """Returns those of some files."""
+        rows = [row for row, name in enumerate(self.sha256s) if name in files]
+        return _Copies([self.sha256s[row] for row in rows], self.hashes[rows], self.thumbs[rows])
 
-    def like(self, one: "_Copies", distance: int, rms_max: float) -> set[str]:
-        """Returns the files of which something is like something of `one`."""
-        found: set[str] = set()
-        for number, small in zip(one.hashes, one.thumbs, strict=True):
+    def like(self, ours: "_Copies", distance: int, rms_max: float) -> dict[str, str]:
+        """Returns the files of which something is like something of `ours`, each with its file."""
+        found: dict[str, str] = {}
+        for name, number, small in zip(ours.sha256s, ours.hashes, ours.thumbs, strict=True):
             near = np.flatnonzero(np.bitwise_count(self.hashes ^ number) <= distance)
             same = np.repeat(small[None], len(near), axis=0)
             alike = near[thumb_distance(same, self.thumbs[near]) <= rms_max]
-            found |= {self.sha256s[row] for row in alike}
+            for row in alike:
+                found.setdefault(self.sha256s[row], name)
         return found
 
 
@@ -402,7 +414,7 @@ def _known(store: Store, pictures: Pictures) -> Iterator[dict[str, Any]]:
     """The rows of the tables, and of what was taken from manifests, that are of the pictures."""
     manifests = _manifests(store)
     paths = [f"manifest/{digest}/{split}.parquet" for digest in manifests for split in SPLITS]
-    for path in (POSTS_PATH, FORMER_POSTS_PATH, FACES_PATH, *paths):
+    for path in (POSTS_PATH, FORMER_POSTS_PATH, FACES_PATH, FORMER_FACES_PATH, *paths):
         yield from _matching(store, path, pictures).to_pylist()
     for digest in manifests:
         for row in taken_rows(store, digest):
@@ -411,7 +423,7 @@ def _known(store: Store, pictures: Pictures) -> Iterator[dict[str, Any]]:
 
 
 def _posts_by_file(store: Store, files: Iterable[str]) -> dict[str, str]:
-    rows = _read(store, FACES_PATH, _KEYS)
+    rows = _read(store, faces_path(store), _KEYS)
     if rows is None:
         return {}
     found = rows.filter(pa.array(_among(rows["sha256"], files))).to_pylist()
@@ -508,10 +520,11 @@ def _named_in(text: str, pictures: Pictures) -> str:
 
 
 def _tables(store: Store, pictures: Pictures) -> Iterator[Trace]:
-    paths = [*map(shard_path, DIGITS), MACHINE_LABELS_PATH]
+    paths = [*store.files(FORMER_SHARDS), CROPS_PATH, MACHINE_LABELS_PATH]
     for digest in _manifests(store):
         paths += [f"manifest/{digest}/{split}.parquet" for split in SPLITS]
-    for path in [*paths, FACES_PATH, FORMER_POSTS_PATH, POSTS_PATH]:  # these know a post's file
+    known = (FACES_PATH, FORMER_FACES_PATH, FORMER_POSTS_PATH, POSTS_PATH)
+    for path in [*paths, *known]:  # the last know a post's file
         rows = _matching(store, path, pictures)
         if rows.num_rows:
 
@@ -525,7 +538,11 @@ def _tables(store: Store, pictures: Pictures) -> Iterator[Trace]:
 def _take_rows(store: Store, path: str, rows: pa.Table, pictures: Pictures) -> None:
     """Writes a table again without these rows, group by group; a manifest gets a note first."""
     if tables.is_lance(path):  # `purge_versions` takes them out of its files
-        for row in rows.to_pylist():
+        if path == CROPS_PATH:
+            files = "', '".join(sorted(set(rows["sha256"].to_pylist())))
+            tables.delete(store, path, f"sha256 IN ('{files}')")
+            return
+        for row in rows.select(["board", "post_id"]).to_pylist():
             tables.delete(store, path, f"board = '{row['board']}' AND post_id = {row['post_id']}")
         return
     folder = path.rpartition("/")[0]

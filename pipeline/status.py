@@ -14,7 +14,7 @@ from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
-from dataset.schemas import FACES_PATH, POSTS, ROWS_A_GROUP, posts_path, row_count
+from dataset.schemas import POSTS, ROWS_A_GROUP, faces_path, posts_path, row_count
 from dataset.store import Store
 from dataset.streams import batches
 from models.registry.pages import SHEET, distance_in_words, old_protocol
@@ -41,7 +41,7 @@ def _next(settings: Settings) -> str:
 def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[str, str]]:
     if store.exists(LEDGER):
         yield "ledger", _ledger(store, settings, following)
-    for table, path in (("posts", posts_path(store)), ("faces", FACES_PATH)):
+    for table, path in (("posts", posts_path(store)), ("faces", faces_path(store))):
         there = store.exists(path)
         yield table, f"{row_count(store, path):,} rows" if there else f"none yet: {following}"
     if store.exists(LABELS_PATH):

@@ -1,11 +1,8 @@
 """What a tagger reads: a home's faces as arrays, pictures on disk, and lists of tags."""
 
-import contextlib
 import csv
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataset.decode import Picture, UnreadablePicture, decode
-from dataset.digests import content_digest, pixels_sha256
-from dataset.errors import OmokageError, UsageError, listed, nearest
+from dataset.crops import Crops
+from dataset.decode import UnreadablePicture, decode
+from dataset.digests import content_digest
+from dataset.errors import UsageError, listed, nearest
 from dataset.facetags import kept_faces, posts_of_faces, tagged_posts
 from dataset.geometry import centre_square, cut, resized
 from dataset.labels import has_tags, label_matrix, read_labels
@@ -118,33 +116,9 @@ def read_crops(
 
 def crop_batches(store: Store, rows: pa.Table, *, side_px: int) -> Iterator[Images]:
     """Yields the crops of `rows` in their order, [n,side,side,3]; raises as `read_crops`."""
-    with _threads() as threads:
-        for batch in rows.select(["crop", "crop_sha256"]).to_batches(
-            max_chunksize=_CROPS_PER_BATCH
-        ):
-            crops = threads.map(
-                lambda row: resized(_checked(store, row["crop"], row["crop_sha256"]), side_px),
-                batch.to_pylist(),
-            )
-            yield np.stack(list(crops))
-
-
-def _checked(store: Store, crop: str, sha256: str) -> Picture:
-    pixels = decode(store.read_bytes(crop), where=store.url(crop))
-    found = pixels_sha256(pixels)
-    if found != sha256:
-        raise OmokageError(
-            f"{store.url(crop)}: its pixels have the sha256 {found}, faces.parquet says {sha256}. "
-            "It was made with other settings since, or is damaged: remove it and build faces again."
-        )
-    return pixels
-
-
-@contextlib.contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads are enough: decoding and resizing let go of the interpreter's lock."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        yield threads
+    crops = Crops(store)
+    for batch in rows.to_batches(max_chunksize=_CROPS_PER_BATCH):
+        yield np.stack([resized(pixels, side_px) for pixels in crops.pixels(batch)])
 
 
 # Pictures anywhere on disk

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from dataset.faces import FaceSettings, FacesTable, crop_shards
+from dataset.faces import FaceSettings, FacesTable, crop_faces
 from dataset.manifest import SPLITS, Manifest, read_split
 from dataset.schemas import FORMER_POSTS_PATH, POSTS, POSTS_PATH, write_table
 from dataset.store import Store, blob_path
@@ -75,7 +75,7 @@ def cropped(
 ) -> FacesTable:
     """Crops the faces of a home."""
     with ThreadPoolExecutor(threads) as executor:
-        return crop_shards(store, settings or FaceSettings(), executor, judge_again=judge_again)
+        return crop_faces(store, settings or FaceSettings(), executor, judge_again=judge_again)
 
 
 def rows_of(store: Store, made: Manifest) -> list[dict[str, Any]]:

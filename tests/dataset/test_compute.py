@@ -15,7 +15,7 @@ from dataset import faces, shards
 from dataset.compute import Compute, executor_of, parse_compute
 from dataset.cropping import FaceSettings
 from dataset.errors import ComputeError, ConfigError, StoreError
-from dataset.faces import FacesTable, crop_shards
+from dataset.faces import FacesTable, crop_faces
 from dataset.shards import Blob
 from dataset.store import Store
 from tests.dataset.home import Home, png, portrait
@@ -118,7 +118,7 @@ def cluster() -> Iterator[str]:
 
 def made_on(compute: str, home: Home) -> FacesTable:
     with executor_of(parse_compute(compute, workers=2)) as executor:
-        return crop_shards(home.store, SETTINGS, executor)
+        return crop_faces(home.store, SETTINGS, executor)
 
 
 @pytest.mark.slow

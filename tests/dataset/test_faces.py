@@ -19,7 +19,7 @@ from dataset.cropping import faces_in
 from dataset.decode import decode
 from dataset.digests import pixels_sha256
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
-from dataset.faces import FaceSettings, FacesTable, crop_shards
+from dataset.faces import FaceSettings, FacesTable, crop_faces
 from dataset.schemas import FACES, read_table
 from dataset.shards import first_posts, plan_shard
 from dataset.store import Store, blob_path, digest_of
@@ -68,7 +68,7 @@ def reasons(home: Home, made: FacesTable) -> dict[str, str | None]:
 
 def test_table_and_crops_are_as_declared(home: Home, executor: Executor) -> None:
     fill(home)
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert (made.pictures, made.pictures_without_face) == (COUNT + 2, 2)
     assert (made.rows, made.kept, made.dropped) == (COUNT, COUNT, {})
     assert (made.shards, made.shards_reused, made.unreadable) == (16, 0, [])
@@ -82,9 +82,9 @@ def test_table_and_crops_are_as_declared(home: Home, executor: Executor) -> None
 
 def test_second_run_uses_every_shard_again(home: Home, executor: Counting) -> None:
     fill(home)
-    first = crop_shards(home.store, SETTINGS, executor)
+    first = crop_faces(home.store, SETTINGS, executor)
     executor.pictures.clear()
-    second = crop_shards(home.store, SETTINGS, executor)
+    second = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == []
     assert second.shards_reused == 16
     assert second == dataclasses.replace(first, shards_reused=16, pictures_reused=COUNT + 2)
@@ -92,23 +92,23 @@ def test_second_run_uses_every_shard_again(home: Home, executor: Counting) -> No
 
 def test_new_picture_is_cropped_alone(home: Home, executor: Counting) -> None:
     fill(home)
-    crop_shards(home.store, SETTINGS, executor)
+    crop_faces(home.store, SETTINGS, executor)
     executor.pictures.clear()
     new = home.add(png(portrait(50)))
     home.write()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == [new]
     assert (made.kept, made.shards_reused) == (COUNT + 1, 15)
 
 
 def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -> None:
     blobs = fill(home)
-    before = crop_shards(home.store, SETTINGS, executor)
+    before = crop_faces(home.store, SETTINGS, executor)
     (gone,) = (row for row in faces_of(home, before).to_pylist() if row["sha256"] == blobs[4])
     home.rows[4]["drop_reason"] = "takedown"
     home.write()
     executor.pictures.clear()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == []
     assert blobs[4] not in faces_of(home, made)["sha256"].to_pylist()
     assert not home.store.exists(gone["crop"])
@@ -130,11 +130,11 @@ def test_the_inputs_digest_is_that_of_the_plain_list(home: Home) -> None:
 
 def test_lost_crop_is_made_again_alone(home: Home, executor: Counting) -> None:
     fill(home)
-    before = crop_shards(home.store, SETTINGS, executor)
+    before = crop_faces(home.store, SETTINGS, executor)
     row = faces_of(home, before).to_pylist()[3]
     home.store.remove(row["crop"])
     executor.pictures.clear()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == [row["sha256"]]
     assert home.store.exists(row["crop"])
     assert made.digest == before.digest
@@ -142,9 +142,9 @@ def test_lost_crop_is_made_again_alone(home: Home, executor: Counting) -> None:
 
 def test_other_settings_crop_everything_again(home: Home, executor: Counting) -> None:
     fill(home)
-    before = crop_shards(home.store, SETTINGS, executor)
+    before = crop_faces(home.store, SETTINGS, executor)
     executor.pictures.clear()
-    made = crop_shards(home.store, FaceSettings(crop_px=64), executor)
+    made = crop_faces(home.store, FaceSettings(crop_px=64), executor)
     assert len(executor.pictures) == COUNT + 2
     assert made.digest != before.digest
     crop = home.store.read_bytes(faces_of(home, made)["crop"][0].as_py())
@@ -153,8 +153,8 @@ def test_other_settings_crop_everything_again(home: Home, executor: Counting) ->
 
 def test_settings_of_the_merge_crop_nothing_again(home: Home, executor: Counting) -> None:
     fill(home)
-    crop_shards(home.store, SETTINGS, executor)
-    made = crop_shards(home.store, FaceSettings(phash_distance=3), executor)
+    crop_faces(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, FaceSettings(phash_distance=3), executor)
     assert made.shards_reused == 16
 
 
@@ -162,12 +162,12 @@ def test_table_does_not_depend_on_workers_or_order(home: Home, tmp_path: Path) -
     fill(home)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        by_two = crop_shards(home.store, SETTINGS, pool)
+        by_two = crop_faces(home.store, SETTINGS, pool)
     other = Home(Store(str(tmp_path / "other")))
     fill(other)
     other.write(other.rows[::-1])
     with ThreadPoolExecutor(1) as pool:
-        by_one = crop_shards(other.store, SETTINGS, pool)
+        by_one = crop_faces(other.store, SETTINGS, pool)
     assert by_one == by_two
     assert faces_of(home, by_two).equals(faces_of(other, by_one))
 
@@ -184,7 +184,7 @@ def test_failed_shard_is_run_again_alone(
 
     monkeypatch.setattr(shards, "faces_in", failing)
     with pytest.raises(StoreError, match="the disk is full") as caught:
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
     digit = blobs[0][0]
     assert caught.value.__notes__ == [
         f"Shards {digit} were not finished; the others stand. Run it again."
@@ -194,7 +194,7 @@ def test_failed_shard_is_run_again_alone(
     monkeypatch.undo()
     monkeypatch.setenv("OMOKAGE_PROGRESS", "off")
     executor.pictures.clear()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert {sha256[0] for sha256 in executor.pictures} == {digit}
     assert made.kept == COUNT
     assert 12 <= made.shards_reused <= 15
@@ -208,7 +208,7 @@ def test_one_blob_in_several_posts_is_used_once_by_the_first(
         home.add(content, board=board, post_id=post_id)
     home.add(content, board="a", post_id=2, drop_reason="rating")
     home.write()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     (row,) = faces_of(home, made).to_pylist()
     assert (row["board"], row["post_id"], made.pictures) == ("a", 9, 1)
 
@@ -219,7 +219,7 @@ def test_near_duplicate_of_an_earlier_post_is_dropped(home: Home, executor: Exec
     earlier = home.add(png(picture.point(lambda value: value - value % 3)), board="a", post_id=7)
     other = home.add(png(portrait(2)), board="c", post_id=1)
     home.write()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     found = reasons(home, made)
     assert found == {later: "near_duplicate", earlier: None, other: None}
     dropped = faces_of(home, made).filter(pc.equal(faces_of(home, made)["sha256"], later))
@@ -235,7 +235,7 @@ def test_two_faces_on_a_solo_post_are_both_dropped(home: Home, executor: Executo
     pair.paste(portrait(4), (240, 0))
     both = home.add(png(pair), tags=["multiple_girls"])
     home.write()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert made.dropped == {"several_faces_on_solo": 2}
     assert made.kept == 2
     assert reasons(home, made) == {solo: "several_faces_on_solo", both: None}
@@ -246,7 +246,7 @@ def test_small_and_blurred_faces_are_dropped_by_name(home: Home, executor: Execu
     blurred = home.add(png(portrait(2).filter(ImageFilter.GaussianBlur(9))))
     home.add(png(portrait(4)))
     home.write()
-    made = crop_shards(home.store, FaceSettings(cropped=True), executor)
+    made = crop_faces(home.store, FaceSettings(cropped=True), executor)
     assert made.dropped == {"blurred": 1, "too_small": 1}
     found = reasons(home, made)
     assert (found[small], found[blurred]) == ("too_small", "blurred")
@@ -256,9 +256,9 @@ def test_face_that_leaves_its_picture_is_dropped_as_padded(home: Home, executor:
     tight = home.add(png(portrait(4).crop((30, 0, 220, 240))))
     home.add(png(portrait(5)))
     home.write()
-    made = crop_shards(home.store, FaceSettings(pad_frac_max=0.0), executor)
+    made = crop_faces(home.store, FaceSettings(pad_frac_max=0.0), executor)
     assert reasons(home, made)[tight] == "padded"
-    within = crop_shards(home.store, FaceSettings(pad_frac_max=0.25), executor)
+    within = crop_faces(home.store, FaceSettings(pad_frac_max=0.25), executor)
     assert within.kept == 2
     (row,) = (row for row in faces_of(home, within).to_pylist() if row["sha256"] == tight)
     assert 0 < row["pad_frac"] <= 0.25
@@ -268,7 +268,7 @@ def test_cropped_pictures_are_taken_whole(home: Home, executor: Executor) -> Non
     home.add(png(portrait(1, side=96)))
     home.add(png(scenery(0).resize((200, 100))))
     home.write()
-    made = crop_shards(home.store, FaceSettings(cropped=True, min_sharpness=0), executor)
+    made = crop_faces(home.store, FaceSettings(cropped=True, min_sharpness=0), executor)
     rows = sorted(faces_of(home, made).to_pylist(), key=lambda row: int(row["w"]))
     assert [(row["w"], row["h"], row["side"], row["square_x"]) for row in rows] == [
         (96, 96, 96, 0),
@@ -283,7 +283,7 @@ def test_rejected_faces_are_dropped_by_hand(home: Home, executor: Executor) -> N
     blobs = fill(home)
     listed = f"# not a face\n\ncrops/{blobs[0][:2]}/{blobs[0][:16]}-0.png  # a clock\n"
     home.store.write_bytes("rejects.txt", f"{listed}{blobs[1][:16]}-0\n".encode())
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert made.dropped == {"rejected": 2}
     assert reasons(home, made)[blobs[0]] == "rejected"
 
@@ -292,7 +292,7 @@ def test_damaged_reject_list_is_refused_with_its_line(home: Home, executor: Exec
     fill(home)
     home.store.write_bytes("rejects.txt", b"0123456789abcdef-0\nthat one\n")
     with pytest.raises(ConfigError, match='line 2: "that one" is no face_id'):
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
 
 
 def test_unreadable_pictures_are_named_and_tried_again(home: Home, executor: Executor) -> None:
@@ -301,33 +301,33 @@ def test_unreadable_pictures_are_named_and_tried_again(home: Home, executor: Exe
     home.write()
     lost = home.store.read_bytes(blob_path(blobs[0], "png"))
     home.store.remove(blob_path(blobs[0], "png"))
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert made.kept == COUNT - 1
     assert len(made.unreadable) == 2
     said = "\n".join(made.unreadable)
     assert f"{blob_path(bad, 'png')}: not a picture that can be opened" in said
     assert f"{blob_path(blobs[0], 'png')} is not there; crawl again" in said
     home.store.write_bytes(blob_path(blobs[0], "png"), lost)
-    assert crop_shards(home.store, SETTINGS, executor).kept == COUNT
+    assert crop_faces(home.store, SETTINGS, executor).kept == COUNT
 
 
 def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor) -> None:
     fill(home)
-    crop_shards(home.store, SETTINGS, executor)
+    crop_faces(home.store, SETTINGS, executor)
     folders = ("crops", "faces", "faces.parquet")
     made = {path: home.store.read_bytes(path) for name in folders for path in files(home, name)}
     blobs, away = home.store.local("blobs"), home.store.local("away")
     blobs.rename(away)
     # Nothing is to be cropped: nothing is missed.
-    assert crop_shards(home.store, SETTINGS, executor).shards_reused == 16
+    assert crop_faces(home.store, SETTINGS, executor).shards_reused == 16
     other = FaceSettings(crop_px=64)
     with pytest.raises(StoreError, match=f"blobs: {COUNT + 2} of {COUNT + 2} pictures"):
-        crop_shards(home.store, other, executor)
+        crop_faces(home.store, other, executor)
     assert made == {
         path: home.store.read_bytes(path) for name in folders for path in files(home, name)
     }
     away.rename(blobs)
-    assert crop_shards(home.store, other, executor).kept == COUNT
+    assert crop_faces(home.store, other, executor).kept == COUNT
 
 
 def files(home: Home, name: str) -> list[str]:
@@ -339,7 +339,7 @@ def test_no_face_at_all_says_what_to_check(home: Home, executor: Executor) -> No
     home.add(b"no picture")
     home.write()
     with pytest.raises(EmptyStageError) as caught:
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
     said = str(caught.value)
     assert said.startswith(
         "No face is left of 2 pictures: 1 without a face, 1 unreadable. "
@@ -353,7 +353,7 @@ def test_posts_without_pictures_are_an_empty_stage(home: Home, executor: Executo
     home.add(png(portrait(1)), drop_reason="rating")
     home.write()
     with pytest.raises(EmptyStageError, match="none of 1 posts has a stored picture"):
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
 
 
 def test_post_with_an_impossible_blob_name_is_refused(home: Home, executor: Executor) -> None:
@@ -361,20 +361,20 @@ def test_post_with_an_impossible_blob_name_is_refused(home: Home, executor: Exec
     home.rows[0]["sha256"] = "../../etc/passwd"
     home.write()
     with pytest.raises(SchemaError, match=r'demo 1: sha256 is "\.\./\.\./etc/passwd"'):
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
 
 
 def test_damaged_shard_is_refused_by_name(home: Home, executor: Executor) -> None:
     fill(home)
-    crop_shards(home.store, SETTINGS, executor)
+    crop_faces(home.store, SETTINGS, executor)
     home.store.write_bytes("faces/shard-a.parquet", b"PAR0")
     with pytest.raises(SchemaError, match=r"shard-a\.parquet is not a Parquet file"):
-        crop_shards(home.store, SETTINGS, executor)
+        crop_faces(home.store, SETTINGS, executor)
 
 
 def test_shards_of_no_pictures_are_there_too(home: Home, executor: Executor) -> None:
     fill(home)
-    crop_shards(home.store, SETTINGS, executor)
+    crop_faces(home.store, SETTINGS, executor)
     files = home.store.files("faces")
     assert files == [f"faces/shard-{digit}.parquet" for digit in "0123456789abcdef"]
     with home.store.open(files[0]) as file:
@@ -398,6 +398,6 @@ def test_portraits_of_one_kind_are_not_taken_for_duplicates(home: Home, executor
     for seed in range(0, 60, 6):  # the same hair and eyes
         home.add(png(portrait(seed)))
     home.write()
-    made = crop_shards(home.store, SETTINGS, executor)
+    made = crop_faces(home.store, SETTINGS, executor)
     assert made.dropped == {}
     assert np.unique(faces_of(home, made)["crop_sha256"].to_numpy()).size == made.kept

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from dataset.cropping import FaceSettings
 from dataset.digests import content_digest, pixels_sha256
-from dataset.faces import crop_shards
+from dataset.faces import crop_faces
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import CURRENT_PATH, Manifest, manifest_digest
 from dataset.schemas import manifest_schema, write_table
@@ -163,6 +163,6 @@ def make_home(root: Path, *, tagged: int, untagged: int, side_px: int = 48) -> S
         cropped=True, min_side_px=24, min_sharpness=0, phash_distance=0, thumb_rms_max=0
     )
     with ThreadPoolExecutor(2) as executor:
-        crop_shards(home.store, settings, executor)
+        crop_faces(home.store, settings, executor)
     choose_labels(home.store, LabelSettings(min_frac=0.02, max_frac=0.9))
     return home.store

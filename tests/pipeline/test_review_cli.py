@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from dataset.cropping import FaceSettings
 from dataset.errors import UsageError
-from dataset.faces import crop_shards
+from dataset.faces import crop_faces
 from dataset.policy import read_rejects
 from dataset.store import Store
 from pipeline.cli import cli
@@ -23,7 +23,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         made.add(png(portrait(seed, side=96)))
     made.write()
     with ThreadPoolExecutor(2) as executor:
-        crop_shards(made.store, FaceSettings(cropped=True), executor)
+        crop_faces(made.store, FaceSettings(cropped=True), executor)
     return made
 
 
