@@ -142,7 +142,8 @@ def no_orphan_blobs(store: StoreResource) -> dg.AssetCheckResult:
     left = [*found.orphans, *found.temporary]
     # A crawl at work writes a blob before its post says so.
     passed = found.crawling or not left
-    number = f"{len(left):,} of {found.blobs + len(found.temporary):,} files belong to no post"
+    files = f"{found.blobs + len(found.temporary):,} files{found.of_a_part}"
+    number = f"{len(left):,} of {files} belong to no post"
     return dg.AssetCheckResult(
         passed=passed,
         severity=dg.AssetCheckSeverity.WARN,
@@ -165,7 +166,7 @@ def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
         "of other bytes than their names say": found.wrong_sha256,
     }
     lines = [f"{len(paths):,} {what}: {_first(paths)}" for what, paths in faults.items() if paths]
-    number = f"{found.named:,} blobs are named, {found.hashed:,} were read"
+    number = f"{found.named:,} blobs are named{found.of_a_part}, {found.hashed:,} were read"
     hint = (
         "Has something else written into blobs/? Remove the damaged files, build posts (it queues "
         "what is gone) and crawl again."

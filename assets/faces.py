@@ -1,5 +1,6 @@
 """Faces: square crops of the blobs, each cut out once."""
 
+import io
 from typing import Literal
 
 import dagster as dg
@@ -152,9 +153,9 @@ def faces(
 
 def _sheet(store: Store, path: str, kept: int) -> Image.Image:
     """Lays out a few crops, evenly taken from the whole table."""
-    columns = ("face_id", "crop", "crop_sha256")
+    columns = ("face_id", "crop")
     parts = batches(store, path, declared=FACES, columns=columns, rows=8_192)
     with_crop = (part.filter(pc.is_valid(part["crop"])) for part in parts)
     shown = pa.Table.from_pylist(list(evenly(with_crop, kept, shown=PREVIEWED)))
-    pictures = [Image.fromarray(one) for one in Crops(store).pixels(shown)]
+    pictures = [Image.open(io.BytesIO(png)) for png in Crops(store).read(shown)]
     return contact_sheet(pictures, columns=12, cell_px=64)

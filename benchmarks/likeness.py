@@ -11,14 +11,19 @@ that it found to be copies are compared with it.
 import argparse
 import json
 import os
+import tempfile
 import time
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from benchmarks.process import peak_mb, run_module
+from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.duplicates import THUMB_BYTES, Hashes, Rows, Rule, ThumbFile, Thumbs, repeats
+from dataset.crops import ROWS_AN_APPEND
+from dataset.duplicates import THUMB_BYTES, Copies, Hashes, Rows, Rule, Thumbs, coarse, repeats
+from dataset.store import Store
 
 KINDS = ("random", "clustered", "equal")
 COPIES = 20  # one row in so many is a copy
@@ -94,11 +99,10 @@ def _timed(kind: str, count: int, new: int) -> dict[str, float]:
         kept = np.setdiff1d(rows[:count], copies)
         rows = np.concatenate([kept, copies[copies < count], rows[count:]])
         standing = len(kept)
-    with ThumbFile() as thumbs:
-        for start in range(0, len(made), 4096):
-            thumbs.append(made[start : start + 4096])
+    compared = 0
+    with tempfile.TemporaryDirectory() as folder:
+        thumbs = _stored(Store(folder), made)
         del made
-        compared = 0
 
         def alike(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
             nonlocal compared
@@ -117,6 +121,25 @@ def _timed(kind: str, count: int, new: int) -> dict[str, float]:
         "copies": len(copies),
         "peak_mb": round(peak_mb(), 1),
     }
+
+
+def _stored(store: Store, made: Thumbs) -> Copies:
+    """Puts the copies into a table, from which they are read as in a build."""
+    schema = pa.schema([pa.field("thumb", pa.binary())])
+    parts = (made[start : start + ROWS_AN_APPEND] for start in range(0, len(made), ROWS_AN_APPEND))
+    batches = (
+        pa.record_batch([pa.array([one.tobytes() for one in part], pa.binary())], schema=schema)
+        for part in parts
+    )
+    tables.write(store, "copies.lance", batches, schema=schema)
+    cells = [coarse(made[start : start + 256]) for start in range(0, len(made), 256)]
+    held = tables.Snapshot(store, "copies.lance")
+
+    def read(rows: Rows) -> Thumbs:
+        taken = held.take(rows.tolist(), columns=["thumb"])["thumb"].to_pylist()
+        return np.frombuffer(b"".join(taken), np.uint8).reshape(-1, THUMB_BYTES)
+
+    return Copies(np.concatenate(cells), read)
 
 
 def _parser() -> argparse.ArgumentParser:

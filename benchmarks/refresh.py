@@ -1,8 +1,8 @@
 """`python -m benchmarks.refresh`: what a refresh with a few new posts costs a home of many.
 
 A home of `--posts` posts is made up, each with a picture that is a face already: the rows of the
-ledger, of the shards and of faces.parquet are written as builds before would have, all blobs and
-crops are links to one small picture. Then `--new` posts with pictures of their own come in, and
+ledger and of the tables of crops and faces are written as builds before would have, all blobs are
+links to one small picture. Then `--new` posts with pictures of their own come in, and
 each stage and each asset check runs in a process of its own, which reports its seconds, without
 the start of Python and the imports, and its peak memory.
 
@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from benchmarks.likeness import COPIES, COPYING, clustered
 from benchmarks.process import ONE_BLAS_THREAD, peak_mb, run_module
@@ -38,29 +37,23 @@ from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE
 from crawlers.post import TAG_KINDS, Post
+from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.duplicates import THUMB_BYTES, Hashes, Mask, Rows, Thumbs
-from dataset.faces import ROWS_A_GROUP as FACES_A_GROUP
+from dataset.crops import CROPS, CROPS_PATH, ROWS_AN_APPEND
+from dataset.digests import ROW_DIGEST, row_digests
+from dataset.duplicates import THUMB_BYTES, Hashes, Mask, Rows, Thumbs, coarse
 from dataset.faces import crop_faces
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
 from dataset.merging import JUDGED_BY, NEAR_DUPLICATE, rules_digest
-from dataset.schemas import FACES, FACES_PATH, MACHINE_LABELS_PATH, PARQUET, POSTS_PATH, row_count
-from dataset.shards import (
-    DIGITS,
-    ROWS_A_GROUP,
-    SHARD,
-    first_posts,
-    in_digits,
-    plan_shard,
-    shard_places,
-)
+from dataset.schemas import DIGEST, FACES, FACES_PATH, MACHINE_LABELS_PATH, POSTS_PATH, row_count
 from dataset.store import Store, blob_path
 
 SIDE_PX = 64
 BOARD = "board"
 VARIETY = 10_000
 NOISES = 4_096  # patterns that tell the small copies of different faces apart
+_DIGESTED = pa.field(DIGEST, ROW_DIGEST, nullable=False)
 LINKS = 50_000  # to one file: ext4 takes 65,000
 ROWS_AT_ONCE = 2_000
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -137,12 +130,11 @@ def add_pictures(store: Store, first: int, count: int, *, tags: int) -> None:
 
 
 def add_faces(store: Store, names: Sequence[str]) -> None:
-    """Writes what a build of faces makes of all posts of posts.parquet: shards, crops, the table.
+    """Writes what a build of faces makes of all posts: the tables of crops and of faces.
 
-    names: their sha256s by the posts' order, in which a copy follows what it is a copy of.
+    names: the pictures' sha256s by the posts' order, in which a copy follows what it is a copy of.
     """
     settings, rng = FaceSettings(), np.random.default_rng(2)
-    numbers = {name: number for number, name in enumerate(names)}
     hashes = clustered(rng, rng.integers(0, 2**64, len(names), np.uint64, endpoint=False))
     copies = np.arange(1, -(-len(names) // COPIES)) * COPIES
     hashes[copies] = hashes[copies - 1] ^ COPYING[copies // COPIES % len(COPYING)]
@@ -150,30 +142,29 @@ def add_faces(store: Store, names: Sequence[str]) -> None:
     noises = rng.integers(0, 64, (NOISES, THUMB_BYTES), np.uint8)
     origins = np.arange(len(names))
     origins[copies] -= 1
-    posts = first_posts(store)
-    schema = FACES.with_metadata({**FACES.metadata, JUDGED_BY: rules_digest(settings)})
-    with store.writing(FACES_PATH) as table, pq.ParquetWriter(table, schema, **PARQUET) as faces:
-        for digit, (first, count) in zip(DIGITS, shard_places(posts), strict=True):
-            pictures = posts.select(["sha256", "ext", "cropped"]).slice(first, count)
-            plan = plan_shard(store, digit, pictures, settings)
-            digests = {"settings": settings.crop_digest, "inputs": plan.inputs}
-            declared = SHARD.with_metadata({**SHARD.metadata, **digests})
-            of_shard = in_digits(pictures["sha256"]).to_pylist()
-            judged = [FACES.empty_table()]
-            with (
-                store.writing(plan.path) as file,
-                pq.ParquetWriter(file, declared, **PARQUET) as shard,
-            ):
-                for start in range(0, count, ROWS_A_GROUP):
-                    of_group = of_shard[start : start + ROWS_A_GROUP]
-                    rows = np.array([numbers[name] for name in of_group])
-                    shown = np.tile(colours[origins[rows]], (1, THUMB_BYTES // 3))
-                    thumbs = shown ^ noises[origins[rows] % NOISES]
-                    made = _shard_rows(of_group, hashes[rows], thumbs)
-                    shard.write_table(made.cast(declared))
-                    judged.append(_faces_rows(made, rows + 1, rows != origins[rows]))
-            faces.write_table(pa.concat_tables(judged), row_group_size=FACES_A_GROUP)
-            _link(store, _picture(rng), [_crop(name) for name in of_shard])
+    png = _picture(rng)
+    order = np.argsort(np.array(names))  # as they are cropped
+
+    def parts() -> Iterator[pa.Table]:
+        for start in range(0, len(names), ROWS_AN_APPEND):
+            rows = order[start : start + ROWS_AN_APPEND]
+            shown = np.tile(colours[origins[rows]], (1, THUMB_BYTES // 3))
+            thumbs = shown ^ noises[origins[rows] % NOISES]
+            yield _crops_rows([names[row] for row in rows], hashes[rows], thumbs, png=png)
+
+    made_by = {**CROPS.metadata, b"settings": settings.crop_digest}
+    tables.write(store, CROPS_PATH, (), schema=CROPS.with_metadata(made_by))
+    for part in parts():
+        tables.append(store, CROPS_PATH, part)
+
+    def faces() -> Iterator[pa.RecordBatch]:
+        for start, made in zip(range(0, len(names), ROWS_AN_APPEND), parts(), strict=True):
+            rows = order[start : start + ROWS_AN_APPEND]
+            yield from _faces_rows(made, rows + 1, rows != origins[rows]).to_batches()
+
+    schema = FACES.append(_DIGESTED)
+    judged_by = {**FACES.metadata, JUDGED_BY: rules_digest(settings)}
+    tables.write(store, FACES_PATH, faces(), schema=schema.with_metadata(judged_by))
 
 
 def _faces_rows(made: pa.Table, post_ids: Rows, repeated: Mask) -> pa.Table:
@@ -184,12 +175,14 @@ def _faces_rows(made: pa.Table, post_ids: Rows, repeated: Mask) -> pa.Table:
     for name in ("crop", "crop_sha256"):
         columns[name] = pc.if_else(pa.array(repeated), pa.scalar(None, pa.string()), made[name])
     columns["drop_reason"] = reasons
-    return pa.table({name: columns[name] for name in FACES.names}).cast(FACES)
+    faces = pa.table({name: columns[name] for name in FACES.names}).cast(FACES)
+    return faces.append_column(_DIGESTED, row_digests(faces, FACES.names))
 
 
-def _shard_rows(names: list[str], hashes: Hashes, thumbs: Thumbs) -> pa.Table:
+def _crops_rows(names: list[str], hashes: Hashes, thumbs: Thumbs, *, png: bytes) -> pa.Table:
     count = len(names)
     small = pa.array([row.tobytes() for row in thumbs], pa.binary())
+    cells = pa.array(coarse(thumbs).view(np.int32)[:, 0])
     phash = pa.array([f"{one:016x}" for one in hashes.tolist()])
     sides = {"w", "h", "side", "picture_width", "picture_height"}
     values = {
@@ -204,11 +197,14 @@ def _shard_rows(names: list[str], hashes: Hashes, thumbs: Thumbs) -> pa.Table:
         "cropped": pa.array([True] * count),
         "thumb": small,
         "picture_thumb": small,
+        "coarse": cells,
+        "picture_coarse": cells,
+        "png": pa.array([png] * count, pa.binary()),
         **{name: pa.array(np.full(count, SIDE_PX)) for name in sides},
         **{name: pa.array(np.zeros(count)) for name in ("x", "y", "square_x", "square_y")},
     }
-    absent = {name: pa.nulls(count) for name in SHARD.names if name not in values}
-    return pa.table({name: (values | absent)[name] for name in SHARD.names}).cast(SHARD)
+    absent = {name: pa.nulls(count) for name in CROPS.names if name not in values}
+    return pa.table({name: (values | absent)[name] for name in CROPS.names}).cast(CROPS)
 
 
 def _crop(name: str) -> str:

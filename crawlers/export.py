@@ -305,7 +305,9 @@ def _but_taken(found: Audit, covered: Sequence[Row]) -> Audit:
     A killed takedown, or an older ledger put back after one, still names them.
     """
     kept = [row.media for row in covered if row.media and row.state == "kept"]
-    taken = {blob_path(media.sha256, media.ext) for media in kept}
+    looked = {*found.folders}
+    there = [media for media in kept if media.sha256[:2] in looked]
+    taken = {blob_path(media.sha256, media.ext) for media in there}
     missing, wrong_size = (
         tuple(path for path in paths if path not in taken)
         for paths in (found.missing, found.wrong_size)

@@ -473,6 +473,11 @@ class Ledger(LedgerFile):
         )
         yield from ((sha256, ext, size, bool(kept)) for sha256, ext, size, kept in rows)
 
+    def count_blobs(self) -> int:
+        """Returns how many posts name a blob."""
+        ((count,),) = self._rows("SELECT COUNT(*) FROM posts WHERE sha256 IS NOT NULL")
+        return int(count)
+
     def gave_up(self, sha256: str) -> bool:
         """Tells whether a post once had the blob of this sha256 and was settled otherwise since."""
         return self._one("SELECT 1 FROM given_up WHERE sha256 = ?", sha256) is not None

@@ -1,6 +1,7 @@
 """Manifests: the training set, named by the digest of its content."""
 
 import contextlib
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from dataset.crops import Crops
 from dataset.digests import RowsDigest, SumDigest, content_digest
@@ -360,8 +362,9 @@ def _check_splits(summary: _Summary, eval_frac: float, *, untagged: int) -> None
 
 def _width_px(store: Store, largest: pa.Table) -> int:
     """The side of the crop of the largest square, which was at most reduced."""
-    width: int = Crops(store).pixels(largest)[0].shape[1]
-    return width
+    (png,) = Crops(store).read(largest)
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.width
 
 
 def _tables_stand(store: Store, made: Manifest) -> bool:

@@ -66,8 +66,10 @@ def is_whole(store: Store, path: str) -> bool:
 
 def append(store: Store, path: str, rows: pa.Table) -> None:
     """Adds rows in one step, as a fragment of their own: they are there wholly or not at all."""
+    # Copied, which aligns them: those that a worker sends may not be, and Lance panics.
+    aligned = rows.take(pa.array(range(rows.num_rows)))
     with _explained(store, path):
-        _lance().write_dataset(rows, _opened(store, path), mode="append")
+        _lance().write_dataset(aligned, _opened(store, path), mode="append")
 
 
 def merge(store: Store, path: str, rows: pa.Table, *, key: Sequence[str]) -> None:

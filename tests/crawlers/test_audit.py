@@ -133,3 +133,18 @@ def test_records_that_no_board_has_shown_for_long_are_reported(
     passed, said = judged(records_are_recent, kept.store)
     assert not passed
     assert said.startswith(f"3 of 4 kept posts of boards (75.0%, {limit}: demo 3. What their")
+
+
+def test_of_many_blobs_a_part_is_looked_through_and_each_has_its_turn(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crawlers.audit.BLOBS_AT_ONCE", 1)  # of four: a quarter each time
+    kept.store.remove(kept.blobs[2])
+    kept.store.write_bytes(ORPHAN, b"no post's")
+    found = [audit(kept.store) for _ in range(60)]
+    assert {len(one.folders) for one in found} == {64}
+    assert {path for one in found for path in one.missing} == {kept.blobs[2]}
+    assert {path for one in found for path in one.orphans} == {ORPHAN}
+    assert all(one.named <= 4 for one in found)
+    assert sum(one.named for one in found) < 2 * 60
+    assert "(64 of 256 folders)" in judged(no_orphan_blobs, kept.store)[1]

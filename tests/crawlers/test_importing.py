@@ -477,7 +477,7 @@ def test_cropped_sets_and_whole_pictures_live_in_one_home(mine: Set) -> None:
     def crops() -> dict[str, tuple[int, int]]:
         mine.posts()
         cropped(mine.store)
-        rows = read_table(mine.store, "faces.parquet", declared=FACES).to_pylist()
+        rows = read_table(mine.store, "faces.lance", declared=FACES).to_pylist()
         assert {row["drop_reason"] for row in rows} == {None}
         return {row["board"]: (row["w"], row["side"]) for row in rows}
 

@@ -12,6 +12,7 @@ from crawlers.cursor import Cursor
 from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
+from dataset.crops import CROPS_PATH
 from dataset.errors import EmptyStageError, StoreError
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
@@ -80,12 +81,13 @@ class Crawled:
         """Every file and row that still has to do with a blob."""
         sha256 = Path(blob).stem
         found = [path for path in self.store.files("blobs") if sha256 in path]
-        found += [path for path in self.store.files("crops") if sha256[:16] in path]
-        for path, schema in (("posts.lance", POSTS), ("faces.parquet", FACES)):
+        for path, schema in (("posts.lance", POSTS), ("faces.lance", FACES)):
             rows = read_table(self.store, path, declared=schema).to_pylist()
             found += [path for row in rows if row["sha256"] == sha256]
-        shard = self.store.local(f"faces/shard-{sha256[0]}.parquet").read_bytes()
-        return found + (["shard"] if sha256.encode() in shard else [])
+        for path in (CROPS_PATH, "faces.lance"):
+            files = [file for file in self.store.local(path).rglob("*") if file.is_file()]
+            found += [path for file in files if sha256.encode() in file.read_bytes()]
+        return found
 
 
 @pytest.fixture
@@ -188,7 +190,7 @@ def test_the_same_drawing_in_other_files_on_three_boards_gives_one_face(
     made = export_posts(crawled.store, SITES)
     assert (made.rows, made.kept, len(crawled.store.files("blobs"))) == (4, 4, 4)
     cropped(crawled.store)
-    faces = read_table(crawled.store, "faces.parquet", declared=FACES).to_pylist()
+    faces = read_table(crawled.store, "faces.lance", declared=FACES).to_pylist()
     reasons = {(row["board"], row["post_id"]): row["drop_reason"] for row in faces}
     assert reasons == {
         ("demo", 1): None,

@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dataset import faces, shards
+from dataset import crops, tables
 from dataset.compute import Compute, executor_of, parse_compute
 from dataset.cropping import FaceSettings
+from dataset.crops import CROPS_PATH, Blob, crop_batch
 from dataset.errors import ComputeError, ConfigError, StoreError
 from dataset.faces import FacesTable, crop_faces
-from dataset.shards import Blob
 from dataset.store import Store
 from tests.dataset.home import Home, png, portrait
 
@@ -133,30 +133,31 @@ def test_cluster_gives_the_table_of_processes_and_threads(
         fill(other)
         assert made_on(compute, other) == by_cluster
     again = made_on(cluster, home)
-    assert (again.shards_reused, again.digest) == (16, by_cluster.digest)
+    assert (again.pictures_reused, again.digest) == (again.pictures, by_cluster.digest)
 
 
 def failing_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
-    """Fails for the shard that the store's folder names; counts the batches that went well."""
+    """Fails for the pictures that begin as the home's file says."""
     if blobs[0].sha256[0] == store.read_bytes("fails").decode():
         raise StoreError("crops: the disk is full")
-    return shards.crop_batch(store, settings, blobs)
+    return crop_batch(store, settings, blobs)
 
 
-def test_shard_that_fails_on_the_cluster_is_run_again_alone(
+def test_batch_that_fails_on_the_cluster_is_run_again_alone(
     cluster: str, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digit = fill(home)[0][0]
-    home.store.write_bytes("fails", digit.encode())
-    monkeypatch.setattr(faces, "crop_batch", failing_batch)
-    with pytest.raises(StoreError, match="the disk is full") as caught:
+    last = sorted(fill(home))[-1]
+    home.store.write_bytes("fails", last[0].encode())
+    monkeypatch.setattr(crops, "BATCH", 1)
+    monkeypatch.setattr(crops, "crop_batch", failing_batch)
+    with pytest.raises(StoreError, match="the disk is full"):
         made_on(cluster, home)
-    assert f"Shards {digit} were not finished" in caught.value.__notes__[0]
-    there = home.store.files("faces")
-    assert there == [f"faces/shard-{one}.parquet" for one in "0123456789abcdef" if one != digit]
+    done = tables.count(home.store, CROPS_PATH)
+    assert 0 < done < COUNT
     home.store.write_bytes("fails", b"none")
     made = made_on(cluster, home)
-    assert (made.kept, made.shards_reused) == (COUNT, 15)
+    assert made.kept == COUNT
+    assert made.pictures_reused == done
 
 
 def killing_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
@@ -164,7 +165,7 @@ def killing_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...])
     if not store.exists("killed"):
         store.write_bytes("killed", b"")
         os.kill(os.getpid(), signal.SIGKILL)
-    return shards.crop_batch(store, settings, blobs)
+    return crop_batch(store, settings, blobs)
 
 
 @pytest.mark.parametrize("on_cluster", [True, False], ids=["cluster", "processes"])
@@ -173,7 +174,7 @@ def test_killed_worker_loses_nothing(
 ) -> None:
     compute = request.getfixturevalue("cluster") if on_cluster else "processes:2"
     fill(home)
-    monkeypatch.setattr(faces, "crop_batch", killing_batch)
+    monkeypatch.setattr(crops, "crop_batch", killing_batch)
     made = made_on(compute, home)
     assert home.store.exists("killed")
     assert (made.kept, made.unreadable) == (COUNT, [])
@@ -182,7 +183,7 @@ def test_killed_worker_loses_nothing(
 def always_killing(_store: Store, _settings: FaceSettings, blobs: tuple[Blob, ...]) -> Any:
     if blobs[0].sha256[0] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
-    return shards.crop_batch(_store, _settings, blobs)
+    return crop_batch(_store, _settings, blobs)
 
 
 @pytest.mark.slow
@@ -195,9 +196,6 @@ def test_picture_that_kills_every_worker_is_named(
             break
     home.add(png(portrait(1, side=70)))
     home.write()
-    monkeypatch.setattr(faces, "crop_batch", always_killing)
-    with pytest.raises(ComputeError, match=f"blobs/{sha256[:2]}/.*Fewer workers") as caught:
+    monkeypatch.setattr(crops, "crop_batch", always_killing)
+    with pytest.raises(ComputeError, match=f"blobs/{sha256[:2]}/.*Fewer workers"):
         made_on("processes:1", home)
-    assert "Shards 0 were not finished" in caught.value.__notes__[0]
-    assert "faces/shard-0.parquet" not in home.store.files("faces")
-    assert len(home.store.files("faces")) == 15

@@ -17,10 +17,11 @@ from dataset.cropping import FaceSettings
 from dataset.decode import decode
 from dataset.duplicates import (
     THUMB_BYTES,
+    Copies,
     Hashes,
     HashIndex,
     Rule,
-    ThumbFile,
+    coarse,
     repeats,
     thumb_distance,
 )
@@ -124,11 +125,7 @@ def test_copies_on_disk_are_compared_as_those_in_memory(seed: int, rms_max: floa
     thumbs = np.clip(thumbs + noise, 0, 255).astype(np.uint8)
     thumbs[5:7] = thumbs[5:7].reshape(2, -1, 3).mean(axis=2).astype(np.uint8).repeat(3, axis=1)
     pairs = np.array([[one, two] for one in range(12) for two in range(12)])
-    with ThumbFile() as file:
-        file.append(thumbs[:5])
-        file.append(thumbs[5:])
-        assert len(file) == 12
-        found = file.alike(pairs, rms_max)
+    found = Copies(coarse(thumbs), lambda rows: thumbs[rows]).alike(pairs, rms_max)
     expected = thumb_distance(thumbs[pairs[:, 0]], thumbs[pairs[:, 1]]) <= rms_max
     assert found.tolist() == expected.tolist()
 

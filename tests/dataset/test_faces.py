@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
-from dataset import shards
+from dataset import crops, tables
 from dataset.cropping import faces_in
-from dataset.decode import decode
+from dataset.crops import CROPS_PATH, Crops
 from dataset.digests import pixels_sha256
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, StoreError
 from dataset.faces import FaceSettings, FacesTable, crop_faces
 from dataset.schemas import FACES, read_table
-from dataset.shards import first_posts, plan_shard
-from dataset.store import Store, blob_path, digest_of
+from dataset.store import Store, blob_path
 from tests.dataset.home import Home, png, portrait, scenery
 
 SETTINGS = FaceSettings()
 COUNT = 12
+GROWING = ("crops.lance", "faces.lance")
 
 
 class Counting(ThreadPoolExecutor):
@@ -60,6 +59,10 @@ def faces_of(home: Home, made: FacesTable) -> pa.Table:
     return read_table(home.store, made.path, declared=FACES)
 
 
+def versions_of(home: Home) -> list[str]:
+    return [name for path in GROWING for name in home.store.files(f"{path}/_versions")]
+
+
 def reasons(home: Home, made: FacesTable) -> dict[str, str | None]:
     """The drop_reason of each blob's largest face."""
     rows = faces_of(home, made).to_pylist()
@@ -71,23 +74,24 @@ def test_table_and_crops_are_as_declared(home: Home, executor: Executor) -> None
     made = crop_faces(home.store, SETTINGS, executor)
     assert (made.pictures, made.pictures_without_face) == (COUNT + 2, 2)
     assert (made.rows, made.kept, made.dropped) == (COUNT, COUNT, {})
-    assert (made.shards, made.shards_reused, made.unreadable) == (16, 0, [])
-    for row in faces_of(home, made).to_pylist():
+    assert (made.pictures_reused, made.unreadable) == (0, [])
+    rows = faces_of(home, made)
+    for row, crop in zip(rows.to_pylist(), Crops(home.store).pixels(rows), strict=True):
         assert row["crop"] == f"crops/{row['face_id'][:2]}/{row['face_id']}.png"
-        crop = decode(home.store.read_bytes(row["crop"]), where=row["crop"])
         assert crop.shape == (128, 128, 3)
         assert pixels_sha256(crop) == row["crop_sha256"]
         assert row["side"] >= 1.5 * row["w"] - 1
 
 
-def test_second_run_uses_every_shard_again(home: Home, executor: Counting) -> None:
+def test_second_run_crops_and_writes_nothing(home: Home, executor: Counting) -> None:
     fill(home)
     first = crop_faces(home.store, SETTINGS, executor)
+    versions = versions_of(home)
     executor.pictures.clear()
     second = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == []
-    assert second.shards_reused == 16
-    assert second == dataclasses.replace(first, shards_reused=16, pictures_reused=COUNT + 2)
+    assert second == dataclasses.replace(first, pictures_reused=COUNT + 2)
+    assert versions == versions_of(home)
 
 
 def test_new_picture_is_cropped_alone(home: Home, executor: Counting) -> None:
@@ -98,7 +102,7 @@ def test_new_picture_is_cropped_alone(home: Home, executor: Counting) -> None:
     home.write()
     made = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == [new]
-    assert (made.kept, made.shards_reused) == (COUNT + 1, 15)
+    assert (made.kept, made.pictures_reused) == (COUNT + 1, COUNT + 2)
 
 
 def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -> None:
@@ -111,33 +115,11 @@ def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -
     made = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == []
     assert blobs[4] not in faces_of(home, made)["sha256"].to_pylist()
-    assert not home.store.exists(gone["crop"])
     assert made.kept == COUNT - 1
-
-
-def test_the_inputs_digest_is_that_of_the_plain_list(home: Home) -> None:
-    for name, ext, said in (("a", "png", True), ("b", 'é"', False), ("c", "jpg", False)):
-        home.add(name.encode())
-        home.rows[-1] |= {"sha256": f"0{name * 63}", "ext": ext, "cropped": said}
-    home.write()
-    posts = first_posts(home.store).select(["sha256", "ext", "cropped"])
-    plan = plan_shard(home.store, "0", posts, SETTINGS)
-    rows = [[f"0{name * 63}", ext, said] for name, ext, said in (
-        ("a", "png", True), ("b", 'é"', False), ("c", "jpg", False)
-    )]  # fmt: skip
-    assert plan.inputs == digest_of(rows)
-
-
-def test_lost_crop_is_made_again_alone(home: Home, executor: Counting) -> None:
-    fill(home)
-    before = crop_faces(home.store, SETTINGS, executor)
-    row = faces_of(home, before).to_pylist()[3]
-    home.store.remove(row["crop"])
-    executor.pictures.clear()
-    made = crop_faces(home.store, SETTINGS, executor)
-    assert executor.pictures == [row["sha256"]]
-    assert home.store.exists(row["crop"])
-    assert made.digest == before.digest
+    for path in GROWING:  # nor in an older version
+        files = [file for file in home.store.local(path).rglob("*") if file.is_file()]
+        assert not [file for file in files if gone["face_id"].encode() in file.read_bytes()]
+        assert [file for file in files if blobs[5][:16].encode() in file.read_bytes()]
 
 
 def test_other_settings_crop_everything_again(home: Home, executor: Counting) -> None:
@@ -147,15 +129,14 @@ def test_other_settings_crop_everything_again(home: Home, executor: Counting) ->
     made = crop_faces(home.store, FaceSettings(crop_px=64), executor)
     assert len(executor.pictures) == COUNT + 2
     assert made.digest != before.digest
-    crop = home.store.read_bytes(faces_of(home, made)["crop"][0].as_py())
-    assert decode(crop, where="crop").shape == (64, 64, 3)
+    assert Crops(home.store).pixels(faces_of(home, made))[0].shape == (64, 64, 3)
 
 
 def test_settings_of_the_merge_crop_nothing_again(home: Home, executor: Counting) -> None:
     fill(home)
     crop_faces(home.store, SETTINGS, executor)
     made = crop_faces(home.store, FaceSettings(phash_distance=3), executor)
-    assert made.shards_reused == 16
+    assert made.pictures_reused == COUNT + 2
 
 
 def test_table_does_not_depend_on_workers_or_order(home: Home, tmp_path: Path) -> None:
@@ -172,32 +153,33 @@ def test_table_does_not_depend_on_workers_or_order(home: Home, tmp_path: Path) -
     assert faces_of(home, by_two).equals(faces_of(other, by_one))
 
 
-def test_failed_shard_is_run_again_alone(
+def test_what_was_cropped_before_a_failure_stands(
     home: Home, executor: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blobs = fill(home)
+    last = sorted(fill(home))[-1]
 
     def failing(content: bytes, sha256: str, settings: FaceSettings, *, where: str) -> Any:
-        if sha256 == blobs[0]:
+        if sha256 == last:
             raise StoreError("crops: the disk is full")
         return faces_in(content, sha256, settings, where=where)
 
-    monkeypatch.setattr(shards, "faces_in", failing)
-    with pytest.raises(StoreError, match="the disk is full") as caught:
+    monkeypatch.setattr(crops, "faces_in", failing)
+    monkeypatch.setattr(crops, "BATCH", 1)
+    with pytest.raises(StoreError, match="the disk is full"):
         crop_faces(home.store, SETTINGS, executor)
-    digit = blobs[0][0]
-    assert caught.value.__notes__ == [
-        f"Shards {digit} were not finished; the others stand. Run it again."
-    ]
-    assert not home.store.exists(f"faces/shard-{digit}.parquet")
-    assert not home.store.exists("faces.parquet")
+    assert not home.store.exists("faces.lance")
+    done = {
+        name
+        for part in tables.scan(home.store, CROPS_PATH, columns=["sha256"], rows=9)
+        for name in part["sha256"].to_pylist()
+    }
+    assert len(done) >= COUNT - 3
     monkeypatch.undo()
     monkeypatch.setenv("OMOKAGE_PROGRESS", "off")
     executor.pictures.clear()
     made = crop_faces(home.store, SETTINGS, executor)
-    assert {sha256[0] for sha256 in executor.pictures} == {digit}
+    assert not done & set(executor.pictures)
     assert made.kept == COUNT
-    assert 12 <= made.shards_reused <= 15
 
 
 def test_one_blob_in_several_posts_is_used_once_by_the_first(
@@ -274,7 +256,8 @@ def test_cropped_pictures_are_taken_whole(home: Home, executor: Executor) -> Non
         (96, 96, 96, 0),
         (200, 100, 100, 50),
     ]
-    sides = [decode(home.store.read_bytes(row["crop"]), where="crop").shape[0] for row in rows]
+    crops_of = Crops(home.store).pixels(pa.Table.from_pylist(rows))
+    sides = [crop.shape[0] for crop in crops_of]
     assert sides == [96, 100]  # never enlarged
     assert made.pictures_without_face == 0
 
@@ -314,24 +297,17 @@ def test_unreadable_pictures_are_named_and_tried_again(home: Home, executor: Exe
 def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor) -> None:
     fill(home)
     crop_faces(home.store, SETTINGS, executor)
-    folders = ("crops", "faces", "faces.parquet")
-    made = {path: home.store.read_bytes(path) for name in folders for path in files(home, name)}
+    versions = versions_of(home)
     blobs, away = home.store.local("blobs"), home.store.local("away")
     blobs.rename(away)
     # Nothing is to be cropped: nothing is missed.
-    assert crop_faces(home.store, SETTINGS, executor).shards_reused == 16
+    assert crop_faces(home.store, SETTINGS, executor).pictures_reused == COUNT + 2
     other = FaceSettings(crop_px=64)
     with pytest.raises(StoreError, match=f"blobs: {COUNT + 2} of {COUNT + 2} pictures"):
         crop_faces(home.store, other, executor)
-    assert made == {
-        path: home.store.read_bytes(path) for name in folders for path in files(home, name)
-    }
+    assert versions == versions_of(home)
     away.rename(blobs)
     assert crop_faces(home.store, other, executor).kept == COUNT
-
-
-def files(home: Home, name: str) -> list[str]:
-    return home.store.files(name) if home.store.local(name).is_dir() else [name]
 
 
 def test_no_face_at_all_says_what_to_check(home: Home, executor: Executor) -> None:
@@ -364,21 +340,13 @@ def test_post_with_an_impossible_blob_name_is_refused(home: Home, executor: Exec
         crop_faces(home.store, SETTINGS, executor)
 
 
-def test_damaged_shard_is_refused_by_name(home: Home, executor: Executor) -> None:
+def test_damaged_table_of_crops_is_refused_by_name(home: Home, executor: Executor) -> None:
     fill(home)
     crop_faces(home.store, SETTINGS, executor)
-    home.store.write_bytes("faces/shard-a.parquet", b"PAR0")
-    with pytest.raises(SchemaError, match=r"shard-a\.parquet is not a Parquet file"):
+    for file in home.store.local(f"{CROPS_PATH}/data").iterdir():
+        file.write_bytes(b"no table")
+    with pytest.raises(SchemaError, match=r"crops\.lance cannot be read"):
         crop_faces(home.store, SETTINGS, executor)
-
-
-def test_shards_of_no_pictures_are_there_too(home: Home, executor: Executor) -> None:
-    fill(home)
-    crop_faces(home.store, SETTINGS, executor)
-    files = home.store.files("faces")
-    assert files == [f"faces/shard-{digit}.parquet" for digit in "0123456789abcdef"]
-    with home.store.open(files[0]) as file:
-        assert pq.read_schema(file).metadata[b"settings"].decode() == SETTINGS.crop_digest
 
 
 @pytest.mark.parametrize(

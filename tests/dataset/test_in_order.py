@@ -36,12 +36,6 @@ def dying(name: str) -> str:
     return name
 
 
-def failing(value: int) -> int:
-    if value == 1:
-        raise ValueError("one is not wanted")
-    return value
-
-
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Executor]:
     with Processes(2) as pool:
@@ -50,77 +44,68 @@ def processes() -> Iterator[Executor]:
 
 def test_results_come_in_order_however_long_each_takes() -> None:
     with ThreadPoolExecutor(4) as pool:
-        tasks = (("a" if n < 6 else "b", (0.02 * (n % 3), n)) for n in range(10))
-        work = InOrder(pool, doubled, tasks)
-        assert list(work.of("a")) == [0, 2, 4, 6, 8, 10]
-        assert list(work.of("none")) == []
-        assert list(work.of("b")) == [12, 14, 16, 18]
+        work = InOrder(pool, doubled, ((0.02 * (n % 3), n) for n in range(10)))
+        assert list(work) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
 
 
 def test_no_more_than_the_bound_are_under_way() -> None:
     taken = 0
 
-    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+    def tasks() -> Iterator[tuple[Any, ...]]:
         nonlocal taken
         for number in range(1000):
             taken += 1
-            yield "a", (0.0, number)
+            yield 0.0, number
 
     with ThreadPoolExecutor(2) as pool:
         work = InOrder(pool, doubled, tasks(), in_flight=8)
-        for done, _ in enumerate(work.of("a")):
+        for done, _ in enumerate(work):
             assert taken <= done + 9
     assert taken == 1000
 
 
-def test_failing_key_is_left_out_and_the_next_continues() -> None:
-    with ThreadPoolExecutor(2) as pool:
-        tasks = (("a" if n < 5 else "b", (n,)) for n in range(8))
-        work = InOrder(pool, failing, tasks, in_flight=3)
-        with pytest.raises(ValueError, match="one is not wanted"):
-            list(work.of("a"))
-        work.skip("a")
-        assert list(work.of("b")) == [5, 6, 7]
-
-
-def test_cancelled_work_does_not_begin() -> None:
+def test_what_has_not_begun_is_cancelled_where_the_reader_stops() -> None:
     begun: list[int] = []
     gate = threading.Event()
 
-    def waiting(number: int) -> None:
+    def waiting(number: int) -> int:
         begun.append(number)
-        gate.wait(600)
+        if number == 1:
+            raise ValueError("one is not wanted")
+        if number > 1:
+            gate.wait(600)
+        return number
 
-    with ThreadPoolExecutor(1) as pool:
-        work = InOrder(pool, waiting, (("a", (n,)) for n in range(20)), in_flight=10)
-        next(work.of("none"), None)
-        work.cancel()
+    with ThreadPoolExecutor(2) as pool:
+        work = iter(InOrder(pool, waiting, ((n,) for n in range(20)), in_flight=10))
+        assert next(work) == 0
+        with pytest.raises(ValueError, match="one is not wanted"):
+            next(work)
         gate.set()
-    assert begun == [0]
+    assert max(begun) < 6
 
 
 def test_work_of_a_killed_process_is_done_again(processes: Executor, tmp_path: Path) -> None:
     names = ["one", "two", "killer", *map(str, range(12))]
-    work = InOrder(processes, dying_once, (("a", (str(tmp_path), name)) for name in names))
-    assert list(work.of("a")) == names
+    work = InOrder(processes, dying_once, ((str(tmp_path), name) for name in names))
+    assert list(work) == names
 
 
 def test_only_the_task_that_kills_its_process_fails(processes: Executor) -> None:
-    names = [("a", "one"), ("b", "killer"), ("c", "two"), ("c", "three")]
-    work = InOrder(processes, dying, ((key, (name,)) for key, name in names))
-    assert list(work.of("a")) == ["one"]
+    names = ["one", "killer", "two", "three"]
+    work = iter(InOrder(processes, dying, ((name,) for name in names)))
+    assert next(work) == "one"
     with pytest.raises(ComputeError, match="a worker died 3 times over the same pictures"):
-        list(work.of("b"))
-    work.skip("b")
-    assert list(work.of("c")) == ["two", "three"]
+        next(work)
+    assert list(InOrder(processes, dying, iter([("two",)]))) == ["two"]
 
 
 def test_executor_that_takes_no_work_is_named() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
-    work = InOrder(pool, doubled, iter([("a", (0.0, 1))]))
+    work = InOrder(pool, doubled, iter([(0.0, 1)]))
     with pytest.raises(ComputeError, match="the executor takes no more work"):
-        list(work.of("a"))
+        list(work)
 
 
 class Dropping(ThreadPoolExecutor):
@@ -133,6 +118,6 @@ class Dropping(ThreadPoolExecutor):
 
 
 def test_dropped_work_is_named() -> None:
-    work = InOrder(Dropping(1), doubled, iter([("a", (0.0, 1))]))
+    work = InOrder(Dropping(1), doubled, iter([(0.0, 1)]))
     with pytest.raises(ComputeError, match="Is the cluster still there"):
-        list(work.of("a"))
+        list(work)

@@ -250,7 +250,7 @@ def test_labels_file_edited_by_hand_is_refused(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"face_id": "1"}, r"faces\.parquet: a kept face needs.*\n  1: sha256 is"),
+        ({"face_id": "1"}, r"faces\.lance: a kept face needs.*\n  1: sha256 is"),
         ({"sha256": "zz" * 32}, r'sha256 is "zzzz'),
         ({"crop": None}, r'crop is "None"'),
         ({"sha256": "0" * 64}, r"posts\.lance does not fit.*\n  demo 1 has another picture"),
@@ -277,7 +277,7 @@ def test_post_that_does_not_fit_is_named(home: Home, again: dict[str, Any], said
     first = next(row for row in home.rows if row["post_id"] == again.get("post_id", 1))
     others = [row for row in home.rows if row is not first]
     home.write([*others, {**first, **again}, *([first] if not again else [])])
-    with pytest.raises(SchemaError, match=rf"does not fit faces\.parquet.*\n  {said}"):
+    with pytest.raises(SchemaError, match=rf"does not fit the faces.*\n  {said}"):
         chosen(home)
 
 
@@ -306,7 +306,7 @@ def test_foreign_tables_are_refused_by_their_name(home: Home) -> None:
     with pytest.raises(SchemaError, match=r"faces\.parquet is not a Parquet file"):
         chosen(home)
     home.store.remove("faces.parquet")
-    with pytest.raises(StoreError, match=r"faces\.parquet is not there"):
+    with pytest.raises(StoreError, match=r"faces\.lance is not there"):
         chosen(home)
 
 

@@ -9,6 +9,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset import tables
-from dataset.decode import decode
+from dataset.crops import CROPS_PATH, Crops
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, StoreError
 from dataset.geometry import resized
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import Manifest, build_manifest, load_manifest, read_split, split_of
 from dataset.packed import pack
-from dataset.schemas import FACES, POSTS, POSTS_PATH, read_table, write_table
+from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, read_table, write_table
 from dataset.store import Store
 from tests.dataset.home import Home, cropped, png, portrait, portrait_tags, rows_of
 
@@ -185,11 +186,11 @@ def test_split_of_another_manifest_is_refused(ready: Home) -> None:
 def test_packed_pictures_are_the_crops_in_the_rows_order(ready: Home) -> None:
     made = build(ready)
     packed = pack(ready.store, made, "train", resolution_px=128)
-    rows = read_split(ready.store, made, "train").to_pylist()
+    table = read_split(ready.store, made, "train")
+    rows, crops = table.to_pylist(), Crops(ready.store).pixels(table)
     assert packed.images.shape == (made.train_rows, 3, 128, 128)
     assert packed.face_ids == [row["face_id"] for row in rows]
-    for image, labels, row in zip(packed.images, packed.labels, rows, strict=True):
-        crop = decode(ready.store.read_bytes(row["crop"]), where=row["crop"])
+    for image, labels, row, crop in zip(packed.images, packed.labels, rows, crops, strict=True):
         assert (image.transpose(1, 2, 0) == crop).all()
         assert labels.tolist() == [int(row[label]) for label in made.labels]
 
@@ -199,7 +200,7 @@ def test_packed_once_then_mapped(ready: Home) -> None:
     first = pack(ready.store, made, "eval", resolution_px=32)
     assert isinstance(first.images, np.memmap)
     assert first.path == ready.store.local(f"packed/{made.digest}/eval-32.npy")
-    shutil.rmtree(ready.store.local("crops"))
+    ready.store.remove(CROPS_PATH)
     again = pack(ready.store, made, "eval", resolution_px=32)
     assert (again.images == first.images).all()
 
@@ -211,14 +212,26 @@ def test_packed_may_lie_elsewhere(ready: Home, tmp_path: Path) -> None:
     assert not ready.store.exists("packed")
 
 
+def without(home: Home, *rows: dict[str, Any]) -> None:
+    for row in rows:
+        tables.delete(home.store, CROPS_PATH, f"face_id = '{row['face_id']}'")
+
+
 def test_missing_or_changed_crop_is_named(ready: Home) -> None:
     made = build(ready)
-    crop = read_split(ready.store, made, "train")["crop"][0].as_py()
-    ready.store.write_bytes(crop, png(Image.new("RGB", (128, 128))))
-    with pytest.raises(OmokageError, match=rf"{crop}: its pixels have the sha256 .*remove it"):
+    row = read_split(ready.store, made, "train").to_pylist()[0]
+    schema = tables.schema_of(ready.store, CROPS_PATH)
+    (rows,) = tables.scan(ready.store, CROPS_PATH, columns=schema.names, rows=99)
+    other = [
+        one | {"png": png(Image.new("RGB", (128, 128)))} if one["crop"] == row["crop"] else one
+        for one in rows.to_pylist()
+    ]
+    changed = pa.RecordBatch.from_pylist(other, schema=schema)
+    tables.write(ready.store, CROPS_PATH, [changed], schema=schema)
+    with pytest.raises(OmokageError, match=rf"{row['crop']}: its pixels have the sha256"):
         pack(ready.store, made, "train", resolution_px=32)
-    ready.store.remove(crop)
-    with pytest.raises(StoreError, match=rf"{crop} is not there"):
+    without(ready, row)
+    with pytest.raises(StoreError, match=rf"crops\.lance has no {row['crop']}"):
         pack(ready.store, made, "train", resolution_px=32)
     assert not any(name.endswith(".npy") for name in ready.store.files("packed"))
 
@@ -247,7 +260,7 @@ def test_touched_pack_is_read_and_stays(ready: Home) -> None:
     made = build(ready)
     path = pack(ready.store, made, "eval", resolution_px=32).path
     os.utime(path, ns=(0, 0))
-    shutil.rmtree(ready.store.local("crops"))  # so it could not be packed again
+    ready.store.remove(CROPS_PATH)  # so it could not be packed again
     for _ in range(2):
         assert len(pack(ready.store, made, "eval", resolution_px=32).images) == made.eval_rows
 
@@ -257,37 +270,37 @@ def test_interrupted_pack_resumes_where_it_stopped(
 ) -> None:
     monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)
     made = build(ready)
-    rows = read_split(ready.store, made, "train").to_pylist()
-    stop = rows[5]["crop"]
-    away = ready.store.local(f"{stop}.away")
-    ready.store.local(stop).rename(away)
-    with pytest.raises(StoreError, match="is not there"):
-        pack(ready.store, made, "train", resolution_px=32)
-    away.rename(ready.store.local(stop))
-    for row in rows[:4]:  # these are safely in it: they are not read again
-        ready.store.remove(row["crop"])
+    table = read_split(ready.store, made, "train")
+    rows, crops = table.to_pylist(), Crops(ready.store).pixels(table)
+    interrupt_pack(ready, made, rows[5])
+    without(ready, *rows[:4])  # these are safely in it: they are not read again
     images = pack(ready.store, made, "train", resolution_px=32).images
-    for image, row in zip(images[4:], rows[4:], strict=True):
-        crop = decode(ready.store.read_bytes(row["crop"]), where=row["crop"])
+    for image, crop in zip(images, crops, strict=True):
         assert (image.transpose(1, 2, 0) == resized(crop, 32)).all()
     assert not [name for name in ready.store.files("packed") if ".part" in name]
+
+
+def interrupt_pack(home: Home, made: Manifest, stop: dict[str, Any]) -> None:
+    """Packs up to a crop that is away meanwhile."""
+    table, away = home.store.local(CROPS_PATH), home.store.local("away")
+    shutil.copytree(table, away)
+    without(home, stop)
+    with pytest.raises(StoreError, match=r"crops\.lance has no"):
+        pack(home.store, made, "train", resolution_px=32)
+    shutil.rmtree(table)
+    away.rename(table)
 
 
 def test_damaged_part_is_begun_again(ready: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)
     made = build(ready)
-    stop = read_split(ready.store, made, "train")["crop"][5].as_py()
-    away = ready.store.local(f"{stop}.away")
-    ready.store.local(stop).rename(away)
-    with pytest.raises(StoreError, match="is not there"):
-        pack(ready.store, made, "train", resolution_px=32)
-    away.rename(ready.store.local(stop))
+    table = read_split(ready.store, made, "train")
+    interrupt_pack(ready, made, table.to_pylist()[5])
     part = ready.store.local(f"packed/{made.digest}/train-32.npy.part")
     content = part.read_bytes()
     part.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
     images = pack(ready.store, made, "train", resolution_px=32).images
-    first = read_split(ready.store, made, "train")["crop"][0].as_py()
-    crop = decode(ready.store.read_bytes(first), where=first)
+    (crop,) = Crops(ready.store).pixels(table.slice(0, 1))
     assert (images[0].transpose(1, 2, 0) == resized(crop, 32)).all()
 
 
@@ -337,9 +350,9 @@ def test_altered_manifest_is_refused_and_built_again(ready: Home) -> None:
 
 
 def test_face_that_stands_twice_is_named(ready: Home) -> None:
-    table = read_table(ready.store, "faces.parquet", declared=FACES)
+    table = read_table(ready.store, FACES_PATH, declared=FACES)
     double = pa.concat_tables([table, table.slice(3, 1)])
-    write_table(ready.store, "faces.parquet", double, declared=FACES)
+    write_table(ready.store, FACES_PATH, double, declared=FACES)
     with pytest.raises(
         SchemaError, match=rf"faces that stand twice.*\n  {table['face_id'][3].as_py()}"
     ):
@@ -358,16 +371,17 @@ def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
         for number in range(copies)
     ]
     posts = random.sample([*built_in.rows, *again], COUNT + copies)
-    faces = read_table(built_in.store, "faces.parquet", declared=FACES)
+    faces = read_table(built_in.store, FACES_PATH, declared=FACES)
     order = pa.array(random.sample(range(faces.num_rows), faces.num_rows))
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        Path(folder, "crops").symlink_to(built_in.store.local("crops"))
+        Path(folder, CROPS_PATH).symlink_to(built_in.store.local(CROPS_PATH))
         shutil.copy(built_in.store.local("labels.json"), folder)
         table = pa.Table.from_pylist(posts, schema=POSTS)
         parts = table.to_batches(max_chunksize=group)
         tables.write(store, POSTS_PATH, parts, schema=POSTS)
-        pq.write_table(faces.take(order), Path(folder, "faces.parquet"), row_group_size=group)
+        parts = faces.take(order).to_batches(max_chunksize=group)
+        tables.write(store, FACES_PATH, parts, schema=FACES)
         other = build(Home(store))
         assert other == made
         for split in ("train", "eval"):
@@ -378,10 +392,10 @@ def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
 
 def test_dropped_faces_stand_in_no_split(ready: Home) -> None:
     """So a near-duplicate of a face in train cannot be judged in eval."""
-    faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
+    faces = read_table(ready.store, FACES_PATH, declared=FACES).to_pylist()
     dropped = [row | {"drop_reason": "near_duplicate"} for row in faces[::7]]
     table = pa.Table.from_pylist([*dropped, *(row for row in faces if faces.index(row) % 7)], FACES)
-    write_table(ready.store, "faces.parquet", table, declared=FACES)
+    write_table(ready.store, FACES_PATH, table, declared=FACES)
     made = build(ready)
     ids = [row["face_id"] for row in rows_of(ready.store, made)]
     assert len(ids) == COUNT - len(dropped)
@@ -389,29 +403,13 @@ def test_dropped_faces_stand_in_no_split(ready: Home) -> None:
 
 
 def test_one_picture_and_one_post_stand_in_one_split(ready: Home) -> None:
-    faces = read_table(ready.store, "faces.parquet", declared=FACES).to_pylist()
+    faces = read_table(ready.store, FACES_PATH, declared=FACES).to_pylist()
     second = [{**row, "face_id": row["face_id"][:-1] + "7"} for row in faces]
     table = pa.Table.from_pylist([*faces, *second], schema=FACES)
-    write_table(ready.store, "faces.parquet", table, declared=FACES)
+    write_table(ready.store, FACES_PATH, table, declared=FACES)
     made = build(ready)
     parts = [read_split(ready.store, made, split) for split in ("train", "eval")]
     assert sum(part.num_rows for part in parts) == 2 * COUNT
     for name in ("sha256", "post_id"):
         train, evaluation = (set(part[name].to_pylist()) for part in parts)
         assert not train & evaluation
-
-
-def test_all_stages_work_on_an_object_store(tmp_path: Path) -> None:
-    home = Home(Store(f"memory://{tmp_path.name}"))
-    for seed in range(COUNT):
-        home.add(png(portrait(seed)), tags=portrait_tags(seed))
-    home.write()
-    for reused in (0, 16):
-        assert cropped(home.store).shards_reused == reused
-    choose_labels(home.store, LabelSettings())
-    made = build(home)
-    assert load_manifest(home.store, None) == made
-    with pytest.raises(StoreError, match="a local folder is needed here"):
-        pack(home.store, made, "train", resolution_px=32)
-    packed = pack(home.store, made, "train", resolution_px=32, into=Store(str(tmp_path)))
-    assert len(packed.images) == made.train_rows

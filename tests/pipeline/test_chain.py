@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+from dataset.crops import Crops
 from dataset.schemas import FACES, POSTS, read_table
 from dataset.store import Store
 from pipeline.build import CODE_VERSIONS
@@ -83,7 +84,7 @@ def test_what_must_be_refused_is_refused_and_nothing_else(demo: Demo) -> None:
 
 def test_most_drawn_faces_are_found(demo: Demo) -> None:
     posts = read_table(Store(demo.home), "posts.lance", declared=POSTS)
-    faces = read_table(Store(demo.home), "faces.parquet", declared=FACES)
+    faces = read_table(Store(demo.home), "faces.lance", declared=FACES)
     solo = {
         row["sha256"]
         for row in posts.select(["sha256", "drop_reason", "tags_general"]).to_pylist()
@@ -194,7 +195,7 @@ def bare_python(folder: Path) -> str:
 @pytest.mark.slow
 def test_the_mlflow_project_trains_without_dagster(demo: Demo, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    for part in ("manifest", "crops"):
+    for part in ("manifest", "crops.lance"):
         shutil.copytree(demo.home / part, home / part)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     programs = str(Path(sys.executable).parent)
@@ -266,7 +267,7 @@ def digests(home: Path) -> dict[str, Any]:
     """What the chain has made, by content: posts, faces, labels, manifest and generator."""
     store = Store(home)
     posts = read_table(store, "posts.lance", declared=POSTS).drop(["fetched_at"])
-    faces = read_table(store, "faces.parquet", declared=FACES)
+    faces = read_table(store, "faces.lance", declared=FACES)
     return {
         "posts": posts.to_pylist(),
         "faces": faces.sort_by("face_id").to_pylist(),
@@ -277,4 +278,7 @@ def digests(home: Path) -> dict[str, Any]:
 
 
 def crops(home: Path) -> list[tuple[str, bytes]]:
-    return [(name, (home / name).read_bytes()) for name in Store(home).files("crops")]
+    store = Store(home)
+    rows = read_table(store, "faces.lance", declared=FACES)
+    kept = rows.filter(pc.is_valid(rows["crop"]))
+    return list(zip(kept["crop"].to_pylist(), Crops(store).read(kept), strict=True))

@@ -16,7 +16,9 @@ from PIL import Image
 
 from crawlers.ledger import Ledger
 from crawlers.sites import load_sites
+from dataset.crops import CROPS_PATH
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, UsageError
+from dataset.schemas import row_count
 from dataset.store import Store
 from pipeline.settings import PROJECT, STAGES
 from tests.pipeline.conftest import Demo, omokage_here
@@ -77,7 +79,7 @@ def test_interrupted_it_ends_its_workers_goes_on_and_then_does_nothing_again(
     assert f"posts      {COUNT} rows" in first.stdout
     assert re.search(r"^Go on: .* run --home ", first.stdout, re.MULTILINE)
     made = files_of(home)
-    assert len([name for name in made if name.startswith("crops/")]) == COUNT
+    assert row_count(Store(str(home)), CROPS_PATH) == COUNT
 
     again = warm.run(arguments(imported, home))
     assert again.returncode == 0, again.stderr
@@ -115,8 +117,8 @@ def interrupt_in(stage: str, omokage: WarmOmokage, words: list[str]) -> None:
 
 
 def files_of(home: Path) -> dict[str, int]:
-    """When each crop and manifest was written."""
-    names = [*Store(home).files("crops"), *Store(home).files("manifest")]
+    """When each file of the crops and manifests was written."""
+    names = [*Store(home).files(CROPS_PATH), *Store(home).files("manifest")]
     return {name: (home / name).stat().st_mtime_ns for name in names if "current" not in name}
 
 

@@ -30,6 +30,7 @@ from pipeline.cli import cli
 ARCHIVE = Path(__file__).resolve().parents[1] / "homes" / "e1fea30.tar.xz"
 MANIFEST = "f1c9677139b7d65fbc0efd75e6e739b40596539cd7447e866ef3ed69ae51bf0c"
 TRAINING = "generators/stored"
+FORMER = ("faces", "faces.parquet", "crops")
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def test_a_stored_home_is_built_on_without_cropping_anything_again(home: Path) -
         },
     )
     (made,) = result.asset_materializations_for_node("faces")
-    assert made.metadata["shards_reused"].value == len(list((home / "faces").glob("*.parquet")))
+    assert made.metadata["pictures_reused"].value == made.metadata["pictures"].value == 60
+    # The files of before are taken over: the crops once, the tables whole.
+    assert not [name for name in FORMER if (home / name).exists()]
     (made,) = result.asset_materializations_for_node("manifest")
     assert made.metadata["digest"].value == MANIFEST
 

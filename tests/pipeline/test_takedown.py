@@ -33,6 +33,7 @@ from crawlers.export import export_posts
 from crawlers.ledger import Ledger
 from crawlers.post import Post
 from crawlers.sites import load_sites
+from dataset.crops import Crops
 from dataset.errors import OmokageError, SchemaError
 from dataset.geometry import resized
 from dataset.manifest import Manifest, load_manifest, read_split
@@ -183,7 +184,7 @@ def test_apply_reaches_all_files_of_a_home_and_twice_changes_nothing(crawled: Cr
         omokage(home, "takedown", "receipt", "other")
 
     # Nothing else went, and the rows that are left can be read and built on.
-    for path, schema in (("posts.lance", POSTS), ("faces.parquet", FACES)):
+    for path, schema in (("posts.lance", POSTS), ("faces.lance", FACES)):
         numbers = {row["post_id"] for row in read_table(store, path, declared=schema).to_pylist()}
         assert numbers == set(range(1, 13)) - {5}
     assert "nothing to remove" in omokage(home, "takedown", "apply")
@@ -271,13 +272,14 @@ def test_what_comes_back_from_a_backup_is_found_and_removed_again(
     shutil.copytree(home, backup)
     omokage(home, "takedown", "add", "post", "demo/5")
     omokage(home, "takedown", "apply")
-    names = {"ledger": "ledger.sqlite", "list": "blobs", "both tables": "faces.parquet"}
+    names = {"ledger": "ledger.sqlite", "list": "blobs", "both tables": "faces.lance"}
     if lost == "list":
         shutil.copytree(backup / "blobs", home / "blobs", dirs_exist_ok=True)
     else:
         for path in home.glob(f"{names[lost]}*"):
-            path.unlink()
-        shutil.copy(backup / names[lost], home)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        put_back = shutil.copytree if (backup / names[lost]).is_dir() else shutil.copy
+        put_back(backup / names[lost], home / names[lost])
     assert "came back" in omokage(home, "takedown", "status")
     omokage(home, "takedown", "apply")
     assert "came back" not in omokage(home, "takedown", "status")
@@ -450,11 +452,11 @@ class Whole:
         found: dict[str, tuple[int, Image.Image]] = {}
         made = load_manifest(self.crawled.store, None)
         for split in ("train", "eval"):
-            for row in read_split(self.crawled.store, made, split).to_pylist():
-                crop = Image.open(self.home / row["crop"]).convert("RGB")
-                scan = Scan([], [np.asarray(crop)])
+            rows = read_split(self.crawled.store, made, split)
+            for row, crop in zip(rows.to_pylist(), Crops(self.crawled.store).pixels(rows)):
+                scan = Scan([], [crop])
                 if split == "eval" or scan.find(sheet.parent).keys() & {"neighbours.png"}:
-                    found.setdefault(split, (row["post_id"], crop))
+                    found.setdefault(split, (row["post_id"], Image.fromarray(crop)))
         return dict(found.values())
 
 
@@ -484,7 +486,7 @@ def test_of_a_home_with_two_generators_nothing_of_the_picture_is_left(whole: Who
     scan = Scan(list(originals.values()), crops, thumbs=floats)
     before = scan.find(home)
     places = (
-        *("blobs/*/*/*.png", "crops/*/*.png", "trash/*", "faces/shard-?.parquet"),
+        *("blobs/*/*/*.png", "crops.lance/data/*.lance", "trash/*"),
         *("packed/*/train-64.npy", "packed/*/eval-64.npy", "review/page-0001.png"),
         *("cache/features/*.f32", "dagster/history/runs/index.db"),
         *("generators/*/evaluation/*/reals.png", "generators/*/evaluation/*/neighbours.png"),
