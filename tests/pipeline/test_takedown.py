@@ -453,7 +453,9 @@ class Whole:
         made = load_manifest(self.crawled.store, None)
         for split in ("train", "eval"):
             rows = read_split(self.crawled.store, made, split)
-            for row, crop in zip(rows.to_pylist(), Crops(self.crawled.store).pixels(rows)):
+            for row, crop in zip(
+                rows.to_pylist(), Crops(self.crawled.store).pixels(rows), strict=True
+            ):
                 scan = Scan([], [crop])
                 if split == "eval" or scan.find(sheet.parent).keys() & {"neighbours.png"}:
                     found.setdefault(split, (row["post_id"], Image.fromarray(crop)))
