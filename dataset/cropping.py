@@ -1,4 +1,4 @@
-"""From one decoded picture to its face crops; knows nothing of boards, shards or files."""
+"""From one decoded picture to its face crops; knows nothing of boards, tables or files."""
 
 import dataclasses
 import threading
@@ -70,7 +70,7 @@ class FaceSettings:
 
     @property
     def crop_digest(self) -> str:
-        """Digest of the settings that decide how crops look: what a stored shard must share."""
+        """Digest of the settings that decide how crops look: what stored crops must share."""
         values = self._values()
         cutting = {name: value for name, value in values.items() if name not in _OF_THE_MERGE}
         return digest_of({"version": _VERSION, **cutting})
@@ -110,7 +110,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Face:
-    """One found face: `row` has the columns of a shard; `crop` is absent if it was dropped."""
+    """One found face: `row` has columns of the table of crops; `crop` is absent if it was dropped."""
 
     row: dict[str, Any]
     crop: Picture | None
@@ -207,7 +207,7 @@ def _of_picture(seen: Reduced) -> dict[str, Any]:
 
 
 def crop_path(face_id: str) -> str:
-    """Returns the path of a crop under the home."""
+    """Returns the name of a crop: its path in homes that kept a file for each."""
     return f"crops/{face_id[:2]}/{face_id}.png"
 
 

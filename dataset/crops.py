@@ -370,7 +370,7 @@ def _coarse(small: bytes) -> int:
     return int(cells.view(np.int32)[0, 0])
 
 
-# Of an older home: 16 tables faces/shard-<hex>.parquet, and a file for each crop under crops/.
+# Of an older home: 16 tables faces/shard-<hex>.parquet, and a file under crops/ for each crop.
 
 
 def _former_shards(store: Store, settings: FaceSettings) -> list[str]:

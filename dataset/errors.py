@@ -77,7 +77,7 @@ class RegistryError(OmokageError):
 
 
 class ComputeError(OmokageError):
-    """The workers that the crop shards run on died, or are out of reach."""
+    """The workers that cut out faces died, or are out of reach."""
 
     exit_code = 10
 

@@ -188,7 +188,7 @@ def read_rejects(store: Store) -> list[str]:
     if faults:
         raise ConfigError(
             f"{store.url(REJECTS_PATH)}: one face_id a line wanted, such as "
-            f"0123456789abcdef-0 (the name of a file under crops/):\n{listed(faults)}"
+            f"0123456789abcdef-0 (the name of a crop):\n{listed(faults)}"
         )
     return found
 

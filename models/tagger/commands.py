@@ -12,6 +12,7 @@ from typing import Any
 from dataset.compute import end_with_parent
 from dataset.errors import EmptyStageError, OmokageError, UsageError
 from dataset.progress import progress
+from dataset.schemas import FACES_PATH
 from dataset.store import Store, digest_of
 from dataset.vocabulary import appearance
 from models.io.entry_point import Report, Stopped, stop_signals
@@ -68,7 +69,7 @@ def evaluate(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     )
     if scores is None:
         raise EmptyStageError(
-            f"no tagged face of {store.url('faces.parquet')} stands in the eval split "
+            f"no tagged face of {store.url(FACES_PATH)} stands in the eval split "
             f"(eval_frac {options.eval_frac:g}): there is nothing to measure on"
         )
     _say_scores(scores)

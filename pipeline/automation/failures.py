@@ -82,7 +82,7 @@ REMEDIES = {
     "RegistryError": "See that the MLflow server runs and MLFLOW_TRACKING_URI is right, then "
     "re-execute from the failure: the training is not repeated.",
     "ComputeError": "See that the workers are there (OMOKAGE_COMPUTE, memory), then re-execute: "
-    "finished shards are not done again.",
+    "what was cut out is not done again.",
     "SchemaError": "The file that the text names was altered or is of another version: materialise "
     "the asset that writes it again.",
     "EmptyStageError": "There was nothing to go on with: crawl more posts, or loosen what drops "
