@@ -110,7 +110,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Face:
-    """One found face: `row` has columns of the table of crops; `crop` is absent if it was dropped."""
+    """One found face: its `row` of the table of crops; `crop` is absent if it was dropped."""
 
     row: dict[str, Any]
     crop: Picture | None
