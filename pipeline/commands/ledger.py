@@ -129,16 +129,16 @@ def restore_command(home: str, backup: str) -> None:
 
     Example: omokage ledger restore
     """
-    store = Store(read_settings(home=home).home)
+    store = read_settings(home=home).store
     with alone_in(store):
         chosen, former = restore(store, backup)
-    with Ledger(store.local(FILE)) as opened:
+    with Ledger(store.state.local(FILE)) as opened:
         counts = {board: opened.count(board) for board in opened.boards()}
     click.echo(f"restored from {store.url(chosen)}")
     for board, states in counts.items():
         click.echo(f"  {board}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
     if former:
-        click.echo(f"the former ledger is {store.url(former)}")
+        click.echo(f"the former ledger is {store.state.url(former)}")
     click.echo("Crawl and import again: what came since is taken up. Then build posts.")
 
 
@@ -153,10 +153,10 @@ def _next_step(board: str, sites: Mapping[str, Site], imports: list[str]) -> str
 def _opened(home: str) -> Iterator[tuple[Ledger, Store, dict[str, Site]]]:
     """Opens the ledger of a home; with its store, and the sites of the registry."""
     settings = read_settings(home=home)
-    store = Store(settings.home)
-    if not store.exists(FILE):
+    store = settings.store
+    if not store.state.exists(FILE):
         raise EmptyStageError(
-            f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
+            f"{store.state.url(FILE)} is not there: crawl a site first, or import pictures"
         )
     with Ledger.of(store) as opened:
         yield opened, store, load_sites(settings.sites_file or None)

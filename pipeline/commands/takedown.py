@@ -342,7 +342,7 @@ def _previews(settings: Settings, of: frozenset[str]) -> Iterator[Trace]:
     words = f"(a takedown of {today} removed this preview)"
     for path in databases(settings.dagster_home):
         if count := previews_of_reals(path):
-            here = Path(settings.local_home)
+            here = Path(settings.state)
             where = path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
             scrub = functools.partial(scrub_previews, path, words)
             yield Trace(where, "previews in Dagster's event log", of, count, scrub)
@@ -428,12 +428,12 @@ def _seen_by(settings: Settings, store: Store, is_it: Any) -> Iterator[str]:
 
 def _opened(home: str) -> tuple[Settings, Store]:
     settings = read_settings(home=home)
-    return settings, Store(settings.home)
+    return settings, settings.store
 
 
 def _ledger(store: Store) -> Ledger:
-    if not store.exists(FILE):
-        raise UsageError(f"{store.url(FILE)} is not there: nothing was crawled or imported here")
+    if not store.state.exists(FILE):
+        raise UsageError(f"{store.state.url(FILE)} is not there: nothing was crawled or imported here")
     return Ledger.of(store)
 
 
@@ -449,7 +449,7 @@ def _no_crawl(store: Store) -> Iterator[Ledger]:
 
 def _alone(store: Store) -> contextlib.AbstractContextManager[None]:
     busy = UsageError(f"another takedown is at work in {store.root}; wait for it")
-    return file_lock(store.local(LOCK), timeout_s=0, busy=busy)
+    return file_lock(store.state.local(LOCK), timeout_s=0, busy=busy)
 
 
 def _has_instance(settings: Settings) -> bool:
@@ -477,7 +477,7 @@ def _check_no_run(settings: Settings) -> None:
 def _names(settings: Settings, store: Store) -> dict[str, str]:
     """The board of each name that a post may be given by."""
     names = dict(board_names(load_sites(settings.sites_file or None)))
-    if store.exists(FILE):
+    if store.state.exists(FILE):
         with Ledger.of(store) as ledger:
             names = {board: board for board in ledger.boards()} | names
     return names
