@@ -365,7 +365,9 @@ def restore(store: Store, name: str = "") -> tuple[str, str]:
     store.state.make_folder("")
     lock = _locked(path.with_name(f"{FILE}.lock"), fcntl.LOCK_EX)
     if lock is None:
-        raise UsageError(f"a crawl or an import is at work in {store.state.root}; wait for it or end it")
+        raise UsageError(
+            f"a crawl or an import is at work in {store.state.root}; wait for it or end it"
+        )
     with lock, _scratch_file(path) as copy:
         try:
             with (
@@ -419,8 +421,8 @@ def _locked(path: Path, kind: int) -> IO[str] | None:
 def missing_blobs(store: Store, missing: int, named: int) -> StoreError:
     """Returns the error of a `blobs/` that lacks so many of the blobs that the ledger names."""
     return StoreError(
-        f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that {store.state.url(FILE)} names are "
-        "missing or cut short. Nothing was changed. Is a volume not mounted, or a copy not "
+        f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that {store.state.url(FILE)} names "
+        "are missing or cut short. Nothing was changed. Is a volume not mounted, or a copy not "
         "finished? Put them back and run the same command again. If they are lost for good, build "
         "posts with refetch_missing: true in its configuration, or crawl with --refetch-missing; "
         "imports then take theirs in again"
@@ -438,8 +440,8 @@ def _marker(store: Store) -> str | None:
 def _orphaned(store: Store, count: int, why: str) -> StoreError:
     return StoreError(
         f"{store.url(BLOBS)} has {count:,} files, and {why}. Nothing was changed. Put the ledger "
-        "that they belong to back (`omokage ledger restore`); to begin anew, move the folder away first (`omokage import "
-        "folder` takes its pictures in)"
+        "that they belong to back (`omokage ledger restore`); to begin anew, move the folder "
+        "away first (`omokage import folder` takes its pictures in)"
     )
 
 

@@ -58,9 +58,10 @@ def pack(
 ) -> Packed:
     """Returns all crops of a split at one resolution, packing them on the first call.
 
-    The pack lies at `packed/<digest>/<split>-<R>.npy` of the scratch root. A process that finds another one packing waits for it; an interrupted
-    pack resumes where it stopped; a damaged one is packed again. Every crop is checked against its
-    sha256; OmokageError names one that is missing or has changed.
+    The pack lies at `packed/<digest>/<split>-<R>.npy` of the scratch root. A process
+    that finds another one packing waits for it; an interrupted pack resumes where it stopped; a
+    damaged one is packed again. Every crop is checked against its sha256; OmokageError names one
+    that is missing or has changed.
     """
     rows = read_split(store, manifest, split)
     path = f"packed/{manifest.digest}/{split}-{resolution_px}.npy"
@@ -75,7 +76,9 @@ def pack(
     return Packed(images, _label_rows(rows, manifest.labels), rows["face_id"].to_pylist(), local)
 
 
-def _repack(store: Store, place: LocalFolder, path: str, *, rows: pa.Table, resolution_px: int) -> None:
+def _repack(
+    store: Store, place: LocalFolder, path: str, *, rows: pa.Table, resolution_px: int
+) -> None:
     """Packs unless another process has just done it; takes a damaged pack away."""
     header = _header(rows.num_rows, resolution_px)
     if _is_whole(place, path, header):

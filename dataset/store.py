@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +38,11 @@ BLOBS = "blobs"  # the folder of the originals
 # What a root is named by. The home stands for each of the three that is not set.
 HOME, DATA, STATE, SCRATCH = "OMOKAGE_HOME", "OMOKAGE_DATA", "OMOKAGE_STATE", "OMOKAGE_SCRATCH"
 DEFAULT_HOME = "var"
-_CLIENTS = ("aiobotocore", "aiohttp", "botocore")  # of object stores: errors of theirs are no OSError
+_CLIENTS = (
+    "aiobotocore",
+    "aiohttp",
+    "botocore",
+)  # of object stores: errors of theirs are no OSError
 
 
 class Files:
@@ -186,9 +190,7 @@ class Files:
         """Lists all files, hidden ones too; but: folders that are left out. Follows no links."""
         return self._found("", but=but)
 
-    def _found(
-        self, folder: str, *, but: Collection[str] = (), links: bool = False
-    ) -> list[str]:
+    def _found(self, folder: str, *, but: Collection[str] = (), links: bool = False) -> list[str]:
         with self.explained(folder):
             found = self._found_in(self._full(folder).rstrip("/"), but, links=links)
         start = len(self._base) + 1
@@ -359,13 +361,47 @@ class Store(Files):
         return True
 
     def keeps_versions(self) -> bool:
-        """Tells whether the root is a bucket that keeps, or once kept, what was removed."""
-        ask = getattr(self._fs, "call_s3", None)
-        if ask is None:
+        """Tells whether the root's bucket still has versions of what was overwritten or removed."""
+        if (ask := self._s3) is None:
             return False
+        bucket, prefix = self._bucket
         with self.explained(""):
-            answer = ask("get_bucket_versioning", Bucket=self._base.partition("/")[0])
-        return "Status" in answer  # Enabled or Suspended: the older versions stay then
+            if "Status" not in ask("get_bucket_versioning", Bucket=bucket):
+                return False
+            place: dict[str, str] = {}
+            while True:
+                page = ask("list_object_versions", Bucket=bucket, Prefix=prefix, **place)
+                versions = page.get("Versions", [])
+                if page.get("DeleteMarkers") or not all(one["IsLatest"] for one in versions):
+                    return True
+                if not page.get("IsTruncated"):
+                    return False
+                place = {name: page[f"Next{name}"] for name in ("KeyMarker", "VersionIdMarker")}
+
+    def abort_uploads(self) -> None:
+        """Removes the parts of large objects that killed writers left in the root's bucket.
+
+        Nobody may write meanwhile.
+        """
+        if (ask := self._s3) is None:
+            return
+        bucket, prefix = self._bucket
+        with self.explained(""):
+            while left := ask("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get(
+                "Uploads"
+            ):
+                for one in left:
+                    names = {"Key": one["Key"], "UploadId": one["UploadId"]}
+                    ask("abort_multipart_upload", Bucket=bucket, **names)
+
+    @property
+    def _s3(self) -> Callable[..., Any] | None:
+        return getattr(self._fs, "call_s3", None)
+
+    @property
+    def _bucket(self) -> tuple[str, str]:
+        bucket, slash, prefix = self._base.partition("/")
+        return bucket, prefix + slash
 
 
 def _store(root: str, state: str, scratch: str) -> Store:

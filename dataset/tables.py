@@ -190,8 +190,8 @@ def _check_commits(store_root: str) -> None:
         store.remove(path)
     if not is_refused:
         raise StoreError(
-            f"{store_root}: the object store overwrites an object in spite of If-None-Match, so two "
-            "writers could lose each other's rows; use one with conditional PUT"
+            f"{store_root}: the object store overwrites an object in spite of If-None-Match, so "
+            "two writers could lose each other's rows; use one with conditional PUT"
         )
 
 

@@ -116,9 +116,7 @@ def resources(settings: Settings) -> dict[str, Any]:
     tracking = tracking_of(settings)
     has_secret = shown_uri(settings.tracking_uri) != settings.tracking_uri
     return {
-        "store": StoreResource(
-            root=settings.data, state=settings.state, scratch=settings.scratch
-        ),
+        "store": StoreResource(root=settings.data, state=settings.state, scratch=settings.scratch),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": _hidden(ChildProcess(environment=settings.environment())),
         "tracking": _hidden(tracking) if has_secret else tracking,

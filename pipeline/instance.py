@@ -151,8 +151,8 @@ def warn_of_password(dagster_home: str) -> None:
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
     """Keeps a second run of a command out of a home; raises UsageError if one is at work."""
     busy = UsageError(
-        f"another demo, run, training or comparison is at work in {home.state.root}; wait for it, end "
-        "it, or choose another folder with --home"
+        f"another demo, run, training or comparison is at work in {home.state.root}; wait for "
+        "it, end it, or choose another folder with --home"
     )
     return file_lock(home.state.local("demo.lock"), timeout_s=0, busy=busy)
 
@@ -177,8 +177,8 @@ def only_servers_of(settings: Settings) -> Iterator[None]:
     """
     store = settings.store
     busy = UsageError(
-        f"`omokage up` is at work in {store.state.root} already; end it, or choose another folder with "
-        "--home"
+        f"`omokage up` is at work in {store.state.root} already; end it, or choose another "
+        "folder with --home"
     )
     with file_lock(store.state.local("up.lock"), timeout_s=0, busy=busy):
         folder = Path(os.environ["DAGSTER_HOME"])

@@ -12,7 +12,7 @@ from typing import Any
 from dataset.compute import end_with_parent
 from dataset.errors import EmptyStageError, OmokageError, UsageError
 from dataset.progress import progress
-from dataset.store import Store, open_home, digest_of
+from dataset.store import Store, digest_of, open_home
 from dataset.vocabulary import appearance
 from models.io.entry_point import Report, Stopped, stop_signals
 from models.tagger.config import TaggerConfig, overridden

@@ -140,9 +140,7 @@ def _take_in(
         click.echo(line, err=True)
         records, expected = read_collection(found), found.count
     registry = load_sites(sites_file or None)
-    return take_in(
-        store, files, records, settings=chosen, expected=expected, registry=registry
-    )
+    return take_in(store, files, records, settings=chosen, expected=expected, registry=registry)
 
 
 def name_of(path: Path) -> str:

@@ -69,6 +69,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 LOCK = "takedown.lock"
+OLD_VERSIONS = (
+    "{} has older versions of what was overwritten or removed, the pictures among them: have the "
+    "bucket remove them (a lifecycle rule with NoncurrentVersionExpiration), then run omokage "
+    "takedown apply again"
+)
 STAYING = {  # what a takedown leaves, and why
     "board": "the demo board's own pictures; from a real board only its operators remove one",
     "taggers": "taggers learnt labels from the home's faces; the next build trains another one",
@@ -133,6 +138,8 @@ def apply_command(home: str, *, dry_run: bool) -> None:
         else:
             receipt = _applied(settings, store, ledger, found)
             click.echo("\n".join(receipt_in_words(receipt)))
+        if not dry_run and store.keeps_versions():
+            raise StoreError(OLD_VERSIONS.format(store.root))
 
 
 @takedown.command()
@@ -324,8 +331,9 @@ def _records(ledger: Ledger, rows: list[Row]) -> Iterator[Trace]:
 def _copies(store: Store, of: frozenset[str]) -> Iterator[Trace]:
     """Backups of the ledger, and former ledgers that a backup replaced: they have the records."""
     paths = [f"{BACKUPS}/{name}" for name in store.names(BACKUPS)]
-    for path in [*paths, *(name for name in store.names("") if name.startswith(f"{FILE}.before-"))]:
-        remove = functools.partial(store.remove, path)
+    former = [name for name in store.state.names("") if name.startswith(f"{FILE}.before-")]
+    for root, path in [*((store, one) for one in paths), *((store.state, one) for one in former)]:
+        remove = functools.partial(root.remove, path)
         yield Trace(path, "copy of the ledger", of, mend=remove)
 
 
@@ -377,8 +385,11 @@ def _models(store: Store, found: _Found) -> Iterator[dict[str, Any]]:
 
 
 def _staying(settings: Settings, store: Store) -> Iterator[dict[str, Any]]:
+    if store.keeps_versions():
+        why = OLD_VERSIONS.format("")
+        yield {**Trace(store.root, "old versions", frozenset()).to_json(), "why": why}
     for folder, why in STAYING.items():
-        if store.files(folder):
+        if store.files(folder) or store.state.files(folder):
             yield {**Trace(folder, "folder", frozenset()).to_json(), "why": why}
     if _has_instance(settings) and not databases(settings.dagster_home):
         why = "Dagster's event log is not in this home: remove its previews by its own means"
@@ -433,7 +444,9 @@ def _opened(home: str) -> tuple[Settings, Store]:
 
 def _ledger(store: Store) -> Ledger:
     if not store.state.exists(FILE):
-        raise UsageError(f"{store.state.url(FILE)} is not there: nothing was crawled or imported here")
+        raise UsageError(
+            f"{store.state.url(FILE)} is not there: nothing was crawled or imported here"
+        )
     return Ledger.of(store)
 
 
@@ -442,13 +455,13 @@ def _no_crawl(store: Store) -> Iterator[Ledger]:
     with _ledger(store) as ledger, ledger.no_crawl() as quiet:
         if not quiet:
             raise UsageError(
-                f"a crawl or an import is at work in {store.root}; wait for it or end it"
+                f"a crawl or an import is at work in {store.state.root}; wait for it or end it"
             )
         yield ledger
 
 
 def _alone(store: Store) -> contextlib.AbstractContextManager[None]:
-    busy = UsageError(f"another takedown is at work in {store.root}; wait for it")
+    busy = UsageError(f"another takedown is at work in {store.state.root}; wait for it")
     return file_lock(store.state.local(LOCK), timeout_s=0, busy=busy)
 
 

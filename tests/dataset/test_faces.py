@@ -316,7 +316,7 @@ def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor)
     crop_shards(home.store, SETTINGS, executor)
     folders = ("crops", "faces", "faces.parquet")
     made = {path: home.store.read_bytes(path) for name in folders for path in files(home, name)}
-    blobs, away = home.store.local("blobs"), home.store.local("away")
+    blobs, away = home.store.state.local("blobs"), home.store.state.local("away")
     blobs.rename(away)
     # Nothing is to be cropped: nothing is missed.
     assert crop_shards(home.store, SETTINGS, executor).shards_reused == 16
@@ -331,7 +331,7 @@ def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor)
 
 
 def files(home: Home, name: str) -> list[str]:
-    return home.store.files(name) if home.store.local(name).is_dir() else [name]
+    return home.store.files(name) if home.store.state.local(name).is_dir() else [name]
 
 
 def test_no_face_at_all_says_what_to_check(home: Home, executor: Executor) -> None:

@@ -107,7 +107,8 @@ def test_another_tag_gives_another_digest(ready: Home) -> None:
 def test_the_same_manifest_is_not_written_again(ready: Home) -> None:
     made = build(ready)
     files = [
-        ready.store.local(f"{made.folder}/{name}") for name in ("train.parquet", "manifest.json")
+        ready.store.state.local(f"{made.folder}/{name}")
+        for name in ("train.parquet", "manifest.json")
     ]
     before = [file.stat().st_mtime_ns for file in files]
     build(ready)
@@ -198,15 +199,16 @@ def test_packed_once_then_mapped(ready: Home) -> None:
     made = build(ready)
     first = pack(ready.store, made, "eval", resolution_px=32)
     assert isinstance(first.images, np.memmap)
-    assert first.path == ready.store.local(f"packed/{made.digest}/eval-32.npy")
-    shutil.rmtree(ready.store.local("crops"))
+    assert first.path == ready.store.state.local(f"packed/{made.digest}/eval-32.npy")
+    shutil.rmtree(ready.store.state.local("crops"))
     again = pack(ready.store, made, "eval", resolution_px=32)
     assert (again.images == first.images).all()
 
 
 def test_packed_may_lie_elsewhere(ready: Home, tmp_path: Path) -> None:
     made = build(ready)
-    packed = pack(ready.store, made, "eval", resolution_px=32, into=Store(str(tmp_path / "near")))
+    apart = Store(ready.store.root, scratch=tmp_path / "near")
+    packed = pack(apart, made, "eval", resolution_px=32)
     assert packed.path.is_relative_to(tmp_path / "near")
     assert not ready.store.exists("packed")
 
@@ -247,7 +249,7 @@ def test_touched_pack_is_read_and_stays(ready: Home) -> None:
     made = build(ready)
     path = pack(ready.store, made, "eval", resolution_px=32).path
     os.utime(path, ns=(0, 0))
-    shutil.rmtree(ready.store.local("crops"))  # so it could not be packed again
+    shutil.rmtree(ready.store.state.local("crops"))  # so it could not be packed again
     for _ in range(2):
         assert len(pack(ready.store, made, "eval", resolution_px=32).images) == made.eval_rows
 
@@ -259,11 +261,11 @@ def test_interrupted_pack_resumes_where_it_stopped(
     made = build(ready)
     rows = read_split(ready.store, made, "train").to_pylist()
     stop = rows[5]["crop"]
-    away = ready.store.local(f"{stop}.away")
-    ready.store.local(stop).rename(away)
+    away = ready.store.state.local(f"{stop}.away")
+    ready.store.state.local(stop).rename(away)
     with pytest.raises(StoreError, match="is not there"):
         pack(ready.store, made, "train", resolution_px=32)
-    away.rename(ready.store.local(stop))
+    away.rename(ready.store.state.local(stop))
     for row in rows[:4]:  # these are safely in it: they are not read again
         ready.store.remove(row["crop"])
     images = pack(ready.store, made, "train", resolution_px=32).images
@@ -277,12 +279,12 @@ def test_damaged_part_is_begun_again(ready: Home, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("dataset.packed._ROWS_AT_ONCE", 2)
     made = build(ready)
     stop = read_split(ready.store, made, "train")["crop"][5].as_py()
-    away = ready.store.local(f"{stop}.away")
-    ready.store.local(stop).rename(away)
+    away = ready.store.state.local(f"{stop}.away")
+    ready.store.state.local(stop).rename(away)
     with pytest.raises(StoreError, match="is not there"):
         pack(ready.store, made, "train", resolution_px=32)
-    away.rename(ready.store.local(stop))
-    part = ready.store.local(f"packed/{made.digest}/train-32.npy.part")
+    away.rename(ready.store.state.local(stop))
+    part = ready.store.state.local(f"packed/{made.digest}/train-32.npy.part")
     content = part.read_bytes()
     part.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
     images = pack(ready.store, made, "train", resolution_px=32).images
@@ -306,12 +308,12 @@ def test_two_processes_pack_once(ready: Home) -> None:
 
 def alter(home: Home, path: str, column: str, value: object) -> None:
     """Changes a cell of the first row of a table, as a hand or a failing disk would."""
-    table = pq.read_table(home.store.local(path))
+    table = pq.read_table(home.store.state.local(path))
     cells = [value, *table[column].to_pylist()[1:]]
     field = table.schema.field(column)
     place = table.schema.get_field_index(column)
     changed = table.set_column(place, field, pa.array(cells, field.type))
-    pq.write_table(changed, home.store.local(path))
+    pq.write_table(changed, home.store.state.local(path))
 
 
 def test_altered_manifest_is_refused_and_built_again(ready: Home) -> None:
@@ -362,8 +364,8 @@ def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
     order = pa.array(random.sample(range(faces.num_rows), faces.num_rows))
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        Path(folder, "crops").symlink_to(built_in.store.local("crops"))
-        shutil.copy(built_in.store.local("labels.json"), folder)
+        Path(folder, "crops").symlink_to(built_in.store.state.local("crops"))
+        shutil.copy(built_in.store.state.local("labels.json"), folder)
         table = pa.Table.from_pylist(posts, schema=POSTS)
         parts = table.to_batches(max_chunksize=group)
         tables.write(store, POSTS_PATH, parts, schema=POSTS)
@@ -411,7 +413,8 @@ def test_all_stages_work_on_an_object_store(tmp_path: Path) -> None:
     choose_labels(home.store, LabelSettings())
     made = build(home)
     assert load_manifest(home.store, None) == made
-    with pytest.raises(StoreError, match="a local folder is needed here"):
+    with pytest.raises(StoreError, match="set OMOKAGE_HOME or OMOKAGE_STATE"):
         pack(home.store, made, "train", resolution_px=32)
-    packed = pack(home.store, made, "train", resolution_px=32, into=Store(str(tmp_path)))
+    near = Store(home.store.root, state=tmp_path)
+    packed = pack(near, made, "train", resolution_px=32)
     assert len(packed.images) == made.train_rows
