@@ -124,9 +124,9 @@ def check_orphans(store: Store, found: Audit) -> None:
     if not found.crawling and strange > tolerated(found.blobs):
         raise StoreError(
             f"{store.url(BLOBS)}: {strange:,} of {found.blobs:,} files belong to no post of "
-            f"{store.state.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. Is "
-            "the ledger an older copy? Put the newer one back, or crawl and import again, which takes "
-            f"them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
+            f"{store.state.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. "
+            "Is the ledger an older copy? Put the newer one back, or crawl and import again, which "
+            f"takes them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
             "configuration"
         )
 
@@ -191,12 +191,10 @@ def _files(store: Store, folder: str) -> Iterator[tuple[str, int, int]]:
     as the marker.
     """
     if store.folder is None:
-        for path, size, written in store.objects(
-            f"{BLOBS}/{folder}".rstrip("/"), deep=bool(folder)
-        ):
-            name = path.rpartition("/")[2]
+        for one in store.objects(f"{BLOBS}/{folder}".rstrip("/"), deep=bool(folder)):
+            name = one.path.rpartition("/")[2]
             if name.startswith(TEMPORARY) or not name.startswith("."):
-                yield path, size, written
+                yield one.path, one.size, one.written_ns
         return
     top = store.folder.local(BLOBS)
     start = len(str(top.parent)) + 1

@@ -15,7 +15,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -38,11 +38,21 @@ BLOBS = "blobs"  # the folder of the originals
 # What a root is named by. The home stands for each of the three that is not set.
 HOME, DATA, STATE, SCRATCH = "OMOKAGE_HOME", "OMOKAGE_DATA", "OMOKAGE_STATE", "OMOKAGE_SCRATCH"
 DEFAULT_HOME = "var"
+_MD5 = 32  # hex digits: the ETag of an object that came in one part
 _CLIENTS = (
     "aiobotocore",
     "aiohttp",
     "botocore",
 )  # of object stores: errors of theirs are no OSError
+
+
+class Listed(NamedTuple):
+    """A file of a listing: path, bytes, time of writing, md5 (hex; "": the storage has none)."""
+
+    path: str
+    size: int
+    written_ns: int
+    md5: str
 
 
 class Files:
@@ -210,18 +220,33 @@ class Files:
             found += [f"{path}/{name}" for name in (*names, *linked)]
         return found
 
-    def objects(self, folder: str, *, deep: bool = True) -> Iterator[tuple[str, int, int]]:
-        """Yields path, size in bytes and time of writing (ns) of the files below a folder.
+    def objects(self, folder: str, *, deep: bool = True) -> Iterator[Listed]:
+        """Yields the files below a folder, hidden ones too, by one listing.
 
-        By one listing of an object store; hidden files too. deep: also those of its folders.
+        deep: also those of its folders.
         """
+        start, full = len(self._base) + 1, self._full(folder).rstrip("/")
+        if self._is_local:
+            for path, folders, names in os.walk(full, followlinks=True):  # volumes of their own
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        status = Path(path, name).stat()
+                        where = f"{path}/{name}"[start:]
+                        yield Listed(where, status.st_size, status.st_mtime_ns, "")
+                if not deep:
+                    folders.clear()
+            return
         with self.explained(folder):
-            depth = None if deep else 1
-            found = self._fs.find(self._full(folder), maxdepth=depth, detail=True)
-        start = len(self._base) + 1
+            found = self._fs.find(full, maxdepth=None if deep else 1, detail=True)
         for name, one in sorted(found.items()):
             written = one.get("LastModified") or one.get("created")
-            yield name[start:], int(one["size"]), int(written.timestamp() * 1e9)
+            md5 = one.get("ETag", "").strip('"')
+            yield Listed(
+                name[start:],
+                int(one["size"]),
+                int(written.timestamp() * 1e9),
+                md5 if len(md5) == _MD5 else "",
+            )
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""

@@ -169,6 +169,15 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def only_up(home: Store) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second `up` out of a home; raises UsageError if one is at work."""
+    busy = UsageError(
+        f"`omokage up` is at work in {home.state.root} already; end it, or choose another "
+        "folder with --home"
+    )
+    return file_lock(home.state.local("up.lock"), timeout_s=0, busy=busy)
+
+
 @contextlib.contextmanager
 def only_servers_of(settings: Settings) -> Iterator[None]:
     """Keeps a second `up` out of a home, and ends what the last one left unfinished when killed.
@@ -176,11 +185,7 @@ def only_servers_of(settings: Settings) -> Iterator[None]:
     To be entered before servers start. Raises UsageError if those of the home are up already.
     """
     store = settings.store
-    busy = UsageError(
-        f"`omokage up` is at work in {store.state.root} already; end it, or choose another "
-        "folder with --home"
-    )
-    with file_lock(store.state.local("up.lock"), timeout_s=0, busy=busy):
+    with only_up(store):
         folder = Path(os.environ["DAGSTER_HOME"])
         if store.state.local("") in folder.parents:
             with explained_databases(settings), opened_instance(str(folder)) as its:

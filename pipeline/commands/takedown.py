@@ -110,7 +110,7 @@ def add(home: str, kind: str, value: str, note: str) -> None:
             f'"{value}": "{site}" is no site of the registry and no board of the ledger'
             f"{nearest(site, names)}"
         )
-    with _alone(store):
+    with only_takedown(store):
         line = add_entry(store, kind, value, note)
     click.echo(f"{store.url(TAKEDOWN_FILE)}: {line}\nNow run omokage takedown apply.")
 
@@ -127,8 +127,8 @@ def apply_command(home: str, *, dry_run: bool) -> None:
     Example: omokage takedown apply --dry-run
     """
     settings, store = _opened(home)
-    with _alone(store), alone_in(store), _no_crawl(store) as ledger:
-        _check_no_run(settings)
+    with only_takedown(store), alone_in(store), no_crawl(store) as ledger:
+        check_no_run(settings)
         found = _Found.of(settings, store, ledger)
         if dry_run:
             lines = [_trace_in_words(trace) for trace in found.traces]
@@ -451,7 +451,8 @@ def _ledger(store: Store) -> Ledger:
 
 
 @contextlib.contextmanager
-def _no_crawl(store: Store) -> Iterator[Ledger]:
+def no_crawl(store: Store) -> Iterator[Ledger]:
+    """Yields the ledger, and keeps crawls out; raises UsageError if one is at work."""
     with _ledger(store) as ledger, ledger.no_crawl() as quiet:
         if not quiet:
             raise UsageError(
@@ -460,7 +461,8 @@ def _no_crawl(store: Store) -> Iterator[Ledger]:
         yield ledger
 
 
-def _alone(store: Store) -> contextlib.AbstractContextManager[None]:
+def only_takedown(store: Store) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second takedown out of a home; raises UsageError if one is at work."""
     busy = UsageError(f"another takedown is at work in {store.state.root}; wait for it")
     return file_lock(store.state.local(LOCK), timeout_s=0, busy=busy)
 
@@ -469,7 +471,7 @@ def _has_instance(settings: Settings) -> bool:
     return (Path(settings.dagster_home) / DAGSTER_YAML).exists()
 
 
-def _check_no_run(settings: Settings) -> None:
+def check_no_run(settings: Settings) -> None:
     """Raises UsageError if a run of Dagster is at work: it would write what is being removed."""
     if not _has_instance(settings):
         return
