@@ -88,8 +88,8 @@ def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_tak
     demo: Demo, bucket: Bucket, tmp_path: Path
 ) -> None:
     home, data = tmp_path / "home", bucket.url("chain")
-    for made in ("board", "cache"):  # drawings, features: how these are made is another's test
-        shutil.copytree(demo.home / made, home / made, copy_function=os.link)
+    for name in ("board", "cache"):  # drawings, features: how these are made is another's test
+        shutil.copytree(demo.home / name, home / name, copy_function=os.link)
     warm = warm_for(bucket, data)
     try:
         for stage in ("posts", "faces"):
@@ -109,8 +109,6 @@ def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_tak
     store = Store(data, state=home)
     made = digests_of(store)
     assert made == digests_of(Store(demo.home))
-    in_folder = {name.partition("/")[0] for name in Store(demo.home).files("crops")}
-    assert in_folder == {"crops"}
     assert sorted(store.files("crops")) == sorted(Store(demo.home).files("crops"))
     local = {path.name for path in home.iterdir()}
     assert not local & {"blobs", "posts.lance", "faces", "crops", "manifest", "generators"}
@@ -119,8 +117,8 @@ def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_tak
     row = next(one for one in made["posts"] if one["sha256"] and one["drop_reason"] is None)
     needles = [row["sha256"].encode(), row["md5"].encode()]
     assert any(needle in name.encode() for name in bucket.read("chain") for needle in needles)
-    name = f"post demo/{row['post_id']}".split()
-    result = omokage(bucket, home, data, "takedown", "add", *name)
+    post = f"demo/{row['post_id']}"
+    result = omokage(bucket, home, data, "takedown", "add", "post", post)
     assert result.exit_code == 0, result.output
     result = omokage(bucket, home, data, "takedown", "apply")
     assert result.exit_code == 0, (result.output, result.exception)
@@ -261,9 +259,7 @@ def test_parts_of_objects_of_killed_writers_are_removed(bucket: Bucket) -> None:
     assert [one["Key"] for one in left] == ["elsewhere/large"]
 
 
-def test_what_the_server_refuses_is_explained(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_server_refuses_is_explained(bucket: Bucket) -> None:
     with pytest.raises(StoreError, match="bucket does not exist"):
         Store("s3://no-such-bucket/home").write_bytes("file", b"")
     with pytest.raises(StoreError, match="none is not there"):
