@@ -210,7 +210,8 @@ def _farewell(
         "",
         f"Done in {took_s / 60:.1f} minutes.",
         *(lines or status_lines(settings)),
-        f"everything {settings.home}",
+        f"everything {settings.home}"
+        + (f" and {settings.data}" if settings.data != settings.home else ""),
         "",
         f"See it all:  {omokage} up{home}",
         "             opens the Dagster UI at http://127.0.0.1:3000, the MLflow UI at "

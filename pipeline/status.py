@@ -28,6 +28,7 @@ def status_lines(settings: Settings) -> list[str]:
     """Returns a line a stage: what there is, what waits, or the command that makes it."""
     store = settings.store
     lines = [f"home       {settings.home}"]
+    lines += [f"data       {settings.data}"] if settings.data != settings.home else []
     lines += [f"{name:<11}{text}" for name, text in _stages(store, settings, _next(settings))]
     return lines + champion_lines(settings)
 
