@@ -39,11 +39,7 @@ BLOBS = "blobs"  # the folder of the originals
 HOME, DATA, STATE, SCRATCH = "OMOKAGE_HOME", "OMOKAGE_DATA", "OMOKAGE_STATE", "OMOKAGE_SCRATCH"
 DEFAULT_HOME = "var"
 _MD5 = 32  # hex digits: the ETag of an object that came in one part
-_CLIENTS = (
-    "aiobotocore",
-    "aiohttp",
-    "botocore",
-)  # of object stores: errors of theirs are no OSError
+_CLIENTS = ("aiobotocore", "aiohttp", "botocore")  # of buckets: their errors are no OSError
 
 
 class Listed(NamedTuple):
@@ -172,10 +168,13 @@ class Files:
 
     def remove(self, path: str) -> None:
         """Removes a file or a whole folder; a missing one is fine."""
-        # Somebody else may remove it meanwhile.
-        with self.explained(path), contextlib.suppress(FileNotFoundError):
-            if self.exists(path):
-                self._fs.rm(self._full(path), recursive=True)
+        with self.explained(path):
+            try:
+                if self.exists(path):
+                    self._fs.rm(self._full(path), recursive=True)
+            except FileNotFoundError:  # somebody else has removed it meanwhile
+                if self.exists(path):
+                    raise
 
     def move(self, path: str, target: str) -> None:
         """Moves a file; to another file system, and in an object store, it is copied first."""
@@ -227,14 +226,16 @@ class Files:
         """
         start, full = len(self._base) + 1, self._full(folder).rstrip("/")
         if self._is_local:
-            for path, folders, names in os.walk(full, followlinks=True):  # volumes of their own
-                for name in names:
-                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                        status = Path(path, name).stat()
-                        where = f"{path}/{name}"[start:]
-                        yield Listed(where, status.st_size, status.st_mtime_ns, "")
-                if not deep:
-                    folders.clear()
+            with self.explained(folder):
+                # Links lead to volumes of their own. A folder that cannot be read is an error.
+                for path, folders, names in os.walk(full, onerror=_raised, followlinks=True):
+                    for name in names:
+                        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                            status = Path(path, name).stat()
+                            where = f"{path}/{name}"[start:]
+                            yield Listed(where, status.st_size, status.st_mtime_ns, "")
+                    wanted = [name for name in folders if deep and name != "lost+found"]
+                    folders[:] = wanted
             return
         with self.explained(folder):
             found = self._fs.find(full, maxdepth=None if deep else 1, detail=True)
@@ -472,6 +473,11 @@ def file_lock(
 
 def _is_hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
+
+
+def _raised(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile, or never there
+        raise error
 
 
 def sync_folder(folder: Path) -> None:

@@ -154,8 +154,8 @@ def test_a_home_that_is_moved_into_a_bucket_is_the_same_there(
     for name in re.findall(r"can be removed: (.*)", result.output)[0].split():
         one = home / name
         shutil.rmtree(one) if one.is_dir() else one.unlink()
-    there = omokage(bucket, home, data, "status").output
-    assert there.replace(f"data       {data}\n", "").replace(data, str(home)) == status
+    moved = omokage(bucket, home, data, "status").output
+    assert moved.replace(f"data       {data}\n", "").replace(data, str(home)) == status
     store = Store(data, state=home)
     assert digests_of(store) == before
     # The ledger is lost with its machine; the data root has its backup, and names its home.
