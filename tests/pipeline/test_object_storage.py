@@ -20,7 +20,7 @@ from click.testing import Result
 from crawlers.ledger import Ledger
 from dataset import tables
 from dataset.errors import StoreError
-from dataset.store import Store
+from dataset.store import Store, blob_path
 from pipeline.servers import Server, free_port, running, wait_until_answering
 from tests.pipeline.conftest import Demo, clean_environment, omokage_here
 from tests.pipeline.fork_server import WarmOmokage
@@ -119,6 +119,7 @@ def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_tak
     row = next(one for one in made["posts"] if one["sha256"] and one["drop_reason"] is None)
     needles = [row["sha256"].encode(), row["md5"].encode()]
     assert any(needle in name.encode() for name in bucket.read("chain") for needle in needles)
+    picture = store.read_bytes(blob_path(row["sha256"], row["ext"]))
     post = f"demo/{row['post_id']}"
     result = omokage(bucket, home, data, "takedown", "add", "post", post)
     assert result.exit_code == 0, result.output
@@ -126,10 +127,13 @@ def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_tak
     assert result.exit_code == 0, (result.output, result.exception)
     assert "done" in result.output
     for path, content in bucket.read("chain").items():
-        if "/takedown" in path or "/ledger-backups/" in path:  # the list and receipts name it
+        # The list, receipts and notes name it, the ledger to keep it out.
+        if "/takedown" in path or "/ledger-backups/" in path:
             continue
         found = [one for one in needles if one in content or one.decode() in path]
-        assert not found or path.endswith("taken.json"), path
+        assert not found, path
+        assert picture not in content, path
+    assert len(store.files("posts.lance/_versions")) == 1
     with Ledger.of(store) as ledger:
         assert ledger.taken_down(["demo"]) >= 1
 
@@ -150,11 +154,11 @@ def test_a_home_that_is_moved_into_a_bucket_is_the_same_there(
     assert f"OMOKAGE_HOME={home}\n  OMOKAGE_DATA={data}\n" in result.output
     again = omokage_here(*words, **bucket.variables)
     assert "there are files already" in str(again.exception)
-    status = omokage_here("status", "--home", str(home)).output
+    status = omokage_here("status", "--home", str(home)).stdout
     for name in re.findall(r"can be removed: (.*)", result.output)[0].split():
         one = home / name
         shutil.rmtree(one) if one.is_dir() else one.unlink()
-    moved = omokage(bucket, home, data, "status").output
+    moved = omokage(bucket, home, data, "status").stdout
     assert moved.replace(f"data       {data}\n", "").replace(data, str(home)) == status
     store = Store(data, state=home)
     assert digests_of(store) == before
@@ -203,7 +207,7 @@ MERGE = """
 import sys
 import pyarrow as pa
 from dataset import tables
-from dataset.store import Store
+from dataset.store import Store, blob_path
 store, first = Store(sys.argv[1]), int(sys.argv[2])
 for number in range(first, first + 6):
     rows = pa.table({"key": [number], "text": [str(number)]})
