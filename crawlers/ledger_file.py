@@ -24,7 +24,7 @@ from crawlers.cursor import Cursor
 from dataset.errors import CrawlError, StoreError, UsageError
 from dataset.media import Media, has_blob
 from dataset.schemas import POSTS_PATH
-from dataset.store import BLOBS, Store, is_outage
+from dataset.store import BLOBS, UNFINISHED_MOVE, Store, is_outage
 
 FILE = "ledger.sqlite"
 MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
@@ -152,6 +152,8 @@ class LedgerFile:
         the ledger names, or if a new ledger would be made beside old blobs.
         """
         store.state.make_folder("")
+        if store.exists(UNFINISHED_MOVE):  # which, resumed, removes what is not at its source
+            raise StoreError(f"{store.root}: `omokage move` to here is not finished; run it again")
         if not store.state.exists(FILE) and (count := len(store.files(BLOBS))):
             raise _orphaned(store, count, f"{store.state.url(FILE)} is not there")
         ledger = cls(store.state.local(FILE))

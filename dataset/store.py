@@ -35,6 +35,7 @@ _REMEDY = {
 
 SPOOL_BYTES = 64 * 2**20  # what is gathered in memory for an object store; beyond, on disk
 BLOBS = "blobs"  # the folder of the originals
+UNFINISHED_MOVE = ".move"  # a file at the target of `omokage move`, which says from where
 # What a root is named by. The home stands for each of the three that is not set.
 HOME, DATA, STATE, SCRATCH = "OMOKAGE_HOME", "OMOKAGE_DATA", "OMOKAGE_STATE", "OMOKAGE_SCRATCH"
 DEFAULT_HOME = "var"

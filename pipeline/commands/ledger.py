@@ -22,14 +22,23 @@ from dataset.errors import EmptyStageError, StoreError, UsageError, listed, near
 from dataset.media import Media, has_blob
 from dataset.policy import Takedowns
 from dataset.progress import progress
-from dataset.store import BLOBS, DATA, HOME, SCRATCH, STATE, Listed, Store, blob_path
+from dataset.store import (
+    BLOBS,
+    DATA,
+    HOME,
+    SCRATCH,
+    STATE,
+    UNFINISHED_MOVE,
+    Listed,
+    Store,
+    blob_path,
+)
 from pipeline.commands import home_option
 from pipeline.commands.takedown import check_no_run, no_crawl, only_takedown
 from pipeline.instance import alone_in, only_up
 from pipeline.settings import Settings, read_settings
 
 _LOCK_TIMEOUT_S = 3.0
-UNFINISHED_MOVE = ".move"  # a file at the target of a move, which says from where
 _POST = re.compile(r"([a-z][a-z0-9_]*)/([1-9]\d{0,18})")
 _FLAGS = ("deleted", "banned", "pending", "flagged")
 

@@ -185,6 +185,8 @@ def test_a_move_that_was_stopped_goes_on_and_copies_what_is_missing(
     target.write_bytes("crops/00/face.png", b"crop 0")
     target.write_bytes("crops/01/face.png", b"crop X")  # as long as what it should be
     target.write_bytes("crops/99/gone.png", b"")  # removed since
+    with pytest.raises(StoreError, match="move` to here is not finished"):
+        Ledger.of(Store(data, state=home))
     result = omokage_here("move", "--home", str(home), "--to", data, **bucket.variables)
     assert result.exit_code == 0, (result.output, result.exception)
     assert "copied 4 of 5 files" in result.output
