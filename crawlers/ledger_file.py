@@ -424,10 +424,10 @@ def missing_blobs(store: Store, missing: int, named: int) -> StoreError:
     """Returns the error of a `blobs/` that lacks so many of the blobs that the ledger names."""
     return StoreError(
         f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that "
-        f"{store.state.url(FILE)} names are missing or cut short. Nothing was changed. Is a volume not mounted, or a copy not "
-        "finished? Put them back and run the same command again. If they are lost for good, build "
-        "posts with refetch_missing: true in its configuration, or crawl with --refetch-missing; "
-        "imports then take theirs in again"
+        f"{store.state.url(FILE)} names are missing or cut short. Nothing was changed. Is a volume "
+        "not mounted, or a copy not finished? Put them back and run the same command again. If "
+        "they are lost for good, build posts with refetch_missing: true in its configuration, or "
+        "crawl with --refetch-missing; imports then take theirs in again"
     )
 
 
