@@ -185,7 +185,7 @@ def ledger_and_files_agree(store: StoreResource) -> dg.AssetCheckResult:
 def records_are_recent(store: StoreResource) -> dg.AssetCheckResult:
     """The boards have shown nearly all kept posts lately, as they are now."""
     opened, ages = store.open(), {}
-    if opened.exists(FILE):
+    if opened.state.exists(FILE):
         with plain_failures(), Ledger.of(opened) as ledger:
             ages = ledger.ages(older_than=MAX_RECORD_AGE)
     old, kept = (sum(counts) for counts in zip(*ages.values(), strict=True)) if ages else (0, 0)

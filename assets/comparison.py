@@ -154,14 +154,18 @@ def _worked(
         with tracking.open_run(run_id, interrupts=INTERRUPTS):
             made = child.run(
                 context,
-                _training(store.root, plan, out, name),
-                environment={"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": tracking.uri},
+                _training(opened.state.root, plan, out, name),
+                environment={
+                    "MLFLOW_RUN_ID": run_id,
+                    "MLFLOW_TRACKING_URI": tracking.uri,
+                    **opened.variables(),
+                },
             )
             trained = True
             evaluation = evaluate(
                 context,
                 child,
-                home=store.root,
+                store=opened,
                 generator=out,
                 manifest=plan["manifest"],
                 protocol={name: plan[name] for name in PROTOCOL},

@@ -94,15 +94,16 @@ def crawl_asset(site: Site, *, sites_file: str = "") -> dg.AssetsDefinition:
         child: ChildProcess,
     ) -> dg.MaterializeResult:
         with plain_failures():
-            store.open().check_writable()
-        arguments = ["-m", "crawlers.run", "--site", site.name, "--home", store.root]
+            opened = store.open()
+            opened.check_writable()
+        arguments = ["-m", "crawlers.run", "--site", site.name, "--home", opened.state.root]
         arguments += [f"--tags={config.tags}"]  # one word: a search may begin with a dash
         arguments += ["--limit", str(config.limit)] if config.limit else []
         arguments += ["--recheck-days", str(config.recheck_days)]
         arguments += ["--recheck-frac", str(config.recheck_frac)]
         arguments += ["--sites", sites_file] if sites_file else []
         try:
-            made = child.run(context, arguments)
+            made = child.run(context, arguments, environment=opened.variables())
         except dg.Failure as failure:
             return _failed(context, failure)
         return dg.MaterializeResult(

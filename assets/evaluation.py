@@ -107,7 +107,7 @@ def evaluation(
     made = evaluate(
         context,
         child,
-        home=store.root,
+        store=opened,
         generator=generator["folder"],
         manifest=manifest.digest,
         protocol=config.model_dump(exclude={"weights"}),
@@ -154,7 +154,7 @@ def evaluate(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     child: ChildProcess,
     *,
-    home: str,
+    store: Store,
     generator: str,
     manifest: str,
     protocol: Mapping[str, Any],
@@ -166,9 +166,10 @@ def evaluate(
     ones that are left out have their defaults; an evaluation's own `protocol` can be given back.
     weights: of the extractor; empty: the environment says, or the home's cache has them.
     """
-    arguments = ["-m", "models.evaluate", "--home", home, "--generator", generator]
+    arguments = ["-m", "models.evaluate", "--home", store.state.root, "--generator", generator]
     arguments += ["--manifest", manifest, *_options(protocol)]
-    return child.run(context, arguments + (["--weights", weights] if weights else []))
+    arguments += ["--weights", weights] if weights else []
+    return child.run(context, arguments, environment=store.variables())
 
 
 def numbers_of(made: Mapping[str, Any]) -> dict[str, float]:

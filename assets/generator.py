@@ -231,7 +231,7 @@ def generator(
     begun = bool(finished(opened, f"{plan.folder}/checkpoints"))
     if plan.origin:
         overrides.append(f"total_kimg={plan.settings.total_kimg}")
-    arguments = ["-m", "models.train", "--home", store.root, "--manifest", manifest.digest]
+    arguments = ["-m", "models.train", "--home", opened.state.root, "--manifest", manifest.digest]
     arguments += ["--out", plan.folder, "--preset", config.preset]
     arguments += [part for text in overrides for part in ("--set", text)]
     if plan.origin:
@@ -242,7 +242,11 @@ def generator(
         made = child.run(
             context,
             arguments,
-            environment={"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": tracking.uri},
+            environment={
+                "MLFLOW_RUN_ID": run_id,
+                "MLFLOW_TRACKING_URI": tracking.uri,
+                **opened.variables(),
+            },
             processes=config.processes,
         )
     opened.write_json(

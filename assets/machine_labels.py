@@ -112,13 +112,13 @@ def machine_labels(
     watch = Stopwatch()
     opened = store.open()
     with store.exclusive(), plain_failures():
-        arguments = child_arguments(config, home=store.root)
+        arguments = child_arguments(config, home=opened.state.root)
         faces = faces_of(opened)
         none = None if faces.untagged.num_rows else write_none(opened, faces.labels)
     if none is not None:
         return _nothing_to_do(opened, none, faces, seconds=watch.seconds)
     with store.exclusive():
-        made = child.run(context, arguments)
+        made = child.run(context, arguments, environment=opened.variables())
     scores = made["scores"] or {}
     metadata: dict[str, Any] = {
         "dagster/row_count": made["rows"],

@@ -27,13 +27,15 @@ INTERRUPTS = (KeyboardInterrupt, dg.DagsterExecutionInterruptedError)
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
-    """Everything of the chain under one root."""
+    """Everything of the chain under the three roots of a home."""
 
-    root: str = Field(description="A folder or an fsspec URL such as s3://bucket/omokage.")
+    root: str = Field(description="Data: a folder or an fsspec URL such as s3://bucket/omokage.")
+    state: str = Field(default="", description="A local folder: ledger, locks; empty: the root.")
+    scratch: str = Field(default="", description="A local folder: packs, caches; empty: as state.")
 
     def open(self) -> Store:
         """Returns the store; it makes nothing until something is written."""
-        return Store(self.root)
+        return Store(self.root, state=self.state, scratch=self.scratch)
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:

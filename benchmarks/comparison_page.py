@@ -89,7 +89,7 @@ def _folders(home: Store) -> Iterable[str]:
 
 
 def _written(home: Store, folder: str) -> float:
-    return home.local(f"{folder}/{RESULTS}").stat().st_mtime
+    return home.state.local(f"{folder}/{RESULTS}").stat().st_mtime
 
 
 def _parser() -> argparse.ArgumentParser:

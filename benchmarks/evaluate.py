@@ -29,7 +29,7 @@ import torch
 from benchmarks.process import peak_mb, run_module
 from dataset.manifest import Manifest, load_manifest
 from dataset.packed import pack
-from dataset.store import Store
+from dataset.store import LocalFolder, Store
 from models.evaluation.fakes import FakeSet, WorkFolder, eval_progress
 from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor
 from models.evaluation.label_judge import JudgeConfig, Rows32, fit_judge, thumbnails
@@ -101,7 +101,7 @@ def _speed(rounds: int) -> dict[str, float]:
         name: [] for name in ("loop", "extractor", "features", "drawing")
     }
     with tempfile.TemporaryDirectory() as folder:
-        work = WorkFolder(Store(folder), "work")
+        work = WorkFolder(LocalFolder(folder), "work")
 
         def loop(number: int) -> None:
             with eval_progress(0, report=lambda _told: None, stop_signal=lambda: 0) as progress:
@@ -143,7 +143,7 @@ def _evaluated(count: int) -> None:
     labels = (rng.random((count, len(LABELS))) < 0.3).astype(np.float32)
     extract = _judged(network)
     with tempfile.TemporaryDirectory() as folder:
-        work = WorkFolder(Store(folder), "work")
+        work = WorkFolder(LocalFolder(folder), "work")
         with eval_progress(count, report=lambda _told: None, stop_signal=lambda: 0) as progress:
             fakes = work.feature_rows(
                 FakeSet("fakes", labels, range(count)), generator, extract, progress=progress

@@ -98,7 +98,7 @@ def _blob(store: Store, rng: np.random.Generator) -> str:
     picture = cv2.resize(patches, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_NEAREST)
     content = cv2.imencode(".png", picture)[1].tobytes()
     sha256 = hashlib.sha256(content).hexdigest()
-    path = store.local(blob_path(sha256, "png"))
+    path = store.state.local(blob_path(sha256, "png"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return sha256

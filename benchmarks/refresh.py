@@ -222,7 +222,7 @@ def _link(store: Store, content: bytes, paths: Sequence[str]) -> None:
     """Lets all paths be the same content: a link takes a tenth of the time of a file."""
     source = ""
     for number, path in enumerate(paths):
-        target = store.local(path)
+        target = store.state.local(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         if number % LINKS:
             os.link(source, target)
@@ -259,7 +259,7 @@ def _note(
                 now, now,
             )  # fmt: skip
 
-    with contextlib.closing(sqlite3.connect(store.local(FILE))) as ledger, ledger:
+    with contextlib.closing(sqlite3.connect(store.state.local(FILE))) as ledger, ledger:
         ledger.executemany(
             "INSERT INTO posts (board, post_id, query, state, md5, sha256, ext, width, height, "
             "size_bytes, record, noted_at, settled_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",

@@ -66,7 +66,7 @@ def audit(store: Store, *, hashed: int = HASHED) -> Audit:
 
     Raises StoreError if `blobs/` is not that of the ledger's home.
     """
-    if not store.exists(FILE) and not store.files(BLOBS):
+    if not store.state.exists(FILE) and not store.files(BLOBS):
         return Audit()
     with Ledger.of(store) as ledger:
         return compare(store, ledger, hashed=hashed)
@@ -118,7 +118,7 @@ def _compare_folder(
         is_whole = path in there and there[path][0] == size
         if is_whole or (is_kept and path in there):
             named_there.append((there[path][1], path))
-        if is_kept and not is_whole and _size(store, path) != size:  # nor stored since
+        if is_kept and not is_whole and store.size(path) != size:  # nor stored since
             (wrong_size if path in there else missing).append(path)
     part = Audit(
         blobs=len(there) - len(temporary),
@@ -144,9 +144,9 @@ def check_orphans(store: Store, found: Audit) -> None:
     if not found.crawling and strange > tolerated(found.blobs):
         raise StoreError(
             f"{store.url(BLOBS)}: {strange:,} of {found.blobs:,} files belong to no post of "
-            f"{store.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. Is the "
-            "ledger an older copy? Put the newer one back, or crawl and import again, which takes "
-            f"them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
+            f"{store.state.url(FILE)}, more than {tolerated(found.blobs):,}. Nothing was changed. "
+            "Is the ledger an older copy? Put the newer one back, or crawl and import again, which "
+            f"takes them up; to move them to {TRASH}/, build posts with trash_orphans: true in its "
             "configuration"
         )
 
@@ -197,7 +197,9 @@ def _day(name: str) -> dt.date | None:
 
 def _folders(store: Store) -> list[str]:
     """Names what lies directly in `blobs/`; "" stands for the files among it."""
-    with _readable(top := store.local(BLOBS)):
+    if store.folder is None:
+        return ["", *store.names(BLOBS)]
+    with _readable(top := store.folder.local(BLOBS)):
         names = [entry.name for entry in os.scandir(top) if entry.is_dir()] if top.is_dir() else []
     return ["", *(name for name in names if name != "lost+found")]  # the file system's own
 
@@ -208,7 +210,13 @@ def _files(store: Store, folder: str) -> Iterator[tuple[str, int, int]]:
     folder: of `blobs/`; "": those directly in it. Unfinished ones too, but not other hidden ones,
     as the marker.
     """
-    top = store.local(BLOBS)
+    if store.folder is None:
+        for one in store.objects(f"{BLOBS}/{folder}".rstrip("/"), deep=bool(folder)):
+            name = one.path.rpartition("/")[2]
+            if name.startswith(TEMPORARY) or not name.startswith("."):
+                yield one.path, one.size, one.written_ns
+        return
+    top = store.folder.local(BLOBS)
     start = len(str(top.parent)) + 1
     # A folder of two digits may be a link to another disk.
     folders = [str(top / folder)] if (top / folder).is_dir() else []
@@ -231,11 +239,6 @@ def _readable(top: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{error.filename or top} cannot be read: {error.strerror}") from error
-
-
-def _size(store: Store, path: str) -> int | None:
-    file = store.local(path)
-    return file.stat().st_size if file.is_file() else None
 
 
 def _is_its_name(store: Store, path: str) -> bool:

@@ -91,9 +91,9 @@ def export_posts(
     registry = load_sites() if registry is None else registry
     names = board_names(registry)
     crawled = {names.get(site, site) for site in sites}
-    if not store.exists(FILE) and not store.files(BLOBS):
+    if not store.state.exists(FILE) and not store.files(BLOBS):
         raise EmptyStageError(
-            f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
+            f"{store.state.url(FILE)} is not there: crawl a site first, or import pictures"
         )
     with Ledger.of(store, refetch_missing=refetch_missing) as ledger:
         takedowns = board_takedowns(store, names, crawled=ledger.boards())

@@ -120,7 +120,7 @@ def take_in(
             ledger = stack.enter_context(Ledger.of(store))
             ledger.admit_import(settings.name, settings.kind)
             ledger.lock(settings.name, timeout_s=_LOCK_TIMEOUT_S)
-        elif store.exists(FILE):
+        elif store.state.exists(FILE):
             ledger = stack.enter_context(Ledger.of(store))
         known = [settings.name, *(ledger.boards() if ledger else [])]
         takedowns = board_takedowns(store, names, crawled=known)

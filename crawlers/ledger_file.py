@@ -24,7 +24,7 @@ from crawlers.cursor import Cursor
 from dataset.errors import CrawlError, StoreError, UsageError
 from dataset.media import Media, has_blob
 from dataset.schemas import POSTS_PATH
-from dataset.store import BLOBS, Store, is_outage
+from dataset.store import BLOBS, UNFINISHED_MOVE, Store, is_outage
 
 FILE = "ledger.sqlite"
 MARKER = f"{BLOBS}/.omokage-home"  # holds the id of the home whose ledger names the blobs
@@ -151,10 +151,12 @@ class LedgerFile:
         Raises StoreError, before anything is changed, if `blobs/` is another home's or lacks what
         the ledger names, or if a new ledger would be made beside old blobs.
         """
-        store.make_folder("")
-        if not store.exists(FILE) and (count := len(store.files(BLOBS))):
-            raise _orphaned(store, count, f"{store.url(FILE)} is not there")
-        ledger = cls(store.local(FILE))
+        store.state.make_folder("")
+        if store.exists(UNFINISHED_MOVE):  # which, resumed, removes what is not at its source
+            raise StoreError(f"{store.root}: `omokage move` to here is not finished; run it again")
+        if not store.state.exists(FILE) and (count := len(store.files(BLOBS))):
+            raise _orphaned(store, count, f"{store.state.url(FILE)} is not there")
+        ledger = cls(store.state.local(FILE))
         try:
             ledger._claim(store, refetch_missing=refetch_missing)
         except BaseException:
@@ -208,7 +210,7 @@ class LedgerFile:
                 file.close()
 
     def back_up(self, store: Store) -> str:
-        """Writes a compressed copy into the home; all but the newest seven go. Returns its path.
+        """Writes a compressed copy to the data root; all but the newest seven go. Returns its path.
 
         A crawl may write meanwhile. Raises StoreError if the disk is full.
         """
@@ -228,7 +230,7 @@ class LedgerFile:
                 shutil.copyfileobj(content, packed, 2**20)
         for name in backups(store)[:-KEPT_BACKUPS]:
             # Boards are crawled side by side: the other crawl may have removed it already.
-            store.local(f"{BACKUPS}/{name}").unlink(missing_ok=True)
+            store.remove(f"{BACKUPS}/{name}")
         return path
 
     def back_up_or_say(self, store: Store) -> None:
@@ -293,7 +295,13 @@ class LedgerFile:
         missing = sum(not has_blob(store, Media(*row)) for row in rows)
         if is_outage(missing, len(rows)) and not refetch_missing:
             raise missing_blobs(store, missing, len(rows))
-        store.write_bytes(MARKER, f"{own}\n".encode())
+        if found is not None:  # of another home that left nothing else
+            store.remove(MARKER)
+        if not store.create(MARKER, f"{own}\n".encode()) and _marker(store) != own:
+            raise StoreError(
+                f"{store.url(BLOBS)}: another home has just taken it: {store.url(MARKER)} does not "
+                f"name {self.path}. Choose another data root for this one"
+            )
 
     def _one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._do(query, values).fetchone()
@@ -355,10 +363,13 @@ def restore(store: Store, name: str = "") -> tuple[str, str]:
         raise UsageError(f"{store.url(BACKUPS)} has no backup: crawls and imports write them")
     if name and name not in names:
         raise UsageError(f'there is no backup "{name}"; there are: {", ".join(names)}')
-    chosen, path = f"{BACKUPS}/{name or names[-1]}", store.local(FILE)
+    chosen, path = f"{BACKUPS}/{name or names[-1]}", store.state.local(FILE)
+    store.state.make_folder("")
     lock = _locked(path.with_name(f"{FILE}.lock"), fcntl.LOCK_EX)
     if lock is None:
-        raise UsageError(f"a crawl or an import is at work in {store.root}; wait for it or end it")
+        raise UsageError(
+            f"a crawl or an import is at work in {store.state.root}; wait for it or end it"
+        )
     with lock, _scratch_file(path) as copy:
         try:
             with (
@@ -412,29 +423,27 @@ def _locked(path: Path, kind: int) -> IO[str] | None:
 def missing_blobs(store: Store, missing: int, named: int) -> StoreError:
     """Returns the error of a `blobs/` that lacks so many of the blobs that the ledger names."""
     return StoreError(
-        f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that {store.url(FILE)} names are "
-        "missing or cut short. Nothing was changed. Is a volume not mounted, or a copy not "
-        "finished? Put them back and run the same command again. If they are lost for good, build "
-        "posts with refetch_missing: true in its configuration, or crawl with --refetch-missing; "
-        "imports then take theirs in again"
+        f"{store.url(BLOBS)}: {missing:,} of the {named:,} blobs that "
+        f"{store.state.url(FILE)} names are missing or cut short. Nothing was changed. Is a volume "
+        "not mounted, or a copy not finished? Put them back and run the same command again. If "
+        "they are lost for good, build posts with refetch_missing: true in its configuration, or "
+        "crawl with --refetch-missing; imports then take theirs in again"
     )
 
 
 def _marker(store: Store) -> str | None:
     """Returns the id of the home that `blobs/` belongs to; None without a marker."""
-    try:
-        return store.local(MARKER).read_text(errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
+    # By its size: a volume that does not answer is no volume without a marker.
+    if store.size(MARKER) is None:
         return None
-    except OSError as error:  # a volume that does not answer is no volume without a marker
-        raise StoreError(f"{store.url(MARKER)} cannot be read: {error.strerror}") from error
+    return store.read_bytes(MARKER).decode(errors="replace").strip()
 
 
 def _orphaned(store: Store, count: int, why: str) -> StoreError:
     return StoreError(
         f"{store.url(BLOBS)} has {count:,} files, and {why}. Nothing was changed. Put the ledger "
-        "that they belong to back; to begin anew, move the folder away first (`omokage import "
-        "folder` takes its pictures in)"
+        "that they belong to back (`omokage ledger restore`); to begin anew, move the folder "
+        "away first (`omokage import folder` takes its pictures in)"
     )
 
 

@@ -170,7 +170,7 @@ class Quarantine:
     """
 
     def __init__(self, store: Store, board: str, hidden: Callable[[str], str]) -> None:
-        self._store = store
+        self._folder = store.state
         self._board = board
         self._hidden = hidden
         self._known: set[int] | None = None  # hashes
@@ -197,18 +197,18 @@ class Quarantine:
         content = "".join(f"{json.dumps(line)}\n" for line in new.values()).encode()
         if new:
             content, self._torn = (b"\n" if self._torn else b"") + content, False
-            path = self._store.local(QUARANTINE)
-            if self._store.exists(QUARANTINE) and (
+            path = self._folder.local(QUARANTINE)
+            if self._folder.exists(QUARANTINE) and (
                 path.stat().st_size + len(content) > MAX_QUARANTINE_BYTES
             ):
-                path.replace(self._store.local(OLD_QUARANTINE))
-            self._store.append_bytes(QUARANTINE, content)
+                path.replace(self._folder.local(OLD_QUARANTINE))
+            self._folder.append_bytes(QUARANTINE, content)
         return len(new)
 
     def _read(self) -> Iterator[int]:
-        if not self._store.exists(QUARANTINE):
+        if not self._folder.exists(QUARANTINE):
             return
-        content = self._store.read_bytes(QUARANTINE)
+        content = self._folder.read_bytes(QUARANTINE)
         self._torn = not content.endswith(b"\n")
         for text in content.splitlines():
             try:

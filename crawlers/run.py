@@ -97,7 +97,7 @@ class Crawl:
             raise error
         spider = crawler.spider
         assert isinstance(spider, BoardSpider)
-        self.home = spider.store.root
+        self.home = spider.store.state.root
         self._summarise(crawler, time.monotonic() - started)
         if spider.failure is not None:
             raise spider.failure

@@ -39,11 +39,10 @@ from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_
 from dataset.errors import BoardDownError, CrawlError, OmokageError, UsageError
 from dataset.media import has_blob
 from dataset.policy import Takedowns
-from dataset.store import Store
+from dataset.store import Store, open_home
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_HOME = "./var"
 # A page of 200 posts has 0.6 MB. As JSON values an answer can take 24 times its size.
 MAX_RESPONSE_BYTES = 8_000_000
 MAX_RECHECK_DAYS = 36_500  # of more, no date could be made
@@ -144,7 +143,7 @@ class BoardSpider(scrapy.Spider):
                 "0 or more, and a number from 0 to 1 wanted"
             )
         crawler.settings.setdict(site_settings(chosen), priority="spider")
-        store = Store(home or os.environ.get("OMOKAGE_HOME") or DEFAULT_HOME)
+        store = open_home(home)
         names = board_names(load_sites(sites or None))
         spider = cls(
             site=chosen,

@@ -176,7 +176,7 @@ CROPS = pa.schema(
         *_FORMER,
         pa.field("coarse", pa.int32()),  # four cells of `thumb`; see duplicates.coarse
         pa.field("picture_coarse", pa.int32()),
-        pa.field("png", pa.binary()),  # the crop
+        pa.field("png", pa.binary(), metadata=tables.AS_IT_IS),  # the crop
     ],
     metadata={"table": "crops"},
 )

@@ -86,13 +86,10 @@ def check_media(content: bytes, *, md5: str, ext: str | None) -> Media:
 def has_blob(store: Store, media: Media) -> bool:
     """Tells whether the blob of a picture is there with all its bytes.
 
-    Their digest was checked when it was stored; on an object store an object is always whole.
+    Their digest was checked when it was stored.
     """
     path = blob_path(media.sha256, media.ext)
-    if not store.is_local:
-        return store.exists(path)
-    file = store.local(path)
-    return file.is_file() and file.stat().st_size == media.size_bytes
+    return store.size(path) == media.size_bytes
 
 
 def sniff(content: bytes) -> str | None:

@@ -22,7 +22,7 @@ from dataset.errors import StoreError
 from dataset.geometry import resized
 from dataset.manifest import Manifest, read_split
 from dataset.progress import progress
-from dataset.store import Store, file_lock, sync_folder
+from dataset.store import LocalFolder, Store, file_lock, sync_folder
 
 _ROWS_AT_ONCE = 256
 _READ_BYTES = 2**22
@@ -55,18 +55,17 @@ def pack(
     split: str,
     *,
     resolution_px: int,
-    into: Store | None = None,
 ) -> Packed:
     """Returns all crops of a split at one resolution, packing them on the first call.
 
-    The pack lies at `packed/<digest>/<split>-<R>.npy` in `into`, a store in a local folder (by
-    default `store` itself). A process that finds another one packing waits for it; an interrupted
-    pack resumes where it stopped; a damaged one is packed again. Every crop is checked against its
-    sha256; OmokageError names one that is missing or has changed.
+    The pack lies at `packed/<digest>/<split>-<R>.npy` of the scratch root. A process
+    that finds another one packing waits for it; an interrupted pack resumes where it stopped; a
+    damaged one is packed again. Every crop is checked against its sha256; OmokageError names one
+    that is missing or has changed.
     """
     rows = read_split(store, manifest, split)
     path = f"packed/{manifest.digest}/{split}-{resolution_px}.npy"
-    place = into or store
+    place = store.scratch
     local = place.local(path)
     header = _header(rows.num_rows, resolution_px)
     if not _is_whole(place, path, header):
@@ -77,7 +76,9 @@ def pack(
     return Packed(images, _label_rows(rows, manifest.labels), rows["face_id"].to_pylist(), local)
 
 
-def _repack(store: Store, place: Store, path: str, *, rows: pa.Table, resolution_px: int) -> None:
+def _repack(
+    store: Store, place: LocalFolder, path: str, *, rows: pa.Table, resolution_px: int
+) -> None:
     """Packs unless another process has just done it; takes a damaged pack away."""
     header = _header(rows.num_rows, resolution_px)
     if _is_whole(place, path, header):
@@ -89,7 +90,7 @@ def _repack(store: Store, place: Store, path: str, *, rows: pa.Table, resolution
 
 
 @contextlib.contextmanager
-def _alone(place: Store, path: str) -> Iterator[None]:
+def _alone(place: LocalFolder, path: str) -> Iterator[None]:
     """Holds the lock of a pack."""
     with contextlib.ExitStack() as lock:
         try:
@@ -108,7 +109,7 @@ def _header(rows: int, resolution_px: int) -> bytes:
     return header.getvalue()
 
 
-def _is_whole(place: Store, path: str, header: bytes) -> bool:
+def _is_whole(place: LocalFolder, path: str, header: bytes) -> bool:
     """Whether a pack is as it was sealed. Its bytes are read only if its time has changed."""
     local = place.local(path)
     seal = _read_seal(place, path)
@@ -130,7 +131,7 @@ class _Packing:
     """Packs into `<path>.part`, whose seal says how many rows are safely in it."""
 
     store: Store
-    place: Store
+    place: LocalFolder
     path: str
     resolution_px: int
     header: bytes
@@ -207,11 +208,11 @@ def _seal_of(local: Path, rows: int, sha256: str) -> _Seal:
     return _Seal(rows, sha256, stat.st_size, stat.st_mtime_ns)
 
 
-def _write_seal(place: Store, path: str, seal: _Seal) -> None:
+def _write_seal(place: LocalFolder, path: str, seal: _Seal) -> None:
     place.write_json(_seal_path(path), asdict(seal))
 
 
-def _read_seal(place: Store, path: str) -> _Seal | None:
+def _read_seal(place: LocalFolder, path: str) -> _Seal | None:
     """The seal of a file; None if there is none or it is damaged itself."""
     if not place.exists(_seal_path(path)):
         return None

@@ -1,4 +1,4 @@
-"""The store: every file of the chain under one root, through fsspec, written atomically.
+"""The store: every file of the chain under three roots, through fsspec, written atomically.
 
 A local root gets temporary name, fsync and rename; an object store shows an object only when it is
 whole, so a plain put has the same effect there.
@@ -6,14 +6,16 @@ whole, so a plain put has the same effect there.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -33,50 +35,66 @@ _REMEDY = {
 
 SPOOL_BYTES = 64 * 2**20  # what is gathered in memory for an object store; beyond, on disk
 BLOBS = "blobs"  # the folder of the originals
+UNFINISHED_MOVE = ".move"  # a file at the target of `omokage move`, which says from where
+# What a root is named by. The home stands for each of the three that is not set.
+HOME, DATA, STATE, SCRATCH = "OMOKAGE_HOME", "OMOKAGE_DATA", "OMOKAGE_STATE", "OMOKAGE_SCRATCH"
+DEFAULT_HOME = "var"
+_MD5 = 32  # hex digits: the ETag of an object that came in one part
+_CLIENTS = ("aiobotocore", "aiohttp", "botocore")  # of buckets: their errors are no OSError
 
 
-class Store:
-    """Files by relative path under `root` (a folder or any fsspec URL such as `s3://bucket/home`).
+class Listed(NamedTuple):
+    """A file of a listing: path, bytes, time of writing, md5 (hex; "": the storage has none)."""
+
+    path: str
+    size: int
+    written_ns: int
+    md5: str
+
+
+class Files:
+    """Files by relative path under `root`: what `Store` and `LocalFolder` have in common.
 
     Raises StoreError, naming the path and the remedy, when the root cannot be read or written.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root).rstrip("/") or "/"
+        # Without the cache of listings: other processes write too.
+        options = {"use_listings_cache": False} if "://" in self.root else {}
         try:
-            self._fs, self._base = fsspec.core.url_to_fs(self.root)
+            self._fs, self._base = fsspec.core.url_to_fs(self.root, **options)
         except (ValueError, ImportError) as error:  # an unknown protocol, or one not installed
-            raise StoreError(f"{self.root} is no place of files: {error}") from error
-        self.is_local = isinstance(self._fs, LocalFileSystem)
+            hint = "; install omokage[s3]" if self.root.startswith("s3://") else ""
+            raise StoreError(f"{self.root} is no place of files: {error}{hint}") from error
+        self._is_local = isinstance(self._fs, LocalFileSystem)
 
     def __repr__(self) -> str:
-        return f"Store({self.root!r})"
+        return f"{type(self).__name__}({self.root!r})"
 
-    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
-        return (Store, (self.root,))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.root,))
 
     def url(self, path: str) -> str:
         """Returns the full address of `path`, as printed for people and put into metadata."""
-        return f"{self._base}/{path}" if self.is_local else f"{self.root}/{path}"
-
-    def local(self, path: str) -> Path:
-        """Returns `path` as a local file path (SQLite, memory maps) or raises StoreError."""
-        if not self.is_local:
-            raise StoreError(
-                f"{self.url(path)}: a local folder is needed here, not an object store"
-            )
-        return Path(self._base) / path
-
-    def make_folder(self, path: str) -> Path:
-        """Makes the local folder `path` under the root and returns it."""
-        folder = self.local(path)
-        with self.explained(path):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return f"{self._base}/{path}" if self._is_local else f"{self.root}/{path}"
 
     def exists(self, path: str) -> bool:
         """Tells whether a file or folder is there."""
-        return bool(self._fs.exists(self._full(path)))
+        if self._is_local:
+            return bool(self._fs.exists(self._full(path)))
+        with self.explained(path):  # a server that does not answer is no missing file
+            return bool(self._fs.exists(self._full(path)))
+
+    def size(self, path: str) -> int | None:
+        """Returns how many bytes a file has; None if there is no such file."""
+        with self.explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if self._is_local:  # not by fsspec: it takes 25 times as long
+                status = Path(self._full(path)).stat()
+                return status.st_size if stat.S_ISREG(status.st_mode) else None
+            found = self._fs.info(self._full(path))
+            return int(found["size"]) if found["type"] == "file" else None
+        return None
 
     def open(self, path: str) -> IO[bytes]:
         """Opens a file for reading, seekable; raises StoreError naming a missing one."""
@@ -86,8 +104,12 @@ class Store:
 
     def read_bytes(self, path: str) -> bytes:
         """Reads a whole file; raises StoreError naming a missing one."""
-        with self.open(path) as file:
-            return file.read()
+        if self._is_local:
+            with self.open(path) as file:
+                return file.read()
+        with self.explained(path):
+            content: bytes = self._fs.cat_file(self._full(path))  # one request, not three
+            return content
 
     def read_json(self, path: str) -> Any:
         """Reads a JSON file; raises StoreError naming the line that does not parse."""
@@ -101,17 +123,6 @@ class Store:
         with self.writing(path, durable=durable) as file:
             file.write(content)
 
-    def append_bytes(self, path: str, content: bytes) -> None:
-        """Adds to the end of a file of a local root; a kill may leave the first part of `content`.
-
-        Raises StoreError for an object store, which cannot append.
-        """
-        target = self.local(path)
-        with self.explained(path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("ab") as file:
-                file.write(content)
-
     def write_json(self, path: str, value: Any) -> None:
         """Writes `value` as JSON with sorted keys, atomically."""
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
@@ -120,15 +131,15 @@ class Store:
     @contextlib.contextmanager
     def writing(self, path: str, *, durable: bool = True) -> Iterator[IO[bytes]]:
         """Yields a binary file that becomes `path` only when the block ends without an error."""
-        if not self.is_local:
+        if not self._is_local:
             # Gathered first: an object store shows what was written so far even after an error.
             with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
                 yield file
                 file.seek(0)
-                with self.explained(path), self._fs.open(self._full(path), "wb") as target_file:
-                    shutil.copyfileobj(file, target_file)
+                with self.explained(path):
+                    self._put(path, file)
             return
-        target = self.local(path)
+        target = Path(self._full(path))
         with self.explained(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=target.parent)
@@ -147,40 +158,97 @@ class Store:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    def _put(self, path: str, file: Any) -> None:
+        target = self._fs.open(self._full(path), "wb")
+        try:
+            shutil.copyfileobj(file, target, 2**20)
+        except BaseException:
+            target.discard()  # closed, it would become the file
+            raise
+        target.close()
+
     def remove(self, path: str) -> None:
         """Removes a file or a whole folder; a missing one is fine."""
         with self.explained(path):
-            if self.exists(path):
-                self._fs.rm(self._full(path), recursive=True)
+            try:
+                if self.exists(path):
+                    self._fs.rm(self._full(path), recursive=True)
+            except FileNotFoundError:  # somebody else has removed it meanwhile
+                if self.exists(path):
+                    raise
 
     def move(self, path: str, target: str) -> None:
-        """Moves a file of a local root; to another file system it is copied, then removed."""
-        to = self.local(target)
+        """Moves a file; to another file system, and in an object store, it is copied first."""
         with self.explained(target):
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(self.local(path), to)
+            if self._is_local:
+                to = Path(self._full(target))
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(self._full(path), to)
+            else:
+                self._fs.cp_file(self._full(path), self._full(target))
+                self._fs.rm_file(self._full(path))
 
     def files(self, folder: str) -> list[str]:
         """Lists all files below `folder` but hidden and unfinished ones, by path under the root.
 
         Sorted; [] if the folder is not there.
         """
-        with self.explained(folder):
-            found = self._found(folder) if self.exists(folder) else []
-        start = len(self._base) + 1
-        return sorted(name[start:] for name in found if not _is_hidden(name))
+        found = self._found(folder, links=True)
+        return sorted(name for name in found if not _is_hidden(name))
 
-    def _found(self, folder: str) -> list[str]:
-        full = self._full(folder)
-        if not self.is_local or Path(full).is_file():
+    def all_files(self, *, but: Collection[str] = ()) -> list[str]:
+        """Lists all files, hidden ones too; but: folders that are left out. Follows no links."""
+        return self._found("", but=but)
+
+    def _found(self, folder: str, *, but: Collection[str] = (), links: bool = False) -> list[str]:
+        with self.explained(folder):
+            found = self._found_in(self._full(folder).rstrip("/"), but, links=links)
+        start = len(self._base) + 1
+        return [name[start:] for name in found]
+
+    def _found_in(self, full: str, but: Collection[str], *, links: bool) -> list[str]:
+        if not self._is_local or Path(full).is_file():
             listed: list[str] = self._fs.find(full)
-            return listed
+            skipped = tuple(f"{full}/{name}/" for name in but)
+            return [name for name in listed if not (but and name.startswith(skipped))]
         # Not by fsspec, which looks at each file's size: 50 µs a file instead of 2.
         found = []
-        for path, folders, names in os.walk(Path(full)):
-            links = [name for name in folders if Path(path, name).is_symlink()]
-            found += [f"{path}/{name}" for name in (*names, *links)]
+        for path, folders, names in os.walk(full):
+            if path == full:
+                folders[:] = [name for name in folders if name not in but]
+            linked = [name for name in folders if links and Path(path, name).is_symlink()]
+            found += [f"{path}/{name}" for name in (*names, *linked)]
         return found
+
+    def objects(self, folder: str, *, deep: bool = True) -> Iterator[Listed]:
+        """Yields the files below a folder, hidden ones too, by one listing.
+
+        deep: also those of its folders.
+        """
+        start, full = len(self._base) + 1, self._full(folder).rstrip("/")
+        if self._is_local:
+            with self.explained(folder):
+                # Links lead to volumes of their own. A folder that cannot be read is an error.
+                for path, folders, names in os.walk(full, onerror=_raised, followlinks=True):
+                    for name in names:
+                        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                            status = Path(path, name).stat()
+                            where = f"{path}/{name}"[start:]
+                            yield Listed(where, status.st_size, status.st_mtime_ns, "")
+                    wanted = [name for name in folders if deep and name != "lost+found"]
+                    folders[:] = wanted
+            return
+        with self.explained(folder):
+            found = self._fs.find(full, maxdepth=None if deep else 1, detail=True)
+        for name, one in sorted(found.items()):
+            written = one.get("LastModified") or one.get("created")
+            md5 = one.get("ETag", "").strip('"')
+            yield Listed(
+                name[start:],
+                int(one["size"]),
+                int(written.timestamp() * 1e9),
+                md5 if len(md5) == _MD5 else "",
+            )
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""
@@ -199,14 +267,185 @@ class Store:
 
     @contextlib.contextmanager
     def explained(self, path: str) -> Iterator[None]:
-        """Raises StoreError, naming `path` and the remedy, for an OSError of the block."""
+        """Raises StoreError, naming `path` and the remedy, for an OSError of the block.
+
+        For an object store, also for an error of its client.
+        """
         try:
             yield
         except FileNotFoundError as error:
-            raise StoreError(f"{self.url(path)} is not there") from error
+            why = f" ({error})" if "bucket does not exist" in str(error) else ""
+            raise StoreError(f"{self.url(path)} is not there{why}") from error
         except OSError as error:
-            remedy = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+            said = error.strerror or str(error)
+            remedy = _REMEDY.get(error.errno or 0, said) if self._is_local else said
             raise StoreError(f"{self.url(path)}: {remedy}") from error
+        except Exception as error:
+            if self._is_local or type(error).__module__.partition(".")[0] not in _CLIENTS:
+                raise
+            raise StoreError(f"{self.url(path)}: the object store failed: {error}") from error
+
+
+class LocalFolder(Files):
+    """A folder of this machine: what SQLite, locks, memory maps and logs need.
+
+    Raises StoreError for the address of an object store.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        super().__init__(root)
+        if not self._is_local:
+            raise StoreError(f"{self.root}: a local folder is needed here, not an object store")
+
+    def local(self, path: str) -> Path:
+        """Returns `path` as a local file path."""
+        return Path(self._full(path))
+
+    def make_folder(self, path: str) -> Path:
+        """Makes the folder `path` under the root and returns it."""
+        folder = self.local(path)
+        with self.explained(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def append_bytes(self, path: str, content: bytes) -> None:
+        """Adds to the end of a file; a kill may leave the first part of `content`."""
+        target = self.local(path)
+        with self.explained(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("ab") as file:
+                file.write(content)
+
+
+class Store(Files):
+    """The data root of a home (a folder or any fsspec URL such as `s3://bucket/home`).
+
+    Beside it are the home's two local roots, by default that same folder: `state`, with the ledger,
+    locks and embedded databases, and `scratch`, with what can be built again.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        state: str | os.PathLike[str] = "",
+        scratch: str | os.PathLike[str] = "",
+    ) -> None:
+        super().__init__(root)
+        self._state, self._scratch = os.fspath(state), os.fspath(scratch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_store, (self.root, self._state, self._scratch))
+
+    @property
+    def folder(self) -> LocalFolder | None:
+        """The data root as a folder of this machine; None: it is an object store."""
+        return LocalFolder(self.root) if self._is_local else None
+
+    @functools.cached_property
+    def state(self) -> LocalFolder:
+        """The local root of ledger, locks and databases; StoreError if an object store has none."""
+        if not self._state and not self._is_local:
+            raise StoreError(
+                f"{self.root} is an object store: ledger, locks and databases need a local folder; "
+                f"set {HOME} or {STATE} to one"
+            )
+        return LocalFolder(self._state or self.root)
+
+    @functools.cached_property
+    def scratch(self) -> LocalFolder:
+        """The local root of packed sets and caches; StoreError if an object store has none."""
+        return LocalFolder(self._scratch) if self._scratch else self.state
+
+    @property
+    def local_roots(self) -> list[LocalFolder]:
+        """State and scratch, each if it is another folder than the roots before it."""
+        found = {self.url(""): LocalFolder(self.state.root)} if self._is_local else {}
+        for one in (self.state, self.scratch):
+            found.setdefault(one.url(""), one)
+        return [one for url, one in found.items() if url != self.url("")]
+
+    def variables(self) -> dict[str, str]:
+        """Returns the variables by which a child process opens this very store."""
+        roots = {DATA: self, STATE: self.state, SCRATCH: self.scratch}
+        return {name: root.url("").rstrip("/") or "/" for name, root in roots.items()}
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Writes a file that must not be there; returns False, changing nothing, if it is.
+
+        In an object store by a conditional PUT, so that of two writers one is refused.
+        """
+        if self._is_local:
+            if self.exists(path):
+                return False
+            self.write_bytes(path, content)
+            return True
+        with self.explained(path):
+            try:
+                self._fs.pipe_file(self._full(path), content, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def keeps_versions(self) -> bool:
+        """Tells whether the root's bucket still has versions of what was overwritten or removed."""
+        if (ask := self._s3) is None:
+            return False
+        bucket, prefix = self._bucket
+        with self.explained(""):
+            if "Status" not in ask("get_bucket_versioning", Bucket=bucket):
+                return False
+            place: dict[str, str] = {}
+            while True:
+                page = ask("list_object_versions", Bucket=bucket, Prefix=prefix, **place)
+                versions = page.get("Versions", [])
+                if page.get("DeleteMarkers") or not all(one["IsLatest"] for one in versions):
+                    return True
+                if not page.get("IsTruncated"):
+                    return False
+                place = {name: page[f"Next{name}"] for name in ("KeyMarker", "VersionIdMarker")}
+
+    def abort_uploads(self) -> None:
+        """Removes the parts of large objects that killed writers left in the root's bucket.
+
+        Nobody may write meanwhile.
+        """
+        if (ask := self._s3) is None:
+            return
+        bucket, prefix = self._bucket
+        with self.explained(""):
+            while left := ask("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get(
+                "Uploads"
+            ):
+                for one in left:
+                    names = {"Key": one["Key"], "UploadId": one["UploadId"]}
+                    ask("abort_multipart_upload", Bucket=bucket, **names)
+
+    @property
+    def _s3(self) -> Callable[..., Any] | None:
+        return getattr(self._fs, "call_s3", None)
+
+    @property
+    def _bucket(self) -> tuple[str, str]:
+        bucket, slash, prefix = self._base.partition("/")
+        return bucket, prefix + slash
+
+
+def _store(root: str, state: str, scratch: str) -> Store:
+    return Store(root, state=state, scratch=scratch)
+
+
+def open_home(home: str, environment: Mapping[str, str] | None = None) -> Store:
+    """Opens a home: a folder, but for those of its roots that variables put elsewhere.
+
+    home: "" for OMOKAGE_HOME, ./var without it. environment: default os.environ.
+    """
+    given = os.environ if environment is None else environment
+    home = home or given.get(HOME, "")
+    if not home and "://" not in given.get(DATA, ""):  # two ./var would be two ledgers of one data
+        home = DEFAULT_HOME
+    data, state, scratch = (given.get(name) or home for name in (DATA, STATE, SCRATCH))
+    return Store(data, state=state, scratch=scratch)
 
 
 @contextlib.contextmanager
@@ -235,6 +474,11 @@ def file_lock(
 
 def _is_hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
+
+
+def _raised(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile, or never there
+        raise error
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,9 +8,11 @@ Source: the Lance table format, https://lance.org/format/table/.
 
 import contextlib
 import datetime as dt
+import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".lance"
 INTERNAL = "_"  # how the names of columns begin that are not declared
+AS_IT_IS = {"lance-encoding:compression": "none"}  # metadata of a field of coded pictures
 FORMAT = "2.1"  # of the files: a newer Lance may write others by default
 # Fragments of fewer rows are joined, so a merge rewrites at most so many besides its own.
 ROWS_A_FRAGMENT = 100_000
@@ -44,15 +47,22 @@ def write(store: Store, path: str, rows: Iterable[pa.RecordBatch], *, schema: pa
     lance = _lance()
     if store.exists(path) and not is_whole(store, path):
         store.remove(path)
-    place, fragments = _place(store, path), []
+    (place, options), fragments = _place(store, path), []
     # Not by write_dataset with a reader: that would draw the rows in threads of its own.
     for part in _parts(rows, schema):
         with _explained(store, path):
             fragments += lance.fragment.write_fragments(
-                part, place, schema=schema, mode="overwrite", data_storage_version=FORMAT
+                part,
+                place,
+                schema=schema,
+                mode="overwrite",
+                data_storage_version=FORMAT,
+                storage_options=options,
             )
-    with _explained(store, path):
-        lance.LanceDataset.commit(place, lance.LanceOperation.Overwrite(schema, fragments))
+    whole = lance.LanceOperation.Overwrite(schema, fragments)
+    _committing(
+        store, path, lambda: lance.LanceDataset.commit(place, whole, storage_options=options)
+    )
 
 
 def is_whole(store: Store, path: str) -> bool:
@@ -68,21 +78,26 @@ def append(store: Store, path: str, rows: pa.Table) -> None:
     """Adds rows in one step, as a fragment of their own: they are there wholly or not at all."""
     # Copied, which aligns them: those that a worker sends may not be, and Lance panics.
     aligned = rows.take(pa.array(range(rows.num_rows)))
-    with _explained(store, path):
-        _lance().write_dataset(aligned, _opened(store, path), mode="append")
+    _committing(
+        store,
+        path,
+        lambda: _lance().write_dataset(aligned, _opened(store, path), mode="append"),
+    )
 
 
 def merge(store: Store, path: str, rows: pa.Table, *, key: Sequence[str]) -> None:
     """Puts rows, each with another key, in the place of those with equal keys, or adds them."""
-    with _explained(store, path):
+
+    def commit() -> None:
         merging = _opened(store, path).merge_insert(list(key))
         merging.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+    _committing(store, path, commit)
 
 
 def delete(store: Store, path: str, condition: str) -> None:
     """Deletes the rows of an SQL condition; `purge` removes them from the files."""
-    with _explained(store, path):
-        _opened(store, path).delete(condition)
+    _committing(store, path, lambda: _opened(store, path).delete(condition))
 
 
 def schema_of(store: Store, path: str) -> pa.Schema:
@@ -203,8 +218,49 @@ def _parts(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Tab
         yield pa.Table.from_batches(held, schema=schema)
 
 
-def _place(store: Store, path: str) -> str:
-    return str(store.local(path))
+def _place(store: Store, path: str) -> tuple[str, dict[str, str] | None]:
+    """Returns where a table lies, and how Lance reaches it.
+
+    Lance reads the AWS_ variables itself, but plain http wants a word of its own.
+    """
+    if store.folder is not None:
+        return str(store.folder.local(path)), None
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    options = {"aws_endpoint": endpoint} if endpoint else {}
+    if endpoint.startswith("http://"):
+        options["allow_http"] = "true"
+    return store.url(path), options
+
+
+@functools.cache  # once a process and root
+def _check_commits(store_root: str) -> None:
+    """Raises StoreError if an object store lets two writers write one object: commits need it.
+
+    Lance commits a version by a PUT that must not overwrite.
+    """
+    store, path = Store(store_root), f".conditional-put-{uuid.uuid4().hex}"
+    try:
+        is_refused = store.create(path, b"") and not store.create(path, b"")
+    finally:
+        store.remove(path)
+    if not is_refused:
+        raise StoreError(
+            f"{store_root}: the object store overwrites an object in spite of If-None-Match, so "
+            "two writers could lose each other's rows; use one with conditional PUT"
+        )
+
+
+def _committing(store: Store, path: str, commit: Callable[[], Any]) -> None:
+    """Commits to a table; once more if another writer came first."""
+    if store.folder is None:
+        _check_commits(store.root)
+    with _explained(store, path):
+        try:
+            commit()
+        except (OSError, RuntimeError) as error:
+            if not re.search(r"[Cc]ommit conflict|concurrent", str(error)):
+                raise
+            commit()
 
 
 def _lance() -> Any:
@@ -219,7 +275,8 @@ def _lance() -> Any:
 def _opened(store: Store, path: str) -> "lance.LanceDataset":
     if not store.exists(path):
         raise StoreError(f"{store.url(path)} is not there")
-    opened: lance.LanceDataset = _lance().dataset(_place(store, path))
+    place, options = _place(store, path)
+    opened: lance.LanceDataset = _lance().dataset(place, storage_options=options)
     return opened
 
 
@@ -234,4 +291,6 @@ def _explained(store: Store, path: str) -> Iterator[None]:
             with store.explained(path):
                 raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         first = text.partition(", /")[0]  # then the place in its source
+        if store.folder is None and "Generic S3 error" in text:  # it did not answer, or refused
+            raise StoreError(f"{store.url(path)}: the object store failed: {first}") from error
         raise SchemaError(f"{store.url(path)} cannot be read: {first}. Build it again.") from error

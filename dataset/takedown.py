@@ -7,7 +7,6 @@ Knows files, tables and JSON alone. The ledger's part is in `crawlers.ledger`, t
 import datetime as dt
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -38,7 +37,7 @@ from dataset.schemas import (
     faces_path,
     posts_path,
 )
-from dataset.store import Store
+from dataset.store import Files, Store
 
 RECEIPTS = "takedowns"
 CACHES = ("cache/features", "cache/judges", "cache/statistics")  # made of a manifest's pictures
@@ -147,10 +146,11 @@ def find(store: Store, pictures: Pictures, *, named: Collection[str]) -> list[Tr
     is one of the pictures'. What may hold a trace, and is made again when it is needed (feature
     caches), is not here: see `caches`.
     """
-    paths = list(_walk(store))
+    paths = _walk(store)
     manifests = affected(store, pictures)
     return [
         *_files(store, pictures, paths, named),
+        *(trace for root in store.local_roots for trace in _unfinished(root, _walk(root))),
         *_sheets(store, manifests, paths),
         *_packs(store, manifests),
         *_review(store, pictures),
@@ -160,7 +160,11 @@ def find(store: Store, pictures: Pictures, *, named: Collection[str]) -> list[Tr
 
 
 def purge_versions(store: Store) -> None:
-    """Leaves nothing in the files of the tables that grow but their present rows."""
+    """Leaves nothing in the files of the tables that grow but their present rows.
+
+    Nor in a bucket the parts of objects whose writers were killed.
+    """
+    store.abort_uploads()
     for path, rows in _GROWING.items():
         if store.exists(path) and tables.has_history(store, path):
             tables.purge(store, path, rows=rows)
@@ -168,7 +172,8 @@ def purge_versions(store: Store) -> None:
 
 def caches(store: Store, of: frozenset[str]) -> list[Trace]:
     """Returns the caches made of manifests' pictures: their names do not tell of which."""
-    return [_removal(store, path, "feature cache", of) for path in CACHES if store.files(path)]
+    there = [path for path in CACHES if store.scratch.files(path)]
+    return [_removal(store.scratch, path, "feature cache", of) for path in there]
 
 
 def affected(store: Store, pictures: Pictures) -> dict[str, set[str]]:
@@ -370,14 +375,9 @@ def _among(column: pa.Array | pa.ChunkedArray, wanted: Iterable[Any]) -> np.ndar
     return np.asarray(pc.is_in(column, value_set=values).to_numpy(zero_copy_only=False), bool)
 
 
-def _walk(store: Store) -> Iterator[str]:
-    """All files of the home by path, unfinished ones too, but for those of Dagster and MLflow."""
-    top = store.local("")
-    for folder, folders, names in os.walk(top):
-        if Path(folder) == top:
-            folders[:] = [name for name in folders if name not in _ELSEWHERE]
-        here = Path(folder).relative_to(top).as_posix()
-        yield from (name if here == "." else f"{here}/{name}" for name in names)
+def _walk(store: Files) -> list[str]:
+    """All files of a root by path, unfinished ones too, but for those of Dagster and MLflow."""
+    return store.all_files(but=_ELSEWHERE)
 
 
 def _manifests(store: Store) -> list[str]:
@@ -430,8 +430,8 @@ def _posts_by_file(store: Store, files: Iterable[str]) -> dict[str, str]:
     return {row["sha256"]: post_name(row["board"], row["post_id"]) for row in found}
 
 
-def _removal(store: Store, path: str, what: str, of: Iterable[str]) -> Trace:
-    return Trace(path, what, frozenset(of), mend=lambda: store.remove(path))
+def _removal(root: Files, path: str, what: str, of: Iterable[str]) -> Trace:
+    return Trace(path, what, frozenset(of), mend=lambda: root.remove(path))
 
 
 def _files(
@@ -439,13 +439,12 @@ def _files(
 ) -> Iterator[Trace]:
     """Blobs and crops, also in the trash, and what killed processes left unfinished."""
     prefixes = pictures.prefixes
+    yield from _unfinished(store, paths)
     for path in paths:
         top, name = path.partition("/")[0], path.rpartition("/")[2]
-        if name.startswith(".tmp-") and (top in _UNFINISHED or top == name):
-            yield _removal(store, path, "unfinished file", ())
-        elif top not in _BY_NAME:
+        if top not in _BY_NAME or name.startswith(".tmp-"):
             continue
-        elif (stem := name.partition(".")[0]) in pictures.files:
+        if (stem := name.partition(".")[0]) in pictures.files:
             yield _removal(store, path, "blob", {pictures.files[stem]})
         elif stem[:_PREFIX] in prefixes and stem[_PREFIX : _PREFIX + 1] == "-":
             yield _removal(store, path, "crop", {prefixes[stem[:_PREFIX]]})
@@ -453,6 +452,13 @@ def _files(
             md5 = hashlib.md5(store.read_bytes(path), usedforsecurity=False).hexdigest()
             if md5 in pictures.md5s:
                 yield _removal(store, path, "blob", {f"md5 {md5}"})
+
+
+def _unfinished(root: Files, paths: Iterable[str]) -> Iterator[Trace]:
+    for path in paths:
+        top, name = path.partition("/")[0], path.rpartition("/")[2]
+        if name.startswith(".tmp-") and (top in _UNFINISHED or top == name):
+            yield _removal(root, path, "unfinished file", ())
 
 
 def _sheets(store: Store, manifests: Mapping[str, set[str]], paths: list[str]) -> Iterator[Trace]:
@@ -476,9 +482,9 @@ def _sheets(store: Store, manifests: Mapping[str, set[str]], paths: list[str]) -
 
 
 def _packs(store: Store, manifests: Mapping[str, set[str]]) -> Iterator[Trace]:
-    for digest in store.names("packed"):
+    for digest in store.scratch.names("packed"):
         if digest in manifests:
-            yield _removal(store, f"packed/{digest}", "packed crops", manifests[digest])
+            yield _removal(store.scratch, f"packed/{digest}", "packed crops", manifests[digest])
 
 
 def _review(store: Store, pictures: Pictures) -> Iterator[Trace]:
@@ -491,17 +497,17 @@ def _review(store: Store, pictures: Pictures) -> Iterator[Trace]:
 
 def _lines(store: Store, pictures: Pictures) -> Iterator[Trace]:
     """Raw records of the posts in the quarantine, and faults of imports that name their md5."""
-    paths = [path for path in store.names("") if path.startswith("quarantine")]
-    for path in [*paths, *store.files("imports")]:
+    paths = [(store.state, one) for one in store.state.names("") if one.startswith("quarantine")]
+    for root, path in [*paths, *((store, one) for one in store.files("imports"))]:
         if not path.endswith(".jsonl"):
             continue
-        lines = store.read_bytes(path).splitlines(keepends=True)
+        lines = root.read_bytes(path).splitlines(keepends=True)
         hit = [_named_in(line.decode(errors="replace"), pictures) for line in lines]
         if any(hit):
             left = b"".join(line for line, of in zip(lines, hit, strict=True) if not of)
 
-            def mend(path: str = path, left: bytes = left) -> None:
-                store.write_bytes(path, left)
+            def mend(root: Files = root, path: str = path, left: bytes = left) -> None:
+                root.write_bytes(path, left)
 
             yield Trace(
                 path, "raw records", frozenset(filter(None, hit)), sum(map(bool, hit)), mend

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataset.errors import UsageError
 from dataset.manifest import load_manifest
-from dataset.store import Store
+from dataset.store import open_home
 from models.evaluation.evaluate import evaluate
 from models.evaluation.plan import (
     FAKES,
@@ -30,7 +30,6 @@ from models.metrics.extractors import (
     extractor,
     unfit_to_rank,
 )
-from models.training.data import local_store
 from models.training.distributed import held_device
 
 WEIGHTS_VARIABLE = "OMOKAGE_EXTRACTOR_WEIGHTS"
@@ -51,7 +50,7 @@ def options_of(argv: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Evaluates as the options say; returns the evaluation. Raises Stopped when a signal came."""
     with stop_signals() as stop_signal, held_device(options.device) as device:
-        store = Store(options.home)
+        store = open_home(options.home)
         manifest = load_manifest(store, options.manifest)
         subject = open_subject(store, options.generator, device=device)
         trained_on = subject.generator.spec.trained_on_features
@@ -62,7 +61,7 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             name,
             device=device,
             weights=options.weights or os.environ.get(WEIGHTS_VARIABLE, ""),
-            cache=local_store(store).local(WEIGHTS_CACHE),
+            cache=store.scratch.local(WEIGHTS_CACHE),
         )
         protocol = protocol_for(
             network,

@@ -8,10 +8,10 @@ import sys
 from dataset.errors import OmokageError, UsageError
 from dataset.manifest import load_manifest
 from dataset.packed import pack
-from dataset.store import Store
+from dataset.store import open_home
 from models.io.entry_point import Report, run_entry, stop_signals
 from models.presets import PRESETS, preset
-from models.training.data import TrainingSet, local_store
+from models.training.data import TrainingSet
 from models.training.distributed import rank_of_environment
 from models.training.loop import CLOCKS, train
 from models.training.progress_log import NoTracker, system_metrics, tracker_from_environment
@@ -40,11 +40,9 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, object]:
     config = preset(options.preset, options.set)
     _check_inside("--out", options.out)
     _check_inside("--continue-from", options.continue_from)
-    store = Store(options.home)
+    store = open_home(options.home)
     manifest = load_manifest(store, options.manifest)
-    packed = pack(
-        store, manifest, "train", resolution_px=config.resolution_px, into=local_store(store)
-    )
+    packed = pack(store, manifest, "train", resolution_px=config.resolution_px)
     data = TrainingSet(packed.images, packed.labels, tuple(manifest.labels), manifest.digest)
     tracker = tracker_from_environment() if rank_of_environment() == 0 else NoTracker()
     with stop_signals() as stop_signal, system_metrics(tracker):

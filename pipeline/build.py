@@ -6,6 +6,7 @@ how (the layers below).
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -115,7 +116,7 @@ def resources(settings: Settings) -> dict[str, Any]:
     tracking = tracking_of(settings)
     has_secret = shown_uri(settings.tracking_uri) != settings.tracking_uri
     return {
-        "store": StoreResource(root=settings.home),
+        "store": StoreResource(root=settings.data, state=settings.state, scratch=settings.scratch),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": _hidden(ChildProcess(environment=settings.environment())),
         "tracking": _hidden(tracking) if has_secret else tracking,
@@ -126,7 +127,7 @@ def tracking_of(settings: Settings) -> TrackingResource:
     """Returns the resource of MLflow; outside a run too."""
     artifacts = ""
     if settings.tracking_uri.startswith(DATABASES):  # no server that would name a place
-        artifacts = (settings.local_home / "mlflow" / "artifacts").as_uri()
+        artifacts = (Path(settings.state) / "mlflow" / "artifacts").as_uri()
     return TrackingResource(
         uri=settings.tracking_uri,
         artifacts=artifacts,

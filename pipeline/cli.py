@@ -24,6 +24,7 @@ MODULES = {
     "import-weights": "importing:import_weights_command",
     "ledger": "ledger:ledger",
     "lineage": "takedown:lineage",
+    "move": "ledger:move",
     "promote": "promotion:promote",
     "review": "faces:review",
     "rollback": "promotion:rollback_command",

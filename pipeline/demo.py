@@ -96,15 +96,15 @@ def _of_its_boards(settings: Settings) -> Settings:
 
     Raises EmptyStageError if it has no ledger, ConfigError for a board of no known site.
     """
-    store = Store(settings.home)
-    if not store.exists(LEDGER):
+    store = settings.store
+    if not store.state.exists(LEDGER):
         home, omokage = home_words(settings), as_typed()
         raise EmptyStageError(
             f"{settings.home} holds no posts yet. Take pictures in with `{omokage} import folder "
             f"PATH{home}`, or crawl a board with `{omokage} crawl --site NAME{home}`"
         )
     # Not `Ledger.of`: a build with refetch_missing is the way out where blobs/ is lost.
-    with Ledger(store.local(LEDGER)) as ledger:
+    with Ledger(store.state.local(LEDGER)) as ledger:
         boards = set(ledger.boards()) - set(ledger.imports())
     known = load_sites(settings.sites_file or None).values()
     if unknown := boards - {site.board for site in known}:
@@ -210,7 +210,8 @@ def _farewell(
         "",
         f"Done in {took_s / 60:.1f} minutes.",
         *(lines or status_lines(settings)),
-        f"everything {settings.home}",
+        f"everything {settings.home}"
+        + (f" and {settings.data}" if settings.data != settings.home else ""),
         "",
         f"See it all:  {omokage} up{home}",
         "             opens the Dagster UI at http://127.0.0.1:3000, the MLflow UI at "

@@ -58,10 +58,11 @@ DEMO_TAGS = {IN_TERMINAL: "true"}
 def prepare_home(settings: Settings) -> Store:
     """Makes the home and its Dagster instance, and hands the settings to what we start.
 
-    Raises StoreError, saying what to do, if the home cannot be written.
+    Raises StoreError, saying what to do, if one of its roots cannot be written.
     """
-    store = Store(settings.home)
-    store.check_writable()
+    store = settings.store
+    for root in (store, *store.local_roots):
+        root.check_writable()
     os.environ.update(settings.environment())
     provide_dagster_yaml(Store(settings.dagster_home))
     return store
@@ -150,10 +151,10 @@ def warn_of_password(dagster_home: str) -> None:
 def alone_in(home: Store) -> contextlib.AbstractContextManager[None]:
     """Keeps a second run of a command out of a home; raises UsageError if one is at work."""
     busy = UsageError(
-        f"another demo, run, training or comparison is at work in {home.root}; wait for it, end "
-        "it, or choose another folder with --home"
+        f"another demo, run, training or comparison is at work in {home.state.root}; wait for "
+        "it, end it, or choose another folder with --home"
     )
-    return file_lock(home.local("demo.lock"), timeout_s=0, busy=busy)
+    return file_lock(home.state.local("demo.lock"), timeout_s=0, busy=busy)
 
 
 @contextlib.contextmanager
@@ -168,20 +169,25 @@ def demo_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def only_up(home: Store) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second `up` out of a home; raises UsageError if one is at work."""
+    busy = UsageError(
+        f"`omokage up` is at work in {home.state.root} already; end it, or choose another "
+        "folder with --home"
+    )
+    return file_lock(home.state.local("up.lock"), timeout_s=0, busy=busy)
+
+
 @contextlib.contextmanager
 def only_servers_of(settings: Settings) -> Iterator[None]:
     """Keeps a second `up` out of a home, and ends what the last one left unfinished when killed.
 
     To be entered before servers start. Raises UsageError if those of the home are up already.
     """
-    store = Store(settings.local_home)
-    busy = UsageError(
-        f"`omokage up` is at work in {store.root} already; end it, or choose another folder with "
-        "--home"
-    )
-    with file_lock(store.local("up.lock"), timeout_s=0, busy=busy):
+    store = settings.store
+    with only_up(store):
         folder = Path(os.environ["DAGSTER_HOME"])
-        if store.local("") in folder.parents:
+        if store.state.local("") in folder.parents:
             with explained_databases(settings), opened_instance(str(folder)) as its:
                 # Other machines may use an instance that lies elsewhere or on a database server:
                 # their processes cannot be seen from here.
@@ -266,10 +272,10 @@ def explained_databases(settings: Settings) -> Iterator[None]:
                 f"and are its addresses in {settings.dagster_home}/{DAGSTER_YAML} and "
                 "MLFLOW_TRACKING_URI right?"
             ) from error
-        free_mb = shutil.disk_usage(settings.local_home).free / 1e6
+        free_mb = shutil.disk_usage(settings.state).free / 1e6
         remedy = "the disk is full; free some space and run the same command again"
         raise StoreError(
-            f"a database under {settings.local_home} failed ({error.orig}): "
+            f"a database under {settings.state} failed ({error.orig}): "
             + (remedy if free_mb < FULL_MB else f"there are {free_mb:,.0f} MB free; try again")
         ) from error
 

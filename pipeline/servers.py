@@ -169,26 +169,26 @@ def check_same_collection(store: Store, pictures: str) -> None:
     Post numbers of two collections would stand for different pictures in one ledger.
     """
     wanted = {"pictures": str(Path(pictures).resolve()) if pictures else "drawn"}
-    if store.exists(IDENTITY):
-        known = store.read_json(IDENTITY)
+    if store.state.exists(IDENTITY):
+        known = store.state.read_json(IDENTITY)
         if known != wanted:
             raise UsageError(
-                f"{store.url('')} holds the demo of {known['pictures']}, not of "
+                f"{store.state.url('')} holds the demo of {known['pictures']}, not of "
                 f"{wanted['pictures']}; choose another folder with --home or OMOKAGE_HOME"
             )
         return
-    store.write_json(IDENTITY, wanted)
+    store.state.write_json(IDENTITY, wanted)
 
 
 def board_server(store: Store, *, pictures: str, posts: int, port: int) -> Server:
     """Returns the board's server, not yet started."""
-    folder = store.make_folder(BOARD_FOLDER)
+    folder = store.state.make_folder(BOARD_FOLDER)
     command = [sys.executable, "-m", "demo.board", "--port", str(port), "--folder", str(folder)]
     if pictures:
         command += ["--pictures", str(Path(pictures).resolve())]
     else:
         command += ["--count", str(posts), "--seed", str(BOARD_SEED)]
-    return Server("the demo board", command, store.local("logs/board.log"))
+    return Server("the demo board", command, store.state.local("logs/board.log"))
 
 
 def board_url(port: int) -> str:

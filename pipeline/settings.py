@@ -23,6 +23,7 @@ from pydantic import (
 
 from dataset.compute import parse_compute
 from dataset.errors import ConfigError, bare, listed, nearest
+from dataset.store import DATA, HOME, STATE, Store
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
 from pipeline.automation.webhook import check_webhook
 
@@ -118,6 +119,15 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).expanduser().resolve())
 
 
+def _local_folder(path: str, info: ValidationInfo) -> str:
+    name, hint = VARIABLES[str(info.field_name)], ""
+    if "://" in path:
+        if info.field_name == "home":
+            hint = f"; {DATA} may name an object store, with {HOME} a folder of this machine"
+        raise ValueError(f'{name} is "{path}"; a local folder wanted{hint}')
+    return _absolute(path)
+
+
 def _whole_number(given: str | int) -> int:
     text = str(given)
     if text.isdecimal() and 1 <= int(text) <= 256:
@@ -162,7 +172,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    home: Annotated[str, AfterValidator(_absolute)]
+    home: Annotated[str, AfterValidator(_local_folder)]
+    # The three roots of the home: itself, unless they are put elsewhere.
+    data: Annotated[str, AfterValidator(_absolute)] = ""
+    state: Annotated[str, AfterValidator(_local_folder)] = ""
+    scratch: Annotated[str, AfterValidator(_local_folder)] = ""
     sites: Annotated[tuple[str, ...], BeforeValidator(_names)] = ("demo",)
     sites_file: str = ""
     board_url: str = f"http://127.0.0.1:{BOARD_PORT}"
@@ -195,14 +209,14 @@ class Settings(BaseModel):
     auto_config: Annotated[str, AfterValidator(_absolute)] = ""
 
     @property
-    def local_home(self) -> Path:
-        """Folder of what must be local: Dagster's and MLflow's own files."""
-        return Path(self.home) if "://" not in self.home else Path("var").resolve()
+    def store(self) -> Store:
+        """The home's three roots."""
+        return Store(self.data, state=self.state, scratch=self.scratch)
 
     @property
     def own_database(self) -> Path:
         """MLflow's database in the home, which is used unless MLFLOW_TRACKING_URI says another."""
-        return self.local_home / "mlflow" / "mlflow.db"
+        return Path(self.state) / "mlflow" / "mlflow.db"
 
     @property
     def is_tracked_here(self) -> bool:
@@ -215,6 +229,9 @@ class Settings(BaseModel):
         A webhook may hold a secret, and no child needs it.
         """
         values = {**self.model_dump(exclude={"webhook"}), "sites": ",".join(self.sites)}
+        if {self.data, self.state, self.scratch} == {self.home}:
+            # So that a --home of a child moves all three.
+            values |= {"data": "", "state": "", "scratch": ""}
         own = {VARIABLES[field]: str(value) for field, value in values.items() if value}
         return {name: os.environ.get(name, value) for name, value in DEFAULTS.items()} | own
 
@@ -227,22 +244,32 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     """Reads the settings; `home` (an option of the command line) wins over OMOKAGE_HOME.
 
     Raises ConfigError with every fault at once: an unknown OMOKAGE_ variable (and the nearest
-    right name), a number that is none, an unknown executor or compute.
+    right name), a number that is none, an unknown executor or compute, data on an object store
+    without a folder for the ledger.
     """
     given = os.environ if environment is None else environment
     values: dict[str, Any] = {
         field: given[name].strip() for field, name in VARIABLES.items() if given.get(name)
     }
     faults = _unknown(given)
+    own = home or values.get("home", "")
+    if "://" in values.get("data", "") and not own:
+        # Not ./var: two working folders would be two ledgers of one data root.
+        own = values.get("state", "")
+        if not own:
+            faults.append(f"{DATA} is an object store: set {HOME} or {STATE} to a local folder")
+    own = own or "var"
+    usual = "" if "://" in own else own
+    roots = {name: values.get(name) or usual for name in ("data", "state", "scratch")}
     try:
-        settings = Settings(**{**values, "home": home or values.get("home", "var")})
+        settings = Settings(**{**values, **roots, "home": own})
     except ValidationError as error:
         faults += [str(fault["ctx"]["error"]) for fault in error.errors()]
     if faults:
         raise ConfigError(f"the environment has faults:\n{listed(faults)}")
     tracking = settings.tracking_uri or f"sqlite:///{settings.own_database}"
     mlflow = settings.mlflow_url or (bare(tracking) if tracking.startswith("http") else MLFLOW_URL)
-    dagster = settings.dagster_home or str(settings.local_home / "dagster")
+    dagster = settings.dagster_home or str(Path(settings.state) / "dagster")
     chosen = {"tracking_uri": tracking, "mlflow_url": mlflow, "dagster_home": dagster}
     return settings.model_copy(update=chosen)
 

@@ -26,20 +26,21 @@ from pipeline.settings import Settings
 
 def status_lines(settings: Settings) -> list[str]:
     """Returns a line a stage: what there is, what waits, or the command that makes it."""
-    store = Store(settings.home)
+    store = settings.store
     lines = [f"home       {settings.home}"]
+    lines += [f"data       {settings.data}"] if settings.data != settings.home else []
     lines += [f"{name:<11}{text}" for name, text in _stages(store, settings, _next(settings))]
     return lines + champion_lines(settings)
 
 
 def _next(settings: Settings) -> str:
     """Returns the command that makes what is missing: of a home without any post, the demo."""
-    has_posts = Store(settings.home).exists(LEDGER)
+    has_posts = settings.store.state.exists(LEDGER)
     return f"{as_typed()} run{home_words(settings)}" if has_posts else "make demo"
 
 
 def _stages(store: Store, settings: Settings, following: str) -> Iterator[tuple[str, str]]:
-    if store.exists(LEDGER):
+    if store.state.exists(LEDGER):
         yield "ledger", _ledger(store, settings, following)
     for table, path in (("posts", posts_path(store)), ("faces", faces_path(store))):
         there = store.exists(path)
@@ -114,7 +115,7 @@ def champion_lines(settings: Settings) -> list[str]:
     return [
         f"champion   models:/{tracking.model}@{CHAMPION} is version {holder.version}"
         + (f", {distance}" if distance else ""),
-        f"its grid   {Store(settings.home).url(SHEET)}",
+        f"its grid   {settings.store.url(SHEET)}",
         *(
             [f"taken down pictures that it learnt from: {holder.tags[TAKEDOWN]}; train anew"]
             if TAKEDOWN in holder.tags

@@ -115,10 +115,10 @@ class Page:
 
 def mlflow_server(settings: Settings, *, port: int) -> Server:
     """Returns MLflow's tracking server and UI over the same database that the assets write to."""
-    artifacts = settings.local_home / "mlflow" / "artifacts"
+    artifacts = Path(settings.state) / "mlflow" / "artifacts"
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port)]
     command += ["--workers", "1"]
-    log = settings.local_home / "logs" / "mlflow.log"
+    log = Path(settings.state) / "logs" / "mlflow.log"
     ours = read_environment(PROJECT / "mlflow/server.env")
     ours["MLFLOW_ARTIFACTS_DESTINATION"] = artifacts.as_uri()
     environment = {name: os.environ.get(name, value) for name, value in ours.items()}
@@ -148,7 +148,7 @@ def dagster_server(settings: Settings, *, port: int, board: str) -> Server:
     return Server(
         "Dagster",
         command,
-        settings.local_home / "logs" / "dagster.log",
+        Path(settings.state) / "logs" / "dagster.log",
         {"OMOKAGE_BOARD_URL": board},
     )
 
@@ -157,4 +157,4 @@ def studio_server(settings: Settings, *, port: int) -> Server:
     """Returns the studio's page, which draws with the champion of the same registry."""
     command = [sys.executable, "-m", "pipeline.cli", "studio", "--port", str(port)]
     command += ["--host", LOOPBACK, "--home", settings.home]
-    return Server("the studio", command, settings.local_home / "logs" / "studio.log")
+    return Server("the studio", command, Path(settings.state) / "logs" / "studio.log")

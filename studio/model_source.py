@@ -164,9 +164,9 @@ def _folder_name(folder: str) -> str:
 
 def _made(folder: str) -> str:
     place = find_generator(folder)
-    if not place.store.is_local:
+    if (store := place.store.folder) is None:
         return ""
-    return _file_time(place.store.local(place.path(TENSORS if place.is_checkpoint else WEIGHTS)))
+    return _file_time(store.local(place.path(TENSORS if place.is_checkpoint else WEIGHTS)))
 
 
 def _file_time(path: Path) -> str:

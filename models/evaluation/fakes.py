@@ -14,13 +14,12 @@ import torch
 
 from dataset.errors import TrainingError
 from dataset.progress import Advance, progress
-from dataset.store import Store, digest_of, file_lock
+from dataset.store import LocalFolder, Store, digest_of, file_lock
 from models.evaluation.feature_rows import FeatureRows, RowExtractor, RowFile
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report, Stopped
 from models.labels import Rows
 from models.sampling.draw import CHUNK, Pictures, draw
-from models.training.data import local_store
 from models.training.run_folder import code_version
 
 REPORT_EVERY_S = 3.0
@@ -101,9 +100,9 @@ class FakeSet:
 class WorkFolder:
     """The rows of fakes on disk while an evaluation is not finished."""
 
-    def __init__(self, store: Store, path: str) -> None:
-        self._store, self._path = store, path
-        self._folder: Path = store.make_folder(path)
+    def __init__(self, scratch: LocalFolder, path: str) -> None:
+        self._scratch, self._path = scratch, path
+        self._folder: Path = scratch.make_folder(path)
 
     def feature_rows(
         self,
@@ -127,7 +126,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Takes the folder away, once the numbers are written."""
-        self._store.remove(self._path)
+        self._scratch.remove(self._path)
 
 
 @contextlib.contextmanager
@@ -137,7 +136,7 @@ def work_folder(store: Store, out: str, identity: Mapping[str, Any]) -> Iterator
     What an interrupted evaluation left is kept if it was of the same identity by the same code,
     else it is begun again. Another process with the same evaluation is waited for.
     """
-    local = local_store(store)
+    local = store.scratch
     path = f"{WORK}/{digest_of(store.url(out))[:24]}"
     with file_lock(local.local(f"{path}.lock")):
         wanted = {**identity, "code": code_version()}

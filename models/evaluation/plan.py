@@ -26,7 +26,6 @@ from models.metrics.extractors import Extractor
 from models.metrics.frechet import ReferenceStats, Statistics
 from models.metrics.label_control import flipped_pairs
 from models.sampling.draw import CHUNK
-from models.training.data import local_store
 
 FAKES, REPEATS, FLIPS = 10_000, 5, 16
 REFERENCE_PX = 128  # of the numbers that generators of different sides are compared by
@@ -129,7 +128,7 @@ def split_of(
     All of the `eval` split is used, of `train` up to `protocol.train_rows`, always the same ones.
     Raises EmptyStageError if too few pictures are there to be compared with.
     """
-    packed = pack(store, manifest, split, resolution_px=side_px, into=local_store(store))
+    packed = pack(store, manifest, split, resolution_px=side_px)
     least = protocol.neighbours + 1
     if len(packed.images) < least:
         raise EmptyStageError(
@@ -148,7 +147,7 @@ def split_of(
         "thumbnail_px": JudgeConfig.thumbnail_px,
         "version": _VERSION,
     }
-    file = local_store(store).make_folder(CACHE) / f"{digest_of(key)}.f32"
+    file = store.scratch.make_folder(CACHE) / f"{digest_of(key)}.f32"
     labels = np.asarray(packed.labels[places], dtype=np.float32)
     return Split(packed.images, places, labels, file)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dataset.errors import TrainingError
-from dataset.store import Store
+from dataset.store import Files, LocalFolder, Store
 
 JSON_MAX_BYTES = 64 * 2**20  # a checkpoint's with 256 rows of 1,000 labels has 4 MB
 # What safetensors raises, and torch where a header asks for a tensor that it cannot have.
@@ -27,8 +27,10 @@ def read_own(store: Store, path: str, *, within: str, max_bytes: int | None = No
     Raises TrainingError naming the file if it is a link that leads out of that folder, no plain
     file (a device, a pipe), or larger than max_bytes; StoreError if it is not there.
     """
-    if store.is_local:
-        _check(store, path, within, max_bytes)
+    if (folder := store.folder) is not None:
+        _check(folder, path, within, max_bytes)
+    elif max_bytes is not None and (size := store.size(path) or 0) > max_bytes:
+        raise _too_large(store, path, size, max_bytes)
     return store.read_bytes(path)
 
 
@@ -43,7 +45,7 @@ def read_own_json(store: Store, path: str, *, within: str) -> Any:
         raise TrainingError(f"{store.url(path)} is not JSON: {error}") from error
 
 
-def _check(store: Store, path: str, within: str, max_bytes: int | None) -> None:
+def _check(store: LocalFolder, path: str, within: str, max_bytes: int | None) -> None:
     try:
         found, folder = store.local(path).resolve(), store.local(within).resolve()
     except (OSError, RuntimeError) as error:  # links in a circle
@@ -56,9 +58,11 @@ def _check(store: Store, path: str, within: str, max_bytes: int | None) -> None:
     if found.exists() and not found.is_file():
         raise TrainingError(f"{store.url(path)} is no plain file")
     if max_bytes is not None and found.exists() and found.stat().st_size > max_bytes:
-        raise TrainingError(
-            f"{store.url(path)} has {found.stat().st_size:,} bytes, {max_bytes:,} at most wanted"
-        )
+        raise _too_large(store, path, found.stat().st_size, max_bytes)
+
+
+def _too_large(store: Files, path: str, size: int, max_bytes: int) -> TrainingError:
+    return TrainingError(f"{store.url(path)} has {size:,} bytes, {max_bytes:,} at most wanted")
 
 
 MAX_TEXT = 80

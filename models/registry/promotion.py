@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset.errors import RegistryError
-from dataset.store import Store, file_lock
+from dataset.store import LocalFolder, Store, file_lock
 from models.registry.client import TrackingClient
 from models.registry.gate import MeasuredVersion, decide
 from models.registry.promotion_log import (
@@ -63,8 +63,8 @@ class PromotionBusyError(RegistryError):
 
 
 def lock_folder(store: Store) -> Path:
-    """Returns where the lock of a home lies: in it, or in ./var for a home on an object store."""
-    return store.local("") if store.is_local else Path("var").resolve()
+    """Returns where the locks of a home lie."""
+    return store.state.local("")
 
 
 def promotion_lock(
@@ -75,7 +75,7 @@ def promotion_lock(
     The lock ends with its process, however that ends. Raises PromotionBusyError, naming the file,
     if another still holds it after `patience_s`.
     """
-    path = Store(folder).make_folder("") / LOCK
+    path = LocalFolder(folder).make_folder("") / LOCK
     busy = PromotionBusyError(
         f"another promotion or rollback is at work and has held {path} for "
         f"{patience_s:.0f} s; wait for it, or end it, and ask again"

@@ -104,7 +104,7 @@ class Measuring:
                 return known
         with version_files(self.store, self.tracking, version) as files:
             made = self.evaluate(
-                home=self.store.root,
+                store=self.store,
                 generator=files.folder,
                 manifest=self.terms.manifest,
                 protocol=self.terms.protocol,

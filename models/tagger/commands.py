@@ -13,7 +13,7 @@ from dataset.compute import end_with_parent
 from dataset.errors import EmptyStageError, OmokageError, UsageError
 from dataset.progress import progress
 from dataset.schemas import FACES_PATH
-from dataset.store import Store, digest_of
+from dataset.store import Store, digest_of, open_home
 from dataset.vocabulary import appearance
 from models.io.entry_point import Report, Stopped, stop_signals
 from models.tagger.config import TaggerConfig, overridden
@@ -43,7 +43,7 @@ from models.tagger.train import Progress
 def train(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Trains on the tagged faces of a home; returns the summary."""
     config = overridden(TaggerConfig(), options.set)
-    store = Store(options.home)
+    store = open_home(options.home)
     faces = faces_of(store)
     with stop_signals() as stop_signal, _shown(report, stop_signal) as say:
         made = trained_tagger(
@@ -60,7 +60,7 @@ def train(options: argparse.Namespace, report: Report) -> dict[str, Any]:
 
 def evaluate(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Scores a tagger on the held-out faces of a home; returns the summary."""
-    store = Store(options.home)
+    store = open_home(options.home)
     faces = faces_of(store)
     model = _model(options, faces.labels)
     folder = options.out or f"taggers/evaluation-{model.digest[:12]}"
@@ -80,7 +80,7 @@ def apply(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Labels the untagged faces of a home with a given tagger; returns the summary."""
     if not options.home:
         raise UsageError("apply: pictures or --home are wanted; try `apply --help`")
-    store = Store(options.home)
+    store = open_home(options.home)
     faces = faces_of(store)
     model = _model(options, faces.labels)
     made, reused = _labelled(
@@ -92,7 +92,7 @@ def apply(options: argparse.Namespace, report: Report) -> dict[str, Any]:
 def label(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     """Gives every untagged face of a home its labels, training a tagger if need be."""
     config = overridden(TaggerConfig(), options.set)
-    store = Store(options.home)
+    store = open_home(options.home)
     faces = faces_of(store)
     if not faces.untagged.num_rows:
         return _of_table(write_none(store, faces.labels), faces) | {"reused": False}

@@ -2,16 +2,13 @@
 
 import dataclasses
 import functools
-import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dataset.store import Store
 from models.families import Family
 from models.training.distributed import rank, share, world
 
@@ -46,13 +43,6 @@ class TrainingSet:
 # Of a GPU's free memory, what the pictures may take at most; the rest is for the steps.
 RESIDENT_SHARE = 0.25
 _CHUNK_BYTES = 64 * 2**20  # that are copied to the GPU at a time, without a second whole set in RAM
-
-
-def local_store(store: Store) -> Store:
-    """Returns `store` if that is a local folder, else a temporary one, to pack sets into."""
-    if store.is_local:
-        return store
-    return Store(Path(tempfile.gettempdir()) / "omokage-packed")
 
 
 class Batches:

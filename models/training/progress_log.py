@@ -301,6 +301,7 @@ class TickLog:
     ) -> None:
         """is_main_process: whether anything is passed on at all; of several processes, one does."""
         self._store, self._path = store, f"{out}/{PROGRESS}"
+        self._folder = store.folder  # an object store cannot append
         self._report, self._tracker, self._is_main_process = report, tracker, is_main_process
         self._lines = _cut(store, out, images_seen) if is_main_process else []
 
@@ -312,8 +313,8 @@ class TickLog:
         if not self._is_main_process:
             return
         line = f"{json.dumps(metrics, sort_keys=True)}\n".encode()
-        if self._store.is_local:
-            self._store.append_bytes(self._path, line)
+        if self._folder is not None:
+            self._folder.append_bytes(self._path, line)
         else:
             self._lines.append(line)
             if saved:

@@ -194,7 +194,7 @@ def review(
 
     Example: omokage review && omokage review --reject 1:A1 1:C5
     """
-    store = Store(read_settings(home=home).home)
+    store = read_settings(home=home).store
     if rejecting and (unrejecting or reject_file):
         raise UsageError("--reject, --unreject and --reject-file exclude each other")
     if unrejecting and reject_file:

@@ -78,7 +78,7 @@ def evaluate(
         except Stopped as stopped:
             click.echo(f"omokage: {stopped}", err=True)
             sys.exit(128 + stopped.signum)
-    store = Store(settings.home)
+    store = settings.store
     click.echo("\n".join(table(made)))
     for name in ("evaluation", *PICTURES):
         path = f"{made['folder']}/evaluation.json" if name == "evaluation" else made.get(name)
@@ -163,7 +163,7 @@ def _folder(settings: Settings, generator: str, place: Path) -> str:
     """
     if re.match(r"[a-z]+:/", generator) and not re.match(r"[a-z0-9]+://", generator):
         return _downloaded(settings, generator, place)
-    store = Store(settings.home)
+    store = settings.store
     if "://" in generator:
         return generator
     for path in (generator, f"generators/{generator}"):

@@ -94,7 +94,10 @@ def import_command(
     settings = read_settings(home=home)
     pictures = images or paths[0]
     files = open_files(pictures, option="--images" if images else "PATH")
-    _check_apart(pictures, Path(settings.home))
+    store = settings.store
+    for root in (store.folder, *store.local_roots):
+        if root is not None:
+            _check_apart(pictures, root.local(""))
     chosen = ImportSettings(
         name=name or name_of(pictures),
         kind=kind,
@@ -105,7 +108,7 @@ def import_command(
         limit=limit,
         dry_run=dry_run,
     )
-    made = _take_in(settings.home, files, paths, chosen, sites_file=settings.sites_file,
+    made = _take_in(store, files, paths, chosen, sites_file=settings.sites_file,
                     tags=tags, s_means=s_means)  # fmt: skip
     click.echo("\n".join(summary_lines(made)), err=True)
     check_outcome(made, strict=strict)
@@ -118,7 +121,7 @@ def import_command(
 
 
 def _take_in(
-    home: str,
+    store: Store,
     files: FolderFiles | ZipFiles,
     paths: tuple[Path, ...],
     chosen: ImportSettings,
@@ -137,9 +140,7 @@ def _take_in(
         click.echo(line, err=True)
         records, expected = read_collection(found), found.count
     registry = load_sites(sites_file or None)
-    return take_in(
-        Store(home), files, records, settings=chosen, expected=expected, registry=registry
-    )
+    return take_in(store, files, records, settings=chosen, expected=expected, registry=registry)
 
 
 def name_of(path: Path) -> str:

@@ -1,9 +1,14 @@
-"""`omokage ledger`: what was refused and why, all about one post, refusals taken back, backups."""
+"""`omokage ledger`: refusals, all about one post, backups; `omokage move`: data to elsewhere."""
 
 import contextlib
+import functools
+import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,13 +18,25 @@ from crawlers.ledger_file import FILE, restore
 from crawlers.post import NOT_ASKED_FOR, Post
 from crawlers.refusals import cause_of, remedy
 from crawlers.sites import Site, board_names, board_takedowns, load_sites
-from dataset.errors import EmptyStageError, UsageError, nearest
+from dataset.errors import EmptyStageError, StoreError, UsageError, listed, nearest
 from dataset.media import Media, has_blob
 from dataset.policy import Takedowns
-from dataset.store import Store, blob_path
+from dataset.progress import progress
+from dataset.store import (
+    BLOBS,
+    DATA,
+    HOME,
+    SCRATCH,
+    STATE,
+    UNFINISHED_MOVE,
+    Listed,
+    Store,
+    blob_path,
+)
 from pipeline.commands import home_option
-from pipeline.instance import alone_in
-from pipeline.settings import read_settings
+from pipeline.commands.takedown import check_no_run, no_crawl, only_takedown
+from pipeline.instance import alone_in, only_up
+from pipeline.settings import Settings, read_settings
 
 _LOCK_TIMEOUT_S = 3.0
 _POST = re.compile(r"([a-z][a-z0-9_]*)/([1-9]\d{0,18})")
@@ -129,17 +146,126 @@ def restore_command(home: str, backup: str) -> None:
 
     Example: omokage ledger restore
     """
-    store = Store(read_settings(home=home).home)
+    store = read_settings(home=home).store
     with alone_in(store):
         chosen, former = restore(store, backup)
-    with Ledger(store.local(FILE)) as opened:
+    with Ledger(store.state.local(FILE)) as opened:
         counts = {board: opened.count(board) for board in opened.boards()}
     click.echo(f"restored from {store.url(chosen)}")
     for board, states in counts.items():
         click.echo(f"  {board}: " + ", ".join(f"{n:,} {state}" for state, n in states.items()))
     if former:
-        click.echo(f"the former ledger is {store.url(former)}")
+        click.echo(f"the former ledger is {store.state.url(former)}")
     click.echo("Crawl and import again: what came since is taken up. Then build posts.")
+
+
+# What lies in a home's folder and is not of its data: names, and how names begin.
+_LOCAL = {"board", "cache", "dagster", "evaluating", "logs", "mlflow", "packed", UNFINISHED_MOVE}
+_LOCAL_FILES = ("ledger.", "quarantine")
+_COPIES_AT_ONCE = 1_000
+
+
+@click.command()
+@home_option
+@click.option("--to", required=True, metavar="URL", help="An empty folder, or s3://bucket/prefix.")
+@click.option("--dry-run", is_flag=True, help="Say what would be copied, and copy nothing.")
+def move(home: str, to: str, dry_run: bool) -> None:
+    """Copy a home's data to another place, such as a bucket, and say how to use it there.
+
+    Ledger, databases and locks stay where they are; nothing is removed. Stopped, the same command
+    goes on. Nothing else may be at work in the home.
+
+    Example: omokage move --to s3://bucket/omokage
+    """
+    settings = read_settings(home=home)
+    source = settings.store
+    target = Store(to if "://" in to else Path(to).expanduser().resolve())
+    for one, other in ((source, target), (target, source)):
+        if f"{one.url('')}/".startswith(f"{other.url('')}/"):
+            raise UsageError(f"--to {to}: it and {source.root} lie in one another")
+    with _quiet(settings, source):
+        wanted = {one.path: one for one in source.objects("") if not _is_local(one.path)}
+        there = _begun(source, target, dry_run=dry_run)
+        todo = [path for path, one in wanted.items() if not _same(source, one, there.get(path))]
+        size = sum(wanted[path].size for path in todo)
+        words = f"{len(todo):,} of {len(wanted):,} files, {size / 1e6:,.0f} MB"
+        if dry_run:
+            click.echo(f"{words}, would be copied from {source.root} to {target.root}")
+            return
+        for path in there.keys() - wanted.keys():  # gone since the move was begun
+            target.remove(path)
+        with progress("move", len(todo), unit="files") as advance, ThreadPoolExecutor(16) as pool:
+            for first in range(0, len(todo), _COPIES_AT_ONCE):
+                part = todo[first : first + _COPIES_AT_ONCE]
+                for _ in pool.map(functools.partial(_copy, source, target), part):
+                    advance(1)
+        sizes = {one.path: one.size for one in target.objects("")}
+        if bad := [path for path, one in wanted.items() if sizes.get(path) != one.size]:
+            raise StoreError(f"{target.root}: not whole; move again:\n{listed(bad)}")
+        target.remove(UNFINISHED_MOVE)
+    click.echo(f"copied {words}; to use it, set\n  {HOME}={settings.home}")
+    if settings.state != settings.home:
+        click.echo(f"  {STATE}={settings.state}")
+    if settings.scratch != settings.home:
+        click.echo(f"  {SCRATCH}={settings.scratch}")
+    click.echo(f"  {DATA}={target.root}")
+    names = sorted({path.partition("/")[0] for path in wanted})
+    click.echo(f"Then these of {source.root} can be removed: {' '.join(names)}")
+
+
+@contextlib.contextmanager
+def _quiet(settings: Settings, store: Store) -> Iterator[None]:
+    """Keeps all else out of a home; raises UsageError if something is at work."""
+    with contextlib.ExitStack() as held:
+        for lock in (only_takedown(store), alone_in(store), only_up(store)):
+            held.enter_context(lock)
+        if store.state.exists(FILE):
+            held.enter_context(no_crawl(store))
+        check_no_run(settings)
+        yield
+
+
+def _is_local(path: str) -> bool:
+    top, _, below = path.partition("/")
+    is_unfinished = path.rpartition("/")[2].startswith(".tmp-")
+    is_file = not below and (top.startswith(_LOCAL_FILES) or top.startswith(".tmp-"))
+    return top in _LOCAL or is_file or is_unfinished or path.endswith(".lock")
+
+
+def _begun(source: Store, target: Store, *, dry_run: bool) -> dict[str, Listed]:
+    """Returns what an earlier move of this very data left at the target, by path.
+
+    Raises UsageError if anything else is there.
+    """
+    there = {one.path: one for one in target.objects("")}
+    note = f"{source.url('')}\n".encode()
+    if there.pop(UNFINISHED_MOVE, None) is None:
+        if there:
+            raise UsageError(f"--to {target.root}: there are files already; an empty place wanted")
+        if not dry_run and not target.create(UNFINISHED_MOVE, note):
+            raise UsageError(f"--to {target.root}: another move there has just begun")
+    elif (other := target.read_bytes(UNFINISHED_MOVE)) != note:
+        raise UsageError(
+            f"--to {target.root}: a move from {other.decode().strip()} was begun there"
+        )
+    return there
+
+
+def _same(source: Store, one: Listed, other: Listed | None) -> bool:
+    """Tells whether a file was copied: blobs by their size, others by their md5."""
+    if other is None or one.size != other.size:
+        return False
+    if one.path.startswith(f"{BLOBS}/"):
+        return True
+    if not other.md5:
+        return False
+    content = b"" if one.md5 else source.read_bytes(one.path)
+    return (one.md5 or hashlib.md5(content, usedforsecurity=False).hexdigest()) == other.md5
+
+
+def _copy(source: Store, target: Store, path: str) -> None:
+    with source.open(path) as content, target.writing(path) as file:
+        shutil.copyfileobj(content, file, 2**20)
 
 
 def _next_step(board: str, sites: Mapping[str, Site], imports: list[str]) -> str:
@@ -153,10 +279,10 @@ def _next_step(board: str, sites: Mapping[str, Site], imports: list[str]) -> str
 def _opened(home: str) -> Iterator[tuple[Ledger, Store, dict[str, Site]]]:
     """Opens the ledger of a home; with its store, and the sites of the registry."""
     settings = read_settings(home=home)
-    store = Store(settings.home)
-    if not store.exists(FILE):
+    store = settings.store
+    if not store.state.exists(FILE):
         raise EmptyStageError(
-            f"{store.url(FILE)} is not there: crawl a site first, or import pictures"
+            f"{store.state.url(FILE)} is not there: crawl a site first, or import pictures"
         )
     with Ledger.of(store) as opened:
         yield opened, store, load_sites(settings.sites_file or None)

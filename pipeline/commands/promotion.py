@@ -95,7 +95,7 @@ def promote(
       omokage promote 3 --force --reason "prettier eyes"
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     settings, tracking = _registry(home)
-    store = Store(settings.home)
+    store = settings.store
     child = TerminalChild(environment=settings.environment())
     outcome = promotion_by_person(
         None,
@@ -122,7 +122,7 @@ def rollback_command(home: str, reason: str) -> None:
     Example: omokage rollback --reason "green skin"
     """
     settings, tracking = _registry(home)
-    store = Store(settings.home)
+    store = settings.store
     _tell(store, tracking, rollback(tracking, lock_folder(store), reason=reason.strip()))
 
 

@@ -69,6 +69,11 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 LOCK = "takedown.lock"
+OLD_VERSIONS = (
+    "{} has older versions of what was overwritten or removed, the pictures among them: have the "
+    "bucket remove them (a lifecycle rule with NoncurrentVersionExpiration), then run omokage "
+    "takedown apply again"
+)
 STAYING = {  # what a takedown leaves, and why
     "board": "the demo board's own pictures; from a real board only its operators remove one",
     "taggers": "taggers learnt labels from the home's faces; the next build trains another one",
@@ -105,7 +110,7 @@ def add(home: str, kind: str, value: str, note: str) -> None:
             f'"{value}": "{site}" is no site of the registry and no board of the ledger'
             f"{nearest(site, names)}"
         )
-    with _alone(store):
+    with only_takedown(store):
         line = add_entry(store, kind, value, note)
     click.echo(f"{store.url(TAKEDOWN_FILE)}: {line}\nNow run omokage takedown apply.")
 
@@ -122,8 +127,8 @@ def apply_command(home: str, *, dry_run: bool) -> None:
     Example: omokage takedown apply --dry-run
     """
     settings, store = _opened(home)
-    with _alone(store), alone_in(store), _no_crawl(store) as ledger:
-        _check_no_run(settings)
+    with only_takedown(store), alone_in(store), no_crawl(store) as ledger:
+        check_no_run(settings)
         found = _Found.of(settings, store, ledger)
         if dry_run:
             lines = [_trace_in_words(trace) for trace in found.traces]
@@ -133,6 +138,8 @@ def apply_command(home: str, *, dry_run: bool) -> None:
         else:
             receipt = _applied(settings, store, ledger, found)
             click.echo("\n".join(receipt_in_words(receipt)))
+        if not dry_run and store.keeps_versions():
+            raise StoreError(OLD_VERSIONS.format(store.root))
 
 
 @takedown.command()
@@ -324,8 +331,9 @@ def _records(ledger: Ledger, rows: list[Row]) -> Iterator[Trace]:
 def _copies(store: Store, of: frozenset[str]) -> Iterator[Trace]:
     """Backups of the ledger, and former ledgers that a backup replaced: they have the records."""
     paths = [f"{BACKUPS}/{name}" for name in store.names(BACKUPS)]
-    for path in [*paths, *(name for name in store.names("") if name.startswith(f"{FILE}.before-"))]:
-        remove = functools.partial(store.remove, path)
+    former = [name for name in store.state.names("") if name.startswith(f"{FILE}.before-")]
+    for root, path in [*((store, one) for one in paths), *((store.state, one) for one in former)]:
+        remove = functools.partial(root.remove, path)
         yield Trace(path, "copy of the ledger", of, mend=remove)
 
 
@@ -342,7 +350,7 @@ def _previews(settings: Settings, of: frozenset[str]) -> Iterator[Trace]:
     words = f"(a takedown of {today} removed this preview)"
     for path in databases(settings.dagster_home):
         if count := previews_of_reals(path):
-            here = Path(settings.local_home)
+            here = Path(settings.state)
             where = path.relative_to(here).as_posix() if path.is_relative_to(here) else str(path)
             scrub = functools.partial(scrub_previews, path, words)
             yield Trace(where, "previews in Dagster's event log", of, count, scrub)
@@ -377,8 +385,11 @@ def _models(store: Store, found: _Found) -> Iterator[dict[str, Any]]:
 
 
 def _staying(settings: Settings, store: Store) -> Iterator[dict[str, Any]]:
+    if store.keeps_versions():
+        why = OLD_VERSIONS.format("")
+        yield {**Trace(store.root, "old versions", frozenset()).to_json(), "why": why}
     for folder, why in STAYING.items():
-        if store.files(folder):
+        if store.files(folder) or store.state.files(folder):
             yield {**Trace(folder, "folder", frozenset()).to_json(), "why": why}
     if _has_instance(settings) and not databases(settings.dagster_home):
         why = "Dagster's event log is not in this home: remove its previews by its own means"
@@ -428,35 +439,39 @@ def _seen_by(settings: Settings, store: Store, is_it: Any) -> Iterator[str]:
 
 def _opened(home: str) -> tuple[Settings, Store]:
     settings = read_settings(home=home)
-    return settings, Store(settings.home)
+    return settings, settings.store
 
 
 def _ledger(store: Store) -> Ledger:
-    if not store.exists(FILE):
-        raise UsageError(f"{store.url(FILE)} is not there: nothing was crawled or imported here")
+    if not store.state.exists(FILE):
+        raise UsageError(
+            f"{store.state.url(FILE)} is not there: nothing was crawled or imported here"
+        )
     return Ledger.of(store)
 
 
 @contextlib.contextmanager
-def _no_crawl(store: Store) -> Iterator[Ledger]:
+def no_crawl(store: Store) -> Iterator[Ledger]:
+    """Yields the ledger, and keeps crawls out; raises UsageError if one is at work."""
     with _ledger(store) as ledger, ledger.no_crawl() as quiet:
         if not quiet:
             raise UsageError(
-                f"a crawl or an import is at work in {store.root}; wait for it or end it"
+                f"a crawl or an import is at work in {store.state.root}; wait for it or end it"
             )
         yield ledger
 
 
-def _alone(store: Store) -> contextlib.AbstractContextManager[None]:
-    busy = UsageError(f"another takedown is at work in {store.root}; wait for it")
-    return file_lock(store.local(LOCK), timeout_s=0, busy=busy)
+def only_takedown(store: Store) -> contextlib.AbstractContextManager[None]:
+    """Keeps a second takedown out of a home; raises UsageError if one is at work."""
+    busy = UsageError(f"another takedown is at work in {store.state.root}; wait for it")
+    return file_lock(store.state.local(LOCK), timeout_s=0, busy=busy)
 
 
 def _has_instance(settings: Settings) -> bool:
     return (Path(settings.dagster_home) / DAGSTER_YAML).exists()
 
 
-def _check_no_run(settings: Settings) -> None:
+def check_no_run(settings: Settings) -> None:
     """Raises UsageError if a run of Dagster is at work: it would write what is being removed."""
     if not _has_instance(settings):
         return
@@ -477,7 +492,7 @@ def _check_no_run(settings: Settings) -> None:
 def _names(settings: Settings, store: Store) -> dict[str, str]:
     """The board of each name that a post may be given by."""
     names = dict(board_names(load_sites(settings.sites_file or None)))
-    if store.exists(FILE):
+    if store.state.exists(FILE):
         with Ledger.of(store) as ledger:
             names = {board: board for board in ledger.boards()} | names
     return names

@@ -69,11 +69,11 @@ def test_a_home_without_a_ledger_or_blobs_is_empty(tmp_path: Path) -> None:
 def test_every_fault_is_found_and_reported(kept: Kept) -> None:
     missing, short, other, whole = kept.blobs
     kept.store.remove(missing)
-    kept.store.local(short).write_bytes(b"cut")
+    kept.store.state.local(short).write_bytes(b"cut")
     body = kept.store.read_bytes(other)
-    kept.store.local(other).write_bytes(bytes([body[0] ^ 1]) + body[1:])
+    kept.store.state.local(other).write_bytes(bytes([body[0] ^ 1]) + body[1:])
     kept.store.write_bytes(ORPHAN, b"nobody's")
-    kept.store.local("blobs/.tmp-left").write_bytes(b"half")
+    kept.store.state.local("blobs/.tmp-left").write_bytes(b"half")
     found = audit(kept.store)
     assert (found.orphans, found.temporary) == ((ORPHAN,), ("blobs/.tmp-left",))
     assert (found.missing, found.wrong_size) == ((missing,), (short,))
@@ -98,7 +98,7 @@ def test_the_checks_of_a_whole_home_pass(kept: Kept) -> None:
 
 def test_the_sweep_removes_what_no_post_names_and_nothing_else(kept: Kept) -> None:
     kept.store.write_bytes(ORPHAN, b"nobody's")
-    kept.store.local("blobs/ab/.tmp-left").write_bytes(b"half")
+    kept.store.state.local("blobs/ab/.tmp-left").write_bytes(b"half")
     assert sweep(kept.store, kept.ledger) == ["blobs/ab/.tmp-left", ORPHAN]
     assert audit(kept.store) == Audit(blobs=4, named=4, hashed=4)
 

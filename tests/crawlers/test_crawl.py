@@ -246,7 +246,7 @@ def test_a_lost_or_shortened_blob_is_fetched_again(
     before = export_posts(store, ["demo"])
     blobs = store.files("blobs")
     store.remove(blobs[0])
-    store.local(blobs[1]).write_bytes(b"cut")
+    store.state.local(blobs[1]).write_bytes(b"cut")
 
     found = export_posts(store, ["demo"])
     assert found.requeued >= 2

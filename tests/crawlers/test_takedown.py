@@ -85,7 +85,7 @@ class Crawled:
             rows = read_table(self.store, path, declared=schema).to_pylist()
             found += [path for row in rows if row["sha256"] == sha256]
         for path in (CROPS_PATH, "faces.lance"):
-            files = [file for file in self.store.local(path).rglob("*") if file.is_file()]
+            files = [file for file in self.store.state.local(path).rglob("*") if file.is_file()]
             found += [path for file in files if sha256.encode() in file.read_bytes()]
         return found
 
@@ -137,12 +137,12 @@ def test_an_older_ledger_put_back_after_a_takedown_is_no_lost_volume(
     home = Crawled(tmp_path / "home", make_post)
     for number in range(1, 31):
         home.keep(number, png(Image.new("RGB", (8, 8), (number, 0, 0))), tags=("solo",))
-    shutil.copy(home.store.local("ledger.sqlite"), tmp_path)
+    shutil.copy(home.store.state.local("ledger.sqlite"), tmp_path)
     home.take_down("".join(f"artist painter_{number}\n" for number in range(1, 26)))
     assert export_posts(home.store, SITES).kept == 5
-    for path in home.store.local("").glob("ledger.sqlite*"):
+    for path in home.store.state.local("").glob("ledger.sqlite*"):
         path.unlink()
-    shutil.copy(tmp_path / "ledger.sqlite", home.store.local("ledger.sqlite"))
+    shutil.copy(tmp_path / "ledger.sqlite", home.store.state.local("ledger.sqlite"))
     made = export_posts(home.store, SITES)
     assert (made.kept, made.refused["takedown"], made.requeued) == (5, 25, 0)
     home.take_down("".join(f"artist painter_{number}\n" for number in range(1, 31)))

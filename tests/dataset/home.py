@@ -62,7 +62,7 @@ class Home:
     def write(self, rows: Sequence[dict[str, Any]] | None = None) -> None:
         """Writes the table of posts; on an object store as older homes have it."""
         table = pa.Table.from_pylist(list(self.rows if rows is None else rows), schema=POSTS)
-        path = POSTS_PATH if self.store.is_local else FORMER_POSTS_PATH
+        path = POSTS_PATH if self.store.folder else FORMER_POSTS_PATH
         write_table(self.store, path, table, declared=POSTS)
 
 

@@ -117,7 +117,7 @@ def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -
     assert blobs[4] not in faces_of(home, made)["sha256"].to_pylist()
     assert made.kept == COUNT - 1
     for path in GROWING:  # nor in an older version
-        files = [file for file in home.store.local(path).rglob("*") if file.is_file()]
+        files = [file for file in home.store.state.local(path).rglob("*") if file.is_file()]
         assert not [file for file in files if gone["face_id"].encode() in file.read_bytes()]
         assert [file for file in files if blobs[5][:16].encode() in file.read_bytes()]
 
@@ -298,7 +298,7 @@ def test_blobs_that_are_not_mounted_cost_no_crop(home: Home, executor: Executor)
     fill(home)
     crop_faces(home.store, SETTINGS, executor)
     versions = versions_of(home)
-    blobs, away = home.store.local("blobs"), home.store.local("away")
+    blobs, away = home.store.state.local("blobs"), home.store.state.local("away")
     blobs.rename(away)
     # Nothing is to be cropped: nothing is missed.
     assert crop_faces(home.store, SETTINGS, executor).pictures_reused == COUNT + 2
@@ -343,7 +343,7 @@ def test_post_with_an_impossible_blob_name_is_refused(home: Home, executor: Exec
 def test_damaged_table_of_crops_is_refused_by_name(home: Home, executor: Executor) -> None:
     fill(home)
     crop_faces(home.store, SETTINGS, executor)
-    for file in home.store.local(f"{CROPS_PATH}/data").iterdir():
+    for file in home.store.state.local(f"{CROPS_PATH}/data").iterdir():
         file.write_bytes(b"no table")
     with pytest.raises(SchemaError, match=r"crops\.lance cannot be read"):
         crop_faces(home.store, SETTINGS, executor)

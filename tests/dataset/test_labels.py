@@ -291,15 +291,16 @@ def test_post_with_faces_of_two_pictures_is_named(home: Home) -> None:
 
 def test_foreign_tables_are_refused_by_their_name(home: Home) -> None:
     fill(home, [["red_hair"], []])
-    table = pq.read_table(home.store.local("faces.parquet"))
-    pq.write_table(table.append_column("mood", table["board"]), home.store.local("faces.parquet"))
+    table = pq.read_table(home.store.state.local("faces.parquet"))
+    path = home.store.state.local("faces.parquet")
+    pq.write_table(table.append_column("mood", table["board"]), path)
     with pytest.raises(SchemaError, match=r"faces\.parquet is not a faces table:\n  mood is unkn"):
         chosen(home)
-    pq.write_table(table.drop(["side"]), home.store.local("faces.parquet"))
+    pq.write_table(table.drop(["side"]), home.store.state.local("faces.parquet"))
     with pytest.raises(SchemaError, match="side is missing, int32 wanted"):
         chosen(home)
     empty = table.set_column(1, "board", pa.array(["demo", None]))
-    pq.write_table(empty, home.store.local("faces.parquet"))
+    pq.write_table(empty, home.store.state.local("faces.parquet"))
     with pytest.raises(SchemaError, match="board is empty in row 1"):
         chosen(home)
     home.store.write_bytes("faces.parquet", b"no table")

@@ -108,7 +108,8 @@ def test_another_tag_gives_another_digest(ready: Home) -> None:
 def test_the_same_manifest_is_not_written_again(ready: Home) -> None:
     made = build(ready)
     files = [
-        ready.store.local(f"{made.folder}/{name}") for name in ("train.parquet", "manifest.json")
+        ready.store.state.local(f"{made.folder}/{name}")
+        for name in ("train.parquet", "manifest.json")
     ]
     before = [file.stat().st_mtime_ns for file in files]
     build(ready)
@@ -199,7 +200,7 @@ def test_packed_once_then_mapped(ready: Home) -> None:
     made = build(ready)
     first = pack(ready.store, made, "eval", resolution_px=32)
     assert isinstance(first.images, np.memmap)
-    assert first.path == ready.store.local(f"packed/{made.digest}/eval-32.npy")
+    assert first.path == ready.store.state.local(f"packed/{made.digest}/eval-32.npy")
     ready.store.remove(CROPS_PATH)
     again = pack(ready.store, made, "eval", resolution_px=32)
     assert (again.images == first.images).all()
@@ -207,7 +208,8 @@ def test_packed_once_then_mapped(ready: Home) -> None:
 
 def test_packed_may_lie_elsewhere(ready: Home, tmp_path: Path) -> None:
     made = build(ready)
-    packed = pack(ready.store, made, "eval", resolution_px=32, into=Store(str(tmp_path / "near")))
+    apart = Store(ready.store.root, scratch=tmp_path / "near")
+    packed = pack(apart, made, "eval", resolution_px=32)
     assert packed.path.is_relative_to(tmp_path / "near")
     assert not ready.store.exists("packed")
 
@@ -282,7 +284,7 @@ def test_interrupted_pack_resumes_where_it_stopped(
 
 def interrupt_pack(home: Home, made: Manifest, stop: dict[str, Any]) -> None:
     """Packs up to a crop that is away meanwhile."""
-    table, away = home.store.local(CROPS_PATH), home.store.local("away")
+    table, away = home.store.state.local(CROPS_PATH), home.store.state.local("away")
     shutil.copytree(table, away)
     without(home, stop)
     with pytest.raises(StoreError, match=r"crops\.lance has no"):
@@ -296,7 +298,7 @@ def test_damaged_part_is_begun_again(ready: Home, monkeypatch: pytest.MonkeyPatc
     made = build(ready)
     table = read_split(ready.store, made, "train")
     interrupt_pack(ready, made, table.to_pylist()[5])
-    part = ready.store.local(f"packed/{made.digest}/train-32.npy.part")
+    part = ready.store.state.local(f"packed/{made.digest}/train-32.npy.part")
     content = part.read_bytes()
     part.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
     images = pack(ready.store, made, "train", resolution_px=32).images
@@ -319,12 +321,12 @@ def test_two_processes_pack_once(ready: Home) -> None:
 
 def alter(home: Home, path: str, column: str, value: object) -> None:
     """Changes a cell of the first row of a table, as a hand or a failing disk would."""
-    table = pq.read_table(home.store.local(path))
+    table = pq.read_table(home.store.state.local(path))
     cells = [value, *table[column].to_pylist()[1:]]
     field = table.schema.field(column)
     place = table.schema.get_field_index(column)
     changed = table.set_column(place, field, pa.array(cells, field.type))
-    pq.write_table(changed, home.store.local(path))
+    pq.write_table(changed, home.store.state.local(path))
 
 
 def test_altered_manifest_is_refused_and_built_again(ready: Home) -> None:
@@ -375,8 +377,8 @@ def test_digest_is_the_same_whatever_the_order_chunks_and_copies(
     order = pa.array(random.sample(range(faces.num_rows), faces.num_rows))
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        Path(folder, CROPS_PATH).symlink_to(built_in.store.local(CROPS_PATH))
-        shutil.copy(built_in.store.local("labels.json"), folder)
+        Path(folder, CROPS_PATH).symlink_to(built_in.store.state.local(CROPS_PATH))
+        shutil.copy(built_in.store.state.local("labels.json"), folder)
         table = pa.Table.from_pylist(posts, schema=POSTS)
         parts = table.to_batches(max_chunksize=group)
         tables.write(store, POSTS_PATH, parts, schema=POSTS)

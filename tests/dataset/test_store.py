@@ -2,13 +2,14 @@
 
 import errno
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dataset.errors import StoreError
-from dataset.store import Store, digest_of
+from dataset.store import LocalFolder, Store, digest_of, open_home
 
 
 @pytest.fixture(params=["folder", "object store"])
@@ -67,14 +68,13 @@ def test_a_linked_folder_is_listed_as_a_file_and_a_file_lists_itself(tmp_path: P
     store.write_bytes("folder/a", b"2")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "c").write_bytes(b"3")
-    store.local("folder/linked").symlink_to(tmp_path / "elsewhere")
+    store.state.local("folder/linked").symlink_to(tmp_path / "elsewhere")
     expected = ["folder/a", "folder/b/file", "folder/linked"]
     assert store.files("folder") == store.files("folder/") == store.files("") == expected
     assert store.files("folder/a") == ["folder/a"]
 
 
-def test_a_moved_file_is_at_its_new_place_only(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_a_moved_file_is_at_its_new_place_only(store: Store) -> None:
     store.write_bytes("folder/one", b"x")
     store.move("folder/one", "trash/folder/one")
     assert store.files("") == ["trash/folder/one"]
@@ -118,7 +118,38 @@ def test_a_full_or_read_only_disk_is_explained_and_leaves_no_litter(
 
 def test_an_object_store_has_no_local_paths() -> None:
     with pytest.raises(StoreError, match="a local folder is needed"):
-        Store("memory://home").local("ledger.sqlite")
+        LocalFolder("memory://home")
+
+
+def test_a_file_is_created_once_and_has_its_size(store: Store) -> None:
+    assert store.size("folder/marker") is None
+    assert store.create("folder/marker", b"one")
+    assert store.size("folder/marker") == 3
+    assert store.size("folder") is None
+
+
+def test_a_folder_alone_is_all_three_roots(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.state.root == store.scratch.root == str(tmp_path)
+    assert store.local_roots == []
+    assert open_home(str(tmp_path), {}).variables() == store.variables()
+
+
+def test_an_object_store_wants_a_folder_for_the_ledger() -> None:
+    with pytest.raises(StoreError, match="set OMOKAGE_HOME or OMOKAGE_STATE"):
+        _ = Store("memory://home").state
+    with pytest.raises(StoreError, match="set OMOKAGE_HOME or OMOKAGE_STATE"):
+        _ = open_home("", {"OMOKAGE_DATA": "memory://home"}).scratch
+
+
+def test_each_root_is_where_its_variable_says_also_in_another_process(tmp_path: Path) -> None:
+    given = {"OMOKAGE_DATA": "memory://home", "OMOKAGE_SCRATCH": str(tmp_path / "scratch")}
+    store = open_home(str(tmp_path), given)
+    for one in (store, pickle.loads(pickle.dumps(store)), open_home("/nowhere", store.variables())):
+        roots = [one.root, one.state.root, one.scratch.root]
+        assert roots == ["memory://home", str(tmp_path), str(tmp_path / "scratch")]
+        assert one.folder is None
+        assert len(one.local_roots) == 2
 
 
 @pytest.mark.parametrize("change", [lambda v: v, lambda v: dict(reversed(v.items()))])
@@ -131,9 +162,7 @@ def test_a_digest_minds_content_and_not_order(
 
 
 def test_appended_bytes_stand_behind_what_was_there(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = LocalFolder(tmp_path)
     for content in (b"one\n", b"two\n"):
         store.append_bytes("new/folder/file", content)
     assert store.read_bytes("new/folder/file") == b"one\ntwo\n"
-    with pytest.raises(StoreError, match="a local folder is needed here, not an object store"):
-        Store("memory://appended").append_bytes("file", b"")

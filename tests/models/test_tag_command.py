@@ -68,7 +68,7 @@ def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
     assert counts == {"rows": 30, "tagged": 240, "untagged": 30, "reused": False}
     assert "| **mean** |" in err
     assert summary["scores"]["mean_ap"] > summary["scores"]["mean_frequency"] + 0.1
-    folder = store.local(summary["folder"])
+    folder = store.state.local(summary["folder"])
     assert {path.name for path in folder.iterdir()} >= {
         "tagger.safetensors", "tagger.json", "scores.json", "scores.md"
     }  # fmt: skip
@@ -77,13 +77,13 @@ def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
     )
     assert table["tagger"].unique().to_pylist() == [summary["tagger"]]
     assert table["face_id"].to_pylist() == faces_of(store).untagged["face_id"].to_pylist()
-    written = (store.local(MACHINE_LABELS_PATH)).stat().st_mtime_ns
+    written = (store.state.local(MACHINE_LABELS_PATH)).stat().st_mtime_ns
 
     again, rerun, err = run("label", "--home", home, *QUICK)
     assert (again, rerun["reused"]) == (0, True)
     assert "already trained" in err
     assert "already labelled" in err
-    assert store.local(MACHINE_LABELS_PATH).stat().st_mtime_ns == written
+    assert store.state.local(MACHINE_LABELS_PATH).stat().st_mtime_ns == written
     same = ("table_digest", "tagger", "counts", "without", "scores")
     assert {name: rerun[name] for name in same} == {name: summary[name] for name in same}
 
@@ -113,7 +113,7 @@ def test_a_changed_table_is_made_again(store: Store, run: Any) -> None:
 
 def test_train_evaluate_and_apply_agree(store: Store, run: Any, tmp_path: Path) -> None:
     _, trained, _ = run("train", "--home", store.root, *QUICK)
-    model = str(store.local(trained["folder"]))
+    model = str(store.state.local(trained["folder"]))
     of_model = ["--model", model, "--device", "cpu"]
     code, measured, err = run(
         "evaluate", "--home", store.root, *of_model, "--eval-frac", "0.2", "--out", "seen"

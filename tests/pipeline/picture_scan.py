@@ -1,7 +1,7 @@
 """Looks for pictures in all files of a home, by means of its own: none of the code under test.
 
 Bytes: the original's, and its sha256 in tables. Decoded: pictures and frames of any format, also
-base64 in databases, zip members, rows of arrays and copies in Parquet columns; a sheet is gone
+base64 in databases, zip members, rows of arrays and copies in columns of tables; a sheet is gone
 through by sliding the picture over it in many sizes. Not found, since nothing shows it: a network's
 weights, statistics of features.
 """
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from lance.file import LanceFileReader
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]  # [H, W, 3]
@@ -73,7 +74,9 @@ class Scan:
         if any(text in content for text in self.texts):
             yield "a piece of base64"
         if content.startswith(b"PAR1"):
-            yield from self._in_table(content)
+            yield from self._in_columns(pq.read_table(io.BytesIO(content)))
+        elif content.endswith(b"LANC"):
+            yield from self._in_lance(content)
         elif content.startswith(b"\x93NUMPY"):
             rows = np.load(io.BytesIO(content))
             if any(self._shows(row.transpose(1, 2, 0)) for row in rows):
@@ -85,13 +88,23 @@ class Scan:
         elif any(self._shows(pixels) for pixels in _decoded(content)):
             yield "a picture"
 
-    def _in_table(self, content: bytes) -> Iterator[str]:
-        table = pq.read_table(io.BytesIO(content))
+    def _in_lance(self, content: bytes) -> Iterator[str]:
+        """A file of a Lance table alone: rows that the table has deleted too."""
+        with tempfile.NamedTemporaryFile(suffix=".lance") as file:
+            file.write(content)
+            file.flush()
+            yield from self._in_columns(LanceFileReader(file.name).read_all().to_table())
+
+    def _in_columns(self, table: pa.Table) -> Iterator[str]:
         for column in table.column_names:
             if pa.types.is_binary(table.schema.field(column).type):
                 for copy in table[column].drop_null().to_pylist():
+                    if any(map(self._is, _decoded(copy))):
+                        yield f"a picture in {column}"
                     side = round((len(copy) / 3) ** 0.5)
-                    if self._is(np.frombuffer(copy, np.uint8).reshape(side, side, 3)):
+                    if len(copy) == 3 * side * side and self._is(
+                        np.frombuffer(copy, np.uint8).reshape(side, side, 3)
+                    ):
                         yield f"a copy in {column}"
 
     def _is(self, copy: Pixels) -> bool:

@@ -265,7 +265,11 @@ def kill_in(stage: str, omokage: WarmOmokage, arguments: list[str]) -> None:
 
 def digests(home: Path) -> dict[str, Any]:
     """What the chain has made, by content: posts, faces, labels, manifest and generator."""
-    store = Store(home)
+    return digests_of(Store(home))
+
+
+def digests_of(store: Store) -> dict[str, Any]:
+    """As `digests`, of a home whose data may lie elsewhere."""
     posts = read_table(store, "posts.lance", declared=POSTS).drop(["fetched_at"])
     faces = read_table(store, "faces.lance", declared=FACES)
     return {

@@ -20,10 +20,33 @@ def test_the_option_wins_over_the_variable(tmp_path: Path) -> None:
     assert settings.home == str(tmp_path)
 
 
-def test_an_object_store_stays_an_address_and_keeps_a_local_folder() -> None:
-    settings = read_settings({"OMOKAGE_HOME": "s3://bucket/omokage"})
-    assert settings.home == "s3://bucket/omokage"
-    assert settings.local_home == Path("var").resolve()
+def test_data_on_an_object_store_leaves_ledger_and_packs_in_the_home(tmp_path: Path) -> None:
+    settings = read_settings({"OMOKAGE_DATA": "s3://bucket/omokage"}, home=str(tmp_path))
+    assert settings.data == "s3://bucket/omokage"
+    assert settings.state == settings.scratch == settings.home == str(tmp_path)
+    assert read_settings(settings.environment()) == settings
+    only_state = {"OMOKAGE_DATA": "s3://bucket/omokage", "OMOKAGE_STATE": str(tmp_path)}
+    assert read_settings(only_state) == settings
+
+
+def test_a_home_that_is_one_folder_hands_on_no_roots_that_another_home_would_inherit() -> None:
+    assert not {"OMOKAGE_DATA", "OMOKAGE_STATE"} & read_settings({}).environment().keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"OMOKAGE_HOME": "s3://bucket/omokage"}, "OMOKAGE_DATA may name an object store"),
+        ({"OMOKAGE_STATE": "s3://bucket"}, 'OMOKAGE_STATE is "s3://bucket"; a local folder wanted'),
+        ({"OMOKAGE_SCRATCH": "s3://b"}, 'OMOKAGE_SCRATCH is "s3://b"; a local folder wanted'),
+        ({"OMOKAGE_DATA": "s3://bucket"}, "set OMOKAGE_HOME or OMOKAGE_STATE to a local folder"),
+    ],
+)
+def test_a_root_that_must_be_local_is_named(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_settings(given)
+    assert str(caught.value).count("\n") == 1  # no fault twice
+    assert said in str(caught.value)
 
 
 def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
