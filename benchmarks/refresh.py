@@ -41,12 +41,20 @@ from dataset import tables
 from dataset.cropping import FaceSettings
 from dataset.crops import CROPS, CROPS_PATH, ROWS_AN_APPEND
 from dataset.digests import ROW_DIGEST, row_digests
-from dataset.duplicates import THUMB_BYTES, Hashes, Mask, Rows, Thumbs, coarse
+from dataset.duplicates import THUMB_BYTES, Hashes, Rows, Thumbs, coarse
 from dataset.faces import crop_faces
 from dataset.labels import LabelSettings, choose_labels
 from dataset.manifest import build_manifest
 from dataset.merging import JUDGED_BY, NEAR_DUPLICATE, rules_digest
-from dataset.schemas import DIGEST, FACES, FACES_PATH, MACHINE_LABELS_PATH, POSTS_PATH, row_count
+from dataset.schemas import (
+    DIGEST,
+    FACES,
+    FACES_PATH,
+    MACHINE_LABELS_PATH,
+    POSTS_PATH,
+    REPEATS,
+    row_count,
+)
 from dataset.store import Store, blob_path
 
 SIDE_PX = 64
@@ -54,6 +62,7 @@ BOARD = "board"
 VARIETY = 10_000
 NOISES = 4_096  # patterns that tell the small copies of different faces apart
 _DIGESTED = pa.field(DIGEST, ROW_DIGEST, nullable=False)
+_REPEATS = pa.field(REPEATS, pa.string())
 LINKS = 50_000  # to one file: ext4 takes 65,000
 ROWS_AT_ONCE = 2_000
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -160,23 +169,28 @@ def add_faces(store: Store, names: Sequence[str]) -> None:
     def faces() -> Iterator[pa.RecordBatch]:
         for start, made in zip(range(0, len(names), ROWS_AN_APPEND), parts(), strict=True):
             rows = order[start : start + ROWS_AN_APPEND]
-            yield from _faces_rows(made, rows + 1, rows != origins[rows]).to_batches()
+            repeats = [
+                f"{names[origins[row]][:16]}-0" if origins[row] != row else None for row in rows
+            ]
+            yield from _faces_rows(made, rows + 1, repeats).to_batches()
 
-    schema = FACES.append(_DIGESTED)
+    schema = FACES.append(_DIGESTED).append(_REPEATS)
     judged_by = {**FACES.metadata, JUDGED_BY: rules_digest(settings)}
     tables.write(store, FACES_PATH, faces(), schema=schema.with_metadata(judged_by))
 
 
-def _faces_rows(made: pa.Table, post_ids: Rows, repeated: Mask) -> pa.Table:
-    reasons = pc.if_else(pa.array(repeated), NEAR_DUPLICATE, pa.scalar(None, pa.string()))
+def _faces_rows(made: pa.Table, post_ids: Rows, repeats: Sequence[str | None]) -> pa.Table:
+    repeated = pa.array([one is not None for one in repeats])
+    reasons = pc.if_else(repeated, NEAR_DUPLICATE, pa.scalar(None, pa.string()))
     columns = {"board": pa.array([BOARD] * len(post_ids)), "post_id": pa.array(post_ids)}
     for name in made.column_names:
         columns[name] = made[name]
     for name in ("crop", "crop_sha256"):
-        columns[name] = pc.if_else(pa.array(repeated), pa.scalar(None, pa.string()), made[name])
+        columns[name] = pc.if_else(repeated, pa.scalar(None, pa.string()), made[name])
     columns["drop_reason"] = reasons
     faces = pa.table({name: columns[name] for name in FACES.names}).cast(FACES)
-    return faces.append_column(_DIGESTED, row_digests(faces, FACES.names))
+    faces = faces.append_column(_DIGESTED, row_digests(faces, FACES.names))
+    return faces.append_column(_REPEATS, pa.array(repeats, pa.string()))
 
 
 def _crops_rows(names: list[str], hashes: Hashes, thumbs: Thumbs, *, png: bytes) -> pa.Table:

@@ -152,7 +152,7 @@ ROWS_AN_APPEND = 2_048  # 30 kB each, so 60 MB of memory; also the rows of a fra
 APPEND_S = 20.0  # what a kill may cost
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
 SCANNED = 16_384  # rows of a pass over few columns
-KEY = np.dtype("S24")  # a face_id, filled with spaces
+KEY = np.dtype("S24")  # a face_id
 _SETTINGS = b"settings"  # in the schema's metadata: by what settings all rows were made
 _DELETED_AT_ONCE = 1_000
 _ROWS_AT_ONCE = 256
@@ -515,5 +515,5 @@ class Crops:
 
 def face_keys(face_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     """Returns face_ids as fixed bytes [N], which sort and compare fast; None is empty."""
-    texts = pc.utf8_rpad(pc.fill_null(face_ids, ""), KEY.itemsize)
-    return np.frombuffer("".join(texts.to_pylist()).encode(), KEY)
+    whole = pc.fill_null(face_ids, "")
+    return np.array(pc.cast(whole, pa.binary()).to_pylist(), KEY)

@@ -234,39 +234,40 @@ class Rule:
     alike: Callable[[Pairs], Mask]  # of rows, the earlier first
 
 
-def repeats(rules: Sequence[Rule], *, standing: int = 0) -> Mask:
-    """Tells which rows repeat an earlier row that does not itself repeat one: [N].
+def repeats(rules: Sequence[Rule], *, standing: int = 0) -> Rows:
+    """Returns the earlier row that each row repeats, which does not itself repeat one: [N].
 
-    By any of the rules, all of which have N hashes. The order of the rows decides what stays; the
-    first `standing` rows do by what is known of them: they are compared with the others alone.
+    -1 for a row that repeats none. By any of the rules, all of which have N hashes. The order of
+    the rows decides what stays; the first `standing` rows do by what is known of them: they are
+    compared with the others alone.
     """
     rows = np.arange(len(rules[0].hashes))
-    repeated = np.zeros(len(rows), bool)
-    _drop_repeats(rules, repeated, rows[:standing], rows[standing:])
-    _judge(rules, repeated, rows[standing:])
-    return repeated
+    origins = np.full(len(rows), -1, np.int64)
+    _drop_repeats(rules, origins, rows[:standing], rows[standing:])
+    _judge(rules, origins, rows[standing:])
+    return origins
 
 
-def _judge(rules: Sequence[Rule], repeated: Mask, rows: Rows) -> None:
-    """Marks the rows that repeat one of those before them.
+def _judge(rules: Sequence[Rule], origins: Rows, rows: Rows) -> None:
+    """Notes what the rows repeat of those before them.
 
     Block by block: those that repeat a row of an earlier block, then those within the block. Blocks
     grow with what is before them, so that all indexes together take a small multiple of the rows.
     """
     if len(rows) <= _BLOCK:
-        left = rows[~repeated[rows]]
-        _drop_later(repeated, [pairs for rule in rules for pairs in _alike_pairs(rule, left)])
+        left = rows[origins[rows] < 0]
+        _drop_later(origins, [pairs for rule in rules for pairs in _alike_pairs(rule, left)])
         return
     start = 0
     while start < len(rows):
         block = rows[start : start + max(_BLOCK, start // _GROWTH)]
-        _drop_repeats(rules, repeated, rows[:start][~repeated[rows[:start]]], block)
-        _judge(rules, repeated, block[~repeated[block]])
+        _drop_repeats(rules, origins, rows[:start][origins[rows[:start]] < 0], block)
+        _judge(rules, origins, block[origins[block] < 0])
         start += len(block)
 
 
-def _drop_repeats(rules: Sequence[Rule], repeated: Mask, kept: Rows, later: Rows) -> None:
-    """Marks the later rows that repeat a kept one.
+def _drop_repeats(rules: Sequence[Rule], origins: Rows, kept: Rows, later: Rows) -> None:
+    """Notes which of the later rows repeat a kept one.
 
     The nearest are looked for first: most copies differ in few bits, and those take 4 look-ups a
     row instead of 548.
@@ -278,10 +279,11 @@ def _drop_repeats(rules: Sequence[Rule], repeated: Mask, kept: Rows, later: Rows
         for rule, index in indexes:
             if nearer - rule.distance >= _BANDS:
                 continue
-            left = later[~repeated[later]]
+            left = later[origins[later] < 0]
             for places in index.near(rule.hashes[left], min(nearer, rule.distance)):
                 pairs = np.stack([kept[places[:, 0]], left[places[:, 1]]], axis=1)
-                repeated[pairs[rule.alike(pairs), 1]] = True
+                earlier, repeated = pairs[rule.alike(pairs)].T
+                origins[repeated] = earlier
 
 
 def _alike_pairs(rule: Rule, rows: Rows) -> Iterator[Pairs]:
@@ -291,13 +293,13 @@ def _alike_pairs(rule: Rule, rows: Rows) -> Iterator[Pairs]:
         yield pairs[rule.alike(pairs)]
 
 
-def _drop_later(repeated: Mask, found: list[Pairs]) -> None:
+def _drop_later(origins: Rows, found: list[Pairs]) -> None:
     if not found:
         return
     pairs = np.concatenate(found)
     for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
-        if not repeated[earlier]:
-            repeated[later] = True
+        if origins[earlier] < 0 and origins[later] < 0:
+            origins[later] = earlier
 
 
 def _band(hashes: Hashes, band: int) -> npt.NDArray[np.uint16]:

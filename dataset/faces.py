@@ -22,14 +22,16 @@ from dataset.errors import EmptyStageError
 from dataset.memory import give_back_free_memory, give_back_large_blocks
 from dataset.merging import JUDGED_BY, Earlier, Judged, judge
 from dataset.policy import read_rejects
-from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH
+from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH, REPEATS
 from dataset.store import Store
 
 __all__ = ["FaceSettings", "FacesTable", "crop_faces"]
 
 _MERGED = 16_384  # rows of a merge
 _WHOLE = 0.5  # from this part of the rows on, all are written anew
-_STORED = FACES.append(pa.field(DIGEST, ROW_DIGEST, nullable=False))
+_STORED = FACES.append(pa.field(DIGEST, ROW_DIGEST, nullable=False)).append(
+    pa.field(REPEATS, pa.string())
+)
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,11 @@ def _changes(
         & (earlier.boards[at] == board[known])
         & (earlier.post_ids[at] == post_ids[known])
         & (earlier.reasons[at] == judged.reasons[known])
+        & (earlier.repeats[at] == judged.repeats[known])
     )
     left = np.ones(len(earlier.ids), bool)
     left[at] = False
-    gone = [face_id.decode().strip() for face_id in earlier.ids[left].tolist()]
+    gone = [face_id.decode() for face_id in earlier.ids[left].tolist()]
     return np.flatnonzero(~same), gone
 
 
@@ -128,9 +131,9 @@ def _parts(
         for name in ("board", "post_id"):
             rows = rows.append_column(name, posts[name].take(at))
         rows = _with_reasons(rows, judged.reasons[some])
-        yield from rows.append_column(
-            _STORED.field(DIGEST), row_digests(rows, FACES.names)
-        ).to_batches()
+        rows = rows.append_column(_STORED.field(DIGEST), row_digests(rows, FACES.names))
+        repeated = [one.decode() or None for one in judged.repeats[some].tolist()]
+        yield from rows.append_column(REPEATS, pa.array(repeated, pa.string())).to_batches()
 
 
 def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table:

@@ -25,7 +25,7 @@ from dataset.duplicates import (
     repeats,
 )
 from dataset.errors import OmokageError
-from dataset.schemas import FACES, check_batch, faces_path
+from dataset.schemas import FACES, REPEATS, check_batch, faces_path
 from dataset.store import Store, digest_of
 from dataset.streams import batches
 
@@ -52,11 +52,19 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_READ = pa.schema(
+    [
+        *(FACES.field(name) for name in ("face_id", "board", "post_id", "drop_reason", *_WHERE)),
+        pa.field(REPEATS, pa.string()),
+    ]
+)
+
+
 @dataclass(frozen=True)
 class Earlier:
     """The table of faces as the build before left it, by face_id.
 
-    ids: [N], sorted; where: what `_WHERE` says, [N, 8]; post_ids, reasons: [N]; boards: [N].
+    ids: [N], sorted; where: what `_WHERE` says, [N, 8]; the others: [N].
     """
 
     ids: npt.NDArray[np.bytes_]
@@ -64,6 +72,7 @@ class Earlier:
     boards: Reasons
     post_ids: npt.NDArray[np.int64]
     reasons: Reasons
+    repeats: npt.NDArray[np.bytes_]  # the face_id of what each repeats, empty for none
     rules: str | None  # digest of the rules that it was judged by
 
     @classmethod
@@ -77,18 +86,20 @@ class Earlier:
 
     @classmethod
     def _read(cls, store: Store, path: str) -> "Earlier":
-        columns = ("face_id", "board", "post_id", "drop_reason", *_WHERE)
-        parts = batches(store, path, declared=FACES, columns=columns, rows=SCANNED)
         if tables.is_lance(path):
-            return cls._of(list(parts), tables.schema_of(store, path).metadata)
-        with store.open(path) as file:
-            metadata = pq.read_schema(file).metadata
-        return cls._of(list(parts), metadata)
+            schema = tables.schema_of(store, path)
+        else:
+            with store.open(path) as file:
+                schema = pq.read_schema(file)
+        columns = [name for name in _READ.names if name in schema.names]
+        parts = batches(store, path, declared=FACES, columns=columns, rows=SCANNED)
+        return cls._of(list(parts), schema.metadata)
 
     @classmethod
     def _of(cls, parts: list[pa.RecordBatch], metadata: dict[bytes, bytes] | None) -> "Earlier":
-        names = ("face_id", "board", "post_id", "drop_reason", *_WHERE)
-        rows = pa.Table.from_batches(parts, schema=pa.schema([FACES.field(one) for one in names]))
+        rows = pa.Table.from_batches(parts) if parts else _READ.empty_table()
+        if REPEATS not in rows.column_names:  # of an older home
+            rows = rows.append_column(REPEATS, pa.nulls(rows.num_rows, pa.string()))
         keys = face_keys(rows["face_id"])
         order = np.argsort(keys, kind="stable")
         rules = (metadata or {}).get(JUDGED_BY)
@@ -98,17 +109,23 @@ class Earlier:
             _texts(rows["board"])[order],
             rows["post_id"].to_numpy()[order],
             _texts(rows["drop_reason"])[order],
+            face_keys(rows[REPEATS])[order],
             None if rules is None else rules.decode(),
         )
 
     def places(self, keys: npt.NDArray[np.bytes_]) -> Rows:
         """Returns the row of each face_id, -1 for one that is not there: [M]."""
-        places = np.searchsorted(self.ids, keys)
-        found = np.full(len(keys), -1, np.int64)
-        inside = np.flatnonzero(places < len(self.ids))
-        same = inside[self.ids[places[inside]] == keys[inside]]
-        found[same] = places[same]
-        return found
+        return _places(self.ids, keys)
+
+
+def _places(held: npt.NDArray[np.bytes_], keys: npt.NDArray[np.bytes_]) -> Rows:
+    """The place of each key in a sorted array, -1 for one that is not there: [M]."""
+    places = np.searchsorted(held, keys)
+    found = np.full(len(keys), -1, np.int64)
+    inside = np.flatnonzero(places < len(held))
+    same = inside[held[places[inside]] == keys[inside]]
+    found[same] = places[same]
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,7 @@ class Judged:
     where: npt.NDArray[np.int64]  # [N, 8], as in Earlier
     post_of: npt.NDArray[np.int32]  # [N], row of each face's post
     reasons: Reasons
+    repeats: npt.NDArray[np.bytes_]  # [N], as in Earlier
     pictures_without_face: int
     unreadable: list[str]
     rules: str  # digest of the rules that they were judged by
@@ -192,13 +210,23 @@ def judge(
         first_face += len(at)
     rows, ids, where, post_of, reasons = _joined(parts)
     judged = Judged(
-        held, rows, ids, where, post_of, reasons, without, unreadable, rules_digest(settings)
+        held,
+        rows,
+        ids,
+        where,
+        post_of,
+        reasons,
+        np.full(len(ids), b"", ids.dtype),
+        without,
+        unreadable,
+        rules_digest(settings),
     )
     _drop_several_on_solo(judged, posts)
     if cuts:
         cut = _Cut(*_joined([tuple(vars(one).values()) for one in cuts]))
         fresh = again or earlier.rules != judged.rules
         seen = np.full(len(rows), NEW, np.uint8) if fresh else _outcomes(judged, earlier)
+        _keep_repeats(judged, earlier, seen)
         _drop_near_duplicates(judged, posts, cut, seen=seen, settings=settings)
     return judged
 
@@ -242,6 +270,21 @@ def _outcomes(judged: Judged, earlier: Earlier) -> Seen:
     outcomes[known[same & (said == None)]] = KEPT  # noqa: E711 - of each element
     outcomes[known[same & (said == NEAR_DUPLICATE)]] = REPEATED
     return outcomes
+
+
+def _keep_repeats(judged: Judged, earlier: Earlier, seen: Seen) -> None:
+    """Drops those again that repeat what is still kept: they need not be compared."""
+    repeated = np.flatnonzero((seen == REPEATED) & (judged.reasons == None))  # noqa: E711
+    if not len(repeated):
+        return
+    origins = earlier.repeats[earlier.places(judged.ids[repeated])]
+    order = np.argsort(judged.ids, kind="stable")
+    places = _places(judged.ids[order], origins)
+    known = np.flatnonzero(places >= 0)
+    there = order[places[known]]
+    stands = known[(seen[there] == KEPT) & (judged.reasons[there] == None)]  # noqa: E711
+    judged.reasons[repeated[stands]] = NEAR_DUPLICATE
+    judged.repeats[repeated[stands]] = origins[stands]
 
 
 def _cut(faces: pa.RecordBatch, *, first: int) -> _Cut:
@@ -332,8 +375,10 @@ def _drop_near_duplicates(
 
     by_crop = Rule(cut.hashes[places], settings.phash_distance, same_crop)
     by_picture = Rule(cut.picture_hashes[places], settings.picture_distance, same_place)
-    repeated = repeats([by_picture, by_crop], standing=int(np.count_nonzero(outcomes == KEPT)))
+    origins = repeats([by_picture, by_crop], standing=int(np.count_nonzero(outcomes == KEPT)))
+    repeated = np.flatnonzero(origins >= 0)
     judged.reasons[faces[repeated]] = NEAR_DUPLICATE
+    judged.repeats[faces[repeated]] = judged.ids[faces[origins[repeated]]]
 
 
 def _ranks(posts: pa.Table) -> npt.NDArray[np.int32]:

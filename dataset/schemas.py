@@ -18,6 +18,7 @@ MACHINE_LABELS_PATH = "machine_labels.parquet"
 
 # Beside the declared columns of posts and faces: the digest of a row's content.
 DIGEST = f"{tables.INTERNAL}digest"
+REPEATS = f"{tables.INTERNAL}repeats"  # of faces: the face_id of what a near-duplicate repeats
 
 BOARD, MACHINE = "board", "machine"  # who gave a face its labels
 

@@ -1,8 +1,9 @@
 """Of near-duplicates the one that was seen first stays, in any split of the posts into builds."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataset import crops, tables
 from dataset.cropping import Face, FaceSettings
-from dataset.duplicates import THUMB_BYTES
+from dataset.duplicates import THUMB_BYTES, Rule, repeats
 from dataset.errors import EmptyStageError
 from dataset.faces import FacesTable
 from dataset.merging import JUDGED_BY
@@ -182,3 +183,26 @@ def test_a_face_of_another_place_on_the_same_picture_is_new(home: Home) -> None:
     tables.write(home.store, FACES_PATH, [moved.cast(schema)], schema=schema)
     post(home, 0, CHAIN[0])
     assert dropped(home) == {1}
+
+
+def test_a_copy_is_compared_again_only_once_its_original_has_gone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = post(home, 1, CHAIN[0])
+    post(home, 2, CHAIN[0])
+    post(home, 3, CHAIN[6])
+    assert dropped(home) == {2}
+    compared: list[int] = []
+
+    def counted(rules: Sequence[Rule], *, standing: int) -> Any:
+        compared.append(len(rules[0].hashes) - standing)
+        return repeats(rules, standing=standing)
+
+    monkeypatch.setattr("dataset.merging.repeats", counted)
+    assert dropped(home) == {2}
+    home.rows[2]["drop_reason"] = "rating"  # not what it repeats
+    assert dropped(home) == {2}
+    assert compared == [0, 0]
+    home.store.write_bytes("rejects.txt", f"{original}\n".encode())
+    assert dropped(home) == set()
+    assert compared == [0, 0, 1]
