@@ -8,9 +8,11 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -22,10 +24,14 @@ from assets.manifest import manifest
 from assets.resources import ChildProcess, ComputeResource, StoreResource
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import MARKER
+from dataset import crops
 from dataset.errors import StoreError
+from dataset.faces import FaceSettings
+from dataset.schemas import FACES, read_table, row_count
 from dataset.store import Store
 from models import sample, train
 from pipeline.cli import cli
+from tests.dataset.home import cropped
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "homes" / "e1fea30.tar.xz"
 MANIFEST = "f1c9677139b7d65fbc0efd75e6e739b40596539cd7447e866ef3ed69ae51bf0c"
@@ -104,6 +110,32 @@ def test_a_stored_home_is_built_on_without_cropping_anything_again(home: Path) -
     assert not [name for name in FORMER if (home / name).exists()]
     (made,) = result.asset_materializations_for_node("manifest")
     assert made.metadata["digest"].value == MANIFEST
+
+
+def test_a_killed_takeover_of_a_stored_home_goes_on_where_it_was(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, settings, taken = Store(home), FaceSettings(cropped=True, mode="fast"), 0
+
+    def killed_at_the_thirtieth(store: Store, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        nonlocal taken
+        taken += 1
+        if taken == 30:
+            raise KeyboardInterrupt
+        return with_crops(store, rows)
+
+    with_crops = crops._with_crops
+    monkeypatch.setattr(crops, "_with_crops", killed_at_the_thirtieth)
+    with pytest.raises(KeyboardInterrupt):
+        cropped(store, settings)
+    in_before = row_count(store, crops.CROPS_PATH)
+    assert 0 < in_before < 30
+    made = cropped(store, settings)
+    assert taken == 30 + 60 - in_before  # what was in stayed
+    assert made.pictures_reused == made.pictures == 60
+    rows = read_table(store, made.path, declared=FACES)
+    assert rows.num_rows == len(set(rows["face_id"].to_pylist())) == made.rows
+    assert len(crops.Crops(store).pixels(rows.filter(pc.is_valid(rows["crop"])))) == made.kept
 
 
 def test_a_stored_generator_draws_what_it_drew(home: Path) -> None:
