@@ -19,12 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset import tables
+from dataset.compute import InOrder
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import Picture, UnreadablePicture, decode
 from dataset.digests import pixels_sha256
 from dataset.duplicates import THUMB_BYTES, coarse
 from dataset.errors import EmptyStageError, OmokageError, SchemaError, StoreError, listed
-from dataset.in_order import InOrder
 from dataset.progress import progress
 from dataset.schemas import FACES, POSTS, POSTS_PATH, posts_path
 from dataset.store import BLOBS, Store, blob_path, is_outage

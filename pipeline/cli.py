@@ -19,6 +19,7 @@ MODULES = {
     "compare": "generators:compare",
     "edit": "pictures:edit",
     "evaluate": "generators:evaluate",
+    "export": "faces:export",
     "faces": "faces:faces",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",

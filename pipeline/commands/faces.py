@@ -1,4 +1,4 @@
-"""`omokage faces` finds faces on pictures; `omokage review` lays out suspicious faces of a home."""
+"""`omokage faces` finds faces on pictures; `review` and `export` are for a home's own faces."""
 
 import glob
 import json
@@ -13,10 +13,12 @@ from dataset.cropping import DETECTORS, FaceSettings, detector_of
 from dataset.decode import UnreadablePicture, decode
 from dataset.detection import Found
 from dataset.errors import UsageError
+from dataset.export import FORMATS, export_set
+from dataset.manifest import load_manifest
 from dataset.policy import REJECTS_PATH
 from dataset.progress import Advance, progress
 from dataset.review import CSV_PATH, reject, unreject, write_review
-from dataset.store import Store
+from dataset.store import LocalFolder, Store
 from pipeline.commands import home_option
 from pipeline.settings import read_settings
 
@@ -236,3 +238,28 @@ def _names(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--reject-file {file} cannot be read: {error}") from error
     return [name for line in lines if (name := line.split("#")[0].strip())]
+
+
+@click.command()
+@home_option
+@click.argument("form", metavar="FORMAT", type=click.Choice(FORMATS))
+@click.option(
+    "--to", required=True, metavar="FOLDER", help="An empty folder; stopped, the export goes on."
+)
+@click.option(
+    "--manifest", default="", metavar="DIGEST", help="An earlier training set (default: current)."
+)
+def export(home: str, form: str, to: str, manifest: str) -> None:
+    """Write the training set with its pictures as files, to train elsewhere.
+
+    parquet: a file per split, crops in the column png. webdataset: tar files of pictures and JSON.
+    A takedown here reaches no exported files.
+
+    Example: omokage export webdataset --to faces
+    """
+    store = read_settings(home=home).store
+    chosen = load_manifest(store, manifest or None)
+    folder = LocalFolder(Path(to).expanduser().resolve())
+    made = export_set(store, chosen, folder, form=form)
+    rows = f"{chosen.train_rows:,} faces to train on and {chosen.eval_rows:,} to judge by"
+    click.echo(f"{rows}, {len(chosen.labels)} labels: {len(made):,} files in {folder.root}")

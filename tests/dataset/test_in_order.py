@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from dataset.compute import Processes
+from dataset.compute import InOrder, Processes
 from dataset.errors import ComputeError
-from dataset.in_order import InOrder
 
 
 def doubled(wait_s: float, value: int) -> int:
