@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import fsspec
 from filelock import FileLock, Timeout
@@ -33,6 +34,14 @@ _REMEDY = {
 
 SPOOL_BYTES = 64 * 2**20  # what is gathered in memory for an object store; beyond, on disk
 BLOBS = "blobs"  # the folder of the originals
+
+
+class FileFacts(NamedTuple):
+    """What a listing says of a file; a link, or anything else that is no file, has no size."""
+
+    size_bytes: int
+    modified_s: float  # seconds since 1970
+    is_file: bool = True
 
 
 class Store:
@@ -181,6 +190,29 @@ class Store:
             links = [name for name in folders if Path(path, name).is_symlink()]
             found += [f"{path}/{name}" for name in (*names, *links)]
         return found
+
+    def details(self, folder: str) -> dict[str, FileFacts]:
+        """Returns the facts of all that is below `folder` but folders, by path under the root.
+
+        Hidden and unfinished files are there too; {} if the folder is not.
+        """
+        start = len(self._base) + 1
+        with self.explained(folder):
+            if not self.exists(folder):
+                return {}
+            if self.is_local:
+                facts = {}
+                for path in self._found(folder):
+                    with contextlib.suppress(FileNotFoundError):  # replaced meanwhile
+                        one = os.lstat(path)
+                        is_file = stat.S_ISREG(one.st_mode)
+                        facts[path[start:]] = FileFacts(one.st_size, one.st_mtime, is_file)
+                return facts
+            listed: dict[str, dict[str, Any]] = self._fs.find(self._full(folder), detail=True)
+            return {
+                path[start:]: FileFacts(int(one["size"]), self._fs.modified(path).timestamp())
+                for path, one in listed.items()
+            }
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""

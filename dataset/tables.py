@@ -118,6 +118,15 @@ def tidy(store: Store, path: str) -> None:
         _opened(store, path).cleanup_old_versions(older_than=KEPT)
 
 
+def old_versions(store: Store, path: str) -> int:
+    """Returns how many versions `tidy` removes: those older than a day, but the newest."""
+    with _explained(store, path):
+        versions: list[Any] = _opened(store, path).versions()[:-1]
+    oldest = dt.datetime.now(dt.UTC) - KEPT
+    # Lance gives local times without a zone.
+    return sum(one["timestamp"].astimezone() < oldest for one in versions)
+
+
 def has_history(store: Store, path: str) -> bool:
     """Tells whether the files hold anything but the present rows."""
     with _explained(store, path):
