@@ -20,6 +20,7 @@ MODULES = {
     "edit": "pictures:edit",
     "evaluate": "generators:evaluate",
     "faces": "faces:faces",
+    "gc": "generators:gc",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
     "ledger": "ledger:ledger",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
-KEEP = 5  # trainings and manifests, the newest, by default
 GRACE_S = 86_400.0  # what is younger stays: a job may have begun that nothing names yet
 JUDGED_ON = (
     "omokage.judged_on"  # tag of a run: manifests that its generator, now gone, was judged on
@@ -101,13 +100,13 @@ def retained(
     no things. What was written within grace_s stays too. A thing that another one needs stays for
     the reason of that one.
     """
-    young = [name for name, one in things.items() if one.modified_s > now_s - grace_s]
-    waiting = [*roots, *((name, "new") for name in young)]
+    young = [(name, "new") for name, one in things.items() if one.modified_s > now_s - grace_s]
     reasons: dict[str, str] = {}
-    for name, reason in waiting:  # which grows meanwhile
-        if name in things and name not in reasons:
-            reasons[name] = reason
-            waiting += [(needed, reason) for needed in sorted(things[name].needs)]
+    for waiting in (list(roots), young):
+        for name, reason in waiting:  # which grows meanwhile
+            if name in things and name not in reasons:
+                reasons[name] = reason
+                waiting += [(needed, reason) for needed in sorted(things[name].needs)]
     return reasons
 
 
@@ -164,7 +163,11 @@ class Retention:
             found, others = _folders(_place(store, kind), kind)
             things |= {name: _with_needs(store, one) for name, one in found.items()}
             unknown += others
-        roots = [*_current(store), *_newest(store, things, keep), *_elsewhere(store, unknown)]
+        roots = [
+            *_current(store),
+            *_newest(store, things, keep),
+            *_elsewhere(store, unknown, things),
+        ]
         dagster: dict[str, str] = {}
         if tracking is not None:
             runs = {f"mlflow/{run.info.run_id}": run for run in tracking.runs()}
@@ -211,8 +214,10 @@ class Retention:
                 return "it was written to meanwhile"
             for path in (*thing.files, _lock_of(thing)):
                 place.remove(path)
-            if not place.details(thing.name):
-                place.remove(thing.name)
+            within = [f"{thing.name}/{name}" for name in place.names(thing.name)]
+            for path in (*within, thing.name, thing.name.rpartition("/")[0]):
+                if not place.details(path):  # an empty folder, of a local home
+                    place.remove(path)
         return ""
 
     def _note_judged(self, generator: Thing) -> None:
@@ -435,11 +440,13 @@ def _discard(tracking: TrackingClient, run_id: str) -> str:
     return ""
 
 
-def _elsewhere(store: Store, unknown: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _elsewhere(
+    store: Store, unknown: Iterable[str], things: Collection[str]
+) -> Iterator[tuple[str, str]]:
     """What is needed by trainings that lie in other folders, such as those of comparisons."""
     tops = [name for name in store.names("") if name not in _WITHOUT_TRAININGS]
     named = {"/".join(path.split("/")[:2]) for path in unknown if path.startswith("generators/")}
-    for folder in [*(name for name in tops if "." not in name), *sorted(named)]:
+    for folder in [*(name for name in tops if "." not in name), *sorted(named - set(things))]:
         paths = store.files(folder)
         reason = "comparison" if folder == "comparisons" else folder
         yield from ((name, reason) for name in sorted(_named_by(store, paths)))
