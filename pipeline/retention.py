@@ -129,9 +129,8 @@ class Garbage:
             goes = [one for one in of_kind if one.name not in reasons]
             why = Counter(reasons[one.name] for one in kept)
             words = ", ".join(f"{reason} {count:,}" for reason, count in why.most_common())
-            rows.append(
-                f"{kind:<14}{len(kept):>6,}{_mb(kept):>11}{len(goes):>8,}{_mb(goes):>11}  {words}"
-            )
+            kept_words = f"{kind:<14}{len(kept):>6,}{_mb(kept):>11}"
+            rows.append(f"{kept_words}{len(goes):>8,}{_mb(goes):>11}  {words}".rstrip())
         rows += [
             f"{path}: {count:,} versions older than a day go; what they free shows afterwards"
             for path, count in self.versions.items()

@@ -21,7 +21,8 @@ from dataset.store import Store, file_lock
 from models.io.generators import load_generator
 from models.registry.client import TrackingClient
 from models.registry.load import version_files
-from models.registry.promotion import CHAMPION, PREVIOUS
+from models.registry.promotion import CHAMPION, PREVIOUS, ROLLED_BACK
+from models.registry.retention import JUDGED_ON
 from pipeline import retention
 from pipeline.build import tracking_of
 from pipeline.cli import cli
@@ -33,6 +34,8 @@ from tests.models.small_generators import small_generator, write_generator
 
 DAY_S = 86_400.0
 CHAMPIONS = {PREVIOUS: 1, CHAMPION: 2}  # number of each one's training
+LEFT = "left"  # a version without an alias, that was rolled back
+REGISTERED = {**CHAMPIONS, LEFT: 5}
 KEEP = 3
 FOLDERS = ("generators", "evaluations", "manifest", "packed")
 
@@ -88,6 +91,9 @@ class OldHome:
                 self.store, load_manifest(self.store, self.manifests[number]), "train"
             )
         read_split(self.store, load_manifest(self.store, None), "eval")
+        (rolled_back,) = self.tracking.versions({ROLLED_BACK: "green skin"})
+        with version_files(self.store, self.tracking, rolled_back) as files:
+            load_generator(files.folder if not files.is_training else self.store.url(files.folder))
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +152,16 @@ def make_home(root: Path, first: Path, monkeypatch: pytest.MonkeyPatch) -> OldHo
         tracking.log_picture(run, "grid.png", bytes(1000))
         made.generators.append(folder)
         made.manifests.append(digest)
-        for alias in [alias for alias, one in CHAMPIONS.items() if one == number]:
+        for alias in [alias for alias, one in REGISTERED.items() if one == number]:
             source = root / "mlflow" / "artifacts" / alias
             shutil.copytree(first, source)
             tags = {"omokage.folder": folder, "omokage.manifest": digest}
+            tags |= {ROLLED_BACK: "green skin"} if alias == LEFT else {}
             version = tracking.register(
                 source.as_uri(), run_id=run, tags=tags, description="", model_page=""
             )
-            tracking.set_alias(alias, str(version.version))
+            if alias != LEFT:
+                tracking.set_alias(alias, str(version.version))
     current = {"id": "9", "folder": folder, "images_seen": 9, "manifest": digest}
     store.write_json("generators/current.json", current)
     store.write_bytes("generators/notes.txt", b"mine")
@@ -165,6 +173,11 @@ def make_home(root: Path, first: Path, monkeypatch: pytest.MonkeyPatch) -> OldHo
                 written_s = path.stat().st_mtime - (20 - 2 * number) * DAY_S
                 os.utime(path, (written_s, written_s))
     return made
+
+
+def rolled_back_run(home: OldHome) -> str:
+    (version,) = home.tracking.versions({ROLLED_BACK: "green skin"})
+    return str(version.run_id)
 
 
 def test_it_frees_what_it_says_and_all_that_is_needed_opens(home: OldHome) -> None:
@@ -183,8 +196,10 @@ def test_it_frees_what_it_says_and_all_that_is_needed_opens(home: OldHome) -> No
     assert sum(before.values()) - sum(after.values()) == expected
     stay = {1, 2, 3, 7, 8, 9}  # previous, champion, what 9 went on from, the last three
     for number, (folder, digest) in enumerate(zip(home.generators, home.manifests, strict=True)):
-        for part in (f"{folder}/generator", f"manifest/{digest}", f"packed/{digest}"):
+        for part in (f"{folder}/generator", f"packed/{digest}"):
             assert home.store.exists(part) == (number in stay), part
+        is_known = number in stay or number == REGISTERED[LEFT]  # its lineage is asked for
+        assert home.store.exists(f"manifest/{digest}") == is_known
     assert home.store.names("evaluations") == [f"{n:012x}" for n in (7, 8, 9)]
     assert {"blobs/ab/cd/abcd.png", f"{home.generators[0]}/notes.txt"} < after.keys()
     left = {
@@ -192,8 +207,10 @@ def test_it_frees_what_it_says_and_all_that_is_needed_opens(home: OldHome) -> No
         for run in home.tracking.runs()
         if run.info.lifecycle_stage == "active"
     }
-    assert left == {home.generators[number] for number in stay}
+    assert left == {home.generators[number] for number in {*stay, REGISTERED[LEFT]}}
     home.opens()
+    run = next(one for one in home.tracking.runs() if one.info.run_id == rolled_back_run(home))
+    assert run.data.tags[JUDGED_ON] == home.manifests[REGISTERED[LEFT]]
     assert "champion   models:/avatar-generator@champion is version 2" in omokage(
         home.root, "status"
     )
@@ -223,7 +240,8 @@ def test_killed_anywhere_it_goes_on_and_leaves_nothing_half(
         except KeyboardInterrupt:
             kills += 1
             found = home.garbage()
-            assert found.home.reasons == kept
+            lost = kept.keys() - found.home.reasons.keys()  # a run whose training has gone stays
+            assert all(name.startswith("mlflow/") for name in lost)
             for one in found.going:
                 names = {path.removeprefix(f"{one.name}/") for path in one.files}
                 if one.kind == "manifests" and "manifest.json" in names:
