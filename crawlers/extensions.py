@@ -1,6 +1,8 @@
-"""Scrapy extensions: credentials out of the log, counters of traffic and errors, progress bar.
+"""Scrapy extensions and item pipelines.
 
-And what they share with middlewares and item pipelines: the crawl that each is a part of.
+Credentials out of the log, counters of traffic and errors, progress bar; the policy before the
+download, and the record in the ledger after it. And what these share with middlewares: the crawl
+that each is a part of.
 """
 
 import contextlib
@@ -12,9 +14,11 @@ from scrapy.crawler import Crawler
 from scrapy.http import Request, Response
 from scrapy.statscollectors import StatsCollector
 
-from crawlers.post import STOPPING, Outcome
+from crawlers.ledger import Ledger
+from crawlers.post import NOT_ASKED_FOR, STOPPING, Outcome
 from crawlers.secrets import Secrets, SecretsFilter
 from crawlers.spiders import BoardSpider
+from dataset.errors import OmokageError
 from dataset.progress import Advance, progress
 
 
@@ -122,3 +126,51 @@ class TrafficCounter(CrawlComponent):
         """Counts the bytes of a picture."""
         if request.meta.get("kind") == "media":
             self.stats.inc_value("omokage/bytes", len(response.body))
+
+
+class RecorderPipeline(CrawlComponent):
+    """The end of the pipelines: every post gets its state here."""
+
+    def process_item(self, item: Outcome) -> Outcome:
+        """Settles the post, or leaves it pending if its picture could not be fetched."""
+        try:
+            self._record(self.spider.ledger, item)
+        except OmokageError as error:  # the ledger cannot be written: nothing can go on
+            self.spider.stop(error)
+        return item
+
+    def _record(self, ledger: Ledger, item: Outcome) -> None:
+        if item.deferred == STOPPING:
+            return  # as it was: pending
+        if item.deferred is not None:
+            if ledger.postpone(item.post, item.deferred):
+                self._count("put_off")
+            else:
+                item.reason = "unavailable"
+                self._count_drop(item.reason)
+        elif item.media is not None:
+            ledger.keep(item.post, item.media)
+            self._count("kept")
+        else:
+            assert item.reason is not None
+            cause = self.spider.judge.cause(item.reason, item.query)
+            ledger.refuse(item.post, item.reason, cause=cause)
+            self._count_drop(item.reason)
+            if item.reason == NOT_ASKED_FOR:  # by an alias, perhaps, of one of their tags
+                shared = self.stats.get_value("omokage/shared_tags", item.post.tags)
+                self.stats.set_value("omokage/shared_tags", shared & item.post.tags)
+
+    def _count_drop(self, reason: str) -> None:
+        self._count(f"drop/{reason}")
+
+    def _count(self, name: str) -> None:
+        self.stats.inc_value(f"omokage/{name}")
+
+
+class PolicyPipeline(CrawlComponent):
+    """Applies the policy and checks the search again on our side."""
+
+    def process_item(self, item: Outcome) -> Outcome:
+        """Gives a post that may not be stored its reason."""
+        item.reason = self.spider.judge.reason(item.post, item.query)
+        return item

@@ -20,11 +20,11 @@ from scrapy.robotstxt import RobotParser
 from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.web.client import ResponseFailed
 
-from crawlers.circuit_breaker import BreakerLimits
 from crawlers.extensions import CrawlComponent
 from crawlers.middlewares import Stopping
 from crawlers.rate_limit import (
     MAX_WAIT_S,
+    BreakerLimits,
     Permit,
     RateLimiter,
     Wait,

@@ -55,9 +55,9 @@ DOWNLOADER_MIDDLEWARES = {
     "crawlers.retry.RateLimitMiddleware": 890,  # last before the downloader
 }
 ITEM_PIPELINES = {
-    "crawlers.pipelines.PolicyPipeline": 100,
+    "crawlers.extensions.PolicyPipeline": 100,
     "crawlers.download.BlobsPipeline": 200,
-    "crawlers.pipelines.RecorderPipeline": 300,
+    "crawlers.extensions.RecorderPipeline": 300,
 }
 # Scrapy imports what it names there although it is turned off: 0.2 s of every start.
 EXTENSIONS_BASE = {

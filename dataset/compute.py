@@ -1,8 +1,8 @@
 """Executors of the crop work (processes, threads, Dask or the user's own), and child processes.
 
-InOrder runs many small tasks on one. Written as `processes`, `processes:4`, `threads:4`, `distributed:tcp://host:8786` or
-`my_module:make_executor` (a function without arguments that returns an Executor). A child process
-ends itself when the process that started it has ended.
+One is written as `processes`, `processes:4`, `threads:4`, `distributed:tcp://host:8786` or
+`my_module:make_executor` (a function without arguments that returns an Executor); InOrder runs many
+small tasks on it. A child process ends itself when the process that started it has ended.
 """
 
 import contextlib

@@ -26,7 +26,7 @@ from dataset.digests import pixels_sha256
 from dataset.duplicates import THUMB_BYTES, coarse
 from dataset.errors import EmptyStageError, OmokageError, SchemaError, StoreError, listed
 from dataset.progress import progress
-from dataset.schemas import FACES, POSTS, POSTS_PATH, posts_path
+from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, posts_path
 from dataset.store import BLOBS, Store, blob_path, is_outage
 from dataset.streams import batches
 
@@ -180,6 +180,13 @@ CROPS = pa.schema(
     ],
     metadata={"table": "crops"},
 )
+
+
+GROWING = {  # all tables that grow, with the rows of their fragments
+    POSTS_PATH: tables.ROWS_A_FRAGMENT,
+    FACES_PATH: tables.ROWS_A_FRAGMENT,
+    CROPS_PATH: ROWS_AN_APPEND,
+}
 
 
 @dataclass(frozen=True)

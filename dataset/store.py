@@ -52,6 +52,14 @@ class Listed(NamedTuple):
     md5: str
 
 
+class FileFacts(NamedTuple):
+    """What a listing says of a file; a link, or anything else that is no file, has no size."""
+
+    size_bytes: int
+    modified_s: float  # seconds since 1970
+    is_file: bool = True
+
+
 class Files:
     """Files by relative path under `root`: what `Store` and `LocalFolder` have in common.
 
@@ -249,6 +257,22 @@ class Files:
                 int(written.timestamp() * 1e9),
                 md5 if len(md5) == _MD5 else "",
             )
+
+    def details(self, folder: str) -> dict[str, FileFacts]:
+        """Returns the facts of all that is below `folder` but folders, by path under the root.
+
+        Hidden and unfinished files are there too; {} if the folder is not. Links are not followed.
+        """
+        if not self._is_local:
+            listed = self.objects(folder)
+            return {one.path: FileFacts(one.size, one.written_ns / 1e9) for one in listed}
+        facts = {}
+        for path in self._found(folder, links=True):
+            with self.explained(path), contextlib.suppress(FileNotFoundError):  # replaced meanwhile
+                one = Path(self._full(path)).lstat()
+                is_file = stat.S_ISREG(one.st_mode)
+                facts[path] = FileFacts(one.st_size, one.st_mtime, is_file)
+        return facts
 
     def names(self, folder: str) -> list[str]:
         """Lists what lies directly in `folder`, by name, sorted; [] if it is not there."""

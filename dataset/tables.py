@@ -207,6 +207,15 @@ def _scanned(
         yield batch
 
 
+def old_versions(store: Store, path: str) -> int:
+    """Returns how many versions `tidy` removes: those older than a day, but the newest."""
+    with _explained(store, path):
+        versions: list[Any] = _opened(store, path).versions()[:-1]
+    oldest = dt.datetime.now(dt.UTC) - KEPT
+    # Lance gives local times without a zone.
+    return sum(one["timestamp"].astimezone() < oldest for one in versions)
+
+
 def _parts(rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     for batch in rows:

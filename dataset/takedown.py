@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import CROPS_PATH, FORMER_SHARDS, ROWS_AN_APPEND
+from dataset.crops import CROPS_PATH, FORMER_SHARDS, GROWING
 from dataset.duplicates import THUMB_BYTES, thumb_distance
 from dataset.errors import StoreError, UsageError, nearest
 from dataset.manifest import SPLITS, TOMBSTONE, taken_rows
@@ -48,11 +48,6 @@ _ELSEWHERE = {"dagster", "mlflow", RECEIPTS}  # folders that others look through
 _BY_NAME = {"blobs", "crops", "trash"}  # whose files bear the picture's sha256
 _UNFINISHED = {"blobs", "crops", "faces", "manifest", "packed", "trash"}  # of a killed process
 _ROWS = 8_192  # of a table at once
-_GROWING = {  # rows of a fragment
-    POSTS_PATH: tables.ROWS_A_FRAGMENT,
-    FACES_PATH: tables.ROWS_A_FRAGMENT,
-    CROPS_PATH: ROWS_AN_APPEND,
-}
 _PREFIX = 16  # hex digits of the sha256 that a face_id begins with
 
 Key = tuple[str, int]  # board and number of a post
@@ -165,7 +160,7 @@ def purge_versions(store: Store) -> None:
     Nor in a bucket the parts of objects whose writers were killed.
     """
     store.abort_uploads()
-    for path, rows in _GROWING.items():
+    for path, rows in GROWING.items():
         if store.exists(path) and tables.has_history(store, path):
             tables.purge(store, path, rows=rows)
 

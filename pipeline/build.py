@@ -29,7 +29,7 @@ from models.registry.client import DATABASES
 from models.registry.model_uri import shown_uri
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
-from pipeline.automation.schedules import refresh_schedules, with_freshness
+from pipeline.automation.schedules import gc_schedule, refresh_schedules, with_freshness
 from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
 from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
@@ -85,7 +85,7 @@ def build_defs(
         assets=[*assets, comparison],
         asset_checks=checks,
         jobs=jobs,
-        schedules=schedules,
+        schedules=[*schedules, gc_schedule(chosen)],
         sensors=[
             growth_sensor(
                 chosen,

@@ -21,6 +21,7 @@ MODULES = {
     "evaluate": "generators:evaluate",
     "export": "faces:export",
     "faces": "faces:faces",
+    "gc": "generators:gc",
     "import": "importing:import_command",
     "import-weights": "importing:import_weights_command",
     "ledger": "ledger:ledger",

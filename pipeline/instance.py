@@ -27,7 +27,7 @@ from sqlalchemy.exc import DatabaseError
 
 from assets.crawl import IN_TERMINAL
 from assets.reporting import DRAWN, DRAWN_STEPS
-from dataset.errors import ConfigError, StoreError, UsageError
+from dataset.errors import ConfigError, StoreError, UsageError, listed
 from dataset.store import Store, file_lock
 from pipeline.settings import PROJECT, Settings
 
@@ -295,6 +295,29 @@ def unfinished_run(instance: dg.DagsterInstance, jobs: Collection[str]) -> dg.Ru
     """Returns the oldest run of these jobs that has not ended; None if there is none."""
     records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)), ascending=True)
     return next((one for one in records if one.dagster_run.job_name in jobs), None)
+
+
+def runs_at_work(instance: dg.DagsterInstance, *, but: str = "") -> list[str]:
+    """Returns in words the runs of servers that have not ended; those of commands hold `alone_in`.
+
+    but: id of a run that does not count.
+    """
+    records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)))
+    return [
+        in_words(record)
+        for record in records
+        if not DEMO_TAGS.items() <= record.dagster_run.tags.items()
+        and record.dagster_run.run_id != but
+    ]
+
+
+def check_no_run(instance: dg.DagsterInstance, *, but: str = "") -> None:
+    """Raises UsageError if `runs_at_work` has any: they may write what is about to be removed."""
+    if at_work := runs_at_work(instance, but=but):
+        raise UsageError(
+            "runs of Dagster have not ended; wait for them, or cancel them (one that a crash left "
+            f"behind too):\n{listed(at_work)}"
+        )
 
 
 def pools_of(job: dg.JobDefinition) -> set[str]:

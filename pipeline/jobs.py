@@ -30,6 +30,7 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.versions import on_todays_terms
+from pipeline.retention import gc_job
 
 ENTRANT = "entrant"
 OPS = ("plan", ENTRANT, "report")
@@ -418,4 +419,11 @@ train_and_judge = dg.define_asset_job(
     description="Train on the training set as it is, judge the generator, move the alias if won.",
 )
 
-JOBS: list[Any] = [everything, refresh_dataset, train_and_judge, compare, *PROMOTION_JOBS]
+JOBS: list[Any] = [
+    everything,
+    refresh_dataset,
+    train_and_judge,
+    compare,
+    *PROMOTION_JOBS,
+    gc_job,
+]

@@ -31,6 +31,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 """The folder with workspace.yaml, dagster.yaml and mlflow/."""
 
 BOARD_PORT = 4650
+KEEP = 5  # of the newest trainings, manifests and runs of a job: what `omokage gc` leaves
 DAGSTER_URL, MLFLOW_URL = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
 EXECUTORS = ("in_process", "multiprocess")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.families.base import GeneratorNet, Noise
-from models.io.generators import SPEC, WEIGHTS, load_generator, read_spec
+from models.io.generators import GENERATOR, SPEC, TRAIN, WEIGHTS, load_generator, read_spec
 from models.registry.client import TrackingClient
 from models.registry.export import NEEDED, PROGRAM
 
@@ -130,9 +130,9 @@ class VersionFiles:
 
 
 def training_folder(store: Store, version: "ModelVersion") -> str | None:
-    """Returns the folder of a version's training, None if it is not under this home."""
+    """Returns the folder of a version's training, None if it is not whole under this home."""
     folder: str = version.tags.get(FOLDER, "")
-    return folder if folder and store.exists(f"{folder}/generator") else None
+    return folder if folder and store.exists(f"{folder}/{GENERATOR}/{TRAIN}") else None
 
 
 @contextlib.contextmanager

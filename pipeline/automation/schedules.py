@@ -1,4 +1,4 @@
-"""The refresh of each site: schedules by its cron, off until switched on; freshness policies."""
+"""Schedules, off until switched on: the refresh of each site, and gc; freshness policies."""
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from pipeline.automation.cron import Cron
-from pipeline.instance import in_words, unfinished_run
+from pipeline.instance import in_words, runs_at_work, unfinished_run
+from pipeline.retention import gc_job
 from pipeline.run_config import automatic_run_config
 from pipeline.settings import DATASET_STAGES, Settings
 
+GC_CRON = "30 3 * * sun"
 SLACK_H = 6  # from a daily refresh, or a rarer one, to its deadline
 SLACK_OF_SEVERAL_H = 1  # where several hours of a day have a refresh
 
@@ -53,6 +55,27 @@ def _refresh_schedule(settings: Settings, site: str, cron: Cron) -> dg.ScheduleD
         return dg.RunRequest(run_config=automatic_run_config(settings, job.name, site=site))
 
     return refresh
+
+
+def gc_schedule(settings: Settings) -> dg.ScheduleDefinition:
+    """Returns the weekly schedule of the job `gc`."""
+
+    @dg.schedule(
+        name="gc_schedule",
+        job=gc_job,
+        cron_schedule=GC_CRON,
+        execution_timezone=settings.timezone,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=f"Removes each week what nothing needs (`{GC_CRON}`, {settings.timezone}), as "
+        "`omokage gc --apply` does; leaves a tick out while any run is at work or in the queue.",
+    )
+    def gc(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        at_work = runs_at_work(context.instance)
+        if at_work:
+            return dg.SkipReason(f"{at_work[0]} has not ended; the next tick asks again")
+        return dg.RunRequest()
+
+    return gc
 
 
 def with_freshness(

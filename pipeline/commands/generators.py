@@ -1,6 +1,8 @@
-"""`omokage train` and `evaluate`: one generator; `compare` trains and measures several."""
+"""`omokage train` and `evaluate`: one generator; `compare` several; `gc` removes old ones."""
 
+import contextlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.comparison.sets import SETS, WHAT, read_choices
 from pipeline.commands import as_typed, home_option, home_words, minutes_option
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import KEEP, Settings, read_settings
 
 CHAMPION = "models:/avatar-generator@champion"
 _URI = re.compile(r"models:/[^/@]+(?:@[^/@]+|/\d+)|runs:/[0-9a-f]{32}/\S+|models:/m-[0-9a-f]{32}")
@@ -357,3 +359,53 @@ def train(home: str, preset: str, minutes: float | None, settings_set: tuple[str
     click.echo("\n".join(training_lines(store)))
     click.echo(f"\nMeasure it:  {as_typed()} evaluate {folder}{words}")
     click.echo(f"Draw:        {as_typed()} sample grid --generator {store.url(folder)}")
+
+
+@click.command()
+@home_option
+@click.option(
+    "--keep",
+    default=KEEP,
+    show_default=True,
+    type=click.IntRange(1),
+    help="So many of the newest trainings, manifests and runs of each job stay.",
+)
+@click.option("--apply", is_flag=True, help="Remove it; otherwise it is shown and nothing changes.")
+def gc(home: str, *, keep: int, apply: bool) -> None:
+    """Show which trainings, manifests, packs, evaluations and runs nothing needs, or remove them.
+
+    What the champion, the version before it, the newest trainings and manifests, and comparisons
+    need stays, and so does all of the last day. Pictures, faces and registered models always stay.
+    Interrupted, the same command goes on.
+
+    \b
+    Examples:
+      omokage gc
+      omokage gc --keep 10 --apply
+    """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    # Dagster is slow to import, and --help needs none of it.
+    from pipeline.build import tracking_of
+    from pipeline.instance import DAGSTER_YAML, opened_instance
+    from pipeline.retention import Garbage, nobody_at_work
+
+    settings = read_settings(home=home)
+    os.environ.update(settings.environment())  # MLflow reads its own from there
+    store, tracking = settings.store, tracking_of(settings).open()
+    known = tracking if tracking.database_exists() else None
+    with contextlib.ExitStack() as held:
+        instance = None
+        if (Path(settings.dagster_home) / DAGSTER_YAML).exists():
+            instance = held.enter_context(opened_instance(settings.dagster_home))
+        if apply:
+            held.enter_context(nobody_at_work(store, instance))
+        found = Garbage.of(store, known, instance, keep=keep)
+        click.echo("\n".join(found.lines()))
+        if not apply:
+            size_mb = sum(one.size_bytes for one in found.going) / 1e6
+            words = f"{len(found.going):,} to remove, {size_mb:,.1f} MB"
+            click.echo(f"{words}. Nothing was changed: --apply removes them.")
+            return
+        found.remove()
+    click.echo(f"{found.removed.total():,} removed, {found.freed_bytes / 1e6:,.1f} MB freed")
+    for words in found.refused:
+        click.echo(f"not removed: {words}", err=True)

@@ -34,7 +34,7 @@ from dataset.store import (
     blob_path,
 )
 from pipeline.commands import home_option
-from pipeline.commands.takedown import check_no_run, no_crawl, only_takedown
+from pipeline.commands.takedown import check_quiet, no_crawl, only_takedown
 from pipeline.instance import alone_in, only_up
 from pipeline.settings import Settings, read_settings
 
@@ -221,7 +221,7 @@ def _quiet(settings: Settings, store: Store) -> Iterator[None]:
             held.enter_context(lock)
         if store.state.exists(FILE):
             held.enter_context(no_crawl(store))
-        check_no_run(settings)
+        check_quiet(settings)
         yield
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import dagster as dg
 
 from crawlers.ledger import TAKEDOWN as REFUSED
 from crawlers.ledger import Ledger, Row, forgotten
@@ -53,11 +52,9 @@ from pipeline.build import tracking_of
 from pipeline.commands import home_option
 from pipeline.instance import (
     DAGSTER_YAML,
-    DEMO_TAGS,
-    UNFINISHED,
     alone_in,
+    check_no_run,
     databases,
-    in_words,
     opened_instance,
     previews_of_reals,
     repack,
@@ -128,7 +125,7 @@ def apply_command(home: str, *, dry_run: bool) -> None:
     """
     settings, store = _opened(home)
     with only_takedown(store), alone_in(store), no_crawl(store) as ledger:
-        check_no_run(settings)
+        check_quiet(settings)
         found = _Found.of(settings, store, ledger)
         if dry_run:
             lines = [_trace_in_words(trace) for trace in found.traces]
@@ -471,22 +468,11 @@ def _has_instance(settings: Settings) -> bool:
     return (Path(settings.dagster_home) / DAGSTER_YAML).exists()
 
 
-def check_no_run(settings: Settings) -> None:
+def check_quiet(settings: Settings) -> None:
     """Raises UsageError if a run of Dagster is at work: it would write what is being removed."""
-    if not _has_instance(settings):
-        return
-    with opened_instance(settings.dagster_home) as instance:
-        records = instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED)))
-        at_work = [
-            in_words(record)
-            for record in records
-            if not DEMO_TAGS.items() <= record.dagster_run.tags.items()  # those have a lock
-        ]
-    if at_work:
-        raise UsageError(
-            "runs of Dagster have not ended; wait for them, or cancel them (one that a crash left "
-            f"behind too):\n{listed(at_work)}"
-        )
+    if _has_instance(settings):
+        with opened_instance(settings.dagster_home) as instance:
+            check_no_run(instance)
 
 
 def _names(settings: Settings, store: Store) -> dict[str, str]:

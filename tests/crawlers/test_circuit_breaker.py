@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawlers.circuit_breaker import Breaker, BreakerLimits
+from crawlers.rate_limit import Breaker, BreakerLimits
 
 LIMITS = BreakerLimits(failures=3, open_s=10.0, openings=2)
 

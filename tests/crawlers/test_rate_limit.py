@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from crawlers.circuit_breaker import BreakerLimits
 from crawlers.ledger import Ledger
-from crawlers.rate_limit import RateLimiter, Wait, check_waits, host_of
+from crawlers.rate_limit import BreakerLimits, RateLimiter, Wait, check_waits, host_of
 from crawlers.responses import longest_retry_after
 from crawlers.sites import load_sites
 from dataset.errors import CrawlError

@@ -44,13 +44,12 @@ def tar_rows(folder: Path, labels: list[str]) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.tar"), key=lambda path: path.name[:2] != "tr"):
         with tarfile.open(path) as tar:
             members = {one.name: tar.extractfile(one) for one in tar.getmembers()}
-        names = [name.removesuffix(".json") for name in members if name.endswith(".json")]
-        with tarfile.open(path) as tar:
-            for name in names:
-                facts = json.loads((tar.extractfile(f"{name}.json") or pytest.fail()).read())
-                has = facts.pop("labels")
-                content = (tar.extractfile(f"{name}.png") or pytest.fail()).read()
-                rows.append({**facts, **{one: one in has for one in labels}, "png": content})
+            content = {name: one.read() for name, one in members.items() if one is not None}
+        for name in (name for name in content if name.endswith(".json")):
+            facts = json.loads(content[name])
+            has = facts.pop("labels")
+            picture = content[name.replace(".json", ".png")]
+            rows.append({**facts, **{one: one in has for one in labels}, "png": picture})
     return rows
 
 
