@@ -275,9 +275,11 @@ def _committing(store: Store, path: str, commit: Callable[[], Any]) -> None:
 def _lance() -> Any:
     # It writes to stderr by itself, such as that a new table is new.
     os.environ.setdefault("LANCE_LOG", "error")
-    import lance
-    import lance.fragment
-
+    try:
+        import lance
+        import lance.fragment
+    except ImportError as error:
+        raise StoreError(f"tables need the package pylance: {error}") from error
     return lance
 
 
