@@ -154,12 +154,11 @@ BATCH = 16  # pictures a task: small enough for a bar that moves, large enough t
 SCANNED = 16_384  # rows of a pass over few columns
 KEY = np.dtype("S24")  # a face_id
 _SETTINGS = b"settings"  # in the schema's metadata: by what settings all rows were made
-_DELETED_AT_ONCE = 1_000
 _ROWS_AT_ONCE = 256
 
 _OF_POSTS = {"board", "post_id"}
 _FORMER = [
-    pa.field("fault", pa.string()),  # no_face, or why the picture could not be read
+    pa.field("fault", pa.string()),  # no_face; in an older home also why it could not be read
     pa.field("sha256", pa.string(), nullable=False),
     *(field.with_nullable(True) for field in FACES if field.name not in _OF_POSTS | {"sha256"}),
     pa.field("cropped", pa.bool_(), nullable=False),  # its post said so when it was cropped
@@ -201,6 +200,14 @@ class Blob:
         return blob_path(self.sha256, self.ext)
 
 
+@dataclass(frozen=True)
+class Cropped:
+    """What a build did for the pictures that had no crops by its settings."""
+
+    pictures: int
+    unreadable: list[str]  # a line for each of them that could not be read
+
+
 def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Returns sha256s of 32 bytes as texts of 64 hex digits."""
     digits = b"".join(sha256s.to_pylist()).hex().encode()
@@ -210,13 +217,14 @@ def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def bring_up_to(
     store: Store, pictures: pa.Table, settings: FaceSettings, executor: Executor
-) -> int:
-    """Crops the pictures that are new and removes the crops of others; returns how many are new.
+) -> Cropped:
+    """Crops the pictures that are new, and removes the crops of others.
 
     pictures: sha256 (32 bytes), ext, cropped, a row each. By other settings than before all are
-    cropped anew. Ones that could not be read are tried again each time: the blob may have been
-    mended. What is done is kept every few seconds, also if the rest fails. Raises ComputeError, and
-    StoreError, before anything is removed, if more blobs are missing than single accidents explain.
+    cropped anew. Ones that cannot be read get no row, so they are tried again each time: the blob
+    may have been mended. What is done is kept every few seconds, also if the rest fails. Raises
+    ComputeError, and StoreError, before anything is removed, if more blobs are missing than single
+    accidents explain.
     """
     names = in_digits(pictures["sha256"])
     cropped = names.filter(pictures["cropped"].combine_chunks())
@@ -228,6 +236,7 @@ def bring_up_to(
     if not stands:
         declared = CROPS.with_metadata({**CROPS.metadata, _SETTINGS: settings.crop_digest})
         tables.write(store, CROPS_PATH, (), schema=declared)
+        tables.purge(store, CROPS_PATH)  # those by other settings
     _remove(store, gone)
     new: int = todo.num_rows
     if former:
@@ -235,12 +244,12 @@ def bring_up_to(
         todo = todo.filter(pc.invert(pc.is_in(in_digits(todo["sha256"]), value_set=taken)))
         new -= len(taken)
         _check_originals(store, todo, count=pictures.num_rows)
-    _crop(store, todo, settings, executor)
+    unreadable = _crop(store, todo, settings, executor)
     if new:
         tables.tidy(store, CROPS_PATH, rows=ROWS_AN_APPEND)
     for folder in (FORMER_SHARDS, FORMER_CROPS):
         store.remove(folder)
-    return new
+    return Cropped(new, unreadable)
 
 
 def _is_made_by(store: Store, settings: FaceSettings) -> bool:
@@ -254,16 +263,15 @@ def _is_made_by(store: Store, settings: FaceSettings) -> bool:
 def _sorted_out(store: Store, names: pa.Array, cropped: pa.Array) -> tuple[list[str], pa.Array]:
     """Returns the pictures whose rows are to go, and those whose rows stand.
 
-    Those go that are not wanted, that could not be read, or that are faces already but were not
-    taken so, or the other way round.
+    Those go that are not wanted, or that are faces already but were not taken so, or the other way
+    round.
     """
-    columns = ("sha256", "fault", "cropped")
+    columns = ("sha256", "cropped")
     parts = batches(store, CROPS_PATH, declared=CROPS, columns=columns, rows=SCANNED)
     held = pa.Table.from_batches(parts, schema=pa.schema([CROPS.field(one) for one in columns]))
-    unread = pc.fill_null(pc.not_equal(held["fault"], NO_FACE), fill_value=False)
     other = pc.not_equal(held["cropped"], pc.is_in(held["sha256"], value_set=cropped))
     unwanted = pc.invert(pc.is_in(held["sha256"], value_set=names))
-    going = pc.or_(pc.or_(unread, other), unwanted)
+    going = pc.or_(other, unwanted)
     gone = pc.unique(held["sha256"].filter(going))
     standing = held["sha256"].filter(pc.invert(going)).combine_chunks()
     return gone.to_pylist(), standing
@@ -271,9 +279,7 @@ def _sorted_out(store: Store, names: pa.Array, cropped: pa.Array) -> tuple[list[
 
 def _remove(store: Store, sha256s: Sequence[str]) -> None:
     """Removes the rows of pictures, from the files of earlier versions too."""
-    for start in range(0, len(sha256s), _DELETED_AT_ONCE):
-        some = "', '".join(sha256s[start : start + _DELETED_AT_ONCE])
-        tables.delete(store, CROPS_PATH, f"sha256 IN ('{some}')")
+    tables.delete_values(store, CROPS_PATH, "sha256", sha256s)
     if tables.has_deletions(store, CROPS_PATH):
         tables.purge(store, CROPS_PATH, rows=ROWS_AN_APPEND)
 
@@ -301,13 +307,18 @@ def _blobs(pictures: pa.Table) -> Iterator[tuple[Blob, ...]]:
         yield tuple(Blob(sha256.hex(), ext, cropped) for sha256, ext, cropped in rows)
 
 
-def _crop(store: Store, todo: pa.Table, settings: FaceSettings, executor: Executor) -> None:
+def _crop(store: Store, todo: pa.Table, settings: FaceSettings, executor: Executor) -> list[str]:
+    """Appends the rows of these pictures; returns a line for each that cannot be read."""
+    unreadable: list[str] = []
     tasks = ((store, settings, part) for part in _blobs(todo))
     work = InOrder[pa.Table](executor, crop_batch, tasks)
     with progress("faces", todo.num_rows, unit="pictures") as advance, _appending(store) as add:
         for rows in work:
-            add(rows)
+            is_read = pc.fill_null(pc.equal(rows["fault"], NO_FACE), fill_value=True)
+            unreadable += rows["fault"].filter(pc.invert(is_read)).to_pylist()
+            add(rows.filter(is_read))
             advance(pc.count_distinct(rows["sha256"]).as_py())
+    return unreadable
 
 
 @contextlib.contextmanager
@@ -327,7 +338,8 @@ def _appending(store: Store) -> Iterator[Callable[[pa.Table], None]]:
         since = time.monotonic()
 
     def add(rows: pa.Table) -> None:
-        held.append(rows)
+        if rows.num_rows:
+            held.append(rows)
         count = sum(one.num_rows for one in held)
         if count >= ROWS_AN_APPEND or time.monotonic() - since > APPEND_S:
             write()

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import SCANNED, bring_up_to, first_posts
+from dataset.crops import SCANNED, Cropped, bring_up_to, first_posts
 from dataset.digests import ROW_DIGEST, SumDigest, row_digests
 from dataset.errors import EmptyStageError
 from dataset.memory import give_back_free_memory, give_back_large_blocks
@@ -66,13 +66,14 @@ def crop_faces(
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what it was given
     posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
-    new = bring_up_to(store, posts.select(["sha256", "ext", "cropped"]), settings, executor)
+    pictures = posts.select(["sha256", "ext", "cropped"])
+    cropped = bring_up_to(store, pictures, settings, executor)
     give_back_free_memory()
     earlier = Earlier.of(store)
     judged = judge(store, posts, earlier, rejects=rejects, settings=settings, again=judge_again)
     _write(store, posts, judged, earlier)
     store.remove(FORMER_FACES_PATH)
-    return _summary(store, posts, judged, reused=posts.num_rows - new)
+    return _summary(store, posts, judged, cropped)
 
 
 def _write(store: Store, posts: pa.Table, judged: Judged, earlier: Earlier) -> None:
@@ -85,8 +86,7 @@ def _write(store: Store, posts: pa.Table, judged: Judged, earlier: Earlier) -> N
         tables.write(store, FACES_PATH, parts, schema=declared)
     else:
         if gone:
-            ids = "', '".join(gone)
-            tables.delete(store, FACES_PATH, f"face_id IN ('{ids}')")
+            tables.delete_values(store, FACES_PATH, "face_id", gone)
         for start in range(0, len(changed), _MERGED):
             rows = pa.Table.from_batches(_parts(posts, judged, changed[start : start + _MERGED]))
             tables.merge(store, FACES_PATH, rows, key=["face_id"])
@@ -146,7 +146,7 @@ def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table
     return faces.select(FACES.names).cast(FACES)
 
 
-def _summary(store: Store, posts: pa.Table, judged: Judged, *, reused: int) -> FacesTable:
+def _summary(store: Store, posts: pa.Table, judged: Judged, cropped: Cropped) -> FacesTable:
     digest = SumDigest()
     counts: Counter[str | None] = Counter()
     for batch in tables.scan(store, FACES_PATH, columns=["drop_reason", DIGEST], rows=SCANNED):
@@ -160,8 +160,8 @@ def _summary(store: Store, posts: pa.Table, judged: Judged, *, reused: int) -> F
         dropped={str(reason): count for reason, count in sorted(counts.items())},
         pictures=posts.num_rows,
         pictures_without_face=judged.pictures_without_face,
-        pictures_reused=reused,
-        unreadable=sorted(judged.unreadable),
+        pictures_reused=posts.num_rows - cropped.pictures,
+        unreadable=sorted(cropped.unreadable),
         digest=digest.hexdigest(),
     )
     _check_not_empty(made)

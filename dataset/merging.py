@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import CROPS, CROPS_PATH, NO_FACE, SCANNED, face_keys
+from dataset.crops import CROPS, CROPS_PATH, SCANNED, face_keys
 from dataset.duplicates import (
     COARSE_CELLS,
     THUMB_BYTES,
@@ -140,7 +140,6 @@ class Judged:
     reasons: Reasons
     repeats: npt.NDArray[np.bytes_]  # [N], as in Earlier
     pictures_without_face: int
-    unreadable: list[str]
     rules: str  # digest of the rules that they were judged by
 
 
@@ -185,14 +184,10 @@ def judge(
         )
     ]
     cuts: list[_Cut] = []
-    unreadable: list[str] = []
     without = first_row = first_face = 0
     for batch in held.scan(columns=_COLUMNS, rows=SCANNED):
         check_batch(batch, CROPS, first_row=first_row, where=store.url(CROPS_PATH))
-        faulty = batch["fault"].drop_null()
-        noted = faulty.filter(pc.not_equal(faulty, NO_FACE)).to_pylist()
-        unreadable += noted
-        without += len(faulty) - len(noted)
+        without += batch.num_rows - batch["fault"].null_count
         at = np.flatnonzero(pc.is_valid(batch["face_id"]).to_numpy(zero_copy_only=False))
         faces = batch.take(pa.array(at))
         names = np.frombuffer(bytes.fromhex("".join(faces["sha256"].to_pylist())), "S32")
@@ -218,7 +213,6 @@ def judge(
         reasons,
         np.full(len(ids), b"", ids.dtype),
         without,
-        unreadable,
         rules_digest(settings),
     )
     _drop_several_on_solo(judged, posts)

@@ -30,6 +30,7 @@ FORMAT = "2.1"  # of the files: a newer Lance may write others by default
 # Fragments of fewer rows are joined, so a merge rewrites at most so many besides its own.
 ROWS_A_FRAGMENT = 100_000
 LOOSE_FRAGMENTS = 16  # small ones, from which on they are joined
+DELETED_AT_ONCE = 1_000  # values of a condition
 KEPT = dt.timedelta(days=1)  # earlier versions: a reader that began before a merge goes on
 
 
@@ -98,6 +99,13 @@ def merge(store: Store, path: str, rows: pa.Table, *, key: Sequence[str]) -> Non
 def delete(store: Store, path: str, condition: str) -> None:
     """Deletes the rows of an SQL condition; `purge` removes them from the files."""
     _committing(store, path, lambda: _opened(store, path).delete(condition))
+
+
+def delete_values(store: Store, path: str, column: str, values: Sequence[str]) -> None:
+    """Deletes the rows whose column has one of the values, which have no quotes."""
+    for start in range(0, len(values), DELETED_AT_ONCE):
+        some = "', '".join(values[start : start + DELETED_AT_ONCE])
+        delete(store, path, f"{column} IN ('{some}')")
 
 
 def schema_of(store: Store, path: str) -> pa.Schema:

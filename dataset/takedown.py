@@ -540,8 +540,7 @@ def _take_rows(store: Store, path: str, rows: pa.Table, pictures: Pictures) -> N
     """Writes a table again without these rows, group by group; a manifest gets a note first."""
     if tables.is_lance(path):  # `purge_versions` takes them out of its files
         if path == CROPS_PATH:
-            files = "', '".join(sorted(set(rows["sha256"].to_pylist())))
-            tables.delete(store, path, f"sha256 IN ('{files}')")
+            tables.delete_values(store, path, "sha256", sorted(set(rows["sha256"].to_pylist())))
             return
         for row in rows.select(["board", "post_id"]).to_pylist():
             tables.delete(store, path, f"board = '{row['board']}' AND post_id = {row['post_id']}")
