@@ -1,17 +1,22 @@
 """Resources of the assets: the store, the executor, MLflow, and long stages as child processes."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from threading import Event
 from typing import Any
 
 import dagster as dg
 import psutil
+from dagster._core.pipes.context import PipesMessageHandler
+from dagster._utils import tail_file
 from pydantic import Field
 
 from dataset.compute import executor_of, parse_compute
@@ -100,6 +105,22 @@ class TrackingResource(dg.ConfigurableResource[Any]):
         )
 
 
+class WholeMessages(dg.PipesFileMessageReader):
+    """Reads a child's messages, a line each, once they are whole.
+
+    Dagster's own reader takes what is there of a line for all of it, and then reads nothing more: a
+    summary of some kB was lost so on a busy machine.
+    """
+
+    def _reader_thread(self, handler: PipesMessageHandler, is_resource_complete: Event) -> None:
+        held = ""
+        for part in tail_file(self._path, is_resource_complete.is_set):
+            held += part
+            if held.endswith("\n"):
+                handler.handle_message(json.loads(held))
+                held = ""
+
+
 class ChildProcess(dg.ConfigurableResource[Any]):
     """Runs `python -m …` under Dagster Pipes and returns the summary that it reports.
 
@@ -135,11 +156,14 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         """
         if processes > 1:
             arguments = [*_torchrun(processes), *arguments]
-        with dg.open_pipes_session(
-            context=context,
-            context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=dg.PipesTempFileMessageReader(),
-        ) as session:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            dg.open_pipes_session(
+                context=context,
+                context_injector=dg.PipesTempFileContextInjector(),
+                message_reader=WholeMessages(f"{folder}/messages"),
+            ) as session,
+        ):
             variables = {**os.environ, **self.environment, **(environment or {})}
             if processes > 1:
                 variables = {**_shared_machine(processes), **variables}

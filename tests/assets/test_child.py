@@ -45,6 +45,24 @@ grandchild = subprocess.Popen(sleep, start_new_session=True)
 Path(sys.argv[1]).write_text(f"{os.getpid()} {grandchild.pid}")
 time.sleep(60)
 """
+# A summary that is long is written in pieces; here they are slow to come.
+IN_PIECES = """
+import builtins, time
+from dagster_pipes import open_dagster_pipes
+class Slow:
+    def __init__(self, file): self.file = file
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def write(self, text):
+        for part in (text[:40], text[40:]):
+            self.file.write(part); self.file.flush(); time.sleep(0.1)
+with open_dagster_pipes() as pipes:
+    opened = builtins.open
+    builtins.open = lambda path, mode="r", **more: (
+        Slow(opened(path, mode, **more)) if mode == "a" else opened(path, mode, **more)
+    )
+    pipes.report_custom_message({"summary": {"seen": 3}})
+"""
 STOPPED = """
 import sys
 from dagster_pipes import open_dagster_pipes
@@ -72,6 +90,12 @@ def test_progress_becomes_observations_and_the_summary_comes_back() -> None:
     (seen,) = result.get_asset_observation_events()
     assert made.metadata["seen"].value == 3
     assert seen.asset_observation_data.asset_observation.metadata["kimg"].value == 1.5
+
+
+def test_a_message_that_comes_in_pieces_is_read_whole() -> None:
+    result = dg.materialize([asset_running(IN_PIECES)], resources={"child": ChildProcess()})
+    (made,) = result.asset_materializations_for_node("stage")
+    assert made.metadata["seen"].value == 3
 
 
 def test_a_failure_is_told_in_the_childs_own_words() -> None:
