@@ -141,7 +141,7 @@ def faces(
             "dropped_faces": made.rows - made.kept,
             "with_face_frac": round(1 - made.pictures_without_face / made.pictures, 4),
             "pictures_reused": made.pictures_reused,
-            "reused": made.pictures_reused == made.pictures,
+            "reused": made.pictures_reused == made.pictures and not made.changed,
             "seconds": watch.seconds,
             "path": dg.MetadataValue.path(opened.url(made.path)),
             "digest": made.digest,

@@ -185,6 +185,7 @@ def _build(store: Store, ledger: Ledger, judge: _Judge) -> "_Summary":
         seen = _seen(store, ledger, judge.rules)
         if seen is not None:
             _merge_changes(store, ledger, judge, seen=seen)
+            tables.purge_marked(store, POSTS_PATH)  # of a build that was killed
             tables.tidy(store, POSTS_PATH)
             return _Summary.of(store)
     _write_all(store, ledger, judge)
@@ -250,11 +251,12 @@ def _merge_changes(store: Store, ledger: Ledger, judge: _Judge, *, seen: int) ->
 
 def _delete(store: Store, keys: Sequence[tuple[str, int]]) -> None:
     """Deletes rows of what was taken down, from the files of earlier versions too."""
+    if keys:
+        tables.mark(store, POSTS_PATH)
     for board, of_board in itertools.groupby(sorted(keys), key=operator.itemgetter(0)):
         numbers = ", ".join(str(post_id) for _, post_id in of_board)
         tables.delete(store, POSTS_PATH, f"board = '{board}' AND post_id IN ({numbers})")
-    if keys and tables.has_history(store, POSTS_PATH):
-        tables.purge(store, POSTS_PATH)
+    tables.purge_marked(store, POSTS_PATH)
 
 
 def _table(store: Store, rows: list[dict[str, Any]]) -> pa.Table:

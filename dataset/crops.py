@@ -6,7 +6,7 @@ import operator
 import os
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -147,6 +147,7 @@ def _has_tag(tags: pa.ChunkedArray, tag: str) -> npt.NDArray[np.bool_]:
 
 CROPS_PATH = "crops.lance"
 FORMER_SHARDS, FORMER_CROPS = "faces", "crops"  # folders of an older home, until its next build
+REMEDY = f"Remove {CROPS_PATH} and build faces again: all faces are cut out anew."
 NO_FACE = "no_face"
 ROWS_AN_APPEND = 2_048  # 30 kB each, so 60 MB of memory; also the rows of a fragment
 APPEND_S = 20.0  # what a kill may cost
@@ -229,15 +230,17 @@ def bring_up_to(
     names = in_digits(pictures["sha256"])
     cropped = names.filter(pictures["cropped"].combine_chunks())
     stands, former = _is_made_by(store, settings), _former_shards(store, settings)
+    is_first = not store.exists(CROPS_PATH)
     gone, standing = _sorted_out(store, names, cropped) if stands else ([], names.slice(0, 0))
     todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     if not former:
         _check_originals(store, todo, count=pictures.num_rows)
     if not stands:
         declared = CROPS.with_metadata({**CROPS.metadata, _SETTINGS: settings.crop_digest})
+        if not is_first:
+            tables.mark(store, CROPS_PATH)  # those by other settings
         tables.write(store, CROPS_PATH, (), schema=declared)
-        tables.purge(store, CROPS_PATH)  # those by other settings
-    _remove(store, gone)
+    tables.forget(store, CROPS_PATH, "sha256", gone, rows=ROWS_AN_APPEND)
     new: int = todo.num_rows
     if former:
         taken = _take_over(store, former, in_digits(todo["sha256"]), cropped)
@@ -247,8 +250,6 @@ def bring_up_to(
     unreadable = _crop(store, todo, settings, executor)
     if new:
         tables.tidy(store, CROPS_PATH, rows=ROWS_AN_APPEND)
-    for folder in (FORMER_SHARDS, FORMER_CROPS):
-        store.remove(folder)
     return Cropped(new, unreadable)
 
 
@@ -275,13 +276,6 @@ def _sorted_out(store: Store, names: pa.Array, cropped: pa.Array) -> tuple[list[
     gone = pc.unique(held["sha256"].filter(going))
     standing = held["sha256"].filter(pc.invert(going)).combine_chunks()
     return gone.to_pylist(), standing
-
-
-def _remove(store: Store, sha256s: Sequence[str]) -> None:
-    """Removes the rows of pictures, from the files of earlier versions too."""
-    tables.delete_values(store, CROPS_PATH, "sha256", sha256s)
-    if tables.has_deletions(store, CROPS_PATH):
-        tables.purge(store, CROPS_PATH, rows=ROWS_AN_APPEND)
 
 
 def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:

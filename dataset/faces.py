@@ -4,6 +4,7 @@ Memory does not grow with the pictures' number but for some 300 bytes each: tabl
 written by batches, and small copies are read where two faces are compared.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -16,9 +17,18 @@ import pyarrow.compute as pc
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import SCANNED, Cropped, bring_up_to, first_posts
+from dataset.crops import (
+    CROPS_PATH,
+    FORMER_CROPS,
+    FORMER_SHARDS,
+    REMEDY,
+    SCANNED,
+    Cropped,
+    bring_up_to,
+    first_posts,
+)
 from dataset.digests import ROW_DIGEST, SumDigest, row_digests
-from dataset.errors import EmptyStageError
+from dataset.errors import EmptyStageError, SchemaError
 from dataset.memory import give_back_free_memory, give_back_large_blocks
 from dataset.merging import JUDGED_BY, Earlier, Judged, judge
 from dataset.policy import read_rejects
@@ -47,6 +57,7 @@ class FacesTable:
     pictures_reused: int
     unreadable: list[str]  # a line for each picture, naming file and fault
     digest: str  # of all rows, whatever their order
+    changed: int  # rows that were written or removed
 
 
 def crop_faces(
@@ -67,32 +78,50 @@ def crop_faces(
     posts = first_posts(store)
     rejects = frozenset(read_rejects(store))
     pictures = posts.select(["sha256", "ext", "cropped"])
-    cropped = bring_up_to(store, pictures, settings, executor)
-    give_back_free_memory()
-    earlier = Earlier.of(store)
-    judged = judge(store, posts, earlier, rejects=rejects, settings=settings, again=judge_again)
-    _write(store, posts, judged, earlier)
-    store.remove(FORMER_FACES_PATH)
-    return _summary(store, posts, judged, cropped)
+    with _remedied(store):
+        cropped = bring_up_to(store, pictures, settings, executor)
+        give_back_free_memory()
+        earlier = Earlier.of(store)
+        judged = judge(store, posts, earlier, rejects=rejects, settings=settings, again=judge_again)
+        changed = _write(store, posts, judged, earlier)
+    made = _summary(store, posts, judged, cropped, changed=changed)
+    for path in (FORMER_FACES_PATH, FORMER_SHARDS, FORMER_CROPS):
+        store.remove(path)
+    return made
 
 
-def _write(store: Store, posts: pa.Table, judged: Judged, earlier: Earlier) -> None:
-    """Brings the table up to what was judged: by the rows that changed, if they are not many."""
+@contextlib.contextmanager
+def _remedied(store: Store) -> Iterator[None]:
+    """Says of a damaged table of crops what to do: it is no table that a build makes anew."""
+    try:
+        yield
+    except SchemaError as error:
+        if store.url(CROPS_PATH) not in str(error):
+            raise
+        raise SchemaError(str(error).replace("Build it again.", REMEDY)) from error
+
+
+def _write(store: Store, posts: pa.Table, judged: Judged, earlier: Earlier) -> int:
+    """Brings the table up to what was judged: by the rows that changed, if they are not many.
+
+    Returns how many did, and how many went.
+    """
     changed, gone = _changes(posts, judged, earlier)
     is_table = store.exists(FACES_PATH) and earlier.rules == judged.rules
     if not is_table or len(changed) > _WHOLE * len(judged.rows):
         declared = _STORED.with_metadata({**FACES.metadata, JUDGED_BY: judged.rules})
+        if gone and store.exists(FACES_PATH):
+            tables.mark(store, FACES_PATH)
         parts = _parts(posts, judged, np.arange(len(judged.rows)))
         tables.write(store, FACES_PATH, parts, schema=declared)
     else:
-        if gone:
-            tables.delete_values(store, FACES_PATH, "face_id", gone)
+        tables.forget(store, FACES_PATH, "face_id", gone)
         for start in range(0, len(changed), _MERGED):
             rows = pa.Table.from_batches(_parts(posts, judged, changed[start : start + _MERGED]))
             tables.merge(store, FACES_PATH, rows, key=["face_id"])
         tables.tidy(store, FACES_PATH)
-    if gone and tables.has_history(store, FACES_PATH):
-        tables.purge(store, FACES_PATH)  # a version before has what was dropped or taken down
+    tables.purge_marked(store, FACES_PATH)
+    return len(changed) + len(gone)
 
 
 def _changes(
@@ -146,7 +175,9 @@ def _with_reasons(faces: pa.Table, reasons: npt.NDArray[np.object_]) -> pa.Table
     return faces.select(FACES.names).cast(FACES)
 
 
-def _summary(store: Store, posts: pa.Table, judged: Judged, cropped: Cropped) -> FacesTable:
+def _summary(
+    store: Store, posts: pa.Table, judged: Judged, cropped: Cropped, *, changed: int
+) -> FacesTable:
     digest = SumDigest()
     counts: Counter[str | None] = Counter()
     for batch in tables.scan(store, FACES_PATH, columns=["drop_reason", DIGEST], rows=SCANNED):
@@ -163,6 +194,7 @@ def _summary(store: Store, posts: pa.Table, judged: Judged, cropped: Cropped) ->
         pictures_reused=posts.num_rows - cropped.pictures,
         unreadable=sorted(cropped.unreadable),
         digest=digest.hexdigest(),
+        changed=changed,
     )
     _check_not_empty(made)
     return made

@@ -92,8 +92,9 @@ class Earlier:
             with store.open(path) as file:
                 schema = pq.read_schema(file)
         columns = [name for name in _READ.names if name in schema.names]
-        parts = batches(store, path, declared=FACES, columns=columns, rows=SCANNED)
-        return cls._of(list(parts), schema.metadata)
+        # All columns, so that a damaged one is found here, where the table is made anew.
+        parts = batches(store, path, declared=FACES, columns=schema.names, rows=SCANNED)
+        return cls._of([part.select(columns) for part in parts], schema.metadata)
 
     @classmethod
     def _of(cls, parts: list[pa.RecordBatch], metadata: dict[bytes, bytes] | None) -> "Earlier":

@@ -101,6 +101,35 @@ def delete(store: Store, path: str, condition: str) -> None:
     _committing(store, path, lambda: _opened(store, path).delete(condition))
 
 
+def forget(
+    store: Store, path: str, column: str, values: Sequence[str], *, rows: int = ROWS_A_FRAGMENT
+) -> None:
+    """Deletes the rows whose column has one of the values, and leaves nothing of them in the files.
+
+    What an earlier call did not finish, since it was killed, is done too, also without values.
+    rows: as in `tidy`.
+    """
+    if values:
+        mark(store, path)
+        delete_values(store, path, column, values)
+    purge_marked(store, path, rows=rows)
+
+
+def purge_marked(store: Store, path: str, *, rows: int = ROWS_A_FRAGMENT) -> None:
+    """Purges a table that is marked. rows: as in `tidy`."""
+    if store.exists(_mark(path)):
+        purge(store, path, rows=rows)
+
+
+def mark(store: Store, path: str) -> None:
+    """Notes that the files of a table have what must not stay: until `purge`."""
+    store.write_bytes(_mark(path), b"")
+
+
+def _mark(path: str) -> str:
+    return f"{path}.purge"
+
+
 def delete_values(store: Store, path: str, column: str, values: Sequence[str]) -> None:
     """Deletes the rows whose column has one of the values, which have no quotes."""
     for start in range(0, len(values), DELETED_AT_ONCE):
@@ -189,9 +218,19 @@ def purge(store: Store, path: str, *, rows: int = ROWS_A_FRAGMENT) -> None:
         _opened(store, path).optimize.compact_files(
             target_rows_per_fragment=rows, materialize_deletions_threshold=0.0
         )
+        # A version of its own: that of a deletion names what was deleted.
+        opened, lance = _opened(store, path), _lance()
+        place, options = _place(store, path)
+        lance.LanceDataset.commit(
+            place,
+            lance.LanceOperation.Append([]),
+            read_version=opened.version,
+            storage_options=options,
+        )
         _opened(store, path).cleanup_old_versions(
             older_than=dt.timedelta(0), delete_unverified=True
         )
+    store.remove(_mark(path))
 
 
 def _scanned(
@@ -304,7 +343,11 @@ def _explained(store: Store, path: str) -> Iterator[None]:
     """Raises StoreError for what the disk refused, SchemaError for a table that is damaged."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, pa.ArrowException) as error:
+    except BaseException as error:
+        known = isinstance(error, OSError | ValueError | RuntimeError | pa.ArrowException)
+        # Of damaged bytes Lance may panic, which is no Exception.
+        if not known and type(error).__name__ != "PanicException":
+            raise
         text = str(error)
         if number := re.search(r"os error (\d+)", text):  # Lance gives no errno
             with store.explained(path):

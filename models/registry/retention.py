@@ -49,7 +49,7 @@ _FILES = {  # of each kind, below its folder; others are left alone
     GENERATOR: r"generator/[^/]+\.(?:json|safetensors)"
     r"|checkpoints/\d{10,16}/[^/]+\.(?:json|safetensors)"
     r"|samples/\d{10,16}\.png|evaluation/[^/]+/[^/]+\.(?:json|png)"
-    r"|growth\.gif|progress\.jsonl|training\.lock",
+    r"|growth\.gif|labels\.png|progress\.jsonl|training\.lock",
     PACK: r"[a-z]+-\d+\.npy(?:\.part)?(?:\.json|\.lock)?",
     FACE_SET: rf"(?:{'|'.join(SPLITS)})\.parquet|manifest\.json",
 }

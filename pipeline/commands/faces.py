@@ -259,7 +259,10 @@ def export(home: str, form: str, to: str, manifest: str) -> None:
     """
     store = read_settings(home=home).store
     chosen = load_manifest(store, manifest or None)
-    folder = LocalFolder(Path(to).expanduser().resolve())
+    place = Path(to).expanduser().resolve()
+    if "://" in to or (place.exists() and not place.is_dir()):
+        raise UsageError(f"--to {to}: a folder of this machine wanted")
+    folder = LocalFolder(place)
     made = export_set(store, chosen, folder, form=form)
     rows = f"{chosen.train_rows:,} faces to train on and {chosen.eval_rows:,} to judge by"
     click.echo(f"{rows}, {len(chosen.labels)} labels: {len(made):,} files in {folder.root}")

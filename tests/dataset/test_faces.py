@@ -90,7 +90,7 @@ def test_second_run_crops_and_writes_nothing(home: Home, executor: Counting) -> 
     executor.pictures.clear()
     second = crop_faces(home.store, SETTINGS, executor)
     assert executor.pictures == []
-    assert second == dataclasses.replace(first, pictures_reused=COUNT + 2)
+    assert second == dataclasses.replace(first, pictures_reused=COUNT + 2, changed=0)
     assert versions == versions_of(home)
 
 
@@ -120,6 +120,36 @@ def test_picture_taken_down_loses_row_and_crop(home: Home, executor: Counting) -
         files = [file for file in home.store.state.local(path).rglob("*") if file.is_file()]
         assert not [file for file in files if gone["face_id"].encode() in file.read_bytes()]
         assert [file for file in files if blobs[5][:16].encode() in file.read_bytes()]
+
+
+def files_with(home: Home, *texts: str) -> set[str]:
+    """The files of the tables, hidden ones too, that hold any of the texts."""
+    paths = [path for table in GROWING for path in home.store.state.local(table).rglob("*")]
+    contents = {path.name: path.read_bytes() for path in paths if path.is_file()}
+    return {name for name, one in contents.items() if any(text.encode() in one for text in texts)}
+
+
+@pytest.mark.parametrize("case", ["fragment of its own", "killed", "other settings"])
+def test_nothing_of_a_dropped_picture_stays_in_the_files(
+    home: Home, executor: Counting, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(home)
+    crop_faces(home.store, SETTINGS, executor)
+    gone = home.add(png(portrait(50)))
+    home.write()
+    crop_faces(home.store, SETTINGS, executor)
+    assert files_with(home, gone, gone[:16])
+    home.rows[-1]["drop_reason"] = "rating"
+    home.write()
+    if case == "killed":
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "purge", lambda *_args, **_options: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                crop_faces(home.store, SETTINGS, executor)
+    settings = FaceSettings(crop_px=64) if case == "other settings" else SETTINGS
+    made = crop_faces(home.store, settings, executor)
+    assert files_with(home, gone, gone[:16]) == set()
+    assert made.kept == COUNT
 
 
 def test_other_settings_crop_everything_again(home: Home, executor: Counting) -> None:
