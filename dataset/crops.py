@@ -230,14 +230,13 @@ def bring_up_to(
     names = in_digits(pictures["sha256"])
     cropped = names.filter(pictures["cropped"].combine_chunks())
     stands, former = _is_made_by(store, settings), _former_shards(store, settings)
-    is_first = not store.exists(CROPS_PATH)
     gone, standing = _sorted_out(store, names, cropped) if stands else ([], names.slice(0, 0))
     todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
     if not former:
         _check_originals(store, todo, count=pictures.num_rows)
     if not stands:
         declared = CROPS.with_metadata({**CROPS.metadata, _SETTINGS: settings.crop_digest})
-        if not is_first:
+        if store.exists(CROPS_PATH):
             tables.mark(store, CROPS_PATH)  # those by other settings
         tables.write(store, CROPS_PATH, (), schema=declared)
     tables.forget(store, CROPS_PATH, "sha256", gone, rows=ROWS_AN_APPEND)
@@ -506,10 +505,8 @@ class Crops:
 
     def _read(self, rows: pa.Table | pa.RecordBatch) -> list[bytes]:
         names, keys = rows["crop"].to_pylist(), face_keys(rows["face_id"])
-        places = np.searchsorted(self._ids, keys)
-        known = np.zeros(len(keys), bool)
-        inside = places < len(self._ids)
-        known[inside] = self._ids[places[inside]] == keys[inside]
+        places = key_places(self._ids, keys)
+        known = places >= 0
         held: dict[int, bytes] = {}
         if self._table is not None and known.any():
             at = self._order[places[known]].tolist()
@@ -530,3 +527,13 @@ def face_keys(face_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     """Returns face_ids as fixed bytes [N], which sort and compare fast; None is empty."""
     whole = pc.fill_null(face_ids, "")
     return np.array(pc.cast(whole, pa.binary()).to_pylist(), KEY)
+
+
+def key_places(held: npt.NDArray[np.bytes_], keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:
+    """Returns the place of each key [M] among sorted ones, -1 for one that is not there: [M]."""
+    places = np.searchsorted(held, keys)
+    found = np.full(len(keys), -1, np.int64)
+    inside = np.flatnonzero(places < len(held))
+    same = inside[held[places[inside]] == keys[inside]]
+    found[same] = places[same]
+    return found

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import CROPS, CROPS_PATH, SCANNED, face_keys
+from dataset.crops import CROPS, CROPS_PATH, SCANNED, face_keys, key_places
 from dataset.duplicates import (
     COARSE_CELLS,
     THUMB_BYTES,
@@ -116,17 +116,7 @@ class Earlier:
 
     def places(self, keys: npt.NDArray[np.bytes_]) -> Rows:
         """Returns the row of each face_id, -1 for one that is not there: [M]."""
-        return _places(self.ids, keys)
-
-
-def _places(held: npt.NDArray[np.bytes_], keys: npt.NDArray[np.bytes_]) -> Rows:
-    """The place of each key in a sorted array, -1 for one that is not there: [M]."""
-    places = np.searchsorted(held, keys)
-    found = np.full(len(keys), -1, np.int64)
-    inside = np.flatnonzero(places < len(held))
-    same = inside[held[places[inside]] == keys[inside]]
-    found[same] = places[same]
-    return found
+        return key_places(self.ids, keys)
 
 
 @dataclass(frozen=True)
@@ -274,7 +264,7 @@ def _keep_repeats(judged: Judged, earlier: Earlier, seen: Seen) -> None:
         return
     origins = earlier.repeats[earlier.places(judged.ids[repeated])]
     order = np.argsort(judged.ids, kind="stable")
-    places = _places(judged.ids[order], origins)
+    places = key_places(judged.ids[order], origins)
     known = np.flatnonzero(places >= 0)
     there = order[places[known]]
     stands = known[(seen[there] == KEPT) & (judged.reasons[there] == None)]  # noqa: E711

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
-from dataset.crops import CROPS, CROPS_PATH, Crops, face_keys
+from dataset.crops import CROPS, CROPS_PATH, Crops, face_keys, key_places
 from dataset.duplicates import THUMB_BYTES, THUMB_PX
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed, nearest
 from dataset.policy import FACE_ID, change_rejects, id_of_line, read_rejects
@@ -252,9 +252,8 @@ def _of_crops(store: Store, faces: pa.Table) -> tuple[Floats, Floats]:
     colours, parts = np.full((len(ids), 3), np.nan), np.full(len(ids), np.nan)
     columns = ("face_id", "w", "h", "thumb", "picture_width", "picture_height")
     for batch in batches(store, CROPS_PATH, declared=CROPS, columns=columns):
-        keys = face_keys(batch["face_id"])
-        places = np.minimum(np.searchsorted(ids, keys), len(ids) - 1)
-        at = np.flatnonzero(ids[places] == keys)
+        places = key_places(ids, face_keys(batch["face_id"]))
+        at = np.flatnonzero(places >= 0)
         rows, places = batch.take(pa.array(at)), places[at]
         colours[places] = _middle_colours(rows["thumb"])
         w, h, width, height = (
