@@ -22,6 +22,7 @@ from assets.labels import labels
 from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.posts import posts_asset
+from assets.reporting import stage_lines
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
@@ -35,7 +36,6 @@ from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, read_settings
-from pipeline.stage_lines import stage_lines
 
 ASSET_JOB = "__ASSET_JOB"  # Dagster's name for what "Materialize" starts
 

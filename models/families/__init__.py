@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataset.errors import ConfigError, nearest
 from models.families import acgan64, dcgan64, dcgan96, omokage, srresnet, stylegan2
 from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize
-from models.layers.heads import GROUP
+from models.layers.stylegan2 import GROUP
 
 Labels = tuple[str, ...]
 

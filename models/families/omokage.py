@@ -70,9 +70,8 @@ from models.families.stylegan2 import GeneratorWithW, channels, spec_of
 from models.layers import frozen_features
 from models.layers.equalized import Dense, full_precision
 from models.layers.frozen_features import FrozenFeatures
-from models.layers.heads import with_minibatch_std
-from models.layers.modulated import SLOPE
 from models.layers.norm import BatchNorm2d
+from models.layers.stylegan2 import SLOPE, with_minibatch_std
 
 # Multiples of 32: every layer of stride 2 of the frozen network is to see an even side.
 RESOLUTIONS_PX = (32, 64, 96, 128, 256, 512)

@@ -51,9 +51,17 @@ from torch import Tensor, nn
 from dataset.errors import UsageError
 from models.families.base import DiscriminatorNet, GeneratorNet, GeneratorSpec, NetworkSize, Noise
 from models.layers.equalized import EqualConv, EqualDense, full_precision
-from models.layers.heads import ProjectionHead, with_minibatch_std
-from models.layers.modulated import GAIN, SLOPE, StyledConv, ToRGB
-from models.layers.resample import Blur, Down, doubled
+from models.layers.stylegan2 import (
+    GAIN,
+    SLOPE,
+    Blur,
+    Down,
+    ProjectionHead,
+    StyledConv,
+    ToRGB,
+    doubled,
+    with_minibatch_std,
+)
 
 RESOLUTIONS_PX = (8, 16, 32, 64, 128, 256, 512, 1024)
 MAPPING_LR = 0.01

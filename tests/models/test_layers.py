@@ -7,10 +7,16 @@ from torch import Tensor
 
 from models.layers import norm
 from models.layers.equalized import Dense, EqualConv, EqualDense
-from models.layers.heads import with_minibatch_std
-from models.layers.modulated import StyledConv, ToRGB
 from models.layers.norm import BatchNorm2d, ConditionalNorm, Dropout
-from models.layers.resample import Blur, Down, Filter, doubled
+from models.layers.stylegan2 import (
+    Blur,
+    Down,
+    Filter,
+    StyledConv,
+    ToRGB,
+    doubled,
+    with_minibatch_std,
+)
 
 TAPS = torch.tensor([1.0, 3.0, 3.0, 1.0])
 

@@ -129,24 +129,6 @@ def test_a_cancelled_training_goes_on_in_its_mlflow_run_with_each_step_once(
     assert len(run.inputs.dataset_inputs) == 1
 
 
-@pytest.mark.slow
-def test_an_evaluation_is_cancelled_in_the_middle_and_then_done_from_its_page(
-    servers: Servers, page: Page
-) -> None:
-    materialise(servers, page, "evaluation", {"fakes": 20_000})
-    evaluator = wait_for(
-        lambda: servers.running("models.evaluate"), "it was never begun", poll_s=POLL_S
-    )
-    assert evaluator is not None
-    wait_for(lambda: evaluator.cpu_times().user > 3, "it did nothing")  # past its imports
-    terminate(servers, page, "models.evaluate")
-
-    run_id = materialise(servers, page, "evaluation", {"fakes": 72, "repeats": 2, "flips": 1})
-    assert servers.wait_until_it_ended(run_id) == "SUCCESS"
-    page.goto(f"{servers.dagster}/assets/evaluation?view=events")
-    page.get_by_text(run_id[:8]).first.wait_for()
-
-
 def materialise(servers: Servers, page: Page, asset: str, config: dict[str, Any]) -> str:
     """Fills in the launchpad of an asset's page and starts the run; returns the run's id."""
     before = servers.newest_run()
