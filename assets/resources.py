@@ -267,7 +267,9 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                     launched_by=context.run.run_id,
                     is_over=functools.partial(_is_over, context),
                 )
-                context.log.info(f"{' '.join(arguments)} is the job {job.name} on {launcher.address}")
+                context.log.info(
+                    f"{' '.join(arguments)} is the job {job.name} on {launcher.address}"
+                )
                 job.listen(output.hear)
                 try:
                     _listen(context, session, job)

@@ -136,9 +136,7 @@ def submit(
             entrypoint=shlex.join(
                 ["python", "-m", "models.on_ray", "--processes", str(processes), *arguments[1:]]
             ),
-            runtime_env={
-                "env_vars": {**environment, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
-            },
+            runtime_env={"env_vars": {**environment, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}},
             metadata={LAUNCHED_BY: launched_by, WORK: work},
         )
     except (ConnectionError, RuntimeError) as error:
