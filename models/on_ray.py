@@ -112,9 +112,9 @@ def submit(
 ) -> Job:
     """Submits `python -m models.…` as a job of so many ranks to the server at `address`.
 
-    arguments: `-m`, one of MODULES and its own. What an earlier run left at the same work, since it
-    was killed itself, is stopped first: is_over tells by its `launched_by` whether that run is. Raises
-    ComputeError if the server does not answer.
+    arguments: `-m`, one of MODULES and its own. A job for the same work that an earlier run left,
+    since it was killed itself, is stopped first: is_over tells of its `launched_by` whether that
+    run has ended. Raises ComputeError if the server does not answer.
     """
     try:
         from ray.job_submission import JobSubmissionClient
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.on_ray",
         description="Runs a command of models on this Ray cluster, in ranks that Ray Train places.",
-        epilog="example: python -m models.on_ray --processes 2 models.train --home var --out runs/1",
+        epilog="example: python -m models.on_ray --processes 2 models.train --home var --out r/1",
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="ranks (default: 1)")
     parser.add_argument("module", choices=MODULES, help="what each rank runs")

@@ -115,7 +115,7 @@ def _with_code_version(spec: dg.AssetSpec) -> dg.AssetSpec:
 
 
 def executor_named(name: str) -> dg.ExecutorDefinition:
-    """Returns the executor that OMOKAGE_EXECUTOR names: in_process, multiprocess or module:attribute.
+    """Returns in_process, multiprocess or the executor `module:attribute`, as OMOKAGE_EXECUTOR has.
 
     Raises ConfigError if there is none there.
     """
