@@ -301,7 +301,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 _listen(context, session, child)
             except BaseException:
                 # Not SIGINT, which srun takes for a question.
-                _end(child, self.patience_s, (signal.SIGTERM, signal.SIGKILL))
+                _end(child, 2 * self.patience_s, (signal.SIGTERM, signal.SIGKILL))
                 raise
             reader.join(LAST_WORDS_S)
         return _summary(session, command, child.returncode)

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import shlex
+import signal
 import sys
 import tempfile
 import threading
@@ -28,6 +29,7 @@ STATUS_EVERY_S = 1.0
 # Between SIGTERM and SIGKILL of a job that is stopped; Ray's own 3 s are too few for a checkpoint.
 STOP_WAIT_S = 60
 LOST_AFTER_S = 120.0  # of a job server that answers no more
+LAST_LINES_S = 60.0  # of the log of a job that has ended, with the summary among them
 LAUNCHED_BY, WORK = "omokage_launched_by", "omokage_work"  # metadata of our jobs
 
 
@@ -62,6 +64,7 @@ class Job:
             facts = self._client.get_job_info(self.name)
         except (RuntimeError, OSError) as error:
             if now - self._answered > LOST_AFTER_S:
+                self.returncode = 1
                 raise ComputeError(
                     f"the Ray cluster has not answered for {LOST_AFTER_S:.0f} s ({error}); the job "
                     f"{self.name} may be at work there still"
@@ -70,8 +73,10 @@ class Job:
         self._answered = now
         if facts.status.is_terminal():
             if self._listener is not None:
-                self._listener.join(STATUS_EVERY_S + 10)  # the last lines
+                self._listener.join(LAST_LINES_S)
             code = facts.driver_exit_code
+            if facts.status == "STOPPED":  # Ray says no code then
+                code = 128 + signal.SIGTERM
             self.returncode = code if code is not None else int(facts.status != "SUCCEEDED")
             self.message = facts.message or ""
         return self.returncode
@@ -211,13 +216,18 @@ def _driven(
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Has the ranks placed and hears them; returns the summary of rank 0, or raises what it did."""
-    import ray
-    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-
+    try:
+        import ray
+        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise ComputeError(f"{error}: pip install 'omokage[ray]'") from error
     from models.io.entry_point import Stopped, stop_signals
 
-    ray.init(address="auto")
+    try:
+        ray.init(address="auto")
+    except ConnectionError as error:
+        raise ComputeError(f"no Ray cluster is at work here: {error}") from error
     with tempfile.TemporaryDirectory() as folder, stop_signals() as stop_signal:
         use_gpu = _wants_gpu(module, options) and ray.cluster_resources().get("GPU", 0) > 0
         _tell_of_waiting(ray.cluster_resources(), processes, "GPU" if use_gpu else "CPU")
