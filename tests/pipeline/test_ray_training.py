@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from models import train
 from pipeline.servers import free_port
 from tests.assets.workshop import Workshop, ticks
 from tests.models.homes import write_manifest
-from tests.pipeline.conftest import Demo
+from tests.pipeline.conftest import Demo, clean_environment
 from tests.pipeline.up_servers import Servers, started
 from tests.waiting import wait_for
 
@@ -46,85 +47,110 @@ PATIENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
 }
+TRIES = 5
 OF_JOBS = re.compile(r"models\.on_ray|RayTrainWorker|TrainController|ray::Line")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Node:
+    """A raylet, and at a head what goes with it, in a folder of its own."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def is_up(self) -> bool:
+        return "Ray runtime started" in (self.folder / "said").read_text(errors="replace")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its raylet gave up, as it does if Ray's agent is not there within 30 seconds."""
+        errors = self.folder.glob("session_*/logs/raylet*.err")
+        lost = any("Check failed" in path.read_text(errors="replace") for path in errors)
+        return lost or self.process.poll() is not None
+
+    def end(self) -> None:
+        """Ends all that it has started."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+        for one in family:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        self.process.kill()
+        self.process.wait(600)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Two raylets on this machine, a CPU each."""
 
-    folder: Path
-    head: subprocess.Popen[bytes]
-    dashboard: int
-    address: str
-    other: subprocess.Popen[bytes] | None = None
-
-    @property
-    def launcher(self) -> str:
-        return f"ray:http://127.0.0.1:{self.dashboard}"
+    nodes: list[Node]
+    launcher: str
 
     def at_work(self) -> list[str]:
-        """The processes of jobs, by their names."""
+        """The processes of jobs, by their commands."""
         found = []
-        for node in (self.head, self.other):
-            assert node is not None
-            for process in psutil.Process(node.pid).children(recursive=True):
+        for node in self.nodes:
+            for process in psutil.Process(node.process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it has just ended
                     words = " ".join(process.cmdline())
                     found += [words] if OF_JOBS.search(words) else []
         return found
 
 
-def node(folder: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
-    ports = ["dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export"]
+def started_node(folder: Path, *options: str) -> Node:
+    """Starts a node, again if a busy machine was too slow for it."""
+    for attempt in range(TRIES):
+        own = folder / f"{attempt}"
+        own.mkdir(parents=True)
+        with (own / "said").open("wb") as said:
+            process = subprocess.Popen(
+                ray_start(own, *options),
+                env=patient_environment(),
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        node = Node(process, own)
+        wait_for(lambda node=node: node.is_up or node.is_lost, poll_s=0.2)
+        if not node.is_lost:
+            return node
+        node.end()
+    raise AssertionError(f"no node of Ray started in {TRIES} tries")
+
+
+def ray_start(folder: Path, *options: str) -> list[str]:
     command = [str(BIN / "ray"), "start", "--block", "--num-cpus=1", "--num-gpus=0", *options]
-    command += [f"--{port}-port={free_port()}" for port in (*ports, "runtime-env-agent")]
-    command += ["--min-worker-port=0", "--max-worker-port=0", "--object-store-memory=100000000"]
-    with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [*command, f"--temp-dir={folder}"],
-            env={
-                **os.environ,
-                **PATIENT,
-                "PATH": f"{BIN}:{os.environ['PATH']}",  # `python` of a job is the one of its node
-                "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    for port in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export"):
+        command.append(f"--{port}-port={free_port()}")
+    command += [f"--runtime-env-agent-port={free_port()}", "--object-store-memory=100000000"]
+    return [*command, "--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder}"]
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a node and all that it started."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    for one in (*family, psutil.Process(process.pid)):
-        with contextlib.suppress(psutil.Error):
-            one.kill()
-    process.wait(600)
-
-
-def is_up(folder: Path, name: str) -> bool:
-    return "Ray runtime started" in (folder / f"{name}.log").read_text(errors="replace")
+def patient_environment() -> dict[str, str]:
+    path = f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}"
+    # `python` of a job is the one of its node.
+    ours = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": path}
+    return {**clean_environment(), **PATIENT, **ours}
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Cluster]:
-    """The head, which the servers of Dagster start beside."""
+def cluster() -> Iterator[Cluster]:
     # Not in pytest's folder: the path of a socket has at most 107 characters.
-    folder = Path(f"/tmp/omokage-ray-{os.getpid()}")
-    folder.mkdir()
-    port, dashboard = free_port(), free_port()
-    options = (f"--port={port}", f"--dashboard-port={dashboard}")
-    process = node(folder, "head", "--head", *options, f"--ray-client-server-port={free_port()}")
-    made = Cluster(folder, process, dashboard, f"127.0.0.1:{port}")
-    yield made
-    for one in (made.other, made.head):
-        if one is not None:
-            end(one)
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    port, jobs = free_port(), free_port()
+    options = ["--head", f"--port={port}", f"--dashboard-port={jobs}"]
+    with contextlib.ExitStack() as started:
+        nodes = []
+        for name, more in (
+            ("head", [*options, f"--ray-client-server-port={free_port()}"]),
+            ("other", [f"--address=127.0.0.1:{port}"]),
+        ):
+            nodes.append(started_node(folder / name, *more))
+            started.callback(nodes[-1].end)
+        yield Cluster(nodes, f"ray:http://127.0.0.1:{jobs}")
     shutil.rmtree(folder)
 
 
@@ -136,18 +162,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def servers(head: Cluster, home: Path) -> Iterator[Servers]:
+def servers(cluster: Cluster, home: Path) -> Iterator[Servers]:
     demo = Demo(home, home / "no.yaml", "")
-    with started(demo, home, posts=40, OMOKAGE_LAUNCHER=head.launcher) as servers:
+    with started(demo, home, posts=40, OMOKAGE_LAUNCHER=cluster.launcher) as servers:
         yield servers
-
-
-@pytest.fixture(scope="module")
-def cluster(head: Cluster, servers: Servers) -> Cluster:
-    wait_for(lambda: is_up(head.folder, "head"), process=head.head)
-    head.other = node(head.folder, "other", f"--address={head.address}")
-    wait_for(lambda: is_up(head.folder, "other"), process=head.other)
-    return head
 
 
 def config(**overrides: str) -> dict[str, Any]:
@@ -159,9 +177,7 @@ def generators(home: Path) -> set[Path]:
     return {path.parent for path in home.glob("generators/*/checkpoints")}
 
 
-def test_two_ranks_of_a_cluster_learn_what_one_process_does(
-    cluster: Cluster, servers: Servers, home: Path
-) -> None:
+def test_two_ranks_of_a_cluster_learn_what_one_process_does(servers: Servers, home: Path) -> None:
     run_id = servers.launch("__ASSET_JOB", "generator", generator=config(total_kimg="0.08"))
     arguments = ["--home", str(home), "--out", "runs/one", "--preset", "dcgan64-smoke"]
     for name, value in config(total_kimg="0.08")["overrides"].items():
