@@ -216,13 +216,14 @@ def _driven(
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Has the ranks placed and hears them; returns the summary of rank 0, or raises what it did."""
-    try:
-        import ray
-        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchTrainer
+    from models.io.entry_point import Stopped, stop_signals
+
+    try:  # Any: its types know nothing of what is remote
+        ray: Any = importlib.import_module("ray")
+        ray_train: Any = importlib.import_module("ray.train")
+        ray_torch: Any = importlib.import_module("ray.train.torch")
     except ImportError as error:
         raise ComputeError(f"{error}: pip install 'omokage[ray]'") from error
-    from models.io.entry_point import Stopped, stop_signals
 
     try:
         ray.init(address="auto")
@@ -232,11 +233,11 @@ def _driven(
         use_gpu = _wants_gpu(module, options) and ray.cluster_resources().get("GPU", 0) > 0
         _tell_of_waiting(ray.cluster_resources(), processes, "GPU" if use_gpu else "CPU")
         line = ray.remote(num_cpus=0)(Line).remote()
-        trainer = TorchTrainer(
+        trainer = ray_torch.TorchTrainer(
             _rank,
             train_loop_config={"line": line, "module": module.__name__, "options": options},
-            scaling_config=ScalingConfig(num_workers=processes, use_gpu=use_gpu),
-            run_config=RunConfig(storage_path=folder),  # nothing lies there: the store has it all
+            scaling_config=ray_train.ScalingConfig(num_workers=processes, use_gpu=use_gpu),
+            run_config=ray_train.RunConfig(storage_path=folder),  # it must have one, and keeps little
         )
         fitted = _in_thread(trainer.fit)
         told = 0
@@ -250,7 +251,7 @@ def _driven(
                     raise Stopped(signum, "stopped before the ranks had begun")
         try:
             outcome = fitted.result().return_value
-        except TrainingFailedError as error:
+        except ray_train.TrainingFailedError as error:
             fault: OmokageError | None = ray.get(line.fault.remote())
             raise fault or TrainingError(
                 f"the ranks on the Ray cluster failed: {str(error)[-500:].strip()}. Run it again: "
@@ -291,11 +292,10 @@ def _tell_of_waiting(resources: Mapping[str, float], processes: int, kind: str) 
 
 def _rank(config: dict[str, Any]) -> dict[str, Any]:
     """Does the work in one of Ray Train's workers: in a thread, so without signals of its own."""
-    import ray
-
     from models.io.entry_point import Stopped, pass_on
     from models.training.distributed import rank_of_environment
 
+    ray: Any = importlib.import_module("ray")
     line, module = config["line"], importlib.import_module(config["module"])
     ended = threading.Event()
 
