@@ -237,7 +237,7 @@ def _driven(
             _rank,
             train_loop_config={"line": line, "module": module.__name__, "options": options},
             scaling_config=ray_train.ScalingConfig(num_workers=processes, use_gpu=use_gpu),
-            run_config=ray_train.RunConfig(storage_path=folder),  # it must have one, and keeps little
+            run_config=ray_train.RunConfig(storage_path=folder),  # it wants one, and keeps little
         )
         fitted = _in_thread(trainer.fit)
         told = 0
