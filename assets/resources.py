@@ -237,10 +237,11 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 variables = {**_shared_machine(processes), **variables}
             child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
             try:
-                _listen(context, session, child)
+                heard = _listen(context, session, child)
             except BaseException:
                 _end(child, self.patience_s)
                 raise
+        _tell_since(context, session, heard)
         return _summary(session, arguments, child.returncode)
 
     def _on_ray(
@@ -272,10 +273,11 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 )
                 job.listen(output.hear)
                 try:
-                    _listen(context, session, job)
+                    heard = _listen(context, session, job)
                 except BaseException:
                     job.stop()
                     raise
+        _tell_since(context, session, heard)
         return _summary(session, arguments, job.returncode or 0, job.message)
 
     def _by_command(
@@ -298,13 +300,14 @@ class ChildProcess(dg.ConfigurableResource[Any]):
             reader = threading.Thread(target=_read, args=(child, output.hear), daemon=True)
             reader.start()
             try:
-                _listen(context, session, child)
+                heard = _listen(context, session, child)
             except BaseException:
                 # Not SIGINT, which srun takes for a question.
                 _end(child, 2 * self.patience_s, (signal.SIGTERM, signal.SIGKILL))
                 raise
             reader.join(LAST_WORDS_S)
-        return _summary(session, command, child.returncode)
+        _tell_since(context, session, heard)
+        return _summary(session, arguments, child.returncode)
 
 
 def _talking(
@@ -372,15 +375,25 @@ def _listen(
     context: dg.AssetExecutionContext | dg.OpExecutionContext,
     session: PipesSession,
     child: subprocess.Popen[bytes] | Job,
-) -> None:
-    """Waits for the child; passes each progress message on as an asset observation at once."""
+) -> int:
+    """Waits for the child; passes each progress message on as an asset observation at once.
+
+    Returns how many messages were read so far; the last ones may come after the child's end.
+    """
     heard = 0
     while child.poll() is None:
         time.sleep(POLL_S)
-        messages = session.get_custom_messages()
-        for progress in _progress_of(messages[heard:]):
-            _tell(context, progress)
-        heard = len(messages)
+        heard = _tell_since(context, session, heard)
+    return heard
+
+
+def _tell_since(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext, session: PipesSession, heard: int
+) -> int:
+    messages = session.get_custom_messages()
+    for progress in _progress_of(messages[heard:]):
+        _tell(context, progress)
+    return len(messages)
 
 
 def _tell(context: dg.AssetExecutionContext | dg.OpExecutionContext, progress: Any) -> None:
