@@ -45,6 +45,7 @@ PATIENT = {
     "RAY_agent_register_timeout_ms": "400000",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",  # else a token in the home of the user would be asked for
     "OMP_NUM_THREADS": "1",
 }
 TRIES = 5
