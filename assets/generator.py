@@ -146,9 +146,9 @@ class GeneratorConfig(dg.Config):
         ge=1,
         le=64,
         description="Processes that share each batch (1 to 64, default 1), started by torchrun on "
-        "this machine: one GPU each, or all on the CPU where there is none. They learn what one "
-        "would; the batch must be a multiple of them. The run holds one slot of the pool `gpu`, "
-        "however many they are.",
+        "this machine, or where OMOKAGE_LAUNCHER says: one GPU each, or all on the CPU where there "
+        "is none. They learn what one would; the batch must be a multiple of them. The run holds "
+        "one slot of the pool `gpu`, however many they are.",
     )
     grow_kimg: float = Field(
         default=0.0,

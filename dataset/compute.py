@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import re
 import select
+import shlex
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -190,6 +192,57 @@ def _made_by(module: str, function: str) -> Executor:
     return executor
 
 
+LOCAL, RAY, TORCHRUN = LAUNCHERS = ("local", "ray", "torchrun")
+PROCESSES = "{processes}"  # in a command of torchrun: how many the stage asks for
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What starts trainings and evaluations: `kind` is one of LAUNCHERS."""
+
+    kind: str
+    address: str = ""  # of the job server of a Ray cluster
+    command: tuple[str, ...] = ()  # goes before `-m models.train …`
+
+    def command_for(self, processes: int) -> list[str]:
+        """Returns the command for so many processes, which it may leave to itself."""
+        return [word.replace(PROCESSES, str(processes)) for word in self.command]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the command starts as many processes as it is asked for, one too."""
+        return any(PROCESSES in word for word in self.command)
+
+
+def parse_launcher(text: str) -> Launcher:
+    """Reads `local`, `ray:http://host:8265` or `torchrun:COMMAND`; raises ConfigError."""
+    kind, _, rest = text.partition(":")
+    if text == LOCAL:
+        return Launcher(LOCAL)
+    if kind == RAY:
+        if not re.fullmatch(r"https?://[^\s/@]+/?", rest):
+            raise ConfigError(
+                f'"{text}": the address of the job server of a Ray cluster wanted, such as '
+                "ray:http://host:8265"
+            )
+        return Launcher(RAY, address=rest.rstrip("/"))
+    if kind == TORCHRUN:
+        try:
+            command = tuple(shlex.split(rest))
+        except ValueError as error:
+            raise ConfigError(f'"{text}": {str(error).lower()}') from error
+        if not command:
+            raise ConfigError(
+                f'"{text}": the command wanted that starts the processes, such as '
+                "torchrun:srun torchrun --nnodes 2 --nproc-per-node 4"
+            )
+        return Launcher(TORCHRUN, command=command)
+    raise ConfigError(
+        f'"{text}" is no launcher{nearest(kind, LAUNCHERS)}; {LOCAL}, {RAY}:ADDRESS or '
+        f"{TORCHRUN}:COMMAND wanted"
+    )
+
+
 CHECK_EVERY_S = 0.5
 GRACE_S = 60.0
 
@@ -248,6 +301,26 @@ def _end(text: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(128 + signal.SIGTERM)
+
+
+def run_with_parent(parent_pid: int, command: list[str]) -> int:
+    """Runs a command that knows nothing of us, and returns its exit code.
+
+    Sends it SIGTERM when the parent dies. The signals of its process group, which it gets too, are
+    left to it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which the command would inherit
+    try:
+        child = subprocess.Popen(command)
+    except OSError as error:
+        print(f"{command[0]} cannot be run: {error.strerror}", file=sys.stderr)
+        return 127
+    while os.getppid() == parent_pid:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(CHECK_EVERY_S)
+    child.terminate()
+    return child.wait()
 
 
 IN_FLIGHT = 64  # results of 16 pictures with their crops are 0.5 MB each: 32 MB wait at most
@@ -357,3 +430,7 @@ def _deaths() -> tuple[type[BaseException], ...]:
 
 def _named(arguments: tuple[Any, ...]) -> str:
     return ", ".join(str(one) for one in arguments[-1])
+
+
+if __name__ == "__main__":  # python -m dataset.compute PARENT_PID COMMAND…
+    sys.exit(run_with_parent(int(sys.argv[1]), sys.argv[2:]))

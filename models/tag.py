@@ -3,8 +3,9 @@
 import argparse
 import dataclasses
 import sys
+from typing import Any
 
-from models.io.entry_point import run_entry
+from models.io.entry_point import Report, run_entry
 from models.tagger import commands
 from models.tagger.config import TaggerConfig
 from models.tagger.onnx import LAYOUTS, RANGES
@@ -20,13 +21,20 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    options = _parser().parse_args(argv)
+    options = options_of(argv)
     if options.command == "apply" and options.paths:
         return commands.apply_to_pictures(options)
-    command = COMMANDS[options.command]
-    return run_entry(
-        lambda report: command(options, report), die_with_parent=options.die_with_parent
-    )
+    return run_entry(lambda report: run(options, report), die_with_parent=options.die_with_parent)
+
+
+def options_of(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; ends the process with the usage if it does not fit."""
+    return _parser().parse_args(argv)
+
+
+def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
+    """Does what the options say; returns the summary."""
+    return COMMANDS[options.command](options, report)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,12 +4,16 @@ Belongs here: what depends on the settings. Does not belong here: what a stage d
 how (the layers below).
 """
 
+import copy
+import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
+from dagster._utils.tags import normalize_tags
 
 from assets.champion import champion
 from assets.checks import table_checks
@@ -76,7 +80,8 @@ def build_defs(
     crons = refresh_crons(chosen.refresh, chosen.sites)
     stages = [*crawls, *dataset, generator, evaluation, champion]
     measured = [stage.map_asset_specs(_with_code_version) for stage in stages]
-    assets = with_freshness(measured, crons, chosen.timezone)
+    tagged = with_step_tags(measured, chosen.step_tags)
+    assets = with_freshness(tagged, crons, chosen.timezone)
     checks = [*map(crawl_check, sites), *table_checks(), *evaluation_checks()]
     automatic_config(chosen)  # raises now and not at the first tick
     schedules = refresh_schedules(chosen, crons)
@@ -96,9 +101,7 @@ def build_defs(
             champion_moved,
         ],
         resources={**resources(chosen), **(resource_overrides or {})},
-        executor=dg.in_process_executor
-        if chosen.executor == "in_process"
-        else dg.multiprocess_executor,
+        executor=executor_named(chosen.executor),
         loggers={
             "console": dg.colored_console_logger,
             "stages": stage_lines(frozenset([*(asset.op.name for asset in assets), ENTRANT])),
@@ -111,6 +114,73 @@ def _with_code_version(spec: dg.AssetSpec) -> dg.AssetSpec:
     return spec.replace_attributes(code_version=version) if version else spec
 
 
+def executor_named(name: str) -> dg.ExecutorDefinition:
+    """Returns in_process, multiprocess or the executor `module:attribute`, as OMOKAGE_EXECUTOR has.
+
+    Raises ConfigError if there is none there.
+    """
+    if name == "in_process":
+        return dg.in_process_executor
+    if name == "multiprocess":
+        return dg.multiprocess_executor
+    module, _, attribute = name.partition(":")
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0].replace("_", "-")
+        raise ConfigError(
+            f'OMOKAGE_EXECUTOR is "{name}": no module {error.name} to import; pip install '
+            f"{package}, or put its folder on PYTHONPATH"
+        ) from error
+    found = getattr(imported, attribute, None)
+    if not isinstance(found, dg.ExecutorDefinition):
+        names = [one for one, is_it in vars(imported).items() if _is_executor(is_it)]
+        raise ConfigError(
+            f'OMOKAGE_EXECUTOR is "{name}": {module} has no executor {attribute}'
+            f"{nearest(attribute, names) or ': it has ' + (', '.join(names) or 'none')}"
+        )
+    return found
+
+
+def _is_executor(one: object) -> bool:
+    return isinstance(one, dg.ExecutorDefinition)
+
+
+def with_step_tags(assets: Sequence[dg.AssetsDefinition], path: str) -> list[dg.AssetsDefinition]:
+    """Returns the assets with the tags that a YAML file has for their steps, by their names.
+
+    Executors read their resources there, such as `dagster-k8s/config`. path: "" for no file. Raises
+    ConfigError, naming file and asset, if it cannot be used.
+    """
+    if not path:
+        return list(assets)
+    try:
+        wanted = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"OMOKAGE_STEP_TAGS: {path} cannot be read: {error}") from error
+    known = {asset.key.to_user_string() for asset in assets}
+    for name, tags in wanted.items() if isinstance(wanted, dict) else [("", None)]:
+        if name and name not in known:
+            hint = nearest(str(name), known) or f": known are {', '.join(sorted(known))}"
+            raise ConfigError(f'OMOKAGE_STEP_TAGS: {path} names "{name}", which is no asset{hint}')
+        if not isinstance(tags, dict):
+            raise ConfigError(
+                f"OMOKAGE_STEP_TAGS: {path}: tags by the names of assets wanted, such as "
+                '"generator: {dagster-k8s/config: {…}}"'
+            )
+    return [_tagged(asset, wanted.get(asset.key.to_user_string(), {})) for asset in assets]
+
+
+def _tagged(asset: dg.AssetsDefinition, tags: Mapping[str, Any]) -> dg.AssetsDefinition:
+    if not tags:
+        return asset
+    # Dagster gives an asset its op's tags where it is declared, and takes none later.
+    op = copy.copy(asset.op)
+    op._tags = {**op.tags, **normalize_tags(dict(tags))}
+    attributes = {**asset.get_attributes_dict(), "node_def": op}
+    return dg.AssetsDefinition.dagster_internal_init(**attributes)
+
+
 def resources(settings: Settings) -> dict[str, Any]:
     """Returns the resources of all stages for these settings."""
     tracking = tracking_of(settings)
@@ -118,7 +188,9 @@ def resources(settings: Settings) -> dict[str, Any]:
     return {
         "store": StoreResource(root=settings.data, state=settings.state, scratch=settings.scratch),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
-        "child": _hidden(ChildProcess(environment=settings.environment())),
+        "child": _hidden(
+            ChildProcess(environment=settings.environment(), launcher=settings.launcher)
+        ),
         "tracking": _hidden(tracking) if has_secret else tracking,
     }
 

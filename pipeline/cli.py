@@ -1,6 +1,7 @@
 """The command line `omokage`: the demo, the chain, servers, a crawl, a home's state, and more."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 from dataset.errors import OmokageError
 from pipeline.commands import home_option, minutes_option
 from pipeline.servers import POSTS
-from pipeline.settings import BOARD_PORT, STAGES, Settings, read_settings
+from pipeline.settings import BOARD_PORT, STAGES, Settings, read_settings, variables_of_runs
 
 INTERRUPTED = 130
 # The modules under pipeline/commands of the other commands, and their names there. Some import
@@ -170,6 +171,24 @@ def up(
         pictures=pictures,
         posts=posts,
     )
+
+
+@cli.command()
+@click.option("--all", "every", is_flag=True, help="Those that are not set here too.")
+def env(every: bool) -> None:
+    """Print the names of the variables that a run needs, a line each: of those that are set.
+
+    For the `env_vars` of Dagster's launchers, which start runs in containers.
+
+    Example: omokage env
+    """
+    from pipeline.build import enabled_sites  # Dagster is slow to import
+
+    sites = enabled_sites(read_settings())
+    credentials = [name for site in sites for name in site.credentials.values()]
+    for name in variables_of_runs(credentials):
+        if every or os.environ.get(name):
+            click.echo(name)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ Pydantic checks them; pydantic-settings would add only the reading of os.environ
 import os
 import re
 import zoneinfo
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from pydantic import (
     ValidationInfo,
 )
 
-from dataset.compute import parse_compute
+from dataset.compute import LOCAL, parse_compute, parse_launcher
 from dataset.errors import ConfigError, bare, listed, nearest
 from dataset.store import DATA, HOME, STATE, Store
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
@@ -65,6 +65,20 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+}
+
+
+# Variables of other programs that a run needs wherever it runs, where they are set.
+OF_OTHERS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+    *("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"),
+    *("MLFLOW_S3_ENDPOINT_URL", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"),
+)
+# No run reads these: pages do, tests, and the daemon.
+NOT_OF_RUNS = {
+    *("OMOKAGE_REAL_DATA", "OMOKAGE_STUDIO_PASSWORD", "OMOKAGE_STUDIO_USER", "OMOKAGE_WEBHOOK"),
 }
 
 
@@ -142,8 +156,11 @@ def _names(given: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_executor(text: str) -> None:
-    if text not in EXECUTORS:
-        raise ConfigError(f'OMOKAGE_EXECUTOR is "{text}"; one of {", ".join(EXECUTORS)} wanted')
+    if text not in EXECUTORS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text):
+        raise ConfigError(
+            f'OMOKAGE_EXECUTOR is "{text}"{nearest(text, EXECUTORS)}; {", ".join(EXECUTORS)} or '
+            "MODULE:ATTRIBUTE wanted, such as dagster_k8s:k8s_job_executor"
+        )
 
 
 def _check_timezone(text: str) -> None:
@@ -190,7 +207,12 @@ class Settings(BaseModel):
             "OMOKAGE_COMPUTE: ",
         ),
     ] = "processes"
+    launcher: Annotated[
+        str, _checked(lambda text, _: parse_launcher(text), "OMOKAGE_LAUNCHER: ")
+    ] = LOCAL
     executor: Annotated[str, _checked(lambda text, _: _check_executor(text))] = EXECUTORS[0]
+    # File with tags of single stages, for executors that give each its own resources
+    step_tags: Annotated[str, AfterValidator(_absolute)] = ""
     tracking_uri: str = Field(default="", repr=False)  # may hold a password
     dagster_home: Annotated[str, AfterValidator(_absolute)] = ""
     dagster_url: Address = DAGSTER_URL  # where people open the two UIs: what links point at
@@ -239,6 +261,15 @@ class Settings(BaseModel):
 
 VARIABLES = {field: f"OMOKAGE_{field.upper()}" for field in Settings.model_fields}
 VARIABLES |= {"tracking_uri": "MLFLOW_TRACKING_URI", "dagster_home": "DAGSTER_HOME"}
+
+
+def variables_of_runs(credentials: Iterable[str] = ()) -> list[str]:
+    """Returns the names of all variables that runs read, for launchers of containers.
+
+    credentials: the names of those of the boards.
+    """
+    ours = {*VARIABLES.values(), *ELSEWHERE} - NOT_OF_RUNS
+    return sorted({*ours, *DEFAULTS, *OF_OTHERS, *credentials})
 
 
 def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "") -> Settings:

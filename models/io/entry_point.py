@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -63,12 +64,28 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
     return 0
 
 
+_passed_on = 0
+
+
+def pass_on(signum: int) -> None:
+    """Gives a signal to `stop_signals` of a thread that is not the main one, as of Ray's workers.
+
+    0 takes it back.
+    """
+    global _passed_on
+    _passed_on = signum
+
+
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
     """Yields a function that gives the SIGINT or SIGTERM that came since, or 0.
 
-    A second signal of the kind ends the process at once, as if nothing had been caught.
+    A second signal of the kind ends the process at once, as if nothing had been caught. Outside of
+    the main thread, which alone gets signals, it gives the one of `pass_on`.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: _passed_on
+        return
     caught = 0
 
     def remember(signum: int, _frame: FrameType | None) -> None:

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 
-from assets.resources import ChildProcess
+from assets.resources import ChildProcess, OutputMessages
 
 REPORTING = """
 from dagster_pipes import open_dagster_pipes
@@ -96,6 +98,22 @@ def test_a_message_that_comes_in_pieces_is_read_whole() -> None:
     result = dg.materialize([asset_running(IN_PIECES)], resources={"child": ChildProcess()})
     (made,) = result.asset_materializations_for_node("stage")
     assert made.metadata["seen"].value == 3
+
+
+def test_messages_are_read_off_printed_lines_whatever_is_printed_around_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    heard: list[Any] = []
+    output = OutputMessages()
+    message = '{"__dagster_pipes_version": "0.1", "method": "x", "params": {"kimg": 1}}'
+    with output.read_messages(SimpleNamespace(handle_message=heard.append)):  # type: ignore[arg-type]
+        for piece in ("said (rank 1) ", message[:30], f"{message[30:]}and\n", '{"a": 1}\nhalf'):
+            output.hear(piece)
+        output.hear(f"\n{message}\n{message[:40]}\n")
+    assert [one["params"] for one in heard] == [{"kimg": 1}, {"kimg": 1}]
+    assert capsys.readouterr().out.splitlines() == [
+        *("said (rank 1) and", '{"a": 1}', "half", message[:40])
+    ]
 
 
 def test_a_failure_is_told_in_the_childs_own_words() -> None:

@@ -74,11 +74,17 @@ class Workshop:
         )
 
     def materialise(
-        self, preset: str, *, trains_only: bool = False, trains_here: bool = False, **config: Any
+        self,
+        preset: str,
+        *,
+        trains_only: bool = False,
+        trains_here: bool = False,
+        launcher: str = "local",
+        **config: Any,
     ) -> dict[str, dict[str, Any]]:
         """Trains, and judges and registers unless trains_only; returns the metadata by asset.
 
-        trains_here: in this process, not in a child.
+        trains_here: in this process, not in a child; launcher: what starts the child.
         """
         overrides = {"device": "cpu", "threads": "1", **config.pop("overrides", {})}
         settings = {"preset": preset, "overrides": overrides, **config}
@@ -88,7 +94,9 @@ class Workshop:
             stages,
             resources={
                 "store": StoreResource(root=str(self.home)),
-                "child": WorksHere(environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here),
+                "child": WorksHere(
+                    environment={"OMP_NUM_THREADS": "1"}, trains_here=trains_here, launcher=launcher
+                ),
                 "tracking": TrackingResource(**dataclasses.asdict(self.tracking)),
             },
             run_config={"ops": {name: {"config": values} for name, values in run.items()}},

@@ -36,6 +36,24 @@ def test_a_killed_parent_takes_the_child_along() -> None:
     assert alive == []
 
 
+BETWEEN = """
+import os, subprocess, sys, time
+command = [sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(900)"]
+subprocess.Popen([sys.executable, "-m", "dataset.compute", str(os.getpid()), *command])
+time.sleep(900)
+"""
+
+
+def test_a_command_that_knows_nothing_of_its_parent_ends_with_it_too() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", BETWEEN], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    command = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait(600)
+    _, alive = psutil.wait_procs([command], timeout=600)
+    assert alive == []
+
+
 def test_nobody_reading_stderr_any_more_does_not_keep_it_alive() -> None:
     call = "sys.stdin.read(); end_with_parent(1)"  # 1 is not its parent: as if that had died
     child = subprocess.Popen(

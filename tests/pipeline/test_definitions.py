@@ -253,3 +253,45 @@ def test_every_stage_but_a_crawl_has_a_code_version(defs: dg.Definitions) -> Non
     }
     assert {name: text for name, text in versions.items() if text} == CODE_VERSIONS
     assert {name for name, text in versions.items() if not text} == {"crawl/demo", "comparison"}
+
+
+def built(home: Path, **variables: str) -> dg.Definitions:
+    given = {f"OMOKAGE_{name.upper()}": value for name, value in variables.items()}
+    return build_defs(settings=read_settings({"OMOKAGE_HOME": str(home), **given}))
+
+
+def test_an_executor_of_another_package_is_taken_by_its_name(tmp_path: Path) -> None:
+    defs = built(tmp_path, executor="dagster:multi_or_in_process_executor")
+    assert defs.executor is dg.multi_or_in_process_executor
+    with pytest.raises(ConfigError, match="no module nowhere to import; pip install nowhere"):
+        built(tmp_path, executor="nowhere:executor")
+    with pytest.raises(ConfigError, match='did you mean "in_process_executor"'):
+        built(tmp_path, executor="dagster:in_proces_executor")
+
+
+def test_steps_have_the_tags_of_the_file_for_executors_that_read_them(tmp_path: Path) -> None:
+    path = tmp_path / "tags.yaml"
+    path.write_text(
+        "generator: {dagster-k8s/config: {container_config: {resources: {limits: {gpu: 1}}}}}\n"
+        "crawl/demo: {dagster-ray/config: {num_cpus: 2}}\n"
+    )
+    defs = built(tmp_path, step_tags=str(path))
+    job = defs.resolve_job_def("train_and_judge")
+    tags = job.get_node_named("generator").definition.tags
+    assert '"gpu": 1' in tags["dagster-k8s/config"]
+    crawl = defs.resolve_job_def("refresh_demo").get_node_named("crawl__demo").definition.tags
+    assert (crawl["dagster-ray/config"], crawl["omokage/stage"]) == ('{"num_cpus": 2}', "crawl")
+    assert (
+        "dagster-ray/config"
+        not in built(tmp_path)
+        .resolve_job_def("refresh_demo")
+        .get_node_named("crawl__demo")
+        .definition.tags
+    )
+
+    path.write_text("generater: {a: b}\n")
+    with pytest.raises(ConfigError, match='names "generater", which is no asset; did you mean'):
+        built(tmp_path, step_tags=str(path))
+    path.write_text("- generator\n")
+    with pytest.raises(ConfigError, match="tags by the names of assets wanted"):
+        built(tmp_path, step_tags=str(path))

@@ -1,11 +1,13 @@
 """Settings are read from the environment wholly, or refused with every fault named."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from crawlers.sites import load_sites
 from dataset.errors import ConfigError
-from pipeline.settings import read_settings
+from pipeline.settings import PROJECT, read_settings, variables_of_runs
 
 
 def test_defaults_lie_in_var_under_the_working_folder() -> None:
@@ -56,6 +58,8 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
         "OMOKAGE_WORKERS": "3",
         "OMOKAGE_COMPUTE": "distributed:tcp://host:8786",
         "OMOKAGE_EXECUTOR": "multiprocess",
+        "OMOKAGE_LAUNCHER": "torchrun:srun -n 2 torchrun --nproc-per-node {processes}",
+        "OMOKAGE_STEP_TAGS": "tags.yaml",
         "OMOKAGE_CONTACT": "me@example.org",
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:5001",
         "DAGSTER_HOME": str(tmp_path / "dagster of mine"),
@@ -72,13 +76,14 @@ def test_children_read_back_the_very_same_settings(tmp_path: Path) -> None:
 
 def test_every_fault_is_named_at_once_with_the_nearest_right_name() -> None:
     given = {"OMOKAGE_HOEM": "x", "OMOKAGE_WORKERS": "many", "OMOKAGE_EXECUTOR": "thread"}
-    given["OMOKAGE_COMPUTE"] = "process:2"
+    given |= {"OMOKAGE_COMPUTE": "process:2", "OMOKAGE_LAUNCHER": "rya"}
     with pytest.raises(ConfigError) as caught:
         read_settings(given)
     text = str(caught.value)
     assert 'OMOKAGE_HOEM is not a setting; did you mean "OMOKAGE_HOME"?' in text
     assert 'OMOKAGE_WORKERS is "many"; a whole number from 1 to 256 wanted' in text
-    assert 'OMOKAGE_EXECUTOR is "thread"; one of in_process, multiprocess wanted' in text
+    assert 'OMOKAGE_EXECUTOR is "thread"; in_process, multiprocess or MODULE:ATTRIBUTE' in text
+    assert 'OMOKAGE_LAUNCHER: "rya" is no launcher; did you mean "ray"?' in text
     assert 'OMOKAGE_COMPUTE: "process:2" is no compute; did you mean "processes"?' in text
 
 
@@ -110,3 +115,39 @@ def test_a_persons_own_variables_of_other_programs_go_before_ours(
     assert read_settings({}).environment()["MLFLOW_LOGGING_LEVEL"] == "WARNING"
     monkeypatch.setenv("MLFLOW_LOGGING_LEVEL", "DEBUG")
     assert read_settings({}).environment()["MLFLOW_LOGGING_LEVEL"] == "DEBUG"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("local:2", '"local:2" is no launcher; did you mean "local"?'),
+        ("ray", "the address of the job server of a Ray cluster wanted, such as ray:http://host"),
+        ("ray:ray://host:10001", "the address of the job server"),
+        ("torchrun:", "the command wanted that starts the processes"),
+        ("torchrun:sh -c 'a", "no closing quotation"),
+    ],
+)
+def test_a_launcher_that_is_none_is_refused_with_what_is_wanted(given: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        read_settings({"OMOKAGE_LAUNCHER": given})
+
+
+# Of a run's own processes to each other, and of pages and pictures of this machine.
+WITHIN = {"MLFLOW_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "DAGSTER_PIPES_CONTEXT"}
+WITHIN |= {"MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION", "GRADIO_TEMP_DIR"}
+
+
+def test_a_run_in_a_container_is_given_every_variable_that_the_code_reads() -> None:
+    credentials = [name for site in load_sites().values() for name in site.credentials.values()]
+    known = {*variables_of_runs(credentials), *WITHIN}
+    known |= {"OMOKAGE_STUDIO_USER", "OMOKAGE_STUDIO_PASSWORD", "OMOKAGE_REAL_DATA"}
+    known |= {"OMOKAGE_WEBHOOK"}
+    ours = r'"((?:OMOKAGE|MLFLOW|AWS|DAGSTER)_[A-Z0-9_]+)"'
+    read = r'environ(?:\.get\(|\[)\s*"([A-Z0-9_]+)"'
+    found = set()
+    for package in ("assets", "crawlers", "dataset", "models", "pipeline", "studio"):
+        for path in (PROJECT / package).rglob("*.py"):
+            found |= {name for form in (ours, read) for name in re.findall(form, path.read_text())}
+    assert found - known == set()
+    assert {"OMOKAGE_HOME", "AWS_ENDPOINT_URL"} <= found
+    assert {"GELBOORU_API_KEY", "OMOKAGE_EXTRACTOR_WEIGHTS"} <= known

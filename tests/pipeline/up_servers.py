@@ -97,6 +97,13 @@ class Servers:
         assert "run" in found, found
         return str(found["run"]["runId"])
 
+    def cancel(self, run_id: str) -> None:
+        """Cancels a run, as its page does."""
+        found = self.ask(
+            "mutation($id: String!) {terminateRun(runId: $id) {__typename}}", id=run_id
+        )
+        assert found["__typename"] == "TerminateRunSuccess", found
+
     def wait_until_it_ended(self, run_id: str) -> str:
         """Returns how a run ended."""
         wait_for(
@@ -124,15 +131,15 @@ class Servers:
         psutil.wait_procs(family, timeout=600)
 
 
-def start(demo: Demo, home: Path, *, posts: int) -> Servers:
-    """Starts `omokage up` on a home and waits until all answers."""
+def start(demo: Demo, home: Path, *, posts: int, **variables: str) -> Servers:
+    """Starts `omokage up` on a home, with these variables, and waits until all answers."""
     ports = {name: free_port() for name in ("dagster", "mlflow", "board", "studio")}
     options = [part for name, port in ports.items() for part in (f"--{name}-port", str(port))]
     process = subprocess.Popen(
         demo.command("up", "--home", str(home), "--posts", str(posts), *options),
         stdout=subprocess.PIPE,
         text=True,
-        env=clean_environment(),
+        env={**clean_environment(), **variables},
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -145,8 +152,8 @@ def start(demo: Demo, home: Path, *, posts: int) -> Servers:
 
 
 @contextlib.contextmanager
-def started(demo: Demo, home: Path, *, posts: int) -> Iterator[Servers]:
-    """Starts `omokage up` on a home, and ends it by one Ctrl-C."""
-    servers = start(demo, home, posts=posts)
+def started(demo: Demo, home: Path, *, posts: int, **variables: str) -> Iterator[Servers]:
+    """Starts `omokage up` on a home, with these variables, and ends it by one Ctrl-C."""
+    servers = start(demo, home, posts=posts, **variables)
     yield servers
     servers.stop()
