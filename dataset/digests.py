@@ -1,5 +1,6 @@
 """Digests of tables and pixels: by their content alone, whatever the order, file or machine."""
 
+import binascii
 import hashlib
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ class RowsDigest:
 
     def update(self, part: pa.Table | pa.RecordBatch) -> None:
         """Adds rows; columns are taken by their names, lists are joined."""
-        self._rows += b"".join(row_digests(part, self._names).to_pylist())
+        self._rows += fixed_bytes(row_digests(part, self._names), _ROW_BYTES).tobytes()
 
     def hexdigest(self) -> str:
         """Returns the digest (hex) of all rows so far."""
@@ -51,8 +52,8 @@ class SumDigest:
 
     def update(self, digests: pa.Array) -> None:
         """Adds rows by their digests, as of `row_digests`: binary(16) [N]."""
-        joined = np.frombuffer(b"".join(digests.to_pylist()), np.uint64)
-        self._total += joined.reshape(-1, len(self._total)).sum(0, np.uint64)
+        words = fixed_bytes(digests, _ROW_BYTES).view(np.uint64)
+        self._total += words.reshape(-1, len(self._total)).sum(0, np.uint64)
         self._rows += len(digests)
 
     def hexdigest(self) -> str:
@@ -70,6 +71,17 @@ def row_digests(part: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.Arr
         rows = pc.cast(pc.binary_join_element_wise(*cells, _BETWEEN_CELLS), pa.binary())
         found += [_row_digest(row) for row in rows.to_pylist()]
     return pa.array(found, ROW_DIGEST)
+
+
+def fixed_bytes(texts: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
+    """Returns texts (or bytes) that all have `width` bytes: [N]; ValueError for others."""
+    content = texts.cast(pa.binary(width))
+    return np.frombuffer(content.buffers()[1], f"S{width}", len(texts), content.offset * width)
+
+
+def bytes_of(digits: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
+    """Returns what texts of hex digits stand for, `width` bytes each: [N]."""
+    return np.frombuffer(binascii.unhexlify(fixed_bytes(digits, 2 * width).tobytes()), f"S{width}")
 
 
 def content_digest(table: pa.Table) -> str:
