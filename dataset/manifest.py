@@ -104,7 +104,8 @@ def build_manifest(
         tables: dict[str, IO[bytes]] = {
             split: stack.enter_context(tempfile.TemporaryFile(dir=place)) for split in SPLITS
         }
-        summary = rows.write(tables)
+        with store.scratch.explained("manifest"):
+            summary = rows.write(tables)
         _check_splits(summary, eval_frac, untagged=posts.kept - sum(summary.rows.values()))
         made_from = {
             "posts": posts_digest.hexdigest(),
