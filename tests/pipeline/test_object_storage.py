@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pytest
 from click.testing import Result
 
+from crawlers.audit import audit
 from crawlers.ledger import Ledger
 from dataset import tables
 from dataset.crops import Crops
@@ -221,6 +222,18 @@ def test_another_home_may_not_take_the_blobs_of_a_bucket(bucket: Bucket, tmp_pat
     Ledger(other.state.make_folder("") / "ledger.sqlite").close()  # a ledger of its own
     with pytest.raises(StoreError, match="belongs to another home"):
         Ledger.of(other)
+
+
+def test_strange_blobs_of_a_bucket_are_found(bucket: Bucket, tmp_path: Path) -> None:
+    store = Store(bucket.url("audit"), state=tmp_path)
+    Ledger.of(store).close()
+    strange = [blob_path(digit * 64, "png") for digit in "a7"]
+    unfinished = f"{Path(strange[0]).parent}/.tmp-abc"
+    for path in (*strange, "blobs/notes.txt", unfinished):
+        store.write_bytes(path, b"")
+    found = audit(store)
+    assert set(found.orphans) == {*strange, "blobs/notes.txt"}
+    assert found.temporary == (unfinished,)
 
 
 MERGE = """
