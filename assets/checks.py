@@ -29,7 +29,7 @@ from dataset.schemas import (
     posts_path,
 )
 from dataset.store import Store
-from dataset.streams import batches, sha256_prefixes
+from dataset.streams import ROWS_WITH_TAGS, SCANNED, batches, sha256_prefixes
 
 MIN_KEPT_FRAC = 0.2
 MAX_RECORD_AGE = dt.timedelta(days=60)  # twice the round in which a daily crawl reads all again
@@ -79,7 +79,7 @@ def _schema_check(
         try:
             declared = declared_in(opened)
             required = [field.name for field in declared if not field.nullable]
-            parts = batches(opened, path, declared=declared, columns=required)
+            parts = batches(opened, path, declared=declared, columns=required, rows=ROWS_WITH_TAGS)
             rows = sum(part.num_rows for part in parts)
         except OmokageError as error:
             return dg.AssetCheckResult(
@@ -117,7 +117,9 @@ def posts_are_safe(store: StoreResource) -> dg.AssetCheckResult:
     names: list[str] = []
     with plain_failures():
         columns = ("board", "post_id", "sha256", "rating")
-        for batch in batches(opened, posts_path(opened), declared=POSTS, columns=columns):
+        for batch in batches(
+            opened, posts_path(opened), declared=POSTS, columns=columns, rows=SCANNED
+        ):
             with_picture = pc.is_valid(batch["sha256"])
             found = batch.filter(pc.and_(with_picture, pc.not_equal(batch["rating"], "general")))
             stored += pc.sum(with_picture).as_py() or 0
@@ -219,9 +221,8 @@ def faces_kept(store: StoreResource) -> dg.AssetCheckResult:
     """Enough of the kept pictures gave a face."""
     opened = store.open()
     with plain_failures():
-        pictures = _kept_pictures(opened, posts_path(opened), POSTS)
-        with_face = _kept_pictures(opened, faces_path(opened), FACES)
-        outcomes = _outcomes(opened, faces_path(opened), FACES)
+        pictures, _ = _kept_pictures(opened, posts_path(opened), POSTS)
+        with_face, outcomes = _kept_pictures(opened, faces_path(opened), FACES)
     return _part(
         "pictures gave a face",
         with_face,
@@ -298,23 +299,30 @@ def _more_rows(manifest: Manifest) -> str:
 def _outcomes(store: Store, path: str, declared: pa.Schema) -> Counter[str | None]:
     """How many rows of a table were dropped by which reason: None are those that were kept."""
     outcomes: Counter[str | None] = Counter()
-    for batch in batches(store, path, declared=declared, columns=("drop_reason",)):
-        for one in pc.value_counts(batch["drop_reason"]).to_pylist():
-            outcomes[one["values"]] += one["counts"]
+    for batch in batches(store, path, declared=declared, columns=("drop_reason",), rows=SCANNED):
+        outcomes.update(_counted(batch["drop_reason"]))
     return outcomes
 
 
-def _kept_pictures(store: Store, path: str, declared: pa.Schema) -> int:
-    """The number of pictures of kept rows, by 64 bits of their sha256s: 8 bytes of each in memory.
+def _counted(reasons: pa.Array) -> dict[str | None, int]:
+    return {one["values"]: one["counts"] for one in pc.value_counts(reasons).to_pylist()}
 
-    Of ten million one in 400,000 tables would have two pictures that are taken for one.
+
+def _kept_pictures(store: Store, path: str, declared: pa.Schema) -> tuple[int, Counter[str | None]]:
+    """The number of pictures of kept rows, and the outcomes of all rows.
+
+    By 64 bits of the pictures' sha256s: 8 bytes of each in memory. Of ten million one in 400,000
+    tables would have two pictures that are taken for one.
     """
     found = [np.empty(0, np.uint64)]
-    for batch in batches(store, path, declared=declared, columns=("sha256", "drop_reason")):
+    outcomes: Counter[str | None] = Counter()
+    columns = ("sha256", "drop_reason")
+    for batch in batches(store, path, declared=declared, columns=columns, rows=SCANNED):
+        outcomes.update(_counted(batch["drop_reason"]))
         kept = batch["sha256"].filter(pc.is_null(batch["drop_reason"]))
         prefixes, is_sha256 = sha256_prefixes(kept)
         found.append(prefixes[is_sha256])
-    return len(np.unique(np.concatenate(found)))
+    return len(np.unique(np.concatenate(found))), outcomes
 
 
 def _reasons_in_words(outcomes: Counter[str | None]) -> str:

@@ -10,9 +10,10 @@ from assets.lineage import machine_labels_lineage
 from assets.reporting import OWNERS, Stopwatch, column_schema, inline, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource
 from dataset.errors import ConfigError
+from dataset.labels import read_labels
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema
 from dataset.store import Store
-from models.tagger.data import HomeFaces, faces_of
+from models.tagger.data import all_tagged
 from models.tagger.machine_labels import MachineLabels, write_none
 
 CHART, TABLE = "chart.png", "scores.md"  # in the tagger's folder
@@ -113,16 +114,17 @@ def machine_labels(
     opened = store.open()
     with store.exclusive(), plain_failures():
         arguments = child_arguments(config, home=opened.state.root)
-        faces = faces_of(opened)
-        none = None if faces.untagged.num_rows else write_none(opened, faces.labels)
-    if none is not None:
-        return _nothing_to_do(opened, none, faces, seconds=watch.seconds)
+        labels = tuple(read_labels(opened)[0])
+        tagged = all_tagged(opened)
+        none = None if tagged is None else write_none(opened, labels)
+    if tagged is not None and none is not None:
+        return _nothing_to_do(opened, none, labels, tagged=tagged, seconds=watch.seconds)
     with store.exclusive():
         made = child.run(context, arguments, environment=opened.variables())
     scores = made["scores"] or {}
     metadata: dict[str, Any] = {
         "dagster/row_count": made["rows"],
-        **_columns(opened, faces.labels),
+        **_columns(opened, labels),
         "untagged": made["untagged"],
         "tagged": made["tagged"],
         "without_a_label": made["without"],
@@ -170,14 +172,14 @@ def child_arguments(config: MachineLabelConfig, *, home: str) -> list[str]:
 
 
 def _nothing_to_do(
-    store: Store, made: MachineLabels, faces: HomeFaces, *, seconds: float
+    store: Store, made: MachineLabels, labels: tuple[str, ...], *, tagged: int, seconds: float
 ) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.rows,
-            **_columns(store, faces.labels),
+            **_columns(store, labels),
             "untagged": 0,
-            "tagged": faces.tagged.num_rows,
+            "tagged": tagged,
             "note": "All kept faces have tags: no tagger is needed, and none was trained.",
             "seconds": seconds,
             "path": dg.MetadataValue.path(store.url(made.path)),

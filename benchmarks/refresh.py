@@ -43,7 +43,7 @@ from dataset.crops import CROPS, CROPS_PATH, ROWS_AN_APPEND
 from dataset.digests import ROW_DIGEST, row_digests
 from dataset.duplicates import THUMB_BYTES, Hashes, Rows, Thumbs, coarse
 from dataset.faces import crop_faces
-from dataset.labels import LabelSettings, choose_labels
+from dataset.labels import LabelSettings, choose_labels, read_labels
 from dataset.manifest import build_manifest
 from dataset.merging import JUDGED_BY, NEAR_DUPLICATE, rules_digest
 from dataset.schemas import (
@@ -350,12 +350,12 @@ def _labels(store: Store) -> dict[str, Any]:
 
 
 def _machine_labels(store: Store) -> dict[str, Any]:
-    from models.tagger.data import faces_of
+    from models.tagger.data import all_tagged
     from models.tagger.machine_labels import write_none
 
-    faces = faces_of(store)
-    write_none(store, faces.labels)
-    return {"untagged": faces.untagged.num_rows}
+    tagged = all_tagged(store)
+    write_none(store, tuple(read_labels(store)[0]))
+    return {"tagged": tagged}
 
 
 def _manifest(store: Store) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import heapq
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crawlers.ledger import Ledger
@@ -23,7 +23,7 @@ HASHED = 32
 FOLDERS = tuple(f"{number:02x}" for number in range(256))  # of the blobs, by their first digits
 BLOBS_AT_ONCE = 100_000  # 13 µs each: of more than so many a part is looked through each time
 
-
+_Facts = tuple[int, int]  # of a file: size in bytes, time of writing in ns
 _OF_ALL = {"crawling", "folders"}  # what is no count of an Audit
 
 
@@ -81,8 +81,8 @@ def compare(store: Store, ledger: Ledger, *, hashed: int = 0) -> Audit:
     """
     found = Audit(folders=_chosen(ledger.count_blobs()))
     newest: list[tuple[int, str]] = []  # when the last files with a name in the ledger were written
-    for folder in sorted({*found.folders, *_folders(store)} - {*FOLDERS}.difference(found.folders)):
-        part, named_there = _compare_folder(store, ledger, folder)
+    for folder, there in _listed(store, found.folders):
+        part, named_there = _compare_folder(store, ledger, folder, there)
         newest = heapq.nlargest(hashed, [*newest, *named_there])
         found = found.joined(part)
     return dataclasses.replace(
@@ -100,9 +100,8 @@ def _chosen(blobs: int) -> tuple[str, ...]:
 
 
 def _compare_folder(
-    store: Store, ledger: Ledger, folder: str
+    store: Store, ledger: Ledger, folder: str, there: dict[str, _Facts]
 ) -> tuple[Audit, list[tuple[int, str]]]:
-    there = {path: (size, written) for path, size, written in _files(store, folder)}
     with ledger.no_crawl() as quiet:  # from here on what a crawl stores is not in the listing
         pass
     temporary = {path for path in there if f"/{TEMPORARY}" in path}
@@ -195,6 +194,27 @@ def _day(name: str) -> dt.date | None:
         return None
 
 
+def _listed(store: Store, chosen: Sequence[str]) -> Iterator[tuple[str, dict[str, _Facts]]]:
+    """Yields the chosen folders of the blobs and what else lies in `blobs/`, with their files."""
+    if store.folder is None and len(chosen) == len(FOLDERS):
+        # By one listing: 256 of few objects take 256 requests.
+        found: dict[str, dict[str, _Facts]] = {folder: {} for folder in FOLDERS}
+        for path, size, written in _objects(store, BLOBS, deep=True):
+            folder, slash, _ = path.removeprefix(f"{BLOBS}/").partition("/")
+            found.setdefault(folder if slash else "", {})[path] = (size, written)
+        yield from sorted(found.items())
+        return
+    for folder in sorted({*chosen, *_folders(store)} - {*FOLDERS}.difference(chosen)):
+        yield folder, {path: (size, written) for path, size, written in _files(store, folder)}
+
+
+def _objects(store: Store, place: str, *, deep: bool) -> Iterator[tuple[str, int, int]]:
+    for one in store.objects(place, deep=deep):
+        name = one.path.rpartition("/")[2]
+        if name.startswith(TEMPORARY) or not name.startswith("."):
+            yield one.path, one.size, one.written_ns
+
+
 def _folders(store: Store) -> list[str]:
     """Names what lies directly in `blobs/`; "" stands for the files among it."""
     if store.folder is None:
@@ -211,10 +231,7 @@ def _files(store: Store, folder: str) -> Iterator[tuple[str, int, int]]:
     as the marker.
     """
     if store.folder is None:
-        for one in store.objects(f"{BLOBS}/{folder}".rstrip("/"), deep=bool(folder)):
-            name = one.path.rpartition("/")[2]
-            if name.startswith(TEMPORARY) or not name.startswith("."):
-                yield one.path, one.size, one.written_ns
+        yield from _objects(store, f"{BLOBS}/{folder}".rstrip("/"), deep=bool(folder))
         return
     top = store.folder.local(BLOBS)
     start = len(str(top.parent)) + 1

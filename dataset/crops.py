@@ -1,5 +1,6 @@
 """The crops: of every kept picture its faces, cut out once, their pixels beside their rows."""
 
+import binascii
 import contextlib
 import itertools
 import operator
@@ -22,13 +23,13 @@ from dataset import tables
 from dataset.compute import InOrder
 from dataset.cropping import Face, FaceSettings, faces_in
 from dataset.decode import Picture, UnreadablePicture, decode
-from dataset.digests import pixels_sha256
+from dataset.digests import bytes_of, fixed_bytes, pixels_sha256
 from dataset.duplicates import THUMB_BYTES, coarse
 from dataset.errors import EmptyStageError, OmokageError, SchemaError, StoreError, listed
 from dataset.progress import progress
 from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, posts_path
 from dataset.store import BLOBS, Store, blob_path, is_outage
-from dataset.streams import batches
+from dataset.streams import ROWS_WITH_TAGS, SCANNED, batches
 
 SOLO = "solo"
 _COLUMNS = ("sha256", "ext", "board", "post_id", "tags_general", "cropped", "drop_reason")
@@ -44,14 +45,14 @@ class _PostColumns:
         self.post_ids = array("q")
         self.boards, self.exts = _DictionaryColumn(), _DictionaryColumn()
 
-    def add(self, posts: pa.Table) -> None:
-        self.sha256s += bytes.fromhex("".join(posts["sha256"].to_pylist()))
-        self.solo += _has_tag(posts["tags_general"], SOLO).tobytes()
+    def add(self, posts: pa.RecordBatch, *, solo: npt.NDArray[np.bool_]) -> None:
+        self.sha256s += bytes_of(posts["sha256"], _SHA256_BYTES).tobytes()
+        self.solo += solo.tobytes()
         said = pc.fill_null(posts["cropped"], fill_value=False)
-        self.cropped += said.to_numpy().tobytes()
-        self.post_ids.extend(posts["post_id"].to_pylist())
-        self.boards.add(posts["board"].to_pylist())
-        self.exts.add(posts["ext"].to_pylist())
+        self.cropped += said.to_numpy(zero_copy_only=False).tobytes()
+        self.post_ids.frombytes(posts["post_id"].to_numpy().tobytes())
+        self.boards.add(posts["board"])
+        self.exts.add(posts["ext"])
 
     def table(self) -> pa.Table:
         """The first post of each picture, by sha256."""
@@ -86,8 +87,12 @@ class _DictionaryColumn:
         self._codes: dict[str, int] = {}
         self._rows = array("i")
 
-    def add(self, texts: list[str]) -> None:
-        self._rows.extend(self._codes.setdefault(text, len(self._codes)) for text in texts)
+    def add(self, texts: pa.Array) -> None:
+        found = pc.dictionary_encode(texts)
+        codes = [
+            self._codes.setdefault(text, len(self._codes)) for text in found.dictionary.to_pylist()
+        ]
+        self._rows.frombytes(np.array(codes, np.int32)[found.indices.to_numpy()].tobytes())
 
     def ranks(self) -> npt.NDArray[np.int32]:
         """Each row's place among the texts in their order."""
@@ -110,12 +115,14 @@ def first_posts(store: Store) -> pa.Table:
     """
     columns = _PostColumns()
     rows = 0
-    for batch in batches(store, posts_path(store), declared=POSTS, columns=_COLUMNS):
+    parts = batches(store, posts_path(store), declared=POSTS, columns=_COLUMNS, rows=ROWS_WITH_TAGS)
+    for batch in parts:
         rows += batch.num_rows
         stored = pc.and_(pc.is_null(batch["drop_reason"]), pc.is_valid(batch["sha256"]))
-        usable = pa.Table.from_batches([batch.filter(stored)])
+        solo = _has_tag(batch["tags_general"], SOLO)[stored.to_numpy(zero_copy_only=False)]
+        usable = batch.drop_columns("tags_general").filter(stored)
         _check_blobs(store, usable)
-        columns.add(usable)
+        columns.add(usable, solo=solo)
     if not columns.solo:
         raise EmptyStageError(
             f"{store.url(POSTS_PATH)}: none of {rows:,} posts has a stored picture "
@@ -124,7 +131,7 @@ def first_posts(store: Store) -> pa.Table:
     return columns.table()
 
 
-def _check_blobs(store: Store, usable: pa.Table) -> None:
+def _check_blobs(store: Store, usable: pa.RecordBatch) -> None:
     named = pc.match_substring_regex(usable["sha256"], "^[0-9a-f]{64}$")
     whole = pc.and_(named, pc.is_valid(usable["ext"]))
     faults = [
@@ -137,11 +144,11 @@ def _check_blobs(store: Store, usable: pa.Table) -> None:
         )
 
 
-def _has_tag(tags: pa.ChunkedArray, tag: str) -> npt.NDArray[np.bool_]:
-    lists = tags.combine_chunks()
-    rows = pc.list_parent_indices(lists).filter(pc.equal(pc.list_flatten(lists), tag))
-    has = np.zeros(len(lists), bool)
-    has[rows.to_numpy()] = True
+def _has_tag(tags: pa.ListArray, tag: str) -> npt.NDArray[np.bool_]:
+    ends = np.cumsum(pc.list_value_length(tags).to_numpy())  # the column has no empty cell
+    at = np.flatnonzero(pc.equal(pc.list_flatten(tags), tag).to_numpy(zero_copy_only=False))
+    has = np.zeros(len(tags), bool)
+    has[np.searchsorted(ends, at, side="right")] = True
     return has
 
 
@@ -152,7 +159,6 @@ NO_FACE = "no_face"
 ROWS_AN_APPEND = 2_048  # 30 kB each, so 60 MB of memory; also the rows of a fragment
 APPEND_S = 20.0  # what a kill may cost
 BATCH = 16  # pictures a task: small enough for a bar that moves, large enough to travel
-SCANNED = 16_384  # rows of a pass over few columns
 KEY = np.dtype("S24")  # a face_id
 _SETTINGS = b"settings"  # in the schema's metadata: by what settings all rows were made
 _ROWS_AT_ONCE = 256
@@ -211,7 +217,8 @@ class Cropped:
 
 def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Returns sha256s of 32 bytes as texts of 64 hex digits."""
-    digits = b"".join(sha256s.to_pylist()).hex().encode()
+    whole = sha256s.combine_chunks() if isinstance(sha256s, pa.ChunkedArray) else sha256s
+    digits = binascii.hexlify(fixed_bytes(whole, _SHA256_BYTES).tobytes())
     ends = np.arange(len(sha256s) + 1, dtype=np.int32) * 2 * _SHA256_BYTES
     return pa.StringArray.from_buffers(len(sha256s), pa.py_buffer(ends), pa.py_buffer(digits))
 
@@ -221,17 +228,14 @@ def bring_up_to(
 ) -> Cropped:
     """Crops the pictures that are new, and removes the crops of others.
 
-    pictures: sha256 (32 bytes), ext, cropped, a row each. By other settings than before all are
-    cropped anew. Ones that cannot be read get no row, so they are tried again each time: the blob
-    may have been mended. What is done is kept every few seconds, also if the rest fails. Raises
-    ComputeError, and StoreError, before anything is removed, if more blobs are missing than single
-    accidents explain.
+    pictures: sha256 (32 bytes), ext, cropped, a row each, by sha256. By other settings than before
+    all are cropped anew. Ones that cannot be read get no row, so they are tried again each time:
+    the blob may have been mended. What is done is kept every few seconds, also if the rest fails.
+    Raises ComputeError, and StoreError, before anything is removed, if more blobs are missing than
+    single accidents explain.
     """
-    names = in_digits(pictures["sha256"])
-    cropped = names.filter(pictures["cropped"].combine_chunks())
     stands, former = _is_made_by(store, settings), _former_shards(store, settings)
-    gone, standing = _sorted_out(store, names, cropped) if stands else ([], names.slice(0, 0))
-    todo = pictures.filter(pc.invert(pc.is_in(names, value_set=standing)))
+    gone, todo = _sorted_out(store, pictures) if stands else ([], pictures)
     if not former:
         _check_originals(store, todo, count=pictures.num_rows)
     if not stands:
@@ -242,6 +246,7 @@ def bring_up_to(
     tables.forget(store, CROPS_PATH, "sha256", gone, rows=ROWS_AN_APPEND)
     new: int = todo.num_rows
     if former:
+        cropped = in_digits(todo.filter(todo["cropped"])["sha256"])
         taken = _take_over(store, former, in_digits(todo["sha256"]), cropped)
         todo = todo.filter(pc.invert(pc.is_in(in_digits(todo["sha256"]), value_set=taken)))
         new -= len(taken)
@@ -260,21 +265,24 @@ def _is_made_by(store: Store, settings: FaceSettings) -> bool:
     return bool(made_by == settings.crop_digest.encode())
 
 
-def _sorted_out(store: Store, names: pa.Array, cropped: pa.Array) -> tuple[list[str], pa.Array]:
-    """Returns the pictures whose rows are to go, and those whose rows stand.
+def _sorted_out(store: Store, pictures: pa.Table) -> tuple[list[str], pa.Table]:
+    """Returns the sha256s whose rows are to go, and the pictures that have none that stand.
 
     Those go that are not wanted, or that are faces already but were not taken so, or the other way
     round.
     """
+    names = fixed_bytes(pictures["sha256"].combine_chunks(), _SHA256_BYTES)
+    cropped = pictures["cropped"].to_numpy()
+    standing = np.zeros(len(names), bool)
+    gone: list[str] = []
     columns = ("sha256", "cropped")
-    parts = batches(store, CROPS_PATH, declared=CROPS, columns=columns, rows=SCANNED)
-    held = pa.Table.from_batches(parts, schema=pa.schema([CROPS.field(one) for one in columns]))
-    other = pc.not_equal(held["cropped"], pc.is_in(held["sha256"], value_set=cropped))
-    unwanted = pc.invert(pc.is_in(held["sha256"], value_set=names))
-    going = pc.or_(other, unwanted)
-    gone = pc.unique(held["sha256"].filter(going))
-    standing = held["sha256"].filter(pc.invert(going)).combine_chunks()
-    return gone.to_pylist(), standing
+    for held in batches(store, CROPS_PATH, declared=CROPS, columns=columns, rows=SCANNED):
+        places = key_places(names, bytes_of(held["sha256"], _SHA256_BYTES))
+        taken_so = held["cropped"].to_numpy(zero_copy_only=False)
+        stands = (places >= 0) & (cropped[places] == taken_so)
+        standing[places[stands]] = True
+        gone += held["sha256"].filter(pa.array(~stands)).to_pylist()
+    return list(dict.fromkeys(gone)), pictures.filter(pa.array(~standing))
 
 
 def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:
@@ -525,8 +533,9 @@ class Crops:
 
 def face_keys(face_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bytes_]:
     """Returns face_ids as fixed bytes [N], which sort and compare fast; None is empty."""
-    whole = pc.fill_null(face_ids, "")
-    return np.array(pc.cast(whole, pa.binary()).to_pylist(), KEY)
+    padded = pc.utf8_rpad(pc.fill_null(face_ids, ""), KEY.itemsize, "\0")
+    whole = padded.combine_chunks() if isinstance(padded, pa.ChunkedArray) else padded
+    return fixed_bytes(whole, KEY.itemsize)
 
 
 def key_places(held: npt.NDArray[np.bytes_], keys: npt.NDArray[np.bytes_]) -> npt.NDArray[np.int64]:

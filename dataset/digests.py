@@ -1,5 +1,6 @@
 """Digests of tables and pixels: by their content alone, whatever the order, file or machine."""
 
+import binascii
 import hashlib
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 _BETWEEN_CELLS = "\x1f"
 _BETWEEN_ITEMS = "\x1d"  # of a list, such as tags
 _EMPTY_CELL = "\x00"
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 8_192
 _ROW_BYTES = 16  # 128 bits of each row: two of 2^32 rows are taken for one with odds of 2^-64
 ROW_DIGEST = pa.binary(_ROW_BYTES)
 
@@ -28,7 +29,7 @@ class RowsDigest:
 
     def update(self, part: pa.Table | pa.RecordBatch) -> None:
         """Adds rows; columns are taken by their names, lists are joined."""
-        self._rows += b"".join(row_digests(part, self._names).to_pylist())
+        self._rows += fixed_bytes(row_digests(part, self._names), _ROW_BYTES).tobytes()
 
     def hexdigest(self) -> str:
         """Returns the digest (hex) of all rows so far."""
@@ -51,8 +52,8 @@ class SumDigest:
 
     def update(self, digests: pa.Array) -> None:
         """Adds rows by their digests, as of `row_digests`: binary(16) [N]."""
-        joined = np.frombuffer(b"".join(digests.to_pylist()), np.uint64)
-        self._total += joined.reshape(-1, len(self._total)).sum(0, np.uint64)
+        words = fixed_bytes(digests, _ROW_BYTES).view(np.uint64)
+        self._total += words.reshape(-1, len(self._total)).sum(0, np.uint64)
         self._rows += len(digests)
 
     def hexdigest(self) -> str:
@@ -68,8 +69,19 @@ def row_digests(part: pa.Table | pa.RecordBatch, names: Sequence[str]) -> pa.Arr
         piece = part.slice(start, _ROWS_AT_ONCE)
         cells = [_texts(piece.column(name)) for name in names]
         rows = pc.cast(pc.binary_join_element_wise(*cells, _BETWEEN_CELLS), pa.binary())
-        found += [_row_digest(row) for row in rows.to_pylist()]
+        found += [hashlib.blake2b(row, digest_size=_ROW_BYTES).digest() for row in rows.to_pylist()]
     return pa.array(found, ROW_DIGEST)
+
+
+def fixed_bytes(texts: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
+    """Returns texts (or bytes) that all have `width` bytes: [N]; ValueError for others."""
+    content = texts.cast(pa.binary(width))
+    return np.frombuffer(content.buffers()[1], f"S{width}", len(texts), content.offset * width)
+
+
+def bytes_of(digits: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
+    """Returns what texts of hex digits stand for, `width` bytes each: [N]."""
+    return np.frombuffer(binascii.unhexlify(fixed_bytes(digits, 2 * width).tobytes()), f"S{width}")
 
 
 def content_digest(table: pa.Table) -> str:
@@ -82,10 +94,6 @@ def content_digest(table: pa.Table) -> str:
 def pixels_sha256(picture: npt.NDArray[np.uint8]) -> str:
     """Returns the sha256 (hex) of the pixels [H, W, 3]: RGB, row by row, however they are coded."""
     return hashlib.sha256(picture.tobytes()).hexdigest()
-
-
-def _row_digest(row: bytes) -> bytes:
-    return hashlib.blake2b(row, digest_size=_ROW_BYTES).digest()
 
 
 def _texts(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -22,7 +22,6 @@ from dataset.crops import (
     FORMER_CROPS,
     FORMER_SHARDS,
     REMEDY,
-    SCANNED,
     Cropped,
     bring_up_to,
     first_posts,
@@ -34,6 +33,7 @@ from dataset.merging import JUDGED_BY, Earlier, Judged, judge
 from dataset.policy import read_rejects
 from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH, REPEATS
 from dataset.store import Store
+from dataset.streams import SCANNED
 
 __all__ = ["FaceSettings", "FacesTable", "crop_faces"]
 

@@ -22,13 +22,13 @@ from dataset.schemas import (
     posts_path,
 )
 from dataset.store import Store
-from dataset.streams import batches, sha256_prefixes
+from dataset.streams import ROWS_WITH_TAGS, batches, sha256_prefixes
 
 NOT_CONTENT = ("fetched_at",)  # of posts: it changes with every crawl
 _SHOWN = 10
 _TAG_COLUMNS = ("board", "post_id", "sha256", "tags_general", "drop_reason")
+_UNTAGGED = "drop_reason IS NULL AND coalesce(cardinality(tags_general), 0) = 0"
 _FACE_COLUMNS = ("face_id", "board", "post_id", "sha256", "crop", "crop_sha256")
-_ROWS = 8_192  # at once: with 30 tags each 8 MB
 
 Numbers = npt.NDArray[np.int64]
 
@@ -69,10 +69,22 @@ def kept_faces(
     """Yields the faces that were not dropped, by batches."""
     names = [*columns, *({"drop_reason"} - set(columns))]
     path = faces_path(store)
-    for batch in batches(store, path, declared=FACES, columns=names, digit=digit, rows=_ROWS):
+    for batch in batches(
+        store, path, declared=FACES, columns=names, digit=digit, rows=ROWS_WITH_TAGS
+    ):
         kept = batch.filter(pc.is_null(batch.column("drop_reason")))
         if kept.num_rows:
             yield kept.select(list(columns))
+
+
+def count_if_all_tagged(store: Store) -> int | None:
+    """Returns how many faces are kept if no post is without tags, by counts alone; else None."""
+    posts, faces = posts_path(store), faces_path(store)
+    if not (tables.is_lance(posts) and tables.is_lance(faces)):
+        return None
+    if tables.count(store, posts, _UNTAGGED):
+        return None
+    return tables.count(store, faces, "drop_reason IS NULL")
 
 
 def posts_of_faces(store: Store) -> FacePosts:
@@ -114,7 +126,7 @@ def tagged_posts(
         content = [name for name in POSTS.names if name not in NOT_CONTENT]
         columns, digested = _digested(store, path, _TAG_COLUMNS, content)
     seen = np.zeros(len(posts.faces), bool)
-    for batch in batches(store, path, declared=POSTS, columns=columns, rows=_ROWS):
+    for batch in batches(store, path, declared=POSTS, columns=columns, rows=ROWS_WITH_TAGS):
         numbers = posts.find(batch)
         at = np.flatnonzero(numbers >= 0)
         rows, numbers = batch.take(pa.array(at)), numbers[at]

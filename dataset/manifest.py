@@ -1,12 +1,15 @@
 """Manifests: the training set, named by the digest of its content."""
 
 import contextlib
+import hashlib
 import io
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +66,7 @@ class Manifest:
     machine_rows: int = 0  # of the rows, those that a tagger labelled
     machine_threshold: float | None = None
     untagged: int = 0  # kept faces that nobody labelled: they are not in
+    files: dict[str, str] = field(default_factory=dict)  # sha256 of each split's table, as written
 
     def rows(self, split: str) -> int:
         """Returns the row count of a split."""
@@ -94,37 +98,40 @@ def build_manifest(
     posts_digest = SumDigest()
     of_posts = _labels_of_posts(store, posts, labels, digest=posts_digest)
     rows = _Rows(store, posts, of_posts, labels=labels, machine=machine, eval_frac=eval_frac)
-    summary = rows.summary()
-    _check_splits(summary, eval_frac, untagged=posts.kept - sum(summary.rows.values()))
-    made_from = {
-        "posts": posts_digest.hexdigest(),
-        "faces": posts.faces_digest,
-        "labels": labels_digest,
-    }
-    if machine is not None:
-        made_from["tagger"] = " ".join(machine.taggers(store))
-    digest = manifest_digest(labels, summary.digests)
-    made = Manifest(
-        digest=digest,
-        folder=_folder(digest),
-        labels=labels,
-        train_rows=summary.rows["train"],
-        eval_rows=summary.rows["eval"],
-        crop_px=_width_px(store, summary.largest),
-        eval_frac=eval_frac,
-        counts=summary.counts,
-        made_from=made_from,
-        splits=summary.digests,
-        machine_rows=summary.machine_rows,
-        machine_threshold=None if machine is None else machine_threshold,
-        untagged=posts.kept - sum(summary.rows.values()),
-    )
-    path = f"{made.folder}/manifest.json"
-    if not _tables_stand(store, made):
-        store.remove(path)  # while it is missing, the folder is not finished
-        _write_tables(store, made, rows)
-    if not store.exists(path) or store.read_bytes(path) != _json_of(made):
-        store.write_bytes(path, _json_of(made))
+    with contextlib.ExitStack() as stack:
+        # The folder that they belong into bears the digest of what is in them.
+        place = store.scratch.make_folder("")
+        tables: dict[str, IO[bytes]] = {
+            split: stack.enter_context(tempfile.TemporaryFile(dir=place)) for split in SPLITS
+        }
+        with store.scratch.explained("manifest"):
+            summary = rows.write(tables)
+        _check_splits(summary, eval_frac, untagged=posts.kept - sum(summary.rows.values()))
+        made_from = {
+            "posts": posts_digest.hexdigest(),
+            "faces": posts.faces_digest,
+            "labels": labels_digest,
+        }
+        if machine is not None:
+            made_from["tagger"] = " ".join(machine.taggers(store))
+        digest = manifest_digest(labels, summary.digests)
+        made = Manifest(
+            digest=digest,
+            folder=_folder(digest),
+            labels=labels,
+            train_rows=summary.rows["train"],
+            eval_rows=summary.rows["eval"],
+            crop_px=_width_px(store, summary.largest),
+            eval_frac=eval_frac,
+            counts=summary.counts,
+            made_from=made_from,
+            splits=summary.digests,
+            machine_rows=summary.machine_rows,
+            machine_threshold=None if machine is None else machine_threshold,
+            untagged=posts.kept - sum(summary.rows.values()),
+            files={split: _sha256(table) for split, table in tables.items()},
+        )
+        _put(store, made, tables)
     store.write_json(CURRENT_PATH, {"digest": digest})
     return made
 
@@ -179,7 +186,12 @@ def read_split(store: Store, manifest: Manifest, split: str) -> pa.Table:
 
 
 def check_split(store: Store, manifest: Manifest, split: str) -> None:
-    """Raises what `read_split` does; it reads by batches, so that memory stays small."""
+    """Raises what `read_split` does; it reads by batches, so that memory stays small.
+
+    A file that is byte by byte as it was written is not looked into: its rows were digested then.
+    """
+    if _file_sha256(store, _path_of(manifest, split)) == manifest.files.get(split):
+        return
     schema = manifest_schema(manifest.labels)
     digest, rows = RowsDigest(schema.names), 0
     for batch in batches(store, _path_of(manifest, split), declared=schema):
@@ -281,23 +293,29 @@ class _Rows:
                 f"{self.posts.kept:,} kept faces at first, {kept:,} now. Build it again."
             )
 
-    def summary(self) -> _Summary:
-        """Reads all rows once for their digests and counts."""
+    def write(self, tables: Mapping[str, IO[bytes]]) -> _Summary:
+        """Writes each split's table into its file, and tells what went by."""
         schema = manifest_schema(self.labels)
         digests = {split: RowsDigest(schema.names) for split in SPLITS}
         count = dict.fromkeys(SPLITS, 0)
         having = dict.fromkeys(self.labels, 0)
         machine_rows, largest, row = 0, -1, schema.empty_table()
-        for rows, sides in self.parts():
-            for split in SPLITS:
-                of_split = _of_split(rows, split)
-                digests[split].update(of_split)
-                count[split] += of_split.num_rows
-            for label in self.labels:
-                having[label] += pc.sum(rows[label]).as_py() or 0
-            machine_rows += pc.sum(pc.equal(rows["labels_by"], MACHINE)).as_py() or 0
-            if len(sides) and sides.max() > largest:
-                largest, row = int(sides.max()), rows.slice(int(sides.argmax()), 1)
+        with contextlib.ExitStack() as stack:
+            writers = {
+                split: stack.enter_context(pq.ParquetWriter(table, schema, **PARQUET))
+                for split, table in tables.items()
+            }
+            for rows, sides in self.parts():
+                for split in SPLITS:
+                    of_split = rows.filter(pc.equal(rows["split"], split))
+                    digests[split].update(of_split)
+                    writers[split].write_table(of_split, row_group_size=ROWS_A_GROUP)
+                    count[split] += of_split.num_rows
+                for label in self.labels:
+                    having[label] += pc.sum(rows[label]).as_py() or 0
+                machine_rows += pc.sum(pc.equal(rows["labels_by"], MACHINE)).as_py() or 0
+                if len(sides) and sides.max() > largest:
+                    largest, row = int(sides.max()), rows.slice(int(sides.argmax()), 1)
         return _Summary(
             {split: digest.hexdigest() for split, digest in digests.items()},
             count,
@@ -334,10 +352,6 @@ class _Rows:
         return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _of_split(rows: pa.Table, split: str) -> pa.Table:
-    return rows.filter(pc.equal(rows["split"], split))
-
-
 def _check_once(store: Store, faces: pa.Table) -> None:
     """Raises SchemaError naming faces that stand twice in `faces`, which is sorted."""
     ids = faces["face_id"].combine_chunks()
@@ -367,27 +381,30 @@ def _width_px(store: Store, largest: pa.Table) -> int:
         return picture.width
 
 
-def _tables_stand(store: Store, made: Manifest) -> bool:
-    """Whether both tables are there with the content that `made` says."""
-    try:
-        for split in SPLITS:
-            check_split(store, made, split)
-    except OmokageError:  # missing or damaged: they are written again
-        return False
-    return True
+def _put(store: Store, made: Manifest, tables: Mapping[str, IO[bytes]]) -> None:
+    """Puts the tables and manifest.json in their place, but those that are there already."""
+    path = f"{made.folder}/manifest.json"
+    for split, table in tables.items():
+        target = _path_of(made, split)
+        if store.exists(target) and _file_sha256(store, target) == made.files[split]:
+            continue
+        store.remove(path)  # while it is missing, the folder is not finished
+        table.seek(0)
+        with store.writing(target) as file:
+            shutil.copyfileobj(table, file, 2**20)
+    if not store.exists(path) or store.read_bytes(path) != _json_of(made):
+        store.write_bytes(path, _json_of(made))
 
 
-def _write_tables(store: Store, made: Manifest, rows: _Rows) -> None:
-    schema = manifest_schema(made.labels)
-    with contextlib.ExitStack() as stack:
-        writers = {}
-        for split in SPLITS:
-            file = stack.enter_context(store.writing(f"{made.folder}/{split}.parquet"))
-            writer = pq.ParquetWriter(file, schema, **PARQUET)
-            writers[split] = stack.enter_context(writer)
-        for part, _ in rows.parts():
-            for split in SPLITS:
-                writers[split].write_table(_of_split(part, split), row_group_size=ROWS_A_GROUP)
+def _file_sha256(store: Store, path: str) -> str:
+    with store.open(path) as file:
+        return _sha256(file)
+
+
+def _sha256(file: IO[bytes]) -> str:
+    """The sha256 (hex) of a whole file."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # any reader
 
 
 def _json_of(made: Manifest) -> bytes:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from dataset import tables
 from dataset.cropping import FaceSettings
-from dataset.crops import CROPS, CROPS_PATH, SCANNED, face_keys, key_places
+from dataset.crops import CROPS, CROPS_PATH, face_keys, key_places
+from dataset.digests import bytes_of
 from dataset.duplicates import (
     COARSE_CELLS,
     THUMB_BYTES,
@@ -27,7 +28,7 @@ from dataset.duplicates import (
 from dataset.errors import OmokageError
 from dataset.schemas import FACES, REPEATS, check_batch, faces_path
 from dataset.store import Store, digest_of
-from dataset.streams import batches
+from dataset.streams import SCANNED, batches
 
 Reasons = npt.NDArray[np.object_]  # [N], a text or None
 Seen = npt.NDArray[np.uint8]  # [N], of each face one of the next three
@@ -181,7 +182,7 @@ def judge(
         without += batch.num_rows - batch["fault"].null_count
         at = np.flatnonzero(pc.is_valid(batch["face_id"]).to_numpy(zero_copy_only=False))
         faces = batch.take(pa.array(at))
-        names = np.frombuffer(bytes.fromhex("".join(faces["sha256"].to_pylist())), "S32")
+        names = bytes_of(faces["sha256"], 32)
         parts.append(
             (
                 first_row + at,
@@ -303,7 +304,8 @@ def _joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 
 def _hashes(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(bytes.fromhex("".join(column.to_pylist())), ">u8").astype(np.uint64)
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return bytes_of(whole, 8).view(">u8").astype(np.uint64)
 
 
 def _drop_several_on_solo(judged: Judged, posts: pa.Table) -> None:

@@ -14,7 +14,7 @@ from dataset.crops import Crops
 from dataset.decode import UnreadablePicture, decode
 from dataset.digests import content_digest
 from dataset.errors import UsageError, listed, nearest
-from dataset.facetags import kept_faces, posts_of_faces, tagged_posts
+from dataset.facetags import count_if_all_tagged, kept_faces, posts_of_faces, tagged_posts
 from dataset.geometry import centre_square, cut, resized
 from dataset.labels import has_tags, label_matrix, read_labels
 from dataset.manifest import split_of
@@ -88,6 +88,15 @@ def faces_of(store: Store) -> HomeFaces:
         truths=has[of_post[tagged_places]],
         untagged=faces.take(pa.array(untagged_places)),
     )
+
+
+def all_tagged(store: Store) -> int | None:
+    """Returns the number of kept faces if all have tags, so that no tagger is needed; else None."""
+    counted = count_if_all_tagged(store)
+    if counted is not None:
+        return counted
+    faces = faces_of(store)
+    return None if faces.untagged.num_rows else faces.tagged.num_rows
 
 
 def part_of(sha256: str, frac: float) -> bool:

@@ -247,15 +247,28 @@ def rows_only_in_one(one: dict[str, Any], other: dict[str, Any]) -> list[dict[st
     ]
 
 
-def kill_in(stage: str, omokage: WarmOmokage, arguments: list[str]) -> None:
-    """Starts the demo and kills it, without a word, shortly after the stage has begun."""
+def kill_in(
+    stage: str,
+    omokage: WarmOmokage,
+    arguments: list[str],
+    *,
+    after_s: float = AFTER_S,
+    once: str = "",
+) -> None:
+    """Starts a command and kills it, without a word, shortly after the stage has begun.
+
+    once: how a line begins that the stage says when it is at work, to be waited for.
+    """
     running = omokage.start(arguments)
     said = []
+    wanted = [f"▶ {stage}", *([once] if once else [])]
     with running.stdout, running.stderr:
         for line in running.stderr:
             said.append(line)
-            if line.startswith(f"▶ {stage}"):
-                time.sleep(AFTER_S)
+            if line.startswith(wanted[0]):
+                wanted.pop(0)
+            if not wanted:
+                time.sleep(after_s)
                 break
         else:
             raise AssertionError(f"{stage} never began:\n{''.join(said)}")

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pytest
 from click.testing import Result
 
+from crawlers.audit import audit
 from crawlers.ledger import Ledger
 from dataset import tables
 from dataset.crops import Crops
@@ -25,12 +26,18 @@ from dataset.errors import StoreError
 from dataset.schemas import FACES, read_table
 from dataset.store import Store, blob_path
 from pipeline.servers import Server, free_port, running, wait_until_answering
-from tests.pipeline.conftest import Demo, clean_environment, omokage_here
+from tests.pipeline.conftest import SMOKE, Demo, clean_environment, omokage_here
 from tests.pipeline.fork_server import WarmOmokage
 from tests.pipeline.test_chain import digests_of, kill_in
 
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
+
+
+# Stages that are killed, each once it says that (nothing: shortly after its beginning).
+KILLED = {
+    "faces": "faces ", "labels": "", "manifest": "", "generator": "kimg ", "evaluation": "pack ",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,31 +94,36 @@ def warm_for(bucket: Bucket, data: str) -> WarmOmokage:
 
 
 @pytest.mark.slow
-def test_the_chain_killed_in_a_bucket_makes_what_it_makes_in_a_folder_and_is_taken_down(
+def test_the_chain_killed_in_each_stage_in_a_bucket_makes_what_it_makes_in_a_folder(
     demo: Demo, bucket: Bucket, tmp_path: Path
 ) -> None:
     home, data = tmp_path / "home", bucket.url("chain")
     for name in ("board", "cache"):  # drawings, features: how these are made is another's test
         shutil.copytree(demo.home / name, home / name, copy_function=os.link)
+    config = tmp_path / "demo.yaml"
+    config.write_text(f"faces: {{mode: fast}}\n{SMOKE}")
+    again = ["run", "--home", str(home), "--config", str(config)]
     warm = warm_for(bucket, data)
     try:
-        for stage in ("posts", "faces"):
-            kill_in(stage, warm, demo.demo_arguments(home))
+        kill_in("posts", warm, demo.demo_arguments(home))
+        # Then without the board, which would be crawled once more each time.
+        for stage, once in KILLED.items():
+            kill_in(stage, warm, again, once=once, after_s=0.2)
         # Two at once: one waits or is refused, the other one finishes.
-        both = [warm.start(demo.demo_arguments(home)) for _ in range(2)]
-        ended = [one.completed() for one in both]
-        codes = sorted(one.returncode for one in ended)
-        said = "\n".join(one.stdout + one.stderr for one in ended)
-        assert codes == [0, 2], said
-        assert "another demo, run, training or comparison is at work" in said
-        again = warm.run(demo.demo_arguments(home))
+        both = [warm.start(again) for _ in range(2)]
+        ended = sorted((one.completed() for one in both), key=lambda one: one.returncode)
     finally:
         warm.close()
-    assert again.returncode == 0, again.stderr
-    assert re.search(r"^✔ faces .*reused: nothing had changed", again.stderr, re.MULTILINE)
+    said = "\n".join(one.stdout + one.stderr for one in ended)
+    assert [one.returncode for one in ended] == [0, 2], said
+    assert "another demo, run, training or comparison is at work" in ended[1].stderr
+    for stage in ("faces", "generator"):  # what the killed ones finished
+        assert re.search(rf"^✔ {stage} .*reused: nothing had changed", said, re.MULTILINE), said
     store = Store(data, state=home)
     made = digests_of(store)
     assert made == digests_of(Store(demo.home))
+    evaluated = store.read_json("generators/current.json")["evaluation"]
+    assert evaluated == Store(demo.home).read_json("generators/current.json")["evaluation"]
     faces = read_table(store, "faces.lance", declared=FACES)
     kept = faces.filter(pc.is_valid(faces["crop"]))
     assert Crops(store).read(kept) == Crops(Store(demo.home)).read(kept)
@@ -210,6 +222,18 @@ def test_another_home_may_not_take_the_blobs_of_a_bucket(bucket: Bucket, tmp_pat
     Ledger(other.state.make_folder("") / "ledger.sqlite").close()  # a ledger of its own
     with pytest.raises(StoreError, match="belongs to another home"):
         Ledger.of(other)
+
+
+def test_strange_blobs_of_a_bucket_are_found(bucket: Bucket, tmp_path: Path) -> None:
+    store = Store(bucket.url("audit"), state=tmp_path)
+    Ledger.of(store).close()
+    strange = [blob_path(digit * 64, "png") for digit in "a7"]
+    unfinished = f"{Path(strange[0]).parent}/.tmp-abc"
+    for path in (*strange, "blobs/notes.txt", unfinished):
+        store.write_bytes(path, b"")
+    found = audit(store)
+    assert set(found.orphans) == {*strange, "blobs/notes.txt"}
+    assert found.temporary == (unfinished,)
 
 
 MERGE = """
