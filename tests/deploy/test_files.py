@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ def test_the_instance_is_that_of_the_checkout_but_for_where_it_stores() -> None:
     assert deployed == yaml.safe_load((ROOT / "dagster.yaml").read_text())
     (location,) = read("workspace.yaml")["load_from"]
     assert location["grpc_server"]["port"] == PORTS[location["grpc_server"]["host"]]
+
+
+def test_the_image_installs_known_extras_and_its_processes_are_not_roots() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    (extras,) = re.findall(r"^ARG EXTRAS=(.*)$", text, re.MULTILINE)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= declared["optional-dependencies"].keys()
+    assert services()["code"]["build"]["args"]["EXTRAS"] == extras
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["omokage"]
 
 
 def test_the_image_holds_what_git_tracks_and_the_project_needs() -> None:
