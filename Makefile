@@ -21,26 +21,39 @@ ARGS     ?=
 DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(CROPPED)),--cropped) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow test-all lint clean
+.PHONY: help install image-install demo up test test-slow test-all lint clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+# What deploy/Dockerfile installs: its very line, with the default of its argument EXTRAS.
+IMAGE_INSTALL = $(shell sed -n -e 's/^ARG EXTRAS=.*/export &;/' -e 's/^export ARG /export /p' \
+	-e 's,^RUN pip install --constraint,$(BIN)/python -m pip install --quiet --constraint,p' deploy/Dockerfile)
 
-install: $(STAMP)
-
-$(STAMP): pyproject.toml constraints.txt
-	@if [ -x $(BIN)/python ]; then $(PIP_INSTALL); exit; fi; \
+# Installs by the command $(1) into .venv, which is made if it is not there.
+define INTO_VENV
+	@if [ -x $(BIN)/python ]; then $(1); exit; fi; \
 	for python in $(PYTHONS); do \
 		"$$python" -c 'import ensurepip' 2>/dev/null || continue; \
 		echo "installs with $$python into $(VENV)"; \
-		"$$python" -m venv $(VENV) && $(PIP_INSTALL) && exit; \
+		"$$python" -m venv $(VENV) && ($(1)) && exit; \
 		rm -rf $(VENV); \
 	done; \
 	echo "make: none of $(PYTHONS) is there and installs; set PYTHON= to a Python 3.11 to 3.13"; exit 2
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(MAKE) --no-print-directory headless-opencv
+endef
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(call INTO_VENV,$(PIP_INSTALL))
 	@touch $(STAMP)
+
+# .venv as the image has it, without what only tests need; `make install` adds that.
+image-install:
+	$(call INTO_VENV,$(IMAGE_INSTALL))
+	$(BIN)/python -c 'import boto3, dagster_postgres, pipeline.definitions, psycopg2, s3fs, studio.web'
 
 # opencv-python draws windows too and wants the system's libGL; a bare machine has none. Nobody opens
 # a window here, so the same version without windows takes its place.

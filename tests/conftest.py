@@ -33,6 +33,7 @@ load_profile()
 LONG_FIRST = (
     "tests/pipeline/test_chain.py::test_killed_in_the_middle",  # makes the demo, and meanwhile
     "tests/assets/",  # the other workers do without it
+    "tests/deploy/test_compose.py",
     "tests/models/test_resume.py",
     "tests/pipeline/",
     "tests/benchmarks/",

@@ -20,10 +20,10 @@ def missing() -> str:
     absent = [name for name in DRIVERS if importlib.util.find_spec(name) is None]
     if absent:
         return f"{', '.join(absent)} not installed: pip install omokage[postgres]"
-    return "" if _programs() else "no PostgreSQL server is installed (Debian: postgresql)"
+    return "" if programs() else "no PostgreSQL server is installed (Debian: postgresql)"
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
     """The folder of the newest pg_ctl, which Debian keeps off the path."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))
     on_path = shutil.which("pg_ctl")
@@ -33,8 +33,8 @@ def _programs() -> Path | None:
 @contextlib.contextmanager
 def postgres(*databases: str) -> Iterator[list[str]]:
     """Starts a server with these databases; yields the address of each, password included."""
-    programs, port = _programs(), free_port()
-    assert programs is not None
+    tools, port = programs(), free_port()
+    assert tools is not None
     folder = Path(tempfile.mkdtemp(prefix="omokage-postgres-"))
     secret = folder / "password"
     secret.write_text(PASSWORD)
@@ -46,7 +46,7 @@ def postgres(*databases: str) -> Iterator[list[str]]:
 
     def run(name: str, *words: str, **variables: str) -> None:
         subprocess.run(
-            [programs / name, *words],
+            [tools / name, *words],
             check=True, stdout=subprocess.DEVNULL, cwd=folder, timeout=120,
             env={**os.environ, "PGDATA": str(folder / "data"), **variables}, user=user,
         )  # fmt: skip

@@ -33,7 +33,7 @@ LAUNCH = """mutation($selector: JobOrPipelineSelector!, $config: RunConfigData!)
 class Servers:
     """What `omokage up` has started."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[Any]
     home: Path
     dagster: str
     mlflow: str
