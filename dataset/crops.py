@@ -271,7 +271,7 @@ def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:
     The crops that they had took hours to make.
     """
     missing = sum(
-        not store.exists(path) for part in _keys(todo) for path in part["path"].to_pylist()
+        not store.exists(path) for part in keys_of(todo) for path in part["path"].to_pylist()
     )
     if is_outage(missing, count):
         raise StoreError(
@@ -281,7 +281,7 @@ def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:
         )
 
 
-def _keys(pictures: pa.Table) -> Iterator[pa.Table]:
+def keys_of(pictures: pa.Table) -> Iterator[pa.Table]:
     """Yields path, sha256 and cropped of the pictures in tables of BATCH: the keys of Cropper."""
     for start in range(0, pictures.num_rows, BATCH):
         part = pictures.slice(start, BATCH)
@@ -294,7 +294,7 @@ def _keys(pictures: pa.Table) -> Iterator[pa.Table]:
 def _crop(store: Store, todo: pa.Table, settings: FaceSettings, engine: Engine) -> list[str]:
     """Appends the rows of these pictures; returns a line for each that cannot be read."""
     unreadable: list[str] = []
-    work = map_batches(engine, Cropper, (store, settings), _keys(todo))
+    work = map_batches(engine, Cropper, (store, settings), keys_of(todo))
     with progress("faces", todo.num_rows, unit="pictures") as advance, _appending(store) as add:
         for rows in work:
             is_read = pc.fill_null(pc.equal(rows["fault"], NO_FACE), fill_value=True)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from dataset.compute import CONNECT_WITHIN_S, RAY, Compute, InOrder, died_over, executor_of
+from dataset.compute import CONNECT_WITHIN_S, POOLS, RAY, Compute, InOrder, died_over, executor_of
 from dataset.errors import ComputeError, ConfigError
 from dataset.progress import progress_stream
 
@@ -78,14 +78,30 @@ def engine_of(compute: Compute) -> Iterator[Engine]:
             yield executor
 
 
-def map_batches(
-    engine: Engine, worker: type[Worker], settings: object, batches: Iterable[pa.Table]
-) -> Iterator[pa.Table]:
-    """Calls a worker with each batch of keys; yields its rows, on an executor in their order.
+@contextlib.contextmanager
+def network_engine_of(compute: Compute) -> Iterator[Engine | None]:
+    """Yields the engine for workers that run a network: None for a pool of this machine.
 
-    No batch is lost: one whose worker died is done again, at last with nothing else under way.
-    Raises what a worker raised, and ComputeError for a batch that kills its workers by itself.
+    One process with one network already uses all its cores, and has it in memory once.
     """
+    if compute.kind in POOLS:
+        yield None
+    else:
+        with engine_of(compute) as engine:
+            yield engine
+
+
+def map_batches(
+    engine: Engine | None, worker: type[Worker], settings: object, batches: Iterable[pa.Table]
+) -> Iterator[pa.Table]:
+    """Calls a worker with each batch of keys; yields its rows, on Ray as they come, else in order.
+
+    engine: None calls it here, with the settings as they are. No batch is lost: one whose worker
+    died is done again, at last with nothing else under way. Raises what a worker raised, and
+    ComputeError for a batch that kills its workers by itself.
+    """
+    if engine is None:
+        return map(worker(settings), batches)
     if isinstance(engine, RayData):
         return engine.map_batches(worker, settings, batches)
     made = pickle.dumps((worker, settings))
