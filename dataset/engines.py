@@ -5,6 +5,7 @@ that is imported where it is chosen. Workers return rows; who called commits the
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import pickle
@@ -12,7 +13,9 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Protocol
@@ -22,6 +25,9 @@ import pyarrow as pa
 from dataset.compute import CONNECT_WITHIN_S, POOLS, RAY, Compute, InOrder, died_over, executor_of
 from dataset.errors import ComputeError, ConfigError
 from dataset.progress import progress_stream
+
+FAILURES = 5
+PAUSE_S = 10.0  # a node's death is known to all some 15 s later
 
 
 class Worker(Protocol):
@@ -42,26 +48,43 @@ class RayData:
     ) -> Iterator[pa.Table]:
         """Yields the rows of each batch as they come, in any order.
 
-        What a dead actor or node had under way is done again, with all the others; alone once such
-        a round brought nothing. Raises what a worker raised, and ComputeError for batches over
-        which actors still die then.
+        What a dead actor or node had under way is done again with all else that is left; the first
+        of these alone once such a round brought nothing. Raises what a worker raised, and
+        ComputeError for a batch that does not come back then, and if Ray itself fails FAILURES
+        times on end.
         """
         made = pickle.dumps((worker, settings))
         left = {number: batch for number, batch in enumerate(batches) if batch.num_rows}
-        alone = False
+        alone, failures = False, 0
         while left:
-            before, lost = len(left), None
+            before, failed, fault = len(left), None, None
+            asked = dict(itertools.islice(left.items(), 1 if alone else None))
             try:
-                for number, rows in _done(made, left, alone=alone):
+                for number, rows, fault in _done(made, asked):
+                    if fault is not None:
+                        break
                     if left.pop(number, None) is not None:
                         yield rows
-            except _ray().exceptions.RayError as error:  # such as rows that went with their node
-                lost = error
-            if len(left) == before and alone:
-                raise died_over(next(iter(left.values()))) from lost
-            alone = len(left) == before
+            # Any: Ray Data asserts what does not hold while a node dies.
+            except Exception as error:
+                failed = error
+            if fault is not None:
+                raise fault
+            is_stuck = len(left) == before
+            if failed is not None:
+                failures = failures + 1 if is_stuck else 0
+                if failures == FAILURES:
+                    raise ComputeError(
+                        f"Ray failed {FAILURES} times on end: {_line(failed)}. Are the nodes up, "
+                        "and is Omokage installed on them? What was done stands; run it again."
+                    ) from failed
+                time.sleep(PAUSE_S)
+            elif is_stuck and alone:
+                raise died_over(next(iter(asked.values())))
+            alone = is_stuck and failed is None
             if left and (stream := progress_stream()):
-                print(f"ray: {len(left):,} batches died with their workers: again", file=stream)
+                why = f"Ray failed ({_line(failed)})" if failed else "workers died"
+                print(f"{why}: {len(left):,} batches are left, begun again", file=stream)
 
 
 Engine = Executor | RayData
@@ -138,25 +161,25 @@ _NUMBER, _KEYS, _ROWS, _FAULT = "number", "keys", "rows", "fault"
 
 
 def _done(
-    made: bytes, batches: dict[int, pa.Table], *, alone: bool
-) -> Iterator[tuple[int, pa.Table]]:
-    """Yields what comes back of the batches, by their numbers. Raises what a worker raised."""
+    made: bytes, batches: dict[int, pa.Table]
+) -> Iterator[tuple[int, pa.Table, Exception | None]]:
+    """Yields what comes back of the batches: numbers, rows, and what the worker raised if it did.
+
+    Those that die with their actors do not come back.
+    """
     ray = _ray()
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # the batches of dead actors: they do not come back
     cpus = max(1, int(ray.cluster_resources().get("CPU", 0)))
-    size = 1 if alone else min(cpus, len(batches))
-    pool = ray.data.ActorPoolStrategy(
-        min_size=size,
-        max_size=size if alone else None,
-        max_tasks_in_flight_per_actor=1 if alone else None,
-    )
+    pool = ray.data.ActorPoolStrategy(min_size=min(cpus, len(batches)))  # more as the cluster grows
     rows = [
         pa.table({_NUMBER: [number], _KEYS: [_packed(batch)]}) for number, batch in batches.items()
     ]
-    with ray.data.DataContext.current(context):
+    with ray.data.DataContext.current(context), warnings.catch_warnings():
+        # Of the last two options, which go with Ray 2.64.
+        warnings.simplefilter("ignore", DeprecationWarning)
         # Not read from anywhere: a task that reads would wait for ever for a CPU of the actors'.
         results = ray.data.from_arrow(rows).map_batches(
             _Actor,
@@ -169,11 +192,10 @@ def _done(
             max_restarts=-1,
             max_task_retries=0,  # by default a task that kills its actor is tried for ever
         )
-        for block in results.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in block.to_pylist():
-                if row[_FAULT] is not None:
-                    raise pickle.loads(row[_FAULT])  # noqa: S301 - our own worker's
-                yield row[_NUMBER], _unpacked(row[_ROWS])
+    for block in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in block.to_pylist():
+            fault = row[_FAULT] and pickle.loads(row[_FAULT])  # noqa: S301 - our worker's
+            yield row[_NUMBER], _unpacked(row[_ROWS]), fault
 
 
 class _Actor:
@@ -186,23 +208,25 @@ class _Actor:
         self._made = made
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        rows, faults = [], []
-        for keys in block[_KEYS].to_pylist():
-            fault = None
-            try:
-                rows.append(_packed(_called(self._made, _unpacked(keys))))
-            except Exception as error:
-                error.add_note(f"on {socket.gethostname()}:\n{traceback.format_exc()}")
-                rows.append(b"")
-                fault = pickle.dumps(error)
-            faults.append(fault)
+        (keys,) = block[_KEYS].to_pylist()
+        rows, fault = pa.table({}), None
+        try:
+            rows = _called(self._made, _unpacked(keys))
+        except Exception as error:
+            error.add_note(f"on {socket.gethostname()}:\n{traceback.format_exc()}")
+            fault = pickle.dumps(error)
         return pa.table(
             {
                 _NUMBER: block[_NUMBER],
-                _ROWS: pa.array(rows, pa.large_binary()),
-                _FAULT: pa.array(faults, pa.binary()),
+                _ROWS: pa.array([_packed(rows)], pa.large_binary()),
+                _FAULT: pa.array([fault], pa.binary()),
             }
         )
+
+
+def _line(error: Exception) -> str:
+    first, _, _ = str(error).strip().partition("\n")  # then Ray explains for a page
+    return first or type(error).__name__
 
 
 def _packed(table: pa.Table) -> bytes:

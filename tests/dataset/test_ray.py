@@ -8,9 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -34,6 +33,7 @@ pytestmark = pytest.mark.slow
 PICTURES = 2_048
 SETTINGS = FaceSettings(min_side_px=32)
 START_WITHIN_S = 300
+STARTS = 3  # a node gives up after 30 s, whatever the variables below say
 VARIABLES = {  # a busy machine misses Ray's own limits; a worker would give way to all else
     "RAY_raylet_start_wait_time_s": str(START_WITHIN_S),
     "RAY_worker_register_timeout_seconds": str(START_WITHIN_S),
@@ -46,16 +46,15 @@ class Nodes:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port, *others = free_ports(3)
+        port, *others = free_ports(3)
+        self.address = f"127.0.0.1:{port}"
+        self._other: subprocess.Popen[bytes] | None = None
         options = ("--port", "--dashboard-port", "--ray-client-server-port")
-        ports = zip(options, (self._port, *others), strict=True)
+        ports = zip(options, (port, *others), strict=True)
         self._head = self._started(
             "--head", "--include-dashboard=false", f"--temp-dir={folder}",
             *(f"{option}={port}" for option, port in ports),
         )  # fmt: skip
-        self._other: subprocess.Popen[bytes] | None = None
-        self.address = f"127.0.0.1:{self._port}"
-        wait_for(lambda: is_open(self._port), self._head)
 
     def complete(self) -> None:
         """Starts the second node unless it is there."""
@@ -80,10 +79,19 @@ class Nodes:
             "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
             "--disable-usage-stats", *options,
         ]  # fmt: skip
-        with (self._folder / f"{options[0][:9]}.log").open("wb") as log:
-            return subprocess.Popen(
-                command, env={**os.environ, **VARIABLES}, stdout=log, stderr=subprocess.STDOUT
-            )
+        path = self._folder / f"{options[0].strip('-').partition('=')[0]}.log"
+        for _ in range(STARTS):
+            with path.open("wb") as log:
+                node = subprocess.Popen(
+                    command, env={**os.environ, **VARIABLES}, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )  # fmt: skip
+            while node.poll() is None and b"runtime started" not in path.read_bytes():
+                time.sleep(0.1)
+            if node.poll() is None:
+                return node
+            end(node)
+        raise AssertionError(path.read_text()[-2000:])
 
 
 def free_ports(count: int) -> list[int]:
@@ -94,29 +102,19 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def is_open(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    return False
-
-
-def wait_for(reached: Any, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_for(reached: Callable[[], bool]) -> None:
     until = time.monotonic() + START_WITHIN_S
     while not reached():
-        assert process is None or process.poll() is None, process
         assert time.monotonic() < until
         time.sleep(0.1)
 
 
 def end(node: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        processes = psutil.Process(node.pid).children(recursive=True)
-        node.kill()
-        for one in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(processes, timeout=30)
+    """Kills a node with all its processes: those of its session."""
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == node.pid:
+                os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
@@ -274,6 +272,14 @@ def test_picture_that_kills_every_worker_is_named_and_the_others_stand(
     assert {row["sha256"] for part in stored for row in part.to_pylist()} == set(sha256s[BATCH:])
     monkeypatch.undo()
     assert cropped_on("ray", home).pictures_reused == 2 * BATCH
+
+
+def test_cluster_that_does_not_answer_is_named() -> None:
+    with (
+        pytest.raises(ComputeError, match=r"no Ray cluster could be joined at 127\.0\.0\.1:9"),
+        engine_of(parse_compute("ray:127.0.0.1:9", workers=1)),
+    ):
+        pass
 
 
 class Failing(Cropper):
