@@ -78,10 +78,16 @@ PYTEST = $(BIN)/python -m pytest -p no:randomly -n 3 --dist loadfile --no-loadsc
 test: install
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: install
+# Ray is in no other target: its tests are slow ones.
+.PHONY: ray
+ray: install
+	@$(BIN)/python -c 'import ray, dagster_ray' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+
+test-slow: ray
 	$(PYTEST) -m slow $(ARGS)
 
-test-all: install
+test-all: ray
 	$(PYTEST) $(ARGS)
 
 lint: install

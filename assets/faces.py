@@ -125,9 +125,9 @@ def faces(
     """
     watch = Stopwatch()
     opened = store.open()
-    with store.exclusive(), plain_failures(), compute.executor() as executor:
+    with store.exclusive(), plain_failures(), compute.engine() as engine:
         settings = FaceSettings(**config.model_dump(exclude={"judge_again"}))
-        made = crop_faces(opened, settings, executor, judge_again=config.judge_again)
+        made = crop_faces(opened, settings, engine, judge_again=config.judge_again)
         preview = inline(_sheet(opened, made.path, made.kept))
     return dg.MaterializeResult(
         metadata={

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from assets.lineage import machine_labels_lineage
 from assets.reporting import OWNERS, Stopwatch, column_schema, inline, plain_failures, tags_of
-from assets.resources import ChildProcess, StoreResource
+from assets.resources import ChildProcess, ComputeResource, StoreResource
 from dataset.errors import ConfigError
 from dataset.labels import read_labels
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema
@@ -98,6 +98,7 @@ def machine_labels(
     context: dg.AssetExecutionContext,
     config: MachineLabelConfig,
     store: StoreResource,
+    compute: ComputeResource,
     child: ChildProcess,
 ) -> dg.MaterializeResult:
     """Probabilities of each label for faces without tags, by a tagger trained on those with tags.
@@ -113,7 +114,7 @@ def machine_labels(
     watch = Stopwatch()
     opened = store.open()
     with store.exclusive(), plain_failures():
-        arguments = child_arguments(config, home=opened.state.root)
+        arguments = child_arguments(config, home=opened.state.root, compute=compute.on)
         labels = tuple(read_labels(opened)[0])
         tagged = all_tagged(opened)
         none = None if tagged is None else write_none(opened, labels)
@@ -146,14 +147,14 @@ def machine_labels(
     )
 
 
-def child_arguments(config: MachineLabelConfig, *, home: str) -> list[str]:
+def child_arguments(config: MachineLabelConfig, *, home: str, compute: str) -> list[str]:
     """Returns the command that trains and labels; raises ConfigError for half an ONNX tagger."""
     if bool(config.onnx) != bool(config.tags):
         raise ConfigError(
             f'machine_labels: onnx is "{config.onnx}" and tags is "{config.tags}"; both or neither '
             "wanted"
         )
-    arguments = ["-m", "models.tag", "label", "--home", home]
+    arguments = ["-m", "models.tag", "label", "--home", home, "--compute", compute]
     arguments += ["--eval-frac", str(config.eval_frac), "--threshold", str(config.threshold)]
     arguments += ["--set", f"total_kimg={config.total_kimg}"]
     for key, value in config.overrides.items():

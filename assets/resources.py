@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from threading import Event
 from typing import Any
 
@@ -29,10 +28,10 @@ from dataset.compute import (
     RAY,
     TORCHRUN,
     Launcher,
-    executor_of,
     parse_compute,
     parse_launcher,
 )
+from dataset.engines import Engine, engine_of
 from dataset.errors import ConfigError
 from dataset.store import Store, file_lock
 from models.on_ray import MODULES, Job, submit
@@ -72,7 +71,7 @@ class StoreResource(dg.ConfigurableResource[Any]):
 
 
 class ComputeResource(dg.ConfigurableResource[Any]):
-    """Hands out a `concurrent.futures.Executor`: a pool of processes on this machine, or another.
+    """Hands out what runs bulk work: a pool of processes on this machine, or another engine.
 
     What `on` may be stands in dataset.compute.
     """
@@ -80,14 +79,15 @@ class ComputeResource(dg.ConfigurableResource[Any]):
     workers: int = Field(default=2, ge=1, le=256, description="Workers of a pool.")
     on: str = Field(
         default="processes",
-        description="processes[:N], threads[:N], distributed:ADDRESS or MODULE:FUNCTION.",
+        description="processes[:N], threads[:N], distributed:ADDRESS, ray[:ADDRESS] or "
+        "MODULE:FUNCTION.",
     )
 
     @contextlib.contextmanager
-    def executor(self) -> Iterator[Executor]:
-        """Yields the executor; see dataset.compute.executor_of for its end and its errors."""
-        with executor_of(parse_compute(self.on, workers=self.workers)) as executor:
-            yield executor
+    def engine(self) -> Iterator[Engine]:
+        """Yields the engine; see dataset.engines.engine_of for its end and its errors."""
+        with engine_of(parse_compute(self.on, workers=self.workers)) as engine:
+            yield engine
 
 
 class TrackingResource(dg.ConfigurableResource[Any]):

@@ -1,8 +1,9 @@
-"""Executors of the crop work (processes, threads, Dask or the user's own), and child processes.
+"""Executors of bulk work (processes, threads, Dask or the user's own), and child processes.
 
 One is written as `processes`, `processes:4`, `threads:4`, `distributed:tcp://host:8786` or
 `my_module:make_executor` (a function without arguments that returns an Executor); InOrder runs many
-small tasks on it. A child process ends itself when the process that started it has ended.
+small tasks on it. `ray` and `ray:host:6379` are no executors: see dataset.engines. A child process
+ends itself when the process that started it has ended.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import pyarrow as pa
+
 from dataset.errors import ComputeError, ConfigError, nearest
 
 T = TypeVar("T")
@@ -39,11 +42,13 @@ Result = TypeVar("Result")
 
 POOLS = ("processes", "threads")
 CLUSTER = "distributed"
-KINDS = (*POOLS, CLUSTER)
+RAY = "ray"
+KINDS = (*POOLS, CLUSTER, RAY)
 MAX_WORKERS = 256
 CONNECT_WITHIN_S = 30
-_FORMS = "processes:N, threads:N, distributed:ADDRESS or MODULE:FUNCTION"
-_ADDRESS = r"([a-z]+://)?[^\s/:]+:\d+"
+_FORMS = "processes:N, threads:N, distributed:ADDRESS, ray, ray:ADDRESS or MODULE:FUNCTION"
+_HOST_PORT = r"[^\s/:]+:\d+"
+_ADDRESS = rf"([a-z]+://)?{_HOST_PORT}"
 _DOTTED = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 
 
@@ -72,6 +77,12 @@ def parse_compute(text: str, *, workers: int) -> Compute:
                 f'"{text}": the scheduler\'s address wanted, such as distributed:tcp://host:8786'
             )
         return Compute(kind, address=rest)
+    if kind == RAY:
+        if ":" in text and not re.fullmatch(_HOST_PORT, rest):
+            raise ConfigError(
+                f'"{text}": ray, or the address of a cluster such as ray:host:6379, wanted'
+            )
+        return Compute(kind, workers=workers, address=rest)
     if re.fullmatch(_DOTTED, kind) and rest.isidentifier():
         return Compute("", module=kind, function=rest)
     raise ConfigError(f'"{text}" is no compute{nearest(kind, KINDS)}; {_FORMS} wanted')
@@ -192,7 +203,8 @@ def _made_by(module: str, function: str) -> Executor:
     return executor
 
 
-LOCAL, RAY, TORCHRUN = LAUNCHERS = ("local", "ray", "torchrun")
+LOCAL, TORCHRUN = "local", "torchrun"
+LAUNCHERS = (LOCAL, RAY, TORCHRUN)
 PROCESSES = "{processes}"  # in a command of torchrun: how many the stage asks for
 
 
@@ -390,11 +402,7 @@ class InOrder(Generic[Result]):
                 return task.future.result()
             except _deaths() as error:
                 if task.tries == TRIES:
-                    raise ComputeError(
-                        f"a worker died {TRIES} times over the same pictures, at last with nothing "
-                        f"else under way: {_named(task.arguments)}. Is there memory enough for "
-                        "them? Fewer workers (OMOKAGE_WORKERS) need less."
-                    ) from error
+                    raise died_over(task.arguments[-1]) from error
                 self._again(task)
             except CancelledError as error:
                 raise ComputeError(
@@ -428,8 +436,14 @@ def _deaths() -> tuple[type[BaseException], ...]:
     return (BrokenExecutor,) if distributed is None else (BrokenExecutor, distributed.KilledWorker)
 
 
-def _named(arguments: tuple[Any, ...]) -> str:
-    return ", ".join(str(one) for one in arguments[-1])
+def died_over(keys: Any) -> ComputeError:
+    """The error that names what a worker died over: of a table, the values of its first column."""
+    named = keys.column(0).to_pylist() if isinstance(keys, pa.Table) else keys
+    return ComputeError(
+        f"a worker died {TRIES} times over the same pictures, at last with nothing else under "
+        f"way: {', '.join(str(one) for one in named)}. Is there memory enough for them? Fewer "
+        "workers (OMOKAGE_WORKERS) need less."
+    )
 
 
 if __name__ == "__main__":  # python -m dataset.compute PARENT_PID COMMAND…

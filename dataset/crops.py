@@ -8,7 +8,7 @@ import os
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dataset import tables
-from dataset.compute import InOrder
-from dataset.cropping import Face, FaceSettings, faces_in
+from dataset.cropping import Face, FaceSettings, detector_of, faces_in
 from dataset.decode import Picture, UnreadablePicture, decode
 from dataset.digests import bytes_of, fixed_bytes, pixels_sha256
 from dataset.duplicates import THUMB_BYTES, coarse
+from dataset.engines import Engine, map_batches
 from dataset.errors import EmptyStageError, OmokageError, SchemaError, StoreError, listed
 from dataset.progress import progress
 from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, posts_path
@@ -196,18 +196,6 @@ GROWING = {  # all tables that grow, with the rows of their fragments
 
 
 @dataclass(frozen=True)
-class Blob:
-    """A stored original."""
-
-    sha256: str
-    ext: str
-    cropped: bool = False  # it is a face already: taken whole
-
-    def __str__(self) -> str:
-        return blob_path(self.sha256, self.ext)
-
-
-@dataclass(frozen=True)
 class Cropped:
     """What a build did for the pictures that had no crops by its settings."""
 
@@ -224,7 +212,7 @@ def in_digits(sha256s: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def bring_up_to(
-    store: Store, pictures: pa.Table, settings: FaceSettings, executor: Executor
+    store: Store, pictures: pa.Table, settings: FaceSettings, engine: Engine
 ) -> Cropped:
     """Crops the pictures that are new, and removes the crops of others.
 
@@ -251,7 +239,7 @@ def bring_up_to(
         todo = todo.filter(pc.invert(pc.is_in(in_digits(todo["sha256"]), value_set=taken)))
         new -= len(taken)
         _check_originals(store, todo, count=pictures.num_rows)
-    unreadable = _crop(store, todo, settings, executor)
+    unreadable = _crop(store, todo, settings, engine)
     if new:
         tables.tidy(store, CROPS_PATH, rows=ROWS_AN_APPEND)
     return Cropped(new, unreadable)
@@ -290,7 +278,9 @@ def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:
 
     The crops that they had took hours to make.
     """
-    missing = sum(not store.exists(str(blob)) for part in _blobs(todo) for blob in part)
+    missing = sum(
+        not store.exists(path) for part in keys_of(todo) for path in part["path"].to_pylist()
+    )
     if is_outage(missing, count):
         raise StoreError(
             f"{store.url(BLOBS)}: {missing:,} of {count:,} pictures of posts.lance are missing. "
@@ -299,20 +289,20 @@ def _check_originals(store: Store, todo: pa.Table, *, count: int) -> None:
         )
 
 
-def _blobs(pictures: pa.Table) -> Iterator[tuple[Blob, ...]]:
-    """Yields the pictures in tuples of BATCH."""
+def keys_of(pictures: pa.Table) -> Iterator[pa.Table]:
+    """Yields path, sha256 and cropped of the pictures in tables of BATCH: the keys of Cropper."""
     for start in range(0, pictures.num_rows, BATCH):
         part = pictures.slice(start, BATCH)
-        columns = (part[name].to_pylist() for name in ("sha256", "ext", "cropped"))
-        rows = zip(*columns, strict=True)
-        yield tuple(Blob(sha256.hex(), ext, cropped) for sha256, ext, cropped in rows)
+        sha256s = in_digits(part["sha256"])
+        named = zip(sha256s.to_pylist(), part["ext"].to_pylist(), strict=True)
+        paths = [blob_path(sha256, ext) for sha256, ext in named]
+        yield pa.table({"path": paths, "sha256": sha256s, "cropped": part["cropped"]})
 
 
-def _crop(store: Store, todo: pa.Table, settings: FaceSettings, executor: Executor) -> list[str]:
+def _crop(store: Store, todo: pa.Table, settings: FaceSettings, engine: Engine) -> list[str]:
     """Appends the rows of these pictures; returns a line for each that cannot be read."""
     unreadable: list[str] = []
-    tasks = ((store, settings, part) for part in _blobs(todo))
-    work = InOrder[pa.Table](executor, crop_batch, tasks)
+    work = map_batches(engine, Cropper, (store, settings), keys_of(todo))
     with progress("faces", todo.num_rows, unit="pictures") as advance, _appending(store) as add:
         for rows in work:
             is_read = pc.fill_null(pc.equal(rows["fault"], NO_FACE), fill_value=True)
@@ -351,23 +341,29 @@ def _appending(store: Store) -> Iterator[Callable[[pa.Table], None]]:
         write()
 
 
-def crop_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
-    """Crops a few pictures; returns their rows of the table. Runs in a worker."""
-    rows = [row for blob in blobs for row in _cropped(store, settings, blob)]
-    return pa.Table.from_pylist(rows, schema=CROPS)
+class Cropper:
+    """Crops pictures of a store, in a worker; finds their hashes too."""
 
+    def __init__(self, settings: tuple[Store, FaceSettings]) -> None:
+        self._store, self._settings = settings
+        if not self._settings.cropped:
+            detector_of(self._settings)  # loaded once, before the first picture
 
-def _cropped(store: Store, settings: FaceSettings, blob: Blob) -> list[dict[str, object]]:
-    same = {"sha256": blob.sha256, "cropped": blob.cropped}
-    path = str(blob)
-    if not store.exists(path):
-        return [{**same, "fault": f"{path} is not there; crawl again"}]
-    here = replace(settings, cropped=settings.cropped or blob.cropped)
-    try:
-        found = faces_in(store.read_bytes(path), blob.sha256, here, where=path)
-    except UnreadablePicture as error:
-        return [{**same, "fault": str(error)}]
-    return [{**same, **_row(face)} for face in found] or [{**same, "fault": NO_FACE}]
+    def __call__(self, keys: pa.Table) -> pa.Table:
+        """Returns the rows of the table of crops for keys with path, sha256 and cropped."""
+        rows = [row for key in keys.to_pylist() for row in self._cropped(**key)]
+        return pa.Table.from_pylist(rows, schema=CROPS)
+
+    def _cropped(self, path: str, sha256: str, *, cropped: bool) -> list[dict[str, object]]:
+        same = {"sha256": sha256, "cropped": cropped}
+        if not self._store.exists(path):
+            return [{**same, "fault": f"{path} is not there; crawl again"}]
+        here = replace(self._settings, cropped=self._settings.cropped or cropped)
+        try:
+            found = faces_in(self._store.read_bytes(path), sha256, here, where=path)
+        except UnreadablePicture as error:
+            return [{**same, "fault": str(error)}]
+        return [{**same, **_row(face)} for face in found] or [{**same, "fault": NO_FACE}]
 
 
 def _row(face: Face) -> dict[str, object]:

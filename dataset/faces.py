@@ -7,7 +7,6 @@ written by batches, and small copies are read where two faces are compared.
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ from dataset.crops import (
     first_posts,
 )
 from dataset.digests import ROW_DIGEST, SumDigest, row_digests
+from dataset.engines import Engine
 from dataset.errors import EmptyStageError, SchemaError
 from dataset.memory import give_back_free_memory, give_back_large_blocks
 from dataset.merging import JUDGED_BY, Earlier, Judged, judge
@@ -61,13 +61,13 @@ class FacesTable:
 
 
 def crop_faces(
-    store: Store, settings: FaceSettings, executor: Executor, *, judge_again: bool = False
+    store: Store, settings: FaceSettings, engine: Engine, *, judge_again: bool = False
 ) -> FacesTable:
     """Crops the faces of all kept posts' pictures and brings `faces.lance` up to them.
 
     The pictures are those of posts.lance with a sha256 and no drop_reason, each once, for the
     first of its posts by board and number. Only new ones are cropped, and only rows that changed
-    are written. The result does not depend on the executor, but on the build before: the faces
+    are written. The result does not depend on the engine, but on the build before: the faces
     that it kept stay, and only the others are looked through for near-duplicates, unless the
     settings are others or for `judge_again`. Raises EmptyStageError if no face
     is left, ConfigError for a damaged rejects.txt, ComputeError for workers that die or go, and
@@ -79,7 +79,7 @@ def crop_faces(
     rejects = frozenset(read_rejects(store))
     pictures = posts.select(["sha256", "ext", "cropped"])
     with _remedied(store):
-        cropped = bring_up_to(store, pictures, settings, executor)
+        cropped = bring_up_to(store, pictures, settings, engine)
         give_back_free_memory()
         earlier = Earlier.of(store)
         judged = judge(store, posts, earlier, rejects=rejects, settings=settings, again=judge_again)

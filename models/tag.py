@@ -92,6 +92,14 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
             metavar="X",
             help="part of the pictures that is held out, as in the manifest (default: 0.1)",
         )
+    if command in ("apply", "label"):
+        add(
+            "--compute",
+            default="processes",
+            metavar="WHERE",
+            help="who labels the faces of a home: distributed:ADDRESS, ray or ray:ADDRESS, as "
+            "OMOKAGE_COMPUTE; this process for anything local (default: processes)",
+        )
     add(
         "--threshold",
         type=_part,

@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dataset.compute import end_with_parent
+from dataset.compute import POOLS, end_with_parent, parse_compute
+from dataset.engines import network_engine_of
 from dataset.errors import EmptyStageError, OmokageError, UsageError
 from dataset.progress import progress
 from dataset.schemas import FACES_PATH
@@ -34,7 +36,7 @@ from models.tagger.machine_labels import (
     write_machine_labels,
     write_none,
 )
-from models.tagger.model import LabelModel, load
+from models.tagger.model import LabelModel, Tagger, load
 from models.tagger.onnx import OnnxTagger
 from models.tagger.scores import Scores
 from models.tagger.train import Progress
@@ -84,7 +86,7 @@ def apply(options: argparse.Namespace, report: Report) -> dict[str, Any]:
     faces = faces_of(store)
     model = _model(options, faces.labels)
     made, reused = _labelled(
-        store, faces, model, {"digest": model.digest}, threshold=options.threshold, report=report
+        store, faces, model, {"digest": model.digest}, options=options, report=report
     )
     return _of_table(made, faces) | {"reused": reused}
 
@@ -110,9 +112,7 @@ def label(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             )
     _say_scores(made.scores)
     identity = {"digest": made.model.digest}
-    labels, reused = _labelled(
-        store, faces, made.model, identity, threshold=options.threshold, report=report
-    )
+    labels, reused = _labelled(store, faces, made.model, identity, options=options, report=report)
     summary = _of_table(labels, faces) | _of_model(made.model, made.scores)
     return summary | {"folder": made.folder, "reused": reused}
 
@@ -139,17 +139,25 @@ def _labelled(
     model: LabelModel,
     identity: dict[str, Any],
     *,
-    threshold: float,
+    options: argparse.Namespace,
     report: Report,
 ) -> tuple[MachineLabels, bool]:
     """Writes the table unless one of the same faces and tagger stands; tells whether it did."""
+    threshold = options.threshold
     inputs = inputs_digest(faces, identity)
     stands = standing(store, faces.labels, inputs=inputs)
     if stands is not None:
         print("already labelled: machine_labels.parquet stands", file=sys.stderr)
         return summary_of(stands, faces.labels, threshold=threshold), True
     count = faces.untagged.num_rows
-    with stop_signals() as stop_signal, progress("tag", count, unit="faces") as advance:
+    # A GPU of this machine is quicker than a cluster's processors.
+    where = POOLS[0] if _is_on_gpu(model) else options.compute
+    compute = parse_compute(where, workers=os.cpu_count() or 1)
+    with (
+        stop_signals() as stop_signal,
+        network_engine_of(compute) as engine,
+        progress("tag", count, unit="faces") as advance,
+    ):
         done = 0
 
         def tick(some: int) -> None:
@@ -160,9 +168,13 @@ def _labelled(
             _stop_if_asked(stop_signal)
 
         made = write_machine_labels(
-            store, faces, model, inputs=inputs, threshold=threshold, advance=tick
+            store, faces, model, inputs=inputs, threshold=threshold, advance=tick, engine=engine
         )
     return made, False
+
+
+def _is_on_gpu(model: LabelModel) -> bool:
+    return isinstance(model, Tagger) and next(model.network.parameters()).is_cuda
 
 
 @contextlib.contextmanager

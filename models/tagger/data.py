@@ -126,8 +126,19 @@ def read_crops(
 def crop_batches(store: Store, rows: pa.Table, *, side_px: int) -> Iterator[Images]:
     """Yields the crops of `rows` in their order, [n,side,side,3]; raises as `read_crops`."""
     crops = Crops(store)
+    for batch in in_batches(rows):
+        yield crops_at(crops, batch, side_px=side_px)
+
+
+def in_batches(rows: pa.Table) -> Iterator[pa.Table]:
+    """Yields rows of faces in tables as large as their crops are held in memory."""
     for batch in rows.to_batches(max_chunksize=_CROPS_PER_BATCH):
-        yield np.stack([resized(pixels, side_px) for pixels in crops.pixels(batch)])
+        yield pa.Table.from_batches([batch])
+
+
+def crops_at(crops: Crops, rows: pa.Table, *, side_px: int) -> Images:
+    """Returns the crops of `rows` at one side, [n,side,side,3]; raises as `read_crops`."""
+    return np.stack([resized(pixels, side_px) for pixels in crops.pixels(rows)])
 
 
 # Pictures anywhere on disk

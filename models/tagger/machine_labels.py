@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from dataset.crops import Crops
 from dataset.digests import content_digest
+from dataset.engines import Engine, map_batches
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table, write_table
 from dataset.store import Store, digest_of
-from models.tagger.data import HomeFaces, crop_batches
+from models.tagger.data import HomeFaces, crops_at, in_batches
 from models.tagger.model import LabelModel
 
 PROVENANCE_PATH = "machine_labels.json"  # written last: while it is missing, the table is not whole
@@ -42,27 +44,46 @@ def write_machine_labels(
     inputs: str,
     threshold: float,
     advance: Callable[[int], None],
+    engine: Engine | None = None,
 ) -> MachineLabels:
     """Labels every untagged face and writes machine_labels.parquet, sorted by face_id.
 
     inputs: digest of all that the table depends on, for `standing`; threshold: for the counts only,
-    the table keeps probabilities; advance: takes how many faces are done, may raise to stop.
+    the table keeps probabilities; advance: takes how many faces are done, may raise to stop;
+    engine: who labels them, None this process.
     """
-    found = [np.zeros((0, len(faces.labels)), np.float32)]
-    for images in crop_batches(store, faces.untagged, side_px=model.input_px):
-        found.append(model.probabilities(images))
-        advance(len(images))
-    said = np.concatenate(found)
+    found = []
+    keys = in_batches(faces.untagged)
+    for rows in map_batches(engine, Labeller, (store, model), keys):
+        found.append(rows)
+        advance(rows.num_rows)
+    said = pa.concat_tables(found).sort_by("face_id").combine_chunks()
     columns: dict[str, Any] = {
         "face_id": faces.untagged["face_id"],
         "crop_sha256": faces.untagged["crop_sha256"],
-        "tagger": pa.array([model.digest] * len(said), pa.string()),
+        "tagger": pa.array([model.digest] * said.num_rows, pa.string()),
     }
-    columns |= {label: pa.array(said[:, place]) for place, label in enumerate(faces.labels)}
+    columns |= {label: said[label] for label in faces.labels}
     table = _table(faces.labels, columns)
     return _write(
         store, faces.labels, table, tagger=model.digest, inputs=inputs, threshold=threshold
     )
+
+
+class Labeller:
+    """Gives faces of a store their probabilities by a tagger, in a worker."""
+
+    def __init__(self, settings: tuple[Store, LabelModel]) -> None:
+        store, self._model = settings
+        self._crops = Crops(store)
+
+    def __call__(self, keys: pa.Table) -> pa.Table:
+        """Returns face_id and a column a label for keys with face_id, crop and crop_sha256."""
+        images = crops_at(self._crops, keys, side_px=self._model.input_px)
+        said = self._model.probabilities(images)
+        names = self._model.label_names
+        columns = {name: pa.array(said[:, place]) for place, name in enumerate(names)}
+        return pa.table({"face_id": keys["face_id"], **columns})
 
 
 def standing(store: Store, labels: tuple[str, ...], *, inputs: str) -> pa.Table | None:

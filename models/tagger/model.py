@@ -3,6 +3,7 @@
 `LabelModel` is what can label faces: our own `Tagger` or a user's ONNX file.
 """
 
+import copy
 import dataclasses
 import hashlib
 import math
@@ -175,6 +176,10 @@ class Tagger:
     calibration: Calibration
     config: TaggerConfig
     facts: dict[str, Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Goes to another process on the CPU: there may be no GPU."""
+        return {**vars(self), "network": copy.deepcopy(self.network).cpu()}
 
     @property
     def input_px(self) -> int:

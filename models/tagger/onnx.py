@@ -4,6 +4,7 @@ Its inputs and outputs are read here without the `onnx` package, which a bare ma
 """
 
 import dataclasses
+import functools
 import hashlib
 import mmap
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,11 @@ class OnnxTagger:
         range: str | None = None,  # noqa: A002
         logits: bool = False,
     ) -> None:
+        # OpenCV's network cannot be pickled: in another process it is read from the file.
+        self._again = functools.partial(
+            OnnxTagger, path, tags, tuple(labels),
+            side_px=side_px, layout=layout, range=range, logits=logits,
+        )  # fmt: skip
         self._path, self._logits = path, logits
         header = read_header(path)
         self._names = tuple(labels)
@@ -102,6 +108,9 @@ class OnnxTagger:
             self._net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
             raise UsageError(f"{path}: OpenCV cannot read this model: {_first(error)}") from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._again, ()
 
     @property
     def label_names(self) -> tuple[str, ...]:

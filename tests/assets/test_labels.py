@@ -9,7 +9,7 @@ from assets.labels import labels
 from assets.machine_labels import machine_labels
 from assets.manifest import manifest
 from assets.reporting import MAX_BYTES
-from assets.resources import ChildProcess, StoreResource
+from assets.resources import ChildProcess, ComputeResource, StoreResource
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from tests.dataset.home import Home, png, scenery
@@ -26,7 +26,11 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     config = {"manifest": {"config": {"eval_frac": 0.5}}, "labels": {"config": {"max_frac": 1.0}}}
     made = dg.materialize(
         [labels, machine_labels, manifest],
-        resources={"store": StoreResource(root=str(root)), "child": ChildProcess(environment={})},
+        resources={
+            "store": StoreResource(root=str(root)),
+            "compute": ComputeResource(),
+            "child": ChildProcess(environment={}),
+        },
         run_config={"ops": config},
     )
     found = {}

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from assets.machine_labels import MachineLabelConfig, child_arguments, machine_labels
-from assets.resources import ChildProcess, StoreResource
+from assets.resources import ChildProcess, ComputeResource, StoreResource
 from dataset.errors import ConfigError
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table
 from dataset.store import Store
@@ -18,7 +18,11 @@ QUICK = {"width": "0.1", "input_px": "32", "batch": "16", "device": "cpu", "thre
 def materialised(store: Store, **config: object) -> dg.AssetMaterialization:
     done = dg.materialize(
         [machine_labels],
-        resources={"store": StoreResource(root=store.root), "child": ChildProcess()},
+        resources={
+            "store": StoreResource(root=store.root),
+            "compute": ComputeResource(),
+            "child": ChildProcess(),
+        },
         run_config={"ops": {"machine_labels": {"config": config}}},
     )
     (made,) = done.asset_materializations_for_node("machine_labels")
@@ -56,14 +60,14 @@ def test_untagged_faces_get_probabilities_from_a_tagger_trained_once(tmp_path: P
 
 def test_half_an_onnx_tagger_is_refused() -> None:
     with pytest.raises(ConfigError, match=r'onnx is "m.onnx" and tags is ""; both or neither'):
-        child_arguments(MachineLabelConfig(onnx="m.onnx"), home="var")
+        child_arguments(MachineLabelConfig(onnx="m.onnx"), home="var", compute="processes")
 
 
 def test_an_onnx_tagger_is_handed_on_with_all_that_is_said_of_it() -> None:
     config = MachineLabelConfig(
         onnx="m.onnx", tags="t.csv", input_size=448, layout="nhwc", range="bgr255", logits=True
     )
-    command = child_arguments(config, home="var")
-    assert command[:5] == ["-m", "models.tag", "label", "--home", "var"]
+    command = child_arguments(config, home="var", compute="ray")
+    assert command[:7] == ["-m", "models.tag", "label", "--home", "var", "--compute", "ray"]
     options = "--onnx m.onnx --tags t.csv --input-size 448 --layout nhwc --range bgr255 --logits"
     assert command[-11:] == options.split()

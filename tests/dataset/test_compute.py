@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -14,7 +13,8 @@ import pytest
 from dataset import crops, tables
 from dataset.compute import Compute, executor_of, parse_compute
 from dataset.cropping import FaceSettings
-from dataset.crops import CROPS_PATH, Blob, crop_batch
+from dataset.crops import CROPS_PATH, Cropper
+from dataset.engines import engine_of
 from dataset.errors import ComputeError, ConfigError, StoreError
 from dataset.faces import FacesTable, crop_faces
 from dataset.store import Store
@@ -38,6 +38,8 @@ def fill(home: Home) -> list[str]:
         ("threads:4", Compute("threads", workers=4)),
         ("distributed:tcp://host:8786", Compute("distributed", address="tcp://host:8786")),
         ("distributed:host:8786", Compute("distributed", address="host:8786")),
+        ("ray", Compute("ray", workers=3)),
+        ("ray:host:6379", Compute("ray", workers=3, address="host:6379")),
         ("my.module:make", Compute("", module="my.module", function="make")),
     ],
 )
@@ -52,6 +54,8 @@ def test_choices_are_read(text: str, wanted: Compute) -> None:
         ("threads:", '"threads:": a whole number of workers'),
         ("thread", '"thread" is no compute; did you mean "threads"'),
         ("distributed", "the scheduler's address wanted, such as distributed:tcp://host:8786"),
+        ("ray:host", '"ray:host": ray, or the address of a cluster such as ray:host:6379, wanted'),
+        ("ray:ray://host:10001", "the address of a cluster such as ray:host:6379"),
         ("my module:make", '"my module:make" is no compute'),
         ("", '"" is no compute'),
     ],
@@ -88,11 +92,12 @@ def test_functions_that_give_no_executor_are_refused(function: str, said: str) -
         pass
 
 
-def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "distributed", None)
+@pytest.mark.parametrize("package", ["distributed", "ray"])
+def test_missing_package_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     with (
-        pytest.raises(ConfigError, match="needs the package distributed, which is not installed"),
-        executor_of(parse_compute("distributed:127.0.0.1:9", workers=1)),
+        pytest.raises(ConfigError, match=f"needs the package {package}, which is not installed"),
+        engine_of(parse_compute(f"{package}:127.0.0.1:9", workers=1)),
     ):
         pass
 
@@ -136,11 +141,13 @@ def test_cluster_gives_the_table_of_processes_and_threads(
     assert (again.pictures_reused, again.digest) == (again.pictures, by_cluster.digest)
 
 
-def failing_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
+class Failing(Cropper):
     """Fails for the pictures that begin as the home's file says."""
-    if blobs[0].sha256[0] == store.read_bytes("fails").decode():
-        raise StoreError("crops: the disk is full")
-    return crop_batch(store, settings, blobs)
+
+    def __call__(self, keys: pa.Table) -> pa.Table:
+        if keys["sha256"][0].as_py()[0] == self._store.read_bytes("fails").decode():
+            raise StoreError("crops: the disk is full")
+        return super().__call__(keys)
 
 
 def test_batch_that_fails_on_the_cluster_is_run_again_alone(
@@ -149,7 +156,7 @@ def test_batch_that_fails_on_the_cluster_is_run_again_alone(
     last = sorted(fill(home))[-1]
     home.store.write_bytes("fails", last[0].encode())
     monkeypatch.setattr(crops, "BATCH", 1)
-    monkeypatch.setattr(crops, "crop_batch", failing_batch)
+    monkeypatch.setattr(crops, "Cropper", Failing)
     with pytest.raises(StoreError, match="the disk is full"):
         made_on(cluster, home)
     done = tables.count(home.store, CROPS_PATH)
@@ -160,12 +167,14 @@ def test_batch_that_fails_on_the_cluster_is_run_again_alone(
     assert made.pictures_reused == done
 
 
-def killing_batch(store: Store, settings: FaceSettings, blobs: tuple[Blob, ...]) -> pa.Table:
+class Killing(Cropper):
     """Kills its worker the first time."""
-    if not store.exists("killed"):
-        store.write_bytes("killed", b"")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return crop_batch(store, settings, blobs)
+
+    def __call__(self, keys: pa.Table) -> pa.Table:
+        if not self._store.exists("killed"):
+            self._store.write_bytes("killed", b"")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(keys)
 
 
 @pytest.mark.parametrize("on_cluster", [True, False], ids=["cluster", "processes"])
@@ -174,16 +183,17 @@ def test_killed_worker_loses_nothing(
 ) -> None:
     compute = request.getfixturevalue("cluster") if on_cluster else "processes:2"
     fill(home)
-    monkeypatch.setattr(crops, "crop_batch", killing_batch)
+    monkeypatch.setattr(crops, "Cropper", Killing)
     made = made_on(compute, home)
     assert home.store.exists("killed")
     assert (made.kept, made.unreadable) == (COUNT, [])
 
 
-def always_killing(_store: Store, _settings: FaceSettings, blobs: tuple[Blob, ...]) -> Any:
-    if blobs[0].sha256[0] == "0":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return crop_batch(_store, _settings, blobs)
+class AlwaysKilling(Cropper):
+    def __call__(self, keys: pa.Table) -> pa.Table:
+        if keys["sha256"][0].as_py()[0] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(keys)
 
 
 @pytest.mark.slow
@@ -196,6 +206,6 @@ def test_picture_that_kills_every_worker_is_named(
             break
     home.add(png(portrait(1, side=70)))
     home.write()
-    monkeypatch.setattr(crops, "crop_batch", always_killing)
+    monkeypatch.setattr(crops, "Cropper", AlwaysKilling)
     with pytest.raises(ComputeError, match=f"blobs/{sha256[:2]}/.*Fewer workers"):
         made_on("processes:1", home)

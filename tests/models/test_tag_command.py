@@ -15,6 +15,7 @@ from dataset.manifest import build_manifest, read_split
 from dataset.schemas import MACHINE_LABELS_PATH, machine_labels_schema, read_table
 from dataset.store import Store
 from models import tag
+from models.tagger import data
 from models.tagger.data import faces_of
 from tests.models.drawn_heads import LABELS, drawn_heads
 from tests.models.homes import make_home
@@ -99,6 +100,19 @@ def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
         assert [row[name] for name in manifest.labels] == [
             said[name] >= np.float32(machine.threshold) for name in manifest.labels
         ]
+
+
+def test_labels_made_elsewhere_are_those_of_this_process(
+    store: Store, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_CROPS_PER_BATCH", 8)
+    tables = []
+    for compute in ("processes", "tests.dataset.test_compute:make_executor"):
+        store.remove("machine_labels.json")
+        code, made, err = run("label", "--home", store.root, "--compute", compute, *QUICK)
+        assert (code, made["rows"], made["reused"]) == (0, 30, False), err
+        tables.append(store.read_bytes(MACHINE_LABELS_PATH))
+    assert tables[0] == tables[1]
 
 
 def test_a_changed_table_is_made_again(store: Store, run: Any) -> None:

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def test_layout_range_and_side_are_found_from_the_model(
     assert model.input_px == 8
     assert said == pytest.approx(np.array([wanted, wanted]), abs=1e-5)
     assert model.probabilities(plain(0, 0, 0)[:0]).shape == (0, 2)
+    elsewhere = pickle.loads(pickle.dumps(model))  # as a worker gets it
+    assert (elsewhere.digest, elsewhere.input) == (model.digest, model.input)
 
 
 @pytest.mark.parametrize(
