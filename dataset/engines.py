@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import pickle
+import secrets
 import signal
 import socket
 import tempfile
@@ -149,7 +150,7 @@ def _ray() -> Any:
     except ImportError as error:
         raise ConfigError(
             f'"{RAY}" needs the package ray, which is not installed: '
-            "pip install omokage[ray], here and on the cluster"
+            "pip install --constraint constraints.txt '.[ray]', here and on the cluster"
         ) from error
     # A page of traceback for each batch of a dead worker, of which we speak in a line.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -263,6 +264,8 @@ def _connected(compute: Compute) -> Iterator[None]:
             folder = tempfile.TemporaryDirectory(prefix="omokage-ray-", ignore_cleanup_errors=True)
             name = ends.enter_context(folder)
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+            # Else Ray leaves one in the user's home, for all.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ends.callback(ray.shutdown)
         with _same_sigterm():
             if address:
