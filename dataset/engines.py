@@ -286,10 +286,10 @@ def _join(ray: Any, address: str) -> None:
         # Ray itself would try for minutes, and then end this process.
         socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # it has no class for most of what may happen
         raise ComputeError(
-            f"no Ray cluster could be joined at {address} ({error}). Is it running, and is this "
-            f"machine a node of it (ray start --address {address})?"
+            f"no Ray cluster could be joined at {address} ({_line(error)}). Is it running, and is "
+            f"this machine a node of it (ray start --address {address})?"
         ) from error
 
 
@@ -304,8 +304,8 @@ def _start(ray: Any, workers: int, *, folder: str) -> None:
             _temp_dir=folder,
             _system_config=_PATIENCE,
         )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ComputeError(f"Ray could not be started on this machine: {error}") from error
+    except Exception as error:  # it has no class for most of what may happen
+        raise ComputeError(f"Ray could not be started on this machine: {_line(error)}") from error
 
 
 @contextlib.contextmanager
