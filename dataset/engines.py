@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import pickle
+import secrets
 import signal
 import socket
 import tempfile
@@ -149,7 +150,7 @@ def _ray() -> Any:
     except ImportError as error:
         raise ConfigError(
             f'"{RAY}" needs the package ray, which is not installed: '
-            "pip install omokage[ray], here and on the cluster"
+            "pip install --constraint constraints.txt '.[ray]', here and on the cluster"
         ) from error
     # A page of traceback for each batch of a dead worker, of which we speak in a line.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -263,6 +264,8 @@ def _connected(compute: Compute) -> Iterator[None]:
             folder = tempfile.TemporaryDirectory(prefix="omokage-ray-", ignore_cleanup_errors=True)
             name = ends.enter_context(folder)
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+            # Else Ray leaves one in the user's home, for all.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ends.callback(ray.shutdown)
         with _same_sigterm():
             if address:
@@ -283,10 +286,10 @@ def _join(ray: Any, address: str) -> None:
         # Ray itself would try for minutes, and then end this process.
         socket.create_connection((host, int(port)), timeout=CONNECT_WITHIN_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # it has no class for most of what may happen
         raise ComputeError(
-            f"no Ray cluster could be joined at {address} ({error}). Is it running, and is this "
-            f"machine a node of it (ray start --address {address})?"
+            f"no Ray cluster could be joined at {address} ({_line(error)}). Is it running, and is "
+            f"this machine a node of it (ray start --address {address})?"
         ) from error
 
 
@@ -301,8 +304,8 @@ def _start(ray: Any, workers: int, *, folder: str) -> None:
             _temp_dir=folder,
             _system_config=_PATIENCE,
         )
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ComputeError(f"Ray could not be started on this machine: {error}") from error
+    except Exception as error:  # it has no class for most of what may happen
+        raise ComputeError(f"Ray could not be started on this machine: {_line(error)}") from error
 
 
 @contextlib.contextmanager

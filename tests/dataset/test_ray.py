@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from dataset.store import Store
 from tests.dataset.home import Home, png, portrait
 
 ray = pytest.importorskip("ray", reason="the package ray is absent: pip install omokage[ray]")
+authentication_test_utils = pytest.importorskip("ray._private.authentication_test_utils")
 pytestmark = pytest.mark.slow
 
 PICTURES = 2_048
@@ -121,7 +123,14 @@ def end(node: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     # Not in pytest's folder: Ray's sockets are below, whose paths have 107 characters at most.
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        # Its own: by default the nodes share a file in the user's home, with all others.
+        environment.setenv("RAY_AUTH_MODE", "token")
+        environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        authentication_test_utils.reset_auth_token_state()
         made = Nodes(Path(folder))
         try:
             yield made
