@@ -136,5 +136,8 @@ def machine(services: Mapping[str, Any], folder: Path, **ports: int) -> Iterator
     try:
         yield made
     finally:
+        for server in made.started.values():
+            if server.process is not None and server.process.poll() is None:
+                server.process.terminate()  # as `docker compose down` does, all at once
         for server in reversed(made.started.values()):
             server.stop()
