@@ -122,6 +122,7 @@ def submit(
     run has ended. Raises ComputeError if the server does not answer.
     """
     try:
+        from ray.exceptions import RayError  # such as one of a token that is missing
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise ComputeError(
@@ -136,6 +137,7 @@ def submit(
             if job.status.is_terminal() or about.get(WORK) != work:
                 continue
             if is_over(about.get(LAUNCHED_BY, "")):
+                print(f"stops {job.submission_id}, which an earlier run left", file=sys.stderr)
                 Job(client, str(job.submission_id)).stop()
         name = client.submit_job(
             entrypoint=shlex.join(
@@ -144,7 +146,7 @@ def submit(
             runtime_env={"env_vars": {**environment, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}},
             metadata={LAUNCHED_BY: launched_by, WORK: work},
         )
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, RayError) as error:
         raise ComputeError(
             f"the job server of Ray at {address} took no job: {str(error).strip()[:500]}"
         ) from error
