@@ -4,7 +4,8 @@ A home of `--posts` posts is made up, each with a picture that is a face already
 ledger and of the tables of crops and faces are written as builds before would have, all blobs are
 links to one small picture. Then `--new` posts with pictures of their own come in, and
 each stage and each asset check runs in a process of its own, which reports its seconds, without
-the start of Python and the imports, and its peak memory.
+the start of Python and the imports, and its peak memory. Homes of several sizes (`--posts 100000
+1000000`) take turns at each stage, so that what they take is comparable on a busy machine too.
 
 Tags are of ~10,000 different ones by a Zipf law, the appearance tags as frequent as on a board.
 Hashes are clustered as real faces' are, and one face in twenty is a copy of another one.
@@ -93,27 +94,44 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(_measured(Store(options.home), options.stage)))
         return
     with tempfile.TemporaryDirectory(prefix="omokage-bench-", dir=options.folder) as folder:
-        home = Store(Path(folder).resolve())
-        print(f"making {options.posts:,} posts", file=sys.stderr)
-        names = add_made_up(home, options.posts, tags=options.tags)
-        _run(home, "posts")
-        add_faces(home, names)
-        add_pictures(home, options.posts, options.new, tags=options.tags)
-        stages = {}
+        homes = {
+            count: _made(Path(folder).resolve() / str(count), count, options)
+            for count in options.posts
+        }
+        stages: dict[int, dict[str, Any]] = {count: {} for count in homes}
         for stage in STAGES:
             if stage in (*CHAIN, *options.stages):  # what is checked has to be there
-                stages[stage] = _run(home, stage)
+                for count, home in homes.items():
+                    stages[count][stage] = _run(home, stage)
+    seconds = {
+        count: round(sum(one["seconds"] for one in made.values()), 2)
+        for count, made in stages.items()
+    }
     result = {
         "benchmark": "refresh",
-        "value": round(sum(one["seconds"] for one in stages.values()), 2),
+        "value": seconds[max(seconds)],
         "unit": "s",
-        "posts": options.posts,
+        "posts": max(seconds),
         "new": options.new,
-        "peak_mb": max(one["peak_mb"] for one in stages.values()),
+        "seconds": seconds,
+        "times_the_smallest": round(seconds[max(seconds)] / seconds[min(seconds)], 2),
+        "peak_mb": max(one["peak_mb"] for made in stages.values() for one in made.values()),
         "stages": stages,
         "device": f"cpu x{os.cpu_count()}",
     }
     print(json.dumps(result))
+
+
+def _made(folder: Path, posts: int, options: argparse.Namespace) -> Store:
+    """Makes a home of so many posts to which new ones have come."""
+    folder.mkdir()
+    home = Store(folder)
+    print(f"making {posts:,} posts", file=sys.stderr)
+    names = add_made_up(home, posts, tags=options.tags)
+    _run(home, "posts")
+    add_faces(home, names)
+    add_pictures(home, posts, options.new, tags=options.tags)
+    return home
 
 
 def add_made_up(store: Store, count: int, *, tags: int) -> list[str]:
@@ -378,7 +396,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Times a refresh of a made-up home, stage by stage.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--posts", type=int, default=10_000, help="posts that are there before")
+    parser.add_argument(
+        "--posts", type=int, nargs="+", default=[10_000], metavar="N",
+        help="posts that are there before; of several homes each stage runs in turn",
+    )  # fmt: skip
     parser.add_argument("--new", type=int, default=1_000, help="posts that come in")
     parser.add_argument("--tags", type=int, default=30, help="tags of a post")
     parser.add_argument(

@@ -15,7 +15,7 @@ def test_every_stage_is_measured_after_new_posts_came_in(capfd: pytest.CaptureFi
     refresh.main(["--posts", "600", "--new", "40", "--tags", "12", "--stages", *beside])
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert (result["benchmark"], result["unit"]) == ("refresh", "s")
-    made = result["stages"]
+    made = result["stages"]["600"]
     assert list(made) == [*refresh.CHAIN, *beside]
     assert result["value"] == pytest.approx(sum(one["seconds"] for one in made.values()), abs=0.02)
     assert made["posts"]["kept"] == 640
