@@ -36,7 +36,7 @@ class Counting(ThreadPoolExecutor):
         self.pictures: list[str] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.pictures += [blob.sha256 for blob in args[2]]
+        self.pictures += args[1]["sha256"].to_pylist()
         return super().submit(fn, *args, **kwargs)
 
 

@@ -22,8 +22,7 @@ from gradio_client import Client
 from pipeline.servers import wait_until_answering
 from tests.deploy.compose import Machine, compose, machine
 from tests.pipeline.conftest import POST_COUNT, Demo
-from tests.pipeline.postgres import PASSWORD, missing, postgres, programs
-from tests.pipeline.test_postgres import commands
+from tests.pipeline.postgres import PASSWORD, commands, missing, postgres, programs
 from tests.pipeline.up_servers import Servers
 from tests.waiting import wait_for
 

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from pipeline.servers import LOOPBACK, free_port
 
 USER, PASSWORD = "omokage", "opensesame"
@@ -62,3 +64,12 @@ def postgres(*databases: str) -> Iterator[list[str]]:
     finally:
         run("pg_ctl", "stop", "-m", "immediate")
         shutil.rmtree(folder)
+
+
+def commands() -> list[str]:
+    """The command lines of what this process has started; one that has just ended has none."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
+            found.append(" ".join(one.cmdline()))
+    return found

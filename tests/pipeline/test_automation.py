@@ -1,15 +1,21 @@
-"""The chain under automation, from new posts to a new champion, with no hand."""
+"""The chain under automation, from new posts to a new champion, with no hand.
+
+Dagster and MLflow are on PostgreSQL here where a server is installed; everywhere else on SQLite.
+"""
 
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from pipeline.settings import PROJECT
 from tests.pipeline.automatic_home import AutomaticHome, automatic_home
-from tests.pipeline.conftest import POST_COUNT, Demo
+from tests.pipeline.conftest import POST_COUNT, Demo, omokage_here
+from tests.pipeline.postgres import PASSWORD, commands, missing, postgres
 
 pytestmark = pytest.mark.slow
 
@@ -33,17 +39,34 @@ evaluation: {fakes: 64, repeats: 2, flips: 1}
 """
 BETTER = WEAK.replace('total_kimg: "3"', 'total_kimg: "0.008"')
 TOO_FEW_TO_JUDGE_BY = BETTER.replace("eval_frac: 0.15", "eval_frac: 0.02")
+STORAGE = "\nstorage:\n  postgres:\n    postgres_url: {env: DAGSTER_POSTGRES_URL}\n"
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of MLflow's on PostgreSQL, where Dagster's are too; "" where no server is."""
+    if missing():
+        yield ""
+        return
+    with postgres("dagster", "mlflow") as (of_dagster, of_mlflow):
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", of_dagster)
+        (tmp_path / "home/dagster").mkdir(parents=True)
+        ours = (PROJECT / "dagster.yaml").read_text()
+        (tmp_path / "home/dagster/dagster.yaml").write_text(ours + STORAGE)
+        yield of_mlflow
 
 
 def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
-    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo: Demo, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = demo.home / "board" / "drawn"
     shutil.copytree(drawn, tmp_path / "home/board/drawn", copy_function=os.link)
     config = tmp_path / "automatic.yaml"
     config.write_text(WEAK)
     given = {"OMOKAGE_AUTO_CONFIG": str(config), "OMOKAGE_COMPUTE": "threads:1"}
-    with automatic_home(tmp_path / "home", monkeypatch, posts=FEW, given=given) as automatic:
+    with automatic_home(
+        tmp_path / "home", monkeypatch, posts=FEW, given=given, database=database
+    ) as automatic:
         first_posts_make_the_first_champion(automatic)
         no_new_posts_train_nothing(automatic)
         config.write_text(BETTER)
@@ -52,6 +75,31 @@ def test_new_posts_become_a_champion_and_no_new_posts_train_nothing(
         a_failed_blocking_check_is_not_passed(automatic)
         assert automatic.champion() == 2
         assert len(automatic.trainings()) == 2  # one a manifest that was new, and no other
+        if database:
+            storage = automatic.instance.event_log_storage
+            assert type(storage).__name__ == "PostgresEventLogStorage"
+            shown = "\n".join(commands())
+            assert "mlflow server" in shown
+            assert PASSWORD not in shown
+    if database:
+        commands_use_the_database_itself(tmp_path / "home", database)
+        files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+        assert [path for path in files if path.name == "MLmodel"]
+        assert not [path for path in files if path.suffix == ".db"]
+        assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
+
+
+def commands_use_the_database_itself(home: Path, database: str) -> None:
+    """The server has ended; what moves a champion needs none."""
+    variables = {"MLFLOW_TRACKING_URI": database, "DAGSTER_HOME": str(home / "dagster")}
+    for words, said in [
+        (("champions",), "1 → 2"),
+        (("rollback",), "version 1"),
+        (("rollback",), "nothing changed: "),
+        (("status",), "@champion is version 1"),
+    ]:
+        ended = omokage_here(*words, "--home", str(home), **variables)
+        assert said in ended.output, (words, ended.output, ended.exception)
 
 
 def first_posts_make_the_first_champion(automatic: AutomaticHome) -> None:
