@@ -36,7 +36,12 @@ def services() -> dict[str, dict[str, Any]]:
 
 def test_compose_yaml_fits_the_schema_of_the_compose_specification() -> None:
     vendored = resources.files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json"
-    jsonschema.validate(read("compose.yaml"), json.loads(vendored.read_text()))
+    schema = json.loads(vendored.read_text())
+    judge = jsonschema.validators.validator_for(schema)(schema)
+    written = read("compose.yaml")
+    assert not [fault.message for fault in judge.iter_errors(written)]
+    written["services"]["code"]["comand"] = written["services"]["code"].pop("command")
+    assert [fault.json_path for fault in judge.iter_errors(written)] == ["$.services.code"]
 
 
 def test_the_values_fit_the_schema_of_dagsters_chart() -> None:
@@ -57,8 +62,12 @@ def test_the_values_fit_the_schema_of_dagsters_chart() -> None:
 
 @pytest.mark.parametrize("name", ["mlflow", "state"])
 def test_the_manifests_fit_the_schemas_of_kubernetes(name: str) -> None:
-    for manifest in yaml.safe_load_all((DEPLOY / f"helm/{name}.yaml").read_text()):
+    manifests = list(yaml.safe_load_all((DEPLOY / f"helm/{name}.yaml").read_text()))
+    assert manifests
+    for manifest in manifests:
         kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError, match="speck"):
+            kubernetes_validate.validate({**manifest, "speck": {}}, KUBERNETES, strict=True)
 
 
 def test_the_pods_of_the_ray_cluster_fit_the_schemas_of_kubernetes() -> None:
