@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dataset.compute import InOrder, Processes
+from dataset.compute import Processes
+from dataset.engines import InOrder
 from dataset.errors import ComputeError
 
 

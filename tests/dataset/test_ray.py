@@ -267,7 +267,7 @@ class Poisoned(Cropper):
         return super().__call__(keys)
 
 
-def test_picture_that_kills_every_worker_is_named_and_the_others_stand(
+def test_picture_that_kills_every_worker_is_named_and_what_was_done_stands(
     cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home(Store(str(tmp_path)))
@@ -278,9 +278,11 @@ def test_picture_that_kills_every_worker_is_named_and_the_others_stand(
     with pytest.raises(ComputeError, match=f"a worker died .*blobs/../../{sha256s[0]}"):
         cropped_on("ray", home)
     stored = tables.scan(home.store, CROPS_PATH, columns=["sha256"], rows=PICTURES)
-    assert {row["sha256"] for part in stored for row in part.to_pylist()} == set(sha256s[BATCH:])
+    done = {row["sha256"] for part in stored for row in part.to_pylist()}
+    assert done <= set(sha256s[BATCH:])  # what waited for the actor that died is not among them
     monkeypatch.undo()
-    assert cropped_on("ray", home).pictures_reused == 2 * BATCH
+    made = cropped_on("ray", home)
+    assert (made.pictures, made.pictures_reused) == (3 * BATCH, len(done))
 
 
 def test_cluster_that_does_not_answer_is_named() -> None:
