@@ -4,7 +4,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -20,12 +20,14 @@ class Vocabulary:
 
     `groups` is the group of each tag; `meaning` gives for every known tag (aliases too) the tags
     that it stands for: itself, or what it is an alias of, and all that follows from that.
-    `left_out` gives the reason for tags that look like appearance tags and are none.
+    `left_out` gives the reason for tags that look like appearance tags and are none. `names` is
+    what groups and tags are called, by tag and language ("zh", "ja"); the digest is without them.
     """
 
     groups: dict[str, str]
     meaning: dict[str, tuple[str, ...]]
     left_out: dict[str, str]
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -51,10 +53,11 @@ def appearance() -> Vocabulary:
 
 
 def read_vocabulary(content: Mapping[str, Any], *, where: str) -> Vocabulary:
-    """Builds a vocabulary of `groups`, `aliases`, `implications` and `left_out`.
+    """Builds a vocabulary of `groups`, `aliases`, `implications`, `left_out` and `names`.
 
     Raises ConfigError naming every tag that stands twice, that an alias or implication names
-    although it is in no group, and every circle of implications.
+    although it is in no group, every circle of implications, and every name that is missing in a
+    language that another tag has, or that belongs to no group or tag.
     """
     members = [(tag, group) for group, tags in content["groups"].items() for tag in tags]
     groups = dict(members)
@@ -78,11 +81,24 @@ def read_vocabulary(content: Mapping[str, Any], *, where: str) -> Vocabulary:
         for tag, target in implied
         if tag in _closure(target, implications)
     ]
+    called: dict[str, dict[str, str]] = content.get("names", {})
+    languages = sorted({language for name in called.values() for language in name})
+    faults += [
+        f'"{tag}" has no name in {language}'
+        for language in languages
+        for tag in (*content["groups"], *groups)
+        if not called.get(tag, {}).get(language)
+    ]
+    faults += [
+        f'"{tag}" has a name but is no group and in none'
+        for tag in called
+        if tag not in groups and tag not in content["groups"]
+    ]
     if faults:
         raise ConfigError(f"{where} has faults:\n{listed(faults)}")
     meaning = {tag: _closure(tag, implications) for tag in groups}
     meaning |= {tag: meaning[target] for tag, target in aliases.items()}
-    return Vocabulary(groups, meaning, dict(without))
+    return Vocabulary(groups, meaning, dict(without), called)
 
 
 def _closure(tag: str, implications: Mapping[str, list[str]]) -> tuple[str, ...]:

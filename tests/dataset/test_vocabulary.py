@@ -104,12 +104,22 @@ def test_tags_that_tell_left_from_right_are_found() -> None:
     assert sided(appearance().groups) == []
 
 
+def test_every_group_and_tag_has_a_name_of_its_own_in_both_languages() -> None:
+    vocabulary = appearance()
+    assert set(vocabulary.names) == set(vocabulary.groups) | set(vocabulary.groups.values())
+    assert vocabulary.names["blonde_hair"] == {"zh": "金发", "ja": "金髪"}
+    for language in ("zh", "ja"):
+        names = [name[language] for name in vocabulary.names.values()]
+        assert len(names) == len(set(names)), language
+
+
 def test_faults_of_a_vocabulary_are_all_named() -> None:
     content = {
         "groups": {"a": ["one", "two"], "b": ["one", "three"]},
         "aliases": {"two": "one", "uno": "eins", "chapeau": "one"},
         "implications": {"one": ["three"], "three": ["one"], "four": ["two"]},
         "left_out": {"clothing": {"reason": "no appearance", "tags": ["chapeau", "three"]}},
+        "names": {**{name: {"zh": "字"} for name in ("a", "b", "one", "two")}, "zwei": {}},
     }
     with pytest.raises(ConfigError) as caught:
         read_vocabulary(content, where="tags.toml")
@@ -123,4 +133,6 @@ def test_faults_of_a_vocabulary_are_all_named() -> None:
         '  "four" implies but is in no group',
         '  "one" and "three" imply each other',
         '  "three" and "one" imply each other',
+        '  "three" has no name in zh',
+        '  "zwei" has a name but is no group and in none',
     ]
