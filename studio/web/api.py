@@ -54,7 +54,7 @@ def add_endpoints(parts: "Parts") -> None:
         (api.table, films),
     ]
     for endpoint, limits in endpoints:
-        add_endpoint(error_boundary(endpoint), api_name=endpoint.__name__, **limits)
+        add_endpoint(error_boundary(endpoint, as_html=False), api_name=endpoint.__name__, **limits)
 
 
 class Endpoints:

@@ -11,6 +11,7 @@ from studio.web.draw_tab import DrawTab
 from studio.web.files import KEPT_S as FILES_KEPT_S
 from studio.web.files import LOOK_EVERY_S, Files, Pictures
 from studio.web.finish_tab import FinishTab
+from studio.web.language import mark, menu
 from studio.web.page_state import PAGE_KEPT_S, PageState
 from studio.web.play_tab import PlayTab
 
@@ -59,13 +60,14 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
     )
     with page:
         state = gr.State(PageState(), time_to_live=PAGE_KEPT_S)
+        gr.HTML(menu(), elem_id="languages")
         head = gr.HTML(elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Draw", id="draw"):
+            with gr.Tab(mark("tabs.draw"), id="draw", elem_id="tab-draw"):
                 draw = draw_tab.build_draw_tab()
-            with gr.Tab("Play", id="play"):
+            with gr.Tab(mark("tabs.play"), id="play", elem_id="tab-play"):
                 play = play_tab.build_play_tab()
-            with gr.Tab("Finish", id="finish"):
+            with gr.Tab(mark("tabs.finish"), id="finish", elem_id="tab-finish"):
                 finish = finish_tab.build_finish_tab()
         parts = Parts(studio, files, Pictures(studio, files), state, head, tabs, draw, play, finish)
         api.add_endpoints(parts)  # first: a listener of the page must not take a name of theirs

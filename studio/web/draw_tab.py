@@ -14,6 +14,7 @@ from studio.web import finish_tab, label_controls
 from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.label_controls import LabelControls
+from studio.web.language import mark, say
 from studio.web.model_updates import follow_model
 from studio.web.page_state import AT_ONCE, DRAWS_AT_ONCE, PRIVATE, Drawn, PageState, history_of
 from studio.web.play_tab import pair_text
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
 
 NEW_SEEDS = 1_000_000  # few enough digits to be remembered
 SHOWN_EVERY_S = 0.2  # of a draw: a grid that changes more often is no use to anybody
-EMPTY = (
-    '<div class="empty"><p>Nothing is drawn yet.</p><p>Choose what you like, or nothing at all, '
-    "and press <b>Draw</b>.</p></div>"
-)
-NOISES = [("as trained", "const"), ("none", "none"), ("random", "random")]
-HINT = '<p class="hint">Choose a picture to finish it, or to play with it.</p>'
+NOISES = [(mark(f"draw.noise_{name}"), name) for name in ("const", "none", "random")]
 
 # On a narrow page the pictures come below the controls: they are shown as soon as they are there.
 SHOW_JS = """() => {
@@ -57,6 +53,8 @@ class DrawTab:
     first: gr.Button
     second: gr.Button
     keep: gr.Button
+    same: gr.Button
+    every: gr.Button
 
     @property
     def inputs(self) -> list[Any]:
@@ -66,7 +64,7 @@ class DrawTab:
     @property
     def shown(self) -> list[Any]:
         """What shows the drawn pictures and the chosen one."""
-        return [self.empty, self.grid, self.chosen, self.actions]
+        return [self.empty, self.grid, self.chosen, self.actions, self.every]
 
 
 def build_draw_tab() -> DrawTab:
@@ -75,43 +73,45 @@ def build_draw_tab() -> DrawTab:
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             places = label_controls.build_label_controls()
             with gr.Column(elem_classes="numbers"):
-                count = gr.Slider(1, MAX_PICTURES, 8, step=1, label="Pictures", elem_id="count")
+                count = gr.Slider(1, MAX_PICTURES, 8, step=1, label=mark("draw.pictures"), elem_id="count")
                 with gr.Row(elem_classes="seed-row"):
                     seed = gr.Number(
-                        0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed",
+                        0, label=mark("draw.seed"), precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed",
                         min_width=110,
                     )  # fmt: skip
-                    new_seed = gr.Button("New seed", size="sm", min_width=80, elem_id="new-seed")
+                    new_seed = gr.Button(mark("draw.new_seed"), size="sm", min_width=80, elem_id="new-seed")
                     lock = gr.Checkbox(
-                        False, label="Keep the seed", elem_id="lock", min_width=110,
+                        False, label=mark("draw.lock"), elem_id="lock", min_width=110,
                         container=False,
                     )  # fmt: skip
                 psi = gr.Slider(
-                    0, PSI_MAX, 1, step=0.05, label="Variety ψ", elem_id="psi",
-                    info="1 is full variety, 0 the mean face.",
+                    0, PSI_MAX, 1, step=0.05, label=mark("draw.variety"), elem_id="psi",
+                    info=mark("draw.variety_info"),
                 )  # fmt: skip
                 noise = gr.Radio(
-                    NOISES, value="const", label="Noise", elem_classes="pills", elem_id="noise"
+                    NOISES, value="const", label=mark("draw.noise"), elem_classes="pills", elem_id="noise"
                 )
-            draw = gr.Button("Draw", variant="primary", size="lg", elem_id="draw")
+            draw = gr.Button(mark("draw.button"), variant="primary", size="lg", elem_id="draw")
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
-            empty = gr.HTML(EMPTY, elem_id="nothing-drawn")
+            empty = gr.HTML(f'<div class="empty">{mark("draw.empty")}</div>', elem_id="nothing-drawn")
             grid = gr.Gallery(
                 columns=4, object_fit="contain", allow_preview=False, show_label=False,
                 container=False, buttons=[], visible=False, elem_id="grid", height="auto",
                 interactive=False, fit_columns=False,
             )  # fmt: skip
-            chosen = gr.HTML(HINT, visible=False, elem_id="chosen")
+            chosen = gr.HTML(visible=False, elem_id="chosen")
             with gr.Row(visible=False, elem_classes="actions") as actions:
                 finish = gr.Button(
-                    "Finish this one", variant="primary", size="md", elem_id="finish"
+                    mark("draw.finish"), variant="primary", size="md", elem_id="finish"
                 )
-                first = gr.Button("Play: as first", size="md", elem_id="as-first")
-                second = gr.Button("Play: as second", size="md", elem_id="as-second")
-                keep = gr.Button("Keep this character", size="md", elem_id="keep")
+                first = gr.Button(mark("draw.first"), size="md", elem_id="as-first")
+                second = gr.Button(mark("draw.second"), size="md", elem_id="as-second")
+                keep = gr.Button(mark("draw.keep"), size="md", elem_id="keep")
+                same = gr.Button(mark("draw.same"), size="md", elem_id="same")
+            every = gr.Button(mark("draw.all"), size="md", visible=False, elem_id="all")
     return DrawTab(
         places, count, seed, new_seed, lock, psi, noise, draw, empty, grid, chosen, actions,
-        finish, first, second, keep,
+        finish, first, second, keep, same, every,
     )  # fmt: skip
 
 
@@ -158,21 +158,38 @@ def laid_out(state: PageState) -> list[Any]:
         gr.update(visible=not some),
         gr.update(
             visible=some,
-            value=[(one.path, one.caption) for one in state.drawn],
+            value=[(one.path, caption(one)) for one in state.drawn],
             selected_index=state.chosen if state.chosen >= 0 else None,
         ),
         gr.update(visible=some, value=chosen_text(state)),
         gr.update(visible=state.current is not None),
+        gr.update(visible=len(state.drawn) > 1),
     ]
+
+
+def caption(one: Drawn) -> str:
+    """Returns what a picture shows, in words: its text for those who do not see it."""
+    return say(
+        "draw.caption",
+        seed=one.recipe.seed,
+        labels=label_controls.in_words(one.recipe.labels),
+    )
 
 
 def chosen_text(state: PageState) -> str:
     """Says which picture is chosen and what it was drawn from, as HTML."""
     one = state.current
     if one is None:
-        return HINT
+        return f'<p class="hint">{say("draw.hint")}</p>'
     labels = escape(label_controls.in_words(one.recipe.labels))
-    return f'<p class="chosen"><b>Seed {one.recipe.seed}</b> · {labels} · ψ {one.recipe.psi:g}</p>'
+    said = say(
+        "draw.chosen",
+        seed=one.recipe.seed,
+        labels=labels,
+        psi=f"{one.recipe.psi:g}",
+        side=one.side,
+    )
+    return f'<p class="chosen">{said}</p>'
 
 
 def connect(parts: "Parts") -> None:
@@ -191,7 +208,12 @@ def connect(parts: "Parts") -> None:
             noise=request.noise,
         )
         drawn = (
-            Drawn(one.recipe, parts.pictures.avatar(one, file_name(one.recipe))) for one in avatars
+            Drawn(
+                one.recipe,
+                parts.pictures.avatar(one, file_name(one.recipe)),
+                one.picture.shape[0],
+            )
+            for one in avatars
         )
         for so_far in now_and_then(drawn):
             now = moved.with_(drawn=so_far, chosen=-1)
@@ -205,15 +227,19 @@ def connect(parts: "Parts") -> None:
     @error_boundary
     def first(state: PageState) -> list[Any]:
         now = state.with_(first=state.current)
+        if state.current:
+            gr.Info(say("draw.is_first", seed=state.current.recipe.seed), title=say("tabs.play"))
         return [now, pair_text(now)]
 
     @error_boundary
     def second(state: PageState) -> list[Any]:
         now = state.with_(second=state.current)
+        if state.current:
+            gr.Info(say("draw.is_second", seed=state.current.recipe.seed), title=say("tabs.play"))
         return [now, pair_text(now)]
 
     @error_boundary
-    def keep(state: PageState) -> list[Any]:
+    def same(state: PageState) -> list[Any]:
         one = state.current
         return [one.recipe.seed if one else gr.skip(), True, 1]
 
@@ -235,7 +261,7 @@ def connect(parts: "Parts") -> None:
     tab.finish.click(lambda: gr.Tabs(selected="finish"), [], [parts.tabs], **AT_ONCE)
     tab.first.click(first, [parts.state], [parts.state, parts.play.pair], **AT_ONCE)
     tab.second.click(second, [parts.state], [parts.state, parts.play.pair], **AT_ONCE)
-    tab.keep.click(keep, [parts.state], [tab.seed, tab.lock, tab.count], **AT_ONCE)
+    tab.same.click(same, [parts.state], [tab.seed, tab.lock, tab.count], **AT_ONCE)
 
 
 def chosen(parts: "Parts", state: PageState, number: int) -> list[Any]:

@@ -24,7 +24,7 @@ from studio.upscaling import upscale
 from studio.validation import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 from studio.web.page_state import Finishing
 
-LONGEST = 80
+LONGEST = 60  # characters, of up to four bytes: file systems take 255
 
 
 def file_name(recipe: Recipe) -> str:
@@ -38,8 +38,8 @@ def stem_of(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Returns a text of letters, digits, dots, dashes and underscores alone."""
-    kept = (one if one.isascii() and (one.isalnum() or one in "._") else "-" for one in text)
+    """Returns a text of letters of any script, digits, dots, dashes and underscores alone."""
+    kept = (one if one.isalnum() or one in "._" else "-" for one in text)
     return "".join(kept).strip(".-")[:LONGEST]
 
 

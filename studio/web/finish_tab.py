@@ -12,6 +12,7 @@ from studio.edits import RANGES, Edits
 from studio.web.errors import error_boundary
 from studio.web.files import file_name, size_of
 from studio.web.label_controls import in_words
+from studio.web.language import mark, say
 from studio.web.page_state import (
     AT_ONCE,
     FINISHES_AT_ONCE,
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     from studio.web.app import Parts
 
 FACTORS = [("1×", 1), ("2×", 2), ("4×", 4)]
-DENOISES = [("none", -1), ("0", 0), ("1", 1), ("2", 2), ("3", 3)]
+DENOISES = [(mark("finish.denoise_none"), -1), ("0", 0), ("1", 1), ("2", 2), ("3", 3)]
 EDGES = (("left", 0.0), ("top", 0.0), ("right", 1.0), ("bottom", 1.0))
-EMPTY = (
-    '<div class="empty"><p>No picture is chosen yet.</p><p>Choose one under <b>Draw</b>, or drop a '
-    "PNG here: one from this studio brings its settings back.</p></div>"
-)
 STEPS = {"rotate": 1, "scale": 0.05, "hue": 1}
 
 
@@ -62,6 +59,7 @@ class FinishTab:
     redo: gr.Button
     reset: gr.Button
     download: gr.DownloadButton
+    keep: gr.Button
     link: gr.Textbox
 
     @property
@@ -74,7 +72,7 @@ class FinishTab:
         """What shows the picture."""
         return [
             self.empty, self.picture, self.caption, self.download, self.link,
-            self.undo, self.redo, self.reset, self.denoise,
+            self.undo, self.redo, self.reset, self.denoise, self.keep,
         ]  # fmt: skip
 
 
@@ -83,19 +81,20 @@ def build_finish_tab() -> FinishTab:
     with gr.Row(elem_classes=["tab-row", "picture-first"]):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             drop = gr.File(
-                label="Drop a PNG, or click", file_types=["image"], height=130, elem_id="drop"
+                label=mark("finish.drop"), file_types=["image"], height=130, elem_id="drop"
             )
             upscale = gr.Radio(
-                FACTORS, value=1, label="Larger", elem_classes="pills", elem_id="upscale"
+                FACTORS, value=1, label=mark("finish.larger"), elem_classes="pills", elem_id="upscale"
             )
             denoise = gr.Radio(
-                DENOISES, value=-1, label="Denoise, while it is made larger", interactive=False,
+                DENOISES, value=-1, label=mark("finish.denoise"), interactive=False,
                 elem_classes="pills", elem_id="denoise",
             )  # fmt: skip
-            with gr.Accordion("Crop", open=False), gr.Row():
+            with gr.Accordion(mark("finish.crop"), open=False), gr.Row():
                 edges = [
                     gr.Slider(
-                        0, 1, value, step=0.01, label=name.capitalize(), elem_id=name, min_width=130
+                        0, 1, value, step=0.01, label=mark(f"finish.{name}"), elem_id=name,
+                        min_width=130,
                     )
                     for name, value in EDGES
                 ]
@@ -103,32 +102,35 @@ def build_finish_tab() -> FinishTab:
             sliders = {
                 name: gr.Slider(
                     low, high, getattr(start, name), step=STEPS.get(name, 0.05),
-                    label=name.capitalize(), elem_id=name,
+                    label=mark(f"finish.{name}"), elem_id=name,
                 )
                 for name, (low, high) in RANGES.items()
             }  # fmt: skip
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
-            empty = gr.HTML(EMPTY, elem_id="nothing-chosen")
+            empty = gr.HTML(f'<div class="empty">{mark("finish.empty")}</div>', elem_id="nothing-chosen")
             picture = gr.Image(
                 visible=False, interactive=False, show_label=False, container=False,
                 buttons=["fullscreen"], elem_id="picture", type="filepath",
             )  # fmt: skip
             caption = gr.HTML(visible=False, elem_id="caption")
             with gr.Row(elem_classes="actions"):
-                undo = gr.Button("Undo", size="md", interactive=False, elem_id="undo")
-                redo = gr.Button("Redo", size="md", interactive=False, elem_id="redo")
-                reset = gr.Button("Reset", size="md", interactive=False, elem_id="reset")
+                undo = gr.Button(mark("finish.undo"), size="md", interactive=False, elem_id="undo")
+                redo = gr.Button(mark("finish.redo"), size="md", interactive=False, elem_id="redo")
+                reset = gr.Button(mark("finish.reset"), size="md", interactive=False, elem_id="reset")
                 download = gr.DownloadButton(
-                    "Download PNG", variant="primary", size="md", interactive=False,
+                    mark("finish.download"), variant="primary", size="md", interactive=False,
                     elem_id="download",
                 )  # fmt: skip
+                keep = gr.Button(
+                    mark("draw.keep"), size="md", interactive=False, elem_id="keep-finished"
+                )
             link = gr.Textbox(
-                label="A link that shows this very picture", interactive=False, buttons=["copy"],
+                label=mark("finish.link"), interactive=False, buttons=["copy"],
                 visible=False, elem_id="link", lines=1, max_lines=1,
             )  # fmt: skip
     return FinishTab(
         drop, empty, picture, caption, upscale, denoise, edges, sliders, undo, redo, reset,
-        download, link,
+        download, keep, link,
     )  # fmt: skip
 
 
@@ -155,7 +157,11 @@ def laid_out(history: EditHistory, finished: Finished | None) -> list[Any]:
     there = finished is not None
     return [
         gr.update(visible=not there),
-        gr.update(visible=there, value=finished.path if finished else None),
+        gr.update(
+            visible=there,
+            value=finished.path if finished else None,
+            alt_text=say("finish.picture", about=finished.caption) if finished else None,
+        ),
         gr.update(visible=there, value=_caption(finished) if finished else ""),
         gr.update(interactive=there, value=finished.path if finished else None),
         gr.update(
@@ -165,11 +171,17 @@ def laid_out(history: EditHistory, finished: Finished | None) -> list[Any]:
         gr.update(interactive=there and history.can_redo),
         gr.update(interactive=there and history.finishing != Finishing()),
         gr.update(interactive=history.finishing.upscale > 1),
+        gr.update(interactive=bool(finished and finished.link)),
     ]
 
 
 def _caption(finished: Finished) -> str:
-    size = f"{finished.width} × {finished.height} px, {max(1, finished.size_bytes // 1000):,} kB"
+    size = say(
+        "finish.size",
+        width=finished.width,
+        height=finished.height,
+        kilobytes=f"{max(1, finished.size_bytes // 1000):,}",
+    )
     return f'<p class="chosen"><b>{size}</b> · {escape(finished.caption)}</p>'
 
 
@@ -236,7 +248,13 @@ def finished(parts: "Parts", history: EditHistory) -> Finished | None:
         )
     recipe = history.finished()
     made = parts.pictures.drawn(recipe)
-    caption = f"seed {recipe.seed}, {in_words(recipe.labels)}, by {recipe.model.replace('/', ' ')}"
+    caption = say(
+        "finish.about",
+        seed=recipe.seed,
+        labels=in_words(recipe.labels),
+        model=recipe.model.replace("/", " "),
+        side=parts.studio.model_of(recipe).spec.resolution_px,
+    )
     return _kept(parts, made, name=file_name(recipe), caption=caption, link=f"?{recipe.to_query()}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.draw import Group, LabelChoice
+from studio.web.language import group_name, label_name, language, say
 
 # No label can be called so: names of labels have no comma.
 ANY, NONE = "any,", "none,"
@@ -18,8 +19,8 @@ Option = tuple[str, str]
 def options(group: Group) -> list[Option]:
     """Returns what stands on each pill, and its value: first "any" and "none", then the labels."""
     return [
-        ("any", ANY),
-        ("none", NONE),
+        (say("labels.any"), ANY),
+        (say("labels.none"), NONE),
         *((spoken(label, group), label) for label in group.labels),
     ]
 
@@ -27,8 +28,11 @@ def options(group: Group) -> list[Option]:
 def spoken(label: str, group: Group) -> str:
     """Returns a label as people say it below its group's title: `blonde`, not `blonde_hair`.
 
-    A last word is left out where all labels of the group have it, and there are at least two.
+    In English a last word is left out where all labels of the group have it, and there are at
+    least two.
     """
+    if language() != "en":
+        return label_name(label)
     endings = {one.rpartition("_")[2] for one in group.labels}
     shared = len(group.labels) > 1 and len(endings) == 1 and all("_" in one for one in group.labels)
     return (label.rpartition("_")[0] if shared else label).replace("_", " ")
@@ -36,7 +40,8 @@ def spoken(label: str, group: Group) -> str:
 
 def in_words(labels: Sequence[str]) -> str:
     """Returns labels as a person reads them: `blonde hair, blue eyes`."""
-    return ", ".join(label.replace("_", " ") for label in labels) or "no label at all"
+    named = say("labels.separator").join(label_name(label) for label in labels)
+    return named or say("labels.nothing")
 
 
 def default_pick(group: Group) -> Picked:
@@ -104,7 +109,7 @@ class LabelControls:
                 updates.append(
                     gr.update(
                         visible=True,
-                        label=group.title,
+                        label=group_name(group.name, group.title),
                         choices=options(group),
                         value=valid_pick(picked.get(group.name), group),
                     )

@@ -8,8 +8,9 @@ from dataset.errors import OmokageError
 from studio.png_metadata import recipe_of_png
 from studio.recipe import KEYS, Recipe
 from studio.web import draw_tab, finish_tab, label_controls
-from studio.web.errors import error_boundary
+from studio.web.errors import error_boundary, shown
 from studio.web.files import file_name, stem_of
+from studio.web.language import say
 from studio.web.model_updates import follow_model
 from studio.web.page_state import (
     AT_ONCE,
@@ -39,7 +40,7 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
                 state, back = brought_back(parts, state, Recipe.from_query(query))
                 came = True
             except OmokageError as error:
-                gr.Warning(str(error), title="This link shows no picture", duration=None)
+                gr.Warning(shown(error), title=say("errors.link"), duration=None)
         # The slots are among both: what a link picks is laid over what the model has.
         places = len(slots)
         chosen = back[-places:] if came else updates[-places:]
@@ -97,7 +98,8 @@ def brought_back(parts: "Parts", state: PageState, recipe: Recipe) -> tuple[Page
     assert history.recipe is not None
     state, laid = finish_tab.show_history(parts, state, history)
     path = parts.files.keep(parts.pictures.drawn(history.recipe), file_name(history.recipe))
-    state = state.with_(drawn=(Drawn(history.recipe, path),), chosen=0)
+    side = parts.studio.model_of(recipe).spec.resolution_px
+    state = state.with_(drawn=(Drawn(history.recipe, path, side),), chosen=0)
     picked = label_controls.picks_of(state.groups, recipe.labels)
     return state, [
         recipe.seed,

@@ -11,6 +11,7 @@ from studio.model_source import OpenModel
 from studio.web import label_controls, play_tab
 from studio.web.errors import error_boundary
 from studio.web.label_controls import Picked
+from studio.web.language import group_name, say
 from studio.web.page_state import AT_ONCE, PageState
 from studio.web.theme import head
 
@@ -59,10 +60,10 @@ def _of_model(model: OpenModel) -> list[Any]:
     """Returns the updates of all that depends on what the model can do."""
     able, spec = abilities(model), model.spec
     no_noise = able["noise"]
-    groups = [(group.title, group.name) for group in label_groups(model.labels)]
+    groups = [(group_name(group.name, group.title), group.name) for group in label_groups(model.labels)]
     layers = max(2, spec.w_layers - 1)
     return [
-        gr.update(interactive=not no_noise, info=no_noise or None, value="const"),
+        gr.update(interactive=not no_noise, info=say("draw.no_noise") if no_noise else None, value="const"),
         gr.update(choices=groups, value=groups[0][1] if groups else None),
         gr.update(maximum=max(1, spec.z_dim - 1), value=0),
         gr.update(maximum=layers, value=max(1, layers // 2)),

@@ -127,15 +127,11 @@ PAGE_KEPT_S = 6 * 3600  # a page that nobody touches for so long begins anew
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture on the page: its recipe, and the path of its PNG."""
+    """A picture on the page: its recipe, the path of its PNG, and as what size it was drawn, px."""
 
     recipe: Recipe
     path: str
-
-    @property
-    def caption(self) -> str:
-        """What stands below it."""
-        return f"seed {self.recipe.seed}"
+    side: int
 
 
 @dataclass(frozen=True)

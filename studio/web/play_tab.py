@@ -1,5 +1,6 @@
 """The tab that plays with two avatars: morph, sweep, mix, table and loop."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -12,33 +13,25 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.sampling.png import png_bytes
+from models.sampling.tables import SWEEP_STEPS
 from studio.play import Advance, DrawOptions, FilmOptions, Sheet
 from studio.recipe import Recipe
 from studio.validation import FRAMES_MAX
 from studio.web.errors import error_boundary
 from studio.web.label_controls import in_words
+from studio.web.language import mark, say
 from studio.web.page_state import FILMS_AT_ONCE, PRIVATE, Drawn, PageState
 
 if TYPE_CHECKING:
     from studio.web.app import Parts
 
 PROGRESS = gr.Progress()  # a parameter with this default is what Gradio shows
-SPACES = [("the latent z", "z"), ("the styles W", "w")]
+SPACES = [(mark(f"play.way_{name}"), name) for name in ("z", "w")]
 STEPS_MAX = 16  # pictures of a strip
 SIDE_BY_SIDE = 6  # of the last draw, in a table or a mix
 SECONDS_MAX = 10
 FPS_MOST = FRAMES_MAX // SECONDS_MAX
-SWEPT = 20  # values of a sweep
-DESCRIPTIONS = {
-    "morph": "From the first avatar to the second, labels and all.",
-    "sweep": f"The first avatar with one number of its latent swept over {SWEPT} values.",
-    "mix": (
-        "Coarse styles of the first and the second (rows), with the fine styles of what was drawn "
-        "last (columns)."
-    ),
-    "table": "Each label of one group (rows) on the seeds that were drawn last (columns).",
-    "loop": "A walk from the first avatar to others and back, without an end.",
-}
+SWEEP_COLUMNS = 5  # of the pictures of a direction, which are too small in one row
 
 
 @dataclass(frozen=True)
@@ -88,10 +81,10 @@ class PlayTab:
 
 def build_play_tab() -> PlayTab:
     """Lays the tab out."""
-    tab = PlayTab(gr.HTML(pair_text(PageState()), elem_id="pair"))
+    tab = PlayTab(gr.HTML(pair_text(PageState(), mark), elem_id="pair"))
     with gr.Tabs(elem_classes="games"):
-        for name, (title, controls, play, film) in _GAMES.items():
-            with gr.Tab(title, id=name):
+        for name, (controls, play, film) in _GAMES.items():
+            with gr.Tab(mark(f"play.{name}"), id=name, elem_id=f"game-{name}"):
                 tab.games[name] = _game(name, controls, play=play, film=film)
     return tab
 
@@ -100,66 +93,67 @@ def _game(name: str, controls: Callable[[], dict[str, Any]], *, play: str, film:
     """Lays out a game: what it is, its controls and buttons; and beside them where it shows."""
     with gr.Row(elem_classes="tab-row"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
-            gr.HTML(f'<p class="hint">{DESCRIPTIONS[name]}</p>')
+            gr.HTML(f'<p class="hint">{mark(f"play.about_{name}")}</p>')
             made = controls()
             reason = gr.HTML(visible=False, elem_id=f"{name}-reason")
             with gr.Row(elem_classes="actions"):
                 button = gr.Button(
-                    play, variant="primary", size="md", visible=bool(play), elem_id=f"{name}-play"
-                )
+                    mark(play or "play.film"), variant="primary", size="md", visible=bool(play),
+                    elem_id=f"{name}-play",
+                )  # fmt: skip
                 make = gr.Button(
-                    film, variant="secondary" if play else "primary", size="md",
+                    mark(film or "play.film"), variant="secondary" if play else "primary", size="md",
                     visible=bool(film), elem_id=f"{name}-film",
                 )  # fmt: skip
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
-            empty = gr.HTML('<div class="empty"><p>Nothing is played yet.</p></div>')
+            empty = gr.HTML(f'<div class="empty">{mark("play.empty")}</div>')
             shown = _strip_shown() if name == "morph" else _sheet_shown(name) if play else None
             filmed = _film(name) if film else None
     return Game(name, reason, button, make, made, empty, shown, filmed)
 
 
 def _morph_controls() -> dict[str, Any]:
-    steps = gr.Slider(2, STEPS_MAX, 8, step=1, label="Pictures of the strip", elem_id="steps")
+    steps = gr.Slider(2, STEPS_MAX, 8, step=1, label=mark("play.steps"), elem_id="steps")
     return {"space": _space("morph"), "steps": steps, **_pace("morph")}
 
 
 def _sweep_controls() -> dict[str, Any]:
-    number = gr.Slider(0, 1, 0, step=1, label="Number of the latent", elem_id="number")
+    number = gr.Slider(0, 1, 0, step=1, label=mark("play.number"), elem_id="number")
     return {"space": _space("sweep"), "number": number}
 
 
 def _mix_controls() -> dict[str, Any]:
-    layers = gr.Slider(1, 2, 1, step=1, label="Layers from the row's avatar", elem_id="crossover")
+    layers = gr.Slider(1, 2, 1, step=1, label=mark("play.crossover"), elem_id="crossover")
     return {"crossover": layers}
 
 
 def _table_controls() -> dict[str, Any]:
-    return {"group": gr.Radio([], label="Group", elem_classes="pills", elem_id="group")}
+    return {"group": gr.Radio([], label=mark("play.group"), elem_classes="pills", elem_id="group")}
 
 
 def _loop_controls() -> dict[str, Any]:
     return {"space": _space("loop"), **_pace("loop")}
 
 
-# By name: title, controls, what the button that shows pictures says, and the one that films.
+# By name: controls, what the button that shows pictures says, and the one that films.
 _GAMES = {
-    "morph": ("Morph", _morph_controls, "Show a strip", "Make a film"),
-    "sweep": ("Sweep", _sweep_controls, "Sweep it", ""),
-    "mix": ("Mix", _mix_controls, "Mix them", ""),
-    "table": ("Table", _table_controls, "Draw the table", ""),
-    "loop": ("Loop", _loop_controls, "", "Make a film"),
+    "morph": (_morph_controls, "play.strip", "play.film"),
+    "sweep": (_sweep_controls, "play.do_sweep", ""),
+    "mix": (_mix_controls, "play.do_mix", ""),
+    "table": (_table_controls, "play.do_table", ""),
+    "loop": (_loop_controls, "", "play.film"),
 }
 
 
 def _space(game: str) -> gr.Radio:
     return gr.Radio(
-        SPACES, value="z", label="Through", elem_classes="pills", elem_id=f"{game}-space"
+        SPACES, value="z", label=mark("play.way"), elem_classes="pills", elem_id=f"{game}-space"
     )
 
 
 def _pace(game: str) -> dict[str, Any]:
-    seconds = gr.Slider(1, SECONDS_MAX, 3, step=1, label="Seconds", elem_id=f"{game}-seconds")
-    fps = gr.Slider(4, FPS_MOST, 12, step=1, label="Frames a second", elem_id=f"{game}-fps")
+    seconds = gr.Slider(1, SECONDS_MAX, 3, step=1, label=mark("play.seconds"), elem_id=f"{game}-seconds")
+    fps = gr.Slider(4, FPS_MOST, 12, step=1, label=mark("play.fps"), elem_id=f"{game}-fps")
     return {"seconds": seconds, "fps": fps}
 
 
@@ -182,8 +176,8 @@ def _sheet_shown(name: str) -> gr.Image:
 def _film(name: str) -> Film:
     shown = gr.HTML(visible=False, elem_id=f"{name}-filmed")
     with gr.Row(elem_classes="actions"):
-        mp4 = gr.DownloadButton("Download MP4", size="md", visible=False, elem_id=f"{name}-mp4")
-        gif = gr.DownloadButton("Download GIF", size="md", visible=False, elem_id=f"{name}-gif")
+        mp4 = gr.DownloadButton(mark("play.mp4"), size="md", visible=False, elem_id=f"{name}-mp4")
+        gif = gr.DownloadButton(mark("play.gif"), size="md", visible=False, elem_id=f"{name}-gif")
     return Film(shown, mp4, gif)
 
 
@@ -199,36 +193,38 @@ def film_shown(mp4: str, gif: str) -> list[Any]:
 
 
 def abled(abilities: Mapping[str, str]) -> list[Any]:
-    """Returns the updates of PlayTab.able: a reason greys out a game, or W in it.
+    """Returns the updates of PlayTab.able: what a model cannot do is greyed out, and told.
 
-    abilities: by name "" or the reason, as `studio.play.abilities` says.
+    abilities: by name "" or a reason, as `studio.draw.abilities` says. Without W there is one way
+    alone, so that there is nothing to choose.
     """
     updates: list[Any] = []
-    for name, (_, controls, _, _) in _GAMES.items():
+    for name, (controls, _, _) in _GAMES.items():
         reason, no_w = abilities.get(name, ""), abilities.get(f"{name}_w", "")
-        text = escape(reason or no_w)
-        updates.append(gr.update(visible=bool(text), value=f'<p class="reason">{text}</p>'))
+        text = f'<p class="reason">{say(f"play.no_{name}")}</p>' if reason else ""
+        updates.append(gr.update(visible=bool(reason), value=text))
         updates += [gr.update(interactive=not reason)] * 2
         if controls in (_morph_controls, _sweep_controls, _loop_controls):
-            updates.append(gr.update(interactive=not (reason or no_w), value="z"))
+            updates.append(gr.update(visible=not (reason or no_w), value="z"))
     return updates
 
 
-def pair_text(state: PageState) -> str:
-    """Shows the two avatars that are played with, as HTML."""
-    return f'<div class="pair">{_card("First", state.first)}{_card("Second", state.second)}</div>'
+def pair_text(state: PageState, said: Callable[[str], str] = say) -> str:
+    """Shows the two avatars that are played with, as HTML; said: `mark` while the page is built."""
+    first, second = _card("first", state.first, said), _card("second", state.second, said)
+    return f'<div class="pair">{first}{second}</div>'
 
 
-def _card(title: str, one: Drawn | None) -> str:
+def _card(which: str, one: Drawn | None, said: Callable[[str], str]) -> str:
+    title = said(f"play.card_{which}")
     if one is None:
         return (
-            f'<div class="card none"><p><b>{title}</b></p><p>Choose a picture under <b>Draw</b> '
-            f"and press <b>Play: as {title.lower()}</b>.</p></div>"
+            f'<div class="card none"><p><b>{title}</b></p><p>{said(f"play.none_{which}")}</p></div>'
         )
     source = f"gradio_api/file={escape(one.path, quote=True)}"
     return (
-        f'<div class="card"><img src="{source}" alt="The {title.lower()} avatar">'
-        f"<div><p><b>{title}</b> · seed {one.recipe.seed}</p>"
+        f'<div class="card"><img src="{source}" alt="{title}">'
+        f"<div><p><b>{title}</b> · {say('play.seed', seed=one.recipe.seed)}</p>"
         f"<p>{escape(in_words(one.recipe.labels))}</p></div></div>"
     )
 
@@ -249,7 +245,10 @@ def _strip(parts: "Parts", game: Game) -> None:
     def strip(state: PageState, steps: int, space: str) -> list[Any]:
         first, second = _both(state)
         pictures = parts.studio.morph_strip(first, second, steps=int(steps), space=space)
-        paths = [parts.files.keep(_png(one), "morph.png") for one in pictures]
+        paths = [
+            (parts.files.keep(_png(one), "morph.png"), f"{number} / {len(pictures)}")
+            for number, one in enumerate(pictures, 1)
+        ]
         return [gr.update(visible=False), gr.update(visible=True, value=paths)]
 
     controls = [game.controls["steps"], game.controls["space"]]
@@ -291,14 +290,27 @@ def _sheet(
     @error_boundary
     def sheet(state: PageState, *values: Any) -> list[Any]:
         path = parts.files.keep(drawn(parts, state, *values).png(), f"{game.name}.png")
-        return [gr.update(visible=False), gr.update(visible=True, value=path)]
+        about = say("play.shown", game=say(f"play.{game.name}"))
+        return [gr.update(visible=False), gr.update(visible=True, value=path, alt_text=about)]
 
     values = [game.controls[name] for name in controls]
     _played(game.play, sheet, [parts.state, *values], [game.empty, game.shown])
 
 
 def _swept(parts: "Parts", state: PageState, number: float, space: str) -> Sheet:
-    return parts.studio.sweep(_first(state), number=int(number), space=space)
+    sheet = parts.studio.sweep(_first(state), number=int(number), space=space)
+    return dataclasses.replace(sheet, picture=in_rows(sheet.picture, SWEEP_STEPS, SWEEP_COLUMNS))
+
+
+def in_rows(row: Image.Image, count: int, columns: int) -> Image.Image:
+    """Lays the last `count` square pictures of a row out in rows of `columns`."""
+    side = row.height
+    left = row.width - count * side  # before them stands a title
+    laid = Image.new("RGB", (side * columns, side * -(-count // columns)), "white")
+    for at in range(count):
+        picture = row.crop((left + side * at, 0, left + side * (at + 1), side))
+        laid.paste(picture, (side * (at % columns), side * (at // columns)))
+    return laid
 
 
 def _mixed(parts: "Parts", state: PageState, crossover: float) -> Sheet:
@@ -322,16 +334,13 @@ def _both(state: PageState) -> tuple[Recipe, Recipe]:
 
 def _there(one: Drawn | None, which: str) -> Drawn:
     if one is None:
-        raise UsageError(
-            f'There is no {which} avatar yet: choose a picture under "Draw", and press '
-            f'"Play: as {which}".'
-        )
+        raise UsageError(say(f"play.lacks_{which}"))
     return one
 
 
 def _side_by_side(state: PageState) -> list[Recipe]:
     if not state.drawn:
-        raise UsageError('Nothing is drawn yet: draw some pictures under "Draw" first.')
+        raise UsageError(say("play.lacks_drawn"))
     return [one.recipe for one in state.drawn[:SIDE_BY_SIDE]]
 
 
@@ -345,7 +354,7 @@ def _counted(progress: gr.Progress, frames: int) -> Advance:
     def advance(more: int) -> None:
         nonlocal drawn
         drawn += more
-        progress((drawn, frames), unit="frames")
+        progress((drawn, frames), unit=say("play.frames"))
 
     return advance
 

@@ -115,6 +115,7 @@ def application(studio: Studio, files: Files, address: Address) -> "Guard":
     from studio.validation import UPLOAD_MAX_BYTES
     from studio.web.access import Guard
     from studio.web.app import build_page
+    from studio.web.language import Translated, mark
     from studio.web.theme import FAVICON, style, theme
 
     page = build_page(studio, files)
@@ -129,7 +130,7 @@ def application(studio: Studio, files: Files, address: Address) -> "Guard":
         server_name=address.host,
         server_port=address.port,
         auth=[(address.user, address.password)] if address.user else None,
-        auth_message="This studio is for those who know its password." if address.user else None,
+        auth_message=mark("page.password") if address.user else None,
         footer_links=["api"],
         run_history=False,
         allowed_paths=[],
@@ -143,7 +144,7 @@ def application(studio: Studio, files: Files, address: Address) -> "Guard":
         theme=theme(),
         head=style(),
     )
-    return Guard(app, files=files.folder, hosts=address.hosts)
+    return Guard(Translated(app), files=files.folder, hosts=address.hosts)
 
 
 def _warm(studio: Studio) -> None:

@@ -8,6 +8,7 @@ from gradio.themes.utils import colors
 
 from dataset.errors import OmokageError
 from studio.service import Studio
+from studio.web.language import say
 
 CSS = Path(__file__).with_name("page.css")
 FAVICON = Path(__file__).with_name("favicon.png")
@@ -85,10 +86,10 @@ def head(studio: Studio) -> str:
     try:
         model = studio.model()
     except OmokageError as error:
-        return _laid_out("no model yet", notice=str(error))
+        return _laid_out(say("page.no_model"), notice=str(error))
     side = model.spec.resolution_px
     facts = [f"<b>{escape(model.name)}</b>"]
-    facts += [f"trained {escape(model.trained)}"] if model.trained else []
+    facts += [say("page.trained", date=escape(model.trained))] if model.trained else []
     facts += [f"{side} × {side} px"]
     return _laid_out(" · ".join(facts), notice=studio.notice() or model.limits)
 
