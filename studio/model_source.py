@@ -252,6 +252,13 @@ class ModelSource:
         with self._fetching:
             return self._kept_one(key) or self._fetched(key, uri)
 
+    def keys(self) -> list[str]:
+        """Returns the keys that `of` takes, the latest version first; raises as `current` does."""
+        if self._uri is None or not self._uri.name:
+            return [self.current().key]
+        name = self._uri.name
+        return [f"{name}/{version}" for version in self._registry.versions(name)]
+
     def notice(self) -> str:
         """Returns a sentence on what keeps the current model from being the latest, or ""."""
         return self._notice

@@ -91,6 +91,10 @@ class Studio:
         """Returns the model that a link names; see `ModelSource.of`."""
         return self._source.of(recipe_of(link).model)
 
+    def models(self) -> list[str]:
+        """Returns the keys of the models that can be drawn with; see `ModelSource.keys`."""
+        return self._source.keys()
+
     def notice(self) -> str:
         """Returns what keeps the current model from being the latest, or ""."""
         return self._source.notice()

@@ -171,6 +171,15 @@ class Registry:
             ) from error
         return Path(fetched)
 
+    def versions(self, name: str) -> list[str]:
+        """Returns the versions of a registered model, the latest first; raises RegistryError."""
+
+        def asked() -> list[str]:
+            found = self._client().search_model_versions(f"name = '{name}'")
+            return [str(number) for number in sorted(int(one.version) for one in found)[::-1]]
+
+        return self._asked(asked, absent=f"There is no model {name} in {self.place}.")
+
     def _found(self, uri: ModelUri) -> ResolvedModel:
         if not uri.name:
             return ResolvedModel(uri.text, "", "")

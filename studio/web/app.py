@@ -1,4 +1,4 @@
-"""The page: its components, its three tabs, and what happens on them."""
+"""The page: its components, its tabs, and what happens on them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import gradio as gr
 
 from studio.service import Studio
-from studio.web import api, draw_tab, finish_tab, links, model_updates, play_tab
+from studio.web import api, draw_tab, finish_tab, keep_tab, links, model_updates, play_tab
 from studio.web.draw_tab import DrawTab
 from studio.web.files import KEPT_S as FILES_KEPT_S
 from studio.web.files import LOOK_EVERY_S, Files, Pictures
 from studio.web.finish_tab import FinishTab
+from studio.web.keep_tab import KeepTab
 from studio.web.language import mark, menu
 from studio.web.page_state import PAGE_KEPT_S, PageState
 from studio.web.play_tab import PlayTab
@@ -29,6 +30,8 @@ class Parts:
     draw: DrawTab
     play: PlayTab
     finish: FinishTab
+    keep: KeepTab
+    keep_tab: gr.Tab
 
     @property
     def model_shown(self) -> list[Any]:
@@ -69,10 +72,15 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
                 play = play_tab.build_play_tab()
             with gr.Tab(mark("tabs.finish"), id="finish", elem_id="tab-finish"):
                 finish = finish_tab.build_finish_tab()
-        parts = Parts(studio, files, Pictures(studio, files), state, head, tabs, draw, play, finish)
+            with gr.Tab(mark("tabs.keep"), id="keep", elem_id="tab-keep") as shelf:
+                keep = keep_tab.build_keep_tab()
+        parts = Parts(
+            studio, files, Pictures(studio, files), state, head, tabs, draw, play, finish, keep,
+            shelf,
+        )  # fmt: skip
         api.add_endpoints(parts)  # first: a listener of the page must not take a name of theirs
         model_updates.watch_model(parts)
-        for tab in (draw_tab, play_tab, finish_tab):
+        for tab in (draw_tab, play_tab, finish_tab, keep_tab):
             tab.connect(parts)
         links.connect(parts, page)
     return page

@@ -73,13 +73,17 @@ def build_draw_tab() -> DrawTab:
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             places = label_controls.build_label_controls()
             with gr.Column(elem_classes="numbers"):
-                count = gr.Slider(1, MAX_PICTURES, 8, step=1, label=mark("draw.pictures"), elem_id="count")
+                count = gr.Slider(
+                    1, MAX_PICTURES, 8, step=1, label=mark("draw.pictures"), elem_id="count"
+                )
                 with gr.Row(elem_classes="seed-row"):
                     seed = gr.Number(
                         0, label=mark("draw.seed"), precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed",
                         min_width=110,
                     )  # fmt: skip
-                    new_seed = gr.Button(mark("draw.new_seed"), size="sm", min_width=80, elem_id="new-seed")
+                    new_seed = gr.Button(
+                        mark("draw.new_seed"), size="sm", min_width=80, elem_id="new-seed"
+                    )
                     lock = gr.Checkbox(
                         False, label=mark("draw.lock"), elem_id="lock", min_width=110,
                         container=False,
@@ -89,11 +93,17 @@ def build_draw_tab() -> DrawTab:
                     info=mark("draw.variety_info"),
                 )  # fmt: skip
                 noise = gr.Radio(
-                    NOISES, value="const", label=mark("draw.noise"), elem_classes="pills", elem_id="noise"
+                    NOISES,
+                    value="const",
+                    label=mark("draw.noise"),
+                    elem_classes="pills",
+                    elem_id="noise",
                 )
             draw = gr.Button(mark("draw.button"), variant="primary", size="lg", elem_id="draw")
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
-            empty = gr.HTML(f'<div class="empty">{mark("draw.empty")}</div>', elem_id="nothing-drawn")
+            empty = gr.HTML(
+                f'<div class="empty">{mark("draw.empty")}</div>', elem_id="nothing-drawn"
+            )
             grid = gr.Gallery(
                 columns=4, object_fit="contain", allow_preview=False, show_label=False,
                 container=False, buttons=[], visible=False, elem_id="grid", height="auto",
@@ -181,6 +191,11 @@ def chosen_text(state: PageState) -> str:
     one = state.current
     if one is None:
         return f'<p class="hint">{say("draw.hint")}</p>'
+    return chosen_html(one)
+
+
+def chosen_html(one: Drawn) -> str:
+    """Says what a picture was drawn from, as HTML."""
     labels = escape(label_controls.in_words(one.recipe.labels))
     said = say(
         "draw.chosen",

@@ -84,7 +84,11 @@ def build_finish_tab() -> FinishTab:
                 label=mark("finish.drop"), file_types=["image"], height=130, elem_id="drop"
             )
             upscale = gr.Radio(
-                FACTORS, value=1, label=mark("finish.larger"), elem_classes="pills", elem_id="upscale"
+                FACTORS,
+                value=1,
+                label=mark("finish.larger"),
+                elem_classes="pills",
+                elem_id="upscale",
             )
             denoise = gr.Radio(
                 DENOISES, value=-1, label=mark("finish.denoise"), interactive=False,
@@ -93,7 +97,12 @@ def build_finish_tab() -> FinishTab:
             with gr.Accordion(mark("finish.crop"), open=False), gr.Row():
                 edges = [
                     gr.Slider(
-                        0, 1, value, step=0.01, label=mark(f"finish.{name}"), elem_id=name,
+                        0,
+                        1,
+                        value,
+                        step=0.01,
+                        label=mark(f"finish.{name}"),
+                        elem_id=name,
                         min_width=130,
                     )
                     for name, value in EDGES
@@ -107,7 +116,9 @@ def build_finish_tab() -> FinishTab:
                 for name, (low, high) in RANGES.items()
             }  # fmt: skip
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
-            empty = gr.HTML(f'<div class="empty">{mark("finish.empty")}</div>', elem_id="nothing-chosen")
+            empty = gr.HTML(
+                f'<div class="empty">{mark("finish.empty")}</div>', elem_id="nothing-chosen"
+            )
             picture = gr.Image(
                 visible=False, interactive=False, show_label=False, container=False,
                 buttons=["fullscreen"], elem_id="picture", type="filepath",
@@ -116,7 +127,9 @@ def build_finish_tab() -> FinishTab:
             with gr.Row(elem_classes="actions"):
                 undo = gr.Button(mark("finish.undo"), size="md", interactive=False, elem_id="undo")
                 redo = gr.Button(mark("finish.redo"), size="md", interactive=False, elem_id="redo")
-                reset = gr.Button(mark("finish.reset"), size="md", interactive=False, elem_id="reset")
+                reset = gr.Button(
+                    mark("finish.reset"), size="md", interactive=False, elem_id="reset"
+                )
                 download = gr.DownloadButton(
                     mark("finish.download"), variant="primary", size="md", interactive=False,
                     elem_id="download",

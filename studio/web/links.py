@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 def connect(parts: "Parts", page: gr.Blocks) -> None:
     """Has a page that opens show its model, and its link's picture; and takes dropped files."""
-    outputs, slots = _outputs(parts), parts.draw.labels.components
+    back_to, slots = outputs(parts), parts.draw.labels.components
 
     @error_boundary
     def opened(state: PageState, request: gr.Request) -> list[Any]:
         state, updates, _ = follow_model(parts, state, [])
         query = {name: text for name, text in request.query_params.items() if name in KEYS}
-        back, came = [gr.skip()] * len(outputs), False
+        back, came = [gr.skip()] * len(back_to), False
         if query:
             try:
                 state, back = brought_back(parts, state, Recipe.from_query(query))
@@ -49,7 +49,7 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
     @error_boundary
     def dropped(state: PageState, sent: Any) -> list[Any]:
         if not sent:
-            return [gr.skip()] * (2 + len(outputs))
+            return [gr.skip()] * (2 + len(back_to))
         content, name = parts.files.sent(sent)
         recipe = recipe_of_png(content, where=name)
         if recipe is not None:
@@ -57,13 +57,13 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
             return [state, None, *back]
         history = EditHistory(sent=parts.files.keep(content, stem_of(name)), name=stem_of(name))
         state, laid = finish_tab.show_history(parts, state, history)
-        before = len(outputs) - len(slots) - len(laid)
+        before = len(back_to) - len(slots) - len(laid)
         return [state, None, *[gr.skip()] * before, *laid, *[gr.skip()] * len(slots)]
 
     page.load(
         opened,
         [parts.state],
-        [parts.state, *parts.model_shown[: -len(slots)], *outputs],
+        [parts.state, *parts.model_shown[: -len(slots)], *back_to],
         **PRIVATE,
         concurrency_limit=FINISHES_AT_ONCE,
         concurrency_id="finish",
@@ -71,7 +71,7 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
     taken = parts.finish.drop.upload(
         dropped,
         [parts.state, parts.finish.drop],
-        [parts.state, parts.finish.drop, *outputs],
+        [parts.state, parts.finish.drop, *back_to],
         preprocess=False,  # the path of what was uploaded, and its name; nothing is made of it yet
         **PRIVATE,
         concurrency_limit=FINISHES_AT_ONCE,
@@ -81,7 +81,8 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
     taken.failure(lambda: None, [], [parts.finish.drop], **AT_ONCE)
 
 
-def _outputs(parts: "Parts") -> list[Any]:
+def outputs(parts: "Parts") -> list[Any]:
+    """Returns what `brought_back` lays out, in its order."""
     tab = parts.draw
     return [
         tab.seed, tab.lock, tab.count, tab.psi, tab.noise, *tab.shown, parts.tabs,

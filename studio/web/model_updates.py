@@ -60,10 +60,14 @@ def _of_model(model: OpenModel) -> list[Any]:
     """Returns the updates of all that depends on what the model can do."""
     able, spec = abilities(model), model.spec
     no_noise = able["noise"]
-    groups = [(group_name(group.name, group.title), group.name) for group in label_groups(model.labels)]
+    groups = [
+        (group_name(group.name, group.title), group.name) for group in label_groups(model.labels)
+    ]
     layers = max(2, spec.w_layers - 1)
     return [
-        gr.update(interactive=not no_noise, info=say("draw.no_noise") if no_noise else None, value="const"),
+        gr.update(
+            interactive=not no_noise, info=say("draw.no_noise") if no_noise else None, value="const"
+        ),
         gr.update(choices=groups, value=groups[0][1] if groups else None),
         gr.update(maximum=max(1, spec.z_dim - 1), value=0),
         gr.update(maximum=layers, value=max(1, layers // 2)),

@@ -146,6 +146,8 @@ class PageState:
         chosen: number of the chosen one of them, -1 for none.
         first, second: what is played with.
         history: what is finished.
+        shelf: the kept pictures as they were drawn last; the shelf itself is in the browser.
+        taken: number of the chosen one of them, -1 for none.
 
     """
 
@@ -157,6 +159,13 @@ class PageState:
     first: Drawn | None = None
     second: Drawn | None = None
     history: EditHistory = field(default_factory=EditHistory)
+    shelf: tuple[Drawn, ...] = ()
+    taken: int = -1
+
+    @property
+    def on_shelf(self) -> Drawn | None:
+        """The chosen picture of the shelf."""
+        return self.shelf[self.taken] if 0 <= self.taken < len(self.shelf) else None
 
     @property
     def current(self) -> Drawn | None:

@@ -152,7 +152,9 @@ def _space(game: str) -> gr.Radio:
 
 
 def _pace(game: str) -> dict[str, Any]:
-    seconds = gr.Slider(1, SECONDS_MAX, 3, step=1, label=mark("play.seconds"), elem_id=f"{game}-seconds")
+    seconds = gr.Slider(
+        1, SECONDS_MAX, 3, step=1, label=mark("play.seconds"), elem_id=f"{game}-seconds"
+    )
     fps = gr.Slider(4, FPS_MOST, 12, step=1, label=mark("play.fps"), elem_id=f"{game}-fps")
     return {"seconds": seconds, "fps": fps}
 

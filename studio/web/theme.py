@@ -61,6 +61,10 @@ def theme() -> gr.themes.Base:
         font_mono=MONO,
     )
     return made.set(
+        body_text_color_subdued="*neutral_600",  # 4.5 and more on what lies behind it
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         background_fill_primary_dark="*neutral_900",

@@ -1,0 +1,377 @@
+"""The tab that keeps pictures: a shelf of recipes in the browser, its files, and two versions."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from dataset.errors import OmokageError, UsageError, listed
+from studio.recipe import Recipe
+from studio.shelf import SHELF_MAX, archive, contact_sheet, for_version, recipes_of_file
+from studio.validation import UPLOAD_MAX_BYTES
+from studio.web import draw_tab, links
+from studio.web.errors import error_boundary
+from studio.web.files import file_name
+from studio.web.label_controls import in_words
+from studio.web.language import mark, say
+from studio.web.page_state import AT_ONCE, FINISHES_AT_ONCE, PRIVATE, Drawn, PageState
+
+if TYPE_CHECKING:
+    from studio.web.app import Parts
+
+# The browser's store has the links, which are no secret: Gradio's cipher, whose key would else be
+# another one at each start, so that the shelf were lost, has a fixed key.
+STORE, STORE_KEY = "omokage-shelf", "omokage"
+
+# The browser fetches what an export has made.
+SAVE_JS = """(path) => {
+  if (!path) return path;
+  const link = document.createElement("a");
+  link.href = `gradio_api/file=${encodeURI(path)}`;
+  link.download = path.split("/").pop();
+  link.click();
+  return path;
+}"""
+
+
+@dataclass(frozen=True)
+class KeepTab:
+    """The tab's components; `shelf` holds the links of what is kept."""
+
+    shelf: gr.BrowserState
+    empty: gr.HTML
+    grid: gr.Gallery
+    chosen: gr.HTML
+    actions: gr.Row
+    open: gr.Button
+    remove: gr.Button
+    sheet: gr.Button
+    zip: gr.Button
+    drop: gr.File
+    saved: gr.Textbox
+    left: gr.Dropdown
+    right: gr.Dropdown
+    compare: gr.Button
+    unknown: gr.HTML
+    compared: gr.Gallery
+
+    @property
+    def shown(self) -> list[Any]:
+        """What shows the kept pictures, in the order of `laid_out`."""
+        return [self.empty, self.grid, self.chosen, self.actions]
+
+
+def build_keep_tab() -> KeepTab:
+    """Lays the tab out."""
+    shelf = gr.BrowserState([], storage_key=STORE, secret=STORE_KEY)
+    with gr.Row(elem_classes="tab-row"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
+            gr.HTML(f'<p class="hint">{mark("keep.about")}</p>')
+            with gr.Row(elem_classes="actions"):
+                sheet = gr.Button(mark("keep.sheet"), size="md", elem_id="keep-sheet")
+                packed = gr.Button(mark("keep.zip"), size="md", elem_id="keep-zip")
+            drop = gr.File(
+                label=mark("keep.bring"), file_types=[".png", ".zip"], height=130,
+                elem_id="bring",
+            )  # fmt: skip
+            with gr.Accordion(mark("keep.compare"), open=False, elem_id="versions"):
+                gr.HTML(f'<p class="hint">{mark("keep.about_compare")}</p>')
+                with gr.Row():
+                    left, right = (
+                        gr.Dropdown(
+                            [], label=mark(f"keep.{side}"), elem_id=f"version-{side}",
+                            filterable=False, min_width=130,
+                        )
+                        for side in ("left", "right")
+                    )  # fmt: skip
+                compare = gr.Button(
+                    mark("keep.do_compare"), variant="primary", size="md", elem_id="compare"
+                )
+        with gr.Column(scale=7, min_width=320, elem_classes="results"):
+            empty = gr.HTML(
+                f'<div class="empty">{mark("keep.empty")}</div>', elem_id="nothing-kept"
+            )
+            grid = _gallery("shelf", columns=4)
+            chosen = gr.HTML(visible=False, elem_id="taken")
+            with gr.Row(visible=False, elem_classes="actions") as actions:
+                opened = gr.Button(mark("keep.open"), variant="primary", size="md", elem_id="open")
+                remove = gr.Button(mark("keep.remove"), size="md", elem_id="remove")
+            unknown = gr.HTML(visible=False, elem_id="unknown-labels")
+            compared = _gallery("compared", columns=2)
+    saved = gr.Textbox(visible="hidden", elem_id="saved")
+    return KeepTab(
+        shelf, empty, grid, chosen, actions, opened, remove, sheet, packed, drop, saved,
+        left, right, compare, unknown, compared,
+    )  # fmt: skip
+
+
+def _gallery(name: str, *, columns: int) -> gr.Gallery:
+    return gr.Gallery(
+        columns=columns, object_fit="contain", allow_preview=False, show_label=False,
+        container=False, buttons=[], visible=False, elem_id=name,
+        height="auto", interactive=False, fit_columns=False,
+    )  # fmt: skip
+
+
+def recipes_on(shelf: object) -> list[Recipe]:
+    """Returns the recipes of what the browser keeps; what is no link of ours is left out."""
+    found: list[Recipe] = []
+    for link in shelf[:SHELF_MAX] if isinstance(shelf, list) else ():
+        try:
+            found.append(Recipe.from_query(link))
+        except (OmokageError, TypeError, ValueError):  # the browser's owner may write anything
+            continue
+    return list(dict.fromkeys(found))
+
+
+def links_of(recipes: Iterable[Recipe]) -> list[str]:
+    """Returns what the browser keeps of recipes."""
+    return [recipe.to_query() for recipe in recipes]
+
+
+def with_kept(shelf: object, recipes: Sequence[Recipe]) -> tuple[list[str], int]:
+    """Returns the shelf with recipes behind what it has, and how many of them found no room."""
+    have = recipes_on(shelf)
+    every = list(dict.fromkeys([*have, *recipes]))
+    return links_of(every[:SHELF_MAX]), max(0, len(every) - SHELF_MAX)
+
+
+def laid_out(state: PageState) -> list[Any]:
+    """Returns the updates of KeepTab.shown."""
+    some = bool(state.shelf)
+    return [
+        gr.update(visible=not some),
+        gr.update(
+            visible=some,
+            value=[(one.path, draw_tab.caption(one)) for one in state.shelf],
+            selected_index=state.taken if state.taken >= 0 else None,
+        ),
+        gr.update(visible=some, value=_taken_text(state)),
+        gr.update(visible=state.on_shelf is not None),
+    ]
+
+
+def _taken_text(state: PageState) -> str:
+    one = state.on_shelf
+    if one is None:
+        return f'<p class="hint">{say("keep.hint")}</p>'
+    return draw_tab.chosen_html(one)
+
+
+def connect(parts: "Parts") -> None:
+    """Connects the shelf with the other tabs, and its own buttons."""
+    tab = parts.keep
+    slow: dict[str, Any] = {
+        **PRIVATE,
+        "concurrency_limit": FINISHES_AT_ONCE,
+        "concurrency_id": "finish",
+        "trigger_mode": "once",
+    }
+
+    @error_boundary
+    def keep_drawn(state: PageState, shelf: object) -> list[str]:
+        return _kept(shelf, state.current.recipe if state.current else None)
+
+    @error_boundary
+    def keep_finished(state: PageState, shelf: object) -> list[str]:
+        history = state.history
+        if history.recipe is None and not history.is_empty:
+            raise UsageError(say("keep.not_ours"))
+        return _kept(shelf, None if history.is_empty else history.finished())
+
+    @error_boundary
+    def show(state: PageState, shelf: object) -> Iterator[list[Any]]:
+        faults: list[str] = []
+        now = state.with_(shelf=(), taken=-1)
+        yield [now, *laid_out(now)]
+        for so_far in draw_tab.now_and_then(_drawn(parts, recipes_on(shelf), faults)):
+            now = now.with_(shelf=so_far)
+            yield [now, *laid_out(now)]
+        _warn(faults)
+
+    @error_boundary
+    def versions(left: object, right: object) -> list[Any]:
+        keys = parts.studio.models()
+        choices = [(_model_title(key), key) for key in keys]
+        before = keys[min(1, len(keys) - 1)]
+        return [
+            gr.update(choices=choices, value=left if left in keys else before),
+            gr.update(choices=choices, value=right if right in keys else keys[0]),
+        ]
+
+    @error_boundary
+    def take(state: PageState, event: gr.SelectData) -> list[Any]:
+        now = state.with_(taken=int(event.index))
+        return [now, _taken_text(now), gr.update(visible=now.on_shelf is not None)]
+
+    @error_boundary
+    def open_(state: PageState) -> list[Any]:
+        if state.on_shelf is None:
+            raise UsageError(say("keep.none_chosen"))
+        state, back = links.brought_back(parts, state, state.on_shelf.recipe)
+        return [state, *back]
+
+    @error_boundary
+    def remove(state: PageState, shelf: object) -> list[str]:
+        gone = state.on_shelf.recipe if state.on_shelf else None
+        return links_of(one for one in recipes_on(shelf) if one != gone)
+
+    @error_boundary
+    def bring(shelf: object, sent: Any) -> list[Any]:
+        if not sent:
+            return [gr.skip(), gr.skip()]
+        content, name = parts.files.sent(sent)
+        recipes, faults = recipes_of_file(content, where=name)
+        kept, without_room = with_kept(shelf, recipes)
+        faults += [say("keep.full", most=SHELF_MAX)] if without_room else []
+        if faults:
+            gr.Warning(escape(listed(faults)), title=say("keep.left_out"), duration=None)
+        count = len(kept) - len(recipes_on(shelf))
+        gr.Info(say("keep.brought", count=count), title=say("tabs.keep"))
+        return [kept, None]
+
+    @error_boundary
+    def sheet(shelf: object) -> str:
+        faults: list[str] = []
+        drawn = list(_drawn(parts, _some(recipes_on(shelf)), faults))
+        _warn(faults)
+        content = contact_sheet([(one.recipe, parts.studio.finish(one.recipe)) for one in drawn])
+        return parts.files.keep(content, "omokage-sheet.png")
+
+    @error_boundary
+    def zip_shelf(shelf: object) -> str:
+        return _zip(parts, recipes_on(shelf))
+
+    @error_boundary
+    def zip_drawn(state: PageState) -> str:
+        return _zip(parts, [one.recipe for one in state.drawn])
+
+    @error_boundary
+    def compare(state: PageState, shelf: object, left: str, right: str) -> list[Any]:
+        recipes = _some(recipes_on(shelf) or [one.recipe for one in state.drawn])
+        return _compared(parts, recipes, [left, right])
+
+    kept = [tab.shelf]
+    parts.draw.keep.click(keep_drawn, [parts.state, tab.shelf], kept, **AT_ONCE)
+    parts.finish.keep.click(keep_finished, [parts.state, tab.shelf], kept, **AT_ONCE)
+    showing: dict[str, Any] = {
+        "fn": show,
+        "inputs": [parts.state, tab.shelf],
+        "outputs": [parts.state, *tab.shown],
+        **{name: value for name, value in slow.items() if name != "trigger_mode"},
+    }
+    parts.keep_tab.select(**showing)
+    parts.keep_tab.select(versions, [tab.left, tab.right], [tab.left, tab.right], **slow)
+    tab.grid.select(take, [parts.state], [parts.state, tab.chosen, tab.actions], **AT_ONCE)
+    tab.open.click(open_, [parts.state], [parts.state, *links.outputs(parts)], **slow)
+    tab.remove.click(remove, [parts.state, tab.shelf], kept, **AT_ONCE).success(**showing)
+    brought = tab.drop.upload(
+        bring,
+        [tab.shelf, tab.drop],
+        [tab.shelf, tab.drop],
+        preprocess=False,  # the path of what was uploaded, and its name; nothing is made of it yet
+        **slow,
+    )
+    brought.success(**showing)
+    brought.failure(lambda: None, [], [tab.drop], **AT_ONCE)
+    for button, made, inputs in (
+        (tab.sheet, sheet, [tab.shelf]),
+        (tab.zip, zip_shelf, [tab.shelf]),
+        (parts.draw.every, zip_drawn, [parts.state]),
+    ):
+        button.click(
+            made, inputs, [tab.saved], **slow | {"show_progress": "minimal"},
+            show_progress_on=[button],
+        ).success(None, [tab.saved], [tab.saved], js=SAVE_JS, **AT_ONCE)  # fmt: skip
+    tab.compare.click(
+        compare,
+        [parts.state, tab.shelf, tab.left, tab.right],
+        [tab.unknown, tab.compared],
+        **slow | {"show_progress": "minimal"},
+        show_progress_on=[tab.compare],
+    )
+
+
+def _kept(shelf: object, recipe: Recipe | None) -> list[str]:
+    """Returns the shelf with a recipe, and tells so; raises UsageError if there is none or no room."""
+    if recipe is None:
+        raise UsageError(say("keep.none_chosen"))
+    if recipe in recipes_on(shelf):
+        gr.Info(say("keep.known"), title=say("tabs.keep"))
+        return links_of(recipes_on(shelf))
+    kept, without_room = with_kept(shelf, [recipe])
+    if without_room:
+        raise UsageError(say("keep.full", most=SHELF_MAX))
+    gr.Info(say("keep.kept", count=len(kept), most=SHELF_MAX), title=say("tabs.keep"))
+    return kept
+
+
+def _some(recipes: list[Recipe]) -> list[Recipe]:
+    if not recipes:
+        raise UsageError(say("keep.nothing"))
+    return recipes
+
+
+def _drawn(parts: "Parts", recipes: Iterable[Recipe], faults: list[str]) -> Iterator[Drawn]:
+    """Draws recipes one after the other; those that cannot be drawn now are told in `faults`."""
+    for recipe in recipes:
+        try:
+            path = parts.files.keep(parts.pictures.drawn(recipe), file_name(recipe))
+            side = parts.studio.model_of(recipe).spec.resolution_px
+        except OmokageError as error:
+            if str(error) not in faults:
+                faults.append(str(error))
+            continue
+        yield Drawn(recipe, path, side)
+
+
+def _warn(faults: Sequence[str]) -> None:
+    if faults:
+        gr.Warning(escape(listed(list(faults))), title=say("keep.not_drawn"), duration=None)
+
+
+def _zip(parts: "Parts", recipes: list[Recipe]) -> str:
+    faults: list[str] = []
+    files = [
+        (file_name(one.recipe), parts.pictures.drawn(one.recipe))
+        for one in _drawn(parts, _some(recipes), faults)
+    ]
+    _warn(faults)
+    content = archive(files)
+    if len(content) > UPLOAD_MAX_BYTES:
+        gr.Warning(say("keep.large", most=UPLOAD_MAX_BYTES // 2**20), title=say("tabs.keep"))
+    return parts.files.keep(content, "omokage-pictures.zip")
+
+
+def _compared(parts: "Parts", recipes: Sequence[Recipe], keys: Sequence[str]) -> list[Any]:
+    """Returns the updates of a row per recipe, drawn by each of two versions, and what they lack."""
+    unknown: dict[str, list[str]] = {key: [] for key in keys}
+    pictures: list[tuple[str, str]] = []
+    for recipe in recipes:
+        for key in keys:
+            labels = parts.studio.model_of(dataclasses.replace(recipe, model=key)).labels
+            own, lacking = for_version(recipe, key, labels)
+            unknown[key] += [label for label in lacking if label not in unknown[key]]
+            path = parts.files.keep(parts.pictures.drawn(own), file_name(own))
+            about = say(
+                "keep.by", model=_model_title(key), seed=own.seed, labels=in_words(own.labels)
+            )
+            pictures.append((path, about))
+    sentences = [
+        say("keep.unknown", model=_model_title(key), labels=in_words(names))
+        for key, names in unknown.items()
+        if names
+    ]
+    text = "".join(f'<p class="reason">{escape(one)}</p>' for one in sentences)
+    return [
+        gr.update(visible=bool(text), value=text),
+        gr.update(visible=True, value=pictures),
+    ]
+
+
+def _model_title(key: str) -> str:
+    name, _, number = key.rpartition("/")
+    return say("keep.version", number=number) if name else key
