@@ -18,6 +18,7 @@ from studio.recipe import Recipe
 from studio.validation import MAX_PICTURES, UPLOAD_MAX_BYTES
 
 SHELF_MAX = 48
+SHEET_NAME, ZIP_NAME = "omokage-sheet.png", "omokage-pictures.zip"
 # A4 at 200 dpi: with all pictures of a full shelf it stays below the limits of an upload.
 SHEET_PX = (1654, 2339)
 DPI = 200
@@ -124,7 +125,7 @@ def _check_count(count: int) -> None:
 def _columns(count: int) -> tuple[int, int]:
     """Returns how many columns hold so many pictures on the page, and how large each may be, px."""
     width, height = (side - 2 * MARGIN_PX + GAP_PX for side in SHEET_PX)
-    columns = 2
+    columns = 3
     while True:
         side = width // columns - GAP_PX
         rows = height // (side + LINES * LINE_PX + GAP_PX)

@@ -21,7 +21,8 @@ from studio.play import DrawOptions, FilmOptions, Sheet
 from studio.png_metadata import recipe_of_png
 from studio.recipe import Recipe
 from studio.service import recipe_of
-from studio.validation import check_whole, quoted
+from studio.shelf import SHEET_NAME, ZIP_NAME, archive, contact_sheet, recipes_of_file
+from studio.validation import MAX_PICTURES, check_whole, quoted
 from studio.web.errors import error_boundary
 from studio.web.files import file_name, stem_of
 from studio.web.page_state import DRAWS_AT_ONCE, FILMS_AT_ONCE, FINISHES_AT_ONCE, Finishing
@@ -52,6 +53,9 @@ def add_endpoints(parts: "Parts") -> None:
         (api.sweep, films),
         (api.mix, films),
         (api.table, films),
+        (api.contact_sheet, finishes),
+        (api.archive, finishes),
+        (api.kept, finishes),
     ]
     for endpoint, limits in endpoints:
         add_endpoint(error_boundary(endpoint, as_html=False), api_name=endpoint.__name__, **limits)
@@ -67,12 +71,13 @@ class Endpoints:
     def model(self) -> Answer:
         """Says which model draws: name, key, when it was trained, size, labels, what it cannot do.
 
-        "labels" has them by group, "cannot" a reason for each thing that it cannot do.
+        "models" are the keys of all that links may name, "labels" has them by group, "cannot" a reason for each thing that it cannot do.
         """
         model = self._studio.model()
         return {
             "name": model.name,
             "key": model.key,
+            "models": self._studio.models(),
             "digest": model.digest,
             "trained": model.trained,
             "family": model.spec.family,
@@ -196,6 +201,24 @@ class Endpoints:
         made = self._studio.table(named, DrawOptions(psi, noise), count=count, seed=seed)
         return self._sheet("table", made)
 
+    def contact_sheet(self, links: list[str]) -> FileData:
+        """Draws the pictures of 1 to 64 links on a page of A4, a PNG that holds all the links."""
+        recipes = _recipes(links)
+        drawn = [(recipe, self._studio.finish(recipe)) for recipe in recipes]
+        return _file(self._parts.files.keep(contact_sheet(drawn), SHEET_NAME))
+
+    def archive(self, links: list[str]) -> FileData:
+        """Draws the pictures of 1 to 64 links into a zip of PNGs, each with its link."""
+        recipes = _recipes(links)
+        pngs = [(file_name(recipe), self._parts.pictures.drawn(recipe)) for recipe in recipes]
+        return _file(self._parts.files.keep(archive(pngs), ZIP_NAME))
+
+    def kept(self, file: FileData) -> Answer:
+        """Says which links a contact sheet, a zip or a PNG holds, and "faults" of damaged ones."""
+        content, name = self._parts.files.sent(file)
+        recipes, faults = recipes_of_file(content, where=name)
+        return {"links": [recipe.to_query() for recipe in recipes], "faults": faults}
+
     def _finished(self, recipe: Recipe) -> Answer:
         content = self._parts.pictures.drawn(recipe)
         return self._of(recipe, self._parts.files.keep(content, file_name(recipe)))
@@ -243,6 +266,13 @@ def _texts(values: object, what: str) -> list[str]:
     if not isinstance(values, list):
         raise UsageError(f"{what} are {quoted(values)}; a list of texts is wanted")
     return [_text(value, f"one of {what}") for value in values]
+
+
+def _recipes(links: object) -> list[Recipe]:
+    """Returns the recipes of links, whose number is checked before anything is drawn."""
+    texts = _texts(links, "links")
+    check_whole(len(texts), "the number of links", low=1, high=MAX_PICTURES)
+    return [recipe_of(_query(link)) for link in texts]
 
 
 def _query(link: object) -> str:

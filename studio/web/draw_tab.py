@@ -16,7 +16,15 @@ from studio.web.files import file_name
 from studio.web.label_controls import LabelControls
 from studio.web.language import mark, say
 from studio.web.model_updates import follow_model
-from studio.web.page_state import AT_ONCE, DRAWS_AT_ONCE, PRIVATE, Drawn, PageState, history_of
+from studio.web.page_state import (
+    AT_ONCE,
+    DRAWS_AT_ONCE,
+    PRIVATE,
+    TELLING,
+    Drawn,
+    PageState,
+    history_of,
+)
 from studio.web.play_tab import pair_text
 
 if TYPE_CHECKING:
@@ -78,8 +86,8 @@ def build_draw_tab() -> DrawTab:
                 )
                 with gr.Row(elem_classes="seed-row"):
                     seed = gr.Number(
-                        0, label=mark("draw.seed"), precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed",
-                        min_width=110,
+                        0, label=mark("draw.seed"), precision=0, minimum=0,
+                        maximum=MAX_SEED, elem_id="seed", min_width=110,
                     )  # fmt: skip
                     new_seed = gr.Button(
                         mark("draw.new_seed"), size="sm", min_width=80, elem_id="new-seed"
@@ -274,8 +282,8 @@ def connect(parts: "Parts") -> None:
     )
     tab.new_seed.click(random_seed, [], [tab.seed], **AT_ONCE)
     tab.finish.click(lambda: gr.Tabs(selected="finish"), [], [parts.tabs], **AT_ONCE)
-    tab.first.click(first, [parts.state], [parts.state, parts.play.pair], **AT_ONCE)
-    tab.second.click(second, [parts.state], [parts.state, parts.play.pair], **AT_ONCE)
+    tab.first.click(first, [parts.state], [parts.state, parts.play.pair], **TELLING)
+    tab.second.click(second, [parts.state], [parts.state, parts.play.pair], **TELLING)
     tab.same.click(same, [parts.state], [tab.seed, tab.lock, tab.count], **AT_ONCE)
 
 

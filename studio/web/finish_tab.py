@@ -81,7 +81,7 @@ def build_finish_tab() -> FinishTab:
     with gr.Row(elem_classes=["tab-row", "picture-first"]):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             drop = gr.File(
-                label=mark("finish.drop"), file_types=["image"], height=130, elem_id="drop"
+                label=mark("finish.drop"), file_types=["image"], height=150, elem_id="drop"
             )
             upscale = gr.Radio(
                 FACTORS,

@@ -10,14 +10,29 @@ import gradio as gr
 
 from dataset.errors import OmokageError, UsageError, listed
 from studio.recipe import Recipe
-from studio.shelf import SHELF_MAX, archive, contact_sheet, for_version, recipes_of_file
+from studio.shelf import (
+    SHEET_NAME,
+    SHELF_MAX,
+    ZIP_NAME,
+    archive,
+    contact_sheet,
+    for_version,
+    recipes_of_file,
+)
 from studio.validation import UPLOAD_MAX_BYTES
 from studio.web import draw_tab, links
 from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.label_controls import in_words
 from studio.web.language import mark, say
-from studio.web.page_state import AT_ONCE, FINISHES_AT_ONCE, PRIVATE, Drawn, PageState
+from studio.web.page_state import (
+    AT_ONCE,
+    FINISHES_AT_ONCE,
+    PRIVATE,
+    TELLING,
+    Drawn,
+    PageState,
+)
 
 if TYPE_CHECKING:
     from studio.web.app import Parts
@@ -74,7 +89,7 @@ def build_keep_tab() -> KeepTab:
                 sheet = gr.Button(mark("keep.sheet"), size="md", elem_id="keep-sheet")
                 packed = gr.Button(mark("keep.zip"), size="md", elem_id="keep-zip")
             drop = gr.File(
-                label=mark("keep.bring"), file_types=[".png", ".zip"], height=130,
+                label=mark("keep.bring"), file_types=[".png", ".zip"], height=150,
                 elem_id="bring",
             )  # fmt: skip
             with gr.Accordion(mark("keep.compare"), open=False, elem_id="versions"):
@@ -239,7 +254,7 @@ def connect(parts: "Parts") -> None:
         drawn = list(_drawn(parts, _some(recipes_on(shelf)), faults))
         _warn(faults)
         content = contact_sheet([(one.recipe, parts.studio.finish(one.recipe)) for one in drawn])
-        return parts.files.keep(content, "omokage-sheet.png")
+        return parts.files.keep(content, SHEET_NAME)
 
     @error_boundary
     def zip_shelf(shelf: object) -> str:
@@ -255,8 +270,8 @@ def connect(parts: "Parts") -> None:
         return _compared(parts, recipes, [left, right])
 
     kept = [tab.shelf]
-    parts.draw.keep.click(keep_drawn, [parts.state, tab.shelf], kept, **AT_ONCE)
-    parts.finish.keep.click(keep_finished, [parts.state, tab.shelf], kept, **AT_ONCE)
+    parts.draw.keep.click(keep_drawn, [parts.state, tab.shelf], kept, **TELLING)
+    parts.finish.keep.click(keep_finished, [parts.state, tab.shelf], kept, **TELLING)
     showing: dict[str, Any] = {
         "fn": show,
         "inputs": [parts.state, tab.shelf],
@@ -296,7 +311,7 @@ def connect(parts: "Parts") -> None:
 
 
 def _kept(shelf: object, recipe: Recipe | None) -> list[str]:
-    """Returns the shelf with a recipe, and tells so; raises UsageError if there is none or no room."""
+    """Returns the shelf with a recipe, and tells so; raises UsageError without one or room."""
     if recipe is None:
         raise UsageError(say("keep.none_chosen"))
     if recipe in recipes_on(shelf):
@@ -343,11 +358,11 @@ def _zip(parts: "Parts", recipes: list[Recipe]) -> str:
     content = archive(files)
     if len(content) > UPLOAD_MAX_BYTES:
         gr.Warning(say("keep.large", most=UPLOAD_MAX_BYTES // 2**20), title=say("tabs.keep"))
-    return parts.files.keep(content, "omokage-pictures.zip")
+    return parts.files.keep(content, ZIP_NAME)
 
 
 def _compared(parts: "Parts", recipes: Sequence[Recipe], keys: Sequence[str]) -> list[Any]:
-    """Returns the updates of a row per recipe, drawn by each of two versions, and what they lack."""
+    """Returns the updates of a row per recipe, drawn by two versions, and what those lack."""
     unknown: dict[str, list[str]] = {key: [] for key in keys}
     pictures: list[tuple[str, str]] = []
     for recipe in recipes:
@@ -366,8 +381,9 @@ def _compared(parts: "Parts", recipes: Sequence[Recipe], keys: Sequence[str]) ->
         if names
     ]
     text = "".join(f'<p class="reason">{escape(one)}</p>' for one in sentences)
+    sides = "".join(f"<p>{escape(_model_title(key))}</p>" for key in keys)
     return [
-        gr.update(visible=bool(text), value=text),
+        gr.update(visible=True, value=f'{text}<div class="sides">{sides}</div>'),
         gr.update(visible=True, value=pictures),
     ]
 

@@ -119,8 +119,10 @@ def page_in(page: str, language: str) -> str:
     """Returns Gradio's page in a language, with our title and previews instead of Gradio's."""
     about = escape(texts()["page.description"][language])
     ours = (
-        f'<title>Omokage</title><script>{_script()}</script><meta name="description" content="{about}" />'
-        '<meta property="og:title" content="Omokage" /><meta property="og:type" content="website" />'
+        f"<title>Omokage</title><script>{_script()}</script>"
+        f'<meta name="description" content="{about}" />'
+        '<meta property="og:title" content="Omokage" />'
+        '<meta property="og:type" content="website" />'
         f'<meta property="og:description" content="{about}" />'
     )
     page = _META.sub("", page).replace('lang="en"', f'lang="{TAGS[language]}"', 1)

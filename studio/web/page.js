@@ -61,6 +61,8 @@
     box.dispatchEvent(new Event("input", { bubbles: true }));
   }, true);
 
+  const TITLES = { Error: "[[errors.again]]", Warning: "[[errors.warning]]", Info: "[[errors.info]]" };
+
   // Radios of one group are one group: one tab stop, arrow keys, and a name to be heard.
   const mend = () => {
     for (const group of document.querySelectorAll("fieldset")) {
@@ -69,6 +71,15 @@
       const radios = [...group.querySelectorAll("input[type=radio]")];
       const name = radios[0]?.name;
       for (const radio of radios) if (radio.name !== name) radio.name = name;
+    }
+    // Messages have our words above them, and no button within a button.
+    for (const header of document.querySelectorAll(".toast-header[role]")) {
+      header.removeAttribute("role");
+      header.removeAttribute("tabindex");
+    }
+    for (const title of document.querySelectorAll(".toast-title")) {
+      const kind = title.firstChild?.data?.trim();
+      if (kind in TITLES) title.firstChild.data = `${TITLES[kind]} `;
     }
     for (const button of document.querySelectorAll("[data-language]")) {
       if (button.lang === language) button.setAttribute("aria-current", "true");

@@ -122,6 +122,8 @@ FILMS_AT_ONCE = 1
 # A listener of the page is for the page: clients have endpoints of their own, with plain values.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 AT_ONCE: dict[str, Any] = {**PRIVATE, "queue": False}
+# Only what goes through the queue can show a message that is no error.
+TELLING: dict[str, Any] = {**PRIVATE, "concurrency_limit": None}
 PAGE_KEPT_S = 6 * 3600  # a page that nobody touches for so long begins anew
 
 

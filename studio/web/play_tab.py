@@ -102,8 +102,8 @@ def _game(name: str, controls: Callable[[], dict[str, Any]], *, play: str, film:
                     elem_id=f"{name}-play",
                 )  # fmt: skip
                 make = gr.Button(
-                    mark(film or "play.film"), variant="secondary" if play else "primary", size="md",
-                    visible=bool(film), elem_id=f"{name}-film",
+                    mark(film or "play.film"), variant="secondary" if play else "primary",
+                    size="md", visible=bool(film), elem_id=f"{name}-film",
                 )  # fmt: skip
         with gr.Column(scale=7, min_width=320, elem_classes="results"):
             empty = gr.HTML(f'<div class="empty">{mark("play.empty")}</div>')
