@@ -43,8 +43,6 @@ def contact_sheet(pictures: Sequence[tuple[Recipe, Picture]]) -> bytes:
     sheet = Image.new("RGB", SHEET_PX, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_PX)
     texts = PngImagePlugin.PngInfo()
-    per_metre = round(DPI / 0.0254)
-    texts.add(b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1))
     texts.add_text("Software", SOFTWARE)
     texts.add_text(f"{PREFIX}tool", "contact sheet")
     for number, (recipe, picture) in enumerate(pictures):
@@ -59,7 +57,7 @@ def contact_sheet(pictures: Sequence[tuple[Recipe, Picture]]) -> bytes:
             pen.text((left, top + side + 4 + at * LINE_PX), line, fill="black", font=font)
         texts.add_text(f"{LINK} {number + 1}", recipe.to_query())
     file = io.BytesIO()
-    sheet.save(file, "PNG", pnginfo=texts)
+    sheet.save(file, "PNG", pnginfo=texts, dpi=(DPI, DPI))
     return file.getvalue()
 
 

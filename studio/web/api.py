@@ -71,7 +71,8 @@ class Endpoints:
     def model(self) -> Answer:
         """Says which model draws: name, key, when it was trained, size, labels, what it cannot do.
 
-        "models" are the keys of all that links may name, "labels" has them by group, "cannot" a reason for each thing that it cannot do.
+        "models" are the keys of all that links may name, "labels" has them by group, "cannot" a
+        reason for each thing that it cannot do.
         """
         model = self._studio.model()
         return {

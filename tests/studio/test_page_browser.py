@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from models.families.base import GeneratorNet
 from studio.png_metadata import recipe_of_png
+from studio.shelf import recipes_of_file
 from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
@@ -51,8 +53,8 @@ def page(browser: Browser, server: Running) -> Iterator[Page]:
     assert elsewhere == [], "the page asks for nothing elsewhere"
 
 
-def open_page(browser: Browser, url: str, *, width: int = 1400) -> Page:
-    page = browser.new_page(viewport={"width": width, "height": 900})
+def open_page(browser: Browser, url: str, *, width: int = 1400, height: int = 900) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": height})
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
     return page
@@ -61,6 +63,10 @@ def open_page(browser: Browser, url: str, *, width: int = 1400) -> Page:
 def ready(page: Page, url: str) -> None:
     page.goto(url)
     page.locator("#one-0").wait_for(state="attached")
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.locator(f"#tab-{name}-button").click()
 
 
 def network(number: int, labels: tuple[str, ...] = LABELS) -> GeneratorNet:
@@ -82,8 +88,7 @@ def is_on(page: Page, title: str, name: str) -> bool:
 def set_number(page: Page, name: str, value: float) -> None:
     box = page.locator(f"#{name} input[type=number]")
     box.fill(f"{value:g}")
-    box.press("Enter")
-    box.blur()
+    box.press("Tab")
 
 
 def sources(page: Page) -> list[str]:
@@ -302,19 +307,155 @@ def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     assert len(draw(page, 1)) == 1, "the page goes on"
 
 
+def violations(page: Page) -> list[str]:
+    """What axe-core finds that is serious or critical, with the first element at fault."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("tab", ["Draw", "Play", "Finish"])
-def test_at_phone_width_nothing_is_wider_than_the_screen(
-    server: Running, browser: Browser, tab: str
+@pytest.mark.parametrize("look", ["light, wide", "dark, phone"])
+def test_every_tab_fits_the_screen_and_hinders_nobody(
+    server: Running, browser: Browser, look: str
 ) -> None:
-    page = open_page(browser, server.url, width=390)
+    width, height, scheme = (390, 844, "dark") if "phone" in look else (1366, 900, "light")
+    page = open_page(browser, server.url, width=width, height=height)
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     ready(page, server.url)
-    set_number(page, "count", 1)
-    draw(page, 1)
-    page.get_by_role("tab", name=tab).click()
-    page.locator("#draw, #pair, #drop").locator("visible=true").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert in_sight(page, "#draw"), "it is in sight before anything is scrolled"
+    set_number(page, "count", 2)
+    keep_seed(page, 5)
+    draw(page, 2)
+    choose(page, 0, 5)
+    page.locator("#keep").click()
+    page.locator(".toast-body").get_by_text("Kept: 1 of").wait_for()
+    for tab, waits_for in (("draw", "#draw"), ("play", "#pair"), ("finish", "#picture img"),
+                           ("keep", "#shelf img")):  # fmt: skip
+        open_tab(page, tab)
+        page.locator(waits_for).first.wait_for()
+        assert violations(page) == [], tab
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def in_sight(page: Page, selector: str) -> bool:
+    box, size = page.locator(selector).bounding_box(), page.viewport_size
+    assert box is not None
+    assert size is not None
+    return box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
+
+
+def test_without_a_mouse_labels_are_heard_chosen_and_drawn(server: Running, page: Page) -> None:
+    ready(page, server.url)
+    set_number(page, "count", 2)
+    keep_seed(page, 30)
+    hair = page.get_by_role("group", name="Hair colour")
+    hair.get_by_role("radio", name="any").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(hair.get_by_role("radio", name="blonde")).to_be_checked()
+    page.keyboard.press("Tab")
+    eyes = page.get_by_role("group", name="Eye colour")
+    expect(eyes.get_by_role("radio", name="any")).to_be_focused()
+    page.keyboard.press("Enter")
+    first = page.locator("#grid img").first
+    expect(first).to_have_attribute("alt", re.compile("^Seed 30: .*blonde hair"))
+    page.locator("#grid button.thumbnail-item").first.press("Enter")
+    page.locator("#finish").press("Enter")
+    expect(page.locator("#picture img")).to_have_attribute("alt", re.compile("blonde hair"))
+    page.locator("#rotate input[type=number]").fill("999")
+    expect(page.locator("#rotate input[type=number]")).to_have_value("180")
+    expect(page.locator("#link input, #link textarea")).to_have_value(re.compile("rotate%3D180"))
+    assert page.evaluate("location.hash") == "#finish"
+    page.go_back()
+    expect(page.locator("#draw")).to_be_visible()
+
+
+def test_pictures_are_kept_exported_brought_back_and_compared(
+    registry: Champions, server: Running, page: Page, tmp_path: Path
+) -> None:
+    other = registry.register(network(3, LABELS[:-3]))
+    ready(page, server.url)
+    set_number(page, "count", 2)
+    keep_seed(page, 60)
+    pill(page, "Eye colour", "red").click()
+    draw(page, 2)
+    for number in (0, 1):
+        choose(page, number, 60 + number)
+        page.locator("#keep").click()
+        page.locator(".toast-body").get_by_text(f"Kept: {number + 1} of").wait_for()
+    with page.expect_download() as started:
+        page.locator("#all").click()
+    last_draw, _ = recipes_of_file(Path(started.value.path()).read_bytes(), where="the zip")
+    assert [recipe.seed for recipe in last_draw] == [60, 61]
+
+    page.reload()  # the shelf is the browser's; the address has the tab
+    page.locator("#one-0").wait_for(state="attached")
+    open_tab(page, "keep")
+    expect(page.locator("#shelf img")).to_have_count(2)
+    files = {}
+    for name in ("sheet", "zip"):
+        with page.expect_download() as started:
+            page.locator(f"#keep-{name}").click()
+        files[name] = tmp_path / started.value.suggested_filename
+        started.value.save_as(files[name])
+        assert recipes_of_file(files[name].read_bytes(), where=name) == (last_draw, [])
+
+    for left in (1, 0):
+        page.locator("#shelf button.thumbnail-item").first.click()
+        page.locator("#remove").click()
+        expect(page.locator("#shelf img")).to_have_count(left)
+    page.locator("#bring input[type=file]").set_input_files(files["sheet"])
+    expect(page.locator("#shelf img")).to_have_count(2)
+    page.locator("#bring input[type=file]").set_input_files(files["zip"])
+    page.locator(".toast-body").get_by_text("0 pictures came").wait_for()
+
+    page.locator("#versions button").first.click()
+    page.locator("#version-right input").click()
+    page.get_by_role("option", name=f"version {other}", exact=True).click()
+    page.locator("#compare").click()
+    expect(page.locator("#compared img")).to_have_count(4)
+    expect(page.locator("#unknown-labels")).to_contain_text(
+        f"version {other} does not know red eyes"
+    )
+
+    page.locator("#shelf button.thumbnail-item").nth(1).click()
+    page.locator("#open").click()
+    expect(page.locator("#caption")).to_contain_text("seed 61")
+    open_tab(page, "draw")
+    assert is_on(page, "Eye colour", "red")
+
+
+def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
+    server: Running, browser: Browser
+) -> None:
+    context = browser.new_context(locale="zh-CN", viewport={"width": 1366, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    ready(page, server.url)
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+    expect(page.locator("#draw")).to_have_text("绘制")
+    assert pill(page, "发色", "粉发").is_visible()
+    page.get_by_role("button", name="日本語").click()
+    expect(page.locator("#draw")).to_have_text("描く")
+    page.locator("#one-0").wait_for(state="attached")
+    set_number(page, "count", 1)
+    pill(page, "髪の色", "ピンク髪").click()
+    draw(page, 1)
+    page.locator("#grid button.thumbnail-item").first.click()
+    expect(page.locator("#chosen")).to_contain_text("ピンク髪")
+    page.locator("#as-first").click()
+    page.locator(".toast-body").get_by_text("1人目にしました").wait_for()
+    for tab in ("play", "finish", "keep"):
+        open_tab(page, tab)
+        words = page.locator(f"#tab-{tab}").inner_text()
+        assert re.search("[ぁ-ん]", words), tab
+        assert "[[" not in words, tab
+    context.close()
 
 
 @pytest.mark.slow

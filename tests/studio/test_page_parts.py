@@ -129,7 +129,7 @@ def test_nothing_but_what_was_uploaded_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("../../a b.png", "a-b"), ("C:\\x\\ö.jpg", "picture"), ("", "picture")]
+    ("name", "stem"), [("../../a b.png", "a-b"), ("C:\\x\\桜 ö.jpg", "桜-ö"), ("", "picture")]
 )
 def test_names_of_downloads_are_plain(name: str, stem: str) -> None:
     assert stem_of(name) == stem

@@ -1,0 +1,111 @@
+"""Kept recipes go into a sheet or a zip and come back; files beyond the bounds are refused."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dataset.errors import UsageError
+from studio import shelf
+from studio.png_metadata import recipe_facts
+from studio.recipe import Recipe
+from studio.shelf import archive, contact_sheet, for_version, recipes_of_file
+from studio.validation import MAX_PICTURES, UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
+from studio.web.keep_tab import links_of, recipes_on, with_kept
+from tests.studio.test_recipe import recipe_values
+
+RECIPE = Recipe("avatar-generator/3", 17, ("pink_hair", "blue_eyes"))
+PICTURE = np.full((16, 16, 3), 90, np.uint8)
+
+
+def png_of(recipe: Recipe) -> bytes:
+    from models.sampling.png import png_bytes
+
+    return png_bytes(Image.fromarray(PICTURE), recipe_facts(recipe, model="m", digest="0" * 64))
+
+
+def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", method) as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    return content.getvalue()
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(recipe_values(), min_size=1, max_size=4, unique=True))
+def test_what_is_kept_comes_back_from_a_sheet_and_from_a_zip(recipes: list[Recipe]) -> None:
+    for made in (
+        contact_sheet([(recipe, PICTURE) for recipe in recipes]),
+        archive([("picture.png", png_of(recipe)) for recipe in recipes]),
+    ):
+        assert recipes_of_file(made, where="it") == (recipes, [])
+    assert recipes_on(links_of(recipes)) == recipes
+
+
+def test_a_full_sheet_is_one_page_and_within_the_bounds_of_an_upload() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    recipes = [Recipe("avatar-generator/3", seed) for seed in range(MAX_PICTURES)]
+    drawn = [(recipe, np.asarray(noise.rotate(recipe.seed))) for recipe in recipes]
+    made = contact_sheet(drawn)
+    with Image.open(io.BytesIO(made)) as sheet:
+        assert sheet.size == shelf.SHEET_PX
+        assert sheet.width * sheet.height < UPLOAD_MAX_PIXELS
+        assert round(sheet.info["dpi"][0]) == shelf.DPI
+    assert len(made) < UPLOAD_MAX_BYTES
+    assert recipes_of_file(made, where="sheet.png") == (recipes, [])
+    assert contact_sheet(drawn) == made, "the same pictures give the same bytes"
+    for count in (0, MAX_PICTURES + 1):
+        with pytest.raises(UsageError, match="1 to 64 go together"):
+            contact_sheet([(RECIPE, PICTURE)] * count)
+
+
+def test_a_damaged_picture_of_a_zip_keeps_no_other_from_coming_back() -> None:
+    good = png_of(RECIPE)
+    damaged = good.replace(b"seed=17", b"seed=18", 1)  # its checksum is wrong now
+    packed = zip_of({"a.png": damaged, "b.PNG": good, "notes.txt": b"no picture", "c.png": b"no"})
+    recipes, faults = recipes_of_file(packed, where="kept.zip")
+    assert recipes == [RECIPE]
+    assert faults == ["a.png: its settings are damaged"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reported"),
+    [
+        (b"GIF89a", "a contact sheet, a zip or a PNG of the studio is wanted"),
+        (zip_of({"a.txt": b"a"}), "no picture in it says how it was drawn here"),
+        (zip_of({"a.png": png_of(RECIPE)})[:-30], "a damaged zip"),
+        (zip_of({"a.png": b"a"}, zipfile.ZIP_LZMA), "an encrypted or unusual zip"),
+        (zip_of({f"{number}.png": b"" for number in range(257)}), "257 files in it; at most 256"),
+        (
+            zip_of({"bomb.png": bytes(shelf.UNPACKED_MAX_BYTES + 1)}),
+            "more than 41,943,040 bytes once unpacked",
+        ),
+        (b"0" * (UPLOAD_MAX_BYTES + 1), "10,485,761 bytes; at most 10,485,760 are taken"),
+    ],
+    ids=["gif", "nothing", "damaged", "method", "entries", "bomb", "large"],
+)
+def test_other_files_are_refused_in_a_sentence(content: bytes, reported: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        recipes_of_file(content, where="kept.zip")
+    assert reported in str(refused.value)
+
+
+def test_what_a_browser_keeps_is_read_with_care_and_bounded() -> None:
+    many = [Recipe("avatar-generator/3", seed) for seed in range(shelf.SHELF_MAX + 2)]
+    assert with_kept(links_of(many[:-2]), many[-2:]) == (links_of(many[:-2]), 2)
+    assert with_kept(None, [RECIPE, RECIPE]) == ([RECIPE.to_query()], 0)
+    assert recipes_on(["seed=x", 3, None, RECIPE.to_query(), RECIPE.to_query()]) == [RECIPE]
+    for nothing in ("text", {"a": 1}, None):
+        assert recipes_on(nothing) == []
+
+
+def test_another_version_is_asked_for_the_labels_that_it_knows() -> None:
+    other, unknown = for_version(RECIPE, "avatar-generator/4", ("blue_eyes", "ahoge"))
+    assert other == Recipe("avatar-generator/4", 17, ("blue_eyes",))
+    assert unknown == ("pink_hair",)
