@@ -1,0 +1,102 @@
+"""Inversion: a generator's own picture is found again, by its gradient and within its latents."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dataset.errors import UsageError
+from models.families.base import GeneratorNet
+from models.labels import label_rows
+from models.sampling.draw import Pictures, draw, draw_latents, latents, map_latents
+from models.sampling.inversion import Inversion, guessed_labels, invert, picture_distance
+from tests.models.small_generators import NAMES, TYPICAL, small_generator
+
+ROWS = label_rows(TYPICAL, NAMES)
+SEED = 4711  # of the picture that is looked for; none of the candidates has it
+
+
+def picture_of(generator: GeneratorNet) -> Pictures:
+    drawn: Pictures = draw(generator, ROWS[:1], [SEED])[0]
+    return drawn
+
+
+def redrawn(generator: GeneratorNet, found: Inversion) -> Pictures:
+    spec = generator.spec
+    z = latents([found.seed], spec.z_dim, spec.z_dist) * spec.z_std
+    if spec.can_w:
+        w = map_latents(generator, z, found.labels) + found.shift
+        drawn: Pictures = draw_latents(generator, z, found.labels, w=w)[0]
+    else:
+        drawn = draw_latents(generator, z + found.shift * spec.z_std, found.labels)[0]
+    return drawn
+
+
+def far(a: Pictures, b: Pictures) -> float:
+    images = [
+        torch.from_numpy(x[None].transpose(0, 3, 1, 2) / np.float32(127.5) - 1) for x in (a, b)
+    ]
+    return float(picture_distance()(*images))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("stylegan2", {}), ("dcgan64", {}), ("dcgan64", {"z_dist": "uniform", "z_std": 4.0})],
+    ids=["in W", "in z", "in uniform z"],
+)
+def test_a_generators_own_picture_is_found_again(family: str, changes: dict[str, Any]) -> None:
+    generator = small_generator(family, **changes)
+    picture = picture_of(generator)
+    previews: dict[int, Pictures] = {}
+
+    def advance(step: int, preview: Pictures | None) -> None:
+        if preview is not None:
+            previews[step] = preview
+
+    found = invert(generator, picture, ROWS, steps=40, candidates=8, advance=advance)
+    drawn = redrawn(generator, found)
+    assert far(drawn, picture) < 0.5 * far(previews[0], picture)
+    assert far(drawn, picture) == pytest.approx(found.distance, abs=1e-3)
+    assert sorted(previews) == [0, 20, 40]
+    if changes:
+        z = latents([found.seed], generator.spec.z_dim, "uniform") + found.shift
+        assert 0 <= float(z.min()) <= float(z.max()) <= 1
+
+
+def test_the_same_seed_finds_the_same_point() -> None:
+    generator = small_generator("stylegan2")
+    first, second = (
+        invert(generator, picture_of(generator), ROWS, steps=3, candidates=4) for _ in range(2)
+    )
+    assert torch.equal(first.shift, second.shift)
+    assert (first.seed, first.distance) == (second.seed, second.distance)
+
+
+def test_labels_are_guessed_from_fakes_of_the_generator() -> None:
+    generator = small_generator("dcgan64")
+    rights = [
+        np.array_equal(guessed_labels(generator, picture, ROWS, candidates=64), row[None])
+        for row in ROWS
+        for picture in draw(generator, np.repeat(row[None], 4, axis=0), range(900, 904))
+    ]
+    assert np.mean(rights) > 0.6  # chance: 0.33
+
+
+def test_what_advance_raises_ends_the_work() -> None:
+    generator = small_generator("stylegan2")
+    steps = []
+
+    def advance(step: int, _preview: Pictures | None) -> None:
+        steps.append(step)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        invert(generator, picture_of(generator), ROWS, candidates=4, advance=advance)
+    assert steps == [0, 1, 2]
+
+
+def test_a_picture_of_another_side_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"a picture of \[8, 8, 3\] uint8; \[16, 16, 3\] uint8"):
+        invert(small_generator("stylegan2"), np.zeros((8, 8, 3), np.uint8), ROWS)
