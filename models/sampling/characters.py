@@ -4,6 +4,11 @@ A character begins as the latent of its seed and its label row. Variations move 
 neighbour that is as typical as it was; a shift (of directions, or of an inverted picture) moves
 what is drawn. In families with W it is added to w, once that is mapped and truncated; without W it
 moves the latent itself.
+
+A label has a strength from 0 to 1. Without W that is its number in the label row. Mapping networks
+norm their labels: half of a single label is there all of it. So w is a mean over rows of 0 and 1,
+w(s) = ∫ w(labels with a strength of at least t) dt, t from 0 to 1: continuous, and exact for labels
+that are off or full, whichever they are. Source: Lovász 1983, Submodular functions and convexity.
 """
 
 import dataclasses
@@ -36,14 +41,22 @@ class Points:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Characters:
-    """N characters: seeds (of their noise too), labels [N,L] from 0 to 1, latents z [N,Z] without
-    z_std, and the shift of their w [N,K,W], None for none.
+    """N characters.
+
+    Attributes:
+        seeds: N of them; they choose the noise too.
+        labels: [N,L] of 0 and 1.
+        z: latents [N,Z], without z_std.
+        w_shift: [N,K,W], None for none.
+        strengths: of all labels [N,L], 0 to 1; None where all are 1.
+
     """
 
     seeds: Sequence[int]
     labels: Rows
     z: Tensor
     w_shift: Tensor | None = None
+    strengths: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -59,11 +72,13 @@ def characters(
     seeds: Sequence[int],
     labels: Rows,
     *,
+    strengths: Rows | None = None,
     variations: Sequence[Variations] = (),
     shift: Tensor | None = None,
 ) -> Characters:
     """Returns the characters of N seeds and label rows [N,L].
 
+    strengths [N,L]: of all labels, 0 to 1, also of those that a character does not have.
     variations: noise seeds and amounts, N times; () for none. shift [N, *shift_shape(spec)]: of w,
     or of the latent. Without either the latents are exactly those of `latents`.
 
@@ -88,17 +103,22 @@ def characters(
         for row in range(len(seeds))
     ]
     z = torch.stack(moved) if moved else z
-    return Characters(seeds, labels, z, shift if spec.can_w else None)
+    if strengths is not None and (strengths == 1).all():
+        strengths = None
+    return Characters(seeds, labels, z, shift if spec.can_w else None, strengths)
 
 
 def beside(a: Characters, b: Characters) -> Characters:
     """Returns two groups of characters as one."""
-    shift, to_shift = shifts_of_both(a, b)
+    a, b = alike(a, b)
     return Characters(
         [*a.seeds, *b.seeds],
         np.concatenate([a.labels, b.labels]),
         torch.cat([a.z, b.z]),
-        None if shift is None or to_shift is None else torch.cat([shift, to_shift]),
+        None if a.w_shift is None or b.w_shift is None else torch.cat([a.w_shift, b.w_shift]),
+        None
+        if a.strengths is None or b.strengths is None
+        else np.concatenate([a.strengths, b.strengths]),
     )
 
 
@@ -109,43 +129,59 @@ def repeated(who: Characters, count: int) -> Characters:
         np.tile(who.labels, (count, 1)),
         who.z.repeat(count, 1),
         None if who.w_shift is None else who.w_shift.repeat(count, 1, 1),
+        None if who.strengths is None else np.tile(who.strengths, (count, 1)),
     )
 
 
-def shifts_of_both(a: Characters, b: Characters) -> tuple[Tensor | None, Tensor | None]:
-    """Returns the shifts of w; where only one group has any, the other's are of nothing."""
-    one = b.w_shift if a.w_shift is None else a.w_shift
-    if one is None:
-        return None, None
-    first, second = (
-        one.new_zeros(len(who), *one.shape[1:]) if who.w_shift is None else who.w_shift
-        for who in (a, b)
-    )
-    return first, second
+def alike(a: Characters, b: Characters) -> tuple[Characters, Characters]:
+    """Returns both groups; what only one has (shifts, strengths), the other gets without effect."""
+    return _with_what(a, b), _with_what(b, a)
+
+
+def _with_what(who: Characters, other: Characters) -> Characters:
+    shift, strengths = who.w_shift, who.strengths
+    if shift is None and other.w_shift is not None:
+        shift = other.w_shift.new_zeros(len(who), *other.w_shift.shape[1:])
+    if strengths is None and other.strengths is not None:
+        strengths = np.ones_like(who.labels)
+    return dataclasses.replace(who, w_shift=shift, strengths=strengths)
 
 
 def points(generator: GeneratorNet, who: Characters, *, psi: float = 1.0) -> Points:
-    """Returns what the characters are drawn from; psi truncates w before the shift is added.
+    """Returns what the characters are drawn from; psi truncates w before the shift is added."""
+    return place(generator, who, who.z * generator.spec.z_std, psi=psi)
 
-    w is None where nothing is shifted: the generator then maps z, with the psi that it is given.
+
+def place(generator: GeneratorNet, who: Characters, z: Tensor, *, psi: float) -> Points:
+    """Returns the points of characters that have moved to other latents z [N,Z], z_std in them.
+
+    w is None where neither a shift nor a strength asks for it: the generator then maps z, with the
+    psi that it is given.
     """
-    z = who.z * generator.spec.z_std
-    return place(generator, z, who.labels, w_shift=who.w_shift, psi=psi)
-
-
-def place(
-    generator: GeneratorNet, z: Tensor, labels: Rows, *, w_shift: Tensor | None, psi: float
-) -> Points:
-    """Returns the points of latents z [N,Z], z_std in them, with the shift [N,K,W] of their w."""
-    if w_shift is None:
-        return Points(z, labels)
-    return Points(z, labels, map_latents(generator, z, labels, psi=psi) + w_shift)
+    if not generator.spec.can_w:
+        return Points(z, who.labels if who.strengths is None else who.labels * who.strengths)
+    if who.w_shift is None and who.strengths is None:
+        return Points(z, who.labels)
+    return Points(z, who.labels, _mapped(generator, who, z, psi))
 
 
 def mapped(generator: GeneratorNet, who: Characters, *, psi: float = 1.0) -> Tensor:
     """Returns the w [N,K,W] of characters, shift included; raises UsageError without W."""
-    at = points(generator, who, psi=psi)
-    return map_latents(generator, at.z, at.labels, psi=psi) if at.w is None else at.w
+    return _mapped(generator, who, who.z * generator.spec.z_std, psi)
+
+
+def _mapped(generator: GeneratorNet, who: Characters, z: Tensor, psi: float) -> Tensor:
+    if who.strengths is None:
+        w = map_latents(generator, z, who.labels, psi=psi)
+    else:
+        below, parts = 0.0, []
+        for level in np.unique([*who.strengths.flatten(), 1.0]):
+            if level > 0:
+                rows = who.labels * (who.strengths >= level)
+                parts.append((float(level) - below) * map_latents(generator, z, rows, psi=psi))
+                below = float(level)
+        w = torch.stack(parts).sum(dim=0)
+    return w if who.w_shift is None else w + who.w_shift
 
 
 def draw_characters(
@@ -162,12 +198,13 @@ def as_normal(z: Tensor, spec: GeneratorSpec) -> Tensor:
     """Returns latents z [N,Z], without z_std, as normal ones of the same quantiles, float64."""
     if spec.z_dist == "normal":
         return z.double()
-    return torch.special.ndtri(z.double().clamp(_EDGE, 1 - _EDGE))
+    quantiles: Tensor = torch.special.ndtri(z.double().clamp(_EDGE, 1 - _EDGE))
+    return quantiles
 
 
 def from_normal(normal: Tensor, spec: GeneratorSpec) -> Tensor:
     """Returns the latents [N,Z], without z_std, of normal ones: the inverse of `as_normal`."""
-    drawn = normal if spec.z_dist == "normal" else torch.special.ndtr(normal)
+    drawn: Tensor = normal if spec.z_dist == "normal" else torch.special.ndtr(normal)
     return drawn.float()
 
 

@@ -15,14 +15,13 @@ from torch import Tensor
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import Rows
-from models.sampling.characters import Characters, Points, mapped, place, shifts_of_both
+from models.sampling.characters import Characters, Points, alike, mapped, place, points
 from models.sampling.draw import (
     Pictures,
     check_drawing,
     draw_latents,
     laid_out,
     latents,
-    map_latents,
     require_w,
 )
 from models.sampling.interpolation import PATHS, ClosedWalk, closed_curve, lerp
@@ -103,7 +102,7 @@ def morph(
 ) -> Callable[[float], Points]:
     """Returns the way from N characters (t = 0) to N others (t = 1).
 
-    Labels go straight between, and so do shifts of w.
+    Labels go straight between, and so do their strengths and shifts of w.
 
     space "z" moves the latent, "w" what it is mapped to. path is "lerp" or "slerp"; by default the
     arc for normal latents, the straight line for uniform ones and in W. An arc in W turns about
@@ -120,6 +119,7 @@ def morph(
             f"{spec.family} has latents from 0 to 1, and an arc would leave that range: "
             "use --path lerp"
         )
+    a, b = alike(a, b)
     z, to_z = a.z * spec.z_std, b.z * spec.z_std
     if space == "w":
         way = PATHS[path or "lerp"]
@@ -135,12 +135,18 @@ def morph(
 
         return through_w
     way = PATHS[path or ("slerp" if spec.z_dist == "normal" else "lerp")]
-    shift, to_shift = shifts_of_both(a, b)
 
     def through_z(t: float) -> Points:
-        moved = None if shift is None or to_shift is None else lerp(shift, to_shift, t)
-        labels = _between(a.labels, b.labels, t)
-        return place(generator, way(z, to_z, t), labels, w_shift=moved, psi=psi)
+        here = Characters(
+            a.seeds,
+            _between(a.labels, b.labels, t),
+            a.z,
+            None if a.w_shift is None or b.w_shift is None else lerp(a.w_shift, b.w_shift, t),
+            None
+            if a.strengths is None or b.strengths is None
+            else _between(a.strengths, b.strengths, t),
+        )
+        return place(generator, here, way(z, to_z, t), psi=psi)
 
     return through_z
 
@@ -176,8 +182,8 @@ def loop(
     ]
 
     def through_z(t: float) -> Points:
-        z = torch.stack([walk.at(t) for walk in walks]) * spec.z_std
-        return place(generator, z, who.labels, w_shift=who.w_shift, psi=psi)
+        z = torch.stack([walk.at(t) for walk in walks])
+        return points(generator, dataclasses.replace(who, z=z), psi=psi)
 
     return through_z
 
@@ -229,8 +235,8 @@ def _between(labels: Rows, to_labels: Rows, t: float) -> Rows:
 
 def _w_and_centre(generator: GeneratorNet, who: Characters, psi: float) -> tuple[Tensor, Tensor]:
     require_w(generator.spec, "--space w")
-    z = who.z * generator.spec.z_std
-    return mapped(generator, who, psi=psi), map_latents(generator, z, who.labels, psi=0.0)
+    unshifted = dataclasses.replace(who, w_shift=None)
+    return mapped(generator, who, psi=psi), mapped(generator, unshifted, psi=0.0)
 
 
 def _walk_source(seed: int) -> torch.Generator:
