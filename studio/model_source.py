@@ -36,6 +36,7 @@ from models.registry.model_uri import (
     is_model_uri,
     parse_model_uri,
 )
+from models.sampling.directions import Directions
 from models.sampling.draw import asked_labels, draw, grid
 from models.sampling.png import drawing_facts, png_bytes
 from models.training.checkpoint import TENSORS
@@ -59,6 +60,7 @@ class OpenModel:
         digest: sha256 over the generator's spec and weights, 64 hex digits.
         trained: when it was made, such as "2026-11-21 20:15 UTC", "" if nobody knows.
         limits: a sentence on why it can do less than its family, "" if it does not.
+        directions: what its sliders move, None if none were found.
 
     """
 
@@ -70,6 +72,7 @@ class OpenModel:
     digest: str
     trained: str
     limits: str = ""
+    directions: Directions | None = None
 
     @property
     def spec(self) -> GeneratorSpec:
