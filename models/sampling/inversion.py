@@ -24,9 +24,17 @@ from torch import Tensor, nn
 
 from dataset.errors import UsageError
 from models.evaluation.label_judge import JudgeConfig, fit_judge, thumbnails
-from models.families.base import GeneratorNet
+from models.families.base import GeneratorNet, GeneratorSpec
 from models.labels import Rows, typical_labels
 from models.layers.frozen_features import FrozenBlock, FrozenConv, pretrained
+from models.sampling.characters import (
+    Characters,
+    as_normal,
+    characters,
+    draw_characters,
+    from_normal,
+    mapped,
+)
 from models.sampling.draw import (
     CHUNK,
     Pictures,
@@ -35,6 +43,7 @@ from models.sampling.draw import (
     latents,
     to_uint8,
 )
+from models.sampling.shift_text import Shift, read_shift, shift_text
 
 # Neither the critic of `omokage` (Lite0) nor what its labels and distances are judged by (Lite2).
 KIND = "lite1"
@@ -65,16 +74,20 @@ class Inversion:
     Attributes:
         seed: of z.
         labels: row [1,L] of 0 and 1.
-        shift: float32 [K,W], added to the mapped w of seed and labels at psi 1; families without
-            W: [Z], added to the latent of the seed, before `spec.z_std`.
-        distance: `PictureDistance` between the picture and what the point draws.
+        latent: the shift of `characters.characters` as `shift_text` writes it, at psi 1.
+        distance: `PictureDistance` between the picture and what `character` draws.
 
     """
 
     seed: int
     labels: Rows
-    shift: Tensor
+    latent: str
     distance: float
+
+    def character(self, spec: GeneratorSpec) -> Characters:
+        """Returns the one character that this is."""
+        shift = torch.from_numpy(read_shift(self.latent))[None]
+        return characters(spec, [self.seed], self.labels, shift=shift)
 
 
 class PictureDistance(nn.Module):
@@ -152,11 +165,12 @@ def invert(
     seen = distance.features(target)
     labels = guessed_labels(generator, picture, typical, seed=seed, candidates=candidates)
     nearest = _nearest_seed(generator, seen, labels, range(seed, seed + candidates))
-    row = torch.from_numpy(labels).to(device)
-    way: _InW | _InZ = _InZ(generator, nearest, row)
+    way: _InW | _InZ
     if spec.can_w:
-        rows = torch.from_numpy(typical_labels(typical, SPREAD, seed)).to(device)
-        way = _InW(generator, nearest, row, typical=rows)
+        rows = typical_labels(typical, SPREAD, seed)
+        way = _InW(generator, nearest, labels, typical=rows)
+    else:
+        way = _InZ(generator, nearest, labels)
     moved = way.start().requires_grad_(True)
     start = way.draw(moved)
     if not start.requires_grad:
@@ -178,11 +192,11 @@ def invert(
         optimizer.step()
         shows = (step + 1) % PREVIEW_EVERY == 0
         advance(step + 1, to_uint8(images.detach())[0] if shows else None)
-    found = moved.detach()
+    found = Inversion(nearest, labels, shift_text(way.shift(moved.detach())), math.nan)
+    drawn = draw_characters(generator, found.character(spec))
     with torch.no_grad():
-        drawn = _images(to_uint8(way.draw(found)), device)
-        left = distance.between(distance.features(drawn), seen)
-    return Inversion(nearest, labels, way.shift(found), float(left))
+        left = distance.between(distance.features(_images(drawn, device)), seen)
+    return dataclasses.replace(found, distance=float(left))
 
 
 def guessed_labels(
@@ -212,24 +226,21 @@ def guessed_labels(
 class _InW:
     """From the w of a seed and labels: `moved` [1,K,W] counts in standard deviations of w.
 
-    Each layer has a w of its own. typical: rows [M,L] over which the deviation is taken.
+    Each layer has a w of its own. typical: label rows [M,L] over which the deviation is taken.
     """
 
-    def __init__(
-        self, generator: GeneratorNet, seed: int, labels: Tensor, *, typical: Tensor
-    ) -> None:
-        self._generator, self._labels = generator, labels
-        self._z = _latents(generator, [seed])
-        with torch.no_grad():
-            w = generator.map(self._z, labels)
-            spread = generator.map(_latents(generator, range(len(typical))), typical)
-        assert w is not None, f"{generator.spec.family} has no W"
-        assert spread is not None
-        self._w, self._scale = w, spread[:, 0].var(dim=0).mean().sqrt()
+    def __init__(self, generator: GeneratorNet, seed: int, labels: Rows, *, typical: Rows) -> None:
+        spec, device = generator.spec, device_of(generator)
+        self._generator = generator
+        self._labels = torch.from_numpy(labels).to(device)
+        who = characters(spec, [seed], labels)
+        self._z, self._w = who.z.to(device), mapped(generator, who).to(device)
+        spread = mapped(generator, characters(spec, range(len(typical)), typical))
+        self._scale = float(spread[:, 0].var(dim=0).mean().sqrt())
 
     def start(self) -> Tensor:
         """Returns where `moved` begins: at the seed's own picture."""
-        return torch.zeros_like(self._w, memory_format=torch.contiguous_format)
+        return torch.zeros_like(self._w)
 
     def draw(self, moved: Tensor) -> Tensor:
         w = self._w + moved * self._scale
@@ -240,54 +251,33 @@ class _InW:
         """Returns the squared distance from the seed's w: near it is what training saw."""
         return moved.square().sum(dim=2).mean()
 
-    def shift(self, moved: Tensor) -> Tensor:
-        return (moved * self._scale)[0].cpu()
+    def shift(self, moved: Tensor) -> Shift:
+        return (moved * self._scale)[0].cpu().numpy()
 
 
 class _InZ:
-    """From the latent of a seed: `moved` [1,Z] is added to it.
+    """From the latent of a seed: `moved` [1,Z] is added to it as a normal one."""
 
-    A uniform latent is moved as the normal numbers of its quantiles, so that it stays in range.
-    """
-
-    def __init__(self, generator: GeneratorNet, seed: int, labels: Tensor) -> None:
-        spec = generator.spec
-        self._generator, self._labels, self._spec = generator, labels, spec
-        self._z = latents([seed], spec.z_dim, spec.z_dist).to(labels.device)
-        self._is_uniform = spec.z_dist == "uniform"
-        self._normal = _normal(self._z) if self._is_uniform else self._z
+    def __init__(self, generator: GeneratorNet, seed: int, labels: Rows) -> None:
+        spec, device = generator.spec, device_of(generator)
+        self._generator, self._spec = generator, spec
+        self._labels = torch.from_numpy(labels).to(device)
+        self._z = as_normal(latents([seed], spec.z_dim, spec.z_dist), spec).to(device)
 
     def start(self) -> Tensor:
-        return torch.zeros_like(self._z)
+        return torch.zeros_like(self._z, dtype=torch.float32)
 
     def draw(self, moved: Tensor) -> Tensor:
-        z = self._at(moved) * self._spec.z_std
+        z = from_normal(self._z + moved, self._spec) * self._spec.z_std
         images: Tensor = self._generator(z, self._labels)
         return images
 
     def prior(self, moved: Tensor) -> Tensor:
         """Returns the squared length of the normal latent."""
-        return (self._normal + moved).square().sum()
+        return (self._z + moved).square().sum().float()
 
-    def shift(self, moved: Tensor) -> Tensor:
-        return (self._at(moved) - self._z)[0].cpu()
-
-    def _at(self, moved: Tensor) -> Tensor:
-        normal: Tensor = self._normal + moved
-        if self._is_uniform:
-            normal = torch.special.ndtr(normal)
-        return normal
-
-
-def _normal(uniform: Tensor) -> Tensor:
-    normal: Tensor = torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
-    return normal
-
-
-def _latents(generator: GeneratorNet, seeds: Sequence[int]) -> Tensor:
-    spec = generator.spec
-    z = latents(seeds, spec.z_dim, spec.z_dist) * spec.z_std
-    return z.to(device_of(generator))
+    def shift(self, moved: Tensor) -> Shift:
+        return moved.cpu().numpy()
 
 
 def _nearest_seed(
