@@ -199,6 +199,13 @@ def invert(
     return dataclasses.replace(found, distance=float(left))
 
 
+def between(a: Pictures, b: Pictures) -> npt.NDArray[np.float32]:
+    """Returns the `PictureDistance` [N] of pictures a [N,R,R,3] and b [N,R,R,3], on the CPU."""
+    cpu = torch.device("cpu")
+    far: npt.NDArray[np.float32] = picture_distance()(_images(a, cpu), _images(b, cpu)).numpy()
+    return far
+
+
 def guessed_labels(
     generator: GeneratorNet,
     picture: npt.NDArray[np.uint8],

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import label_rows
 from models.sampling.characters import draw_characters
 from models.sampling.draw import Pictures, draw
-from models.sampling.inversion import Inversion, guessed_labels, invert, picture_distance
+from models.sampling.inversion import Inversion, between, guessed_labels, invert
 from tests.models.small_generators import NAMES, TYPICAL, small_generator
 
 ROWS = label_rows(TYPICAL, NAMES)
@@ -29,10 +28,7 @@ def redrawn(generator: GeneratorNet, found: Inversion) -> Pictures:
 
 
 def far(a: Pictures, b: Pictures) -> float:
-    images = [
-        torch.from_numpy(x[None].transpose(0, 3, 1, 2) / np.float32(127.5) - 1) for x in (a, b)
-    ]
-    return float(picture_distance()(*images))
+    return float(between(a[None], b[None])[0])
 
 
 @pytest.mark.parametrize(
