@@ -56,24 +56,27 @@ class DirectionConfig:
     Attributes:
         fakes: pictures that are regressed on.
         probes: characters whose pictures are drawn an amount of 1 both ways along each direction.
-        labels: how many get a direction at most, those that the regression explains best.
+        regressed: how many qualities get a direction at most, those that w explains best.
         factors: eigenvectors that are tried for each part of the layers: coarse, middle, fine; for
             a generator without W twice as many, of its first layer.
         ridge: of the regression, as a share of the fakes.
+        alike: qualities with a larger correlation over fakes need not stay when one is moved.
         evenness: the larger, the more a label's direction may move besides.
         clear: least effect of a direction that bears a name.
-        clearer: how many times the effect of a factor must exceed the mean effect on all else.
-        faint: a factor whose largest effect is below is left out.
+        clearer: how many times that effect must exceed the mean effect on unlike qualities.
+        faint: a factor whose largest effect is below is left out, and all that is regressed and
+            not clear.
 
     """
 
     fakes: int = 512
     probes: int = 24
-    labels: int = 24
+    regressed: int = 24
     factors: int = 4
     ridge: float = 0.05
-    evenness: float = 0.05
-    clear: float = 0.25
+    alike: float = 0.5
+    evenness: float = 0.2
+    clear: float = 0.15
     clearer: float = 3.0
     faint: float = 0.1
     seed: int = 1_000_003  # beyond the seeds of most evaluations
@@ -187,8 +190,9 @@ def find_directions(
     spread = found.std(axis=0).clip(min=_NOISE)
     places = _places(generator, fakes)  # [N,D]
     standardised = (found - found.mean(axis=0)) / spread
+    unlike = np.abs(standardised.T @ standardised / len(found)) < config.alike  # [Q,Q]
     candidates = [
-        *_of_labels(places, standardised, qualities.names, shift_shape(spec), config),
+        *_regressed(places, standardised, unlike, qualities.names, shift_shape(spec), config),
         *_of_factors(generator, places, config),
     ]
     progress.stage("directions: effects")
@@ -196,7 +200,7 @@ def find_directions(
     named = []
     for wanted, shift in candidates:
         effects = _effects(generator, probes, shift, qualities, progress) / spread  # [Q]
-        named.append(_named(wanted, shift, effects, qualities.names, config))
+        named.append(_named(wanted, shift, effects, unlike, qualities.names, config))
     chosen = _chosen([one for one in named if one is not None])
     if not chosen:
         return None
@@ -208,7 +212,7 @@ def pictures_of(generator: GeneratorNet, config: DirectionConfig, qualities: Qua
     """Returns how many pictures `find_directions` draws."""
     weights = len(generator.style_weights())
     factors = config.factors * len(_parts(weights)) * (2 if weights == 1 else 1)
-    labels = min(config.labels, len(_targets(qualities.names)))
+    labels = min(config.regressed, len(_targets(qualities.names)))
     return config.fakes + 2 * config.probes * (factors + labels)
 
 
@@ -259,26 +263,23 @@ def _effects(
 
 
 def _targets(names: Sequence[str]) -> list[int]:
-    """Returns the places of the labels that get a direction of their own."""
+    """Returns the places of the qualities that get a direction of their own."""
     groups = appearance().groups
-    return [
-        at
-        for at, name in enumerate(names)
-        if name not in PIXELS and groups.get(name) not in _COLOURS
-    ]
+    return [at for at, name in enumerate(names) if groups.get(name) not in _COLOURS]
 
 
 Candidate = tuple[str, npt.NDArray[np.float32]]  # a label, or "" for a factor, and a shift [R,D]
 
 
-def _of_labels(
+def _regressed(
     places: Array,
     found: Array,
+    unlike: npt.NDArray[np.bool_],
     names: Sequence[str],
     shape: tuple[int, int],
     config: DirectionConfig,
 ) -> list[Candidate]:
-    """Returns the labels' directions, regressed over standardised qualities `found` [N,Q]."""
+    """Returns the qualities' directions, regressed over standardised qualities `found` [N,Q]."""
     centred = places - places.mean(axis=0)
     sizes, axes = np.linalg.eigh(centred.T @ centred / len(places))
     kept = np.argsort(sizes)[::-1][: max(1, len(places) // 4)]
@@ -290,8 +291,9 @@ def _of_labels(
     slopes = np.linalg.solve(gram, white.T @ found)  # [q,Q]
     candidates: list[Candidate] = []
     targets = sorted(_targets(names), key=lambda at: -np.linalg.norm(slopes[:, at]))
-    for at in targets[: config.labels]:
-        others = np.delete(slopes, at, axis=1)
+    for at in targets[: config.regressed]:
+        # Qualities that nearly are the same one, such as two brightnesses, may move together.
+        others = slopes[:, unlike[at]]
         # The greatest (slope·d)² for Σ (others·d)² + evenness: as a discriminant, in closed form.
         across = others @ others.T + config.evenness * np.eye(width)
         way = np.linalg.solve(across, slopes[:, at])
@@ -329,19 +331,19 @@ def _named(
     wanted: str,
     shift: npt.NDArray[np.float32],
     effects: Array,
+    unlike: npt.NDArray[np.bool_],
     names: Sequence[str],
     config: DirectionConfig,
 ) -> Direction | None:
     """Returns a direction with its name, "" for a factor that is unclear; None if it is faint."""
     at = list(names).index(wanted) if wanted else int(np.abs(effects).argmax())
-    own, rest = effects[at], float(np.abs(np.delete(effects, at)).mean())
-    if wanted:
-        return Direction(wanted, shift, float(own), rest) if own >= config.clear else None
-    if abs(own) < config.faint:
+    own, others = abs(float(effects[at])), np.abs(np.delete(effects, at))
+    besides = float(np.abs(effects[unlike[at]]).sum() / max(1, unlike[at].sum()))
+    is_clear = own >= max(config.clear, config.clearer * besides)
+    if not is_clear and (wanted or own < config.faint):
         return None
-    is_clear = abs(own) >= config.clear and abs(own) >= config.clearer * rest
-    turned = shift if own > 0 else -shift
-    return Direction(names[at] if is_clear else "", turned, float(abs(own)), rest)
+    turned = shift if effects[at] > 0 else -shift
+    return Direction(names[at] if is_clear else "", turned, own, float(others.mean()))
 
 
 def _chosen(found: Sequence[Direction]) -> list[Direction]:
@@ -357,10 +359,10 @@ def _chosen(found: Sequence[Direction]) -> list[Direction]:
         else:
             rest.append(one)
     named = sorted(best.values(), key=lambda one: -one.effect)
+    nameless = sorted((one for one in rest if not one.name), key=lambda one: -one.effect)
     numbered = [
         dataclasses.replace(one, name=f"direction_{number}")
-        for number, one in enumerate(sorted(rest, key=lambda one: -one.effect), start=1)
-        if not one.name
+        for number, one in enumerate(nameless, start=1)
     ]
     return [*named, *numbered]
 
