@@ -11,6 +11,7 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.labels import split_names
+from models.sampling.inversion import STEPS, Progress, ignore
 from models.sampling.png import png_bytes
 from studio import play
 from studio.character import Character, check_seed, drawn_from
@@ -26,6 +27,7 @@ from studio.draw import (
     label_groups,
 )
 from studio.edits import Edits, apply_edits, edited_size
+from studio.inversion import Inverted, invert_picture
 from studio.model_source import ModelSource, OpenModel
 from studio.play import Advance, DrawOptions, FilmOptions
 from studio.png_metadata import recipe_facts
@@ -149,6 +151,24 @@ class Studio:
         model = self._source.of(recipe.model)
         drawn_from(model, [Character.of(one) for one in recipes])
         return drawn_avatars(model, recipes)
+
+    def invert(
+        self,
+        content: bytes,
+        name: str = "the picture",
+        *,
+        steps: int = STEPS,
+        advance: Progress = ignore,
+    ) -> Inverted:
+        """Finds the recipe with which the current model draws the face on a picture's file.
+
+        name: what the file is called in errors. advance: called with 0 and the nearest of many
+        drawn faces, then with each step's number, 1 to `steps`, and now and then with the picture
+        [R,R,3] so far; else None. What it raises ends the work. Nothing of the file is kept.
+        Raises UnreadablePicture or UsageError as `inversion.invert_picture`.
+        """
+        model = self.model()
+        return invert_picture(model, content, where=name, steps=steps, advance=advance)
 
     def redraw(self, link: Link) -> Picture:
         """Draws the picture of a link [R,R,3], neither upscaled nor edited, with the link's model.
