@@ -19,7 +19,8 @@ from benchmarks.process import peak_mb
 from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
 from models.labels import label_rows
-from models.sampling.clips import Clip, Ends, make_clip, morph, one_way
+from models.sampling.characters import characters
+from models.sampling.clips import Clip, make_clip, morph, one_way
 from models.sampling.video import write_clip
 
 LABELS = ("blonde_hair", "black_hair", "blue_eyes", "long_hair")
@@ -63,7 +64,7 @@ def _network(family: str, channel_base: int) -> GeneratorNet:
 
 def _timed(network: GeneratorNet, options: argparse.Namespace) -> dict[str, float]:
     labels = [label_rows([[name, "blue_eyes"]], LABELS) for name in LABELS[:2]]
-    way = morph(network, Ends([1], labels[0], [1], labels[1]))
+    way = morph(network, *(characters(network.spec, [1], row) for row in labels))
     times = one_way(round(options.seconds * options.fps))
     clip = make_clip(network, [1], way, times, cell_px=SIDE_PX)
     _drawn(clip, times[:8])  # warm up

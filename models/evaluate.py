@@ -8,6 +8,7 @@ from typing import Any
 from dataset.errors import UsageError
 from dataset.manifest import load_manifest
 from dataset.store import open_home
+from models.evaluation.directions import write_directions
 from models.evaluation.evaluate import evaluate
 from models.evaluation.plan import (
     FAKES,
@@ -48,7 +49,10 @@ def options_of(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
-    """Evaluates as the options say; returns the evaluation. Raises Stopped when a signal came."""
+    """Evaluates as the options say; returns the evaluation. Raises Stopped when a signal came.
+
+    The directions of a generator under the home are found too, and are stored beside its weights.
+    """
     with stop_signals() as stop_signal, held_device(options.device) as device:
         store = open_home(options.home)
         manifest = load_manifest(store, options.manifest)
@@ -75,7 +79,7 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             psis=options.psis,
         )
         folder = f"{manifest.digest[:12]}-{protocol.digest[:12]}"
-        return evaluate(
+        made = evaluate(
             store,
             _out(options.out) or f"{subject.folder}/{folder}",
             protocol,
@@ -91,6 +95,19 @@ def run(options: argparse.Namespace, report: Report) -> dict[str, Any]:
             report=report,
             stop_signal=stop_signal,
         )
+        if not subject.files:
+            return made
+        directions = write_directions(
+            store,
+            subject.files,
+            protocol,
+            generator=subject.generator,
+            manifest=manifest,
+            network=network,
+            report=report,
+            stop_signal=stop_signal,
+        )
+        return made | {"directions": directions}
 
 
 def _out(folder: str) -> str:

@@ -18,9 +18,9 @@ from models.families.base import GeneratorNet
 from models.io.entry_point import run_entry
 from models.io.generators import load_generator, typical_rows
 from models.labels import Rows, label_row, label_rows, split_names
+from models.sampling.characters import Characters, characters
 from models.sampling.clips import (
     Clip,
-    Ends,
     around,
     loop,
     make_clip,
@@ -72,6 +72,10 @@ class Source:
         typical = typical_rows(self.folder, self.known)
         return asked_labels([], seeds, known=self.known, typical=typical)
 
+    def characters(self, text: str, seeds: Sequence[int]) -> Characters:
+        """Returns the characters of seeds with the labels of the text, as `rows`."""
+        return characters(self.generator.spec, seeds, self.rows(text, seeds))
+
 
 def draw_grid(options: argparse.Namespace) -> dict[str, Any]:
     """Draws and writes a grid; returns what was drawn."""
@@ -112,13 +116,14 @@ def draw_morph(options: argparse.Namespace) -> dict[str, Any]:
     source = _source(options)
     seeds = range(options.seed, options.seed + options.n)
     to_seeds = range(to_seed, to_seed + options.n)
-    ends = Ends(
-        seeds,
-        source.rows(options.labels, seeds),
-        to_seeds,
-        source.rows(to_labels, to_seeds),
+    way = morph(
+        source.generator,
+        source.characters(options.labels, seeds),
+        source.characters(to_labels, to_seeds),
+        space=options.space,
+        path=options.path,
+        psi=options.psi,
     )
-    way = morph(source.generator, ends, space=options.space, path=options.path, psi=options.psi)
     facts = _facts(
         options,
         source,
@@ -149,8 +154,8 @@ def draw_loop(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"{strips[0].name}: a loop moves; .mp4 or .gif wanted")
     source = _source(options)
     seeds = _seeds(options)
-    labels = source.rows(options.labels, seeds)
-    way = loop(source.generator, seeds, labels, space=options.space, psi=options.psi)
+    who = source.characters(options.labels, seeds)
+    way = loop(source.generator, who, space=options.space, psi=options.psi)
     clip = _clip(options, source.generator, seeds, way, around(_frames(options)))
     facts = _facts(options, source, seeds=seeds, labels=[options.labels], space=options.space)
     summary = _write_film(options, clip, films, facts)
@@ -162,8 +167,7 @@ def draw_sweep(options: argparse.Namespace) -> dict[str, Any]:
     source = _source(options)
     sheet = sweep_table(
         source.generator,
-        options.seed,
-        source.rows(options.labels, [options.seed])[0],
+        source.characters(options.labels, [options.seed]),
         numbers=options.numbers,
         space=options.space,
         steps=options.steps,
@@ -187,10 +191,8 @@ def draw_mix(options: argparse.Namespace) -> dict[str, Any]:
     rows, columns = options.row_seeds, options.column_seeds
     sheet = mixing_table(
         source.generator,
-        rows,
-        columns,
-        row_labels=source.rows(options.labels, rows),
-        column_labels=source.rows(options.labels, columns),
+        source.characters(options.labels, rows),
+        source.characters(options.labels, columns),
         crossover=options.crossover,
         psi=options.psi,
         noise=options.noise,

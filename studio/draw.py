@@ -1,4 +1,4 @@
-"""Draws avatars: a character is a seed and labels, of which some groups are chosen."""
+"""Draws avatars: characters whose labels are chosen by group, or come with their seed."""
 
 import contextlib
 import threading
@@ -10,15 +10,22 @@ import torch
 from torch import Tensor
 
 from dataset.decode import Picture
-from dataset.errors import UsageError, listed, nearest
+from dataset.errors import UsageError, nearest
 from dataset.vocabulary import appearance
 from models.families import FAMILIES
 from models.families.base import GeneratorNet, GeneratorSpec, NetworkSize, Noise
-from models.labels import label_rows, names_of
-from models.sampling.draw import draw
+from models.labels import names_of
+from models.sampling.characters import draw_characters
+from studio.character import (
+    Character,
+    check_seed,
+    drawn_from,
+    known_labels,
+    without_directions,
+)
 from studio.model_source import OpenModel
 from studio.recipe import NOISES, Recipe
-from studio.validation import MAX_SEED, PSI_MAX, check_choice, check_number, check_whole, quoted
+from studio.validation import PSI_MAX, check_choice, check_number, quoted
 
 
 class FifoLock:
@@ -120,8 +127,6 @@ class UnbatchedGenerator(GeneratorNet):
 
 SINGLE = ("hair_length", "hair_colour", "eye_colour")  # of these a character has one
 OTHER = "other"  # labels that the vocabulary does not know
-_LISTED = 40  # known labels that a message names
-_MAX_NAME = 200  # characters of a name that is compared with those known
 
 
 @dataclass(frozen=True)
@@ -157,34 +162,6 @@ def label_groups(labels: Sequence[str]) -> list[Group]:
     ]
 
 
-def known_labels(names: Iterable[object], known: Sequence[str]) -> tuple[str, ...]:
-    """Returns the named labels in the model's order, each once.
-
-    Spaces in a name mean underscores. Raises UsageError naming each unknown one with the nearest.
-    """
-    requested = [
-        name.strip().replace(" ", "_") if isinstance(name, str) else name for name in names
-    ]
-    unknown = [name for name in requested if name not in known]
-    if unknown:
-        faults = [f"unknown label {quoted(name)}{_near(name, known)}" for name in unknown]
-        if len(faults) == 1:
-            raise UsageError(f"{faults[0]}{'' if faults[0].endswith('?') else '.'} {_told(known)}")
-        raise UsageError(f"{len(faults)} labels are unknown:\n{listed(faults)}\n{_told(known)}")
-    return tuple(label for label in known if label in requested)
-
-
-def _near(name: object, known: Sequence[str]) -> str:
-    return nearest(name, known) if isinstance(name, str) and len(name) <= _MAX_NAME else ""
-
-
-def _told(known: Sequence[str]) -> str:
-    if not known:
-        return "This model knows no labels."
-    more = f" and {len(known) - _LISTED:,} more" if len(known) > _LISTED else ""
-    return f"This model knows {', '.join(known[:_LISTED])}{more}."
-
-
 SPACES = ("z", "w")
 
 
@@ -192,7 +169,7 @@ def abilities(model: OpenModel) -> dict[str, str]:
     """Returns for each thing that a model may be used for "" if it can, else the reason.
 
     The names: noise (other noise than its own), morph, sweep and loop (each also with `_w` for
-    those in W), mix, table.
+    those in W), mix, table, sliders.
     """
     return {
         "noise": _without(model, "can_noise", "no noise", "its noise cannot be changed"),
@@ -205,6 +182,7 @@ def abilities(model: OpenModel) -> dict[str, str]:
         "table": "" if model.labels else "This model knows no labels that a table could show.",
         "loop": "",
         "loop_w": _without_w(model, "it cannot wander in W"),
+        "sliders": without_directions(model),
     }
 
 
@@ -288,11 +266,6 @@ def choice_named(labels: Sequence[str], model: OpenModel) -> LabelChoice:
     return LabelChoice({name: chosen for name, chosen in every.items() if chosen})
 
 
-def check_seed(seed: object, what: str = "the seed") -> int:
-    """Returns a seed; raises UsageError if it is no whole number from 0 to 2^53 - 1."""
-    return check_whole(seed, what, low=0, high=MAX_SEED)
-
-
 def check_psi(psi: object) -> float:
     """Returns psi with the four decimals that links keep; raises UsageError out of 0 to 2."""
     meaning = "where 1 is full variety and 0 the mean face"
@@ -309,17 +282,16 @@ def check_noise(model: OpenModel, noise: object) -> str:
 
 
 def draw_one(
-    model: OpenModel, *, seed: int, labels: Sequence[str], psi: float = 1.0, noise: str = "const"
+    model: OpenModel, character: Character, *, psi: float = 1.0, noise: str = "const"
 ) -> Picture:
-    """Draws the one picture of a model, seed, labels, psi and noise: uint8 [R,R,3].
+    """Draws the one picture of a model, character, psi and noise: uint8 [R,R,3].
 
-    labels: all that the character has, those that are not named it has not. Raises UsageError,
-    naming what was given and what is wanted, for an unknown label (with the nearest one), a seed,
-    psi or noise that there is not.
+    Labels that the character does not name it has not. Raises UsageError, naming what was given
+    and what is wanted, as `drawn_from` does, and for a psi or noise that there is not.
     """
-    seed, psi, noise = check_seed(seed), check_psi(psi), check_noise(model, noise)
-    rows = label_rows([known_labels(labels, model.labels)], model.labels)
-    pictures = draw(UnbatchedGenerator(model.generator), rows, [seed], psi=psi, noise=noise)
+    psi, noise = check_psi(psi), check_noise(model, noise)
+    who = drawn_from(model, [character])
+    pictures = draw_characters(UnbatchedGenerator(model.generator), who, psi=psi, noise=noise)
     picture: Picture = pictures[0]
     return picture
 
@@ -331,19 +303,38 @@ def draw_avatars(
     *,
     psi: float = 1.0,
     noise: str = "const",
+    like: Character | None = None,
 ) -> Iterator[Avatar]:
     """Draws a character for each seed, lazily, so that the first comes soon.
 
-    Raises UsageError at once, before anything is drawn, as `resolve` and `draw_one` do.
+    like: whose variations, sliders and latent all have, and the strengths of the labels that they
+    share with it. Raises UsageError at once, before anything is drawn, as `resolve` and `draw_one`
+    do.
     """
     psi, noise = check_psi(psi), check_noise(model, noise)
-    recipes = [
-        Recipe(model.key, check_seed(seed), resolve(model, choice, seed), psi=psi, noise=noise)
-        for seed in seeds
-    ]
-    return (
-        Avatar(
-            recipe, draw_one(model, seed=recipe.seed, labels=recipe.labels, psi=psi, noise=noise)
+    recipes = []
+    for seed in seeds:
+        labels = resolve(model, choice, seed)
+        given = like or Character(seed)
+        recipe = Recipe(
+            model.key,
+            check_seed(seed),
+            labels,
+            psi=psi,
+            noise=noise,
+            strengths=tuple(pair for pair in given.strengths if pair[0] in labels),
+            variations=given.variations,
+            sliders=given.sliders,
+            latent=given.latent,
         )
-        for recipe in recipes
+        drawn_from(model, [Character.of(recipe)])
+        recipes.append(recipe)
+    return drawn_avatars(model, recipes)
+
+
+def drawn_avatars(model: OpenModel, recipes: Iterable[Recipe]) -> Iterator[Avatar]:
+    """Draws recipes of one model, lazily, neither upscaled nor edited; raises as `draw_one`."""
+    return (
+        Avatar(one, draw_one(model, Character.of(one), psi=one.psi, noise=one.noise))
+        for one in recipes
     )

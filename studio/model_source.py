@@ -36,6 +36,7 @@ from models.registry.model_uri import (
     is_model_uri,
     parse_model_uri,
 )
+from models.sampling.directions import Directions, read_directions
 from models.sampling.draw import asked_labels, draw, grid
 from models.sampling.png import drawing_facts, png_bytes
 from models.training.checkpoint import TENSORS
@@ -59,6 +60,7 @@ class OpenModel:
         digest: sha256 over the generator's spec and weights, 64 hex digits.
         trained: when it was made, such as "2026-11-21 20:15 UTC", "" if nobody knows.
         limits: a sentence on why it can do less than its family, "" if it does not.
+        directions: what its sliders move, None if none were found.
 
     """
 
@@ -70,6 +72,7 @@ class OpenModel:
     digest: str
     trained: str
     limits: str = ""
+    directions: Directions | None = None
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -94,10 +97,12 @@ def open_folder(folder: str, *, device: str = "cpu") -> OpenModel:
         files = registered_files(Path(folder))
         generator = open_files(files, device=place)
         typical = read_typical_rows(str(files), generator.spec.labels)
-        return _nameless(name, generator, typical, trained=_file_time(files / PROGRAM))
+        made = _nameless(name, generator, typical, trained=_file_time(files / PROGRAM))
+        return _with_directions(made, str(files))
     generator = load_generator(folder, device=place)
     typical = read_typical_rows(folder, generator.spec.labels)
-    return _nameless(name, generator, typical, trained=_made(folder))
+    made = _nameless(name, generator, typical, trained=_made(folder))
+    return _with_directions(made, find_generator(folder).own_url)
 
 
 def open_registered(uri: str, *, tracking_uri: str, device: str = "cpu") -> OpenModel:
@@ -119,13 +124,14 @@ def open_found(registry: Registry, found: ResolvedModel, *, device: str = "cpu")
             files = registered_files(fetched)
             generator = open_files(files, device=place)
             typical = read_typical_rows(str(files), generator.spec.labels)
+            opened = _nameless(found.title, generator, typical, trained=found.made)
+            opened = _with_directions(opened, str(files))
         except OmokageError as error:
             message = str(error).replace(f"{fetched}/", "").replace(str(fetched), "its folder")
             message = message.replace(
                 "artifacts/", ""
             )  # how MLflow lays files out means nothing here
             raise RegistryError(f"{found.title} cannot be opened: {message}") from error
-    opened = _nameless(found.title, generator, typical, trained=found.made)
     return dataclasses.replace(opened, version=found.version, key=found.key or opened.key)
 
 
@@ -144,6 +150,12 @@ def _nameless(name: str, generator: GeneratorNet, typical: Rows, *, trained: str
     key = f"{DIGEST}{digest[:DIGEST_DIGITS]}"
     limits = _limits(name, generator)
     return OpenModel(generator, typical, name, "", key, digest, trained, limits)
+
+
+def _with_directions(model: OpenModel, folder: str) -> OpenModel:
+    """Returns the model with the directions that lie in a folder beside its weights."""
+    found = read_directions(folder, model.spec, digest=model.digest)
+    return dataclasses.replace(model, directions=found)
 
 
 def _limits(name: str, generator: GeneratorNet) -> str:

@@ -10,12 +10,10 @@ from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from models.labels import Rows, label_rows
+from models.sampling.characters import Characters, Points
 from models.sampling.clips import (
     Clip,
-    Ends,
     Frame,
-    Points,
     around,
     loop,
     morph,
@@ -27,19 +25,19 @@ from models.sampling.png import SOFTWARE, png_bytes, shortened
 from models.sampling.tables import mixing_table, sweep_table
 from models.sampling.video import FPS_MAX as FPS_BY_END
 from models.sampling.video import write_clip
+from studio.character import Character, check_seed, drawn_from, known_labels
 from studio.draw import (
     SPACES,
     UnbatchedGenerator,
     abilities,
     check_noise,
     check_psi,
-    check_seed,
     choice_named,
     draw_one,
-    known_labels,
     resolve,
 )
 from studio.model_source import OpenModel
+from studio.recipe import amounts_of
 from studio.validation import (
     FPS_MAX,
     FPS_MIN,
@@ -125,14 +123,6 @@ class Sheet:
         return png_bytes(self.picture, self.facts)
 
 
-@dataclasses.dataclass(frozen=True)
-class Character:
-    """A character of a model: its seed, and all labels that it has."""
-
-    seed: int
-    labels: tuple[str, ...]
-
-
 def morph_strip(
     model: OpenModel, a: Character, b: Character, options: DrawOptions = PLAIN, *, steps: int = 10
 ) -> list[Picture]:
@@ -174,9 +164,8 @@ def write_loop(
     """Writes films of characters that wander and come back, side by side, as `write_morph` does."""
     check_whole(len(characters), "the number of avatars", low=1, high=MAX_CHARACTERS)
     frames = film.frames()
-    rows, options = _checked(model, "loop", characters, options)
-    seeds = [character.seed for character in characters]
-    way = loop(model.generator, seeds, rows, space=options.space, psi=options.psi)
+    who, options = _checked(model, "loop", characters, options)
+    way = loop(model.generator, who, space=options.space, psi=options.psi)
     clip = _clip(model, characters, way, around(frames), options)
     about = facts(model, "loop", characters, options, space=options.space)
     write_clip(clip, film.outs, fps=film.fps, facts=about)
@@ -189,14 +178,13 @@ def sweep(
 
     Raises UsageError for a number that there is not, or w where the model has none.
     """
-    rows, options = _checked(model, "sweep", [character], options)
+    who, options = _checked(model, "sweep", [character], options)
     space = options.space
     size = model.spec.z_dim if space == "z" else model.spec.w_dim
     number = check_whole(number, f"the number of {space}", low=0, high=size - 1)
     drawn = sweep_table(
         _drawer(model, options),
-        character.seed,
-        rows[0],
+        who,
         numbers=[number],
         space=space,
         psi=options.psi,
@@ -222,16 +210,14 @@ def mix(
     """
     check_sheet(len(rows), len(columns))
     characters = [*rows, *columns]
-    both, options = _checked(model, "mix", characters, options)
+    _, options = _checked(model, "mix", characters, options)
     layers = model.spec.w_layers
     what = f"the layer where the styles cross (0: the middle one, {layers // 2})"
     crossover = check_whole(crossover, what, low=0, high=layers - 1) or layers // 2
     drawn = mixing_table(
         _drawer(model, options),
-        [character.seed for character in rows],
-        [character.seed for character in columns],
-        row_labels=both[: len(rows)],
-        column_labels=both[len(rows) :],
+        drawn_from(model, rows),
+        drawn_from(model, columns),
         crossover=crossover,
         psi=options.psi,
         noise=options.noise,
@@ -257,9 +243,8 @@ def table(
     cells = [(seed, resolve(model, choice, seed)) for choice in choices for seed in seeds]
     pictures = []
     for seed, labels in cells:
-        pictures.append(
-            draw_one(model, seed=seed, labels=labels, psi=options.psi, noise=options.noise)
-        )
+        character = Character(seed, labels)
+        pictures.append(draw_one(model, character, psi=options.psi, noise=options.noise))
         options.advance(1)
     titles = [
         " ".join(known_labels(labels, model.labels)).replace("_", " ") or "any"
@@ -289,9 +274,17 @@ def facts(
         "labels": "; ".join(", ".join(one.labels) or "none" for one in characters),
         "psi": f"{options.psi:g}",
         "noise": options.noise,
+        **_amounts(characters),
         **{name: str(value) for name, value in more.items()},
     }
     return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in about.items()}}
+
+
+def _amounts(characters: Sequence[Character]) -> dict[str, str]:
+    """Returns what some of the characters have beside seeds and labels, as texts by name."""
+    own = [amounts_of(one) | ({"latent": one.latent} if one.latent else {}) for one in characters]
+    names = dict.fromkeys(name for texts in own for name in texts)
+    return {name: "; ".join(texts.get(name, "none") for texts in own) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,24 +327,21 @@ def _drawer(model: OpenModel, options: DrawOptions) -> UnbatchedGenerator:
 def _morph(
     model: OpenModel, a: Character, b: Character, options: DrawOptions
 ) -> tuple[Callable[[float], Points], DrawOptions]:
-    rows, options = _checked(model, "morph", [a, b], options)
-    if a.seed == b.seed and np.array_equal(rows[0], rows[1]):
+    _, options = _checked(model, "morph", [a, b], options)
+    if a == b:
         raise UsageError(
             "Both ends of the morph are the same avatar: choose two that differ in seed or labels."
         )
-    ends = Ends([a.seed], rows[:1], [b.seed], rows[1:])
-    return morph(model.generator, ends, space=options.space, psi=options.psi), options
+    ends = (drawn_from(model, [end]) for end in (a, b))
+    return morph(model.generator, *ends, space=options.space, psi=options.psi), options
 
 
 def _checked(
-    model: OpenModel, tool: str, characters: Sequence[Character], options: DrawOptions
-) -> tuple[Rows, DrawOptions]:
-    """Returns the label rows [N,L] of characters, and the options with psi as it is drawn."""
+    model: OpenModel, tool: str, who: Sequence[Character], options: DrawOptions
+) -> tuple[Characters, DrawOptions]:
+    """Returns what characters are drawn from, and the options with psi as it is drawn."""
     options = _able(model, tool, options)
-    for character in characters:
-        check_seed(character.seed)
-    named = [known_labels(character.labels, model.labels) for character in characters]
-    return label_rows(named, model.labels), options
+    return drawn_from(model, who), options
 
 
 def _able(model: OpenModel, tool: str, options: DrawOptions) -> DrawOptions:

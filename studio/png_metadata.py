@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataset.decode import Picture, UnreadablePicture, decode
 from dataset.errors import UsageError
 from models.io.safe_io import shown
-from studio.recipe import Recipe
+from studio.recipe import Recipe, amounts_of
 from studio.validation import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 
 MAX_CHUNKS = 256  # beside those of the pixels; each is unpacked at most once, up to MAX_UNPACKED
@@ -125,6 +125,7 @@ def recipe_facts(recipe: Recipe, *, model: str, digest: str) -> dict[str, str]:
         "noise": recipe.noise,
         "upscale": upscale_text(recipe.upscale, recipe.denoise),
         "edits": recipe.edits.to_text() or NONE,
+        **amounts_of(recipe),
         "link": recipe.to_query(),
     }
     return {"Software": SOFTWARE, **{f"{PREFIX}{name}": text for name, text in facts.items()}}

@@ -2,15 +2,27 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
-from dataset.errors import nearest
+from dataset.errors import UsageError, nearest
+from models.sampling.shift_text import read_shift
 from studio.edits import DECIMALS, Edits, number_text, read_number
 from studio.upscaling.waifu2x import DENOISE
 from studio.upscaling.waifu2x import FACTORS as ENLARGEMENTS
-from studio.validation import MAX_SEED, PSI_MAX, QUERY_MAX_CHARS, FaultsError, is_number, quoted
+from studio.validation import (
+    MAX_SEED,
+    PSI_MAX,
+    QUERY_MAX_CHARS,
+    SLIDER_MAX,
+    SLIDERS_MAX,
+    VARIATION_MAX,
+    VARIATIONS_MAX,
+    FaultsError,
+    is_number,
+    quoted,
+)
 
 NOISES = ("const", "none", "random")  # those of models.sampling.draw, which needs torch
 FACTORS = (1, *ENLARGEMENTS)
@@ -19,13 +31,17 @@ WHAT = "the settings of the picture"
 
 _MODEL = re.compile(rf"[^/:]{{1,{MAX_NAME}}}/[1-9][0-9]{{0,9}}|sha256:[0-9a-f]{{16}}")
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
+_AMOUNTS = ("strengths", "variations", "sliders")  # keys whose values are Amounts
+_Name = TypeVar("_Name", str, int)
+Amounts = tuple[tuple[_Name, float], ...]  # by the names of labels or directions, or noise seeds
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """All that a picture is made from: drawn, then upscaled, then edited.
 
-    The same recipe gives the same bytes. psi is rounded to 4 decimals. Without upscaling there is
+    The same recipe gives the same bytes. psi and all amounts are rounded to 4 decimals, amounts
+    that change nothing are left out, and the others come in one order. Without upscaling there is
     no denoising, so denoise is then -1: each picture has one text, which reads back as the same
     recipe.
 
@@ -38,6 +54,12 @@ class Recipe:
         upscale: 1, 2 or 4.
         denoise: -1 for none, 0 to 3.
         edits: of the upscaled picture.
+        strengths: of labels among `labels`, above 0 and below 1, such as ("smile", 0.5); a label
+            that is not named has its full strength, 1.
+        variations: noise seeds and amounts, -2 to 2; the order of variations does not matter.
+        sliders: names of the model's directions and amounts in their unit, -10 to 10.
+        latent: an inverted picture, as `models.sampling.shift_text` writes it: how far it lies
+            from what seed and labels alone give; "" for none.
 
     Raises UsageError with all faults for values that no recipe may have. Whether the model is
     there and knows the labels is for others to say.
@@ -52,12 +74,22 @@ class Recipe:
     upscale: int = 1
     denoise: int = -1
     edits: Edits = dataclasses.field(default_factory=Edits)
+    strengths: Amounts[str] = ()
+    variations: Amounts[int] = ()
+    sliders: Amounts[str] = ()
+    latent: str = ""
 
     def __post_init__(self) -> None:
         faults = [fault for name in KEYS for fault in _faults(name, getattr(self, name))]
+        if not faults:
+            faults += _strangers(self.strengths, self.labels)
         if faults:
             raise FaultsError(WHAT, faults)
         object.__setattr__(self, "labels", tuple(self.labels))
+        strengths = _canonical(self.strengths, nothing=1.0)
+        object.__setattr__(self, "strengths", _in_order(strengths, self.labels))
+        object.__setattr__(self, "variations", _canonical(self.variations))
+        object.__setattr__(self, "sliders", _canonical(self.sliders))
         object.__setattr__(self, "psi", round(float(self.psi), DECIMALS) + 0.0)
         if self.upscale == 1:
             object.__setattr__(self, "denoise", -1)
@@ -80,6 +112,8 @@ class Recipe:
             "upscale": "" if self.upscale == 1 else str(self.upscale),
             "denoise": "" if self.denoise == -1 else str(self.denoise),
             "edits": self.edits.to_text(),
+            **amounts_of(self),
+            "latent": self.latent,
         }
         return "&".join(f"{key}={quote(text, safe='')}" for key, text in texts.items() if text)
 
@@ -146,13 +180,41 @@ def _read(key: str, text: str) -> tuple[Any, list[str]]:
         value = text if number is None else number
     elif key == "labels":
         value = tuple(text.split(",")) if text else ()
+    elif key in _AMOUNTS:
+        value = tuple(_read_pair(key, part) for part in text.split(",")) if text else ()
     return value, _faults(key, value)
+
+
+def _read_pair(key: str, text: str) -> tuple[Any, Any]:
+    """Returns what `12:0.4` says; names may hold colons themselves, so the last one parts them."""
+    name, _, amount = text.rpartition(":")
+    number = read_number(amount)
+    is_seed = key == "variations" and _WHOLE.fullmatch(name)
+    return int(name) if is_seed else name, amount if number is None else number
+
+
+def amounts_text(pairs: Iterable[tuple[str | int, float]]) -> str:
+    """Returns `smile:1.5,hair_length:-0.5`, as links and PNGs hold amounts by name or seed."""
+    return ",".join(f"{name}:{number_text(amount)}" for name, amount in pairs)
+
+
+def amounts_of(made: object) -> dict[str, str]:
+    """Returns strengths, variations and sliders of a recipe, or of its character, as texts by name.
+
+    Those that it has none of are left out.
+    """
+    texts = {name: amounts_text(getattr(made, name)) for name in _AMOUNTS}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _faults(key: str, value: Any) -> list[str]:
     """Returns what is wrong with the value of a key, as sentences without their dots."""
     if key == "labels":
         return _labels_faults(value)
+    if key in _AMOUNTS:
+        return _amounts_faults(key, value)
+    if key == "latent":
+        return _latent_faults(value)
     is_right, wanted = _RULES[key]
     verb = "are" if key == "edits" else "is"
     return [] if is_right(value) else [f"{key} {verb} {quoted(value)}; {wanted}"]
@@ -173,12 +235,66 @@ def _labels_faults(labels: object) -> list[str]:
     return faults
 
 
+def _amounts_faults(key: str, pairs: object) -> list[str]:
+    names, amounts = _AMOUNT_RULES[key]
+    if not isinstance(pairs, tuple | list) or not all(
+        isinstance(pair, tuple | list) and len(pair) == 2 for pair in pairs
+    ):
+        return [f"{key} are {quoted(pairs)}; pairs such as {names.example} are wanted"]
+    if len(pairs) > names.most:
+        return [f"{key} are {len(pairs)}; at most {names.most} are wanted"]
+    faults = []
+    for name, amount in pairs:
+        if not names.is_right(name):
+            faults.append(f"{key} hold {quoted(name)}; {names.wanted}, as in {names.example}")
+        elif not is_number(amount) or not amounts.low <= round(amount, DECIMALS) <= amounts.high:
+            faults.append(f"{key} hold {quoted(name)} with {quoted(amount)}; {amounts.wanted}")
+    named = [name for name, _ in pairs]
+    if not faults:
+        doubled = sorted({name for name in named if named.count(name) > 1})
+        faults += [f"{key} hold {quoted(name)} twice" for name in doubled]
+    return faults
+
+
+def _latent_faults(latent: object) -> list[str]:
+    if not isinstance(latent, str):
+        return [f"latent is {quoted(latent)}; a text is wanted"]
+    try:
+        if latent:
+            read_shift(latent)
+    except UsageError as error:
+        return [f"latent is {quoted(latent)}, the latent of no picture: {error}"]
+    return []
+
+
+def _strangers(strengths: Sequence[tuple[str, float]], labels: Sequence[str]) -> list[str]:
+    return [
+        f"strengths hold {quoted(name)}, which is none of the labels"
+        for name, _ in strengths
+        if name not in labels
+    ]
+
+
+def _canonical(pairs: Sequence[tuple[Any, float]], *, nothing: float = 0.0) -> Amounts[Any]:
+    """Returns pairs with rounded amounts in the order of names, without those of no effect."""
+    rounded = [(name, round(float(amount), DECIMALS) + 0.0) for name, amount in pairs]
+    return tuple(sorted(pair for pair in rounded if pair[1] != nothing))
+
+
+def _in_order(pairs: Amounts[Any], names: Sequence[str]) -> Amounts[Any]:
+    return tuple(sorted(pairs, key=lambda pair: names.index(pair[0])))
+
+
 def _is_model(model: object) -> bool:
     return isinstance(model, str) and model.isprintable() and bool(_MODEL.fullmatch(model))
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and _is_whole(value) and 0 <= value <= MAX_SEED
 
 
 def _is_label(label: object) -> bool:
@@ -191,6 +307,40 @@ def _too_long(length: int) -> str:
     return f"{length:,} characters as a link; at most {QUERY_MAX_CHARS:,} are read"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Names:
+    is_right: Callable[[Any], bool]
+    wanted: str
+    example: str
+    most: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Range:
+    low: float
+    high: float
+    wanted: str
+
+
+_LEAST = 10.0**-DECIMALS
+_AMOUNT_RULES = {
+    "strengths": (
+        _Names(_is_label, "a label's name is wanted", "smile:0.5", 1_000),
+        _Range(_LEAST, 1, "a number above 0 (without the label) to 1 (all of it) is wanted"),
+    ),
+    "variations": (
+        _Names(_is_seed, f"a whole number of 0 to {MAX_SEED} is wanted", "12:0.4", VARIATIONS_MAX),
+        _Range(
+            -VARIATION_MAX,
+            VARIATION_MAX,
+            f"a number of {-VARIATION_MAX:g} to {VARIATION_MAX:g} is wanted",
+        ),
+    ),
+    "sliders": (
+        _Names(_is_label, "a direction's name is wanted", "smile:1.5", SLIDERS_MAX),
+        _Range(-SLIDER_MAX, SLIDER_MAX, f"a number of {-SLIDER_MAX:g} to {SLIDER_MAX:g} is wanted"),
+    ),
+}
 # Plain rules and not pydantic's: every sentence is ours, and would have to be made from its errors.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model": (
@@ -199,7 +349,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'or "sha256:" and 16 hex digits are wanted',
     ),
     "seed": (
-        lambda seed: _is_whole(seed) and 0 <= seed <= MAX_SEED,
+        _is_seed,
         f"a whole number of 0 to {MAX_SEED} is wanted",
     ),
     "psi": (

@@ -1,6 +1,7 @@
 """All that the studio can do, by plain values: what the page, its API and the command line call."""
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
@@ -10,22 +11,25 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.labels import split_names
+from models.sampling.inversion import STEPS, Progress, ignore
 from models.sampling.png import png_bytes
 from studio import play
+from studio.character import Character, check_seed, drawn_from
 from studio.draw import (
     Avatar,
     Group,
     LabelChoice,
     abilities,
-    check_seed,
     choice_named,
     draw_avatars,
     draw_one,
+    drawn_avatars,
     label_groups,
 )
 from studio.edits import Edits, apply_edits, edited_size
+from studio.inversion import Inverted, invert_picture
 from studio.model_source import ModelSource, OpenModel
-from studio.play import Advance, Character, DrawOptions, FilmOptions
+from studio.play import Advance, DrawOptions, FilmOptions
 from studio.png_metadata import recipe_facts
 from studio.recipe import Recipe
 from studio.upscaling import upscale
@@ -115,16 +119,60 @@ class Studio:
         seed: int = 0,
         psi: float = 1.0,
         noise: str = "const",
+        like: Link | None = None,
     ) -> Iterator[Avatar]:
         """Draws `count` characters, 1 to 64, of the seeds seed, seed + 1, …
 
         labels: a choice, or labels by name: their groups are chosen, all others come with the seed.
+        like: a recipe whose strengths, variations, sliders and latent they all have.
         Everything is checked before this returns; each avatar is then drawn lazily,
         all of them with the model of now, even if the alias moves meanwhile.
         """
         seeds = _seeds(seed, count)
         model = self.model()
-        return draw_avatars(model, choice_of(labels, model), seeds, psi=psi, noise=noise)
+        given = None if like is None else Character.of(recipe_of(like))
+        choice = choice_of(labels, model)
+        return draw_avatars(model, choice, seeds, psi=psi, noise=noise, like=given)
+
+    def vary(
+        self, link: Link, *, count: int = 8, amount: float = 0.4, first: int = 0
+    ) -> Iterator[Avatar]:
+        """Draws `count` neighbours of a link's avatar, 1 to 64, each with one variation more.
+
+        The variations are those of the noise seeds from `first` on that the link does not have
+        yet; amount: -2 to 2 without 0. They are drawn with the link's model, neither upscaled nor
+        edited.
+        """
+        recipe = dataclasses.replace(recipe_of(link), upscale=1, edits=Edits())
+        count = check_whole(count, "the number of pictures", low=1, high=MAX_PICTURES)
+        taken = {seed for seed, _ in recipe.variations}
+        numbers = itertools.count(check_seed(first, "the first variation"))
+        seeds = itertools.islice((seed for seed in numbers if seed not in taken), count)
+        recipes = [
+            dataclasses.replace(recipe, variations=(*recipe.variations, (seed, amount)))
+            for seed in seeds
+        ]
+        model = self._source.of(recipe.model)
+        drawn_from(model, [Character.of(one) for one in recipes])
+        return drawn_avatars(model, recipes)
+
+    def invert(
+        self,
+        content: bytes,
+        name: str = "the picture",
+        *,
+        steps: int = STEPS,
+        advance: Progress = ignore,
+    ) -> Inverted:
+        """Finds the recipe with which the current model draws the face on a picture's file.
+
+        name: what the file is called in errors. advance: called with 0 and the nearest of many
+        drawn faces, then with each step's number, 1 to `steps`, and now and then with the picture
+        [R,R,3] so far; else None. What it raises ends the work. Nothing of the file is kept.
+        Raises UnreadablePicture or UsageError as `inversion.invert_picture`.
+        """
+        model = self.model()
+        return invert_picture(model, content, where=name, steps=steps, advance=advance)
 
     def redraw(self, link: Link) -> Picture:
         """Draws the picture of a link [R,R,3], neither upscaled nor edited, with the link's model.
@@ -241,9 +289,7 @@ class Studio:
         key = dataclasses.replace(recipe, upscale=1, denoise=-1, edits=Edits())
         picture = self._kept.get(key)
         if picture is None:
-            picture = draw_one(
-                model, seed=key.seed, labels=key.labels, psi=key.psi, noise=key.noise
-            )
+            picture = draw_one(model, Character.of(key), psi=key.psi, noise=key.noise)
             self._kept.put(key, picture)
         return picture
 
@@ -259,7 +305,7 @@ class Studio:
                 "of one model can be brought together. Draw them anew with one."
             )
         options = DrawOptions(recipes[0].psi, recipes[0].noise, space, advance)
-        characters = [Character(recipe.seed, recipe.labels) for recipe in recipes]
+        characters = [Character.of(recipe) for recipe in recipes]
         return self._source.of(keys[0]), characters, options
 
 

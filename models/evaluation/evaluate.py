@@ -121,6 +121,23 @@ def _before(store: Store, out: str, identity: Mapping[str, str]) -> dict[str, An
     return found | {"reused": True, "seconds": 0.0}
 
 
+def judge_of(store: Store, manifest_digest: str, split: Split, reals: FeatureRows) -> Judge:
+    """Returns the judge of labels that is fitted to the rows of an `eval` split, once a home."""
+    key = {
+        "manifest": manifest_digest,
+        "judge": JudgeConfig().digest,
+        "features": split.file.stem,
+    }
+    return judge_at(
+        store,
+        f"{JUDGES}/{digest_of(key)}.safetensors",
+        features=reals.features,
+        thumbs=reals.rest,
+        labels=split.labels,
+        config=JudgeConfig(),
+    )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Evaluation:
     """One evaluation at work."""
@@ -155,7 +172,8 @@ class _Evaluation:
                 if held is not plan.reals[split]
             }
             progress.stage("judge")
-            judge = self._judge(plan.reals["eval"], reals["eval"])
+            split = plan.reals["eval"]
+            judge = judge_of(self.store, self.manifest.digest, split, reals["eval"])
             judged = RowExtractor(self.network, self._device, judge)
             compared = self._compared(plan, reals, reals | common)
             first, found = self._repeats(plan, compared, judged, progress)
@@ -234,21 +252,6 @@ class _Evaluation:
     @property
     def _device(self) -> torch.device:
         return next(self.generator.parameters()).device
-
-    def _judge(self, split: Split, reals: FeatureRows) -> Judge:
-        key = {
-            "manifest": self.manifest.digest,
-            "judge": JudgeConfig().digest,
-            "features": split.file.stem,
-        }
-        return judge_at(
-            self.store,
-            f"{JUDGES}/{digest_of(key)}.safetensors",
-            features=reals.features,
-            thumbs=reals.rest,
-            labels=split.labels,
-            config=JudgeConfig(),
-        )
 
     def _compared(
         self, plan: EvalPlan, rows: Mapping[str, FeatureRows], common: Mapping[str, FeatureRows]

@@ -30,6 +30,7 @@ class Subject:
         sha256: of the file with its weights.
         config_digest: of the settings that it was trained with, "" where they are not known.
         folder: where its evaluations lie, under the home.
+        files: its own folder under the home, "" for a checkpoint's, a model's, and those elsewhere.
 
     """
 
@@ -37,6 +38,7 @@ class Subject:
     sha256: str
     config_digest: str
     folder: str
+    files: str = ""
 
 
 def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu") -> Subject:
@@ -62,11 +64,12 @@ def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu")
     network = load_generator(url, device=device)
     content = place.store.read_bytes(place.path(TENSORS if place.is_checkpoint else WEIGHTS))
     sha256 = hashlib.sha256(content).hexdigest()
-    folder = f"{FOREIGN}/{sha256[:12]}"
+    folder, files = f"{FOREIGN}/{sha256[:12]}", ""
     if inside is not None and not place.is_checkpoint:
         name = inside.removesuffix(f"/{GENERATOR}")
         folder = f"{name}/evaluation"
-    return Subject(network, sha256, _config_digest(place), folder)
+        files = f"{inside}/{place.folder}" if place.folder else inside
+    return Subject(network, sha256, _config_digest(place), folder, files)
 
 
 def _inside(store: Store, path: str) -> str | None:

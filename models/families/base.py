@@ -143,6 +143,13 @@ class GeneratorNet(nn.Module, abc.ABC):
         """Returns the side of each noise input, from the first layer on; [] without noise."""
         return []
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns what a shift meets first: for each of the K rows of w a matrix [O,W].
+
+        Without W one matrix [O,Z], of the first layer; [] where it is not known.
+        """
+        return []
+
     def track(self, w: Tensor) -> None:
         """Moves the running mean of w towards this batch's [W]; only the families with W do."""
 

@@ -76,6 +76,10 @@ class Generator(GeneratorWithoutW):
         for layer in (self.dense, self.up1, self.up2, self.up3):
             nn.init.normal_(layer.weight, std=0.02)
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns the first layer's weights [O,Z] of the latent."""
+        return [self.dense.weight[:, : self.spec.z_dim]]
+
     def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
         """Draws pictures: z [N,100], labels [N,L] of 0 and 1 -> [N,3,64,64] in [-1,1]."""
         x = torch.cat([z, self.embed(labels)], dim=1)

@@ -106,6 +106,12 @@ class Generator(GeneratorWithoutW):
         for layer in (self.up1, self.up2, self.up3, self.up4):
             nn.init.normal_(layer.weight, std=0.02)
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns the weights [O,Z] of the latent in the first convolution and beside it."""
+        beside = self.block.shortcut.weight.flatten(1)
+        first = self.block.up1.weight.flatten(1).t()
+        return [torch.cat([first, beside])[:, : self.spec.z_dim]]
+
     def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
         """Draws pictures: z [N,72] in [0,1], labels [N,L] of 0 and 1 -> [N,3,96,96] in [-1,1]."""
         x = torch.cat([z, labels], dim=1)[:, :, None, None]

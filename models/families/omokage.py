@@ -177,6 +177,11 @@ class Generator(GeneratorWithW):
         colours = _normed(self.colours(w[:, -1]), (1,))
         return torch.tanh(self.rgb(x * colours[:, :, None, None]).float())
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns for each w the weights [O,W] of its layer's style; of the first the start's."""
+        layers = [layer.style.weight for layer in self.layers if isinstance(layer, Layer)]
+        return [self.start.weight, *layers, self.colours.weight]
+
     def noise_consts(self) -> list[Tensor]:
         """Returns the K - 2 noise maps, two a side but for the first and the last one."""
         return [layer.noise_const for layer in self.layers if isinstance(layer, Layer)]

@@ -126,6 +126,10 @@ class Generator(GeneratorWithoutW):
         self.stages = nn.Sequential(*(Stage(channels) for _ in range(doublings)))
         self.last = nn.Conv2d(channels, 3, 9, padding=4)
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns the first layer's weights [O,Z] of the latent."""
+        return [self.dense.weight[:, : self.spec.z_dim]]
+
     def pictures(self, z: Tensor, labels: Tensor) -> Tensor:
         """Draws pictures: z [N,128], labels [N,L] of 0 and 1 -> [N,3,R,R] in [-1,1]."""
         x = torch.cat([z, labels], dim=1)

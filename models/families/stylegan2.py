@@ -268,6 +268,23 @@ class Generator(GeneratorWithW):
         drawn: Tensor = picture
         return drawn
 
+    def style_weights(self) -> list[Tensor]:
+        """Returns for each w the weights [O,W] of its layer's style, as they are used."""
+        first, *others = [
+            conv.affine.weight * conv.affine.scale * conv.scale
+            for conv in self.convs
+            if isinstance(conv, StyledConv)
+        ]
+        rgbs = [
+            rgb.affine.weight * rgb.affine.scale * rgb.scale
+            for rgb in self.rgbs
+            if isinstance(rgb, ToRGB)
+        ]
+        weights = [first]
+        for at, weight in enumerate(others):  # w 2i+1 is read by rgbs.i and convs.(2i+1)
+            weights.append(torch.cat([rgbs[at // 2], weight]) if at % 2 == 0 else weight)
+        return [*weights, rgbs[-1]]
+
     def noise_consts(self) -> list[Tensor]:
         """Returns the K - 1 noise maps, of sides 4, 8, 8, 16, 16, ..."""
         return [conv.noise_const for conv in self.convs if isinstance(conv, StyledConv)]

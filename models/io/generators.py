@@ -56,6 +56,11 @@ class Place:
         """Returns the address of one of its files, for messages."""
         return self.store.url(self.path(name))
 
+    @property
+    def own_url(self) -> str:
+        """The address of its own folder."""
+        return self.store.url(self.folder) if self.folder else self.store.root
+
 
 def find_generator(folder: str) -> Place:
     """Finds the generator of a folder or fsspec URL.

@@ -15,12 +15,15 @@ from models.families.base import GeneratorNet
 from models.io.generators import SPEC, TYPICAL, WEIGHTS, load_generator, typical_rows
 from models.labels import names_of
 from models.registry.model_uri import explained
+from models.sampling.directions import DIRECTIONS, directions_of
 
 PROGRAM = "generator.pt2"
 # By their names in the model. `predict` needs these; the first versions carried nothing else.
 NEEDED = {"program": PROGRAM, "spec": SPEC, "typical": TYPICAL}
 # With the weights, whoever has this repository can do all that the family can: W, mixing, noise.
 FILES = {**NEEDED, "weights": WEIGHTS}
+# Of a generator that was evaluated
+OPTIONAL = {"directions": DIRECTIONS}
 CODE = Path(__file__).with_name("pyfunc_model.py")
 NAME = "generator"  # of the logged model
 
@@ -41,7 +44,8 @@ def export_generator(folder: str, out: Path) -> Path:
     """Writes the program and a whole generator's files into `out` and returns that.
 
     The files are `spec.json`, `typical_labels.json` and `generator.safetensors`, so that `out` is
-    itself a folder that `load_generator` takes. The program takes z [N,Z], labels [N,L] and psi []
+    itself a folder that `load_generator` takes; `directions.safetensors` too where they were found.
+    The program takes z [N,Z], labels [N,L] and psi []
     and gives [N,3,R,R] in [-1,1], for any N.
 
     Raises TrainingError or StoreError if `folder` holds no whole generator.
@@ -60,6 +64,8 @@ def export_generator(folder: str, out: Path) -> Path:
     (out / SPEC).write_text(json.dumps(spec.to_json(), indent=2, sort_keys=True) + "\n")
     typical = [names_of(row, spec.labels) for row in typical_rows(folder, spec.labels)]
     (out / TYPICAL).write_text(json.dumps(typical) + "\n")
+    if (directions := directions_of(folder, generator)) is not None:
+        (out / DIRECTIONS).write_bytes(directions.to_bytes())
     return out
 
 
@@ -114,7 +120,11 @@ def log_generator(folder: str, *, run_id: str, tracking_uri: str = "", name: str
                 flavor=mlflow.pyfunc,
                 run_id=run_id,
                 python_model=str(CODE),
-                artifacts={name: str(made / file) for name, file in FILES.items()},
+                artifacts={
+                    name: str(made / file)
+                    for name, file in (FILES | OPTIONAL).items()
+                    if name in FILES or (made / file).is_file()
+                },
                 signature=signature,
                 input_example=pd.DataFrame({"labels": [",".join(spec.labels[:1])] * 2}),
                 pip_requirements=[_pinned(package) for package in ("mlflow", "torch", "numpy")],

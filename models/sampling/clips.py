@@ -15,13 +15,13 @@ from torch import Tensor
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import Rows
+from models.sampling.characters import Characters, Points, alike, mapped, place, points
 from models.sampling.draw import (
     Pictures,
     check_drawing,
     draw_latents,
     laid_out,
     latents,
-    map_latents,
     require_w,
 )
 from models.sampling.interpolation import PATHS, ClosedWalk, closed_curve, lerp
@@ -31,15 +31,6 @@ Frame = npt.NDArray[np.uint8]  # [H,W,3], RGB
 SPACES = ("z", "w")
 A_PASS = 4  # pictures that are drawn together; more are no faster on a CPU and take memory
 LOOP_KEYS = 5  # avatars that a loop in W goes through
-
-
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """What the cells of one frame are drawn from: z [N,Z] with z_std, labels [N,L], w or None."""
-
-    z: Tensor
-    labels: Rows
-    w: Tensor | None = None  # [N,K,W]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +79,7 @@ class Clip:
                 yield laid_out(_resized(own, self.cell_px), columns)
 
     def _drawn(self, points: Sequence[Points]) -> Pictures:
-        mapped = [one.w for one in points if one.w is not None]
+        given = [one.w for one in points if one.w is not None]
         return draw_latents(
             self.generator,
             torch.cat([one.z for one in points]),
@@ -96,29 +87,22 @@ class Clip:
             psi=self.psi,
             noise=self.noise,
             noise_seeds=list(self.seeds) * len(points),
-            w=torch.cat(mapped) if mapped else None,
+            w=torch.cat(given) if given else None,
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """Two ends of a morph: for N cells the seeds and the label rows [N,L] of each."""
-
-    seeds: Sequence[int]
-    labels: Rows
-    to_seeds: Sequence[int]
-    to_labels: Rows
 
 
 def morph(
     generator: GeneratorNet,
-    ends: Ends,
+    a: Characters,
+    b: Characters,
     *,
     space: str = "z",
     path: str = "",
     psi: float = 1.0,
 ) -> Callable[[float], Points]:
-    """Returns the way from one end (t = 0) to the other (t = 1); labels go straight between.
+    """Returns the way from N characters (t = 0) to N others (t = 1).
+
+    Labels go straight between, and so do their strengths and shifts of w.
 
     space "z" moves the latent, "w" what it is mapped to. path is "lerp" or "slerp"; by default the
     arc for normal latents, the straight line for uniform ones and in W. An arc in W turns about
@@ -135,56 +119,73 @@ def morph(
             f"{spec.family} has latents from 0 to 1, and an arc would leave that range: "
             "use --path lerp"
         )
-    z = latents(ends.seeds, spec.z_dim, spec.z_dist) * spec.z_std
-    to_z = latents(ends.to_seeds, spec.z_dim, spec.z_dist) * spec.z_std
+    a, b = alike(a, b)
+    z, to_z = a.z * spec.z_std, b.z * spec.z_std
     if space == "w":
         way = PATHS[path or "lerp"]
-        w, centre = _w_and_centre(generator, z, ends.labels, psi)
-        to_w, to_centre = _w_and_centre(generator, to_z, ends.to_labels, psi)
+        w, centre = _w_and_centre(generator, a, psi)
+        to_w, to_centre = _w_and_centre(generator, b, psi)
 
         def through_w(t: float) -> Points:
+            labels = _between(a.labels, b.labels, t)
             if t in (0, 1):
-                return Points(z, _between(ends, t), to_w if t else w)
+                return Points(z, labels, to_w if t else w)
             turned = way(w - centre, to_w - to_centre, t)
-            return Points(z, _between(ends, t), lerp(centre, to_centre, t) + turned)
+            return Points(z, labels, lerp(centre, to_centre, t) + turned)
 
         return through_w
     way = PATHS[path or ("slerp" if spec.z_dist == "normal" else "lerp")]
-    return lambda t: Points(way(z, to_z, t), _between(ends, t))
+
+    def through_z(t: float) -> Points:
+        here = Characters(
+            a.seeds,
+            _between(a.labels, b.labels, t),
+            a.z,
+            None if a.w_shift is None or b.w_shift is None else lerp(a.w_shift, b.w_shift, t),
+            None
+            if a.strengths is None or b.strengths is None
+            else _between(a.strengths, b.strengths, t),
+        )
+        return place(generator, here, way(z, to_z, t), psi=psi)
+
+    return through_z
 
 
 def loop(
     generator: GeneratorNet,
-    seeds: Sequence[int],
-    labels: Rows,
+    who: Characters,
     *,
     space: str = "z",
     psi: float = 1.0,
 ) -> Callable[[float], Points]:
-    """Returns a closed walk for each of N cells: t = 0 is the avatar of its seed, and so is t = 1.
+    """Returns a closed walk for each of N cells: t = 0 is the cell's character, and so is t = 1.
 
-    space "z" walks through latents, "w" on a smooth curve through LOOP_KEYS avatars. Labels [N,L]
-    stay. Raises UsageError for a space that the family does not have.
+    space "z" walks through latents, "w" on a smooth curve through LOOP_KEYS avatars. Labels and
+    shifts of w stay. Raises UsageError for a space that the family does not have.
     """
     spec = generator.spec
     _check_space(space)
-    z = latents(seeds, spec.z_dim, spec.z_dist)
-    sources = [_walk_source(seed) for seed in seeds]
+    sources = [_walk_source(seed) for seed in who.seeds]
     if space == "w":
         require_w(spec, "--space w")
         further = [
             [int(torch.randint(2**31, (), generator=rng)) for _ in range(LOOP_KEYS - 1)]
             for rng in sources
         ]
-        keys = [z, *(latents(row, spec.z_dim, spec.z_dist) for row in zip(*further, strict=True))]
-        curve = torch.stack(
-            [map_latents(generator, key * spec.z_std, labels, psi=psi) for key in keys]
-        )  # [M,N,K,W]
-        return lambda t: Points(z * spec.z_std, labels, closed_curve(curve, t))
+        others = [latents(row, spec.z_dim, spec.z_dist) for row in zip(*further, strict=True)]
+        keys = [who, *(dataclasses.replace(who, z=z) for z in others)]
+        curve = torch.stack([mapped(generator, key, psi=psi) for key in keys])  # [M,N,K,W]
+        return lambda t: Points(who.z * spec.z_std, who.labels, closed_curve(curve, t))
     walks = [
-        ClosedWalk(start, rng, z_dist=spec.z_dist) for start, rng in zip(z, sources, strict=True)
+        ClosedWalk(start, rng, z_dist=spec.z_dist)
+        for start, rng in zip(who.z, sources, strict=True)
     ]
-    return lambda t: Points(torch.stack([walk.at(t) for walk in walks]) * spec.z_std, labels)
+
+    def through_z(t: float) -> Points:
+        z = torch.stack([walk.at(t) for walk in walks])
+        return points(generator, dataclasses.replace(who, z=z), psi=psi)
+
+    return through_z
 
 
 def one_way(frames: int) -> list[float]:
@@ -226,20 +227,16 @@ def make_clip(
     return Clip(faster, seeds, at, times, columns, side, psi, noise)
 
 
-def _between(ends: Ends, t: float) -> Rows:
+def _between(labels: Rows, to_labels: Rows, t: float) -> Rows:
     if t in (0, 1):
-        return ends.to_labels if t else ends.labels
-    return np.asarray(ends.labels + (ends.to_labels - ends.labels) * np.float32(t), np.float32)
+        return to_labels if t else labels
+    return np.asarray(labels + (to_labels - labels) * np.float32(t), np.float32)
 
 
-def _w_and_centre(
-    generator: GeneratorNet, z: Tensor, labels: Rows, psi: float
-) -> tuple[Tensor, Tensor]:
+def _w_and_centre(generator: GeneratorNet, who: Characters, psi: float) -> tuple[Tensor, Tensor]:
     require_w(generator.spec, "--space w")
-    return (
-        map_latents(generator, z, labels, psi=psi),
-        map_latents(generator, z, labels, psi=0.0),
-    )
+    unshifted = dataclasses.replace(who, w_shift=None)
+    return mapped(generator, who, psi=psi), mapped(generator, unshifted, psi=0.0)
 
 
 def _walk_source(seed: int) -> torch.Generator:

@@ -9,6 +9,7 @@ from PIL import Image
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import Rows, label_rows, typical_labels
+from models.sampling.characters import Characters, beside, mapped, points, repeated
 from models.sampling.draw import (
     draw,
     draw_latents,
@@ -87,8 +88,7 @@ def swap_table(
 
 def sweep_table(
     generator: GeneratorNet,
-    seed: int,
-    labels: Rows,
+    who: Characters,
     *,
     numbers: Sequence[int],
     space: str = "z",
@@ -96,11 +96,11 @@ def sweep_table(
     psi: float = 1.0,
     noise: str = "const",
 ) -> Image.Image:
-    """Draws the avatar of one seed with one number of its z or w after the other swept, a row each.
+    """Draws one character with one number of its z or w after the other swept, a row each.
 
     A number of z goes through `steps` values from -SWEEP_STD to SWEEP_STD (0 to 1 if latents are
     uniform), one of w by as many standard deviations of W about the avatar's own; the others stay.
-    labels [L]. Raises UsageError for a number that there is not, or w in a family without.
+    Raises UsageError for a number that there is not, or w in a family without.
     """
     spec = generator.spec
     if space == "w":
@@ -112,27 +112,27 @@ def sweep_table(
             f"{space} of {spec.family} has the numbers 0 to {size - 1}, not {', '.join(wrong)}"
         )
     count = len(numbers) * steps
-    z = latents([seed], spec.z_dim, spec.z_dist).repeat(count, 1)  # [rows * steps, Z]
-    rows = labels[None].repeat(count, axis=0)
+    swept = repeated(who, count)
     if space == "z":
         low, high = (0.0, 1.0) if spec.z_dist == "uniform" else (-SWEEP_STD, SWEEP_STD)
         for row, number in enumerate(numbers):
-            z[row * steps : (row + 1) * steps, number] = torch.linspace(low, high, steps)
-        w = None
+            part = swept.z[row * steps : (row + 1) * steps]
+            part[:, number] = torch.linspace(low, high, steps)
+        w = points(generator, swept, psi=psi).w
     else:
-        w = map_latents(generator, z * spec.z_std, rows, psi=psi)
-        spread = _w_spread(generator, labels, psi)
+        w = mapped(generator, swept, psi=psi)
+        spread = _w_spread(generator, who.labels, psi)
         offsets = torch.linspace(-SWEEP_STD, SWEEP_STD, steps)
         for row, number in enumerate(numbers):
             part = w[row * steps : (row + 1) * steps]
             part[:, :, number] += offsets[:, None] * spread[number]
     pictures = draw_latents(
         generator,
-        z * spec.z_std,
-        rows,
+        swept.z * spec.z_std,
+        swept.labels,
         psi=psi,
         noise=noise,
-        noise_seeds=[seed] * count,
+        noise_seeds=swept.seeds,
         w=w,
     )
     titles = [f"{space} {number}" for number in numbers]
@@ -141,11 +141,9 @@ def sweep_table(
 
 def mixing_table(
     generator: GeneratorNet,
-    row_seeds: Sequence[int],
-    column_seeds: Sequence[int],
+    rows: Characters,
+    columns: Characters,
     *,
-    row_labels: Rows,
-    column_labels: Rows,
     crossover: int = 0,
     psi: float = 1.0,
     noise: str = "const",
@@ -153,8 +151,8 @@ def mixing_table(
     """Draws avatars whose coarse styles are the row's and whose fine styles are the column's.
 
     The layers before `crossover` take the row's w, those from it on the column's; 0 crosses in the
-    middle. The first column and the first row show the avatars that are mixed; row_labels and
-    column_labels [N,L] are theirs. Raises UsageError if the family cannot mix or has no such layer.
+    middle. The first column and the first row show the characters that are mixed. Raises UsageError
+    if the family cannot mix or has no such layer.
     """
     spec = generator.spec
     require_mixing(spec)
@@ -164,34 +162,25 @@ def mixing_table(
             f"crossover is {layer}; {spec.family} at {spec.resolution_px} px has {spec.w_layers} "
             f"layers, so 1 to {spec.w_layers - 1} wanted"
         )
-    rows, columns = len(row_seeds), len(column_seeds)
-    labels = np.concatenate([row_labels, column_labels])
-    seeds = [*row_seeds, *column_seeds]
-    w = map_latents(
-        generator, latents(seeds, spec.z_dim, spec.z_dist) * spec.z_std, labels, psi=psi
-    )
-    coarse = w[:rows].repeat_interleave(columns, dim=0)  # [rows * columns, K, W]
-    mixed = w[rows:].repeat(rows, 1, 1)
+    down, across = len(rows), len(columns)
+    who = beside(rows, columns)
+    w = mapped(generator, who, psi=psi)
+    coarse = w[:down].repeat_interleave(across, dim=0)  # [down * across, K, W]
+    mixed = w[down:].repeat(down, 1, 1)
     mixed[:, :layer] = coarse[:, :layer]
-    own = draw(generator, labels, seeds, psi=psi, noise=noise, w=w)
-    row_of = [seed for seed in row_seeds for _ in column_seeds]
-    inner = draw(
-        generator,
-        row_labels.repeat(columns, axis=0),
-        row_of,
-        noise=noise,
-        w=mixed,
-    )
+    own = draw(generator, who.labels, who.seeds, psi=psi, noise=noise, w=w)
+    row_of = [seed for seed in rows.seeds for _ in columns.seeds]
+    inner = draw(generator, rows.labels.repeat(across, axis=0), row_of, noise=noise, w=mixed)
     side = spec.resolution_px
-    sheet = np.full((rows + 1, columns + 1, side, side, 3), 255, dtype=np.uint8)
-    sheet[1:, 0], sheet[0, 1:] = own[:rows], own[rows:]
-    sheet[1:, 1:] = inner.reshape(rows, columns, side, side, 3)
-    return grid(sheet.reshape(-1, side, side, 3), columns + 1)
+    sheet = np.full((down + 1, across + 1, side, side, 3), 255, dtype=np.uint8)
+    sheet[1:, 0], sheet[0, 1:] = own[:down], own[down:]
+    sheet[1:, 1:] = inner.reshape(down, across, side, side, 3)
+    return grid(sheet.reshape(-1, side, side, 3), across + 1)
 
 
 def _w_spread(generator: GeneratorNet, labels: Rows, psi: float) -> torch.Tensor:
-    """Returns the standard deviation [W] of w with these labels [L]."""
+    """Returns the standard deviation [W] of w with these labels [1,L]."""
     spec = generator.spec
     z = latents(range(_MEASURED), spec.z_dim, spec.z_dist) * spec.z_std
-    w = map_latents(generator, z, labels[None].repeat(_MEASURED, axis=0), psi=psi)
+    w = map_latents(generator, z, labels.repeat(_MEASURED, axis=0), psi=psi)
     return w[:, 0].std(dim=0)

@@ -12,9 +12,8 @@ import torch
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import label_rows
+from models.sampling.characters import Characters, Points, characters
 from models.sampling.clips import (
-    Ends,
-    Points,
     around,
     loop,
     make_clip,
@@ -38,9 +37,17 @@ def rows(*names: str) -> Rows:
     return label_rows([[name] for name in names], NAMES)
 
 
-def ends(seed: int = 1, to_seed: int = 2, label: str = "", to_label: str = "") -> Ends:
-    first = label or "blonde_hair"
-    return Ends([seed], rows(first), [to_seed], rows(to_label or first))
+Ends = tuple[int, str, int, str]  # seed and label of both
+
+
+def who(network: GeneratorNet, seed: int, label: str = "blonde_hair") -> Characters:
+    return characters(network.spec, [seed], rows(label))
+
+
+def way_between(
+    network: GeneratorNet, both: Ends = (1, "blonde_hair", 2, "blonde_hair"), **how: Any
+) -> Any:
+    return morph(network, who(network, *both[:2]), who(network, *both[2:]), **how)
 
 
 def apart(a: Any, b: Any) -> float:
@@ -48,14 +55,17 @@ def apart(a: Any, b: Any) -> float:
 
 
 @pytest.mark.parametrize(("space", "path"), [("z", ""), ("z", "lerp"), ("w", ""), ("w", "slerp")])
-@pytest.mark.parametrize("both", [ends(1, 2), ends(1, 1, "blonde_hair", "blue_hair")])
+@pytest.mark.parametrize(
+    "both", [(1, "blonde_hair", 2, "blonde_hair"), (1, "blonde_hair", 1, "blue_hair")]
+)
 def test_a_morph_goes_from_one_picture_to_the_other(
     styled: GeneratorNet, space: str, path: str, both: Ends
 ) -> None:
-    way = morph(styled, both, space=space, path=path, psi=0.8)
-    frames = list(make_clip(styled, both.seeds, way, one_way(9), psi=0.8).frames())
-    start = draw(styled, both.labels, both.seeds, psi=0.8)[0]
-    end = draw(styled, both.to_labels, both.to_seeds, psi=0.8)[0]
+    way = way_between(styled, both, space=space, path=path, psi=0.8)
+    frames = list(make_clip(styled, [1], way, one_way(9), psi=0.8).frames())
+    start, end = (
+        draw(styled, rows(label), [seed], psi=0.8)[0] for seed, label in (both[:2], both[2:])
+    )
     assert np.abs(frames[0].astype(int) - start).max() <= 1
     assert np.abs(frames[-1].astype(int) - end).max() <= 1
     whole = apart(start, end)
@@ -63,14 +73,14 @@ def test_a_morph_goes_from_one_picture_to_the_other(
 
 
 def test_labels_on_the_way_lie_between_those_of_the_ends(styled: GeneratorNet) -> None:
-    way = morph(styled, ends(1, 1, "blonde_hair", "blue_hair"))
+    way = way_between(styled, (1, "blonde_hair", 1, "blue_hair"))
     assert np.allclose(way(0.25).labels, [[0.75, 0.25, 0]])
     assert torch.equal(way(0.25).z, way(0).z)
 
 
 def test_a_family_without_w_morphs_in_z() -> None:
     plain = small_generator("dcgan64")
-    clip = make_clip(plain, [1], morph(plain, ends()), one_way(3))
+    clip = make_clip(plain, [1], way_between(plain), one_way(3))
     first = draw(plain, rows("blonde_hair"), [1])[0]
     assert np.abs(next(clip.frames()).astype(int) - first).max() <= 1
 
@@ -80,7 +90,7 @@ def test_a_loop_closes_and_begins_with_the_avatars_of_its_seeds(
     styled: GeneratorNet, space: str
 ) -> None:
     labels = rows("blonde_hair", "blue_hair", "blue_eyes")
-    way = loop(styled, [5, 6, 7], labels, space=space)
+    way = loop(styled, characters(styled.spec, [5, 6, 7], labels), space=space)
     clip = make_clip(styled, [5, 6, 7], way, around(24), columns=2)
     frames = list(clip.frames())
     assert frames[0].shape == (32, 32, 3)
@@ -95,8 +105,8 @@ def test_a_loop_closes_and_begins_with_the_avatars_of_its_seeds(
 
 
 def test_a_cell_walks_by_its_seed_alone(styled: GeneratorNet) -> None:
-    both = loop(styled, [5, 6], rows("blonde_hair", "blonde_hair"))
-    alone = loop(styled, [6], rows("blonde_hair"))
+    both = loop(styled, characters(styled.spec, [5, 6], rows("blonde_hair", "blonde_hair")))
+    alone = loop(styled, who(styled, 6))
     assert torch.equal(both(0.3).z[1], alone(0.3).z[0])
 
 
@@ -118,12 +128,12 @@ def test_cells_are_resized_and_keep_their_noise(styled: GeneratorNet) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda G: morph(G, ends(), space="w"), "dcgan64 has no W, which --space w needs"),
-        (lambda G: loop(G, [1], rows("blue_hair"), space="w"), "dcgan64 has no W"),
-        (lambda G: morph(G, ends(), space="x"), 'space is "x"; z or w wanted'),
-        (lambda G: morph(G, ends(), path="arc"), "one of lerp, slerp wanted"),
-        (lambda G: make_clip(G, [1], morph(G, ends()), [0.0], psi=3), "psi is 3; 0"),
-        (lambda G: make_clip(G, [1], morph(G, ends()), [0.0], noise="none"), "no noise maps"),
+        (lambda G: way_between(G, space="w"), "dcgan64 has no W, which --space w needs"),
+        (lambda G: loop(G, who(G, 1), space="w"), "dcgan64 has no W"),
+        (lambda G: way_between(G, space="x"), 'space is "x"; z or w wanted'),
+        (lambda G: way_between(G, path="arc"), "one of lerp, slerp wanted"),
+        (lambda G: make_clip(G, [1], way_between(G), [0.0], psi=3), "psi is 3; 0"),
+        (lambda G: make_clip(G, [1], way_between(G), [0.0], noise="none"), "no noise maps"),
     ],
 )
 def test_what_cannot_be_done_is_said_by_name(call: Callable[[Any], Any], message: str) -> None:
@@ -133,10 +143,10 @@ def test_what_cannot_be_done_is_said_by_name(call: Callable[[Any], Any], message
 
 def test_uniform_latents_go_straight_and_refuse_an_arc() -> None:
     uniform = small_generator("dcgan64", z_dist="uniform")
-    way = morph(uniform, ends())
+    way = way_between(uniform)
     assert torch.allclose(way(0.5).z, (way(0).z + way(1).z) / 2)
     with pytest.raises(UsageError, match="an arc would leave that range: use --path lerp"):
-        morph(uniform, ends(), path="slerp")
+        way_between(uniform, path="slerp")
 
 
 class Watched(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -147,7 +157,7 @@ class Watched(np.ndarray[Any, np.dtype[np.uint8]]):
 def test_frames_are_not_kept_however_long_the_film(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, styled: GeneratorNet, end: str
 ) -> None:
-    clip = make_clip(styled, [1], morph(styled, ends()), one_way(120))
+    clip = make_clip(styled, [1], way_between(styled), one_way(120))
     live = most = 0
     drawn = type(clip).frames_at
 

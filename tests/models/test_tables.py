@@ -10,6 +10,7 @@ from PIL import Image
 from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import label_rows
+from models.sampling.characters import Characters, characters
 from models.sampling.draw import draw, draw_latents, latents, map_latents, noise_maps
 from models.sampling.png import png_bytes, shortened
 from models.sampling.tables import mixing_table, swap_table, sweep_table
@@ -30,6 +31,10 @@ def plain() -> GeneratorNet:
 
 def rows(count: int) -> npt.NDArray[np.float32]:
     return label_rows([["blonde_hair"]] * count, NAMES)
+
+
+def who(network: GeneratorNet, *seeds: int) -> Characters:
+    return characters(network.spec, seeds, rows(len(seeds)))
 
 
 def cell(sheet: Image.Image, row: int, column: int, *, side: int = SIDE) -> npt.NDArray[np.uint8]:
@@ -82,16 +87,16 @@ def test_no_seeds_draw_no_pictures(plain: GeneratorNet) -> None:
         (lambda G: draw(G, rows(1), [0], noise="off"), "one of const, none, random wanted"),
         (lambda G: draw(G, rows(1), [0], w=torch.zeros(1, 2, 3)), "dcgan64 has no W"),
         (
-            lambda G: mixing_table(G, [0], [1], row_labels=rows(1), column_labels=rows(1)),
+            lambda G: mixing_table(G, who(G, 0), who(G, 1)),
             "dcgan64 has no W, which style mixing needs. It can do grid, table, sweep.*"
             "Families with W: .*stylegan2",
         ),
         (
-            lambda G: sweep_table(G, 0, rows(1)[0], numbers=[0], space="w"),
+            lambda G: sweep_table(G, who(G, 0), numbers=[0], space="w"),
             "dcgan64 has no W, which --space w needs",
         ),
         (
-            lambda G: sweep_table(G, 0, rows(1)[0], numbers=[3, 100]),
+            lambda G: sweep_table(G, who(G, 0), numbers=[3, 100]),
             "z of dcgan64 has the numbers 0 to 99, not 100",
         ),
         (lambda G: swap_table(G, rows(2), ["pink_hair"], seeds=[0]), 'unknown label "pink_hair"'),
@@ -108,7 +113,7 @@ def test_what_a_family_cannot_do_is_said_by_name(
 def test_a_sweep_has_a_row_a_number_and_changes_along_it(
     styled: GeneratorNet, space: str, numbers: list[int]
 ) -> None:
-    sheet = sweep_table(styled, 7, rows(1)[0], numbers=numbers, space=space)
+    sheet = sweep_table(styled, who(styled, 7), numbers=numbers, space=space)
     assert sheet.height == 2 * SIDE
     assert sheet.width > 20 * SIDE
     own = draw(styled, rows(1), [7])[0].astype(int)
@@ -122,9 +127,7 @@ def test_a_sweep_has_a_row_a_number_and_changes_along_it(
 def test_a_mix_takes_coarse_styles_from_the_row_and_fine_ones_from_the_column(
     styled: GeneratorNet,
 ) -> None:
-    sheet = mixing_table(
-        styled, [1, 2], [3, 4, 5], row_labels=rows(2), column_labels=rows(3), crossover=5
-    )
+    sheet = mixing_table(styled, who(styled, 1, 2), who(styled, 3, 4, 5), crossover=5)
     assert sheet.size == (4 * SIDE, 3 * SIDE)
     assert (cell(sheet, 0, 3) == 255).all()
     seeds = [1, 2, 3, 4, 5]
@@ -136,7 +139,7 @@ def test_a_mix_takes_coarse_styles_from_the_row_and_fine_ones_from_the_column(
     wanted = draw(styled, rows(1), [2], w=mixed)[0].astype(int)
     assert np.abs(cell(sheet, 2, 1) - wanted).max() <= 1
     with pytest.raises(UsageError, match="crossover is 6; stylegan2 at 16 px has 6 layers"):
-        mixing_table(styled, [1], [2], row_labels=rows(1), column_labels=rows(1), crossover=6)
+        mixing_table(styled, who(styled, 1), who(styled, 2), crossover=6)
 
 
 def test_a_png_says_from_what_it_was_made() -> None:

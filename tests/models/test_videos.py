@@ -10,6 +10,7 @@ from PIL import Image
 
 from dataset.errors import StoreError, UsageError
 from models.labels import label_rows
+from models.sampling.characters import characters
 from models.sampling.clips import Clip, around, loop, make_clip
 from models.sampling.video import mp4_writer, shared_palette, write_clip, yuv420p
 from tests.models.small_generators import NAMES, small_generator
@@ -21,7 +22,7 @@ FACTS = {"omokage family": "stylegan2, 16 px", "omokage seeds": "1,2"}
 def clip() -> Clip:
     network = small_generator("stylegan2")
     labels = label_rows([["blonde_hair"], ["blue_hair"]], NAMES)
-    way = loop(network, [1, 2], labels)
+    way = loop(network, characters(network.spec, [1, 2], labels))
     return make_clip(network, [1, 2], way, around(24), columns=2, cell_px=25)
 
 

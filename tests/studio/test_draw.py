@@ -1,9 +1,11 @@
 """A character keeps what was not chosen anew, and a picture depends on its recipe alone."""
 
+import dataclasses
 import itertools
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
+from models.sampling.directions import Direction, Directions
+from models.sampling.shift_text import shift_text
+from studio.character import Character
 from studio.draw import (
     LabelChoice,
     abilities,
@@ -102,7 +107,7 @@ def test_a_picture_is_the_same_whatever_is_drawn_beside_it(model) -> None:  # ty
 
 def test_random_noise_is_the_seeds_own() -> None:
     def drawn(seed: int, noise: str) -> bytes:
-        return draw_one(STYLE, seed=seed, labels=["halo"], noise=noise).tobytes()
+        return draw_one(STYLE, Character(seed, ("halo",)), noise=noise).tobytes()
 
     assert drawn(3, "random") == drawn(3, "random")
     assert len({drawn(3, noise) for noise in ("const", "none", "random")}) == 3
@@ -112,7 +117,7 @@ def test_four_threads_draw_the_bytes_of_one() -> None:
     requested = [(seed, ROWS[seed % 3]) for seed in range(24)]
 
     def draw(one: tuple[int, tuple[str, ...]]) -> bytes:
-        return draw_one(STYLE, seed=one[0], labels=one[1], psi=0.7).tobytes()
+        return draw_one(STYLE, Character(*one), psi=0.7).tobytes()
 
     alone = [draw(one) for one in requested]
     with ThreadPoolExecutor(4) as threads:
@@ -148,13 +153,14 @@ def test_avatars_are_drawn_when_they_are_asked_for() -> None:
             {"noise": "random"},
             'noise "random" cannot be drawn. dcgan64 has no noise, so .*stylegan2',
         ),
-        ({"labels": ["blond_hair"]}, 'did you mean "blonde_hair"'),
+        ({"labels": ("blond_hair",)}, 'did you mean "blonde_hair"'),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(requested: dict[str, object], reported: str) -> None:
-    given_all: dict[str, object] = {"seed": 0, "labels": [], "psi": 1.0, "noise": "const"}
+    given: dict[str, Any] = {"seed": 0, "labels": (), "psi": 1.0, "noise": "const"} | requested
+    character = Character(given.pop("seed"), given.pop("labels"))
     with pytest.raises(UsageError, match=reported):
-        draw_one(DCGAN, **(given_all | requested))  # type: ignore[arg-type]
+        draw_one(DCGAN, character, **given)
 
 
 def test_a_wrong_setting_is_refused_before_anything_is_drawn() -> None:
@@ -166,8 +172,8 @@ def test_a_wrong_setting_is_refused_before_anything_is_drawn() -> None:
 
 def test_a_seed_of_a_page_may_come_as_a_float() -> None:
     assert np.array_equal(
-        draw_one(STYLE, seed=3.0, labels=[]),  # type: ignore[arg-type]
-        draw_one(STYLE, seed=3, labels=[]),
+        draw_one(STYLE, Character(3.0)),  # type: ignore[arg-type]
+        draw_one(STYLE, Character(3)),
     )
 
 
@@ -178,7 +184,7 @@ def test_what_a_family_cannot_do_is_told_with_those_that_can() -> None:
     assert reasons["mix"] == (
         "dcgan64 has no W, so its styles cannot be mixed. Families that can: omokage, stylegan2."
     )
-    assert not any(abilities(STYLE).values())
+    assert {name for name, reason in abilities(STYLE).items() if reason} == {"sliders"}
 
 
 def test_a_version_without_its_weights_says_that_this_is_why() -> None:
@@ -192,3 +198,40 @@ def test_a_version_without_its_weights_says_that_this_is_why() -> None:
     reason = "Version 2 was registered without its weights, so it draws from seeds alone: "
     assert abilities(model)["mix"] == f"{reason}its styles cannot be mixed."
     assert all(reported.startswith(reason) for reported in abilities(model).values() if reported)
+
+
+def test_a_label_is_pulled_between_off_and_full() -> None:
+    def drawn(*strengths: tuple[str, float], labels: tuple[str, ...] = ("halo",)) -> np.ndarray:
+        return draw_one(STYLE, Character(3, labels, strengths)).astype(int)
+
+    full, off = drawn(), drawn(labels=())
+    half = drawn(("halo", 0.5))
+    assert np.array_equal(drawn(("halo", 1.0)), full)
+    assert not np.array_equal(half, full)
+    assert np.abs(half - off).mean() < np.abs(full - off).mean()
+
+
+def test_variations_sliders_and_latents_come_with_a_character() -> None:
+    plain = draw_one(DCGAN, Character(3))
+    varied = draw_one(DCGAN, Character(3, variations=((3, 0.5),)))
+    assert not np.array_equal(plain, varied)
+    nothing = shift_text(np.zeros((1, 100)))
+    assert np.array_equal(plain, draw_one(DCGAN, Character(3, latent=nothing)))
+    with pytest.raises(UsageError, match="has 1 x 100 numbers, and small stylegan2 takes 6 x 12"):
+        draw_one(STYLE, Character(3, latent=nothing))
+    with pytest.raises(UsageError, match="small dcgan64 has no directions, so it has no sliders"):
+        draw_one(DCGAN, Character(3, sliders=(("smile", 1.0),)))
+
+
+def test_a_slider_moves_w_by_its_direction() -> None:
+    vector = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
+    directions = Directions((Direction("smile", vector, 1.0, 0.1),))
+    model = dataclasses.replace(STYLE, directions=directions)
+    assert not abilities(model)["sliders"]
+    moved = draw_one(model, Character(3, sliders=(("smile", 2.0),)))
+    # A latent keeps eight bits of each number, so its picture is nearly the same.
+    given = draw_one(model, Character(3, latent=shift_text(2 * vector)))
+    assert np.abs(moved.astype(int) - given).mean() < 3
+    assert np.abs(moved.astype(int) - draw_one(model, Character(3))).mean() > 10
+    with pytest.raises(UsageError, match='no direction "smil"; did you mean "smile"'):
+        draw_one(model, Character(3, sliders=(("smil", 2.0),)))

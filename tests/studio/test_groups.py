@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from dataset.vocabulary import appearance
-from studio.draw import Group, known_labels, label_groups
+from studio.character import known_labels
+from studio.draw import Group, label_groups
 
 TAGS = sorted(appearance().groups)
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dataset.errors import UsageError
+from studio.character import Character
 from studio.draw import choice_named, draw_one, resolve
 from studio.play import (
-    Character,
     DrawOptions,
     FilmOptions,
     mix,
@@ -34,7 +34,7 @@ class Stopped(Exception):
 
 
 def picture_of(model, character: Character, **look) -> np.ndarray:  # type: ignore[no-untyped-def]
-    return draw_one(model, seed=character.seed, labels=character.labels, **look)
+    return draw_one(model, character, **look)
 
 
 @pytest.mark.parametrize(("model", "space"), [(DCGAN, "z"), (STYLE, "z"), (STYLE, "w")])
@@ -118,7 +118,7 @@ def test_a_table_keeps_the_character_of_each_column() -> None:
     for seed in range(3):
         for row, names in enumerate((["red_hair"], [])):
             labels = resolve(DCGAN, choice_named(names, DCGAN), seed)
-            assert np.array_equal(cells[row, seed], draw_one(DCGAN, seed=seed, labels=labels))
+            assert np.array_equal(cells[row, seed], draw_one(DCGAN, Character(seed, labels)))
     assert sheet.facts["omokage labels"] == "red hair; any"
     assert sheet.facts["omokage seeds"] == "0-2"
 

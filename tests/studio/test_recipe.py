@@ -1,11 +1,16 @@
 """A recipe has one text, which reads back as the same recipe; all faults are reported."""
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from models.sampling import draw
+from models.sampling.shift_text import read_shift, shift_text
 from studio import recipe as recipes
 from studio.edits import Edits
 from studio.recipe import FACTORS, KEYS, NOISES, Recipe
@@ -25,13 +30,29 @@ MODELS = st.one_of(
 )
 
 
+LATENTS = st.integers(0, 2**32).map(
+    lambda seed: shift_text(np.random.default_rng(seed).normal(size=(seed % 3 + 1, seed % 5 + 1)))
+)
+
+
+def amounts(names: st.SearchStrategy[Any], low: float, high: float) -> st.SearchStrategy[Any]:
+    return st.dictionaries(names, st.floats(low, high), max_size=4).map(
+        lambda pairs: tuple(pairs.items())
+    )
+
+
 @st.composite
 def recipe_values(draw: st.DrawFn) -> Recipe:
+    labels = draw(st.lists(NAMES.map(lambda name: name[:20]), max_size=5, unique=True))
     return Recipe(
         draw(MODELS),
         draw(st.integers(0, MAX_SEED)),
-        tuple(draw(st.lists(NAMES.map(lambda name: name[:20]), max_size=5, unique=True))),
+        tuple(labels),
         draw(st.floats(0, 2)),
+        strengths=draw(amounts(st.sampled_from(labels), 0.0001, 1)) if labels else (),
+        variations=draw(amounts(st.integers(0, MAX_SEED), -2, 2)),
+        sliders=draw(amounts(NAMES.map(lambda name: name[:20]), -10, 10)),
+        latent=draw(st.one_of(st.just(""), LATENTS)),
         noise=draw(st.sampled_from(NOISES)),
         upscale=draw(st.sampled_from(FACTORS)),
         denoise=draw(st.sampled_from(DENOISE)),
@@ -71,6 +92,19 @@ def test_queries_read_back_as_the_same_recipe(recipe: Recipe) -> None:
             "&upscale=4&denoise=0&edits=rotate%3D90%3Bhue%3D-5",
         ),
         (Recipe("avatar-generator/3", 17, psi=1.00001, denoise=2), GOOD),
+        (
+            Recipe(
+                "avatar-generator/3",
+                17,
+                (":d", "smile"),
+                strengths=(("smile", 1), (":d", 0.5)),
+                variations=((12, 0.4), (3, -0.25), (5, 0.00001)),
+                sliders=(("smile", 1.5), ("age", -0.5), ("x", 0)),
+                latent="AQEAPH-B",
+            ),
+            f"{GOOD}&labels=%3Ad%2Csmile&strengths=%3Ad%3A0.5&variations=3%3A-0.25%2C12%3A0.4"
+            "&sliders=age%3A-0.5%2Csmile%3A1.5&latent=AQEAPH-B",
+        ),
     ],
 )
 def test_each_recipe_has_one_query(recipe: Recipe, query: str) -> None:
@@ -109,6 +143,21 @@ def test_a_plus_is_a_space_as_browsers_write_it() -> None:
         (f"{GOOD}&labels=%00", 'labels hold "?"; printable'),
         (f"{GOOD}&labels={'a' * 201}", "printable names of 1 to 200"),
         (f"{GOOD}&labels=%ff", '"labels=%ff" is not UTF-8'),
+        (f"{GOOD}&labels=a&strengths=b:0.5", 'strengths hold "b", which is none of the labels'),
+        (f"{GOOD}&labels=a&strengths=a:0", 'strengths hold "a" with "0"; a number above 0'),
+        (f"{GOOD}&labels=a&strengths=a", 'strengths hold ""; a label\'s name is wanted, as in smi'),
+        (f"{GOOD}&labels=a&strengths=a:.5", 'strengths hold "a" with ".5"; a number above 0'),
+        (f"{GOOD}&variations=x:1", 'variations hold "x"; a whole number of 0 to 9007199254740991'),
+        (f"{GOOD}&variations=1:2.1", 'variations hold "1" with "2.1"; a number of -2 to 2 is'),
+        (f"{GOOD}&variations=1:1,1:2", 'variations hold "1" twice'),
+        (f"{GOOD}&variations=" + "1:1," * 16 + "2:1", "variations are 17; at most 16 are wanted"),
+        (f"{GOOD}&sliders=smile:11", 'sliders hold "smile" with "11"; a number of -10 to 10 is'),
+        (f"{GOOD}&latent=A.", 'latent is "A.", the latent of no picture: it is damaged: no text'),
+        (f"{GOOD}&latent=AQ", "it is cut off"),
+        (f"{GOOD}&latent=AgEAPH-B", "it is of version 2; 1 is known here"),
+        (f"{GOOD}&latent=AQIAPH-B", "6 bytes are no 2 rows"),
+        (f"{GOOD}&latent=AQEAfH-B", "it holds what is no number"),
+        (f"{GOOD}&latent=AQEAPH-A", "it holds what is no number"),
         (f"{GOOD}&edits=hue%3D999", 'edits: hue is "999"; a number of -180 to 180 is wanted'),
         ("model=a%2F1&seed=-1", 'seed is "-1"; a whole number of 0 to 9007199254740991 is wanted'),
         ("model=a%2F1&seed=1.0", 'seed is "1.0"; a whole'),
@@ -117,7 +166,7 @@ def test_a_plus_is_a_space_as_browsers_write_it() -> None:
         ("model=champion&seed=1", 'model is "champion"; a registered model\'s name and version'),
         ("model=a%2F0&seed=1", 'model is "a/0"'),
         ("model=%2Fetc%2Fpasswd&seed=1", 'model is "/etc/passwd"'),
-        ("model=a%2F1&seed=1&" + "x" * 4000, "at most 4,000 are read"),
+        ("model=a%2F1&seed=1&" + "x" * 16_384, "at most 16,384 are read"),
     ],
 )
 def test_a_faulty_query_is_told_with_its_key_and_what_is_wanted(query: str, reported: str) -> None:
@@ -160,17 +209,39 @@ def test_no_query_raises_anything_else(text: str) -> None:
         ({"labels": ("a,b",)}, 'labels hold "a,b"'),
         ({"labels": (" a",)}, 'labels hold " a"'),
         ({"labels": ("\ud800",)}, 'labels hold "?"'),
-        ({"labels": tuple(f"{n:0100}" for n in range(50))}, "at most 4,000"),
+        ({"labels": tuple(f"{n:0100}" for n in range(200))}, "at most 16,384"),
         ({"upscale": 2.0}, 'upscale is "2"'),
         ({"denoise": None}, 'denoise is "None"'),
         ({"edits": "hue=1"}, "edits are"),
         ({"model": 3}, 'model is "3"'),
+        ({"sliders": {"smile": 1}}, "sliders are"),
+        ({"sliders": (("smile", math.nan),)}, 'sliders hold "smile" with "nan"'),
+        ({"variations": ((True, 1.0),)}, 'variations hold "True"'),
+        ({"latent": None}, "latent is"),
     ],
 )
 def test_values_that_are_no_recipe_are_refused(values: dict[str, object], reported: str) -> None:
     with pytest.raises(UsageError) as refused:
         Recipe(**{"model": "a/1", "seed": 1, **values})  # type: ignore[arg-type]
     assert reported in str(refused.value)
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda rows: st.lists(
+            st.lists(st.floats(-1000, 1000), min_size=3, max_size=3), min_size=rows, max_size=rows
+        )
+    )
+)
+def test_a_latent_reads_back_within_its_step(rows: list[list[float]]) -> None:
+    shift = np.array(rows)
+    text = shift_text(shift)
+    read = read_shift(text)
+    step = np.abs(shift).max(axis=1, keepdims=True) / 127
+    assert (np.abs(read - shift) <= 0.57 * step + 4e-6).all()  # float16 keeps 11 bits of a step
+    assert (
+        shift_text(read) == text or np.abs(read_shift(shift_text(read)) - read).max() <= step.max()
+    )
 
 
 def test_the_kinds_of_noise_are_those_of_the_sampler() -> None:

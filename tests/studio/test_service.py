@@ -11,6 +11,7 @@ from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
 from models.io.generators import generator_digest
+from models.sampling.shift_text import shift_text
 from studio.draw import LabelChoice
 from studio.edits import Edits
 from studio.model_source import ModelSource
@@ -168,3 +169,32 @@ def test_avatars_of_two_models_are_not_brought_together(
     assert np.array_equal(studio.redraw(first.recipe), first.picture)
     with pytest.raises(OmokageError, match="version 9 of avatar-generator"):
         studio.redraw(Recipe("avatar-generator/9", 1))
+
+
+def test_variations_are_further_characters_of_a_link_and_come_back_with_its_png(
+    studio: Studio,
+) -> None:
+    made_from = Recipe(
+        studio.model().key,
+        3,
+        ("blue_hair", "blue_eyes"),
+        strengths=(("blue_hair", 0.4),),
+        variations=((1, 0.3),),
+        latent=shift_text(np.full((6, 12), 0.5)),
+    )
+    avatars = list(studio.vary(made_from, count=3, amount=-0.5))
+    assert [one.recipe.variations for one in avatars] == [
+        ((0, -0.5), (1, 0.3)),
+        ((1, 0.3), (2, -0.5)),
+        ((1, 0.3), (3, -0.5)),
+    ]
+    assert len({one.picture.tobytes() for one in avatars}) == 3
+    content = studio.png(avatars[0].recipe)
+    assert recipe_of_png(content, where="a.png") == avatars[0].recipe
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.info["omokage strengths"] == "blue_hair:0.4"
+        assert image.info["omokage variations"] == "0:-0.5,1:0.3"
+    (like,) = studio.draw("blonde_hair", seed=8, like=made_from)
+    assert (like.recipe.strengths, like.recipe.latent) == ((), made_from.latent)
+    with pytest.raises(UsageError, match=r'variations hold "0" with "2.5"'):
+        studio.vary(made_from, amount=2.5)
