@@ -6,8 +6,18 @@ from typing import Any
 import gradio as gr
 
 from studio.service import Studio
-from studio.web import api, draw_tab, finish_tab, keep_tab, links, model_updates, play_tab
+from studio.web import (
+    api,
+    draw_tab,
+    explore_tab,
+    finish_tab,
+    keep_tab,
+    links,
+    model_updates,
+    play_tab,
+)
 from studio.web.draw_tab import DrawTab
+from studio.web.explore_tab import ExploreTab
 from studio.web.files import KEPT_S as FILES_KEPT_S
 from studio.web.files import LOOK_EVERY_S, Files, Pictures
 from studio.web.finish_tab import FinishTab
@@ -28,9 +38,11 @@ class Parts:
     head: gr.HTML
     tabs: gr.Tabs
     draw: DrawTab
+    explore: ExploreTab
     play: PlayTab
     finish: FinishTab
     keep: KeepTab
+    explore_tab: gr.Tab
     keep_tab: gr.Tab
 
     @property
@@ -68,6 +80,8 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(mark("tabs.draw"), id="draw", elem_id="tab-draw"):
                 draw = draw_tab.build_draw_tab()
+            with gr.Tab(mark("tabs.explore"), id="explore", elem_id="tab-explore") as exploring:
+                explore = explore_tab.build_explore_tab()
             with gr.Tab(mark("tabs.play"), id="play", elem_id="tab-play"):
                 play = play_tab.build_play_tab()
             with gr.Tab(mark("tabs.finish"), id="finish", elem_id="tab-finish"):
@@ -75,12 +89,12 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
             with gr.Tab(mark("tabs.keep"), id="keep", elem_id="tab-keep") as shelf:
                 keep = keep_tab.build_keep_tab()
         parts = Parts(
-            studio, files, Pictures(studio, files), state, head, tabs, draw, play, finish, keep,
-            shelf,
+            studio, files, Pictures(studio, files), state, head, tabs, draw, explore, play,
+            finish, keep, exploring, shelf,
         )  # fmt: skip
         api.add_endpoints(parts)  # first: a listener of the page must not take a name of theirs
         model_updates.watch_model(parts)
-        for tab in (draw_tab, play_tab, finish_tab, keep_tab):
+        for tab in (draw_tab, explore_tab, play_tab, finish_tab, keep_tab):
             tab.connect(parts)
         links.connect(parts, page)
     return page

@@ -93,6 +93,13 @@ class Files:
             )
         return real.read_bytes(), name
 
+    def forget(self, sent: object) -> None:
+        """Removes an uploaded picture that was read."""
+        path, _ = _path_and_name(sent)
+        real = Path(path).resolve()
+        assert real.is_relative_to(self.folder.resolve()), "no uploaded picture"
+        real.unlink(missing_ok=True)
+
 
 def _path_and_name(sent: object) -> tuple[str, str]:
     if not isinstance(sent, Mapping):

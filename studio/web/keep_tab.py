@@ -188,14 +188,14 @@ def connect(parts: "Parts") -> None:
 
     @error_boundary
     def keep_drawn(state: PageState, shelf: object) -> list[str]:
-        return _kept(shelf, state.current.recipe if state.current else None)
+        return keep_one(shelf, state.current.recipe if state.current else None)
 
     @error_boundary
     def keep_finished(state: PageState, shelf: object) -> list[str]:
         history = state.history
         if history.recipe is None and not history.is_empty:
             raise UsageError(say("keep.not_ours"))
-        return _kept(shelf, None if history.is_empty else history.finished())
+        return keep_one(shelf, None if history.is_empty else history.finished())
 
     @error_boundary
     def show(state: PageState, shelf: object) -> Iterator[list[Any]]:
@@ -310,7 +310,7 @@ def connect(parts: "Parts") -> None:
     )
 
 
-def _kept(shelf: object, recipe: Recipe | None) -> list[str]:
+def keep_one(shelf: object, recipe: Recipe | None) -> list[str]:
     """Returns the shelf with a recipe, and tells so; raises UsageError without one or room."""
     if recipe is None:
         raise UsageError(say("keep.none_chosen"))

@@ -89,6 +89,14 @@ def label_name(label: str) -> str:
     return name or label.replace("_", " ")
 
 
+def direction_name(name: str) -> str:
+    """Returns what people call a model's direction: a quality, a label, or a number."""
+    word, _, number = name.rpartition("_")
+    if word == "direction" and number.isdecimal():
+        return say("directions.numbered", number=number)
+    return say(f"directions.{name}") if f"directions.{name}" in texts() else label_name(name)
+
+
 def group_name(name: str, title: str) -> str:
     """Returns what people call a group of labels; title: what it is called in English."""
     if f"labels.{name}" in texts():

@@ -43,6 +43,14 @@
     setTimeout(() => document.getElementById("draw")?.click(), 50);
   });
 
+  // Arrow keys walk over the map, from anything in it that has the focus.
+  document.addEventListener("keydown", (event) => {
+    const way = /^Arrow(Left|Right|Up|Down)$/.exec(event.key)?.[1].toLowerCase();
+    if (!way || !event.target.closest?.("#around, #walk")) return;
+    event.preventDefault();
+    document.getElementById(`walk-${way}`)?.click();
+  }, true);
+
   // A number beyond its range becomes the nearest one as it is typed, and whole ones are rounded:
   // nothing out of range is kept for later.
   document.addEventListener("input", (event) => {

@@ -6,6 +6,7 @@ from typing import Any
 
 from studio.draw import Group
 from studio.edits import Edits
+from studio.explore import MIDDLE, Exploration
 from studio.recipe import Recipe
 
 ONE_STEP_S = 1.0  # a slider that is dragged changes all the time: that is one step, not forty
@@ -150,6 +151,8 @@ class PageState:
         history: what is finished.
         shelf: the kept pictures as they were drawn last; the shelf itself is in the browser.
         taken: number of the chosen one of them, -1 for none.
+        exploration: what is explored, with its steps.
+        around: its character as it is seen, and the neighbours, row by row.
 
     """
 
@@ -163,6 +166,13 @@ class PageState:
     history: EditHistory = field(default_factory=EditHistory)
     shelf: tuple[Drawn, ...] = ()
     taken: int = -1
+    exploration: Exploration = field(default_factory=Exploration)
+    around: tuple[Drawn, ...] = ()
+
+    @property
+    def explored(self) -> Drawn | None:
+        """The character that is explored, as it is seen."""
+        return self.around[MIDDLE] if self.around else None
 
     @property
     def on_shelf(self) -> Drawn | None:

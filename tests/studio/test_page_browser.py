@@ -5,12 +5,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from demo.painter import draw as drawing
 from models.families.base import GeneratorNet
+from models.io.generators import generator_digest
+from models.sampling.characters import shift_shape
+from models.sampling.directions import DIRECTIONS, Direction, Directions
 from studio.png_metadata import recipe_of_png
 from studio.shelf import recipes_of_file
 from tests.chromium import headless_chromium
@@ -25,8 +30,17 @@ PATIENCE_MS = 300_000
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, empty_registry: Path) -> Champions:
     registry = Champions(tmp_path_factory.mktemp("registry") / "home", empty_registry)
-    registry.crown(registry.register(network(1)))
+    version = registry.register(network(1))
+    write_direction(registry.files(version) / "artifacts", network(1))
+    registry.crown(version)
     return registry
+
+
+def write_direction(folder: Path, network: GeneratorNet) -> None:
+    """Writes a slider beside a version's weights: "sideways"."""
+    vector = np.full(shift_shape(network.spec), 0.5, np.float32)
+    found = Directions((Direction("sideways", vector, 1.0, 0.1),), generator_digest(network))
+    (folder / DIRECTIONS).write_bytes(found.to_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +105,9 @@ def set_number(page: Page, name: str, value: float) -> None:
     box.press("Tab")
 
 
-def sources(page: Page) -> list[str]:
-    found: list[str] = page.locator("#grid img").evaluate_all("all => all.map((one) => one.src)")
+def sources(page: Page, grid: str = "#grid") -> list[str]:
+    pictures = page.locator(f"{grid} img")
+    found: list[str] = pictures.evaluate_all("all => all.map((one) => one.src)")
     return found
 
 
@@ -373,6 +388,66 @@ def test_without_a_mouse_labels_are_heard_chosen_and_drawn(server: Running, page
     assert page.evaluate("location.hash") == "#finish"
     page.go_back()
     expect(page.locator("#draw")).to_be_visible()
+
+
+def explored(page: Page, said: str) -> str:
+    """Waits until the character that is explored is said to be so; returns its picture."""
+    expect(page.locator("#explored")).to_contain_text(said)
+    return sources(page, "#around")[4]
+
+
+def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
+    server: Running, page: Page, tmp_path: Path
+) -> None:
+    ready(page, server.url)
+    set_number(page, "count", 1)
+    keep_seed(page, 51)
+    pill(page, "Hair colour", "pink").click()
+    draw(page, 1)
+    choose(page, 0, 51)
+    open_tab(page, "explore")
+    start = explored(page, "as it was drawn")
+    around = sources(page, "#around")
+    assert len(set(around)) == 9
+    page.locator("#around button.thumbnail-item").nth(4).focus()
+    page.keyboard.press("ArrowRight")
+    walked = explored(page, "1 variations")
+    assert walked == around[5]
+    set_number(page, "slider-0", 2)
+    moved = explored(page, "sideways +2 · 1 variations")
+    assert moved not in (start, walked)
+    page.locator("#strengths button").first.click()
+    pull = page.locator(".block:has(input[aria-label*='pink hair']) input[type=number]")
+    pull.fill("0.5")
+    pull.press("Tab")
+    assert explored(page, "pink hair 50%") not in (start, walked, moved)
+    page.locator("#explore-undo").click()
+    assert explored(page, "sideways +2 · 1 variations") == moved
+    page.locator("#explore-restart").click()
+    assert explored(page, "as it was drawn") == start
+    expect(page.locator("#slider-0 input[type=number]")).to_have_value("0")
+    page.locator("#kind").get_by_text("eight variations").click()
+    page.wait_for_function(
+        "before => document.querySelector('#around img').src !== before", arg=around[0]
+    )
+    page.locator("#around button.thumbnail-item").nth(0).click()
+    explored(page, "1 variations")
+
+    drawing(9001).image.save(tmp_path / "mine.png")
+    page.locator("#from-picture button").first.click()
+    page.locator("#like input[type=file]").set_input_files(tmp_path / "mine.png")
+    page.locator("#looking progress").wait_for()
+    page.locator("#stop").click()
+    expect(page.locator("#looking")).to_be_hidden()
+    explored(page, "1 variations")
+    page.locator("#like input[type=file]").set_input_files(tmp_path / "mine.png")
+    found = explored(page, "from a picture")
+    page.locator("#explore-finish").click()
+    expect(page.locator("#picture img")).to_be_visible()
+    recipe = recipe_of_png(download(page), where="the download")
+    assert recipe is not None
+    assert recipe.latent
+    assert found
 
 
 def test_pictures_are_kept_exported_brought_back_and_compared(

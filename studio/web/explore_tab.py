@@ -1,0 +1,464 @@
+"""The tab that explores: neighbours to walk among, sliders, label strengths, a user's picture."""
+
+import base64
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from dataset.decode import Picture
+from dataset.errors import OmokageError, UsageError
+from models.sampling.inversion import STEPS
+from models.sampling.png import png_bytes
+from studio.draw import abilities
+from studio.explore import (
+    MAP,
+    MIDDLE,
+    SIDE,
+    VARIATIONS,
+    Exploration,
+    inverting,
+    moved,
+    neighbours,
+    with_slider,
+    with_strength,
+)
+from studio.inversion import Inverted
+from studio.model_source import OpenModel
+from studio.recipe import Recipe
+from studio.web import draw_tab, keep_tab, links
+from studio.web.errors import error_boundary
+from studio.web.files import file_name
+from studio.web.language import direction_name, label_name, mark, say
+from studio.web.page_state import (
+    DRAWS_AT_ONCE,
+    FILMS_AT_ONCE,
+    PRIVATE,
+    TELLING,
+    Drawn,
+    PageState,
+)
+from studio.web.play_tab import pair_text
+
+if TYPE_CHECKING:
+    from studio.web.app import Parts
+
+SLIDERS_MAX = 24  # of directions that are offered, the clearest ones first
+LABELS_MAX = 40  # that can be pulled; the described models have 23
+REACH = 3.0  # of a slider: standard deviations of what characters have along its direction
+RADIUS = 0.4
+ARROWS = {"left": (-1, 0), "up": (0, 1), "down": (0, -1), "right": (1, 0)}
+SIGNS = {"left": "←", "up": "↑", "down": "↓", "right": "→"}
+
+
+@dataclass(frozen=True)
+class ExploreTab:
+    """The tab's components; `sliders` and `strengths` are places for what a model has."""
+
+    empty: gr.HTML
+    reason: gr.HTML
+    sliders: list[gr.Slider]
+    strengths: list[gr.Slider]
+    kind: gr.Radio
+    radius: gr.Slider
+    directions: gr.Button
+    drop: gr.File
+    looking: gr.HTML
+    stop: gr.Button
+    around: gr.Gallery
+    arrows: dict[str, gr.Button]
+    walk: gr.Row
+    about: gr.HTML
+    actions: gr.Row
+    undo: gr.Button
+    redo: gr.Button
+    restart: gr.Button
+    finish: gr.Button
+    keep: gr.Button
+    first: gr.Button
+    second: gr.Button
+
+    @property
+    def shown(self) -> list[Any]:
+        """What shows a character and its neighbours, in the order of `laid_out`."""
+        return [
+            self.empty, self.around, self.walk, self.about, self.actions, self.undo, self.redo,
+            self.restart,
+        ]  # fmt: skip
+
+    @property
+    def pulled(self) -> list[Any]:
+        """The sliders with what stands above them, in the order of `pulls`."""
+        return [self.reason, *self.sliders, *self.strengths]
+
+
+def build_explore_tab() -> ExploreTab:
+    """Lays the tab out."""
+    with gr.Row(elem_classes="tab-row picture-first"):
+        with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
+            with gr.Accordion(mark("explore.from_picture"), open=False, elem_id="from-picture"):
+                gr.HTML(f'<p class="hint">{mark("explore.about_picture")}</p>')
+                drop = gr.File(
+                    label=mark("explore.drop"), file_types=["image"], height=150, elem_id="like"
+                )
+                looking = gr.HTML(visible=False, elem_id="looking")
+                stop = gr.Button(mark("explore.stop"), size="md", visible=False, elem_id="stop")
+            kind = gr.Radio(
+                [(mark(f"explore.{name}"), name) for name in (MAP, VARIATIONS)],
+                value=MAP, label=mark("explore.kind"), elem_classes="pills", elem_id="kind",
+            )  # fmt: skip
+            radius = gr.Slider(
+                0.05, 1.5, RADIUS, step=0.05, label=mark("explore.radius"), elem_id="radius"
+            )
+            with gr.Row(elem_classes="actions"):
+                directions = gr.Button(
+                    mark("explore.directions"), size="md", elem_id="new-directions"
+                )
+            with gr.Accordion(mark("explore.sliders"), open=True, elem_id="sliders"):
+                reason = gr.HTML(visible=False, elem_id="no-sliders")
+                sliders = [
+                    gr.Slider(-REACH, REACH, 0, step=0.1, visible=False, elem_id=f"slider-{place}")
+                    for place in range(SLIDERS_MAX)
+                ]
+            with gr.Accordion(mark("explore.labels"), open=False, elem_id="strengths"):
+                strengths = [
+                    gr.Slider(0, 1, 0, step=0.05, visible=False, elem_id=f"strength-{place}")
+                    for place in range(LABELS_MAX)
+                ]
+        with gr.Column(scale=7, min_width=320, elem_classes="results"):
+            empty = gr.HTML(
+                f'<div class="empty">{mark("explore.empty")}</div>', elem_id="nothing-explored"
+            )
+            around = gr.Gallery(
+                columns=SIDE, object_fit="contain", allow_preview=False, show_label=False,
+                container=False, buttons=[], visible=False, elem_id="around", height="auto",
+                interactive=False, fit_columns=False,
+            )  # fmt: skip
+            with gr.Row(visible=False, elem_classes="actions arrows", elem_id="walk") as walk:
+                arrows = {
+                    name: gr.Button(
+                        f"{SIGNS[name]} {mark(f'explore.{name}')}", size="md", min_width=60,
+                        elem_id=f"walk-{name}",
+                    )
+                    for name in ARROWS
+                }  # fmt: skip
+            about = gr.HTML(visible=False, elem_id="explored")
+            with gr.Row(visible=False, elem_classes="actions") as actions:
+                undo = gr.Button(mark("finish.undo"), size="md", elem_id="explore-undo")
+                redo = gr.Button(mark("finish.redo"), size="md", elem_id="explore-redo")
+                restart = gr.Button(mark("explore.restart"), size="md", elem_id="explore-restart")
+                finish = gr.Button(
+                    mark("draw.finish"), variant="primary", size="md", elem_id="explore-finish"
+                )
+                keep = gr.Button(mark("draw.keep"), size="md", elem_id="explore-keep")
+                first = gr.Button(mark("draw.first"), size="md", elem_id="explore-first")
+                second = gr.Button(mark("draw.second"), size="md", elem_id="explore-second")
+    return ExploreTab(
+        empty, reason, sliders, strengths, kind, radius, directions, drop, looking, stop, around,
+        arrows, walk, about, actions, undo, redo, restart, finish, keep, first, second,
+    )  # fmt: skip
+
+
+def laid_out(state: PageState) -> list[Any]:
+    """Returns the updates of ExploreTab.shown."""
+    one, history = state.explored, state.exploration
+    there = one is not None
+    return [
+        gr.update(visible=not there),
+        gr.update(
+            visible=there,
+            value=[(near.path, _caption(state, place)) for place, near in enumerate(state.around)],
+            selected_index=MIDDLE if there else None,
+        ),
+        gr.update(visible=there),
+        gr.update(visible=there, value=_about(one) if one else ""),
+        gr.update(visible=there),
+        gr.update(interactive=history.can_undo),
+        gr.update(interactive=history.can_redo),
+        gr.update(interactive=history.can_undo),
+    ]
+
+
+def _caption(state: PageState, place: int) -> str:
+    if place == MIDDLE:
+        return say("explore.middle", about=draw_tab.caption(state.around[place]))
+    return say("explore.neighbour", number=place + 1 if place < MIDDLE else place)
+
+
+def _about(one: Drawn) -> str:
+    """Says what a character is made from beyond seed and labels, as HTML."""
+    recipe = one.recipe
+    parts = [f"{direction_name(name)} {amount:+g}" for name, amount in recipe.sliders]
+    parts += [f"{label_name(name)} {amount:.0%}" for name, amount in recipe.strengths]
+    if recipe.variations:
+        parts.append(say("explore.varied", count=len(recipe.variations)))
+    if recipe.latent:
+        parts.append(say("explore.found"))
+    said = escape(" · ".join(parts) or say("explore.unchanged"))
+    return f'{draw_tab.chosen_html(one)}<p class="hint">{said}</p>'
+
+
+def pulls(model: OpenModel, recipe: Recipe) -> list[Any]:
+    """Returns the updates of ExploreTab.pulled: a slider per direction and per label."""
+    reason = abilities(model)["sliders"]
+    updates = [gr.update(visible=bool(reason), value=f'<p class="reason">{escape(reason)}</p>')]
+    names, amounts = _names(model), dict(recipe.sliders)
+    for place in range(SLIDERS_MAX):
+        if place >= len(names):
+            updates.append(gr.update(visible=False))
+            continue
+        name = names[place]
+        value = amounts.get(name, 0)
+        updates.append(gr.update(visible=True, label=direction_name(name), value=value))
+    full = dict.fromkeys(recipe.labels, 1.0) | dict(recipe.strengths)
+    for place in range(LABELS_MAX):
+        if place >= len(model.labels):
+            updates.append(gr.update(visible=False))
+            continue
+        label = model.labels[place]
+        value = full.get(label, 0)
+        updates.append(gr.update(visible=True, label=label_name(label), value=value))
+    return updates
+
+
+def _names(model: OpenModel) -> tuple[str, ...]:
+    return () if model.directions is None else model.directions.names[:SLIDERS_MAX]
+
+
+def pulled(model: OpenModel, recipe: Recipe, values: Sequence[float]) -> tuple[Recipe, str]:
+    """Returns a recipe as the sliders say, and which of them differ from what it had."""
+    touched = []
+    had = dict(recipe.sliders)
+    for name, amount in zip(_names(model), values[:SLIDERS_MAX], strict=False):
+        if amount != had.get(name, 0):
+            recipe = with_slider(recipe, name, amount)
+            touched.append(name)
+    full = dict.fromkeys(recipe.labels, 1.0) | dict(recipe.strengths)
+    for label, strength in zip(model.labels, values[SLIDERS_MAX:], strict=False):
+        if strength != full.get(label, 0):
+            recipe = with_strength(recipe, label, strength, known=model.labels)
+            touched.append(label)
+    return recipe, ",".join(touched)
+
+
+def connect(parts: "Parts") -> None:
+    """Connects the tab with what is chosen elsewhere, and its own controls."""
+    tab = parts.explore
+    look = [tab.kind, tab.radius]
+    shown = [parts.state, *tab.shown]
+    every = [*shown, *tab.pulled]
+    drawing: dict[str, Any] = {
+        **PRIVATE,
+        "concurrency_limit": DRAWS_AT_ONCE,
+        "concurrency_id": "draw",
+    }
+
+    def gone(state: PageState, to: Exploration, kind: str, radius: float) -> list[Any]:
+        """Shows an exploration where it is now, with the sliders as its character has them."""
+        now = _around(parts, state, to, kind, radius)
+        recipe = to.recipe
+        assert recipe is not None
+        return [now, *laid_out(now), *pulls(parts.studio.model_of(recipe), recipe)]
+
+    def recipe_of(state: PageState) -> Recipe:
+        if state.exploration.recipe is None:
+            raise UsageError(say("explore.none"))
+        return state.exploration.recipe
+
+    @error_boundary
+    def begin(state: PageState, kind: str, radius: float) -> list[Any]:
+        chosen, own = state.current, state.exploration
+        known = {own.steps[0], own.recipe} if own.steps else set()
+        if chosen is None or Exploration.of(chosen.recipe).recipe in known:
+            return [gr.skip()] * len(every)
+        return gone(state, Exploration.of(chosen.recipe), kind, radius)
+
+    @error_boundary
+    def see(state: PageState, kind: str, radius: float) -> list[Any]:
+        if state.exploration.recipe is None:
+            return [gr.skip()] * len(shown)
+        now = _around(parts, state, state.exploration, kind, radius)
+        return [now, *laid_out(now)]
+
+    @error_boundary
+    def other_way(state: PageState, kind: str, radius: float) -> list[Any]:
+        recipe_of(state)
+        history = state.exploration
+        turned = _turned(history)
+        now = _around(parts, state, turned, kind, radius)
+        return [now, *laid_out(now)]
+
+    @error_boundary
+    def walk(state: PageState, kind: str, radius: float, *, right: int, up: int) -> list[Any]:
+        history, recipe = state.exploration, recipe_of(state)
+        ways = {2 * history.way: radius * right, 2 * history.way + 1: radius * up}
+        further = history.stepped(moved(recipe, ways))
+        now = _around(parts, state, further, kind, radius)
+        return [now, *laid_out(now)]
+
+    @error_boundary
+    def take(state: PageState, kind: str, radius: float, event: gr.SelectData) -> list[Any]:
+        near = state.around[int(event.index)].recipe
+        history = state.exploration.stepped(near)
+        if kind == VARIATIONS and history is not state.exploration:
+            history = _turned(history)  # the same eight once more would only add up
+        now = _around(parts, state, history, kind, radius)
+        return [now, *laid_out(now)]
+
+    @error_boundary
+    def pull(state: PageState, kind: str, radius: float, *values: float) -> list[Any]:
+        recipe = state.exploration.recipe
+        if recipe is None:
+            return [gr.skip()] * len(shown)
+        changed, touched = pulled(parts.studio.model_of(recipe), recipe, values)
+        if not touched:
+            return [gr.skip()] * len(shown)
+        history = state.exploration.stepped(changed, touched=touched, now=time.monotonic())
+        now = _around(parts, state, history, kind, radius)
+        return [now, *laid_out(now)]
+
+    @error_boundary
+    def undo(state: PageState, kind: str, radius: float) -> list[Any]:
+        recipe_of(state)
+        return gone(state, state.exploration.gone_to(state.exploration.at - 1), kind, radius)
+
+    @error_boundary
+    def redo(state: PageState, kind: str, radius: float) -> list[Any]:
+        recipe_of(state)
+        return gone(state, state.exploration.gone_to(state.exploration.at + 1), kind, radius)
+
+    @error_boundary
+    def restart(state: PageState, kind: str, radius: float) -> list[Any]:
+        recipe_of(state)
+        return gone(state, state.exploration.gone_to(0), kind, radius)
+
+    @error_boundary
+    def like(state: PageState, kind: str, radius: float, sent: Any) -> Iterator[list[Any]]:
+        content, name = parts.files.sent(sent)
+        parts.files.forget(sent)
+        left = [gr.skip()] * len(every)
+        yield [None, _looking(0, None), gr.update(visible=True), *left]
+        preview: Picture | None = None
+        found: Inverted | None = None
+        for step in inverting(parts.studio, content, name):
+            if isinstance(step, Inverted):
+                found = step
+                continue
+            if step[1] is not None:
+                preview = step[1][0] if step[1].ndim == 4 else step[1]
+                yield [gr.skip(), _looking(step[0], preview), gr.skip(), *left]
+        assert found is not None
+        if found.notice:
+            gr.Info(escape(found.notice), title=say("tabs.explore"))
+        made = gone(state, Exploration.of(found.recipe), kind, radius)
+        yield [gr.skip(), _found(found), gr.update(visible=False), *made]
+
+    @error_boundary
+    def finish(state: PageState) -> list[Any]:
+        now, back = links.brought_back(parts, state, recipe_of(state))
+        return [now, *back]
+
+    @error_boundary
+    def keep(state: PageState, shelf: object) -> list[str]:
+        return keep_tab.keep_one(shelf, recipe_of(state))
+
+    @error_boundary
+    def play(state: PageState, *, which: str) -> list[Any]:
+        recipe_of(state)
+        now = state.with_(**{which: state.explored})
+        gr.Info(say(f"draw.is_{which}", seed=recipe_of(state).seed), title=say("tabs.play"))
+        return [now, pair_text(now)]
+
+    parts.explore_tab.select(begin, [parts.state, *look], every, **drawing)
+    gr.on(
+        [tab.kind.input, tab.radius.input], see, [parts.state, *look], shown,
+        trigger_mode="always_last", **drawing,
+    )  # fmt: skip
+    tab.directions.click(other_way, [parts.state, *look], shown, **drawing)
+    for name, (right, up) in ARROWS.items():
+        step = functools.partial(walk, right=right, up=up)
+        tab.arrows[name].click(step, [parts.state, *look], shown, **drawing)
+    tab.around.select(take, [parts.state, *look], shown, **drawing)
+    gr.on(
+        [slider.input for slider in (*tab.sliders, *tab.strengths)],
+        pull,
+        [parts.state, *look, *tab.sliders, *tab.strengths],
+        shown,
+        trigger_mode="always_last",  # of a slider that is dragged, the last place counts
+        **drawing,
+    )
+    for button, way in ((tab.undo, undo), (tab.redo, redo), (tab.restart, restart)):
+        button.click(way, [parts.state, *look], every, **drawing)
+    looking = [tab.drop, tab.looking, tab.stop]
+    sent = tab.drop.upload(
+        like,
+        [parts.state, *look, tab.drop],
+        [*looking, *every],
+        preprocess=False,  # the path of what was uploaded, and its name
+        **PRIVATE,
+        concurrency_limit=FILMS_AT_ONCE,
+        concurrency_id="film",
+    )
+    over = [None, gr.update(visible=False), gr.update(visible=False)]
+    sent.failure(lambda: over, [], looking, **TELLING)
+    tab.stop.click(lambda: over, [], looking, cancels=[sent], **PRIVATE, queue=False)
+    tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **drawing)
+    tab.keep.click(keep, [parts.state, parts.keep.shelf], [parts.keep.shelf], **TELLING)
+    for button, which in ((tab.first, "first"), (tab.second, "second")):
+        button.click(
+            functools.partial(play, which=which), [parts.state], [parts.state, parts.play.pair],
+            **TELLING,
+        )  # fmt: skip
+
+
+def _turned(history: Exploration) -> Exploration:
+    """Returns an exploration with two other directions of its map, and other variations."""
+    return dataclasses.replace(history, way=history.way + 1)
+
+
+def _around(
+    parts: "Parts", state: PageState, history: Exploration, kind: str, radius: float
+) -> PageState:
+    """Returns the state with an exploration, and its character's neighbours drawn."""
+    recipe = history.recipe
+    assert recipe is not None
+    try:
+        near = neighbours(recipe, kind=kind, way=history.way, radius=radius)
+    except OmokageError:  # at the edge the character stands alone, and a step says why
+        near = [recipe] * (SIDE * SIDE)
+    side = parts.studio.model_of(recipe).spec.resolution_px
+    around = tuple(
+        Drawn(one, parts.files.keep(parts.pictures.drawn(one), file_name(one)), side)
+        for one in near
+    )
+    return state.with_(exploration=history, around=around)
+
+
+def _looking(step: int, preview: Picture | None) -> Any:
+    """Returns the update that shows how far the search for a picture is."""
+    picture = _inline(preview, say("explore.preview")) if preview is not None else ""
+    bar = (
+        f'<progress max="{STEPS}" value="{step}" aria-label="{say("explore.looking")}"></progress>'
+    )
+    return gr.update(
+        visible=True, value=f'<p class="hint">{say("explore.looking")}</p>{bar}{picture}'
+    )
+
+
+def _found(found: Inverted) -> Any:
+    given = _inline(found.face, say("explore.given"))
+    return gr.update(visible=True, value=f'<p class="hint">{say("explore.given")}</p>{given}')
+
+
+def _inline(picture: Picture, alt: str) -> str:
+    """Returns a picture within the page itself: of what is uploaded no file is made."""
+    content = png_bytes(Image.fromarray(np.ascontiguousarray(picture)), {})
+    data = base64.b64encode(content).decode()
+    return f'<img class="preview" src="data:image/png;base64,{data}" alt="{escape(alt)}">'
