@@ -417,7 +417,7 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     moved = explored(page, "sideways +2 · 1 variations")
     assert moved not in (start, walked)
     page.locator("#strengths button").first.click()
-    pull = page.locator(".block:has(input[aria-label*='pink hair']) input[type=number]")
+    pull = page.get_by_role("spinbutton", name="number input for pink hair")
     pull.fill("0.5")
     pull.press("Tab")
     assert explored(page, "pink hair 50%") not in (start, walked, moved)
