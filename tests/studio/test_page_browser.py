@@ -375,6 +375,7 @@ def test_without_a_mouse_labels_are_heard_chosen_and_drawn(server: Running, page
     expect(page.locator("#draw")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_pictures_are_kept_exported_brought_back_and_compared(
     registry: Champions, server: Running, page: Page, tmp_path: Path
 ) -> None:
