@@ -75,6 +75,7 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
     )
     with page:
         state = gr.State(PageState(), time_to_live=PAGE_KEPT_S)
+        shelf = keep_tab.build_shelf()
         gr.HTML(menu(), elem_id="languages")
         head = gr.HTML(elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -86,11 +87,11 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
                 play = play_tab.build_play_tab()
             with gr.Tab(mark("tabs.finish"), id="finish", elem_id="tab-finish"):
                 finish = finish_tab.build_finish_tab()
-            with gr.Tab(mark("tabs.keep"), id="keep", elem_id="tab-keep") as shelf:
-                keep = keep_tab.build_keep_tab()
+            with gr.Tab(mark("tabs.keep"), id="keep", elem_id="tab-keep") as opened:
+                keep = keep_tab.build_keep_tab(shelf)
         parts = Parts(
             studio, files, Pictures(studio, files), state, head, tabs, draw, explore, play,
-            finish, keep, exploring, shelf,
+            finish, keep, exploring, opened,
         )  # fmt: skip
         api.add_endpoints(parts)  # first: a listener of the page must not take a name of theirs
         model_updates.watch_model(parts)

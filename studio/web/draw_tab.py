@@ -79,7 +79,8 @@ def build_draw_tab() -> DrawTab:
     """Lays the tab out."""
     with gr.Row(elem_classes="tab-row"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
-            places = label_controls.build_label_controls()
+            with gr.Column(elem_id="labels"):
+                places = label_controls.build_label_controls()
             with gr.Column(elem_classes="numbers"):
                 count = gr.Slider(
                     1, MAX_PICTURES, 8, step=1, label=mark("draw.pictures"), elem_id="count"

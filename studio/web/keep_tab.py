@@ -79,9 +79,13 @@ class KeepTab:
         return [self.empty, self.grid, self.chosen, self.actions]
 
 
-def build_keep_tab() -> KeepTab:
+def build_shelf() -> gr.BrowserState:
+    """Makes what the browser keeps; not within a tab, which is there only once it was opened."""
+    return gr.BrowserState([], storage_key=STORE, secret=STORE_KEY)
+
+
+def build_keep_tab(shelf: gr.BrowserState) -> KeepTab:
     """Lays the tab out."""
-    shelf = gr.BrowserState([], storage_key=STORE, secret=STORE_KEY)
     with gr.Row(elem_classes="tab-row"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
             gr.HTML(f'<p class="hint">{mark("keep.about")}</p>')

@@ -94,10 +94,6 @@
     }
     followTab();
   };
-  let waiting = false;
-  new MutationObserver(() => {
-    if (waiting) return;
-    waiting = true;
-    setTimeout(() => { waiting = false; mend(); }, 60);
-  }).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-selected", "name"] });
+  // At once, and not a little later: the next key may come before.
+  new MutationObserver(mend).observe(document, { subtree: true, childList: true, attributes: true, attributeFilter: ["aria-selected", "name"] });
 })();

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -98,6 +99,16 @@ def test_films_strips_and_sheets_come_as_files(client: Client) -> None:
             assert sheet.width > 16
 
 
+def test_sheets_and_zips_say_again_what_is_in_them(client: Client) -> None:
+    links = [one["link"] for one in client.predict(count=2, seed=40, api_name="/draw")]
+    for name in ("/contact_sheet", "/archive"):
+        made = client.predict(links=links, api_name=name)
+        reported = client.predict(file=handle_file(made), api_name="/kept")
+        assert reported == {"links": links, "faults": []}
+    keys = client.predict(api_name="/model")["models"]
+    assert links[0].startswith(f"model={quote(keys[0], safe='')}&")
+
+
 def test_an_uploaded_picture_is_made_larger_and_edited(client: Client, tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), "teal").save(tmp_path / "teal.png")
     sent = handle_file(tmp_path / "teal.png")
@@ -117,6 +128,7 @@ def test_an_uploaded_picture_is_made_larger_and_edited(client: Client, tmp_path:
         ("/draw", {"seed": -1}, "a whole number from 0"),
         ("/picture", {"link": "model=avatar-generator%2F7&seed=1"}, "the registry does not have"),
         ("/picture", {"link": 3}, "a text is wanted"),
+        ("/contact_sheet", {"links": []}, 'the number of links is "0"; a whole number from 1'),
         ("/finish", {"link": "model=avatar-generator%2F1&seed=1", "edits": "rotat=3"}, "rotate"),
         ("/upscale", {"picture": None}, "no picture was uploaded"),
         ("/upscale", {"picture": "/etc/passwd"}, "no other path and no address is opened"),

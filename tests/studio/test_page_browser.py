@@ -450,6 +450,7 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     assert found
 
 
+@pytest.mark.slow
 def test_pictures_are_kept_exported_brought_back_and_compared(
     registry: Champions, server: Running, page: Page, tmp_path: Path
 ) -> None:
