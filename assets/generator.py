@@ -263,7 +263,13 @@ def generator(
     facts = opened.read_json(f"{plan.folder}/generator/train.json")
     curves = curves_chart(opened, plan.folder)
     return dg.MaterializeResult(
+        # In the order in which the page shows them: what a person looks at, numbers, addresses.
         metadata={
+            "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
+            "growth": growth_preview(
+                opened, plan.folder, images_seen=made["images_seen"], max_bytes=MAX_BYTES
+            ),
+            "curves": curves,
             "family": settings.family,
             "resolution_px": settings.resolution_px,
             "images_seen": made["images_seen"],
@@ -278,16 +284,11 @@ def generator(
             "path": dg.MetadataValue.path(opened.url(plan.folder)),
             "digest": plan.name,
             "manifest": manifest.digest,
-            "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
             "mlflow_run": run_id,
             "mlflow_page": dg.MetadataValue.url(run_url(registry, run_id)),
             "dagster/uri": opened.url(f"{plan.folder}/generator"),
             **_last_losses(facts),
-            "curves": curves,
-            "growth": growth_preview(
-                opened, plan.folder, images_seen=made["images_seen"], max_bytes=MAX_BYTES
-            ),
-            "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
+            "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
         },
         data_version=dg.DataVersion(plan.name),
     )

@@ -61,7 +61,7 @@ _STOPPED = "stopped; no unfinished file is left"
 
 @contextlib.contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Raises Stopped on SIGTERM, so that it leaves no unfinished file either; Ctrl-C does so anyway.
+    """Raises Stopped on SIGTERM, so that it, like Ctrl-C, leaves no unfinished file.
 
     Outside of the main thread, which alone gets signals, it does nothing.
     """

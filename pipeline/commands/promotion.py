@@ -151,9 +151,7 @@ def champions_command(home: str, as_json: bool) -> None:
         click.echo("\n".join(_marks_in_words(newest_champions(moves[::-1]))))
     now = tracking.aliases().get(CHAMPION, "")
     if now != (moves[0].to if moves else ""):
-        click.echo(
-            f"version {now or '(none)'} has the alias now, moved by hand in MLflow", err=True
-        )
+        click.echo(f"version {now or '(none)'} has the alias now, set by hand in MLflow", err=True)
     elif not moves:
         click.echo("there was no champion yet: make demo", err=True)
 
