@@ -16,13 +16,14 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.generator import CURRENT, generator_of_run
+from assets.generator import generator_of_run
 from assets.lineage import materialised
 from assets.reporting import OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
+from dataset.takedown import CURRENT_GENERATOR
 from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, MIN_SPREAD
 from models.registry.pages import numbers_table
 
@@ -123,9 +124,9 @@ def evaluation(
         weights=config.weights,
     )
     result = f"{made['folder']}/{RESULT}"
-    newest = opened.read_json(CURRENT)
+    newest = opened.read_json(CURRENT_GENERATOR)
     if newest["id"] == generator["id"]:  # else another run has trained one since
-        opened.write_json(CURRENT, newest | {"evaluation": result})
+        opened.write_json(CURRENT_GENERATOR, newest | {"evaluation": result})
     pictures = {name: opened.read_bytes(made[name]) for name in PREVIEWS if name in made}
     with plain_failures():
         step, run_id = generator["images_seen"], generator["mlflow_run"]
@@ -417,7 +418,7 @@ def evaluation_of_run(
     """
     made = materialised(instance, run, dg.AssetKey("evaluation"))
     if made is None or "evaluation" not in made:
-        current = store.read_json(CURRENT)
+        current = store.read_json(CURRENT_GENERATOR)
         made = {"generator": current, "evaluation": current.get("evaluation")}
     judged = made["generator"]
     trained = materialised(instance, run, dg.AssetKey("generator"), newest=False)

@@ -12,6 +12,7 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from models import train
 from models.config import TrainConfig
 from models.families import FAMILIES
 from models.presets import PRESETS, preset
+from pipeline.cli import MODULES as LOADED_LATER
 from pipeline.cli import cli
 from pipeline.settings import ELSEWHERE, VARIABLES
 from tests.pipeline.conftest import clean_environment
@@ -67,6 +69,27 @@ def test_each_command_explains_itself_and_has_the_options_named(command: str) ->
         if name == command and not (name == "sample" and re.match(" [a-z]", rest)):
             for option in re.findall(r"--[a-z-]+", rest):
                 assert option in help_text, f"omokage {command} has no {option}"
+
+
+def test_the_help_of_all_says_of_each_command_what_its_own_help_says() -> None:
+    help_text = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    for name, (_, does) in LOADED_LATER.items():
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.get_short_help_str(limit=200) == does, name
+        assert name in help_text
+
+
+def test_what_is_asked_often_imports_neither_dagster_nor_torch() -> None:
+    program = (
+        "import sys, pipeline.cli, pipeline.status, pipeline.commands.promotion\n"
+        "pipeline.cli.cli.main(['--help'], standalone_mode=False)\n"
+        "assert not {'dagster', 'torch'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_each_tool_of_sample_has_the_options_named() -> None:

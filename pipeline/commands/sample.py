@@ -53,7 +53,7 @@ def sample(
     columns: int,
     out: str,
 ) -> None:
-    """Draw with the champion: a grid of pictures, or what one of the commands below draws.
+    """Draw with the champion: a grid, or tables, films and more by its own commands.
 
     \b
     Examples:
