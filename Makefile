@@ -1,6 +1,7 @@
 # make install   .venv with everything            make demo   the whole chain, once, offline
 # make up        Dagster, MLflow, board, studio   make test   installs what is missing, runs the fast tests
 # make lint      ruff and mypy                    make test-all   all tests: kills, browsers, benchmarks too
+# make docs      the documentation as a site, with its links checked
 #
 # make demo PICTURES=faces.zip CROPPED=1          a set of your own, already cropped to faces
 # make demo ARGS="--minutes 10"                   train for ten minutes instead of five
@@ -21,7 +22,7 @@ ARGS     ?=
 DEMO_OPTIONS = $(if $(PICTURES),--pictures "$(PICTURES)") $(if $(filter-out 0,$(CROPPED)),--cropped) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install image-install demo up test test-slow test-all lint clean
+.PHONY: help install image-install demo up test test-slow test-all lint docs clean
 
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
@@ -94,6 +95,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Strict: a link or a picture that leads nowhere stops it. The variable silences an advertisement.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ import dagster as dg
 from PIL import Image
 
 from assets.evaluation import evaluate, evaluation_of_run
-from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
+from assets.reporting import OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from models.registry.client import TrackingClient
 from models.registry.gate import OLD_METRIC
@@ -17,7 +17,13 @@ from models.registry.promotion import CHAMPION, Outcome, evidence_of, lock_folde
 from models.registry.versions import Measuring, Terms, VersionEntry, register_version
 
 
-@dg.asset(deps=["generator", "evaluation"], group_name="registry", kinds={"mlflow"}, owners=OWNERS)
+@dg.asset(
+    deps=["generator", "evaluation"],
+    group_name="registry",
+    kinds={"mlflow"},
+    owners=OWNERS,
+    tags=tags_of("registry", needs="cpu"),
+)
 def champion(
     context: dg.AssetExecutionContext,
     store: StoreResource,
@@ -26,11 +32,16 @@ def champion(
 ) -> dg.MaterializeResult:
     """The best generator: `models:/avatar-generator@champion` in MLflow's registry.
 
-    Every generator becomes a version. The alias moves only if its kernel distance beats the
-    champion's on the same manifest by the same protocol by more than the noise, and labels, recall,
-    spread and memorisation are no worse than the best of all champions there; a champion of other
-    terms is measured again for that. Materialised again for the same generator, the decision
-    stands.
+    **From** the `generator` and its `evaluation`: every generator becomes a version. The alias
+    moves only if its kernel distance beats the champion's on the same manifest by the same protocol
+    by more than the noise, and labels, recall, spread and memorisation are no worse than the best
+    of all champions there; a champion of other terms is measured again for that. Materialised again
+    for the same generator, the decision stands.
+
+    **Lies in** MLflow's registry; `champion.png` shows the champion's characters.
+
+    **If it is wrong:** `reason` below says why the alias moved or not. The job `rollback` gives it
+    back to the version before, `promote` with `force` and a reason makes any version champion.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()

@@ -12,7 +12,7 @@ import dagster as dg
 from PIL import Image
 
 from assets.evaluation import evaluate
-from assets.reporting import OWNERS, inline, plain_failures
+from assets.reporting import OWNERS, inline, plain_failures, tags_of
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource
 from dataset.errors import ConfigError, TrainingError
 from dataset.manifest import load_manifest, read_split
@@ -39,8 +39,14 @@ comparison = dg.AssetSpec(
     group_name="comparison",
     kinds={"pytorch", "mlflow"},
     owners=OWNERS,
+    tags=tags_of("evaluation", needs="gpu"),
     description="Families and settings, trained at equal time or on equally many pictures of one "
-    "manifest, and measured alike. The job `compare` makes it; materialising all does not.",
+    "manifest, and measured alike.\n\n"
+    "**From** the `manifest`, by the job `compare` (*Jobs*, *compare*, *Launchpad*): an asset "
+    "without *Materialize*, so that *Materialize all* never starts hours of training.\n\n"
+    "**Lies in** `comparisons/<id>/`: `report.md`, `results.json`, and a folder per entrant.\n\n"
+    "**If it is wrong:** an entrant that failed is a row of the report with its error. Launch the "
+    "job again: what is done is not done twice; `measure_again` measures and tries anew.",
 )
 
 

@@ -16,14 +16,16 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.generator import CURRENT, generator_of_run
+from assets.generator import generator_of_run
 from assets.lineage import materialised
-from assets.reporting import OWNERS, Stopwatch, inline, plain_failures
+from assets.reporting import OWNERS, Stopwatch, inline, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest
 from dataset.store import Store
+from dataset.takedown import CURRENT_GENERATOR
 from models.registry.gate import MAX_COPIED_FRAC, MIN_MEMORY_RATIO, MIN_SPREAD
+from models.registry.pages import numbers_table
 
 RESULT = "evaluation.json"
 PREVIEWS = {
@@ -83,6 +85,7 @@ class EvaluationConfig(dg.Config):
     group_name="evaluation",
     kinds={"pytorch", "mlflow"},
     owners=OWNERS,
+    tags=tags_of("evaluation", needs="gpu"),
     pool="gpu",
 )
 def evaluation(
@@ -94,10 +97,17 @@ def evaluation(
 ) -> dg.MaterializeResult:
     """Likeness, variety, obedience and memory of the generator, by the pinned protocol.
 
-    Fakes are compared with the `eval` split, which no training saw, at the generator's own side:
-    Fréchet and kernel distances, precision, recall and spread, labels by a judge that only saw the
-    `eval` split, and the nearest training faces. The offline extractors are EfficientNets, so the
-    distance is named `fd_efficientnet_lite0`, say; it is not an FID.
+    **From** the `generator`, whose fakes are compared with the `eval` split of the `manifest`,
+    which no training saw, at the generator's own side: Fréchet and kernel distances, precision,
+    recall and spread, labels by a judge that only saw the `eval` split, and the nearest training
+    faces. The offline extractors are EfficientNets, so the distance is named
+    `fd_efficientnet_lite0`, say; it is not an FID.
+
+    **Lies in** `evaluations/`, in the folder that `path` below names: `evaluation.json` and its
+    pictures. The same generator, manifest and protocol are not measured again.
+
+    **If it is wrong:** the checks say what is wrong with the generator. Numbers that jump from one
+    evaluation to the next want more `fakes` and `repeats`; only equal protocols are comparable.
     """
     watch = Stopwatch()
     opened, registry = store.open(), tracking.open()
@@ -114,9 +124,9 @@ def evaluation(
         weights=config.weights,
     )
     result = f"{made['folder']}/{RESULT}"
-    newest = opened.read_json(CURRENT)
+    newest = opened.read_json(CURRENT_GENERATOR)
     if newest["id"] == generator["id"]:  # else another run has trained one since
-        opened.write_json(CURRENT, newest | {"evaluation": result})
+        opened.write_json(CURRENT_GENERATOR, newest | {"evaluation": result})
     pictures = {name: opened.read_bytes(made[name]) for name in PREVIEWS if name in made}
     with plain_failures():
         step, run_id = generator["images_seen"], generator["mlflow_run"]
@@ -125,6 +135,9 @@ def evaluation(
             registry.log_picture_of_step(run_id, f"eval_{name}", png, step=step)
     return dg.MaterializeResult(
         metadata={
+            "numbers": dg.MetadataValue.md(numbers_table(made)),
+            **{PREVIEWS[name]: _picture(opened, made[name]) for name in pictures},
+            **({"labels": labels_table(made)} if made["label_ap_by_label"] else {}),
             **numbers_of(made),
             "fakes": made["fakes"],
             "repeats": made["repeats"],
@@ -138,8 +151,6 @@ def evaluation(
             "path": dg.MetadataValue.path(opened.url(result)),
             "digest": made["protocol_digest"],
             "protocol": dg.MetadataValue.json(made["protocol"]),
-            **({"labels": labels_table(made)} if made["label_ap_by_label"] else {}),
-            **{PREVIEWS[name]: _picture(opened, made[name]) for name in pictures},
         },
         data_version=dg.DataVersion(
             "-".join(
@@ -407,7 +418,7 @@ def evaluation_of_run(
     """
     made = materialised(instance, run, dg.AssetKey("evaluation"))
     if made is None or "evaluation" not in made:
-        current = store.read_json(CURRENT)
+        current = store.read_json(CURRENT_GENERATOR)
         made = {"generator": current, "evaluation": current.get("evaluation")}
     judged = made["generator"]
     trained = materialised(instance, run, dg.AssetKey("generator"), newest=False)

@@ -17,7 +17,7 @@ from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingRe
 from dataset.errors import TrainingError
 from dataset.manifest import Manifest, load_manifest, taken_rows
 from dataset.store import Store, file_lock
-from dataset.takedown import learnt_from
+from dataset.takedown import CURRENT_GENERATOR, learnt_from
 from models.config import TrainConfig, overridden
 from models.families import family_of
 from models.registry.pages import describe, run_url, training_note
@@ -105,9 +105,6 @@ def _unfit(store: Store, plan: Plan, manifest: Manifest) -> list[str]:
     return unfit_to_continue(facts, plan.settings, labels)
 
 
-CURRENT = "generators/current.json"  # the newest in the home, for commands outside of Dagster
-
-
 def generator_of_run(
     instance: dg.DagsterInstance, run: dg.DagsterRun, store: Store
 ) -> dict[str, Any]:
@@ -118,7 +115,7 @@ def generator_of_run(
     """
     made = materialised(instance, run, dg.AssetKey("generator"))
     if made is None:
-        current: dict[str, Any] = store.read_json(CURRENT)
+        current: dict[str, Any] = store.read_json(CURRENT_GENERATOR)
         return current
     names = ("images_seen", "manifest", "mlflow_run")
     found = {"id": made["digest"], "folder": f"{FOLDER}/{made['digest']}"}
@@ -205,7 +202,9 @@ def generator(
             settings,
             manifest=manifest,
             grow_kimg=config.grow_kimg,
-            current=opened.read_json(CURRENT) if opened.exists(CURRENT) else None,
+            current=opened.read_json(CURRENT_GENERATOR)
+            if opened.exists(CURRENT_GENERATOR)
+            else None,
         )
         run_id = registry.run_for(
             plan.name,
@@ -250,7 +249,7 @@ def generator(
             processes=config.processes,
         )
     opened.write_json(
-        CURRENT,
+        CURRENT_GENERATOR,
         {
             "folder": plan.folder,
             "id": plan.name,
@@ -263,7 +262,13 @@ def generator(
     facts = opened.read_json(f"{plan.folder}/generator/train.json")
     curves = curves_chart(opened, plan.folder)
     return dg.MaterializeResult(
+        # In the order in which the page shows them: what a person looks at, numbers, addresses.
         metadata={
+            "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
+            "growth": growth_preview(
+                opened, plan.folder, images_seen=made["images_seen"], max_bytes=MAX_BYTES
+            ),
+            "curves": curves,
             "family": settings.family,
             "resolution_px": settings.resolution_px,
             "images_seen": made["images_seen"],
@@ -278,16 +283,11 @@ def generator(
             "path": dg.MetadataValue.path(opened.url(plan.folder)),
             "digest": plan.name,
             "manifest": manifest.digest,
-            "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
             "mlflow_run": run_id,
             "mlflow_page": dg.MetadataValue.url(run_url(registry, run_id)),
             "dagster/uri": opened.url(f"{plan.folder}/generator"),
             **_last_losses(facts),
-            "curves": curves,
-            "growth": growth_preview(
-                opened, plan.folder, images_seen=made["images_seen"], max_bytes=MAX_BYTES
-            ),
-            "preview": _samples(opened, made["samples"], max_bytes=MAX_BYTES - len(curves.value)),
+            "config": dg.MetadataValue.json(dataclasses.asdict(plan.settings)),
         },
         data_version=dg.DataVersion(plan.name),
     )

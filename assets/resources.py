@@ -32,7 +32,7 @@ from dataset.compute import (
     parse_launcher,
 )
 from dataset.engines import Engine, engine_of
-from dataset.errors import ConfigError
+from dataset.errors import ConfigError, OmokageError
 from dataset.store import Store, file_lock
 from models.on_ray import MODULES, Job, submit
 from models.registry.client import TrackingClient
@@ -308,6 +308,38 @@ class ChildProcess(dg.ConfigurableResource[Any]):
             reader.join(LAST_WORDS_S)
         _tell_since(context, session, heard)
         return _summary(session, arguments, child.returncode)
+
+
+class TerminalChild(ChildProcess):
+    """Runs a child whose progress bar is this terminal's; it ends with this process."""
+
+    def run(
+        self,
+        context: Any,
+        arguments: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        processes: int = 1,
+    ) -> dict[str, Any]:
+        """Runs `python ARGUMENTS…` and returns the summary on its last line.
+
+        Raises OmokageError if it fails; it has said why on stderr by then.
+        """
+        ended = subprocess.run(
+            [sys.executable, *arguments, "--die-with-parent", str(os.getpid())],
+            env={**os.environ, **self.environment, **(environment or {})},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
+            raise KeyboardInterrupt
+        if ended.returncode:
+            raise OmokageError(
+                f"`python {' '.join(arguments)}` ended with code {ended.returncode}; its own "
+                "output above says why, unless it was killed, perhaps for want of memory"
+            )
+        return dict(json.loads(ended.stdout.splitlines()[-1]))
 
 
 def _talking(

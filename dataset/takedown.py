@@ -43,6 +43,7 @@ RECEIPTS = "takedowns"
 CACHES = ("cache/features", "cache/judges", "cache/statistics")  # made of a manifest's pictures
 EVALUATION = "evaluation.json"
 SHEETS = {"reals_grid": "reals.png", "neighbours_grid": "neighbours.png"}  # that show reals
+CURRENT_GENERATOR = "generators/current.json"  # names the newest in the home
 TRAINED, CHECKPOINT = "generator/train.json", "state.json"  # both name the training's manifest
 _ELSEWHERE = {"dagster", "mlflow", RECEIPTS}  # folders that others look through
 _BY_NAME = {"blobs", "crops", "trash"}  # whose files bear the picture's sha256

@@ -1,11 +1,14 @@
 """`python -m models.sample`: grids, tables, morphs, loops, sweeps and mixes of a generator."""
 
 import argparse
+import contextlib
 import dataclasses
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from PIL import Image
 from dataset.errors import UsageError
 from dataset.store import Store
 from models.families.base import GeneratorNet
-from models.io.entry_point import run_entry
+from models.io.entry_point import Stopped, run_entry
 from models.io.generators import load_generator, typical_rows
 from models.labels import Rows, label_row, label_rows, split_names
 from models.sampling.characters import Characters, characters
@@ -45,11 +48,35 @@ def main(argv: list[str] | None = None, *, prog: str = PROG, generator: str = ""
     if words and words[0] not in (*COMMANDS, "-h", "--help"):
         words = ["grid", *words]
     options = parser(prog, generator).parse_args(words)
+    with _stopped_by_sigterm():
+        try:
+            return run_entry(lambda _report: _TOOLS[options.command](options), die_with_parent=None)
+        except KeyboardInterrupt:
+            print(_STOPPED, file=sys.stderr)
+            return 128 + signal.SIGINT
+
+
+_STOPPED = "stopped; no unfinished file is left"
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Raises Stopped on SIGTERM, so that it, like Ctrl-C, leaves no unfinished file.
+
+    Outside of the main thread, which alone gets signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        raise Stopped(signum, _STOPPED)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        return run_entry(lambda _report: _TOOLS[options.command](options), die_with_parent=None)
-    except KeyboardInterrupt:
-        print("stopped; no unfinished file is left", file=sys.stderr)
-        return 128 + signal.SIGINT
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @dataclasses.dataclass(frozen=True)

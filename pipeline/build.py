@@ -5,6 +5,7 @@ how (the layers below).
 """
 
 import copy
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,6 @@ from assets.reporting import stage_lines
 from assets.resources import ChildProcess, ComputeResource, StoreResource, TrackingResource
 from crawlers.sites import Site, load_sites
 from dataset.errors import ConfigError, nearest
-from models.registry.client import DATABASES
 from models.registry.model_uri import shown_uri
 from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
@@ -39,7 +39,7 @@ from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_
 from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import Settings, read_settings, tracking_client
 
 ASSET_JOB = "__ASSET_JOB"  # Dagster's name for what "Materialize" starts
 
@@ -196,16 +196,8 @@ def resources(settings: Settings) -> dict[str, Any]:
 
 
 def tracking_of(settings: Settings) -> TrackingResource:
-    """Returns the resource of MLflow; outside a run too."""
-    artifacts = ""
-    if settings.tracking_uri.startswith(DATABASES):  # no server that would name a place
-        artifacts = (Path(settings.state) / "mlflow" / "artifacts").as_uri()
-    return TrackingResource(
-        uri=settings.tracking_uri,
-        artifacts=artifacts,
-        mlflow_url=settings.mlflow_url,
-        dagster_url=settings.dagster_url,
-    )
+    """Returns the resource of MLflow."""
+    return TrackingResource(**dataclasses.asdict(tracking_client(settings)))
 
 
 def _hidden(resource: dg.ConfigurableResource) -> dg.ResourceDefinition:

@@ -13,29 +13,91 @@ from pipeline.servers import POSTS
 from pipeline.settings import BOARD_PORT, STAGES, Settings, read_settings, variables_of_runs
 
 INTERRUPTED = 130
-# The modules under pipeline/commands of the other commands, and their names there. Some import
-# Dagster, which takes seconds: each is loaded when it is called, or for the help of all.
+# The modules under pipeline/commands of the other commands, their names there, and what they do, as
+# their docstrings say. Some import Dagster or torch, which takes seconds: each is loaded when it is
+# called, and none for the help of all.
 MODULES = {
-    "champions": "promotion:champions_command",
-    "compare": "generators:compare",
-    "edit": "pictures:edit",
-    "evaluate": "generators:evaluate",
-    "export": "faces:export",
-    "faces": "faces:faces",
-    "gc": "generators:gc",
-    "import": "importing:import_command",
-    "import-weights": "importing:import_weights_command",
-    "ledger": "ledger:ledger",
-    "lineage": "takedown:lineage",
-    "move": "ledger:move",
-    "promote": "promotion:promote",
-    "review": "faces:review",
-    "rollback": "promotion:rollback_command",
-    "sample": "sample:sample",
-    "studio": "sample:studio",
-    "takedown": "takedown:takedown",
-    "train": "generators:train",
-    "upscale": "pictures:upscale",
+    "champions": (
+        "promotion:champions_command",
+        "List who was champion: when, from which version to which, by whom, and why.",
+    ),
+    "compare": (
+        "generators:compare",
+        "Train families and settings side by side on one face set, and report.",
+    ),
+    "edit": (
+        "pictures:edit",
+        "Cut, turn, scale and recolour pictures, in the order of the options below.",
+    ),
+    "evaluate": (
+        "generators:evaluate",
+        "Measure a generator against the faces that no training saw.",
+    ),
+    "export": (
+        "faces:export",
+        "Write the training set with its pictures as files, to train elsewhere.",
+    ),
+    "faces": (
+        "faces:faces",
+        "Find faces on pictures of your own.",
+    ),
+    "gc": (
+        "generators:gc",
+        "Show which trainings, manifests, packs, evaluations and runs nothing needs, or remove "
+        "them.",
+    ),
+    "import": (
+        "importing:import_command",
+        "Take your own pictures in: a dump of Danbooru's metadata, or a folder or zip.",
+    ),
+    "import-weights": (
+        "importing:import_weights_command",
+        "Take public StyleGAN2 weights in: a .pt of rosinality's port, a .pkl of NVIDIA's.",
+    ),
+    "ledger": (
+        "ledger:ledger",
+        "Look into a home's ledger, take refusals back, restore a backup.",
+    ),
+    "lineage": (
+        "takedown:lineage",
+        "Say which models saw a picture, and which pictures made a model.",
+    ),
+    "move": (
+        "ledger:move",
+        "Copy a home's data to another place, such as a bucket, and say how to use it there.",
+    ),
+    "promote": (
+        "promotion:promote",
+        "Make a version champion if it beats the champion on equal terms.",
+    ),
+    "review": (
+        "faces:review",
+        "Show the crops that are least likely to be faces, and reject some, or undo that.",
+    ),
+    "rollback": (
+        "promotion:rollback_command",
+        "Give the champion's alias back to the version that had it before.",
+    ),
+    "sample": (
+        "sample:sample",
+        "Draw with the champion: a grid, or tables, films and more by its own commands.",
+    ),
+    "studio": (
+        "sample:studio",
+        "Open the page where people draw, play and finish; Ctrl-C closes it.",
+    ),
+    "takedown": (
+        "takedown:takedown",
+        "Take pictures down: all that was made of them, here, in MLflow and in Dagster.",
+    ),
+    "train": (
+        "generators:train",
+        "Train a generator on the newest face set; the same command again resumes.",
+    ),
+    "upscale": (
+        "pictures:upscale",
+        "Make pictures 2x or 4x larger, on one core and without a GPU.",
+    ),
 }
 
 pictures_option = click.option(
@@ -56,6 +118,13 @@ posts_option = click.option(
 class Commands(click.Group):
     """The commands of this file, and those of `pipeline/commands`, loaded when they are wanted."""
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes a line a command, without loading any."""
+        ours = {name: command.get_short_help_str(200) for name, command in self.commands.items()}
+        rows = sorted({**ours, **{name: does for name, (_, does) in MODULES.items()}}.items())
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Returns the names of all commands, sorted."""
         return sorted({*super().list_commands(ctx), *MODULES})
@@ -64,7 +133,7 @@ class Commands(click.Group):
         """Returns the command of that name, None if there is none."""
         if cmd_name not in MODULES:
             return super().get_command(ctx, cmd_name)
-        module, _, name = MODULES[cmd_name].partition(":")
+        module, _, name = MODULES[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(f"pipeline.commands.{module}"), name)
         assert isinstance(command, click.Command)
         return command

@@ -189,6 +189,8 @@ def report(
     description="Train families and settings side by side on one manifest, at equal time or on "
     "equally many pictures, measure them alike, and report: a table, curves, grids. What was done "
     "before is not done again.",
+    # What the launchpad opens with: six families, half an hour.
+    config={"ops": {OPS[0]: {"config": {"sets": ["families"], "minutes": 5.0}}}},
 )
 def compare() -> None:
     """Plan, then each entrant, then the report."""

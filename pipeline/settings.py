@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,9 @@ from dataset.errors import ConfigError, bare, listed, nearest
 from dataset.store import DATA, HOME, STATE, Store
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
 from pipeline.automation.webhook import check_webhook
+
+if TYPE_CHECKING:
+    from models.registry.client import TrackingClient
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder with workspace.yaml, dagster.yaml and mlflow/."""
@@ -304,6 +307,24 @@ def read_settings(environment: Mapping[str, str] | None = None, *, home: str = "
     dagster = settings.dagster_home or str(Path(settings.state) / "dagster")
     chosen = {"tracking_uri": tracking, "mlflow_url": mlflow, "dagster_home": dagster}
     return settings.model_copy(update=chosen)
+
+
+def tracking_client(settings: Settings) -> "TrackingClient":
+    """Returns the client of MLflow of these settings; it asks and makes nothing until it is used.
+
+    For commands that do without Dagster, which takes seconds to import.
+    """
+    from models.registry.client import DATABASES, TrackingClient
+
+    artifacts = ""
+    if settings.tracking_uri.startswith(DATABASES):  # no server that would name a place
+        artifacts = (Path(settings.state) / "mlflow" / "artifacts").as_uri()
+    return TrackingClient(
+        uri=settings.tracking_uri,
+        artifacts=artifacts,
+        mlflow_url=settings.mlflow_url,
+        dagster_url=settings.dagster_url,
+    )
 
 
 def _unknown(given: Mapping[str, str]) -> list[str]:

@@ -6,8 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.charts import GROWTH
-from assets.generator import CURRENT as GENERATOR_PATH
 from crawlers.export import NOT_FETCHED
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE as LEDGER
@@ -17,11 +15,11 @@ from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
 from dataset.schemas import POSTS, ROWS_A_GROUP, faces_path, posts_path, row_count
 from dataset.store import Store
 from dataset.streams import batches
+from dataset.takedown import CURRENT_GENERATOR as GENERATOR_PATH
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION, TAKEDOWN
-from pipeline.build import tracking_of
 from pipeline.commands import as_typed, home_words
-from pipeline.settings import Settings
+from pipeline.settings import Settings, tracking_client
 
 
 def status_lines(settings: Settings) -> list[str]:
@@ -107,7 +105,7 @@ def _built(store: Store) -> dict[str, np.ndarray]:
 
 def champion_lines(settings: Settings) -> list[str]:
     """Returns who is champion and where its sample grid lies."""
-    tracking = tracking_of(settings).open()
+    tracking = tracking_client(settings)
     holder = tracking.holder(CHAMPION) if tracking.database_exists() else None
     if holder is None:
         return [f"champion   none yet: {_next(settings)}"]
@@ -126,6 +124,8 @@ def champion_lines(settings: Settings) -> list[str]:
 
 def training_lines(store: Store) -> list[str]:
     """Returns how long the newest generator was trained, and where its pictures lie."""
+    from assets.charts import GROWTH  # Dagster is slow to import, and the demo has done so
+
     folder = store.read_json(GENERATOR_PATH)["folder"]
     facts = store.read_json(f"{folder}/generator/train.json")
     images, faces = facts["images_seen"], facts["pictures"]

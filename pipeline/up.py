@@ -61,22 +61,25 @@ def run_up(
     board = board_server(store, pictures=pictures, posts=posts, port=board_port)
     dagster = dagster_server(settings, port=dagster_port, board=board_url(board_port))
     studio = studio_server(settings, port=studio_port)
-    pages = [
-        Page("demo board", board, board_port, "--board-port", path="/health"),
+    pages = [  # what most people came for comes first
+        Page("studio", studio, studio_port, "--studio-port", answers="/health"),
         Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
-        Page("studio", studio, studio_port, "--studio-port", path="/health"),
+        Page("demo board", board, board_port, "--board-port", answers="/health"),
     ]
     if settings.tracking_uri.startswith("http"):
         print(f"{'MLflow UI':<12}{shown_uri(settings.tracking_uri)} (yours)", flush=True)
     else:
         mlflow = mlflow_server(settings, port=mlflow_port)
-        pages.insert(0, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port"))
+        # MLflow opens in its mode for language models; this address is that of the trainings.
+        opens = "/#/experiments?workflowType=machine_learning"
+        pages.insert(2, Page("MLflow UI", mlflow, mlflow_port, "--mlflow-port", opens=opens))
     for page in pages:
         check_port_free(page.port, name=page.server.name, option=page.option)
     with only_servers_of(settings), interruptible(), running([page.server for page in pages]):
+        print("starting; on a busy machine this takes a minute", flush=True)
         for page in pages:
-            wait_until_answering(page.server, page.url + page.path, timeout_s=START_S)
-            print(f"{page.name:<12}{page.url}", flush=True)
+            wait_until_answering(page.server, page.url + page.answers, timeout_s=START_S)
+            print(f"{page.name:<12}{page.url}{page.opens}", flush=True)
         print("Ctrl-C ends all of them.", flush=True)
         while True:
             for page in pages:
@@ -105,11 +108,12 @@ class Page:
     server: Server
     port: int
     option: str
-    path: str = "/"
+    answers: str = "/"  # path of a request that is answered once the server is up
+    opens: str = ""  # path of the page that a person wants, if it is another than the first
 
     @property
     def url(self) -> str:
-        """The address to open."""
+        """The server's address."""
         return f"http://{LOOPBACK}:{self.port}"
 
 

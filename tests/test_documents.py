@@ -1,27 +1,37 @@
 """What the documents promise is there: commands, make targets, files, settings, links."""
 
 import dataclasses
+import json
+import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import resources
 from pathlib import Path
 
+import click
+import jsonschema
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from models import train
 from models.config import TrainConfig
 from models.families import FAMILIES
 from models.presets import PRESETS, preset
+from pipeline.cli import MODULES as LOADED_LATER
 from pipeline.cli import cli
 from pipeline.settings import ELSEWHERE, VARIABLES
 from tests.pipeline.conftest import clean_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+READMES = [ROOT / name for name in ("README.md", "README.zh.md", "README.ja.md")]
+DOCUMENTS = [
+    *READMES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))
+]  # fmt: skip
 TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
 
 COMMANDS = re.findall(
@@ -59,6 +69,27 @@ def test_each_command_explains_itself_and_has_the_options_named(command: str) ->
         if name == command and not (name == "sample" and re.match(" [a-z]", rest)):
             for option in re.findall(r"--[a-z-]+", rest):
                 assert option in help_text, f"omokage {command} has no {option}"
+
+
+def test_the_help_of_all_says_of_each_command_what_its_own_help_says() -> None:
+    help_text = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    for name, (_, does) in LOADED_LATER.items():
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.get_short_help_str(limit=200) == does, name
+        assert name in help_text
+
+
+def test_what_is_asked_often_imports_neither_dagster_nor_torch() -> None:
+    program = (
+        "import sys, pipeline.cli, pipeline.status, pipeline.commands.promotion\n"
+        "pipeline.cli.cli.main(['--help'], standalone_mode=False)\n"
+        "assert not {'dagster', 'torch'} & set(sys.modules)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_each_tool_of_sample_has_the_options_named() -> None:
@@ -157,3 +188,58 @@ def test_each_dependency_group_is_part_of_the_plain_install() -> None:
     assert set(declared["dependency-groups"]) == {"train", "crawl", "studio"}
     for name, needed in declared["dependency-groups"].items():
         assert set(needed) <= plain, name
+
+
+def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    # --strict: no dead link or anchor, no missing picture, no page that `nav` leaves out.
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert built.returncode == 0, built.stdout + built.stderr
+    loading = re.compile(
+        r"<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=[\"']?(?:https?:)?//[^>]*>"
+    )
+    for page in tmp_path.rglob("*.html"):
+        assert loading.findall(page.read_text()) == [], page
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_the_readmes_of_other_languages_are_one_page_and_lead_to_each_other() -> None:
+    for readme in READMES:
+        text = readme.read_text()
+        assert all(f"]({other.name})" in text for other in READMES if other != readme)
+        assert all(command in text for command in ("make demo", "make up", "omokage sample"))
+        assert len(text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("github-workflows", ".github/workflows/ci.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/bug.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/idea.yml"),
+        ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_what_github_reads_has_the_form_that_it_wants(schema: str, path: str) -> None:
+    vendored = resources.files("check_jsonschema") / f"builtin_schemas/vendor/{schema}.json"
+    content = json.loads(vendored.read_text())
+    judge = jsonschema.validators.validator_for(content)(content)
+    judge.validate(yaml.safe_load((ROOT / path).read_text()))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+
+
+def test_notebooks_have_no_outputs() -> None:
+    notebooks = list((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        assert all(c["outputs"] == [] and c["execution_count"] is None for c in code), path

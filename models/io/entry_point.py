@@ -64,6 +64,7 @@ def run_entry(work: Callable[[Report], dict[str, Any]], *, die_with_parent: int 
     return 0
 
 
+_STOPPING = b"\nstopping: what is done is kept; once more, and it ends at once\n"
 _passed_on = 0
 
 
@@ -92,6 +93,8 @@ def stop_signals() -> Iterator[Callable[[], int]]:
         nonlocal caught
         caught = signum
         signal.signal(signum, signal.SIG_DFL)
+        if sys.stderr.isatty():  # and not print(), which the signal may have interrupted
+            os.write(sys.stderr.fileno(), _STOPPING)
 
     before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
     for which in before:

@@ -296,7 +296,7 @@ class TrackingClient:
         return {name: str(v) for name, v in model.aliases.items()} if model else {}
 
     def holder(self, alias: str) -> "ModelVersion | None":
-        """Returns the version that bears the alias; None if none does."""
+        """Returns the version that has the alias; None if none does."""
         return self.version(self.aliases().get(alias, ""))
 
     def set_alias(self, alias: str, version: str) -> None:

@@ -311,7 +311,7 @@ def version_page(
         f"(manifest `{evaluation['manifest_digest'][:12]}`), "
         f"{facts['images_seen'] / 1000:,.1f} thousand pictures shown"
         + (f", by commit `{facts['commit'][:12]}`." if facts.get("commit") else "."),
-        _numbers(evaluation),
+        numbers_table(evaluation),
         *([f"Labels: {', '.join(f'`{label}`' for label in labels)}."] if labels else []),
         _usage(model, "champion"),
         _links(links),
@@ -329,7 +329,8 @@ def with_takedown(page: str, taken: str) -> str:
     return f"{_TAKEN}{taken}. Train anew and promote that one.\n\n{page}" if taken else page
 
 
-def _numbers(evaluation: Mapping[str, Any]) -> str:
+def numbers_table(evaluation: Mapping[str, Any]) -> str:
+    """Returns an evaluation's numbers with their noise and meaning, a Markdown table."""
     metric, kernel = evaluation.get("metric", OLD_METRIC), evaluation.get("kernel_metric", "")
     rows = [
         f"| {metric} | {evaluation[metric]:.2f}{_noise(evaluation['sigma'], '.2f')} | distance to "

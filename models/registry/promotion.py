@@ -53,7 +53,7 @@ class Outcome:
     """What came of asking for a move."""
 
     moved: bool
-    champion: str  # version that bears the alias now; "" is none
+    champion: str  # version that has the alias now; "" is none
     reason: str
     move: Promotion | None = None  # the one that was made
 
@@ -154,7 +154,7 @@ def rollback(
             return Outcome(
                 False,
                 _number(holder),
-                f"there is nothing to go back to: no other version bears the alias {PREVIOUS}",
+                f"there is nothing to go back to: no other version has the alias {PREVIOUS}",
             )
         if taken := _taken_down(before):
             return Outcome(False, _number(holder), taken)
@@ -232,7 +232,8 @@ def _standing(candidate: "ModelVersion", holder: "ModelVersion | None", *, settl
     if settled_on and tags.get(DECIDED_ON) == settled_on and DECISION in tags:
         return tags[DECISION]
     if _number(holder) == version:
-        return tags.get(DECISION, f"version {version} is the champion already")
+        already = f"version {version} is the champion already"
+        return f"{already} ({tags[DECISION]})" if DECISION in tags else already
     if ROLLED_BACK in tags:
         return (
             f"version {version} was rolled back ({tags[ROLLED_BACK]}), so the gate lets it alone; "

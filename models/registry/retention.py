@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset.manifest import CURRENT_PATH, SPLITS, TOMBSTONE
 from dataset.store import FileFacts, Files, Store, file_lock
-from dataset.takedown import CHECKPOINT, EVALUATION, TRAINED
+from dataset.takedown import CHECKPOINT, CURRENT_GENERATOR, EVALUATION, TRAINED
 from models.registry.client import RUN_KEY, TrackingClient
 from models.registry.load import FOLDER
 from models.registry.model_uri import without_secrets
@@ -59,8 +59,7 @@ _NAMING = re.compile(
     rf".+/(?:{re.escape(EVALUATION)}|{re.escape(TRAINED)}|{re.escape(CHECKPOINT)}|manifest\.json"
     r"|[^/]+\.npy(?:\.part)?\.json)"
 )
-_CURRENT = "generators/current.json"
-_POINTERS = {_CURRENT, CURRENT_PATH}
+_POINTERS = {CURRENT_GENERATOR, CURRENT_PATH}
 _WITHOUT_TRAININGS = {
     *("evaluations", "generators", "manifest", "packed", "blobs", "cache", "crops", "dagster"),
     *("faces", "imports", "ledger-backups", "mlflow", "quarantine", "reports", "review"),
@@ -314,8 +313,8 @@ def _current(store: Store) -> Iterator[tuple[str, str]]:
         digest = store.read_json(CURRENT_PATH)["digest"]
         yield f"manifest/{digest}", "current"
         yield f"packed/{digest}", "current"
-    if store.exists(_CURRENT):
-        current = store.read_json(_CURRENT)
+    if store.exists(CURRENT_GENERATOR):
+        current = store.read_json(CURRENT_GENERATOR)
         yield current["folder"], "current"
         yield f"manifest/{current.get('manifest', '')}", "current"
 

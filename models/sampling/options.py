@@ -80,7 +80,7 @@ def _source(own: argparse.ArgumentParser, generator: str) -> None:
     )
     own.add_argument(
         "--psi",
-        type=float,
+        type=psi,
         default=1.0,
         metavar="X",
         help="truncation, 1 = full variety, 0 = the mean face of the labels (default: 1)",
@@ -268,6 +268,17 @@ def seed(text: str) -> int:
     if not text.isdigit() or int(text) >= SEED_MAX:
         raise argparse.ArgumentTypeError(f'"{text}" is no seed: a whole number from 0 is wanted')
     return int(text)
+
+
+def psi(text: str) -> float:
+    """Reads a truncation from 0 to 2."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 2:
+        raise argparse.ArgumentTypeError(f'"{text}" is no truncation from 0 to 2')
+    return found
 
 
 def seconds(text: str) -> float:

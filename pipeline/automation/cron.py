@@ -115,7 +115,7 @@ def parse_cron(text: str) -> Cron:
 
 
 def refresh_crons(text: str, sites: Sequence[str]) -> dict[str, Cron]:
-    """Returns each site's cron by OMOKAGE_REFRESH: one for all, and `site=cron`, parted by `;`.
+    """Returns each site's cron by OMOKAGE_REFRESH: one for all, and `site=cron`, separated by `;`.
 
     Raises ConfigError with every fault: a wrong cron, a site that is not among `sites`.
     """

@@ -8,13 +8,13 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.generator import CURRENT
 from assets.resources import StoreResource, TrackingResource
 from dataset.errors import OmokageError
 from dataset.manifest import CURRENT_PATH, SPLITS, Manifest, load_manifest
 from dataset.schemas import manifest_schema
 from dataset.store import Store
 from dataset.streams import batches
+from dataset.takedown import CURRENT_GENERATOR
 from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
 from models.registry.promotion_log import PERSON
 from pipeline.instance import in_words, unfinished_run
@@ -88,7 +88,9 @@ def decide(
             None, "there is no manifest yet; run a refresh of a site, or refresh_dataset"
         )
     manifest = load_manifest(store, None)
-    learnt = store.read_json(CURRENT)["manifest"] if store.exists(CURRENT) else None
+    learnt = (
+        store.read_json(CURRENT_GENERATOR)["manifest"] if store.exists(CURRENT_GENERATOR) else None
+    )
     if learnt == manifest.digest:
         faces = manifest.train_rows + manifest.eval_rows
         return Decision(

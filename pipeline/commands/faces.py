@@ -189,7 +189,7 @@ def review(
     unrejecting: bool,
     reject_file: str,
 ) -> None:
-    """Lay out the faces that are most likely none, and take rejections back.
+    """Show the crops that are least likely to be faces, and reject some, or undo that.
 
     A FACE is a face_id, the path of a crop, or a cell of the last review such as 3:B7 (page 3,
     row B, column 7). The next build drops what is rejected.

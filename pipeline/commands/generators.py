@@ -16,7 +16,7 @@ from dataset.errors import RegistryError, UsageError
 from dataset.store import Store
 from models.comparison.sets import SETS, WHAT, read_choices
 from pipeline.commands import as_typed, home_option, home_words, minutes_option
-from pipeline.settings import KEEP, Settings, read_settings
+from pipeline.settings import KEEP, Settings, read_settings, tracking_client
 
 CHAMPION = "models:/avatar-generator@champion"
 _URI = re.compile(r"models:/[^/@]+(?:@[^/@]+|/\d+)|runs:/[0-9a-f]{32}/\S+|models:/m-[0-9a-f]{32}")
@@ -185,9 +185,8 @@ def _downloaded(settings: Settings, uri: str, place: Path) -> str:
             f'"{uri}" is no model URI: {CHAMPION}, models:/NAME/3 or runs:/ID/generator wanted'
         )
     from models.registry.model_uri import shown_uri
-    from pipeline.build import tracking_of  # imports Dagster
 
-    tracking = tracking_of(settings).open()
+    tracking = tracking_client(settings)
     if not tracking.database_exists():
         raise RegistryError(
             f"{shown_uri(settings.tracking_uri)} has no model {uri} yet: `make demo` makes one"
@@ -340,7 +339,7 @@ def train(home: str, preset: str, minutes: float | None, settings_set: tuple[str
       omokage train --preset dcgan64 --set total_kimg=500 --set batch=32
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     # Dagster is slow to import, and --help needs none of it.
-    from assets.generator import CURRENT
+    from dataset.takedown import CURRENT_GENERATOR
     from pipeline.demo import run_job
     from pipeline.instance import alone_in, prepare_home
     from pipeline.run_config import for_minutes
@@ -355,7 +354,7 @@ def train(home: str, preset: str, minutes: float | None, settings_set: tuple[str
     store = prepare_home(settings)
     with alone_in(store), interruptible():
         run_job(settings, "train_and_judge", {"generator": {"config": config}}, ["generator"])
-    folder, words = store.read_json(CURRENT)["folder"], home_words(settings)
+    folder, words = store.read_json(CURRENT_GENERATOR)["folder"], home_words(settings)
     click.echo("\n".join(training_lines(store)))
     click.echo(f"\nMeasure it:  {as_typed()} evaluate {folder}{words}")
     click.echo(f"Draw:        {as_typed()} sample grid --generator {store.url(folder)}")
@@ -384,13 +383,12 @@ def gc(home: str, *, keep: int, apply: bool) -> None:
       omokage gc --keep 10 --apply
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
     # Dagster is slow to import, and --help needs none of it.
-    from pipeline.build import tracking_of
     from pipeline.instance import DAGSTER_YAML, opened_instance
     from pipeline.retention import Garbage, nobody_at_work
 
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
-    store, tracking = settings.store, tracking_of(settings).open()
+    store, tracking = settings.store, tracking_client(settings)
     known = tracking if tracking.database_exists() else None
     with contextlib.ExitStack() as held:
         instance = None

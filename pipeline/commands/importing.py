@@ -170,7 +170,9 @@ def summary_lines(made: ImportSummary) -> list[str]:
     if made.skipped.get(NO_FILE):
         lines.append("  no_file: records whose pictures are not there")
     if made.faults:
-        lines.append(f"warning: {made.faults:,} records or files have faults and were left out:")
+        many = f"{made.faults:,} records or files have faults and were"
+        one = "1 record or file has a fault and was"
+        lines.append(f"warning: {one if made.faults == 1 else many} left out:")
         lines += listed(made.shown).splitlines()
         if made.faults > len(made.shown):
             lines.append(f"  … and {made.faults - len(made.shown):,} more")

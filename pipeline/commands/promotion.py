@@ -3,16 +3,11 @@
 import dataclasses
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import click
 
-from assets.resources import ChildProcess
-from dataset.errors import OmokageError, RegistryError
+from dataset.errors import RegistryError
 from dataset.store import Store
 from models.registry.client import TrackingClient
 from models.registry.gate import MeasuredVersion, high_water_marks
@@ -27,42 +22,8 @@ from models.registry.promotion import (
     wanted_version,
 )
 from models.registry.promotion_log import DONE, Promotion, newest_champions
-from pipeline.build import tracking_of
 from pipeline.commands import home_option
-from pipeline.jobs import promotion_by_person
-from pipeline.settings import Settings, read_settings
-
-
-class TerminalChild(ChildProcess):
-    """Runs a child whose progress bar is this terminal's; it ends with this process."""
-
-    def run(
-        self,
-        context: Any,
-        arguments: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        processes: int = 1,
-    ) -> dict[str, Any]:
-        """Runs `python ARGUMENTS…` and returns the summary on its last line.
-
-        Raises OmokageError if it fails; it has said why on stderr by then.
-        """
-        ended = subprocess.run(
-            [sys.executable, *arguments, "--die-with-parent", str(os.getpid())],
-            env={**os.environ, **self.environment, **(environment or {})},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if ended.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
-            raise KeyboardInterrupt
-        if ended.returncode:
-            raise OmokageError(
-                f"`python {' '.join(arguments)}` ended with code {ended.returncode}; its own "
-                "output above says why, unless it was killed, perhaps for want of memory"
-            )
-        return dict(json.loads(ended.stdout.splitlines()[-1]))
+from pipeline.settings import Settings, read_settings, tracking_client
 
 
 @click.command()
@@ -94,6 +55,9 @@ def promote(
       omokage promote 3 --extractor inception
       omokage promote 3 --force --reason "prettier eyes"
     """  # noqa: D301 (\b is the character by which click keeps lines apart)
+    from assets.resources import TerminalChild  # Dagster is slow to import
+    from pipeline.jobs import promotion_by_person
+
     settings, tracking = _registry(home)
     store = settings.store
     child = TerminalChild(environment=settings.environment())
@@ -151,7 +115,7 @@ def champions_command(home: str, as_json: bool) -> None:
         click.echo("\n".join(_marks_in_words(newest_champions(moves[::-1]))))
     now = tracking.aliases().get(CHAMPION, "")
     if now != (moves[0].to if moves else ""):
-        click.echo(f"version {now or '(none)'} bears the alias now, by hand in MLflow", err=True)
+        click.echo(f"version {now or '(none)'} has the alias now, set by hand in MLflow", err=True)
     elif not moves:
         click.echo("there was no champion yet: make demo", err=True)
 
@@ -159,7 +123,7 @@ def champions_command(home: str, as_json: bool) -> None:
 def _registry(home: str) -> tuple[Settings, TrackingClient]:
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
-    tracking = tracking_of(settings).open()
+    tracking = tracking_client(settings)
     if not tracking.database_exists():
         raise RegistryError(
             f"{shown_uri(settings.tracking_uri)} has no registry yet: `make demo` makes one"

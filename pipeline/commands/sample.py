@@ -23,13 +23,14 @@ TOOLS = {
     "mix": "Draw the coarse styles of some avatars with the fine styles of others.",
 }
 PROG = "omokage sample"
+SEED_MAX = 2**62 - 1  # as of the tools below and of the model in MLflow
 
 
 @click.group(invoke_without_command=True)
 @home_option
 @click.option("--labels", default="", metavar="A,B", help="Label names (default: as they come).")
 @click.option("--n", default=16, show_default=True, type=click.IntRange(1, 1024), help="Pictures.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="First seed.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, SEED_MAX))
 @click.option(
     "--psi",
     default=1.0,
@@ -52,7 +53,7 @@ def sample(
     columns: int,
     out: str,
 ) -> None:
-    """Draw with the champion: a grid, or with a command what that draws.
+    """Draw with the champion: a grid, or tables, films and more by its own commands.
 
     \b
     Examples:

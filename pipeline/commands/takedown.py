@@ -48,7 +48,6 @@ from models.registry.versions import (
     remove_artifact,
     taken_of,
 )
-from pipeline.build import tracking_of
 from pipeline.commands import home_option
 from pipeline.instance import (
     DAGSTER_YAML,
@@ -60,7 +59,7 @@ from pipeline.instance import (
     repack,
     scrub_previews,
 )
-from pipeline.settings import Settings, read_settings
+from pipeline.settings import Settings, read_settings, tracking_client
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -485,7 +484,7 @@ def _names(settings: Settings, store: Store) -> dict[str, str]:
 
 
 def _tracking(settings: Settings) -> TrackingClient | None:
-    tracking = tracking_of(settings).open()
+    tracking = tracking_client(settings)
     return tracking if tracking.database_exists() else None
 
 

@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +150,20 @@ def test_a_loop_is_drawn_from_a_checkpoint(tmp_path: Path) -> None:
         assert (film.size, getattr(film, "n_frames", 0)) == ((128, 128), 5)
 
 
-def test_ctrl_c_ends_a_film_with_a_line(
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_film_with_a_line(
     plain: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    signum: signal.Signals,
 ) -> None:
     def interrupted(*_: object, **_more: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signum)
 
     monkeypatch.setattr("models.sampling.clips.draw_latents", interrupted)
     words = ["loop", "--generator", plain, "--out", str(tmp_path / "loop.mp4")]
-    assert sample.main(words) == 130
+    assert sample.main(words) == 128 + signum
     assert "stopped; no unfinished file is left" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -181,7 +184,6 @@ def test_ctrl_c_ends_a_film_with_a_line(
         (["sweep", "--noise", "random", "--out", "x.png"], "dcgan64 has no noise maps"),
         (["grid", "--device", "cuda:99", "--out", "x.png"], '--device "cuda:99"'),
         (["grid", "--device", "gpu", "--out", "x.png"], '--device "gpu"'),
-        (["grid", "--psi", "2.5", "--out", "x.png"], "psi is 2.5"),
     ],
 )
 def test_a_fault_is_one_message_and_leaves_no_file(
@@ -206,6 +208,7 @@ def test_a_fault_is_one_message_and_leaves_no_file(
         (["grid", "--n", "0"], '"0" is no number from 1 to 10000'),
         (["grid", "--seeds", "9-3"], '"9-3" is no range of at most 10,000 numbers'),
         (["grid", "--seed", "-1"], "--seed"),
+        (["grid", "--psi", "2.5"], '"2.5" is no truncation from 0 to 2'),
         (["loop", "--seconds", "601"], '"601" is no length from 0.1 to 600 seconds'),
         (["loop", "--space", "x"], "invalid choice: 'x'"),
     ],

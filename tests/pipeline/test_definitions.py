@@ -85,7 +85,18 @@ def test_every_asset_says_what_it_is_and_whose(defs: dg.Definitions) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["crawl/demo", "posts", "faces", "labels", "machine_labels", "manifest", "generator"],
+    [
+        "crawl/demo",
+        "posts",
+        "faces",
+        "labels",
+        "machine_labels",
+        "manifest",
+        "generator",
+        "evaluation",
+        "champion",
+        "comparison",
+    ],
 )
 def test_an_asset_says_from_what_it_is_made_where_it_lies_and_what_to_do(
     defs: dg.Definitions, name: str

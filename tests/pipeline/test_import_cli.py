@@ -51,7 +51,7 @@ def test_a_zip_goes_in_with_a_warning_for_its_bad_row(tmp_path: Path, faces: Pat
     options = ("folder", str(faces), "--cropped", "--rating", "general")
     said = imported(home, *options)
     assert "import my_faces_2: 4 records seen, 3 kept, 0 refused, 0 known already" in said
-    assert "warning: 1 records or files have faults and were left out" in said
+    assert "warning: 1 record or file has a fault and was left out" in said
     assert 'tags.csv, line 5: file "3.png" is not in My Faces-2' in said
     assert "all of them: imports/my_faces_2-faults.jsonl in the home" in said
     assert "0 kept, 0 refused, 3 known already" in imported(home, *options)

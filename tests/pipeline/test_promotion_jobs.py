@@ -256,7 +256,9 @@ def test_the_commands_promote_list_and_roll_back(
     registry: Registry, registered: RegisteredHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
-    monkeypatch.setattr("assets.resources.TrackingResource.__init__", _named(registered.desk))
+    monkeypatch.setattr(
+        "pipeline.commands.promotion.tracking_client", lambda _settings: registered.desk.tracking
+    )
     for name, value in read_settings(home=str(registered.home)).environment().items():
         monkeypatch.setenv(name, value)  # the commands set them; this takes them back
 
@@ -300,13 +302,3 @@ def test_the_commands_promote_list_and_roll_back(
     assert (newest["number"], newest["to"], newest["reason"]) == (4, "2", "sure")
     refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(registered.home)])
     assert "--force and --reason TEXT go together" in str(refused.exception)
-
-
-def _named(desk: Desk) -> Any:
-    """The resource as the commands make it, on the desk's registered model."""
-    made = TrackingResource.__init__
-
-    def begin(self: TrackingResource, **fields: Any) -> None:
-        made(self, **{**fields, "model": desk.tracking.model})
-
-    return begin

@@ -48,6 +48,12 @@ def test_options_before_a_tool_are_refused_and_not_forgotten() -> None:
     assert "--seed must stand behind the command: loop" in ended.output
 
 
+def test_a_seed_that_no_generator_takes_is_refused_with_the_range() -> None:
+    ended = CliRunner().invoke(cli, ["sample", "--seed", "99999999999999999999999"])
+    assert ended.exit_code == 2
+    assert "is not in the range 0<=x<=4611686018427387903" in ended.output
+
+
 def test_a_fault_of_the_tool_keeps_its_exit_code(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "generator", small_generator("dcgan64"))
     words = ["sample", "mix", "--generator", folder, "--out", str(tmp_path / "mix.png")]

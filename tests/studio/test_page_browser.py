@@ -348,8 +348,14 @@ def test_every_tab_fits_the_screen_and_hinders_nobody(
     choose(page, 0, 5)
     page.locator("#keep").click()
     page.locator(".toast-body").get_by_text("Kept: 1 of").wait_for()
-    for tab, waits_for in (("draw", "#draw"), ("explore", "#around img"), ("play", "#pair"), ("finish", "#picture img"),
-                           ("keep", "#shelf img")):  # fmt: skip
+    tabs = {
+        "draw": "#draw",
+        "explore": "#around img",
+        "play": "#pair",
+        "finish": "#picture img",
+        "keep": "#shelf img",
+    }
+    for tab, waits_for in tabs.items():
         open_tab(page, tab)
         page.locator(waits_for).first.wait_for()
         assert violations(page) == [], tab

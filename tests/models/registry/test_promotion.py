@@ -118,7 +118,7 @@ def test_promoted_twice_nothing_changes_and_nothing_is_measured(registry: Regist
     desk.measured.clear()
     again = desk.promote("2")
     assert not again.moved
-    assert again.reason == desk.tags("2")[DECISION]
+    assert again.reason == f"version 2 is the champion already ({desk.tags('2')[DECISION]})"
     assert not promote_anyway(desk.tracking, desk.lock, "2", reason="again").moved
     assert desk.everything() == before
     assert desk.measured == []
