@@ -44,6 +44,7 @@ from models.sampling.draw import CHUNK, Pictures
 
 Array = npt.NDArray[np.float64]
 
+LEAST_FAKES = 256  # of a set
 HAIR_LENGTH = "hair_length"
 _COLOURS = ("hair_colour", "eye_colour")  # groups
 _NOISE = 1e-9  # of a quality or a latent that never changes
@@ -66,19 +67,21 @@ class DirectionConfig:
         clearer: how many times that effect must exceed the mean effect on unlike qualities.
         faint: a factor whose largest effect is below is left out, and all that is regressed and
             not clear.
+        parallel: of two directions with a larger cosine only one is kept.
 
     """
 
     fakes: int = 512
-    probes: int = 24
+    probes: int = 12
     regressed: int = 24
-    factors: int = 4
+    factors: int = 3
     ridge: float = 0.05
     alike: float = 0.5
     evenness: float = 0.2
     clear: float = 0.15
     clearer: float = 3.0
     faint: float = 0.1
+    parallel: float = 0.9
     seed: int = 1_000_003  # beyond the seeds of most evaluations
     version: int = 1
 
@@ -201,7 +204,7 @@ def find_directions(
     for wanted, shift in candidates:
         effects = _effects(generator, probes, shift, qualities, progress) / spread  # [Q]
         named.append(_named(wanted, shift, effects, unlike, qualities.names, config))
-    chosen = _chosen([one for one in named if one is not None])
+    chosen = _chosen([one for one in named if one is not None], config)
     if not chosen:
         return None
     facts = dataclasses.asdict(config) | {"judge": _judge_digest(qualities)}
@@ -209,7 +212,7 @@ def find_directions(
 
 
 def pictures_of(generator: GeneratorNet, config: DirectionConfig, qualities: Qualities) -> int:
-    """Returns how many pictures `find_directions` draws."""
+    """Returns how many pictures `find_directions` draws, at most."""
     weights = len(generator.style_weights())
     factors = config.factors * len(_parts(weights)) * (2 if weights == 1 else 1)
     labels = min(config.regressed, len(_targets(qualities.names)))
@@ -298,7 +301,8 @@ def _regressed(
         across = others @ others.T + config.evenness * np.eye(width)
         way = np.linalg.solve(across, slopes[:, at])
         length = np.linalg.norm(way)
-        if length > _NOISE:
+        # Half, because a regression over few fakes finds less than there is.
+        if length > _NOISE and slopes[:, at] @ way >= config.clear / 2 * length:
             vector = (scale @ (way / length)).astype(np.float32)  # [D], of each w the same
             candidates.append((names[at], np.broadcast_to(vector, shape).copy()))
     return candidates
@@ -346,25 +350,28 @@ def _named(
     return Direction(names[at] if is_clear else "", turned, own, float(others.mean()))
 
 
-def _chosen(found: Sequence[Direction]) -> list[Direction]:
+def _chosen(found: Sequence[Direction], config: DirectionConfig) -> list[Direction]:
     """Returns one direction a name, that with the least side effect for its effect, by effect.
 
-    Those without a name come last, numbered.
+    One that is nearly another is left out. Those without a name come last, numbered.
     """
-    best: dict[str, Direction] = {}
-    rest = []
+    chosen: list[Direction] = []
     for one in sorted(found, key=lambda one: one.side_effect / one.effect):
-        if one.name and one.name not in best:
-            best[one.name] = one
-        else:
-            rest.append(one)
-    named = sorted(best.values(), key=lambda one: -one.effect)
-    nameless = sorted((one for one in rest if not one.name), key=lambda one: -one.effect)
+        is_new = not one.name or one.name not in {other.name for other in chosen}
+        if is_new and all(abs(_cosine(one, other)) < config.parallel for other in chosen):
+            chosen.append(one)
+    chosen.sort(key=lambda one: -one.effect)
+    nameless = [one for one in chosen if not one.name]
     numbered = [
         dataclasses.replace(one, name=f"direction_{number}")
         for number, one in enumerate(nameless, start=1)
     ]
-    return [*named, *numbered]
+    return [*(one for one in chosen if one.name), *numbered]
+
+
+def _cosine(a: Direction, b: Direction) -> float:
+    lengths = np.linalg.norm(a.vector) * np.linalg.norm(b.vector)
+    return float((a.vector * b.vector).sum() / max(lengths, _NOISE))
 
 
 def write_directions(
@@ -377,14 +384,17 @@ def write_directions(
     network: Extractor,
     report: Report = lambda _payload: None,
     stop_signal: Callable[[], int] = lambda: 0,
-    config: DirectionConfig = DirectionConfig(),
 ) -> list[dict[str, Any]]:
     """Finds a generator's directions and stores them beside its weights; returns their facts.
 
-    folder: the generator's own, under the home. Those that lie there are kept if they are of these
+    folder: the generator's own, under the home. With fewer than LEAST_FAKES a set there are none:
+    such an evaluation is a trial. Those that lie there are kept if they are of these
     weights and were found the same way. The judge is that of the evaluation. Raises Stopped when a
     signal came; then nothing is stored.
     """
+    if protocol.fakes < LEAST_FAKES:
+        return []
+    config = DirectionConfig(fakes=min(DirectionConfig.fakes, protocol.fakes))
     split = split_of(store, manifest, protocol, "eval", side_px=generator.spec.resolution_px)
     device = next(generator.parameters()).device
     plain = RowExtractor(network, device)

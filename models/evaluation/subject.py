@@ -64,12 +64,12 @@ def open_subject(store: Store, path: str, *, device: str | torch.device = "cpu")
     network = load_generator(url, device=device)
     content = place.store.read_bytes(place.path(TENSORS if place.is_checkpoint else WEIGHTS))
     sha256 = hashlib.sha256(content).hexdigest()
-    folder, files = f"{FOREIGN}/{sha256[:12]}", ""
+    folder, own = f"{FOREIGN}/{sha256[:12]}", ""
     if inside is not None and not place.is_checkpoint:
         name = inside.removesuffix(f"/{GENERATOR}")
         folder = f"{name}/evaluation"
-        files = f"{inside}/{place.folder}" if place.folder else inside
-    return Subject(network, sha256, _config_digest(place), folder, files)
+        own = f"{inside}/{place.folder}" if place.folder else inside
+    return Subject(network, sha256, _config_digest(place), folder, own)
 
 
 def _inside(store: Store, path: str) -> str | None:

@@ -13,6 +13,7 @@ from models.families.base import GeneratorNet
 from models.io.generators import generator_digest
 from models.labels import label_rows
 from models.registry.export import log_generator
+from models.sampling.directions import DIRECTIONS, Direction, Directions
 from models.sampling.draw import Pictures, draw, latents, map_latents
 from studio.model_source import OpenModel, open_folder, open_registered
 from tests.models.small_generators import (
@@ -142,6 +143,9 @@ def test_a_logged_generator_opens_whole_by_its_run_its_id_and_its_version(
 
     network = generator(3, "dcgan64")
     folder = write_generator(tmp_path / "trained", network)
+    found = Direction("smile", np.ones((1, 100), np.float32), 0.5, 0.1)
+    directions = Directions((found,), generator_digest(network))
+    (tmp_path / "trained" / DIRECTIONS).write_bytes(directions.to_bytes())
     client = champions.client
     experiment = client.create_experiment("faces", (tmp_path / "artifacts").as_uri())
     run_id = client.create_run(experiment).info.run_id
@@ -168,6 +172,9 @@ def test_a_logged_generator_opens_whole_by_its_run_its_id_and_its_version(
         mlflow.set_tracking_uri(before)
     assert opened.key == f"{NAME}/{version}"
     assert opened.digest == generator_digest(network)
+    for one in (opened, open_folder(folder)):
+        assert one.directions is not None
+        assert one.directions.names == ("smile",)
 
     # The program of a family without W can do all that the family can.
     (weights,) = (tmp_path / "artifacts").rglob("generator.safetensors")
