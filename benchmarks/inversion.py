@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         "steps": options.steps,
         "family": generator.spec.family,
         "side_px": generator.spec.resolution_px,
-        **_own(generator, typical, options),
+        **(_own(generator, typical, options) if options.own else {}),
         **(_reals(generator, typical, options) if options.reals else {}),
         "limits": {"distance": DISTANCE_MAX, "seconds": SECONDS_MAX, "hair": HAIR_MIN},
         "peak_mb": round(peak_mb(), 1),
