@@ -9,9 +9,9 @@ from typing import Self
 
 from dataset.errors import UsageError
 from models.sampling.draw import Pictures
-from studio.edits import Edits
+from studio.edits import DECIMALS, Edits
 from studio.inversion import Inverted
-from studio.recipe import DECIMALS, Recipe
+from studio.recipe import Recipe
 from studio.service import Studio
 from studio.validation import VARIATION_MAX, VARIATIONS_MAX
 

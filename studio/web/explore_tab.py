@@ -402,6 +402,7 @@ def connect(parts: "Parts") -> None:
         [parts.state, *look, tab.drop],
         [*looking, *every],
         preprocess=False,  # the path of what was uploaded, and its name
+        trigger_mode="multiple",  # else the next one is dropped while a stop is under way
         **PRIVATE,
         concurrency_limit=FILMS_AT_ONCE,
         concurrency_id="film",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
-from models.sampling.inversion import Progress
+from models.sampling.inversion import Progress, ignore
 from studio.edits import Edits
 from studio.explore import (
     MAP,
@@ -105,7 +105,7 @@ class Slow(Studio):
         name: str = "the picture",
         *,
         steps: int = 10**9,
-        advance: Progress,
+        advance: Progress = ignore,
     ) -> Inverted:
         try:
             for step in range(steps):
