@@ -1,7 +1,6 @@
 """All that the studio can do, by plain values: what the page, its API and the command line call."""
 
 import dataclasses
-import itertools
 import threading
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
@@ -14,7 +13,7 @@ from models.labels import split_names
 from models.sampling.inversion import STEPS, Progress, ignore
 from models.sampling.png import png_bytes
 from studio import play
-from studio.character import Character, check_seed, drawn_from
+from studio.character import Character, check_seed
 from studio.draw import (
     Avatar,
     Group,
@@ -23,7 +22,6 @@ from studio.draw import (
     choice_named,
     draw_avatars,
     draw_one,
-    drawn_avatars,
     label_groups,
 )
 from studio.edits import Edits, apply_edits, edited_size
@@ -133,28 +131,6 @@ class Studio:
         given = None if like is None else Character.of(recipe_of(like))
         choice = choice_of(labels, model)
         return draw_avatars(model, choice, seeds, psi=psi, noise=noise, like=given)
-
-    def vary(
-        self, link: Link, *, count: int = 8, amount: float = 0.4, first: int = 0
-    ) -> Iterator[Avatar]:
-        """Draws `count` neighbours of a link's avatar, 1 to 64, each with one variation more.
-
-        The variations are those of the noise seeds from `first` on that the link does not have
-        yet; amount: -2 to 2 without 0. They are drawn with the link's model, neither upscaled nor
-        edited.
-        """
-        recipe = dataclasses.replace(recipe_of(link), upscale=1, edits=Edits())
-        count = check_whole(count, "the number of pictures", low=1, high=MAX_PICTURES)
-        taken = {seed for seed, _ in recipe.variations}
-        numbers = itertools.count(check_seed(first, "the first variation"))
-        seeds = itertools.islice((seed for seed in numbers if seed not in taken), count)
-        recipes = [
-            dataclasses.replace(recipe, variations=(*recipe.variations, (seed, amount)))
-            for seed in seeds
-        ]
-        model = self._source.of(recipe.model)
-        drawn_from(model, [Character.of(one) for one in recipes])
-        return drawn_avatars(model, recipes)
 
     def invert(
         self,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from studio.recipe import Recipe
 from studio.validation import MAX_PICTURES, MAX_SEED, PSI_MAX
 from studio.web import finish_tab, label_controls
 from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.label_controls import LabelControls
-from studio.web.language import mark, say
+from studio.web.language import direction_name, label_name, mark, say
 from studio.web.model_updates import follow_model
 from studio.web.page_state import (
     AT_ONCE,
@@ -142,6 +143,7 @@ class DrawRequest:
     seed: int
     psi: float
     noise: str
+    is_kept: bool
     picked: Sequence[label_controls.Picked]
 
     @classmethod
@@ -149,7 +151,14 @@ class DrawRequest:
         """Reads the values; an unlocked seed is a new one."""
         count, seed, lock, psi, noise, *picked = values
         chosen = int(seed or 0) if lock else random_seed()
-        return cls(int(count), chosen, float(psi), str(noise), picked)
+        return cls(int(count), chosen, float(psi), str(noise), bool(lock), picked)
+
+
+def _kept_character(state: PageState, request: DrawRequest) -> Recipe | None:
+    """Returns the chosen picture's recipe if its seed is kept: what was explored stays too."""
+    one = state.current
+    same = one is not None and request.is_kept and one.recipe.seed == request.seed
+    return one.recipe if one is not None and same and one.recipe.model == state.shown else None
 
 
 def random_seed() -> int:
@@ -213,7 +222,21 @@ def chosen_html(one: Drawn) -> str:
         psi=f"{one.recipe.psi:g}",
         side=one.side,
     )
-    return f'<p class="chosen">{said}</p>'
+    beyond = beyond_seed(one.recipe)
+    return f'<p class="chosen">{said}</p>' + (
+        f'<p class="hint">{escape(beyond)}</p>' if beyond else ""
+    )
+
+
+def beyond_seed(recipe: Recipe) -> str:
+    """Says what a character is made from besides seed and labels; "" if there is nothing."""
+    said = [f"{direction_name(name)} {amount:+g}" for name, amount in recipe.sliders]
+    said += [f"{label_name(name)} {amount:.0%}" for name, amount in recipe.strengths]
+    if recipe.variations:
+        said.append(say("explore.varied", count=len(recipe.variations)))
+    if recipe.latent:
+        said.append(say("explore.found"))
+    return " · ".join(said)
 
 
 def connect(parts: "Parts") -> None:
@@ -230,6 +253,7 @@ def connect(parts: "Parts") -> None:
             seed=request.seed,
             psi=request.psi,
             noise=request.noise,
+            like=_kept_character(state, request),
         )
         drawn = (
             Drawn(

@@ -178,7 +178,7 @@ def laid_out(state: PageState) -> list[Any]:
             selected_index=MIDDLE if there else None,
         ),
         gr.update(visible=there),
-        gr.update(visible=there, value=_about(one) if one else ""),
+        gr.update(visible=there, value=draw_tab.chosen_html(one) if one else ""),
         gr.update(visible=there),
         gr.update(interactive=history.can_undo),
         gr.update(interactive=history.can_redo),
@@ -190,19 +190,6 @@ def _caption(state: PageState, place: int) -> str:
     if place == MIDDLE:
         return say("explore.middle", about=draw_tab.caption(state.around[place]))
     return say("explore.neighbour", number=place + 1 if place < MIDDLE else place)
-
-
-def _about(one: Drawn) -> str:
-    """Says what a character is made from beyond seed and labels, as HTML."""
-    recipe = one.recipe
-    parts = [f"{direction_name(name)} {amount:+g}" for name, amount in recipe.sliders]
-    parts += [f"{label_name(name)} {amount:.0%}" for name, amount in recipe.strengths]
-    if recipe.variations:
-        parts.append(say("explore.varied", count=len(recipe.variations)))
-    if recipe.latent:
-        parts.append(say("explore.found"))
-    said = escape(" · ".join(parts) or say("explore.unchanged"))
-    return f'{draw_tab.chosen_html(one)}<p class="hint">{said}</p>'
 
 
 def pulls(model: OpenModel, recipe: Recipe) -> list[Any]:
