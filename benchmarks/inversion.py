@@ -116,6 +116,9 @@ def _reals(generator: GeneratorNet, typical: Rows, options: argparse.Namespace) 
         "reals": len(found),
         "judge": name,
         "hair_agreement": round(float((wanted == seen).mean()), 3),
+        "hair_of_reals_as_tagged": round(
+            float((tagged.argmax(axis=1) == wanted)[has_one].mean()), 3
+        ),
         "hair_as_tagged": round(float((tagged.argmax(axis=1) == seen)[has_one].mean()), 3),
         "hair_edited": round(
             float(np.mean(turned.argmax(axis=1) == [colour for _, colour in edited])), 3
@@ -196,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--own", type=int, default=50, help="pictures of the generator's own")
     parser.add_argument("--reals", type=int, default=20, help="faces of the eval split")
     parser.add_argument("--steps", type=int, default=STEPS, help="steps of each inversion")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--sheets", default="", help="folder for sheets of pictures in pairs")
     return parser
 

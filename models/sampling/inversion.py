@@ -51,7 +51,7 @@ TAPS = (0, 3, 6, 14)  # blocks whose outputs are compared: strides 2, 4, 8 and 1
 SEEN_PX = 128  # larger pictures are reduced to it first
 
 CANDIDATES = 256  # fakes that labels are learned from, and as many that the seed is found among
-STEPS = 200
+STEPS = 250
 PREVIEW_EVERY = 20
 LR = 0.1  # of numbers that are about 1 in size
 RAMP_UP, RAMP_DOWN = 0.05, 0.25  # parts of all steps, as in the projector of the StyleGAN2 authors
@@ -59,6 +59,8 @@ RAREST = 1e-3  # share of a label among fakes, at least
 SPREAD = 1024  # w whose standard deviation a step counts in
 NOISE, NOISE_FRAC = 0.5, 0.5  # standard deviations of w at the start, none after this part
 PIXEL_WEIGHT = 1.0
+COLOUR_WEIGHT = 4.0  # of the picture at COLOURS_PX: features hardly say how bright and which hue
+COLOURS_PX = 16
 # At 0.0005 real faces came a little nearer (a distance of 0.57, not 0.62), and fell apart when
 # another hair colour was chosen.
 PRIOR_WEIGHT = 0.002
@@ -164,7 +166,7 @@ def invert(
     device = device_of(generator)
     distance = picture_distance(device)
     target = _images(picture[None], device)
-    seen = distance.features(target)
+    seen, colours = distance.features(target), _colours(target)
     labels = guessed_labels(generator, picture, typical, seed=seed, candidates=candidates)
     nearest = _nearest_seed(generator, seen, labels, range(seed, seed + candidates))
     way: _InW | _InZ
@@ -184,6 +186,7 @@ def invert(
         images = way.draw(moved + noise)
         loss = distance.between(distance.features(images), seen).sum()
         loss = loss + PIXEL_WEIGHT * (images - target).abs().mean()
+        loss = loss + COLOUR_WEIGHT * (_colours(images) - colours).abs().mean()
         loss = loss + PRIOR_WEIGHT * way.prior(moved)
         (moved.grad,) = torch.autograd.grad(loss, [moved])
         optimizer.step()
@@ -317,6 +320,10 @@ def _pooled(pictures: Pictures, generator: GeneratorNet) -> npt.NDArray[np.float
 def _images(pictures: Pictures, device: torch.device) -> Tensor:
     images = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)))
     return images.to(device).float() / 127.5 - 1
+
+
+def _colours(images: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(images, COLOURS_PX)
 
 
 def _ramp(done: float) -> float:
