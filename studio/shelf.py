@@ -112,7 +112,8 @@ def for_version(recipe: Recipe, key: str, labels: Sequence[str]) -> tuple[Recipe
     """Returns a recipe for another model and its labels, and those that the model does not know."""
     own = tuple(label for label in labels if label in recipe.labels)
     unknown = tuple(label for label in recipe.labels if label not in labels)
-    return dataclasses.replace(recipe, model=key, labels=own), unknown
+    strengths = tuple(pair for pair in recipe.strengths if pair[0] in own)
+    return dataclasses.replace(recipe, model=key, labels=own, strengths=strengths), unknown
 
 
 def _check_count(count: int) -> None:
