@@ -13,6 +13,7 @@ from studio.validation import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 
 MAX_CHUNKS = 256  # beside those of the pixels; each is unpacked at most once, up to MAX_UNPACKED
 MAX_UNPACKED_BYTES = 2**20  # of one packed text or colour profile, which is Pillow's limit too
+MAX_UNPACKED_TOGETHER = 4 * 2**20
 MAX_KEPT_BYTES = 2**16  # of one text that is handed out
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -27,12 +28,13 @@ def png_texts(content: bytes, *, where: str, prefix: str) -> list[tuple[str, str
     than 64 KiB, None stands for it.
 
     Raises UnreadablePicture for more than 256 chunks beside the pixels', and for any packed chunk,
-    of whatever keyword, that unpacks to more than 1 MiB: a bomb, which is not unpacked further.
+    of whatever keyword, that unpacks to more than 1 MiB, or 4 MiB together with those before it: a
+    bomb, which is not unpacked further.
     Pillow's own limits do not do: it refuses the whole picture for one damaged text, keeps the last
     of two texts of one name, and holds up to 64 MiB of them.
     """
     texts: list[tuple[str, str | None]] = []
-    chunks = 0
+    chunks, left = 0, MAX_UNPACKED_TOGETHER
     for name, data, is_whole in _chunks(content):
         chunks += name != b"IDAT"
         if chunks > MAX_CHUNKS:
@@ -42,7 +44,9 @@ def png_texts(content: bytes, *, where: str, prefix: str) -> list[tuple[str, str
         if name not in _PACKED | _TEXTS:
             continue
         keyword, _, rest = data.partition(b"\0")
-        text = _text(name, rest, where=where)
+        most = min(left, MAX_UNPACKED_BYTES)
+        text, size = _text(name, rest, most=most, where=where)
+        left -= size
         word = keyword[:80].decode("latin-1")
         if name in _TEXTS and word.startswith(prefix):
             texts.append((word, text if is_whole else None))
@@ -66,8 +70,11 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         place = end + 4
 
 
-def _text(name: bytes, rest: bytes, *, where: str) -> str | None:
-    """Returns the text behind a chunk's keyword; None if it is damaged or too long to be kept."""
+def _text(name: bytes, rest: bytes, *, most: int, where: str) -> tuple[str | None, int]:
+    """Returns the text behind a chunk's keyword, and how many bytes were unpacked for it.
+
+    The text is None if it is damaged or too long to be kept.
+    """
     encoding = "utf-8" if name == b"iTXt" else "latin-1"
     packed = name != b"tEXt"
     if name == b"iTXt":
@@ -75,29 +82,30 @@ def _text(name: bytes, rest: bytes, *, where: str) -> str | None:
         packed = rest[:1] == b"\1"
         rest = rest[1:2] + rest[2:].partition(b"\0")[2].partition(b"\0")[2]
         rest = rest if packed else rest[1:]
+    size = 0
     if packed:
-        unpacked = _unpacked(rest[1:], where=where) if rest[:1] == b"\0" else None
+        unpacked = _unpacked(rest[1:], most=most, where=where) if rest[:1] == b"\0" else None
         if unpacked is None:
-            return None
-        rest = unpacked
+            return None, most  # nobody knows how much of it was unpacked
+        rest, size = unpacked, len(unpacked)
     if len(rest) > MAX_KEPT_BYTES:
-        return None
+        return None, size
     try:
-        return rest.decode(encoding)
+        return rest.decode(encoding), size
     except UnicodeDecodeError:
-        return None
+        return None, size
 
 
-def _unpacked(packed: bytes, *, where: str) -> bytes | None:
+def _unpacked(packed: bytes, *, most: int, where: str) -> bytes | None:
     unpack = zlib.decompressobj()
     try:
-        content = unpack.decompress(packed, MAX_UNPACKED_BYTES)
+        content = unpack.decompress(packed, most) if most else b""
     except zlib.error:
         return None
-    if unpack.unconsumed_tail:
+    if unpack.unconsumed_tail or not most:
         raise UnreadablePicture(
             f"{where}: something packed in the file is larger than {MAX_UNPACKED_BYTES:,} bytes "
-            "once unpacked; a plain PNG is wanted"
+            f"once unpacked, or all of it than {MAX_UNPACKED_TOGETHER:,}; a plain PNG is wanted"
         )
     return content if unpack.eof else None
 

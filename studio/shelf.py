@@ -26,6 +26,7 @@ MARGIN_PX, GAP_PX = 60, 20
 LINE_PX, LINES = 20, 3  # of a caption
 FONT_PX = 15
 ENTRIES_MAX = 256  # of a zip that is read
+LINKS_MAX = 1024  # of a file that is read: many shelves
 UNPACKED_MAX_BYTES = 4 * UPLOAD_MAX_BYTES  # of a zip that is read, all entries together
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same pictures give the same bytes
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -76,7 +77,7 @@ def recipes_of_file(content: bytes, *, where: str) -> tuple[list[Recipe], list[s
 
     No pixel is decoded. A damaged recipe is a sentence among the faults and keeps no other from
     coming back. Raises UsageError for a file that holds none at all, or is beyond the bounds:
-    10 MiB; of a zip 256 entries, none encrypted, and 40 MiB unpacked.
+    10 MiB; 1,024 pictures; of a zip 256 entries, none encrypted, and 40 MiB unpacked.
     """
     if len(content) > UPLOAD_MAX_BYTES:
         raise UsageError(f"{where}: {len(content):,} bytes; at most {UPLOAD_MAX_BYTES:,} are taken")
@@ -88,12 +89,16 @@ def recipes_of_file(content: bytes, *, where: str) -> tuple[list[Recipe], list[s
         raise UsageError(f"{where}: a contact sheet, a zip or a PNG of the studio is wanted")
     recipes: list[Recipe] = []
     faults: list[str] = []
+    links = 0
     for name, png in pngs:
         try:
             texts = png_texts(png, where=name, prefix=LINK)
         except UnreadablePicture as error:
             faults.append(str(error))
             continue
+        links += len(texts)
+        if links > LINKS_MAX:
+            raise UsageError(f"{where}: more than {LINKS_MAX:,} pictures are named in it")
         for keyword, link in texts:
             try:
                 if link is None:
@@ -112,7 +117,8 @@ def for_version(recipe: Recipe, key: str, labels: Sequence[str]) -> tuple[Recipe
     """Returns a recipe for another model and its labels, and those that the model does not know."""
     own = tuple(label for label in labels if label in recipe.labels)
     unknown = tuple(label for label in recipe.labels if label not in labels)
-    return dataclasses.replace(recipe, model=key, labels=own), unknown
+    strengths = tuple(pair for pair in recipe.strengths if pair[0] in own)
+    return dataclasses.replace(recipe, model=key, labels=own, strengths=strengths), unknown
 
 
 def _check_count(count: int) -> None:

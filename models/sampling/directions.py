@@ -20,7 +20,6 @@ from dataset.store import Store
 from models.families.base import GeneratorNet, GeneratorSpec
 from models.io.generators import find_generator, generator_digest
 from models.io.safe_io import (
-    NAME,
     SHA256,
     Kind,
     fact_faults,
@@ -32,6 +31,7 @@ from models.sampling.characters import shift_shape
 
 DIRECTIONS = "directions.safetensors"
 MAX_DIRECTIONS = 64
+MAX_NAME = 200  # characters
 _MAX_BYTES = 64 * 2**20
 _FACTS, _VECTORS = "directions", "vectors"
 
@@ -111,7 +111,7 @@ class Directions:
         faults = fact_faults(facts, _WANTED)
         if not faults:
             faults = [fault for one in facts["directions"] for fault in fact_faults(one, _OF_ONE)]
-            names = [one.get("name") for one in facts["directions"]]
+            names = [str(one.get("name")) for one in facts["directions"]]
             wanted = [len(names), *shift_shape(spec)]
             vectors = tensors.get(_VECTORS, torch.zeros(0))
             if len(set(names)) != len(names):
@@ -155,7 +155,7 @@ def directions_of(folder: str, generator: GeneratorNet) -> Directions | None:
 def _facts(content: bytes) -> dict[str, Any]:
     """Returns the facts in the head of a whole safetensors file, {} for none."""
     (length,) = struct.unpack_from("<Q", content)
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     try:
         facts = json.loads(metadata.get(_FACTS, ""))
     except (ValueError, RecursionError):
@@ -171,8 +171,19 @@ def _are_directions(found: Any) -> bool:
     )
 
 
+def _is_name(found: Any) -> bool:
+    if not isinstance(found, str) or not 1 <= len(found) <= MAX_NAME:
+        return False
+    return found.isprintable() and "," not in found and found == found.strip()
+
+
+# What a link can name: others would be sliders that nothing can be drawn with.
+_NAME: Kind = (
+    _is_name,
+    f"a name of 1 to {MAX_NAME} printable characters, without commas or spaces at its ends,",
+)
 _NUMBER: Kind = (is_number, "a number")
-_OF_ONE = {"name": NAME, "effect": _NUMBER, "side_effect": _NUMBER}
+_OF_ONE = {"name": _NAME, "effect": _NUMBER, "side_effect": _NUMBER}
 _WANTED: dict[str, Kind] = {
     "generator": SHA256,
     "config": (lambda found: isinstance(found, dict), "an object"),

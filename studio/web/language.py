@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import cache
 from html import escape
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from gradio.context import LocalContext
@@ -66,17 +65,18 @@ def language() -> str:
 
 def language_of(cookie: str, accepted: str) -> str:
     """Returns the language of the headers Cookie and Accept-Language."""
-    try:
-        chosen = SimpleCookie(cookie).get(COOKIE)
-    except CookieError:
-        chosen = None
-    if chosen is not None and chosen.value in LANGUAGES:
-        return chosen.value
+    # Not SimpleCookie: it stops at what is no cookie, such as another server's of this machine.
+    pairs = (one.strip().partition("=") for one in cookie.split(";"))
+    chosen = [value.strip('"') for name, _, value in pairs if name == COOKIE]
+    if chosen and chosen[0] in LANGUAGES:
+        return chosen[0]
     wanted: list[tuple[float, str]] = []
-    for part in accepted.split(","):
-        tag, _, weight = part.strip().partition(";q=")
+    for part in accepted.replace(" ", "").split(","):
+        tag, _, weight = part.partition(";q=")
         name = tag.partition("-")[0].lower()
-        if name in LANGUAGES and re.fullmatch(r"[01](\.\d{0,3})?", weight or "1"):
+        if name not in LANGUAGES or not re.fullmatch(r"[01](\.\d{0,3})?", weight or "1"):
+            continue
+        if float(weight or 1) > 0:  # else it is one that the visitor does not read
             wanted.append((-float(weight or 1), name))
     return min(wanted, key=lambda one: one[0])[1] if wanted else "en"
 
@@ -94,7 +94,9 @@ def direction_name(name: str) -> str:
     word, _, number = name.rpartition("_")
     if word == "direction" and number.isdecimal():
         return say("directions.numbered", number=number)
-    return say(f"directions.{name}") if f"directions.{name}" in texts() else label_name(name)
+    if f"directions.{name}" not in texts():
+        return label_name(name)
+    return say(f"directions.{name}", number=number)  # a file may call one "numbered" itself
 
 
 def group_name(name: str, title: str) -> str:

@@ -56,6 +56,8 @@ def test_the_page_says_what_the_catalogue_has_and_nothing_else() -> None:
         ("a=b; omokage_language=ja", "zh", "ja"),
         ("omokage_language=fr", "zh", "zh"),
         ('"; omokage_language', "zh", "zh"),
+        ('a[b]=1; c={"d": 2}; omokage_language=ja', "zh", "ja"),
+        ("", "zh;q=0, ja; q=0.5, en;q=0.4", "ja"),
     ],
 )
 def test_the_menu_comes_before_the_browser(cookie: str, accepted: str, wanted: str) -> None:
@@ -96,6 +98,12 @@ def test_a_page_goes_out_in_the_visitors_language(monkeypatch: pytest.MonkeyPatc
     assert config["label"] == "描く"
     assert config["value"] == texts()["draw.empty"]["ja"]
     assert "[[" not in found[1].replace("[[0.5]]", "")
+
+
+def test_a_direction_may_be_called_as_a_text_with_a_number_is() -> None:
+    assert language.direction_name("direction_3") == "direction 3"
+    assert language.direction_name("hair_length") == "hair length"
+    assert language.direction_name("numbered") == "direction numbered"
 
 
 def test_labels_are_called_as_people_say_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,9 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
     yield "iTXt", with_chunks(chunk(b"iTXt", b"omokage link\0\1\0\0\0" + packed)), unpacked
     yield "iCCP", with_chunks(chunk(b"iCCP", b"icc\0\0" + packed)), unpacked
     yield "behind", with_chunks(chunk(b"zTXt", b"Comment\0\0" + packed), behind=True), unpacked
-    many = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20 - 1), 9)) * 9_000
+    many = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**10), 9)) * 9_000
+    some = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20 - 1), 9)) * 5
+    yield "together", with_chunks(some), "once unpacked, or all of it than 4,194,304; a plain PNG"
     yield "many", with_chunks(many), "more than 256 chunks beside its pixels"
     yield "wide", header(2_001, 2_000), "2001x2000 is 4,002,000 pixels; at most 4,000,000"
     yield "huge", header(60_000, 60_000), "its header says more than 178,956,970 pixels; at most"

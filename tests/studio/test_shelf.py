@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.errors import UsageError
 from studio import shelf
-from studio.png_metadata import recipe_facts
+from studio.png_metadata import LINK, recipe_facts
 from studio.recipe import Recipe
 from studio.shelf import archive, contact_sheet, for_version, recipes_of_file
 from studio.validation import MAX_PICTURES, UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
@@ -22,10 +22,12 @@ RECIPE = Recipe("avatar-generator/3", 17, ("pink_hair", "blue_eyes"))
 PICTURE = np.full((16, 16, 3), 90, np.uint8)
 
 
-def png_of(recipe: Recipe) -> bytes:
+def png_of(recipe: Recipe, *, links: int = 1) -> bytes:
     from models.sampling.png import png_bytes
 
-    return png_bytes(Image.fromarray(PICTURE), recipe_facts(recipe, model="m", digest="0" * 64))
+    facts = recipe_facts(recipe, model="m", digest="0" * 64)
+    facts |= {f"{LINK} {number}": recipe.to_query() for number in range(1, links)}
+    return png_bytes(Image.fromarray(PICTURE), facts)
 
 
 def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -86,9 +88,13 @@ def test_a_damaged_picture_of_a_zip_keeps_no_other_from_coming_back() -> None:
             zip_of({"bomb.png": bytes(shelf.UNPACKED_MAX_BYTES + 1)}),
             "more than 41,943,040 bytes once unpacked",
         ),
+        (
+            zip_of({f"{number}.png": png_of(RECIPE, links=200) for number in range(6)}),
+            "more than 1,024 pictures are named in it",
+        ),
         (b"0" * (UPLOAD_MAX_BYTES + 1), "10,485,761 bytes; at most 10,485,760 are taken"),
     ],
-    ids=["gif", "nothing", "damaged", "method", "entries", "bomb", "large"],
+    ids=["gif", "nothing", "damaged", "method", "entries", "bomb", "links", "large"],
 )
 def test_other_files_are_refused_in_a_sentence(content: bytes, reported: str) -> None:
     with pytest.raises(UsageError) as refused:
@@ -108,4 +114,10 @@ def test_what_a_browser_keeps_is_read_with_care_and_bounded() -> None:
 def test_another_version_is_asked_for_the_labels_that_it_knows() -> None:
     other, unknown = for_version(RECIPE, "avatar-generator/4", ("blue_eyes", "ahoge"))
     assert other == Recipe("avatar-generator/4", 17, ("blue_eyes",))
+    assert unknown == ("pink_hair",)
+    pulled = Recipe(
+        "a/1", 17, ("pink_hair", "ahoge"), strengths=(("pink_hair", 0.5), ("ahoge", 0.2))
+    )
+    other, unknown = for_version(pulled, "a/2", ("ahoge",))
+    assert other == Recipe("a/2", 17, ("ahoge",), strengths=(("ahoge", 0.2),))
     assert unknown == ("pink_hair",)

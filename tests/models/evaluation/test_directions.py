@@ -1,6 +1,8 @@
 """Directions of a generator whose own are known; their file; the weights that are factorised."""
 
 import dataclasses
+import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +116,29 @@ def test_directions_lie_beside_the_weights_that_they_are_of(
     assert read_directions(str(folder), network.spec, digest="ab" * 32) is None
 
 
+def _with_head(content: bytes, metadata: object) -> bytes:
+    (length,) = struct.unpack_from("<Q", content)
+    head = json.dumps(json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}).encode()
+    return struct.pack("<Q", len(head)) + head + content[8 + length :]
+
+
+def _renamed(content: bytes, name: object) -> bytes:
+    (length,) = struct.unpack_from("<Q", content)
+    facts = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["directions"])
+    facts["directions"][0]["name"] = name
+    return _with_head(content, {"directions": json.dumps(facts)})
+
+
 @pytest.mark.parametrize(
     ("damage", "reported"),
     [
         (lambda content: content[:-3], "no whole safetensors file"),
         (lambda content: content.replace(b'"effect', b'"effecd'), "effect is missing"),
         (lambda content: content.replace(b"_effect", b"_effecd"), "side_effect is missing"),
+        (lambda content: _renamed(content, ["a"]), r"name is \['a'\], a name of 1 to 200"),
+        (lambda content: _renamed(content, ""), "name is '', a name of 1 to 200"),
+        (lambda content: _renamed(content, "a,b"), "name is 'a,b', a name of 1 to 200"),
+        (lambda content: _with_head(content, None), "generator is missing"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_faults(  # type: ignore[no-untyped-def]
