@@ -1,18 +1,12 @@
 """Two nodes of Ray on this machine give the table of local processes, also if one is killed."""
 
-import contextlib
 import os
 import secrets
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -27,6 +21,8 @@ from dataset.faces import FacesTable, crop_faces
 from dataset.schemas import FACES_PATH
 from dataset.store import Store
 from tests.dataset.home import Home, png, portrait
+from tests.ray_nodes import Nodes, started_nodes
+from tests.waiting import wait_for
 
 ray = pytest.importorskip("ray", reason="the package ray is absent: pip install omokage[ray]")
 authentication_test_utils = pytest.importorskip("ray._private.authentication_test_utils")
@@ -34,108 +30,17 @@ pytestmark = pytest.mark.slow
 
 PICTURES = 2_048
 SETTINGS = FaceSettings(min_side_px=32)
-START_WITHIN_S = 300
-STARTS = 3  # a node gives up after 30 s, whatever the variables below say
-VARIABLES = {  # a busy machine misses Ray's own limits; a worker would give way to all else
-    "RAY_raylet_start_wait_time_s": str(START_WITHIN_S),
-    "RAY_worker_register_timeout_seconds": str(START_WITHIN_S),
-    "RAY_worker_niceness": "0",
-}
-
-
-class Nodes:
-    """A cluster of `ray start`s: a head and one more, a CPU each."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        port, *others = free_ports(3)
-        self.address = f"127.0.0.1:{port}"
-        self._other: subprocess.Popen[bytes] | None = None
-        options = ("--port", "--dashboard-port", "--ray-client-server-port")
-        ports = zip(options, (port, *others), strict=True)
-        self._head = self._started(
-            "--head", "--include-dashboard=false", f"--temp-dir={folder}",
-            *(f"{option}={port}" for option, port in ports),
-        )  # fmt: skip
-
-    def complete(self) -> None:
-        """Starts the second node unless it is there."""
-        if self._other is None:
-            self._other = self._started(f"--address={self.address}")
-
-    def kill_other(self) -> None:
-        """Kills all processes of the second node."""
-        assert self._other is not None
-        end(self._other)
-        self._other = None
-
-    def end(self) -> None:
-        for node in (self._other, self._head):
-            if node is not None:
-                end(node)
-
-    def _started(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [
-            str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1",
-            "--node-ip-address=127.0.0.1", "--object-store-memory=200000000",
-            "--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0",
-            "--disable-usage-stats", *options,
-        ]  # fmt: skip
-        path = self._folder / f"{options[0].strip('-').partition('=')[0]}.log"
-        for _ in range(STARTS):
-            with path.open("wb") as log:
-                node = subprocess.Popen(
-                    command, env={**os.environ, **VARIABLES}, stdout=log, stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )  # fmt: skip
-            while node.poll() is None and b"runtime started" not in path.read_bytes():
-                time.sleep(0.1)
-            if node.poll() is None:
-                return node
-            end(node)
-        raise AssertionError(path.read_text()[-2000:])
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def wait_for(reached: Callable[[], bool]) -> None:
-    until = time.monotonic() + START_WITHIN_S
-    while not reached():
-        assert time.monotonic() < until
-        time.sleep(0.1)
-
-
-def end(node: subprocess.Popen[bytes]) -> None:
-    """Kills a node with all its processes: those of its session."""
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError):
-            if os.getsid(pid) == node.pid:
-                os.kill(pid, signal.SIGKILL)
-    node.wait()
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    # Not in pytest's folder: Ray's sockets are below, whose paths have 107 characters at most.
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as environment,
-    ):
+    with pytest.MonkeyPatch.context() as environment:
         # Its own: by default the nodes share a file in the user's home, with all others.
         environment.setenv("RAY_AUTH_MODE", "token")
         environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         authentication_test_utils.reset_auth_token_state()
-        made = Nodes(Path(folder))
-        try:
+        with started_nodes(dict(os.environ)) as made:
             yield made
-        finally:
-            made.end()
 
 
 @pytest.fixture
