@@ -37,7 +37,7 @@ define INTO_VENV
 	@if [ -x $(BIN)/python ]; then $(1); exit; fi; \
 	for python in $(PYTHONS); do \
 		"$$python" -c 'import ensurepip' 2>/dev/null || continue; \
-		echo "installs with $$python into $(VENV)"; \
+		echo "installs with $$python into $(VENV): some minutes, 3.5 GB"; \
 		"$$python" -m venv $(VENV) && ($(1)) && exit; \
 		rm -rf $(VENV); \
 	done; \
@@ -99,7 +99,7 @@ lint: install
 # Strict: a link or a picture that leads nowhere stops it. The variable silences an advertisement.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html"
+	@echo "open build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

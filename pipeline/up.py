@@ -81,10 +81,14 @@ def run_up(
             wait_until_answering(page.server, page.url + page.answers, timeout_s=START_S)
             print(f"{page.name:<12}{page.url}{page.opens}", flush=True)
         print("Ctrl-C ends all of them.", flush=True)
-        while True:
-            for page in pages:
-                page.server.check_alive()
-            time.sleep(LOOK_EVERY_S)
+        try:
+            while True:
+                for page in pages:
+                    page.server.check_alive()
+                time.sleep(LOOK_EVERY_S)
+        except KeyboardInterrupt:  # Dagster alone takes half a minute
+            print("stopping all of them; this takes up to a minute", flush=True)
+            raise
 
 
 def linked(settings: Settings, *, dagster_port: int, mlflow_port: int) -> Settings:

@@ -58,6 +58,7 @@ class DrawTab:
     grid: gr.Gallery
     chosen: gr.HTML
     actions: gr.Row
+    explore: gr.Button
     finish: gr.Button
     first: gr.Button
     second: gr.Button
@@ -121,6 +122,7 @@ def build_draw_tab() -> DrawTab:
             )  # fmt: skip
             chosen = gr.HTML(visible=False, elem_id="chosen")
             with gr.Row(visible=False, elem_classes="actions") as actions:
+                explore = gr.Button(mark("explore.button"), size="md", elem_id="explore")
                 finish = gr.Button(
                     mark("draw.finish"), variant="primary", size="md", elem_id="finish"
                 )
@@ -131,7 +133,7 @@ def build_draw_tab() -> DrawTab:
             every = gr.Button(mark("draw.all"), size="md", visible=False, elem_id="all")
     return DrawTab(
         places, count, seed, new_seed, lock, psi, noise, draw, empty, grid, chosen, actions,
-        finish, first, second, keep, same, every,
+        explore, finish, first, second, keep, same, every,
     )  # fmt: skip
 
 

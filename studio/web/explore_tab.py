@@ -38,6 +38,7 @@ from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.language import direction_name, label_name, mark, say
 from studio.web.page_state import (
+    AT_ONCE,
     DRAWS_AT_ONCE,
     FILMS_AT_ONCE,
     PRIVATE,
@@ -261,11 +262,15 @@ def connect(parts: "Parts") -> None:
 
     @error_boundary
     def begin(state: PageState, kind: str, radius: float) -> list[Any]:
-        chosen, own = state.current, state.exploration
-        known = {own.steps[0], own.recipe} if own.steps else set()
-        if chosen is None or Exploration.of(chosen.recipe).recipe in known:
+        if state.current is None:
+            raise UsageError(say("explore.none"))
+        return gone(state, Exploration.of(state.current.recipe), kind, radius)
+
+    @error_boundary
+    def begin_if_new(state: PageState, kind: str, radius: float) -> list[Any]:
+        if state.current is None or state.exploration.steps:  # what is explored is not lost
             return [gr.skip()] * len(every)
-        return gone(state, Exploration.of(chosen.recipe), kind, radius)
+        return gone(state, Exploration.of(state.current.recipe), kind, radius)
 
     @error_boundary
     def see(state: PageState, kind: str, radius: float) -> list[Any]:
@@ -363,7 +368,10 @@ def connect(parts: "Parts") -> None:
         gr.Info(say(f"draw.is_{which}", seed=recipe_of(state).seed), title=say("tabs.play"))
         return [now, pair_text(now)]
 
-    parts.explore_tab.select(begin, [parts.state, *look], every, **drawing)
+    parts.explore_tab.select(begin_if_new, [parts.state, *look], every, **drawing)
+    parts.draw.explore.click(begin, [parts.state, *look], every, **drawing).success(
+        lambda: gr.Tabs(selected="explore"), [], [parts.tabs], **AT_ONCE
+    )
     gr.on(
         [tab.kind.input, tab.radius.input], see, [parts.state, *look], shown,
         trigger_mode="always_last", **drawing,
@@ -432,12 +440,10 @@ def _around(
 def _looking(step: int, preview: Picture | None) -> Any:
     """Returns the update that shows how far the search for a picture is."""
     picture = _inline(preview, say("explore.preview")) if preview is not None else ""
-    bar = (
-        f'<progress max="{STEPS}" value="{step}" aria-label="{say("explore.looking")}"></progress>'
-    )
-    return gr.update(
-        visible=True, value=f'<p class="hint">{say("explore.looking")}</p>{bar}{picture}'
-    )
+    said = say("explore.looking")
+    done = f'value="{step}" ' if step else ""  # without one it moves to and fro
+    bar = f'<progress max="{STEPS}" {done}aria-label="{said}"></progress>'
+    return gr.update(visible=True, value=f'<p class="hint">{said}</p>{bar}{picture}')
 
 
 def _found(found: Inverted) -> Any:

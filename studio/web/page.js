@@ -8,7 +8,9 @@
 
   document.addEventListener("click", (event) => {
     const chosen = event.target.closest?.("[data-language]");
-    if (!chosen) return;
+    if (!chosen || chosen.lang === language) return;
+    const some = document.querySelector("#grid img, #picture img, #around img");
+    if (some && !confirm("[[page.reload]]")) return;
     document.cookie = `omokage_language=${chosen.dataset.language}; path=/; max-age=31536000; samesite=lax`;
     location.reload();
   });

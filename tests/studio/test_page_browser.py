@@ -348,6 +348,8 @@ def test_every_tab_fits_the_screen_and_hinders_nobody(
     choose(page, 0, 5)
     page.locator("#keep").click()
     page.locator(".toast-body").get_by_text("Kept: 1 of").wait_for()
+    page.locator(".toast-close").first.click()  # while it fades it has too little contrast
+    expect(page.locator(".toast-body")).to_have_count(0)
     tabs = {
         "draw": "#draw",
         "explore": "#around img",
@@ -411,7 +413,7 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     pill(page, "Hair colour", "pink").click()
     draw(page, 1)
     choose(page, 0, 51)
-    open_tab(page, "explore")
+    page.locator("#explore").click()
     start = explored(page, "Seed 51 ")
     around = sources(page, "#around")
     assert len(set(around)) == 9
@@ -420,7 +422,7 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     walked = explored(page, "variations: 1")
     assert walked == around[5]
     set_number(page, "slider-0", 2)
-    moved = explored(page, "sideways +2 · variations: 1")
+    moved = explored(page, "to the side +2 · variations: 1")
     assert moved not in (start, walked)
     page.locator("#strengths button").first.click()
     pull = page.get_by_role("spinbutton", name="number input for pink hair")
@@ -428,7 +430,7 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     pull.press("Tab")
     assert explored(page, "pink hair 50%") not in (start, walked, moved)
     page.locator("#explore-undo").click()
-    assert explored(page, "sideways +2 · variations: 1") == moved
+    assert explored(page, "to the side +2 · variations: 1") == moved
     page.locator("#explore-restart").click()
     expect(page.locator("#explored")).not_to_contain_text("variations")
     assert explored(page, "Seed 51 ") == start
@@ -528,6 +530,7 @@ def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.locator("#draw")).to_have_text("绘制")
     assert pill(page, "发色", "粉发").is_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="日本語").click()
     expect(page.locator("#draw")).to_have_text("描く")
     page.locator("#one-0").wait_for(state="attached")
