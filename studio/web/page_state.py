@@ -153,6 +153,7 @@ class PageState:
         taken: number of the chosen one of them, -1 for none.
         exploration: what is explored, with its steps.
         around: its character as it is seen, and the neighbours, row by row.
+        begun: recipe of the chosen picture that Explore took up last.
 
     """
 
@@ -168,6 +169,7 @@ class PageState:
     taken: int = -1
     exploration: Exploration = field(default_factory=Exploration)
     around: tuple[Drawn, ...] = ()
+    begun: Recipe | None = None
 
     @property
     def explored(self) -> Drawn | None:
