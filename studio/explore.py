@@ -48,6 +48,12 @@ class Exploration:
         """Begins with a recipe's character, neither upscaled nor edited."""
         return cls(steps=(dataclasses.replace(recipe, upscale=1, edits=Edits()),))
 
+    def begun_with(self, recipe: Recipe) -> Self:
+        """Returns it where a recipe's character was seen, else a new one that begins with it."""
+        begun = self.of(recipe)
+        seen = begun.steps[0]
+        return self.gone_to(self.steps.index(seen)) if seen in self.steps else begun
+
     @property
     def recipe(self) -> Recipe | None:
         """What is seen; None before there is anything."""
@@ -72,7 +78,9 @@ class Exploration:
             return self
         goes_on = touched and touched == self.touched and now - self.touched_at < ONE_STEP_S
         before = self.steps[: self.at] if goes_on and self.at else self.steps[: self.at + 1]
-        steps = (*before, recipe)[-STEPS_MAX:]
+        steps = (*before, recipe)
+        if len(steps) > STEPS_MAX:
+            steps = (steps[0], *steps[2:])  # where it began stays
         return dataclasses.replace(
             self, steps=steps, at=len(steps) - 1, touched=touched, touched_at=now
         )
@@ -151,7 +159,7 @@ Step = tuple[int, Pictures | None]
 def inverting(studio: Studio, content: bytes, name: str) -> Iterator[Step | Inverted]:
     """Yields the steps of `Studio.invert` as they come, with a preview now and then, and its end.
 
-    Raises what it raises. Closing the iterator ends the work at its next step.
+    Raises what it raises. Once the iterator is closed the work ends, at its next step.
     """
     told: queue.Queue[Step | Inverted | BaseException] = queue.Queue()
     stopped = threading.Event()
@@ -178,5 +186,5 @@ def inverting(studio: Studio, content: bytes, name: str) -> Iterator[Step | Inve
             if isinstance(found, Inverted):
                 return
     finally:
+        # Not waited for: the server itself may close this, which would answer nobody meanwhile.
         stopped.set()
-        worker.join()

@@ -153,7 +153,8 @@ def invert(
     typical: real label rows [M,L], among which the picture's labels are looked for. seed: of the
     candidates and the noise; one seed gives the same point on the same machine. advance is called
     at the start with 0 and the nearest fake [R,R,3], and after each step with its number; every
-    PREVIEW_EVERY with the picture so far. What it raises ends the work.
+    PREVIEW_EVERY with the picture so far. Before, it is called with 0 and None between the fakes.
+    What it raises ends the work.
 
     Raises UsageError for a picture of another shape.
     """
@@ -167,8 +168,10 @@ def invert(
     distance = picture_distance(device)
     target = _images(picture[None], device)
     seen, colours = distance.features(target), _colours(target)
-    labels = guessed_labels(generator, picture, typical, seed=seed, candidates=candidates)
-    nearest = _nearest_seed(generator, seen, labels, range(seed, seed + candidates))
+    labels = guessed_labels(
+        generator, picture, typical, seed=seed, candidates=candidates, advance=advance
+    )
+    nearest = _nearest_seed(generator, seen, labels, range(seed, seed + candidates), advance)
     way: _InW | _InZ
     if spec.can_w:
         rows = typical_labels(typical, SPREAD, seed)
@@ -213,6 +216,7 @@ def guessed_labels(
     *,
     seed: int = 0,
     candidates: int = CANDIDATES,
+    advance: Progress = ignore,
 ) -> Rows:
     """Returns the row [1,L] among the typical ones [M,L] that fits a picture [R,R,3] best.
 
@@ -225,7 +229,13 @@ def guessed_labels(
     if not generator.spec.labels:
         return np.zeros((1, 0), np.float32)
     rows = typical_labels(typical, candidates, seed)
-    fakes = draw(generator, rows, range(seed, seed + candidates))
+    parts = []
+    for start in range(0, candidates, CHUNK):  # in those that `draw` has
+        advance(0, None)
+        part = range(candidates)[start : start + CHUNK]
+        parts.append(draw(generator, rows[part], [seed + at for at in part]))
+    advance(0, None)
+    fakes = np.concatenate(parts)
     config = JudgeConfig(iterations=30)  # as good as 100 here
     judge = fit_judge(_pooled(fakes, generator), thumbnails(fakes), rows, config=config)
     logits = judge.logits(_pooled(picture[None], generator), thumbnails(picture[None]))[0]
@@ -293,12 +303,17 @@ class _InZ:
 
 
 def _nearest_seed(
-    generator: GeneratorNet, seen: list[Tensor], labels: Rows, seeds: Sequence[int]
+    generator: GeneratorNet,
+    seen: list[Tensor],
+    labels: Rows,
+    seeds: Sequence[int],
+    advance: Progress,
 ) -> int:
     device = device_of(generator)
     distance = picture_distance(device)
     found = []
     for start in range(0, len(seeds), CHUNK):
+        advance(0, None)
         part = seeds[start : start + CHUNK]
         fakes = draw(generator, np.repeat(labels, len(part), axis=0), part)
         with torch.no_grad():

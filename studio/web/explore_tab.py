@@ -39,7 +39,6 @@ from studio.web.files import file_name
 from studio.web.language import direction_name, label_name, mark, say
 from studio.web.page_state import (
     AT_ONCE,
-    DRAWS_AT_ONCE,
     FILMS_AT_ONCE,
     PRIVATE,
     TELLING,
@@ -73,6 +72,7 @@ class ExploreTab:
     drop: gr.File
     looking: gr.HTML
     stop: gr.Button
+    found: gr.State
     around: gr.Gallery
     arrows: dict[str, gr.Button]
     walk: gr.Row
@@ -111,6 +111,7 @@ def build_explore_tab() -> ExploreTab:
                 )
                 looking = gr.HTML(visible=False, elem_id="looking")
                 stop = gr.Button(mark("explore.stop"), size="md", visible=False, elem_id="stop")
+                found = gr.State()
             kind = gr.Radio(
                 [(mark(f"explore.{name}"), name) for name in (MAP, VARIATIONS)],
                 value=MAP, label=mark("explore.kind"), elem_classes="pills", elem_id="kind",
@@ -162,8 +163,8 @@ def build_explore_tab() -> ExploreTab:
                 first = gr.Button(mark("draw.first"), size="md", elem_id="explore-first")
                 second = gr.Button(mark("draw.second"), size="md", elem_id="explore-second")
     return ExploreTab(
-        empty, reason, sliders, strengths, kind, radius, directions, drop, looking, stop, around,
-        arrows, walk, about, actions, undo, redo, restart, finish, keep, first, second,
+        empty, reason, sliders, strengths, kind, radius, directions, drop, looking, stop, found,
+        around, arrows, walk, about, actions, undo, redo, restart, finish, keep, first, second,
     )  # fmt: skip
 
 
@@ -204,7 +205,12 @@ def pulls(model: OpenModel, recipe: Recipe) -> list[Any]:
             continue
         name = names[place]
         value = amounts.get(name, 0)
-        updates.append(gr.update(visible=True, label=direction_name(name), value=value))
+        reach = max(REACH, abs(value))  # a link may go further, and Gradio refuses what is beyond
+        updates.append(
+            gr.update(
+                visible=True, label=direction_name(name), value=value, minimum=-reach, maximum=reach
+            )
+        )
     full = dict.fromkeys(recipe.labels, 1.0) | dict(recipe.strengths)
     for place in range(LABELS_MAX):
         if place >= len(model.labels):
@@ -242,11 +248,9 @@ def connect(parts: "Parts") -> None:
     look = [tab.kind, tab.radius]
     shown = [parts.state, *tab.shown]
     every = [*shown, *tab.pulled]
-    drawing: dict[str, Any] = {
-        **PRIVATE,
-        "concurrency_limit": DRAWS_AT_ONCE,
-        "concurrency_id": "draw",
-    }
+    # One after the other: two steps that are drawn side by side would both go on from the same one,
+    # and one of them would be lost.
+    drawing: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "explore"}
 
     def gone(state: PageState, to: Exploration, kind: str, radius: float) -> list[Any]:
         """Shows an exploration where it is now, with the sliders as its character has them."""
@@ -264,7 +268,7 @@ def connect(parts: "Parts") -> None:
     def begin(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.current is None:
             raise UsageError(say("explore.none"))
-        return gone(state, Exploration.of(state.current.recipe), kind, radius)
+        return gone(state, state.exploration.begun_with(state.current.recipe), kind, radius)
 
     @error_boundary
     def begin_if_new(state: PageState, kind: str, radius: float) -> list[Any]:
@@ -332,25 +336,29 @@ def connect(parts: "Parts") -> None:
         return gone(state, state.exploration.gone_to(0), kind, radius)
 
     @error_boundary
-    def like(state: PageState, kind: str, radius: float, sent: Any) -> Iterator[list[Any]]:
+    def like(sent: Any) -> Iterator[list[Any]]:
         content, name = parts.files.sent(sent)
         parts.files.forget(sent)
-        left = [gr.skip()] * len(every)
-        yield [None, _looking(0, None), gr.update(visible=True), *left]
+        yield [None, _looking(0, None), gr.update(visible=True), None]
         preview: Picture | None = None
-        found: Inverted | None = None
+        inverted: Inverted | None = None
         for step in inverting(parts.studio, content, name):
             if isinstance(step, Inverted):
-                found = step
+                inverted = step
                 continue
             if step[1] is not None:
                 preview = step[1][0] if step[1].ndim == 4 else step[1]
-                yield [gr.skip(), _looking(step[0], preview), gr.skip(), *left]
-        assert found is not None
-        if found.notice:
-            gr.Info(escape(found.notice), title=say("tabs.explore"))
-        made = gone(state, Exploration.of(found.recipe), kind, radius)
-        yield [gr.skip(), _found(found), gr.update(visible=False), *made]
+            # At each step: only between two of them can Gradio stop this. The button each time too:
+            # the end of one that was stopped before may just have hidden it.
+            yield [gr.skip(), _looking(step[0], preview), gr.update(visible=True), gr.skip()]
+        assert inverted is not None
+        if inverted.notice:
+            gr.Info(escape(inverted.notice), title=say("tabs.explore"))
+        yield [gr.skip(), _found(inverted), gr.update(visible=False), inverted.recipe]
+
+    @error_boundary
+    def found(state: PageState, kind: str, radius: float, recipe: Recipe) -> list[Any]:
+        return gone(state, Exploration.of(recipe), kind, radius)
 
     @error_boundary
     def finish(state: PageState) -> list[Any]:
@@ -394,8 +402,8 @@ def connect(parts: "Parts") -> None:
     looking = [tab.drop, tab.looking, tab.stop]
     sent = tab.drop.upload(
         like,
-        [parts.state, *look, tab.drop],
-        [*looking, *every],
+        [tab.drop],
+        [*looking, tab.found],
         preprocess=False,  # the path of what was uploaded, and its name
         trigger_mode="multiple",  # else the next one is dropped while a stop is under way
         **PRIVATE,
@@ -404,6 +412,8 @@ def connect(parts: "Parts") -> None:
     )
     over = [None, gr.update(visible=False), gr.update(visible=False)]
     sent.failure(lambda: over, [], looking, **TELLING)
+    # With the page as it is then: a visitor may have drawn and chosen others meanwhile.
+    sent.success(found, [parts.state, *look, tab.found], every, **drawing)
     tab.stop.click(lambda: over, [], looking, cancels=[sent], **PRIVATE, queue=False)
     tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **drawing)
     tab.keep.click(keep, [parts.state, parts.keep.shelf], [parts.keep.shelf], **TELLING)

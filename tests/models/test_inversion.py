@@ -82,7 +82,8 @@ def test_what_advance_raises_ends_the_work() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         invert(generator, picture_of(generator), ROWS, candidates=4, advance=advance)
-    assert steps == [0, 1, 2]
+    assert sorted(set(steps)) == [0, 1, 2]
+    assert steps == sorted(steps)
 
 
 def test_a_picture_of_another_side_is_refused() -> None:

@@ -13,6 +13,7 @@ from studio.edits import Edits
 from studio.explore import (
     MAP,
     MIDDLE,
+    STEPS_MAX,
     VARIATIONS,
     Exploration,
     inverting,
@@ -122,7 +123,24 @@ def test_an_inversion_that_nobody_watches_any_more_ends() -> None:
     watched = inverting(studio, b"", "a.png")
     assert next(watched) == (0, None)
     watched.close()  # type: ignore[attr-defined]
-    assert studio.ended.is_set()
+    assert studio.ended.wait(10)
+
+
+def test_where_it_began_stays_among_the_steps_however_many_they_are() -> None:
+    history = Exploration.of(START)
+    for seed in range(STEPS_MAX + 5):
+        history = history.stepped(dataclasses.replace(START, seed=100 + seed))
+    assert len(history.steps) == STEPS_MAX
+    assert history.gone_to(0).recipe == START
+    assert history.gone_to(1).recipe == dataclasses.replace(START, seed=106)
+
+
+def test_a_picture_that_was_seen_on_the_way_takes_no_step_from_it() -> None:
+    further, last = moved(START, {0: 0.4}), moved(START, {0: 0.8})
+    history = Exploration.of(START).stepped(further).stepped(last)
+    back = history.begun_with(dataclasses.replace(further, upscale=2))
+    assert (back.steps, back.recipe) == (history.steps, further)
+    assert history.begun_with(dataclasses.replace(START, seed=1)).steps[1:] == ()
 
 
 def test_what_an_inversion_raises_reaches_who_watches() -> None:
