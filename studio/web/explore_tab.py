@@ -357,7 +357,9 @@ def connect(parts: "Parts") -> None:
         yield [gr.skip(), _found(inverted), gr.update(visible=False), inverted.recipe]
 
     @error_boundary
-    def found(state: PageState, kind: str, radius: float, recipe: Recipe) -> list[Any]:
+    def found(state: PageState, kind: str, radius: float, recipe: Recipe | None) -> list[Any]:
+        if recipe is None:  # it was stopped, which Gradio calls a success too
+            return [gr.skip()] * len(every)
         return gone(state, Exploration.of(recipe), kind, radius)
 
     @error_boundary
