@@ -23,7 +23,7 @@ class Inverted:
         recipe: what draws it: seed, labels and latent.
         face: what was looked for [R,R,3]: the picture's face, or its middle.
         distance: `models.sampling.inversion.PictureDistance` from the face to what the recipe
-            draws; two faces of one generator are about 0.5 apart.
+            draws; two real faces are about 1.4 apart.
         notice: a sentence on what was taken of the picture if not its only face, "" if it was.
 
     """
