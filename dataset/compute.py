@@ -216,7 +216,7 @@ class Launcher:
 
     @property
     def counts(self) -> bool:
-        """Whether the command starts as many processes as it is asked for, one too."""
+        """Whether the command starts the requested number of processes, one too."""
         return any(PROCESSES in word for word in self.command)
 
 

@@ -173,9 +173,9 @@ class RayData:
         alone, failures = False, 0
         while left:
             before, failed, fault = len(left), None, None
-            asked = dict(itertools.islice(left.items(), 1 if alone else None))
+            round_of = dict(itertools.islice(left.items(), 1 if alone else None))
             try:
-                for number, rows, fault in _done(made, asked):
+                for number, rows, fault in _done(made, round_of):
                     if fault is not None:
                         break
                     if left.pop(number, None) is not None:
@@ -195,7 +195,7 @@ class RayData:
                     ) from failed
                 time.sleep(PAUSE_S)
             elif is_stuck and alone:
-                raise died_over(next(iter(asked.values())))
+                raise died_over(next(iter(round_of.values())))
             alone = is_stuck and failed is None
             if left and (stream := progress_stream()):
                 why = f"Ray failed ({_line(failed)})" if failed else "workers died"

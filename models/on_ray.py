@@ -179,7 +179,7 @@ class Line:
         return self._fault
 
     def stop(self, signum: int) -> bool:
-        """Keeps a signal for the ranks; returns whether any has asked for it yet."""
+        """Keeps a signal for the ranks; returns whether any rank has requested it yet."""
         self._signum = signum
         return self._began
 
@@ -242,13 +242,13 @@ def _driven(
             run_config=ray_train.RunConfig(storage_path=folder),  # it wants one, and keeps little
         )
         fitted = _in_thread(trainer.fit)
-        told = 0
+        forwarded = 0
         while not fitted.done():
             wait([fitted], timeout=POLL_S)
             for message in ray.get(line.heard.remote()):
                 report(message)
-            if (signum := stop_signal()) and not told:
-                told = signum
+            if (signum := stop_signal()) and not forwarded:
+                forwarded = signum
                 if not ray.get(line.stop.remote(signum)):
                     raise Stopped(signum, "stopped before the ranks had begun")
         try:
@@ -271,7 +271,7 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
     def working() -> None:
         try:
             done.set_result(work())
-        except BaseException as error:  # it is raised where the result is asked for
+        except BaseException as error:  # it is raised where the result is requested
             done.set_exception(error)
 
     threading.Thread(target=working, daemon=True).start()

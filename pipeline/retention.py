@@ -29,7 +29,7 @@ from pipeline.settings import KEEP
 
 DAGSTER_RUN = "Dagster runs"
 RUN_DAYS = 30  # younger runs of Dagster stay
-_RUN_KEY = "dagster/run_key"  # tag of a run that a sensor asked for
+_RUN_KEY = "dagster/run_key"  # tag of a run that a sensor requested
 _SHARD = ("", "-wal", "-shm")  # the files of a SQLite database
 
 

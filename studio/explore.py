@@ -161,25 +161,25 @@ def inverting(studio: Studio, content: bytes, name: str) -> Iterator[Step | Inve
 
     Raises what it raises. Once the iterator is closed the work ends, at its next step.
     """
-    told: queue.Queue[Step | Inverted | BaseException] = queue.Queue()
+    events: queue.Queue[Step | Inverted | BaseException] = queue.Queue()
     stopped = threading.Event()
 
     def advance(step: int, preview: Pictures | None) -> None:
         if stopped.is_set():
             raise _Stopped
-        told.put((step, preview))
+        events.put((step, preview))
 
     def work() -> None:
         try:
-            told.put(studio.invert(content, name, advance=advance))
+            events.put(studio.invert(content, name, advance=advance))
         except BaseException as error:  # whoever watches raises it
-            told.put(error)
+            events.put(error)
 
     worker = threading.Thread(target=work, name="inversion", daemon=True)
     worker.start()
     try:
         while True:
-            found = told.get()
+            found = events.get()
             if isinstance(found, BaseException):
                 raise found
             yield found

@@ -225,11 +225,12 @@ def test_the_readmes_of_other_languages_are_one_page_and_lead_to_each_other() ->
         ("citation-file-format", "CITATION.cff"),
     ],
 )
-def test_what_github_reads_has_the_form_that_it_wants(schema: str, path: str) -> None:
+def test_what_github_reads_fits_its_schema(schema: str, path: str) -> None:
     vendored = resources.files("check_jsonschema") / f"builtin_schemas/vendor/{schema}.json"
     content = json.loads(vendored.read_text())
-    judge = jsonschema.validators.validator_for(content)(content)
-    judge.validate(yaml.safe_load((ROOT / path).read_text()))
+    validator = jsonschema.validators.validator_for(content)(content)
+    errors = validator.iter_errors(yaml.safe_load((ROOT / path).read_text()))
+    assert [error.message for error in errors] == []
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -174,11 +174,11 @@ class Registry:
     def versions(self, name: str) -> list[str]:
         """Returns the versions of a registered model, the latest first; raises RegistryError."""
 
-        def asked() -> list[str]:
+        def numbers() -> list[str]:
             found = self._client().search_model_versions(f"name = '{name}'")
             return [str(number) for number in sorted(int(one.version) for one in found)[::-1]]
 
-        return self._asked(asked, absent=f"There is no model {name} in {self.place}.")
+        return self._asked(numbers, absent=f"There is no model {name} in {self.place}.")
 
     def _found(self, uri: ModelUri) -> ResolvedModel:
         if not uri.name:

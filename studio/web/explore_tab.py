@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.decode import Picture
-from dataset.errors import OmokageError, UsageError
+from dataset.errors import UsageError
 from models.sampling.inversion import STEPS
 from models.sampling.png import png_bytes
 from studio.draw import abilities
@@ -35,14 +35,12 @@ from studio.model_source import OpenModel
 from studio.recipe import Recipe
 from studio.web import draw_tab, keep_tab, links
 from studio.web.errors import error_boundary
-from studio.web.files import file_name
 from studio.web.language import direction_name, label_name, mark, say
 from studio.web.page_state import (
     AT_ONCE,
     FILMS_AT_ONCE,
     PRIVATE,
     TELLING,
-    Drawn,
     PageState,
 )
 from studio.web.play_tab import pair_text
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
     from studio.web.app import Parts
 
 SLIDERS_MAX = 24  # of directions that are offered, the clearest ones first
-LABELS_MAX = 40  # that can be pulled; the described models have 23
+LABELS_MAX = 40  # with a slider; the described models have 23
 REACH = 3.0  # of a slider: standard deviations of what characters have along its direction
 RADIUS = 0.4
 ARROWS = {"left": (-1, 0), "up": (0, 1), "down": (0, -1), "right": (1, 0)}
@@ -95,8 +93,8 @@ class ExploreTab:
         ]  # fmt: skip
 
     @property
-    def pulled(self) -> list[Any]:
-        """The sliders with what stands above them, in the order of `pulls`."""
+    def pulls(self) -> list[Any]:
+        """The sliders with what stands above them, in the order of `slider_updates`."""
         return [self.reason, *self.sliders, *self.strengths]
 
 
@@ -194,8 +192,8 @@ def _caption(state: PageState, place: int) -> str:
     return say("explore.neighbour", number=place + 1 if place < MIDDLE else place)
 
 
-def pulls(model: OpenModel, recipe: Recipe) -> list[Any]:
-    """Returns the updates of ExploreTab.pulled: a slider per direction and per label."""
+def slider_updates(model: OpenModel, recipe: Recipe) -> list[Any]:
+    """Returns the updates of ExploreTab.pulls: a slider per direction and per label."""
     reason = abilities(model)["sliders"]
     updates = [gr.update(visible=bool(reason), value=f'<p class="reason">{escape(reason)}</p>')]
     names, amounts = _names(model), dict(recipe.sliders)
@@ -226,7 +224,7 @@ def _names(model: OpenModel) -> tuple[str, ...]:
     return () if model.directions is None else model.directions.names[:SLIDERS_MAX]
 
 
-def pulled(model: OpenModel, recipe: Recipe, values: Sequence[float]) -> tuple[Recipe, str]:
+def with_sliders(model: OpenModel, recipe: Recipe, values: Sequence[float]) -> tuple[Recipe, str]:
     """Returns a recipe as the sliders say, and which of them differ from what it had."""
     touched = []
     had = dict(recipe.sliders)
@@ -247,7 +245,7 @@ def connect(parts: "Parts") -> None:
     tab = parts.explore
     look = [tab.kind, tab.radius]
     shown = [parts.state, *tab.shown]
-    every = [*shown, *tab.pulled]
+    every = [*shown, *tab.pulls]
     # One after the other: two steps that are drawn side by side would both go on from the same one,
     # and one of them would be lost.
     drawing: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "explore"}
@@ -257,7 +255,7 @@ def connect(parts: "Parts") -> None:
         now = _around(parts, state, to, kind, radius)
         recipe = to.recipe
         assert recipe is not None
-        return [now, *laid_out(now), *pulls(parts.studio.model_of(recipe), recipe)]
+        return [now, *laid_out(now), *slider_updates(parts.studio.model_of(recipe), recipe)]
 
     def recipe_of(state: PageState) -> Recipe:
         if state.exploration.recipe is None:
@@ -313,7 +311,7 @@ def connect(parts: "Parts") -> None:
         recipe = state.exploration.recipe
         if recipe is None:
             return [gr.skip()] * len(shown)
-        changed, touched = pulled(parts.studio.model_of(recipe), recipe, values)
+        changed, touched = with_sliders(parts.studio.model_of(recipe), recipe, values)
         if not touched:
             return [gr.skip()] * len(shown)
         history = state.exploration.stepped(changed, touched=touched, now=time.monotonic())
@@ -347,7 +345,7 @@ def connect(parts: "Parts") -> None:
                 inverted = step
                 continue
             if step[1] is not None:
-                preview = step[1][0] if step[1].ndim == 4 else step[1]
+                preview = step[1]
             # At each step: only between two of them can Gradio stop this. The button each time too:
             # the end of one that was stopped before may just have hidden it.
             yield [gr.skip(), _looking(step[0], preview), gr.update(visible=True), gr.skip()]
@@ -439,13 +437,9 @@ def _around(
     assert recipe is not None
     try:
         near = neighbours(recipe, kind=kind, way=history.way, radius=radius)
-    except OmokageError:  # at the edge the character stands alone, and a step says why
+    except UsageError:  # at the edge the character stands alone, and a step says why
         near = [recipe] * (SIDE * SIDE)
-    side = parts.studio.model_of(recipe).spec.resolution_px
-    around = tuple(
-        Drawn(one, parts.files.keep(parts.pictures.drawn(one), file_name(one)), side)
-        for one in near
-    )
+    around = tuple(parts.pictures.on_page(one) for one in near)
     return state.with_(exploration=history, around=around)
 
 

@@ -22,7 +22,7 @@ from studio.recipe import Recipe
 from studio.service import ImageCache, Studio
 from studio.upscaling import upscale
 from studio.validation import UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
-from studio.web.page_state import Finishing
+from studio.web.page_state import Drawn, Finishing
 
 LONGEST = 60  # characters, of up to four bytes: file systems take 255
 
@@ -138,6 +138,11 @@ class Pictures:
     def drawn(self, recipe: Recipe) -> bytes:
         """Returns the PNG of a recipe; where only the edits have changed, nothing is drawn anew."""
         return self._studio.png(recipe)
+
+    def on_page(self, recipe: Recipe) -> Drawn:
+        """Draws a recipe into a file for the page."""
+        path = self._files.keep(self.drawn(recipe), file_name(recipe))
+        return Drawn(recipe, path, self._studio.model_of(recipe).spec.resolution_px)
 
     def sent(self, path: str, name: str, finishing: Finishing) -> bytes:
         """Returns the PNG of an uploaded picture with a finishing; it says what was done to it.

@@ -152,7 +152,7 @@ def links_of(recipes: Iterable[Recipe]) -> list[str]:
 
 
 def with_kept(shelf: object, recipes: Sequence[Recipe]) -> tuple[list[str], int]:
-    """Returns the shelf with recipes behind what it has, and how many of them found no room."""
+    """Returns the shelf with further recipes, and how many of them did not fit."""
     have = recipes_on(shelf)
     every = list(dict.fromkeys([*have, *recipes]))
     return links_of(every[:SHELF_MAX]), max(0, len(every) - SHELF_MAX)
@@ -315,7 +315,7 @@ def connect(parts: "Parts") -> None:
 
 
 def keep_one(shelf: object, recipe: Recipe | None) -> list[str]:
-    """Returns the shelf with a recipe, and tells so; raises UsageError without one or room."""
+    """Returns the shelf with a recipe, and shows a message; raises UsageError if it is full."""
     if recipe is None:
         raise UsageError(say("keep.none_chosen"))
     if recipe in recipes_on(shelf):
@@ -335,16 +335,15 @@ def _some(recipes: list[Recipe]) -> list[Recipe]:
 
 
 def _drawn(parts: "Parts", recipes: Iterable[Recipe], faults: list[str]) -> Iterator[Drawn]:
-    """Draws recipes one after the other; those that cannot be drawn now are told in `faults`."""
+    """Draws recipes one after the other; adds why one cannot be drawn now to `faults`."""
     for recipe in recipes:
         try:
-            path = parts.files.keep(parts.pictures.drawn(recipe), file_name(recipe))
-            side = parts.studio.model_of(recipe).spec.resolution_px
+            drawn = parts.pictures.on_page(recipe)
         except OmokageError as error:
             if str(error) not in faults:
                 faults.append(str(error))
             continue
-        yield Drawn(recipe, path, side)
+        yield drawn
 
 
 def _warn(faults: Sequence[str]) -> None:

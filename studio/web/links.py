@@ -9,14 +9,13 @@ from studio.png_metadata import recipe_of_png
 from studio.recipe import KEYS, Recipe
 from studio.web import draw_tab, finish_tab, label_controls
 from studio.web.errors import error_boundary, shown
-from studio.web.files import file_name, stem_of
+from studio.web.files import stem_of
 from studio.web.language import say
 from studio.web.model_updates import follow_model
 from studio.web.page_state import (
     AT_ONCE,
     FINISHES_AT_ONCE,
     PRIVATE,
-    Drawn,
     EditHistory,
     PageState,
     history_of,
@@ -98,9 +97,7 @@ def brought_back(parts: "Parts", state: PageState, recipe: Recipe) -> tuple[Page
     history = history_of(recipe)
     assert history.recipe is not None
     state, laid = finish_tab.show_history(parts, state, history)
-    path = parts.files.keep(parts.pictures.drawn(history.recipe), file_name(history.recipe))
-    side = parts.studio.model_of(recipe).spec.resolution_px
-    state = state.with_(drawn=(Drawn(history.recipe, path, side),), chosen=0)
+    state = state.with_(drawn=(parts.pictures.on_page(history.recipe),), chosen=0)
     picked = label_controls.picks_of(state.groups, recipe.labels)
     return state, [
         recipe.seed,

@@ -195,7 +195,7 @@ def film_shown(mp4: str, gif: str) -> list[Any]:
 
 
 def abled(abilities: Mapping[str, str]) -> list[Any]:
-    """Returns the updates of PlayTab.able: what a model cannot do is greyed out, and told.
+    """Returns the updates of PlayTab.able: what a model cannot do is greyed out, with the reason.
 
     abilities: by name "" or a reason, as `studio.draw.abilities` says. Without W there is one way
     alone, so that there is nothing to choose.

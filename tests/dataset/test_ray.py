@@ -125,7 +125,7 @@ def test_killed_node_loses_nothing_and_repeats_nothing(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            crops, "map_batches", lambda *asked: kill_in_the_middle(map_batches(*asked))
+            crops, "map_batches", lambda *arguments: kill_in_the_middle(map_batches(*arguments))
         )
         made = cropped_on(f"ray:{cluster.address}", pictures)
     wanted, faces, cut = by_processes

@@ -198,7 +198,7 @@ def test_it_frees_what_it_says_and_all_that_is_needed_opens(home: OldHome) -> No
     for number, (folder, digest) in enumerate(zip(home.generators, home.manifests, strict=True)):
         for part in (f"{folder}/generator", f"packed/{digest}"):
             assert home.store.exists(part) == (number in stay), part
-        is_known = number in stay or number == REGISTERED[LEFT]  # its lineage is asked for
+        is_known = number in stay or number == REGISTERED[LEFT]  # its lineage is queried
         assert home.store.exists(f"manifest/{digest}") == is_known
     assert home.store.names("evaluations") == [f"{n:012x}" for n in (7, 8, 9)]
     assert {"blobs/ab/cd/abcd.png", f"{home.generators[0]}/notes.txt"} < after.keys()

@@ -51,7 +51,7 @@ def nodes() -> Iterator[Nodes]:
     environment = clean_environment() | {
         "PATH": f"{binaries}:{os.environ['PATH']}",  # `python` of a job is the one of its node
         "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}",
-        "RAY_AUTH_MODE": "disabled",  # else a token in the home of the user would be asked for
+        "RAY_AUTH_MODE": "disabled",  # else a token in the home of the user would be required
         "OMP_NUM_THREADS": "1",
     }
     with started_nodes(environment, with_jobs=True) as made:

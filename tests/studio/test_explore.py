@@ -59,11 +59,11 @@ def test_beyond_the_edge_of_a_map_a_sentence_says_so() -> None:
 
 @given(st.sampled_from(KNOWN), st.integers(0, 100))
 def test_a_label_goes_by_degrees_from_off_to_full(label: str, percent: int) -> None:
-    pulled = with_strength(START, label, percent / 100, known=KNOWN)
-    assert Recipe.from_query(pulled.to_query()) == pulled
-    full = dict.fromkeys(pulled.labels, 1.0) | dict(pulled.strengths)
+    changed = with_strength(START, label, percent / 100, known=KNOWN)
+    assert Recipe.from_query(changed.to_query()) == changed
+    full = dict.fromkeys(changed.labels, 1.0) | dict(changed.strengths)
     assert full.get(label, 0) == percent / 100
-    assert [name for name in KNOWN if name in pulled.labels] == list(pulled.labels)
+    assert [name for name in KNOWN if name in changed.labels] == list(changed.labels)
     others = [name for name in START.labels if name != label]
     assert all(full[name] == 1 for name in others)
 

@@ -35,14 +35,14 @@ def test_every_text_is_there_in_every_language_with_the_same_placeholders_and_ta
 
 
 def test_the_page_says_what_the_catalogue_has_and_nothing_else() -> None:
-    asked = re.findall(r'(?:say|mark|said)\(\s*(f?)"([a-z]+\.[^"]+)"', SOURCES)
-    asked += [("", key) for key in re.findall(r"\[\[([a-z]+\.[a-z_0-9]+)\]\]", SOURCES)]
-    asked += [("", key) for key in re.findall(r'"(play\.[a-z_0-9]+)"', SOURCES)]
-    patterns = [re.sub(r"\\\{.*?\\\}", "[a-z_0-9]+", re.escape(key)) for _, key in asked]
+    used_keys = re.findall(r'(?:say|mark|said)\(\s*(f?)"([a-z]+\.[^"]+)"', SOURCES)
+    used_keys += [("", key) for key in re.findall(r"\[\[([a-z]+\.[a-z_0-9]+)\]\]", SOURCES)]
+    used_keys += [("", key) for key in re.findall(r'"(play\.[a-z_0-9]+)"', SOURCES)]
+    patterns = [re.sub(r"\\\{.*?\\\}", "[a-z_0-9]+", re.escape(key)) for _, key in used_keys]
     used = {key for key in texts() if any(re.fullmatch(one, key) for one in patterns)}
-    plain = {key for is_format, key in asked if not is_format}
-    assert plain - set(texts()) == set(), "asked for and not there"
-    assert set(texts()) - used - {"page.description", "labels.other"} == set(), "never asked for"
+    plain = {key for is_format, key in used_keys if not is_format}
+    assert plain - set(texts()) == set(), "used and not in the catalogue"
+    assert set(texts()) - used - {"page.description", "labels.other"} == set(), "never used"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_a_page_goes_out_in_the_visitors_language(monkeypatch: pytest.MonkeyPatc
         headers.extend(message.get("headers", []))
         body += message.get("body", b"")
 
-    asked = [(b"accept-language", b"ja"), (b"accept-encoding", b"br")]
-    scope = {"type": "http", "path": "/", "headers": asked}
+    headers = [(b"accept-language", b"ja"), (b"accept-encoding", b"br")]
+    scope = {"type": "http", "path": "/", "headers": headers}
     asyncio.run(Translated(app)(scope, lambda: None, sent))  # type: ignore[arg-type, return-value]
     page = body.decode()
     assert '<html lang="ja">' in page

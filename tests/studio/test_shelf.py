@@ -115,9 +115,9 @@ def test_another_version_is_asked_for_the_labels_that_it_knows() -> None:
     other, unknown = for_version(RECIPE, "avatar-generator/4", ("blue_eyes", "ahoge"))
     assert other == Recipe("avatar-generator/4", 17, ("blue_eyes",))
     assert unknown == ("pink_hair",)
-    pulled = Recipe(
+    changed = Recipe(
         "a/1", 17, ("pink_hair", "ahoge"), strengths=(("pink_hair", 0.5), ("ahoge", 0.2))
     )
-    other, unknown = for_version(pulled, "a/2", ("ahoge",))
+    other, unknown = for_version(changed, "a/2", ("ahoge",))
     assert other == Recipe("a/2", 17, ("ahoge",), strengths=(("ahoge", 0.2),))
     assert unknown == ("pink_hair",)

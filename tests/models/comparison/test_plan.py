@@ -34,7 +34,7 @@ def test_the_set_families_has_every_family() -> None:
 def test_auto_is_an_extractor_whose_features_no_entrant_trains_on() -> None:
     every, others = planned(["families"], budget=MINUTES), planned([], TWO, budget=MINUTES)
     assert (every.extractor(AUTO), others.extractor(AUTO)) == (LITE2, LITE0)
-    assert every.extractor(LITE0) == LITE0  # as asked; the report says why it ranks nothing
+    assert every.extractor(LITE0) == LITE0  # as requested; the report says why it ranks nothing
 
 
 def test_lambda_weighs_the_class_loss_of_both_networks() -> None:
