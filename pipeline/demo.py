@@ -67,8 +67,8 @@ def run_demo(
     with alone_in(store), interruptible(), running([board]):
         total = wait_for_board(board, here.board_url)
         print(f"The demo board serves {total:,} posts at {here.board_url}", file=sys.stderr)
-        _run_chain(here, config["ops"], sites=here.sites)
-    print("\n".join(_farewell(here, store, time.monotonic() - began)))
+        failed = _run_chain(here, config["ops"], sites=here.sites)
+    print("\n".join(_farewell(here, store, time.monotonic() - began, failed)))
 
 
 def run_home(settings: Settings, *, until: str = STAGES[-1], config_file: str = "") -> None:
@@ -87,8 +87,8 @@ def run_home(settings: Settings, *, until: str = STAGES[-1], config_file: str = 
     store = prepare_home(here)
     ops = ops_of(config, STAGES[: STAGES.index(until) + 1], sites=crawled)
     with alone_in(store), interruptible():
-        _run_chain(here, ops, sites=crawled, until=until)
-    print("\n".join(_farewell(here, store, time.monotonic() - began, until=until)))
+        failed = _run_chain(here, ops, sites=crawled, until=until)
+    print("\n".join(_farewell(here, store, time.monotonic() - began, failed, until=until)))
 
 
 def _of_its_boards(settings: Settings) -> Settings:
@@ -121,11 +121,16 @@ def _of_its_boards(settings: Settings) -> Settings:
 
 def _run_chain(
     settings: Settings, ops: dict[str, Any], *, sites: Sequence[str], until: str = STAGES[-1]
-) -> None:
-    """Crawls the sites and materialises the stages up to `until`, in one run."""
+) -> list[str]:
+    """Crawls the sites and materialises the stages up to `until`, in one run.
+
+    Returns a line for each check that failed without stopping the run.
+    """
     stages = STAGES[: STAGES.index(until) + 1]
-    crawls = [[CRAWL, site] for site in sites]
-    run_job(settings, "everything", ops, [*crawls, *(one for one in stages if one != CRAWL)])
+    assets = [*([CRAWL, site] for site in sites), *(one for one in stages if one != CRAWL)]
+    result = run_job(settings, "everything", ops, assets)
+    checks = result.get_asset_check_evaluations()
+    return [f"{one.check_name}: {one.description}" for one in checks if not one.passed]
 
 
 def run_job(
@@ -196,7 +201,7 @@ def _words_of(event: dg.DagsterEvent, run_id: str) -> str:
 
 
 def _farewell(
-    settings: Settings, store: Store, took_s: float, *, until: str = STAGES[-1]
+    settings: Settings, store: Store, took_s: float, failed: list[str], *, until: str = STAGES[-1]
 ) -> list[str]:
     home, omokage = home_words(settings), as_typed()
     trained = until in TRAINING_STAGES
@@ -212,6 +217,7 @@ def _farewell(
         *(lines or status_lines(settings)),
         f"everything {settings.home}"
         + (f" and {settings.data}" if settings.data != settings.home else ""),
+        *(["", "Checks that failed:", *(f"  ! {line}" for line in failed)] if failed else []),
         "",
         f"See it all:  {omokage} up{home}",
         "             opens the Dagster UI at http://127.0.0.1:3000, the MLflow UI at "

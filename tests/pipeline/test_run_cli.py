@@ -78,6 +78,9 @@ def test_interrupted_it_ends_its_workers_goes_on_and_then_does_nothing_again(
     assert f"ledger     {COUNT} posts kept\n" in first.stdout
     assert f"posts      {COUNT} rows" in first.stdout
     assert re.search(r"^Go on: .* run --home ", first.stdout, re.MULTILINE)
+    failed = re.findall(r"^  ! [a-z_]+: .*", first.stderr, re.MULTILINE)
+    assert failed
+    assert "\n".join(["Checks that failed:", *failed]) in first.stdout
     made = files_of(home)
     assert row_count(Store(str(home)), CROPS_PATH) == COUNT
 
