@@ -6,6 +6,8 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -192,8 +194,13 @@ def test_only_the_sites_of_the_settings_are_crawled_and_boards_of_the_ledger_are
 ) -> None:  # fmt: skip
     with Ledger.of(Store(home)) as ledger:
         ledger.admit(load_sites()["safebooru_donmai"])
-    started = []
-    monkeypatch.setattr("pipeline.demo.run_job", lambda *given: started.append(given))
+    started: list[Any] = []
+
+    def run_job(*given: Any) -> SimpleNamespace:
+        started.append(given)
+        return SimpleNamespace(get_asset_check_evaluations=list)
+
+    monkeypatch.setattr("pipeline.demo.run_job", run_job)
     mine = tmp_path / "mine.yaml"
     mine.write_text(
         f"crawl: {{limit: 5}}\ncrawl/{known[0]}: {{tags: solo}}\nfaces: {{crop_px: 64}}"
