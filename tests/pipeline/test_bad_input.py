@@ -50,30 +50,11 @@ def test_a_wrong_path_is_named(warm: WarmOmokage, tmp_path: Path) -> None:
     assert "nowhere.zip is not there; a folder or a zip file wanted" in said
 
 
-@pytest.mark.parametrize(
-    ("table", "pictures", "message"),
-    [
-        (None, {}, "no tags.csv"),
-        ("name,hair\na.png,red\n", {"a.png": b""}, 'no column "file"; its columns are: name, hair'),
-        ("file,hair\n", {}, "no row"),
-        ("file,hair\na.png,red\nb.png,blue\n", {"a.png": b"x"}, 'line 3: file "b.png" is not in'),
-        ("file,hair\na.png,red\n", {"a.png": b"not a picture"}, "none of its 1 pictures can be"),
-    ],
-    ids=["no table", "no file column", "empty", "missing file", "unreadable"],
-)
-def test_a_faulty_set_is_told_by_file_line_and_column(
-    warm: WarmOmokage,
-    tmp_path: Path,
-    *,
-    table: str | None,
-    pictures: dict[str, bytes],
-    message: str,
-) -> None:
-    folder = folder_of(tmp_path / "set", table or "", pictures)
-    if table is None:
-        (folder / "tags.csv").unlink()
+def test_a_faulty_set_is_told_by_file_line_and_column(warm: WarmOmokage, tmp_path: Path) -> None:
+    """The board's words reach the terminal; tests/demo/test_pictures.py has all faults of a set."""
+    folder = folder_of(tmp_path / "set", "file,hair\na.png,red\nb.png,blue\n", {"a.png": b"x"})
     said = failed(warm, tmp_path / "h", "--pictures", str(folder), code=2)
-    assert message in said
+    assert 'line 3: file "b.png" is not in' in said
 
 
 def test_no_face_anywhere_is_told_with_what_to_try(warm: WarmOmokage, tmp_path: Path) -> None:
