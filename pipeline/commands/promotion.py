@@ -123,6 +123,8 @@ def champions_command(home: str, as_json: bool) -> None:
 def _registry(home: str) -> tuple[Settings, TrackingClient]:
     settings = read_settings(home=home)
     os.environ.update(settings.environment())  # MLflow reads its own from there
+    # A person waits: the seven tries of MLflow's default take four minutes where a server is down.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     tracking = tracking_client(settings)
     if not tracking.database_exists():
         raise RegistryError(

@@ -33,6 +33,7 @@ from pipeline.settings import read_settings
 from tests.models.homes import write_manifest
 from tests.models.registry.desks import Desk, Registry, evaluation
 from tests.models.small_generators import small_generator, write_generator
+from tests.pipeline.conftest import omokage_here
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +303,11 @@ def test_the_commands_promote_list_and_roll_back(
     assert (newest["number"], newest["to"], newest["reason"]) == (4, "2", "sure")
     refused = CliRunner().invoke(cli, ["promote", "2", "--force", "--home", str(registered.home)])
     assert "--force and --reason TEXT go together" in str(refused.exception)
+
+
+def test_a_server_that_is_down_is_told_at_once_to_a_person(tmp_path: Path) -> None:
+    variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "OMOKAGE_HOME": str(tmp_path)}
+    ended = omokage_here("rollback", MLFLOW_HTTP_REQUEST_MAX_RETRIES=None, **variables)
+    assert isinstance(ended.exception, RegistryError)
+    assert "MLflow at http://127.0.0.1:9 did not answer" in str(ended.exception)
+    assert "Max retries exceeded" in str(ended.exception)
