@@ -63,7 +63,8 @@ def run_up(
     studio = studio_server(settings, port=studio_port)
     pages = [  # what most people came for comes first
         Page("studio", studio, studio_port, "--studio-port", answers="/health"),
-        Page("Dagster UI", dagster, dagster_port, "--dagster-port"),
+        # Dagster opens on a timeline of runs, empty at first; this is the graph of the assets.
+        Page("Dagster UI", dagster, dagster_port, "--dagster-port", opens="/asset-groups"),
         Page("demo board", board, board_port, "--board-port", answers="/health"),
     ]
     if settings.tracking_uri.startswith("http"):
