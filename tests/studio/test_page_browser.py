@@ -372,6 +372,7 @@ def in_sight(page: Page, selector: str) -> bool:
     return box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
 
 
+@pytest.mark.slow
 def test_without_a_mouse_labels_are_heard_chosen_and_drawn(server: Running, page: Page) -> None:
     ready(page, server.url)
     set_number(page, "count", 2)
@@ -404,6 +405,7 @@ def explored(page: Page, said: str) -> str:
     return sources(page, "#around")[4]
 
 
+@pytest.mark.slow
 def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -520,6 +522,7 @@ def test_pictures_are_kept_exported_brought_back_and_compared(
     assert is_on(page, "Eye colour", "red")
 
 
+@pytest.mark.slow
 def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
     server: Running, browser: Browser
 ) -> None:
