@@ -7,6 +7,7 @@ from dataset.decode import Picture
 from dataset.geometry import Square, centre_square, cut, square_around
 from models.labels import names_of
 from models.sampling.inversion import STEPS, Progress, ignore, invert
+from studio.draw import UnbatchedGenerator
 from studio.model_source import OpenModel
 from studio.png_metadata import open_picture
 from studio.recipe import Recipe
@@ -51,7 +52,8 @@ def invert_picture(
     side = model.spec.resolution_px
     square, notice = face_square(picture, side)
     face = cut(picture, square, side_px=side)
-    found = invert(model.generator, face, model.typical, steps=steps, advance=advance)
+    generator = UnbatchedGenerator(model.generator)  # others get their turn to draw in between
+    found = invert(generator, face, model.typical, steps=steps, advance=advance)
     labels = tuple(names_of(found.labels[0], model.labels))
     recipe = Recipe(model.key, found.seed, labels, latent=found.latent)
     return Inverted(recipe, face, found.distance, notice)

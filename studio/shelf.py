@@ -5,7 +5,8 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin
@@ -25,6 +26,7 @@ DPI = 200
 MARGIN_PX, GAP_PX = 60, 20
 LINE_PX, LINES = 20, 3  # of a caption
 FONT_PX = 15
+CELL_MAX_PX = 512  # of a picture on the page: there are three columns or more
 ENTRIES_MAX = 256  # of a zip that is read
 LINKS_MAX = 1024  # of a file that is read: many shelves
 UNPACKED_MAX_BYTES = 4 * UPLOAD_MAX_BYTES  # of a zip that is read, all entries together
@@ -62,13 +64,23 @@ def contact_sheet(pictures: Sequence[tuple[Recipe, Picture]]) -> bytes:
     return file.getvalue()
 
 
-def archive(files: Sequence[tuple[str, bytes]]) -> bytes:
-    """Returns PNGs as a zip, in their order, which their names begin with."""
-    _check_count(len(files))
-    content = io.BytesIO()
+def small(picture: Picture) -> Picture:
+    """Returns a picture [H,W,3] no larger than a contact sheet shows it, to gather many of them."""
+    if max(picture.shape[:2]) <= CELL_MAX_PX:
+        return picture
+    return np.asarray(ImageOps.contain(Image.fromarray(picture), (CELL_MAX_PX, CELL_MAX_PX)))
+
+
+def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
+    """Returns PNGs as a zip, in their order, which their names begin with; each is asked for once.
+
+    Raises UsageError for no picture, or more than a draw may have.
+    """
+    content, number = io.BytesIO(), 0
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed:  # PNGs are packed already
         for number, (name, png) in enumerate(files, 1):
             packed.writestr(zipfile.ZipInfo(f"{number:02d}-{name}", _DATE), png)
+    _check_count(number)
     return content.getvalue()
 
 
@@ -113,12 +125,33 @@ def recipes_of_file(content: bytes, *, where: str) -> tuple[list[Recipe], list[s
     return recipes, faults
 
 
-def for_version(recipe: Recipe, key: str, labels: Sequence[str]) -> tuple[Recipe, tuple[str, ...]]:
-    """Returns a recipe for another model and its labels, and those that the model does not know."""
+class Lacking(NamedTuple):
+    """What a recipe has that another model does not know."""
+
+    labels: tuple[str, ...] = ()
+    sliders: tuple[str, ...] = ()
+    latent: bool = False  # a point among the w of the model that it was found for
+
+
+def for_version(
+    recipe: Recipe, key: str, *, labels: Sequence[str], directions: Sequence[str]
+) -> tuple[Recipe, Lacking]:
+    """Returns a recipe for another model with its labels and directions, and what is left out."""
     own = tuple(label for label in labels if label in recipe.labels)
-    unknown = tuple(label for label in recipe.labels if label not in labels)
-    strengths = tuple(pair for pair in recipe.strengths if pair[0] in own)
-    return dataclasses.replace(recipe, model=key, labels=own, strengths=strengths), unknown
+    other = key != recipe.model
+    changed = dataclasses.replace(
+        recipe,
+        model=key,
+        labels=own,
+        strengths=tuple(pair for pair in recipe.strengths if pair[0] in own),
+        sliders=tuple(pair for pair in recipe.sliders if pair[0] in directions),
+        latent="" if other else recipe.latent,
+    )
+    return changed, Lacking(
+        tuple(label for label in recipe.labels if label not in labels),
+        tuple(name for name, _ in recipe.sliders if name not in directions),
+        other and bool(recipe.latent),
+    )
 
 
 def _check_count(count: int) -> None:

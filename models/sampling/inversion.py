@@ -13,7 +13,7 @@ arXiv:1801.03924 (distance of unit-length features).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -229,15 +229,15 @@ def guessed_labels(
     if not generator.spec.labels:
         return np.zeros((1, 0), np.float32)
     rows = typical_labels(typical, candidates, seed)
-    parts = []
-    for start in range(0, candidates, CHUNK):  # in those that `draw` has
+    pooled, small = [], []
+    for part in _chunks(range(candidates), generator):
         advance(0, None)
-        part = range(candidates)[start : start + CHUNK]
-        parts.append(draw(generator, rows[part], [seed + at for at in part]))
+        fakes = draw(generator, rows[part], [seed + at for at in part])
+        pooled.append(_pooled(fakes, generator))
+        small.append(thumbnails(fakes))
     advance(0, None)
-    fakes = np.concatenate(parts)
     config = JudgeConfig(iterations=30)  # as good as 100 here
-    judge = fit_judge(_pooled(fakes, generator), thumbnails(fakes), rows, config=config)
+    judge = fit_judge(np.concatenate(pooled), np.concatenate(small), rows, config=config)
     logits = judge.logits(_pooled(picture[None], generator), thumbnails(picture[None]))[0]
     share = rows.mean(axis=0).clip(RAREST, 1 - RAREST)
     known, counts = np.unique(typical, axis=0, return_counts=True)
@@ -312,24 +312,28 @@ def _nearest_seed(
     device = device_of(generator)
     distance = picture_distance(device)
     found = []
-    for start in range(0, len(seeds), CHUNK):
+    for part in _chunks(seeds, generator):
         advance(0, None)
-        part = seeds[start : start + CHUNK]
         fakes = draw(generator, np.repeat(labels, len(part), axis=0), part)
         with torch.no_grad():
             found.append(distance.between(distance.features(_images(fakes, device)), seen))
     return seeds[int(torch.cat(found).argmin())]
 
 
+def _chunks(numbers: Sequence[int], generator: GeneratorNet) -> Iterator[Sequence[int]]:
+    """Yields numbers of as many pictures as have the pixels of CHUNK pictures of 64 px, or one."""
+    size = max(1, CHUNK * 64**2 // generator.spec.resolution_px**2)
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
 def _pooled(pictures: Pictures, generator: GeneratorNet) -> npt.NDArray[np.float32]:
     device = device_of(generator)
-    distance = picture_distance(device)
-    rows = []
-    for start in range(0, len(pictures), CHUNK):
-        with torch.no_grad():
-            maps = distance.features(_images(pictures[start : start + CHUNK], device))
-        rows.append(torch.cat([x.mean(dim=(2, 3)) for x in maps], dim=1).cpu().numpy())
-    return np.concatenate(rows)
+    with torch.no_grad():
+        maps = picture_distance(device).features(_images(pictures, device))
+    pooled: npt.NDArray[np.float32]
+    pooled = torch.cat([x.mean(dim=(2, 3)) for x in maps], dim=1).cpu().numpy()
+    return pooled
 
 
 def _images(pictures: Pictures, device: torch.device) -> Tensor:

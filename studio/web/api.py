@@ -21,10 +21,10 @@ from studio.play import DrawOptions, FilmOptions, Sheet
 from studio.png_metadata import recipe_of_png
 from studio.recipe import Recipe
 from studio.service import recipe_of
-from studio.shelf import SHEET_NAME, ZIP_NAME, archive, contact_sheet, recipes_of_file
+from studio.shelf import SHEET_NAME, ZIP_NAME, archive, contact_sheet, recipes_of_file, small
 from studio.validation import MAX_PICTURES, check_whole, quoted
-from studio.web.errors import error_boundary
 from studio.web.files import file_name, stem_of
+from studio.web.listener import listener
 from studio.web.page_state import DRAWS_AT_ONCE, FILMS_AT_ONCE, FINISHES_AT_ONCE, Finishing
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def add_endpoints(parts: "Parts") -> None:
         (api.kept, finishes),
     ]
     for endpoint, limits in endpoints:
-        add_endpoint(error_boundary(endpoint, as_html=False), api_name=endpoint.__name__, **limits)
+        add_endpoint(listener(endpoint, as_html=False), api_name=endpoint.__name__, **limits)
 
 
 class Endpoints:
@@ -205,13 +205,13 @@ class Endpoints:
     def contact_sheet(self, links: list[str]) -> FileData:
         """Draws the pictures of 1 to 64 links on a page of A4, a PNG that holds all the links."""
         recipes = _recipes(links)
-        drawn = [(recipe, self._studio.finish(recipe)) for recipe in recipes]
+        drawn = [(recipe, small(self._studio.finish(recipe))) for recipe in recipes]
         return _file(self._parts.files.keep(contact_sheet(drawn), SHEET_NAME))
 
     def archive(self, links: list[str]) -> FileData:
         """Draws the pictures of 1 to 64 links into a zip of PNGs, each with its link."""
         recipes = _recipes(links)
-        pngs = [(file_name(recipe), self._parts.pictures.drawn(recipe)) for recipe in recipes]
+        pngs = ((file_name(recipe), self._parts.pictures.drawn(recipe)) for recipe in recipes)
         return _file(self._parts.files.keep(archive(pngs), ZIP_NAME))
 
     def kept(self, file: FileData) -> Answer:

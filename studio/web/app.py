@@ -18,12 +18,11 @@ from studio.web import (
 )
 from studio.web.draw_tab import DrawTab
 from studio.web.explore_tab import ExploreTab
-from studio.web.files import KEPT_S as FILES_KEPT_S
-from studio.web.files import LOOK_EVERY_S, Files, Pictures
+from studio.web.files import Files, Pictures
 from studio.web.finish_tab import FinishTab
 from studio.web.keep_tab import KeepTab
 from studio.web.language import mark, menu
-from studio.web.page_state import PAGE_KEPT_S, PageState
+from studio.web.page_state import PAGE_KEPT_S, Page
 from studio.web.play_tab import PlayTab
 
 
@@ -67,14 +66,9 @@ class Parts:
 
 def build_page(studio: Studio, files: Files) -> gr.Blocks:
     """Returns the page with its API; nothing is loaded or drawn before somebody opens it."""
-    page = gr.Blocks(
-        title="Omokage",
-        analytics_enabled=False,
-        fill_width=True,
-        delete_cache=(LOOK_EVERY_S, FILES_KEPT_S),
-    )
+    page = gr.Blocks(title="Omokage", analytics_enabled=False, fill_width=True)
     with page:
-        state = gr.State(PageState(), time_to_live=PAGE_KEPT_S)
+        state = gr.State(Page(), time_to_live=PAGE_KEPT_S)
         shelf = keep_tab.build_shelf()
         gr.HTML(menu(), elem_id="languages")
         head = gr.HTML(elem_id="head")

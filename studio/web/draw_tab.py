@@ -12,10 +12,10 @@ import gradio as gr
 from studio.recipe import Recipe
 from studio.validation import MAX_PICTURES, MAX_SEED, PSI_MAX
 from studio.web import finish_tab, label_controls
-from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.label_controls import LabelControls
 from studio.web.language import direction_name, label_name, mark, say
+from studio.web.listener import listener
 from studio.web.model_updates import follow_model
 from studio.web.page_state import (
     AT_ONCE,
@@ -157,10 +157,16 @@ class DrawRequest:
 
 
 def _kept_character(state: PageState, request: DrawRequest) -> Recipe | None:
-    """Returns the chosen picture's recipe if its seed is kept: what was explored stays too."""
-    one = state.current
-    same = one is not None and request.is_kept and one.recipe.seed == request.seed
-    return one.recipe if one is not None and same and one.recipe.model == state.shown else None
+    """Returns the recipe of the picture whose seed is kept: what was explored of it stays too.
+
+    That is the chosen picture, or one of the last draw, which chooses none.
+    """
+    if not request.is_kept:
+        return None
+    for one in (state.current, *state.drawn):
+        if one is not None and (one.recipe.seed, one.recipe.model) == (request.seed, state.shown):
+            return one.recipe
+    return None
 
 
 def random_seed() -> int:
@@ -188,13 +194,17 @@ def laid_out(state: PageState) -> list[Any]:
         gr.update(visible=not some),
         gr.update(
             visible=some,
-            value=[(one.path, caption(one)) for one in state.drawn],
+            value=_pictures(state),
             selected_index=state.chosen if state.chosen >= 0 else None,
         ),
         gr.update(visible=some, value=chosen_text(state)),
         gr.update(visible=state.current is not None),
         gr.update(visible=len(state.drawn) > 1),
     ]
+
+
+def _pictures(state: PageState) -> list[tuple[str, str]]:
+    return [(one.path, caption(one)) for one in state.drawn]
 
 
 def caption(one: Drawn) -> str:
@@ -245,7 +255,7 @@ def connect(parts: "Parts") -> None:
     """Connects the tab's buttons and its grid."""
     tab = parts.draw
 
-    @error_boundary
+    @listener
     def draw(state: PageState, *values: Any) -> Iterator[list[Any]]:
         request = DrawRequest.of(values)
         moved, updates, picked = follow_model(parts, state, request.picked)
@@ -255,7 +265,7 @@ def connect(parts: "Parts") -> None:
             seed=request.seed,
             psi=request.psi,
             noise=request.noise,
-            like=_kept_character(state, request),
+            like=_kept_character(moved, request),
         )
         drawn = (
             Drawn(
@@ -265,30 +275,34 @@ def connect(parts: "Parts") -> None:
             )
             for one in avatars
         )
+        first, now = True, moved.with_(chosen=-1)
         for so_far in now_and_then(drawn):
-            now = moved.with_(drawn=so_far, chosen=-1)
-            yield [now, request.seed, *laid_out(now), *updates]
-            updates = [gr.skip()] * len(updates)
+            now = now.with_(drawn=so_far)
+            # What a visitor has chosen meanwhile stays as it is.
+            pictures, every = gr.update(value=_pictures(now)), laid_out(now)[-1]
+            grown = [gr.skip(), pictures, gr.skip(), gr.skip(), every]
+            yield [now, request.seed, *(laid_out(now) if first else grown), *updates]
+            first, updates = False, [gr.skip()] * len(updates)
 
-    @error_boundary
+    @listener
     def choose(state: PageState, event: gr.SelectData) -> list[Any]:
         return chosen(parts, state, int(event.index))
 
-    @error_boundary
+    @listener
     def first(state: PageState) -> list[Any]:
         now = state.with_(first=state.current)
         if state.current:
             gr.Info(say("draw.is_first", seed=state.current.recipe.seed), title=say("tabs.play"))
         return [now, pair_text(now)]
 
-    @error_boundary
+    @listener
     def second(state: PageState) -> list[Any]:
         now = state.with_(second=state.current)
         if state.current:
             gr.Info(say("draw.is_second", seed=state.current.recipe.seed), title=say("tabs.play"))
         return [now, pair_text(now)]
 
-    @error_boundary
+    @listener
     def same(state: PageState) -> list[Any]:
         one = state.current
         return [one.recipe.seed if one else gr.skip(), True, 1]

@@ -34,8 +34,8 @@ from studio.inversion import Inverted
 from studio.model_source import OpenModel
 from studio.recipe import Recipe
 from studio.web import draw_tab, keep_tab, links
-from studio.web.errors import error_boundary
 from studio.web.language import direction_name, label_name, mark, say
+from studio.web.listener import listener
 from studio.web.page_state import (
     AT_ONCE,
     FILMS_AT_ONCE,
@@ -52,6 +52,7 @@ SLIDERS_MAX = 24  # of directions that are offered, the clearest ones first
 LABELS_MAX = 40  # with a slider; the described models have 23
 REACH = 3.0  # of a slider: standard deviations of what characters have along its direction
 RADIUS = 0.4
+RECEIVED_KEPT_S = 600  # a picture whose turn to be looked for does not come
 ARROWS = {"left": (-1, 0), "up": (0, 1), "down": (0, -1), "right": (1, 0)}
 SIGNS = {"left": "←", "up": "↑", "down": "↓", "right": "→"}
 
@@ -68,6 +69,7 @@ class ExploreTab:
     radius: gr.Slider
     directions: gr.Button
     drop: gr.File
+    received: gr.State
     looking: gr.HTML
     stop: gr.Button
     found: gr.State
@@ -107,6 +109,7 @@ def build_explore_tab() -> ExploreTab:
                 drop = gr.File(
                     label=mark("explore.drop"), file_types=["image"], height=150, elem_id="like"
                 )
+                received = gr.State(time_to_live=RECEIVED_KEPT_S)
                 looking = gr.HTML(visible=False, elem_id="looking")
                 stop = gr.Button(mark("explore.stop"), size="md", visible=False, elem_id="stop")
                 found = gr.State()
@@ -161,7 +164,8 @@ def build_explore_tab() -> ExploreTab:
                 first = gr.Button(mark("draw.first"), size="md", elem_id="explore-first")
                 second = gr.Button(mark("draw.second"), size="md", elem_id="explore-second")
     return ExploreTab(
-        empty, reason, sliders, strengths, kind, radius, directions, drop, looking, stop, found,
+        empty, reason, sliders, strengths, kind, radius, directions, drop, received,
+        looking, stop, found,
         around, arrows, walk, about, actions, undo, redo, restart, finish, keep, first, second,
     )  # fmt: skip
 
@@ -262,26 +266,26 @@ def connect(parts: "Parts") -> None:
             raise UsageError(say("explore.none"))
         return state.exploration.recipe
 
-    @error_boundary
+    @listener
     def begin(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.current is None:
             raise UsageError(say("explore.none"))
         return gone(state, state.exploration.begun_with(state.current.recipe), kind, radius)
 
-    @error_boundary
+    @listener
     def begin_if_new(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.current is None or state.exploration.steps:  # what is explored is not lost
             return [gr.skip()] * len(every)
         return gone(state, Exploration.of(state.current.recipe), kind, radius)
 
-    @error_boundary
+    @listener
     def see(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.exploration.recipe is None:
             return [gr.skip()] * len(shown)
         now = _around(parts, state, state.exploration, kind, radius)
         return [now, *laid_out(now)]
 
-    @error_boundary
+    @listener
     def other_way(state: PageState, kind: str, radius: float) -> list[Any]:
         recipe_of(state)
         history = state.exploration
@@ -289,24 +293,32 @@ def connect(parts: "Parts") -> None:
         now = _around(parts, state, turned, kind, radius)
         return [now, *laid_out(now)]
 
-    @error_boundary
+    @listener
     def walk(state: PageState, kind: str, radius: float, *, right: int, up: int) -> list[Any]:
         history, recipe = state.exploration, recipe_of(state)
+        if kind == VARIATIONS:
+            return taken(state, MIDDLE + right - SIDE * up, kind, radius)
         ways = {2 * history.way: radius * right, 2 * history.way + 1: radius * up}
         further = history.stepped(moved(recipe, ways))
         now = _around(parts, state, further, kind, radius)
         return [now, *laid_out(now)]
 
-    @error_boundary
-    def take(state: PageState, kind: str, radius: float, event: gr.SelectData) -> list[Any]:
-        near = state.around[int(event.index)].recipe
-        history = state.exploration.stepped(near)
-        if kind == VARIATIONS and history is not state.exploration:
+    def taken(state: PageState, place: int, kind: str, radius: float) -> list[Any]:
+        """Goes to a neighbour; raises UsageError where the character stands alone."""
+        before = state.exploration
+        history = before.stepped(state.around[place].recipe)
+        if history is before and place != MIDDLE:
+            neighbours(recipe_of(state), kind=kind, way=before.way, radius=radius)  # says why
+        if kind == VARIATIONS and history is not before:
             history = _turned(history)  # the same eight once more would only add up
         now = _around(parts, state, history, kind, radius)
         return [now, *laid_out(now)]
 
-    @error_boundary
+    @listener
+    def take(state: PageState, kind: str, radius: float, event: gr.SelectData) -> list[Any]:
+        return taken(state, int(event.index), kind, radius)
+
+    @listener
     def pull(state: PageState, kind: str, radius: float, *values: float) -> list[Any]:
         recipe = state.exploration.recipe
         if recipe is None:
@@ -318,26 +330,33 @@ def connect(parts: "Parts") -> None:
         now = _around(parts, state, history, kind, radius)
         return [now, *laid_out(now)]
 
-    @error_boundary
+    @listener
     def undo(state: PageState, kind: str, radius: float) -> list[Any]:
         recipe_of(state)
         return gone(state, state.exploration.gone_to(state.exploration.at - 1), kind, radius)
 
-    @error_boundary
+    @listener
     def redo(state: PageState, kind: str, radius: float) -> list[Any]:
         recipe_of(state)
         return gone(state, state.exploration.gone_to(state.exploration.at + 1), kind, radius)
 
-    @error_boundary
+    @listener
     def restart(state: PageState, kind: str, radius: float) -> list[Any]:
         recipe_of(state)
         return gone(state, state.exploration.gone_to(0), kind, radius)
 
-    @error_boundary
-    def like(sent: Any) -> Iterator[list[Any]]:
-        content, name = parts.files.sent(sent)
+    @listener
+    def receive(sent: Any) -> list[Any]:
+        received = parts.files.sent(sent)
         parts.files.forget(sent)
+        return [received, None]
+
+    @listener
+    def like(received: tuple[bytes, str] | None) -> Iterator[list[Any]]:
+        if received is None:  # an earlier turn took what was sent last
+            return
         yield [None, _looking(0, None), gr.update(visible=True), None]
+        content, name = received
         preview: Picture | None = None
         inverted: Inverted | None = None
         for step in inverting(parts.studio, content, name):
@@ -354,22 +373,22 @@ def connect(parts: "Parts") -> None:
             gr.Info(escape(inverted.notice), title=say("tabs.explore"))
         yield [gr.skip(), _found(inverted), gr.update(visible=False), inverted.recipe]
 
-    @error_boundary
+    @listener
     def found(state: PageState, kind: str, radius: float, recipe: Recipe | None) -> list[Any]:
         if recipe is None:  # it was stopped, which Gradio calls a success too
             return [gr.skip()] * len(every)
         return gone(state, Exploration.of(recipe), kind, radius)
 
-    @error_boundary
+    @listener
     def finish(state: PageState) -> list[Any]:
         now, back = links.brought_back(parts, state, recipe_of(state))
         return [now, *back]
 
-    @error_boundary
+    @listener
     def keep(state: PageState, shelf: object) -> list[str]:
         return keep_tab.keep_one(shelf, recipe_of(state))
 
-    @error_boundary
+    @listener
     def play(state: PageState, *, which: str) -> list[Any]:
         recipe_of(state)
         now = state.with_(**{which: state.explored})
@@ -399,13 +418,23 @@ def connect(parts: "Parts") -> None:
     )
     for button, way in ((tab.undo, undo), (tab.redo, redo), (tab.restart, restart)):
         button.click(way, [parts.state, *look], every, **drawing)
-    looking = [tab.drop, tab.looking, tab.stop]
-    sent = tab.drop.upload(
-        like,
+    looking = [tab.received, tab.looking, tab.stop]
+    # Read at once and not in its turn: equal pictures of two visitors are one file, and a turn that
+    # never comes would leave the face there.
+    received = tab.drop.upload(
+        receive,
         [tab.drop],
-        [*looking, tab.found],
+        [tab.received, tab.drop],
         preprocess=False,  # the path of what was uploaded, and its name
         trigger_mode="multiple",  # else the next one is dropped while a stop is under way
+        **AT_ONCE,
+    )
+    received.failure(lambda: None, [], [tab.drop], **AT_ONCE)
+    sent = received.success(
+        like,
+        [tab.received],
+        [*looking, tab.found],
+        trigger_mode="multiple",
         **PRIVATE,
         concurrency_limit=FILMS_AT_ONCE,
         concurrency_id="film",

@@ -6,6 +6,8 @@ import io
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -63,8 +65,11 @@ class Files:
         if path.exists():
             os.utime(path)  # wanted again: it stays for another KEPT_S
             return str(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # `sweep` has just removed the folder
+                handle, temporary = tempfile.mkstemp(dir=path.parent)
+                break
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         Path(temporary).replace(path)
@@ -100,6 +105,18 @@ class Files:
         assert real.is_relative_to(self.folder.resolve()), "no uploaded picture"
         real.unlink(missing_ok=True)
 
+    def sweep(self, *, older_than_s: float = KEPT_S) -> None:
+        """Removes files that nobody wanted for so long, and folders that were empty as long."""
+        before = time.time() - older_than_s
+        for folder, _, names in os.walk(self.folder, topdown=False):
+            for path in [Path(folder, name) for name in names]:
+                with contextlib.suppress(FileNotFoundError):
+                    if path.lstat().st_mtime < before:
+                        path.unlink()
+            with contextlib.suppress(OSError):  # not empty, or gone
+                if Path(folder) != self.folder and Path(folder).stat().st_mtime < before:
+                    Path(folder).rmdir()
+
 
 def _path_and_name(sent: object) -> tuple[str, str]:
     if not isinstance(sent, Mapping):
@@ -112,12 +129,23 @@ def _path_and_name(sent: object) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def temporary_files() -> Iterator[Files]:
-    """Makes the folder for the time of the block, readable by nobody else, and removes it."""
-    folder = Path(tempfile.mkdtemp(prefix="omokage-studio-"))
+    """Makes the folder for the time of the block, readable by nobody else, and removes it.
+
+    Meanwhile it is swept. Gradio's own sweep knows only files that went through a component.
+    """
+    files = Files(Path(tempfile.mkdtemp(prefix="omokage-studio-")))
+    over = threading.Event()
+
+    def sweep() -> None:
+        while not over.wait(LOOK_EVERY_S):
+            files.sweep()
+
+    threading.Thread(target=sweep, name="sweep", daemon=True).start()
     try:
-        yield Files(folder)
+        yield files
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        over.set()
+        shutil.rmtree(files.folder, ignore_errors=True)
 
 
 KEPT_BYTES = 64 * 2**20  # of uploaded pictures without their edits, for all visitors together

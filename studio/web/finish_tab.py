@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from studio.edits import RANGES, Edits
-from studio.web.errors import error_boundary
 from studio.web.files import file_name, size_of
 from studio.web.label_controls import in_words
 from studio.web.language import mark, say
+from studio.web.listener import listener
 from studio.web.page_state import (
     AT_ONCE,
     FINISHES_AT_ONCE,
@@ -207,22 +207,22 @@ def connect(parts: "Parts") -> None:
     tab = parts.finish
     outputs = [parts.state, *tab.shown]
 
-    @error_boundary
+    @listener
     def change(state: PageState, *values: Any) -> list[Any]:
         if state.history.is_empty:
             return [gr.skip()] * len(outputs)
         history = state.history.changed(finishing_of(values), now=time.monotonic())
         return [state.with_(history=history), *laid_out(history, finished(parts, history))]
 
-    @error_boundary
+    @listener
     def undo(state: PageState) -> list[Any]:
         return _gone_to(parts, state, state.history.undone())
 
-    @error_boundary
+    @listener
     def redo(state: PageState) -> list[Any]:
         return _gone_to(parts, state, state.history.redone())
 
-    @error_boundary
+    @listener
     def reset(state: PageState) -> list[Any]:
         return _gone_to(parts, state, state.history.reset(now=time.monotonic()))
 

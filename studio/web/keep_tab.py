@@ -1,12 +1,14 @@
 """The tab that keeps pictures: a shelf of recipes in the browser, its files, and two versions."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
+from PIL import Image
 
 from dataset.errors import OmokageError, UsageError, listed
 from studio.recipe import Recipe
@@ -14,17 +16,19 @@ from studio.shelf import (
     SHEET_NAME,
     SHELF_MAX,
     ZIP_NAME,
+    Lacking,
     archive,
     contact_sheet,
     for_version,
     recipes_of_file,
+    small,
 )
 from studio.validation import UPLOAD_MAX_BYTES
 from studio.web import draw_tab, links
-from studio.web.errors import error_boundary
 from studio.web.files import file_name
 from studio.web.label_controls import in_words
-from studio.web.language import mark, say
+from studio.web.language import direction_name, label_name, mark, say
+from studio.web.listener import listener
 from studio.web.page_state import (
     AT_ONCE,
     FINISHES_AT_ONCE,
@@ -40,6 +44,18 @@ if TYPE_CHECKING:
 # The browser's store has the links, which are no secret: Gradio's cipher, whose key would else be
 # another one at each start, so that the shelf were lost, has a fixed key.
 STORE, STORE_KEY = "omokage-shelf", "omokage"
+
+GREY_PX = 64
+
+
+def _grey() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (GREY_PX, GREY_PX), "#b8b8b8").save(file, "PNG")
+    return file.getvalue()
+
+
+GREY = _grey()  # stands where a kept picture cannot be drawn
+T = TypeVar("T")
 
 # The browser fetches what an export has made.
 SAVE_JS = """(path) => {
@@ -165,12 +181,16 @@ def laid_out(state: PageState) -> list[Any]:
         gr.update(visible=not some),
         gr.update(
             visible=some,
-            value=[(one.path, draw_tab.caption(one)) for one in state.shelf],
+            value=_pictures(state),
             selected_index=state.taken if state.taken >= 0 else None,
         ),
         gr.update(visible=some, value=_taken_text(state)),
         gr.update(visible=state.on_shelf is not None),
     ]
+
+
+def _pictures(state: PageState) -> list[tuple[str, str]]:
+    return [(one.path, draw_tab.caption(one)) for one in state.shelf]
 
 
 def _taken_text(state: PageState) -> str:
@@ -190,28 +210,30 @@ def connect(parts: "Parts") -> None:
         "trigger_mode": "once",
     }
 
-    @error_boundary
+    @listener
     def keep_drawn(state: PageState, shelf: object) -> list[str]:
         return keep_one(shelf, state.current.recipe if state.current else None)
 
-    @error_boundary
+    @listener
     def keep_finished(state: PageState, shelf: object) -> list[str]:
         history = state.history
         if history.recipe is None and not history.is_empty:
             raise UsageError(say("keep.not_ours"))
         return keep_one(shelf, None if history.is_empty else history.finished())
 
-    @error_boundary
+    @listener
     def show(state: PageState, shelf: object) -> Iterator[list[Any]]:
         faults: list[str] = []
         now = state.with_(shelf=(), taken=-1)
         yield [now, *laid_out(now)]
-        for so_far in draw_tab.now_and_then(_drawn(parts, recipes_on(shelf), faults)):
-            now = now.with_(shelf=so_far)
-            yield [now, *laid_out(now)]
+        for so_far in draw_tab.now_and_then(_tiles(parts, recipes_on(shelf), faults)):
+            first, now = not now.shelf, now.with_(shelf=so_far)
+            # What a visitor has chosen meanwhile stays as it is.
+            grown = [gr.skip(), gr.update(value=_pictures(now)), gr.skip(), gr.skip()]
+            yield [now, *(laid_out(now) if first else grown)]
         _warn(faults)
 
-    @error_boundary
+    @listener
     def versions(left: object, right: object) -> list[Any]:
         keys = parts.studio.models()
         choices = [(_model_title(key), key) for key in keys]
@@ -221,24 +243,24 @@ def connect(parts: "Parts") -> None:
             gr.update(choices=choices, value=right if right in keys else keys[0]),
         ]
 
-    @error_boundary
+    @listener
     def take(state: PageState, event: gr.SelectData) -> list[Any]:
         now = state.with_(taken=int(event.index))
         return [now, _taken_text(now), gr.update(visible=now.on_shelf is not None)]
 
-    @error_boundary
+    @listener
     def open_(state: PageState) -> list[Any]:
         if state.on_shelf is None:
             raise UsageError(say("keep.none_chosen"))
         state, back = links.brought_back(parts, state, state.on_shelf.recipe)
         return [state, *back]
 
-    @error_boundary
+    @listener
     def remove(state: PageState, shelf: object) -> list[str]:
         gone = state.on_shelf.recipe if state.on_shelf else None
         return links_of(one for one in recipes_on(shelf) if one != gone)
 
-    @error_boundary
+    @listener
     def bring(shelf: object, sent: Any) -> list[Any]:
         if not sent:
             return [gr.skip(), gr.skip()]
@@ -252,23 +274,25 @@ def connect(parts: "Parts") -> None:
         gr.Info(say("keep.brought", count=count), title=say("tabs.keep"))
         return [kept, None]
 
-    @error_boundary
+    @listener
     def sheet(shelf: object) -> str:
         faults: list[str] = []
-        drawn = list(_drawn(parts, _some(recipes_on(shelf)), faults))
+        drawn = [
+            (recipe, small(picture))
+            for recipe, picture in _made(parts.studio.finish, _some(recipes_on(shelf)), faults)
+        ]
         _warn(faults)
-        content = contact_sheet([(one.recipe, parts.studio.finish(one.recipe)) for one in drawn])
-        return parts.files.keep(content, SHEET_NAME)
+        return parts.files.keep(contact_sheet(drawn), SHEET_NAME)
 
-    @error_boundary
+    @listener
     def zip_shelf(shelf: object) -> str:
         return _zip(parts, recipes_on(shelf))
 
-    @error_boundary
+    @listener
     def zip_drawn(state: PageState) -> str:
         return _zip(parts, [one.recipe for one in state.drawn])
 
-    @error_boundary
+    @listener
     def compare(state: PageState, shelf: object, left: str, right: str) -> list[Any]:
         recipes = _some(recipes_on(shelf) or [one.recipe for one in state.drawn])
         return _compared(parts, recipes, [left, right])
@@ -334,16 +358,28 @@ def _some(recipes: list[Recipe]) -> list[Recipe]:
     return recipes
 
 
-def _drawn(parts: "Parts", recipes: Iterable[Recipe], faults: list[str]) -> Iterator[Drawn]:
-    """Draws recipes one after the other; adds why one cannot be drawn now to `faults`."""
+def _made(
+    make: Callable[[Recipe], T], recipes: Iterable[Recipe], faults: list[str]
+) -> Iterator[tuple[Recipe, T]]:
+    """Makes something of recipes one after the other; adds why it cannot be to `faults`."""
     for recipe in recipes:
         try:
-            drawn = parts.pictures.on_page(recipe)
+            made = make(recipe)
         except OmokageError as error:
             if str(error) not in faults:
                 faults.append(str(error))
             continue
-        yield drawn
+        yield recipe, made
+
+
+def _tiles(parts: "Parts", recipes: Iterable[Recipe], faults: list[str]) -> Iterator[Drawn]:
+    """Draws recipes; what cannot be drawn has a grey tile, by which it can be taken off the shelf.
+
+    Why it cannot be is added to `faults`.
+    """
+    for recipe in recipes:
+        drawn = [one for _, one in _made(parts.pictures.on_page, [recipe], faults)]
+        yield drawn[0] if drawn else Drawn(recipe, parts.files.keep(GREY, "not-drawn.png"), GREY_PX)
 
 
 def _warn(faults: Sequence[str]) -> None:
@@ -353,12 +389,11 @@ def _warn(faults: Sequence[str]) -> None:
 
 def _zip(parts: "Parts", recipes: list[Recipe]) -> str:
     faults: list[str] = []
-    files = [
-        (file_name(one.recipe), parts.pictures.drawn(one.recipe))
-        for one in _drawn(parts, _some(recipes), faults)
-    ]
-    _warn(faults)
-    content = archive(files)
+    made = _made(parts.pictures.drawn, _some(recipes), faults)
+    try:
+        content = archive((file_name(recipe), png) for recipe, png in made)
+    finally:
+        _warn(faults)
     if len(content) > UPLOAD_MAX_BYTES:
         gr.Warning(say("keep.large", most=UPLOAD_MAX_BYTES // 2**20), title=say("tabs.keep"))
     return parts.files.keep(content, ZIP_NAME)
@@ -368,18 +403,21 @@ def _compared(parts: "Parts", recipes: Sequence[Recipe], keys: Sequence[str]) ->
     """Returns the updates of a row per recipe, drawn by two versions, and what those lack."""
     unknown: dict[str, list[str]] = {key: [] for key in keys}
     pictures: list[tuple[str, str]] = []
+    faults: list[str] = []
     for recipe in recipes:
         for key in keys:
-            labels = parts.studio.model_of(dataclasses.replace(recipe, model=key)).labels
-            own, lacking = for_version(recipe, key, labels)
-            unknown[key] += [label for label in lacking if label not in unknown[key]]
-            path = parts.files.keep(parts.pictures.drawn(own), file_name(own))
+            model = parts.studio.model_of(dataclasses.replace(recipe, model=key))
+            known = () if model.directions is None else model.directions.names
+            own, lacking = for_version(recipe, key, labels=model.labels, directions=known)
+            unknown[key] += [one for one in _in_words(lacking) if one not in unknown[key]]
+            (tile,) = _tiles(parts, [own], faults)
             about = say(
                 "keep.by", model=_model_title(key), seed=own.seed, labels=in_words(own.labels)
             )
-            pictures.append((path, about))
+            pictures.append((tile.path, about))
+    _warn(faults)
     sentences = [
-        say("keep.unknown", model=_model_title(key), labels=in_words(names))
+        say("keep.unknown", model=_model_title(key), labels=" · ".join(names))
         for key, names in unknown.items()
         if names
     ]
@@ -389,6 +427,11 @@ def _compared(parts: "Parts", recipes: Sequence[Recipe], keys: Sequence[str]) ->
         gr.update(visible=True, value=f'{text}<div class="sides">{sides}</div>'),
         gr.update(visible=True, value=pictures),
     ]
+
+
+def _in_words(lacking: Lacking) -> list[str]:
+    names = [*map(label_name, lacking.labels), *map(direction_name, lacking.sliders)]
+    return [*names, *([say("explore.found")] if lacking.latent else [])]
 
 
 def _model_title(key: str) -> str:

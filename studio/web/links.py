@@ -8,9 +8,9 @@ from dataset.errors import OmokageError
 from studio.png_metadata import recipe_of_png
 from studio.recipe import KEYS, Recipe
 from studio.web import draw_tab, finish_tab, label_controls
-from studio.web.errors import error_boundary, shown
 from studio.web.files import stem_of
 from studio.web.language import say
+from studio.web.listener import listener, shown
 from studio.web.model_updates import follow_model
 from studio.web.page_state import (
     AT_ONCE,
@@ -29,7 +29,7 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
     """Has a page that opens show its model, and its link's picture; and takes dropped files."""
     back_to, slots = outputs(parts), parts.draw.labels.components
 
-    @error_boundary
+    @listener
     def opened(state: PageState, request: gr.Request) -> list[Any]:
         state, updates, _ = follow_model(parts, state, [])
         query = {name: text for name, text in request.query_params.items() if name in KEYS}
@@ -45,7 +45,7 @@ def connect(parts: "Parts", page: gr.Blocks) -> None:
         chosen = back[-places:] if came else updates[-places:]
         return [state, *updates[:-places], *back[:-places], *chosen]
 
-    @error_boundary
+    @listener
     def dropped(state: PageState, sent: Any) -> list[Any]:
         if not sent:
             return [gr.skip()] * (2 + len(back_to))

@@ -9,9 +9,9 @@ from dataset.errors import OmokageError
 from studio.draw import abilities, label_groups
 from studio.model_source import OpenModel
 from studio.web import label_controls, play_tab
-from studio.web.errors import error_boundary
 from studio.web.label_controls import Picked
 from studio.web.language import group_name, say
+from studio.web.listener import listener
 from studio.web.page_state import AT_ONCE, PageState
 from studio.web.theme import head
 
@@ -78,7 +78,7 @@ def _of_model(model: OpenModel) -> list[Any]:
 def watch_model(parts: "Parts") -> None:
     """Has the page look for a new model every few seconds."""
 
-    @error_boundary
+    @listener
     def look(state: PageState, *values: Picked) -> list[Any]:
         moved, updates, _ = follow_model(parts, state, values)
         return [moved if moved != state else gr.skip(), *updates]

@@ -1,6 +1,7 @@
 """What one visitor's page knows: the model it shows, what was drawn, the edit history."""
 
 import dataclasses
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,3 +188,25 @@ class PageState:
     def with_(self, **changes: object) -> "PageState":
         """Returns the state with some things changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass
+class Page:
+    """What Gradio keeps of a page: its state, which listeners that overlap change together.
+
+    Gradio gives each listener what it kept at its start and keeps what comes back as it is: of two
+    at once, the one that ended last undid what the other had done.
+    """
+
+    now: PageState = field(default_factory=PageState)
+
+    def merge(self, given: PageState, changed: PageState) -> None:
+        """Takes over the fields in which a listener's state differs from what it was given."""
+        differing = {
+            name: value for name, value in vars(changed).items() if value is not vars(given)[name]
+        }
+        with _MERGING:
+            self.now = self.now.with_(**differing)
+
+
+_MERGING = threading.Lock()  # one for all pages: Gradio copies a Page, and no lock can be copied

@@ -17,9 +17,9 @@ from models.sampling.tables import SWEEP_STEPS
 from studio.play import Advance, DrawOptions, FilmOptions, Sheet
 from studio.recipe import Recipe
 from studio.validation import FRAMES_MAX
-from studio.web.errors import error_boundary
 from studio.web.label_controls import in_words
 from studio.web.language import mark, say
+from studio.web.listener import listener
 from studio.web.page_state import FILMS_AT_ONCE, PRIVATE, Drawn, PageState
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def connect(parts: "Parts") -> None:
 
 
 def _strip(parts: "Parts", game: Game) -> None:
-    @error_boundary
+    @listener
     def strip(state: PageState, steps: int, space: str) -> list[Any]:
         first, second = _both(state)
         pictures = parts.studio.morph_strip(first, second, steps=int(steps), space=space)
@@ -272,7 +272,7 @@ def _loop_film(parts: "Parts", game: Game) -> None:
 
 
 def _filmed(parts: "Parts", game: Game, write: Callable[..., None], *, back: bool) -> None:
-    @error_boundary
+    @listener
     def film(
         state: PageState, seconds: float, fps: float, space: str, progress: gr.Progress = PROGRESS
     ) -> list[Any]:
@@ -289,7 +289,7 @@ def _filmed(parts: "Parts", game: Game, write: Callable[..., None], *, back: boo
 def _sheet(
     parts: "Parts", game: Game, drawn: Callable[..., Sheet], controls: Sequence[str]
 ) -> None:
-    @error_boundary
+    @listener
     def sheet(state: PageState, *values: Any) -> list[Any]:
         path = parts.files.keep(drawn(parts, state, *values).png(), f"{game.name}.png")
         about = say("play.shown", game=say(f"play.{game.name}"))

@@ -443,6 +443,14 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     )
     page.locator("#around button.thumbnail-item").nth(0).click()
     explored(page, "variations: 1")
+    page.wait_for_function(
+        "old => document.querySelectorAll('#around img')[5].src !== old", arg=around[5]
+    )
+    on_the_right = sources(page, "#around")[5]
+    page.locator("#walk-right").click()
+    assert explored(page, "variations: 2") == on_the_right
+    page.locator("#explore-undo").click()
+    explored(page, "variations: 1")
 
     drawing(9001).image.save(tmp_path / "mine.png")
     page.locator("#from-picture button").first.click()
@@ -462,7 +470,9 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     open_tab(page, "draw")
     pill(page, "Hair colour", "blue").click()
     draw(page, 1)
-    assert "blue hair" in choose(page, 0, recipe.seed)
+    pill(page, "Hair colour", "pink").click()  # without choosing what was just drawn
+    draw(page, 1)
+    assert "pink hair" in choose(page, 0, recipe.seed)
     expect(page.locator("#chosen")).to_contain_text("from a picture")
 
 

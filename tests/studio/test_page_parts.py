@@ -1,7 +1,12 @@
 """What the page keeps in mind: pills and choices, steps of a finishing, files and their names."""
 
+import dataclasses
+import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -15,11 +20,23 @@ from studio.model_source import ModelSource
 from studio.recipe import Recipe
 from studio.service import Studio
 from studio.validation import UPLOAD_MAX_BYTES
-from studio.web import label_controls
+from studio.web import draw_tab, keep_tab, label_controls
 from studio.web.files import Files, file_name, stem_of, temporary_files
 from studio.web.label_controls import ANY, NONE
-from studio.web.page_state import STEPS_MAX, EditHistory, Finishing, history_of
+from studio.web.listener import listener
+from studio.web.page_state import (
+    STEPS_MAX,
+    Drawn,
+    EditHistory,
+    Finishing,
+    Page,
+    PageState,
+    history_of,
+)
 from studio.web.serve import Address, serve
+
+if TYPE_CHECKING:
+    from studio.web.app import Parts
 
 GROUPS = label_groups(["long_hair", "pink_hair", "blue_hair", "animal_ears", "hair_ornament"])
 HAIR = next(group for group in GROUPS if group.name == "hair_colour")
@@ -29,6 +46,10 @@ LARGE, TURNED, DARK = (
     Finishing(4, edits=Edits(rotate=45)),
     Finishing(edits=Edits(brightness=0.5)),
 )
+
+
+def drawn_of(seed: int) -> Drawn:
+    return Drawn(dataclasses.replace(RECIPE, seed=seed), f"{seed}.png", 64)
 
 
 def test_pills_leave_out_the_word_that_a_group_shares() -> None:
@@ -110,6 +131,79 @@ def test_the_same_content_is_one_file_and_all_are_gone_at_the_end() -> None:
         assert files.sent({"path": first, "orig_name": "mine.png"}) == (b"one", "mine.png")
         assert files.folder.stat().st_mode & 0o077 == 0, "nobody else reads them"
     assert not files.folder.exists()
+
+
+def test_files_that_nobody_wanted_for_long_are_swept(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    old, young = Path(files.keep(b"old", "a.png")), Path(files.keep(b"young", "b.png"))
+    for path in (old, old.parent):
+        os.utime(path, (1, 1))
+    files.sweep()
+    assert not old.exists()
+    os.utime(old.parent, (1, 1))  # its folder changed with it, and stays as long again
+    files.sweep()
+    assert not old.parent.exists()
+    assert young.read_bytes() == b"young"
+    assert Path(files.keep(b"old", "a.png")) == old
+
+
+def test_two_listeners_at_once_undo_nothing_of_each_other() -> None:
+    page = Page()
+
+    @listener
+    def show(state: Any, count: int) -> Iterator[list[Any]]:
+        now = state.with_(taken=-1)
+        for number in range(count):
+            now = now.with_(shelf=tuple(drawn_of(seed) for seed in range(number + 1)))
+            yield [now, number]
+
+    @listener
+    def step(state: Any) -> list[Any]:
+        return [state.with_(exploration=state.exploration.stepped(RECIPE), taken=0), "done"]
+
+    @listener
+    def look(state: Any) -> int:
+        return len(state.shelf)
+
+    page.merge(page.now, page.now.with_(taken=5))
+    showing = show(page, 3)
+    assert next(showing) == [page, 0]
+    assert page.now.taken == -1
+    assert step(page) == [page, "done"]
+    assert [number for _, number in showing] == [1, 2]
+    assert look(page) == 3
+    assert (page.now.taken, page.now.exploration.recipe) == (0, RECIPE)
+
+
+def test_a_kept_seed_keeps_what_was_explored_of_it_whether_it_was_chosen_or_not() -> None:
+    explored = dataclasses.replace(RECIPE, sliders=(("smile", 1.0),))
+    state = PageState(shown=RECIPE.model, drawn=(Drawn(explored, "a.png", 64), drawn_of(18)))
+    asked = draw_tab.DrawRequest(2, 17, 1.0, "const", True, [])
+    assert draw_tab._kept_character(state, asked) == explored
+    assert draw_tab._kept_character(state.with_(chosen=1), asked) == explored
+    for other in (
+        dataclasses.replace(asked, is_kept=False),
+        dataclasses.replace(asked, seed=19),
+    ):
+        assert draw_tab._kept_character(state.with_(chosen=0), other) is None
+    assert draw_tab._kept_character(state.with_(shown="a/4", chosen=0), asked) is None
+
+
+def test_what_cannot_be_drawn_any_more_has_a_tile_to_take_it_off_the_shelf(tmp_path: Path) -> None:
+    def on_page(recipe: Recipe) -> Drawn:
+        if recipe.model == "gone/1":
+            raise UsageError("gone/1 is not there")
+        return Drawn(recipe, "drawn.png", 64)
+
+    parts = cast(
+        "Parts", SimpleNamespace(pictures=SimpleNamespace(on_page=on_page), files=Files(tmp_path))
+    )
+    gone, faults = dataclasses.replace(RECIPE, model="gone/1"), list[str]()
+    tiles = list(keep_tab._tiles(parts, [RECIPE, gone, gone], faults))
+    assert [one.recipe for one in tiles] == [RECIPE, gone, gone]
+    assert tiles[0].path == "drawn.png"
+    assert Path(tiles[1].path).read_bytes() == keep_tab.GREY
+    assert faults == ["gone/1 is not there"]
 
 
 def test_nothing_but_what_was_uploaded_is_read(tmp_path: Path) -> None:

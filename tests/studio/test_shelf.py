@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.errors import UsageError
+from models.sampling.shift_text import shift_text
 from studio import shelf
 from studio.png_metadata import LINK, recipe_facts
 from studio.recipe import Recipe
-from studio.shelf import archive, contact_sheet, for_version, recipes_of_file
+from studio.shelf import Lacking, archive, contact_sheet, for_version, recipes_of_file
 from studio.validation import MAX_PICTURES, UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
 from studio.web.keep_tab import links_of, recipes_on, with_kept
 from tests.studio.test_recipe import recipe_values
@@ -111,13 +112,22 @@ def test_what_a_browser_keeps_is_read_with_care_and_bounded() -> None:
         assert recipes_on(nothing) == []
 
 
-def test_another_version_is_asked_for_the_labels_that_it_knows() -> None:
-    other, unknown = for_version(RECIPE, "avatar-generator/4", ("blue_eyes", "ahoge"))
-    assert other == Recipe("avatar-generator/4", 17, ("blue_eyes",))
-    assert unknown == ("pink_hair",)
-    changed = Recipe(
-        "a/1", 17, ("pink_hair", "ahoge"), strengths=(("pink_hair", 0.5), ("ahoge", 0.2))
+def test_another_version_is_asked_for_what_it_knows_alone() -> None:
+    other, lacking = for_version(
+        RECIPE, "avatar-generator/4", labels=("blue_eyes", "ahoge"), directions=()
     )
-    other, unknown = for_version(changed, "a/2", ("ahoge",))
-    assert other == Recipe("a/2", 17, ("ahoge",), strengths=(("ahoge", 0.2),))
-    assert unknown == ("pink_hair",)
+    assert other == Recipe("avatar-generator/4", 17, ("blue_eyes",))
+    assert lacking == Lacking(labels=("pink_hair",))
+    explored = Recipe(
+        "a/1", 17, ("pink_hair", "ahoge"), strengths=(("pink_hair", 0.5), ("ahoge", 0.2)),
+        sliders=(("smile", 1.0), ("warmth", -2.0)), latent=shift_text(np.ones((1, 4), np.float32)),
+    )  # fmt: skip
+    other, lacking = for_version(explored, "a/2", labels=("ahoge",), directions=("smile",))
+    assert other == Recipe(
+        "a/2", 17, ("ahoge",), strengths=(("ahoge", 0.2),), sliders=(("smile", 1.0),)
+    )
+    assert lacking == Lacking(("pink_hair",), ("warmth",), latent=True)
+    same, lacking = for_version(
+        explored, "a/1", labels=explored.labels, directions=("smile", "warmth")
+    )
+    assert (same, lacking) == (explored, Lacking())
