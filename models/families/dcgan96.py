@@ -72,13 +72,23 @@ def spec(labels: tuple[str, ...], size: NetworkSize) -> GeneratorSpec:
 class FirstBlock(nn.Module):
     """A latent to a map of 6x6: two transposed convolutions beside a short cut."""
 
-    def __init__(self, latent: int, channels: int, labels: int) -> None:
+    def __init__(self, z_dim: int, channels: int, labels: int) -> None:
         super().__init__()
+        latent = z_dim + labels
         self.up1 = nn.ConvTranspose2d(latent, channels, 3, bias=False)  # 1 -> 3
         self.norm1 = ConditionalNorm(channels, labels, momentum=MOMENTUM)
         self.up2 = nn.ConvTranspose2d(channels, channels, 2, stride=2, bias=False)  # 3 -> 6
         self.norm2 = ConditionalNorm(channels, labels, momentum=MOMENTUM)
         self.shortcut = nn.Conv2d(latent, channels, 1, bias=False)
+        # The mean of U(0,1) gives every face one map, three times as strong as what z moves in it.
+        # With weights that cancel the mean at the start, faces of equal labels differ .24 as much
+        # as real ones after three minutes, and not .07; without, z was never learnt.
+        nn.init.normal_(self.up1.weight, std=0.1)
+        nn.init.normal_(self.shortcut.weight, std=0.3)
+        with torch.no_grad():
+            self.up1.weight[:z_dim] -= self.up1.weight[:z_dim].mean(dim=0)
+            of_z = self.shortcut.weight[:, :z_dim]
+            of_z -= of_z.mean(dim=1, keepdim=True)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         """Widens x [N,P,1,1] with labels [N,L] to [N,512,6,6]."""
@@ -95,7 +105,7 @@ class Generator(GeneratorWithoutW):
         self.spec = spec
         labels = len(spec.labels)
         first, second, third, fourth = (scaled(count, spec.width) for count in CHANNELS)
-        self.block = FirstBlock(spec.z_dim + labels, first, labels)
+        self.block = FirstBlock(spec.z_dim, first, labels)
         self.up1 = nn.ConvTranspose2d(first, second, 4, stride=2, padding=1, bias=False)  # -> 12
         self.norm1 = ConditionalNorm(second, labels, momentum=MOMENTUM)
         self.up2 = nn.ConvTranspose2d(second, third, 4, stride=2, padding=1, bias=False)  # -> 24

@@ -90,6 +90,16 @@ def test_short_cut_of_the_first_block_of_dcgan96_reaches_every_place() -> None:
     torch.testing.assert_close(made, wanted)
 
 
+def test_at_the_start_of_dcgan96_what_z_moves_is_not_drowned_by_its_mean() -> None:
+    block = dcgan96.FirstBlock(72, 32, 5)
+    z = torch.cat([torch.rand(512, 72), torch.zeros(512, 5)], dim=1)[:, :, None, None]
+    with torch.no_grad():
+        for maps in (block.up1(z), block.shortcut(z)):
+            of_all_faces = maps.mean(dim=0).square().mean()
+            of_each = maps.var(dim=0).mean()
+            assert of_all_faces < 0.05 * of_each
+
+
 def test_d_of_dcgan96_drops_out_in_training_alone() -> None:
     D = dcgan96.Discriminator(dcgan96.spec((), NetworkSize(96, width=0.05)))
     images, labels = torch.rand(2, 3, 96, 96), torch.zeros(2, 0)
