@@ -206,8 +206,8 @@ PRESETS: dict[str, TrainConfig] = {
         translate_px=2,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
-    # stylegan2 in minutes on two cores, 64 px. More steps count for more than more pictures, and D's
-    # width for more than either: docs/families.md.
+    # stylegan2 in minutes on two cores, 64 px. More steps count for more than more pictures, and
+    # D's width for more than either: docs/families.md.
     "stylegan2-small": TrainConfig(
         family="stylegan2",
         resolution_px=64,
