@@ -38,41 +38,47 @@ def listener(function: F, *, as_html: bool = True) -> F:
     @functools.wraps(function)
     def called(*values: Any, **named: Any) -> Any:
         try:
-            page, given = _page_of(values)
-            return _merged(page, given, function(*_with(values, given), **named))
+            page = _page_of(values)
+            if page is None:
+                return function(*values, **named)
+            given = page.now
+            return _merged(page, given, function(given, *values[1:], **named))
         except Exception as error:
             raise _sentence(error, as_html=as_html) from error
 
     @functools.wraps(function)
     def drawn_from(*values: Any, **named: Any) -> Iterator[Any]:
         try:
-            page, last = _page_of(values)
-            with contextlib.closing(function(*_with(values, last), **named)) as results:
+            page = _page_of(values)
+            if page is None:
+                yield from function(*values, **named)
+                return
+            last = page.now
+            with contextlib.closing(function(last, *values[1:], **named)) as results:
                 for result in results:
                     yield _merged(page, last, result)
-                    if page is not None and isinstance(result[0], PageState):
-                        last = result[0]
+                    last = _state_in(result) or last
         except Exception as error:
             raise _sentence(error, as_html=as_html) from error
 
     return drawn_from if inspect.isgeneratorfunction(function) else called  # type: ignore[return-value]
 
 
-def _page_of(values: Sequence[Any]) -> tuple[Page | None, PageState | None]:
-    page = values[0] if values and isinstance(values[0], Page) else None
-    return page, page.now if page else None
+def _page_of(values: Sequence[Any]) -> Page | None:
+    return values[0] if values and isinstance(values[0], Page) else None
 
 
-def _with(values: Sequence[Any], given: PageState | None) -> Sequence[Any]:
-    return values if given is None else (given, *values[1:])
+def _state_in(result: Any) -> PageState | None:
+    """Returns the state that a list of updates begins with, if it does."""
+    found = result[0] if isinstance(result, list) and result else None
+    return found if isinstance(found, PageState) else None
 
 
-def _merged(page: Page | None, given: PageState | None, result: Any) -> Any:
-    if page is None or given is None or not isinstance(result, list):
+def _merged(page: Page, given: PageState, result: Any) -> Any:
+    changed = _state_in(result)
+    if changed is None:
         return result
-    if not result or not isinstance(result[0], PageState):
-        return result
-    page.merge(given, result[0])
+    page.merge(given, changed)
     return [page, *result[1:]]
 
 
