@@ -206,24 +206,24 @@ PRESETS: dict[str, TrainConfig] = {
         translate_px=2,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
-    # stylegan2 in minutes on two cores, 64 px. More steps count for more than more pictures, and
-    # D's width for more than either: docs/families.md.
+    # stylegan2 in minutes on two cores, 64 px. More steps count for more than more pictures; what
+    # is ahead after three minutes is behind after ten: docs/families.md.
     "stylegan2-small": TrainConfig(
         family="stylegan2",
         resolution_px=64,
         g_channel_base=512,
-        d_channel_base=1024,
+        d_channel_base=512,
         channel_max=64,
         w_dim=128,
         mapping_layers=2,
         batch=8,
         total_kimg=100.0,
-        lr_g=0.004,
-        lr_d=0.003,
+        lr_g=0.002,
+        lr_d=0.002,
         beta1=0.0,
         ema_kimg=1.0,
         cooldown_frac=0.25,
-        r1_gamma=0.1,
+        r1_gamma=0.3,
         r1_every=8,
         translate_px=2,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
