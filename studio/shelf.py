@@ -72,7 +72,7 @@ def small(picture: Picture) -> Picture:
 
 
 def archive(files: Iterable[tuple[str, bytes]]) -> bytes:
-    """Returns PNGs as a zip, in their order, which their names begin with; each is asked for once.
+    """Returns PNGs as a zip, in their order, which their names begin with; each is read once.
 
     Raises UsageError for no picture, or more than a draw may have.
     """

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -194,17 +194,13 @@ def laid_out(state: PageState) -> list[Any]:
         gr.update(visible=not some),
         gr.update(
             visible=some,
-            value=_pictures(state),
+            value=[(one.path, caption(one)) for one in state.drawn],
             selected_index=state.chosen if state.chosen >= 0 else None,
         ),
         gr.update(visible=some, value=chosen_text(state)),
         gr.update(visible=state.current is not None),
         gr.update(visible=len(state.drawn) > 1),
     ]
-
-
-def _pictures(state: PageState) -> list[tuple[str, str]]:
-    return [(one.path, caption(one)) for one in state.drawn]
 
 
 def caption(one: Drawn) -> str:
@@ -256,7 +252,7 @@ def connect(parts: "Parts") -> None:
     tab = parts.draw
 
     @listener
-    def draw(state: PageState, *values: Any) -> Iterator[list[Any]]:
+    def draw(state: PageState, *values: Any) -> Generator[list[Any], PageState, None]:
         request = DrawRequest.of(values)
         moved, updates, picked = follow_model(parts, state, request.picked)
         avatars = parts.studio.draw(
@@ -275,14 +271,11 @@ def connect(parts: "Parts") -> None:
             )
             for one in avatars
         )
-        first, now = True, moved.with_(chosen=-1)
+        now = moved.with_(chosen=-1)
         for so_far in now_and_then(drawn):
             now = now.with_(drawn=so_far)
-            # What a visitor has chosen meanwhile stays as it is.
-            pictures, every = gr.update(value=_pictures(now)), laid_out(now)[-1]
-            grown = [gr.skip(), pictures, gr.skip(), gr.skip(), every]
-            yield [now, request.seed, *(laid_out(now) if first else grown), *updates]
-            first, updates = False, [gr.skip()] * len(updates)
+            now = yield [now, request.seed, *laid_out(now), *updates]
+            updates = [gr.skip()] * len(updates)
 
     @listener
     def choose(state: PageState, event: gr.SelectData) -> list[Any]:

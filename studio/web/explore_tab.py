@@ -376,8 +376,8 @@ def connect(parts: "Parts") -> None:
     @listener
     def found(state: PageState, kind: str, radius: float, recipe: Recipe | None) -> list[Any]:
         if recipe is None:  # it was stopped, which Gradio calls a success too
-            return [gr.skip()] * len(every)
-        return gone(state, Exploration.of(recipe), kind, radius)
+            return [gr.skip()] * (len(every) + 1)
+        return [*gone(state, Exploration.of(recipe), kind, radius), None]
 
     @listener
     def finish(state: PageState) -> list[Any]:
@@ -442,7 +442,7 @@ def connect(parts: "Parts") -> None:
     over = [None, gr.update(visible=False), gr.update(visible=False)]
     sent.failure(lambda: over, [], looking, **TELLING)
     # With the page as it is then: a visitor may have drawn and chosen others meanwhile.
-    sent.success(found, [parts.state, *look, tab.found], every, **drawing)
+    sent.success(found, [parts.state, *look, tab.found], [*every, tab.found], **drawing)
     tab.stop.click(lambda: over, [], looking, cancels=[sent], **PRIVATE, queue=False)
     tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **drawing)
     tab.keep.click(keep, [parts.state, parts.keep.shelf], [parts.keep.shelf], **TELLING)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -181,16 +181,12 @@ def laid_out(state: PageState) -> list[Any]:
         gr.update(visible=not some),
         gr.update(
             visible=some,
-            value=_pictures(state),
+            value=[(one.path, draw_tab.caption(one)) for one in state.shelf],
             selected_index=state.taken if state.taken >= 0 else None,
         ),
         gr.update(visible=some, value=_taken_text(state)),
         gr.update(visible=state.on_shelf is not None),
     ]
-
-
-def _pictures(state: PageState) -> list[tuple[str, str]]:
-    return [(one.path, draw_tab.caption(one)) for one in state.shelf]
 
 
 def _taken_text(state: PageState) -> str:
@@ -222,15 +218,13 @@ def connect(parts: "Parts") -> None:
         return keep_one(shelf, None if history.is_empty else history.finished())
 
     @listener
-    def show(state: PageState, shelf: object) -> Iterator[list[Any]]:
+    def show(state: PageState, shelf: object) -> Generator[list[Any], PageState, None]:
         faults: list[str] = []
         now = state.with_(shelf=(), taken=-1)
-        yield [now, *laid_out(now)]
+        now = yield [now, *laid_out(now)]
         for so_far in draw_tab.now_and_then(_tiles(parts, recipes_on(shelf), faults)):
-            first, now = not now.shelf, now.with_(shelf=so_far)
-            # What a visitor has chosen meanwhile stays as it is.
-            grown = [gr.skip(), gr.update(value=_pictures(now)), gr.skip(), gr.skip()]
-            yield [now, *(laid_out(now) if first else grown)]
+            now = now.with_(shelf=so_far)
+            now = yield [now, *laid_out(now)]
         _warn(faults)
 
     @listener

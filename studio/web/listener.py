@@ -28,7 +28,8 @@ def listener(function: F, *, as_html: bool = True) -> F:
 
     A first argument that is a `Page` reaches the function as the state that it holds then. Where
     what comes back begins with a state, what the function changed of it goes into the page, and the
-    page takes its place.
+    page takes its place. A generator gets from each `yield` the state that the page has then, and
+    goes on from it.
 
     What the user can mend is shown as it is; anything else is logged with its traceback and becomes
     one plain sentence, so that neither a path nor a line of code leaves the machine. as_html: for
@@ -53,11 +54,16 @@ def listener(function: F, *, as_html: bool = True) -> F:
             if page is None:
                 yield from function(*values, **named)
                 return
-            last = page.now
-            with contextlib.closing(function(last, *values[1:], **named)) as results:
-                for result in results:
-                    yield _merged(page, last, result)
-                    last = _state_in(result) or last
+            given = page.now
+            with contextlib.closing(function(given, *values[1:], **named)) as results:
+                result = next(results, None)
+                while result is not None:
+                    yield _merged(page, given, result)
+                    given = page.now
+                    try:
+                        result = results.send(given)
+                    except StopIteration:
+                        return
         except Exception as error:
             raise _sentence(error, as_html=as_html) from error
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -151,11 +151,11 @@ def test_two_listeners_at_once_undo_nothing_of_each_other() -> None:
     page = Page()
 
     @listener
-    def show(state: Any, count: int) -> Iterator[list[Any]]:
+    def show(state: Any, count: int) -> Generator[list[Any], PageState, None]:
         now = state.with_(taken=-1)
         for number in range(count):
             now = now.with_(shelf=tuple(drawn_of(seed) for seed in range(number + 1)))
-            yield [now, number]
+            now = yield [now, number]
 
     @listener
     def step(state: Any) -> list[Any]:
