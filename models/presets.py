@@ -148,8 +148,8 @@ PRESETS: dict[str, TrainConfig] = {
         translate_px=2,  # shifts alone: whole pixels, no resampling
         snapshot_kimg=5.0,
     ),
-    # dcgan96 in minutes on two cores, 96 px. Four times the steps draw faces, four times the
-    # pictures a step do not: docs/families.md has what was tried.
+    # dcgan96 in minutes on two cores, 96 px. Small batches, since more steps count for more than
+    # more pictures: docs/families.md has what was tried.
     "dcgan96-small": TrainConfig(
         family="dcgan96",
         resolution_px=96,

@@ -1,7 +1,6 @@
 """The tab that keeps pictures: a shelf of recipes in the browser, its files, and two versions."""
 
 import dataclasses
-import io
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,6 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from dataset.errors import OmokageError, UsageError, listed
+from models.sampling.png import png_bytes
 from studio.recipe import Recipe
 from studio.shelf import (
     SHEET_NAME,
@@ -45,16 +45,9 @@ if TYPE_CHECKING:
 # another one at each start, so that the shelf were lost, has a fixed key.
 STORE, STORE_KEY = "omokage-shelf", "omokage"
 
+# Stands where a kept picture cannot be drawn.
 GREY_PX = 64
-
-
-def _grey() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (GREY_PX, GREY_PX), "#b8b8b8").save(file, "PNG")
-    return file.getvalue()
-
-
-GREY = _grey()  # stands where a kept picture cannot be drawn
+GREY = png_bytes(Image.new("RGB", (GREY_PX, GREY_PX), "#b8b8b8"), {})
 T = TypeVar("T")
 
 # The browser fetches what an export has made.
