@@ -31,9 +31,17 @@ from models.sampling.clips import (
     one_way,
     there_and_back,
 )
-from models.sampling.draw import asked_labels, draw, grid, laid_out, require_w
+from models.sampling.draw import (
+    AS_THEY_COME,
+    asked_labels,
+    draw,
+    drawing_facts,
+    grid,
+    laid_out,
+    png_bytes,
+    require_w,
+)
 from models.sampling.options import COMMANDS, PROG, parser
-from models.sampling.png import AS_THEY_COME, drawing_facts, png_bytes
 from models.sampling.tables import label_table, mixing_table, swap_table, sweep_table
 from models.sampling.video import write_clip
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from dataset.errors import UsageError, listed, nearest
 from models.labels import Rows, label_rows
-from models.sampling.characters import Characters, characters, shift_shape
-from models.sampling.shift_text import read_shift
+from models.sampling.characters import Characters, characters, read_shift, shift_shape
 from studio.model_source import OpenModel
 from studio.recipe import Amounts, Recipe
 from studio.validation import MAX_SEED, check_whole, quoted

@@ -37,8 +37,7 @@ from models.registry.model_uri import (
     parse_model_uri,
 )
 from models.sampling.directions import Directions, read_directions
-from models.sampling.draw import asked_labels, draw, grid
-from models.sampling.png import drawing_facts, png_bytes
+from models.sampling.draw import asked_labels, draw, drawing_facts, grid, png_bytes
 from models.training.checkpoint import TENSORS
 from models.training.distributed import gpu_count
 

@@ -20,8 +20,7 @@ from models.sampling.clips import (
     one_way,
     there_and_back,
 )
-from models.sampling.draw import grid, titled
-from models.sampling.png import SOFTWARE, png_bytes, shortened
+from models.sampling.draw import SOFTWARE, grid, png_bytes, shortened, titled
 from models.sampling.tables import mixing_table, sweep_table
 from models.sampling.video import FPS_MAX as FPS_BY_END
 from models.sampling.video import write_clip

@@ -110,7 +110,7 @@ def _unpacked(packed: bytes, *, most: int, where: str) -> bytes | None:
     return content if unpack.eof else None
 
 
-SOFTWARE = "Omokage"  # what models.sampling.png says too, which needs torch
+SOFTWARE = "Omokage"  # what models.sampling.draw says too, which needs torch
 PREFIX = "omokage "
 LINK = f"{PREFIX}link"
 NONE = "none"
@@ -119,7 +119,7 @@ Facts = Mapping[str, str | None]  # texts by name; None: damaged
 
 
 def recipe_facts(recipe: Recipe, *, model: str, digest: str) -> dict[str, str]:
-    """Returns what the PNG of a recipe says, as texts by name, for `models.sampling.png.png_bytes`.
+    """Returns what the PNG of a recipe says, as texts by name, for `sampling.draw.png_bytes`.
 
     model: its name for people, "avatar-generator version 3"; digest: of its weights, 64 hex.
     All but "omokage link" is for people; the link is what is read back.

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote, unquote_plus
 
 from dataset.errors import UsageError, nearest
-from models.sampling.shift_text import read_shift
+from models.sampling.characters import read_shift
 from studio.edits import DECIMALS, Edits, number_text, read_number
 from studio.upscaling.waifu2x import DENOISE
 from studio.upscaling.waifu2x import FACTORS as ENLARGEMENTS
@@ -58,7 +58,7 @@ class Recipe:
             that is not named has its full strength, 1.
         variations: noise seeds and amounts, -2 to 2; the order of variations does not matter.
         sliders: names of the model's directions and amounts in their unit, -10 to 10.
-        latent: an inverted picture, as `models.sampling.shift_text` writes it: how far it lies
+        latent: an inverted picture, as `sampling.characters.shift_text` writes it: how far it lies
             from what seed and labels alone give; "" for none.
 
     Raises UsageError with all faults for values that no recipe may have. Whether the model is

@@ -10,8 +10,8 @@ from PIL import Image
 from dataset.decode import Picture
 from dataset.errors import UsageError
 from models.labels import split_names
+from models.sampling.draw import png_bytes
 from models.sampling.inversion import STEPS, Progress, ignore
-from models.sampling.png import png_bytes
 from studio import play
 from studio.character import Character, check_seed
 from studio.draw import (

@@ -1,20 +1,24 @@
-"""Draws pictures with a generator, each by its own seed, and lays them out on sheets.
+"""Draws pictures with a generator, each by its own seed, and lays them out on sheets and as PNGs.
+
+A PNG says from what it was drawn: the same picture and facts give the same bytes.
 
 What a family of generators cannot do is said by name, with what it can do instead.
 """
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, PngImagePlugin
 from torch import Tensor
 
 from dataset.errors import UsageError
 from models.families import FAMILIES
 from models.families.base import GeneratorNet, GeneratorSpec
+from models.io.generators import generator_digest
 from models.labels import Rows, label_rows, typical_labels
 
 CHUNK = 64  # pictures a pass; part of the drawing, since rounding may depend on it
@@ -198,6 +202,59 @@ def titled(table: Image.Image, titles: Sequence[str], *, row_px: int) -> Image.I
     for row, title in enumerate(titles):
         pen.text((4, row_px * row + row_px // 2), title, fill="black", anchor="lm")
     return sheet
+
+
+SOFTWARE = "Omokage"
+AS_THEY_COME = "as they come"
+
+
+def drawing_facts(
+    generator: GeneratorNet,
+    *,
+    tool: str,
+    seeds: Sequence[int],
+    labels: Sequence[str],
+    psi: float,
+    noise: str,
+    **more: object,
+) -> dict[str, str]:
+    """Returns what a drawing was made from, as texts by name; `more` are the tool's own options.
+
+    Neither time nor path is among them, so that the same drawing has the same bytes.
+    """
+    spec = generator.spec
+    facts = {
+        "generator": generator_digest(generator),
+        "family": f"{spec.family}, {spec.resolution_px} px",
+        "tool": tool,
+        "seeds": shortened(seeds),
+        "labels": "; ".join(labels) if any(labels) else AS_THEY_COME,
+        "psi": f"{psi:g}",
+        "noise": noise,
+        **{name: str(value) for name, value in more.items()},
+    }
+    return {"Software": SOFTWARE, **{f"omokage {name}": text for name, text in facts.items()}}
+
+
+def png_bytes(picture: Image.Image, facts: Mapping[str, str]) -> bytes:
+    """Returns the picture as a PNG with the facts as text chunks (tEXt; iTXt beyond Latin-1)."""
+    chunks = PngImagePlugin.PngInfo()
+    for name, text in facts.items():
+        chunks.add_text(name, text)
+    file = io.BytesIO()
+    picture.save(file, "PNG", pnginfo=chunks)
+    return file.getvalue()
+
+
+def shortened(seeds: Sequence[int]) -> str:
+    """Returns `0-15,20` for the seeds 0 to 15 and 20."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
 
 
 def _check_w(spec: GeneratorSpec, w: Tensor, count: int) -> None:

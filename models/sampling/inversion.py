@@ -29,11 +29,14 @@ from models.labels import Rows, typical_labels
 from models.layers.frozen_features import FrozenBlock, FrozenConv, pretrained
 from models.sampling.characters import (
     Characters,
+    Shift,
     as_normal,
     characters,
     draw_characters,
     from_normal,
     mapped,
+    read_shift,
+    shift_text,
 )
 from models.sampling.draw import (
     CHUNK,
@@ -43,7 +46,6 @@ from models.sampling.draw import (
     latents,
     to_uint8,
 )
-from models.sampling.shift_text import Shift, read_shift, shift_text
 
 # Neither the critic of `omokage` (Lite0) nor what its labels and distances are judged by (Lite2).
 KIND = "lite1"

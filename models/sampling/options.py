@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Callable
 
 from models.families.base import CENTRES
-from models.sampling.clips import SPACES
+from models.sampling.clips import PATHS, SPACES
 from models.sampling.draw import NOISES
-from models.sampling.interpolation import PATHS
 from models.sampling.tables import SWEEP_STEPS
 
 PROG = "python -m models.sample"

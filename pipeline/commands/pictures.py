@@ -207,7 +207,7 @@ def _check_apart(inputs: Sequence[Path], targets: Sequence[Path], *, option: str
 
 
 def _write(target: Path, changed: Changed, source: Source, *, option: str) -> None:
-    from models.sampling.png import png_bytes  # imports torch
+    from models.sampling.draw import png_bytes  # imports torch
 
     if changed.recipe is None:
         facts = made_from_facts(source.content, **changed.done)

@@ -14,7 +14,7 @@ from gradio.events import api as add_endpoint
 from PIL import Image
 
 from dataset.errors import UsageError
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from studio.draw import abilities, label_groups
 from studio.edits import Edits
 from studio.play import DrawOptions, FilmOptions, Sheet

@@ -15,8 +15,8 @@ from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
+from models.sampling.draw import png_bytes
 from models.sampling.inversion import STEPS
-from models.sampling.png import png_bytes
 from studio.draw import abilities
 from studio.explore import (
     MAP,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dataset.decode import Picture, decode
 from dataset.errors import UsageError
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from studio.draw import Avatar
 from studio.edits import apply_edits, edited_size
 from studio.png_metadata import made_from_facts, recipe_facts, upscale_text

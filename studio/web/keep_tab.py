@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from dataset.errors import OmokageError, UsageError, listed
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from studio.recipe import Recipe
 from studio.shelf import (
     SHEET_NAME,

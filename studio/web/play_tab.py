@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from models.sampling.tables import SWEEP_STEPS
 from studio.play import Advance, DrawOptions, FilmOptions, Sheet
 from studio.recipe import Recipe

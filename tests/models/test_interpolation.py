@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.sampling.interpolation import ClosedWalk, closed_curve, lerp, slerp
+from models.sampling.clips import ClosedWalk, closed_curve, lerp, slerp
 
 NUMBERS = st.floats(-100, 100, width=32)
 VECTORS = st.lists(NUMBERS, min_size=3, max_size=3).map(torch.tensor)

@@ -11,8 +11,15 @@ from dataset.errors import UsageError
 from models.families.base import GeneratorNet
 from models.labels import label_rows
 from models.sampling.characters import Characters, characters
-from models.sampling.draw import draw, draw_latents, latents, map_latents, noise_maps
-from models.sampling.png import png_bytes, shortened
+from models.sampling.draw import (
+    draw,
+    draw_latents,
+    latents,
+    map_latents,
+    noise_maps,
+    png_bytes,
+    shortened,
+)
 from models.sampling.tables import mixing_table, swap_table, sweep_table
 from tests.models.small_generators import NAMES, small_generator
 

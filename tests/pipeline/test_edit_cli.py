@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from pipeline.cli import cli, main
 from studio.edits import Edits, apply_edits
 from studio.png_metadata import Facts, made_from_facts, open_picture, recipe_facts

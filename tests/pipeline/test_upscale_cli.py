@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.decode import UnreadablePicture
 from dataset.errors import StoreError, UsageError
-from models.sampling.png import png_bytes
+from models.sampling.draw import png_bytes
 from pipeline.cli import cli
 from studio.edits import Edits
 from studio.png_metadata import recipe_facts, recipe_of_png

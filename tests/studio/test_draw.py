@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataset.errors import UsageError
+from models.sampling.characters import shift_text
 from models.sampling.directions import Direction, Directions
-from models.sampling.shift_text import shift_text
 from studio.character import Character
 from studio.draw import (
     LabelChoice,

@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from dataset.decode import UnreadablePicture
 from dataset.errors import OmokageError, UsageError
-from models.sampling.png import SOFTWARE, png_bytes
+from models.sampling.draw import SOFTWARE, png_bytes
 from studio import png_metadata
 from studio.edits import Edits
 from studio.png_metadata import (

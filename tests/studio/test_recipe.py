@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataset.errors import UsageError
 from models.sampling import draw
-from models.sampling.shift_text import read_shift, shift_text
+from models.sampling.characters import read_shift, shift_text
 from studio import recipe as recipes
 from studio.edits import Edits
 from studio.recipe import FACTORS, KEYS, NOISES, Recipe

@@ -11,7 +11,7 @@ from PIL import Image
 
 from dataset.errors import OmokageError, RegistryError, UsageError
 from models.io.generators import generator_digest
-from models.sampling.shift_text import shift_text
+from models.sampling.characters import shift_text
 from studio.draw import LabelChoice
 from studio.edits import Edits
 from studio.model_source import ModelSource

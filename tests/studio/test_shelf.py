@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.errors import UsageError
-from models.sampling.shift_text import shift_text
+from models.sampling.characters import shift_text
 from studio import shelf
 from studio.png_metadata import LINK, recipe_facts
 from studio.recipe import Recipe
@@ -24,7 +24,7 @@ PICTURE = np.full((16, 16, 3), 90, np.uint8)
 
 
 def png_of(recipe: Recipe, *, links: int = 1) -> bytes:
-    from models.sampling.png import png_bytes
+    from models.sampling.draw import png_bytes
 
     facts = recipe_facts(recipe, model="m", digest="0" * 64)
     facts |= {f"{LINK} {number}": recipe.to_query() for number in range(1, links)}
