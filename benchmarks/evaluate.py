@@ -39,9 +39,8 @@ from models.families import family_of
 from models.families.base import GeneratorNet, NetworkSize
 from models.io.generators import TRAIN, find_generator, load_generator
 from models.labels import typical_labels
+from models.metrics.distances import ReferenceStats, joint_weight, kernel_distance, standard_error
 from models.metrics.extractors import LITE0, LITE2, Extractor, efficientnet_lite0, extractor
-from models.metrics.frechet import ReferenceStats, joint_weight
-from models.metrics.kid import kernel_distance, standard_error
 from models.metrics.neighbours import memorization, overlap, pair_distances, spread
 from models.sampling.draw import CHUNK, draw
 

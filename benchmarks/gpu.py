@@ -45,8 +45,8 @@ from models.config import TrainConfig
 from models.families import FAMILIES
 from models.io.generators import load_generator
 from models.labels import typical_labels
+from models.metrics.distances import frechet_distance, statistics
 from models.metrics.extractors import LITE2, chunks, extractor
-from models.metrics.frechet import frechet_distance, statistics
 from models.presets import PRESETS
 from models.sampling.draw import draw, grid, sample_sheet
 from models.training.checkpoint import finished

@@ -47,8 +47,8 @@ from models.evaluation.results import (
 )
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report
+from models.metrics.distances import ReferenceStats, Statistics, joint_weight
 from models.metrics.extractors import Extractor
-from models.metrics.frechet import ReferenceStats, Statistics, joint_weight
 from models.metrics.label_control import (
     flip_success,
     hair_labels,

@@ -22,8 +22,8 @@ from models.evaluation.feature_rows import FeatureRows, Pictures, RowExtractor, 
 from models.evaluation.label_judge import JudgeConfig
 from models.io.safe_io import parse_tensors
 from models.labels import Rows, typical_labels
+from models.metrics.distances import ReferenceStats, Statistics
 from models.metrics.extractors import Extractor
-from models.metrics.frechet import ReferenceStats, Statistics
 from models.metrics.label_control import flipped_pairs
 from models.sampling.draw import CHUNK
 

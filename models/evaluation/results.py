@@ -11,14 +11,16 @@ import numpy.typing as npt
 from models.evaluation.feature_rows import FeatureRows
 from models.evaluation.label_judge import Judge, Rows32
 from models.labels import Rows
-from models.metrics.extractors import Extractor
-from models.metrics.frechet import (
+from models.metrics.distances import (
+    KernelDistance,
     ReferenceStats,
     RunningStatistics,
     Statistics,
     joint_features,
+    kernel_distance,
+    standard_error,
 )
-from models.metrics.kid import KernelDistance, kernel_distance, standard_error
+from models.metrics.extractors import Extractor
 from models.metrics.label_control import average_precisions, hits
 from models.metrics.neighbours import (
     Memorization,

@@ -25,8 +25,8 @@ from models.families import family_of
 from models.families.base import GeneratorNet
 from models.io.entry_point import Report, Stopped
 from models.labels import typical_labels
+from models.metrics.distances import Statistics, frechet_distance, statistics
 from models.metrics.extractors import AUTO, Extractor, chosen_extractor, chunks, extractor
-from models.metrics.frechet import Statistics, frechet_distance, statistics
 from models.sampling.draw import draw
 from models.training import distributed
 from models.training.checkpoint import TrainState, labels_in_use

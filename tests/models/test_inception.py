@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from dataset.errors import ConfigError, TrainingError
-from models.metrics import inception
+from models.metrics import extractors
+from models.metrics.distances import frechet_distance, kernel_distance, statistics
 from models.metrics.download import PinnedFile
 from models.metrics.extractors import chunks, efficientnet_lite0, efficientnet_lite2, extractor
-from models.metrics.frechet import frechet_distance, statistics
-from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import overlap
 from tests.models.drawn_heads import drawn_heads
 
@@ -80,7 +79,7 @@ def test_fid_kid_precision_and_recall_are_those_of_torch_fidelity(
 ) -> None:
     from torch_fidelity import calculate_metrics
 
-    monkeypatch.setattr(inception, "WEIGHTS", pinned_as(random_weights))
+    monkeypatch.setattr(extractors, "INCEPTION_WEIGHTS", pinned_as(random_weights))
     network = extractor("inception", weights=str(random_weights))
     fakes, reals = network(chunks(FAKES)), network(chunks(REALS))
     precision, recall, _ = overlap(reals, fakes)
@@ -127,7 +126,7 @@ def test_another_file_is_refused_with_both_digests(tmp_path: Path) -> None:
         extractor("inception", weights=str(path))
     assert "13 bytes" in str(refused.value)
     assert "95,628,359" in str(refused.value)
-    assert inception.WEIGHTS.sha256 in str(refused.value)
+    assert extractors.INCEPTION_WEIGHTS.sha256 in str(refused.value)
     assert pinned_as(path).sha256 in str(refused.value)
     with pytest.raises(TrainingError, match=r"absent\.pth cannot be read: No such file"):
         extractor("inception", weights=str(tmp_path / "absent.pth"))
@@ -159,14 +158,14 @@ def test_a_file_of_something_else_is_refused_and_runs_nothing(
         path.write_bytes(b"no tensors at all")
     else:
         torch.save(Runs(ran) if held == "program" else [1, 2], path)
-    monkeypatch.setattr(inception, "WEIGHTS", pinned_as(path))
+    monkeypatch.setattr(extractors, "INCEPTION_WEIGHTS", pinned_as(path))
     with pytest.raises(TrainingError, match=r"no file of tensors|else than named tensors"):
         extractor("inception", weights=str(path))
     assert not ran.exists()
 
 
 def test_the_standard_file_is_pinned() -> None:
-    pinned: PinnedFile = inception.WEIGHTS
+    pinned: PinnedFile = extractors.INCEPTION_WEIGHTS
     assert pinned.name == "weights-inception-2015-12-05-6726825d.pth"
     assert pinned.sha256.startswith("6726825d")  # as its publisher's name for it says
     assert pinned.schemes == {"https"}
@@ -205,6 +204,6 @@ def test_weights_that_lie_in_the_cache_are_taken(
 ) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(b"weights")
-    monkeypatch.setattr(inception, "WEIGHTS", pinned_as(path))
-    assert inception.weights_path("", tmp_path) == path
-    assert inception.weights_path(str(path), None) == path
+    monkeypatch.setattr(extractors, "INCEPTION_WEIGHTS", pinned_as(path))
+    assert extractors.weights_path("", tmp_path) == path
+    assert extractors.weights_path(str(path), None) == path

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dataset.errors import TrainingError
-from models.metrics.frechet import (
+from models.metrics.distances import (
     RunningStatistics,
     Statistics,
     frechet_distance,
     joint_features,
     joint_weight,
+    kernel_distance,
+    standard_error,
     statistics,
 )
-from models.metrics.kid import kernel_distance, standard_error
 from models.metrics.label_control import average_precisions, flip_success
 from models.metrics.neighbours import (
     PairDistances,

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from demo.painter import draw
+from models.metrics.distances import frechet_distance, kernel_distance, statistics
 from models.metrics.extractors import Extractor, chunks, extractor
-from models.metrics.frechet import frechet_distance, statistics
-from models.metrics.kid import kernel_distance
 from models.metrics.neighbours import memorization, overlap
 
 COUNT = 40

@@ -22,7 +22,7 @@ from models.evaluation.plan import (
     reference_stats_at,
     shared_labels,
 )
-from models.metrics.frechet import ReferenceStats, frechet_distance, statistics
+from models.metrics.distances import ReferenceStats, frechet_distance, statistics
 from models.metrics.label_control import average_precisions, flipped_pairs
 from tests.models.drawn_heads import LABELS
 from tests.models.evaluation.galleries import Gallery, colours

@@ -23,8 +23,8 @@ from models.evaluation.results import (
     plain_statistics,
     variety_over_sets,
 )
+from models.metrics.distances import ReferenceStats
 from models.metrics.extractors import efficientnet_lite2
-from models.metrics.frechet import ReferenceStats
 from models.metrics.neighbours import pair_distances, spread
 from models.registry.gate import MeasuredVersion, decide
 
