@@ -31,7 +31,7 @@ class MachineLabelConfig(dg.Config):
     overrides: dict[str, str] = Field(
         default={},
         description='Further settings of our own tagger, such as {"input_px": "96"}, as texts; '
-        "models/tagger/config.py says what each means. None are changed by default.",
+        "models/tagger/model.py says what each means. None are changed by default.",
     )
     eval_frac: float = Field(
         default=0.1,

@@ -26,10 +26,9 @@ from dataset.decode import decode
 from dataset.errors import OmokageError, UsageError
 from dataset.manifest import split_of
 from dataset.progress import progress
-from models.tagger.config import TaggerConfig, overridden
 from models.tagger.data import part_of
 from models.tagger.home import chart, table
-from models.tagger.model import at_side
+from models.tagger.model import TaggerConfig, at_side, overridden
 from models.tagger.scores import score
 from models.tagger.train import train_tagger
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.io.entry_point import Report, run_entry
 from models.tagger import commands
-from models.tagger.config import TaggerConfig
+from models.tagger.model import TaggerConfig
 from models.tagger.onnx import LAYOUTS, RANGES
 
 DEFAULT_THRESHOLD = 0.25

@@ -23,8 +23,6 @@ from models.io.generators import (
 )
 from models.io.generators import typical_rows as read_typical_rows
 from models.labels import Rows, split_names
-from models.registry.export import PROGRAM
-from models.registry.load import ProgramGenerator, is_registered, open_files, registered_files
 from models.registry.model_uri import (
     CHAMPION_URI,
     ModelNotFoundError,
@@ -35,6 +33,13 @@ from models.registry.model_uri import (
     format_time,
     is_model_uri,
     parse_model_uri,
+)
+from models.registry.program import (
+    PROGRAM,
+    ProgramGenerator,
+    is_registered,
+    open_files,
+    registered_files,
 )
 from models.sampling.directions import Directions, read_directions
 from models.sampling.draw import asked_labels, draw, drawing_facts, grid, png_bytes

@@ -38,7 +38,7 @@ def swap_sheet(folder: str) -> bytes:
     the first labels; without labels, characters as they come.
     """
     from models.io.generators import load_generator, typical_rows
-    from models.registry.load import ProgramGenerator, is_registered, registered_files
+    from models.registry.program import ProgramGenerator, is_registered, registered_files
     from models.sampling.draw import draw, grid
     from models.sampling.tables import swap_table
 
@@ -69,7 +69,7 @@ def champion_sheet(store: Store, tracking: TrackingClient, version: "ModelVersio
 
     Raises RegistryError if neither this home nor MLflow has its weights.
     """
-    from models.registry.load import version_files  # imports torch
+    from models.registry.program import version_files  # imports torch
 
     with version_files(store, tracking, version) as files:
         sheet = swap_sheet(store.url(files.folder) if files.is_training else files.folder)

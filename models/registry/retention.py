@@ -16,8 +16,8 @@ from dataset.manifest import CURRENT_PATH, SPLITS, TOMBSTONE
 from dataset.store import FileFacts, Files, Store, file_lock
 from dataset.takedown import CHECKPOINT, CURRENT_GENERATOR, EVALUATION, TRAINED
 from models.registry.client import RUN_KEY, TrackingClient
-from models.registry.load import FOLDER
 from models.registry.model_uri import without_secrets
+from models.registry.program import FOLDER
 from models.registry.promotion import ROLLED_BACK, lock_folder
 from models.registry.versions import DAGSTER_RUN, MANIFEST, learnt_manifests
 

@@ -13,7 +13,6 @@ from dataset.takedown import evaluations as evaluations_of_home
 from dataset.takedown import learnt_from, post_name
 from models.registry.client import RUN_KEY, TrackingClient
 from models.registry.gate import OLD_METRIC, is_decidable
-from models.registry.load import FOLDER, training_folder, version_files
 from models.registry.model_uri import without_secrets
 from models.registry.pages import (
     METRIC,
@@ -24,6 +23,7 @@ from models.registry.pages import (
     version_page,
     with_takedown,
 )
+from models.registry.program import FOLDER, log_generator, training_folder, version_files
 from models.registry.promotion import TAKEDOWN, Measure, wanted_version
 
 if TYPE_CHECKING:
@@ -235,8 +235,6 @@ def register_version(
             return known[0], False
         mark_taken(tracking, known[0], taken, page=entry.page(tracking, made_by))
         return wanted_version(tracking, str(known[0].version)), False
-    from models.registry.export import log_generator  # imports torch
-
     tracking.client()  # sets the address that MLflow's own functions use
     run_id = entry.current["mlflow_run"]
     uri = log_generator(store.url(f"{entry.current['folder']}/generator"), run_id=run_id)

@@ -18,7 +18,6 @@ from dataset.schemas import FACES_PATH
 from dataset.store import Store, digest_of, open_home
 from dataset.vocabulary import appearance
 from models.io.entry_point import Report, Stopped, stop_signals
-from models.tagger.config import TaggerConfig, overridden
 from models.tagger.data import HomeFaces, faces_of, picture_files, read_tags, tag_pictures
 from models.tagger.home import (
     MAX_HELD_OUT_ONNX,
@@ -36,7 +35,7 @@ from models.tagger.machine_labels import (
     write_machine_labels,
     write_none,
 )
-from models.tagger.model import LabelModel, Tagger, load
+from models.tagger.model import LabelModel, Tagger, TaggerConfig, load, overridden
 from models.tagger.onnx import OnnxTagger
 from models.tagger.scores import Scores
 from models.tagger.train import Progress

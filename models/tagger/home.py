@@ -12,9 +12,8 @@ from PIL import Image
 from dataset.errors import ConfigError, EmptyStageError
 from dataset.progress import progress
 from dataset.store import Store, digest_of
-from models.tagger.config import TaggerConfig
 from models.tagger.data import HomeFaces, part_of, read_crops
-from models.tagger.model import FACTS, LabelModel, Probabilities, Tagger, load
+from models.tagger.model import FACTS, LabelModel, Probabilities, Tagger, TaggerConfig, load
 from models.tagger.scores import BINS, Numbers, Scores, Truths, reliability, score
 from models.tagger.train import MIN_ROWS, Progress, train_tagger
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from dataset.errors import TrainingError, listed
 from dataset.vocabulary import sided
-from models.tagger.config import TaggerConfig
 from models.tagger.model import (
     Calibration,
     Images,
     Logits,
     Tagger,
+    TaggerConfig,
     TaggerNet,
     at_side,
     begin_at_frequency,

@@ -67,7 +67,7 @@ from pathlib import Path
 from dataset.errors import OmokageError
 from models.sampling.clips import Clip
 from models.metrics.extractors import extractor
-from models.registry.export import log_generator
+from models.registry.program import log_generator
 from models.sampling.video import write_clip
 
 def refused(work):

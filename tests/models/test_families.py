@@ -15,7 +15,7 @@ from models.families.base import (
     NetworkSize,
     truncate_z,
 )
-from models.registry.export import _Program
+from models.registry.program import _Program
 from models.training.losses import label_loss, ns_d, ns_g, r1_penalty, slope_penalty
 from tests.models.small_generators import label_names, parameters
 

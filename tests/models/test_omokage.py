@@ -15,8 +15,7 @@ from models.families.base import NetworkSize
 from models.families.omokage import COLOUR_SCALE, LABEL_SCALE, Discriminator
 from models.io.generators import load_generator, read_spec
 from models.layers.frozen_features import CHANNELS, TAPS, FrozenFeatures, pretrained
-from models.registry.export import _Program, export_generator
-from models.registry.load import ProgramGenerator
+from models.registry.program import ProgramGenerator, _Program, export_generator
 from models.training import distributed
 from tests.models.homes import training_set
 from tests.models.small_generators import (

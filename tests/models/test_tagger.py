@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from dataset.errors import ConfigError, StoreError, TrainingError
-from models.tagger.config import TaggerConfig, overridden
-from models.tagger.model import FACTS, WEIGHTS, Tagger, TaggerNet, load
+from models.tagger.model import FACTS, WEIGHTS, Tagger, TaggerConfig, TaggerNet, load, overridden
 from models.tagger.scores import score
 from models.tagger.train import train_tagger, varied
 from tests.models.drawn_heads import EYES, HAIR, LABELS, drawn_heads

@@ -44,7 +44,7 @@ def test_a_folder_an_id_and_its_registered_model_give_the_same_numbers(
 ) -> None:
     import mlflow
 
-    from models.registry.export import log_generator
+    from models.registry.program import log_generator
 
     uri = f"sqlite:///{home}/mlflow/mlflow.db"
     (home / "mlflow").mkdir()

@@ -20,7 +20,7 @@ from dataset.packed import pack
 from dataset.store import Store, file_lock
 from models.io.generators import load_generator
 from models.registry.client import TrackingClient
-from models.registry.load import version_files
+from models.registry.program import version_files
 from models.registry.promotion import CHAMPION, PREVIOUS, ROLLED_BACK
 from models.registry.retention import JUDGED_ON
 from pipeline import retention

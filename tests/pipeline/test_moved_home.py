@@ -23,7 +23,7 @@ from PIL import Image
 
 from dataset.errors import RegistryError, StoreError, UsageError
 from models.registry.client import SQLITE, TrackingClient
-from models.registry.export import log_generator
+from models.registry.program import log_generator
 from models.registry.promotion import CHAMPION
 from pipeline import build
 from pipeline.settings import read_settings

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from models.families.base import GeneratorNet
-from models.registry.export import PROGRAM, export_generator
+from models.registry.program import PROGRAM, export_generator
 from tests.models.small_generators import small_generator, write_generator
 
 NAME = "avatar-generator"

@@ -12,7 +12,7 @@ from dataset.errors import OmokageError, RegistryError, TrainingError, UsageErro
 from models.families.base import GeneratorNet
 from models.io.generators import generator_digest
 from models.labels import label_rows
-from models.registry.export import log_generator
+from models.registry.program import log_generator
 from models.sampling.directions import DIRECTIONS, Direction, Directions
 from models.sampling.draw import Pictures, draw, latents, map_latents
 from studio.model_source import OpenModel, open_folder, open_registered

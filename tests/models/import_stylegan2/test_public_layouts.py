@@ -14,7 +14,7 @@ from models.families.base import GeneratorNet
 from models.import_stylegan2.importer import import_weights
 from models.import_stylegan2.tensor_table import spec_from
 from models.io.generators import load_generator, typical_rows
-from models.registry.export import export_generator
+from models.registry.program import export_generator
 from models.sampling.draw import asked_labels, draw, latents, to_uint8
 from tests.models.import_stylegan2 import nvidia_reference as nvidia
 from tests.models.import_stylegan2 import rosinality_reference as rosinality

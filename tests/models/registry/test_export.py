@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from dataset.store import Store
-from models.evaluation.subject import open_subject
+from models.evaluate import open_subject
 from models.families import FAMILIES, family_of
 from models.families.base import NetworkSize
 from models.io.generators import WEIGHTS, generator_digest, load_generator, typical_rows
 from models.labels import label_rows
-from models.registry.export import export_generator, log_generator
-from models.registry.load import (
+from models.registry.program import (
     ProgramGenerator,
+    export_generator,
+    log_generator,
     open_files,
     program_sha256,
     registered_files,
