@@ -20,8 +20,7 @@ from PIL import Image
 from benchmarks.process import peak_mb
 from dataset.decode import Picture
 from demo.painter import draw
-from studio.upscaling import UPSCALERS, upscale
-from studio.upscaling.waifu2x import KINDS, network_files
+from studio.upscaling import KINDS, UPSCALERS, network_files, upscale
 
 CASES = ((64, 2), (128, 2), (128, 4))  # side in px, factor
 LIMIT_S = 1.0  # limit of 128 to 512 px

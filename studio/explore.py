@@ -10,9 +10,8 @@ from typing import Self
 from dataset.errors import UsageError
 from models.sampling.draw import Pictures
 from studio.edits import DECIMALS, Edits
-from studio.inversion import Inverted
 from studio.recipe import Recipe
-from studio.service import Studio
+from studio.service import Inverted, Studio
 from studio.validation import VARIATION_MAX, VARIATIONS_MAX
 
 ONE_STEP_S = 1.0  # a slider that is dragged changes all the time: that is one step, not forty

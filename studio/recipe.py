@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote_plus
 from dataset.errors import UsageError, nearest
 from models.sampling.characters import read_shift
 from studio.edits import DECIMALS, Edits, number_text, read_number
-from studio.upscaling.waifu2x import DENOISE
-from studio.upscaling.waifu2x import FACTORS as ENLARGEMENTS
+from studio.upscaling import DENOISE
+from studio.upscaling import FACTORS as ENLARGEMENTS
 from studio.validation import (
     MAX_SEED,
     PSI_MAX,

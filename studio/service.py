@@ -1,4 +1,7 @@
-"""All that the studio can do, by plain values: what the page, its API and the command line call."""
+"""All that the studio can do, by plain values: what the page, its API and the command line call.
+
+And inversion of an uploaded picture: its face is cut out as training crops are, then looked for.
+"""
 
 import dataclasses
 import threading
@@ -7,17 +10,20 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from cachetools import LRUCache
 from PIL import Image
 
+from dataset.cropping import FaceSettings, detector_of
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from models.labels import split_names
+from dataset.geometry import Square, centre_square, cut, square_around
+from models.labels import names_of, split_names
 from models.sampling.draw import png_bytes
-from models.sampling.inversion import STEPS, Progress, ignore
+from models.sampling.inversion import STEPS, Progress, ignore, invert
 from studio import play
 from studio.character import Character, check_seed
 from studio.draw import (
     Avatar,
     Group,
     LabelChoice,
+    UnbatchedGenerator,
     abilities,
     choice_named,
     draw_avatars,
@@ -25,10 +31,9 @@ from studio.draw import (
     label_groups,
 )
 from studio.edits import Edits, apply_edits, edited_size
-from studio.inversion import Inverted, invert_picture
 from studio.model_source import ModelSource, OpenModel
 from studio.play import Advance, DrawOptions, FilmOptions
-from studio.png_metadata import recipe_facts
+from studio.png_metadata import open_picture, recipe_facts
 from studio.recipe import Recipe
 from studio.upscaling import upscale
 from studio.validation import MAX_CHARACTERS, MAX_PICTURES, MAX_SEED, SIDE_MAX_PX, check_whole
@@ -71,6 +76,25 @@ class ImageCache:
         if picture.nbytes <= self._pictures.maxsize:
             with self._lock:
                 self._pictures[key] = picture
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inverted:
+    """What was found for a picture.
+
+    Attributes:
+        recipe: what draws it: seed, labels and latent.
+        face: what was looked for [R,R,3]: the picture's face, or its middle.
+        distance: `models.sampling.inversion.PictureDistance` from the face to what the recipe
+            draws; two real faces are about 1.4 apart.
+        notice: a sentence on what was taken of the picture if not its only face, "" if it was.
+
+    """
+
+    recipe: Recipe
+    face: Picture
+    distance: float
+    notice: str
 
 
 class Studio:
@@ -145,7 +169,7 @@ class Studio:
         name: what the file is called in errors. advance: called with 0 and the nearest of many
         drawn faces, then with each step's number, 1 to `steps`, and now and then with the picture
         [R,R,3] so far; else None. What it raises ends the work. Nothing of the file is kept.
-        Raises UnreadablePicture or UsageError as `inversion.invert_picture`.
+        Raises UnreadablePicture or UsageError as `invert_picture`.
         """
         model = self.model()
         return invert_picture(model, content, where=name, steps=steps, advance=advance)
@@ -283,6 +307,49 @@ class Studio:
         options = DrawOptions(recipes[0].psi, recipes[0].noise, space, advance)
         characters = [Character.of(recipe) for recipe in recipes]
         return self._source.of(keys[0]), characters, options
+
+
+NO_FACE = "No face was found, so the middle of the picture was taken."
+MIN_FACE_PX = 24  # that `FaceSettings` takes
+
+
+def invert_picture(
+    model: OpenModel,
+    content: bytes,
+    *,
+    where: str,
+    steps: int = STEPS,
+    advance: Progress = ignore,
+) -> Inverted:
+    """Finds the recipe of a model that draws nearest to the face on a picture's bytes.
+
+    Nothing of the picture is kept. Raises UnreadablePicture, naming `where`, for anything but one
+    whole still picture of at most 10 MiB and 4 megapixels; UsageError as `inversion.invert`.
+    """
+    picture, _ = open_picture(content, where=where)
+    side = model.spec.resolution_px
+    square, notice = face_square(picture, side)
+    face = cut(picture, square, side_px=side)
+    generator = UnbatchedGenerator(model.generator)  # others get their turn to draw in between
+    found = invert(generator, face, model.typical, steps=steps, advance=advance)
+    labels = tuple(names_of(found.labels[0], model.labels))
+    recipe = Recipe(model.key, found.seed, labels, latent=found.latent)
+    return Inverted(recipe, face, found.distance, notice)
+
+
+def face_square(picture: Picture, side_px: int) -> tuple[Square, str]:
+    """Returns the square of the largest face on a picture, and the notice of `Inverted`.
+
+    Faces are looked for that fill half of a crop of side_px, or more.
+    """
+    settings = FaceSettings(min_side_px=max(MIN_FACE_PX, side_px // 2))
+    height, width = picture.shape[:2]
+    found = detector_of(settings).find(picture)
+    if not found:
+        return centre_square(width=width, height=height), NO_FACE
+    box = found[0].box  # the largest
+    notice = f"{len(found)} faces were found; the largest was taken." if len(found) > 1 else ""
+    return square_around(box, expand=settings.expand, width=width, height=height), notice
 
 
 def choice_of(labels: LabelRequest, model: OpenModel) -> LabelChoice:

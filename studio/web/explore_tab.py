@@ -30,9 +30,9 @@ from studio.explore import (
     with_slider,
     with_strength,
 )
-from studio.inversion import Inverted
 from studio.model_source import OpenModel
 from studio.recipe import Recipe
+from studio.service import Inverted
 from studio.web import draw_tab, keep_tab, links
 from studio.web.language import direction_name, label_name, mark, say
 from studio.web.listener import listener

@@ -22,9 +22,8 @@ from studio.explore import (
     with_slider,
     with_strength,
 )
-from studio.inversion import Inverted
 from studio.recipe import Recipe
-from studio.service import Studio
+from studio.service import Inverted, Studio
 from studio.validation import VARIATION_MAX
 
 KNOWN = ("blonde_hair", "smile", "blue_eyes")

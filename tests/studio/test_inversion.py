@@ -10,9 +10,8 @@ from PIL import Image
 from dataset.decode import UnreadablePicture
 from demo.painter import draw
 from models.sampling.inversion import between
-from studio.inversion import NO_FACE, face_square
 from studio.model_source import ModelSource
-from studio.service import Studio
+from studio.service import NO_FACE, Studio, face_square
 from tests.models.small_generators import small_generator, write_generator
 
 

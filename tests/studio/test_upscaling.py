@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 
 from dataset.decode import Picture
 from dataset.errors import UsageError
-from studio.upscaling import UPSCALERS, UpscalerMissing, tile_count, upscale
-from studio.upscaling.enlarge import count_tiles, tiles, with_margin
-from studio.upscaling.waifu2x import KINDS, Network, network, network_files
+from studio.upscaling import (
+    KINDS,
+    UPSCALERS,
+    Network,
+    UpscalerMissing,
+    count_tiles,
+    network,
+    network_files,
+    tile_count,
+    tiles,
+    upscale,
+    with_margin,
+)
 from tests.hypothesis_profiles import examples
 from tests.studio.drawn_faces import drawn_face
 
@@ -137,7 +147,7 @@ def test_what_progress_raises_ends_the_work(face: Picture) -> None:
 
 
 def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("studio.upscaling.waifu2x._loaded", {})
+    monkeypatch.setattr("studio.upscaling._loaded", {})
     faces = [drawn_face(number, 64) for number in range(2)] * 4
     together = threading.Barrier(4)
 
@@ -186,7 +196,7 @@ def test_threads_share_one_network_and_get_the_same_bytes(monkeypatch: pytest.Mo
 def test_what_is_wrong_is_said_before_any_work(
     shape: tuple[int, ...], options: dict, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.upscaling.enlarge.network", None)
+    monkeypatch.setattr("studio.upscaling.network", None)
     with pytest.raises(UsageError) as caught:
         upscale(np.zeros(shape, np.uint8), **{"factor": 2, **options})
     assert str(caught.value) == said

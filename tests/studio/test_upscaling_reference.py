@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset.decode import Picture
-from studio.upscaling import DENOISE, UPSCALERS, upscale
-from studio.upscaling.waifu2x import KINDS, network_files
+from studio.upscaling import DENOISE, KINDS, UPSCALERS, network_files, upscale
 from tests.studio.drawn_faces import drawn_face
 from tests.studio.ncnn_by_torch import read_layers, run_layers
 
