@@ -14,6 +14,7 @@ from assets.resources import StoreResource
 from crawlers.audit import audit
 from crawlers.ledger import Ledger
 from crawlers.ledger_file import FILE
+from dataset.digests import sha256_prefixes
 from dataset.errors import OmokageError
 from dataset.labels import load_labels, read_labels
 from dataset.manifest import SPLITS, Manifest, check_split, load_manifest
@@ -24,12 +25,14 @@ from dataset.schemas import (
     MACHINE_LABELS_PATH,
     POSTS,
     POSTS_PATH,
+    ROWS_WITH_TAGS,
+    SCANNED,
+    batches,
     faces_path,
     machine_labels_schema,
     posts_path,
 )
 from dataset.store import Store
-from dataset.streams import ROWS_WITH_TAGS, SCANNED, batches, sha256_prefixes
 
 MIN_KEPT_FRAC = 0.2
 MAX_RECORD_AGE = dt.timedelta(days=60)  # twice the round in which a daily crawl reads all again

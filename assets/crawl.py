@@ -10,8 +10,15 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from assets.lineage import materialised
-from assets.reporting import OWNERS, blob_sheet, inline, plain_failures, reasons, tags_of
+from assets.reporting import (
+    OWNERS,
+    blob_sheet,
+    inline,
+    materialised,
+    plain_failures,
+    reasons,
+    tags_of,
+)
 from assets.resources import ChildProcess, StoreResource
 from crawlers.cursor import MIN_RECHECKED_POSTS, RECHECK_DAYS, RECHECK_FRAC
 from crawlers.ledger import Ledger

@@ -17,8 +17,7 @@ from PIL import Image
 from pydantic import Field
 
 from assets.generator import generator_of_run
-from assets.lineage import materialised
-from assets.reporting import OWNERS, Stopwatch, inline, plain_failures, tags_of
+from assets.reporting import OWNERS, Stopwatch, inline, materialised, plain_failures, tags_of
 from assets.resources import ChildProcess, StoreResource, TrackingResource
 from dataset.errors import EmptyStageError
 from dataset.manifest import load_manifest

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from PIL import Image
 from pydantic import Field
 
-from assets.lineage import FACES_LINEAGE
 from assets.reporting import (
+    FACES_LINEAGE,
     OWNERS,
     Stopwatch,
     column_schema,
@@ -24,9 +24,8 @@ from assets.reporting import (
 from assets.resources import ComputeResource, StoreResource
 from dataset.crops import Crops
 from dataset.faces import FaceSettings, crop_faces
-from dataset.schemas import FACES
+from dataset.schemas import FACES, batches
 from dataset.store import Store
-from dataset.streams import batches
 
 PREVIEWED = 60
 

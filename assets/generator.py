@@ -11,8 +11,15 @@ from PIL import Image
 from pydantic import Field
 
 from assets.charts import curves_chart, growth_preview
-from assets.lineage import materialised
-from assets.reporting import MAX_BYTES, OWNERS, Stopwatch, inline, plain_failures, tags_of
+from assets.reporting import (
+    MAX_BYTES,
+    OWNERS,
+    Stopwatch,
+    inline,
+    materialised,
+    plain_failures,
+    tags_of,
+)
 from assets.resources import INTERRUPTS, ChildProcess, StoreResource, TrackingResource
 from dataset.errors import TrainingError
 from dataset.manifest import Manifest, load_manifest, taken_rows

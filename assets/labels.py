@@ -4,8 +4,14 @@ import dagster as dg
 from pydantic import Field
 
 from assets.charts import labels_chart
-from assets.lineage import LABELS_COLUMNS, LABELS_LINEAGE
-from assets.reporting import OWNERS, Stopwatch, plain_failures, tags_of
+from assets.reporting import (
+    LABELS_COLUMNS,
+    LABELS_LINEAGE,
+    OWNERS,
+    Stopwatch,
+    plain_failures,
+    tags_of,
+)
 from assets.resources import StoreResource
 from dataset.labels import LabelSettings, LabelsFile, choose_labels
 

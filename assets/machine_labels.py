@@ -6,8 +6,15 @@ import dagster as dg
 from PIL import Image
 from pydantic import Field
 
-from assets.lineage import machine_labels_lineage
-from assets.reporting import OWNERS, Stopwatch, column_schema, inline, plain_failures, tags_of
+from assets.reporting import (
+    OWNERS,
+    Stopwatch,
+    column_schema,
+    inline,
+    machine_labels_lineage,
+    plain_failures,
+    tags_of,
+)
 from assets.resources import ChildProcess, ComputeResource, StoreResource
 from dataset.errors import ConfigError
 from dataset.labels import read_labels

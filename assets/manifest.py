@@ -3,8 +3,14 @@
 import dagster as dg
 from pydantic import Field
 
-from assets.lineage import manifest_lineage
-from assets.reporting import OWNERS, Stopwatch, column_schema, plain_failures, tags_of
+from assets.reporting import (
+    OWNERS,
+    Stopwatch,
+    column_schema,
+    manifest_lineage,
+    plain_failures,
+    tags_of,
+)
 from assets.resources import StoreResource
 from dataset.facetags import DEFAULT_THRESHOLD
 from dataset.manifest import Manifest, build_manifest

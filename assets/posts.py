@@ -8,9 +8,9 @@ from PIL import Image
 from pydantic import Field
 
 from assets.crawl import check_boards
-from assets.lineage import POSTS_LINEAGE
 from assets.reporting import (
     OWNERS,
+    POSTS_LINEAGE,
     Stopwatch,
     blob_sheet,
     boards_table,
@@ -25,9 +25,8 @@ from assets.resources import StoreResource
 from crawlers.audit import TRASH_DAYS
 from crawlers.export import export_posts
 from crawlers.sites import load_sites
-from dataset.schemas import POSTS
+from dataset.schemas import POSTS, batches
 from dataset.store import Store
-from dataset.streams import batches
 
 PREVIEWED = 24
 

@@ -22,8 +22,14 @@ from crawlers.rate_limit import backoff_s
 from crawlers.responses import TRANSIENT, TooLarge, UnusableResponse
 from crawlers.retry import CONNECTION_ERRORS
 from dataset.errors import OmokageError
-from dataset.media import MAX_BYTES, Media, MediaRefused, check_media, has_blob
-from dataset.memory import give_back_large_blocks
+from dataset.media import (
+    MAX_BYTES,
+    Media,
+    MediaRefused,
+    check_media,
+    give_back_large_blocks,
+    has_blob,
+)
 from dataset.store import blob_path
 
 BODIES_BYTES = 64_000_000  # of all pictures that are downloaded at the same time

@@ -16,7 +16,7 @@ from scrapy.statscollectors import StatsCollector
 
 from crawlers.ledger import Ledger
 from crawlers.post import NOT_ASKED_FOR, STOPPING, Outcome
-from crawlers.secrets import Secrets, SecretsFilter
+from crawlers.sites import Secrets
 from crawlers.spiders import BoardSpider
 from dataset.errors import OmokageError
 from dataset.progress import Advance, progress
@@ -69,6 +69,27 @@ class ProgressBar(CrawlComponent):
     def close(self) -> None:
         """Ends the bar."""
         self._stack.close()
+
+
+_FORMATTER = logging.Formatter()
+
+
+class SecretsFilter(logging.Filter):
+    """Hides credentials in log records, also in the tracebacks that come with them."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record; lets every one pass."""
+        record.msg = self._secrets.hidden(record.getMessage())
+        record.args = ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = _FORMATTER.formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = self._secrets.hidden(record.exc_text)
+        return True
 
 
 class RedactionExtension(CrawlComponent):

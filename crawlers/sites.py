@@ -1,7 +1,11 @@
-"""The site registry: which boards can be crawled, in what dialect, how fast, and from where."""
+"""The site registry: which boards can be crawled, in what dialect, how fast, and from where.
+
+`Secrets` keeps a site's credentials out of what is said: addresses, error messages and log lines.
+"""
 
 import dataclasses
 import ipaddress
+import json
 import os
 import re
 import tomllib
@@ -9,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -355,3 +359,33 @@ def board_takedowns(
         raise ConfigError(f"{store.url(TAKEDOWN_FILE)} is not a takedown list:\n{listed(faults)}")
     posts = frozenset((boards[name], number) for name, number in takedowns.posts)
     return dataclasses.replace(takedowns, posts=posts)
+
+
+HIDDEN = "***"
+LEAST_LETTERS = 6  # a shorter value is hidden only behind its parameter's name
+# As a board's JSON may hold a value that it repeats: PHP writes \/ for a slash.
+_AS_JSON = (
+    lambda value: json.dumps(value)[1:-1],
+    lambda value: json.dumps(value, ensure_ascii=False)[1:-1],
+    lambda value: json.dumps(value)[1:-1].replace("/", "\\/"),
+)
+
+
+class Secrets:
+    """The values of a site's credentials, as they stand in the environment now."""
+
+    def __init__(self, site: Site) -> None:
+        names = "|".join(re.escape(name) for name in sorted(site.credentials))
+        values = [os.environ.get(variable, "") for variable in site.credentials.values()]
+        spelt = {way(value) for value in values for way in (str, quote, quote_plus, *_AS_JSON)}
+        found = [re.escape(value) for value in spelt if len(value) >= LEAST_LETTERS]
+        found.sort(key=len, reverse=True)
+        mark = r"""(=|\\?["']\s*:\s*\\?["']?)"""  # of a query, or of JSON
+        self._named = re.compile(rf"\b({names}){mark}[^&\s\"'<>#:,}}]*") if names else None
+        self._values = re.compile("|".join(found)) if found else None
+
+    def hidden(self, text: str) -> str:
+        """Returns a text with the credentials in it replaced by ***."""
+        if self._values is not None:
+            text = self._values.sub(HIDDEN, text)
+        return self._named.sub(rf"\1\2{HIDDEN}", text) if self._named is not None else text

@@ -33,9 +33,8 @@ from crawlers.post import Outcome, Page, Post, Quarantine
 from crawlers.rate_limit import backoff_s
 from crawlers.refusals import Judge
 from crawlers.responses import PageReader, Unreadable, UnusableResponse, is_too_large, refusal
-from crawlers.secrets import Secrets
 from crawlers.settings import site_settings
-from crawlers.sites import Site, board_names, board_takedowns, load_sites, site_named
+from crawlers.sites import Secrets, Site, board_names, board_takedowns, load_sites, site_named
 from dataset.errors import BoardDownError, CrawlError, OmokageError, UsageError
 from dataset.media import has_blob
 from dataset.policy import Takedowns

@@ -27,9 +27,17 @@ from dataset.duplicates import THUMB_BYTES, coarse
 from dataset.engines import Engine, map_batches
 from dataset.errors import EmptyStageError, OmokageError, SchemaError, StoreError, listed
 from dataset.progress import progress
-from dataset.schemas import FACES, FACES_PATH, POSTS, POSTS_PATH, posts_path
+from dataset.schemas import (
+    FACES,
+    FACES_PATH,
+    POSTS,
+    POSTS_PATH,
+    ROWS_WITH_TAGS,
+    SCANNED,
+    batches,
+    posts_path,
+)
 from dataset.store import BLOBS, Store, blob_path, is_outage
-from dataset.streams import ROWS_WITH_TAGS, SCANNED, batches
 
 SOLO = "solo"
 _COLUMNS = ("sha256", "ext", "board", "post_id", "tags_general", "cropped", "drop_reason")

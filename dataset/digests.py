@@ -15,6 +15,10 @@ _EMPTY_CELL = "\x00"
 _ROWS_AT_ONCE = 8_192
 _ROW_BYTES = 16  # 128 bits of each row: two of 2^32 rows are taken for one with odds of 2^-64
 ROW_DIGEST = pa.binary(_ROW_BYTES)
+_DIGITS = 64  # of a sha256
+_NO_NIBBLE = 255
+_NIBBLE = np.full(256, _NO_NIBBLE, np.uint8)
+_NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 
 
 class RowsDigest:
@@ -82,6 +86,16 @@ def fixed_bytes(texts: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
 def bytes_of(digits: pa.Array, width: int) -> npt.NDArray[np.bytes_]:
     """Returns what texts of hex digits stand for, `width` bytes each: [N]."""
     return np.frombuffer(binascii.unhexlify(fixed_bytes(digits, 2 * width).tobytes()), f"S{width}")
+
+
+def sha256_prefixes(sha256s: pa.Array) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+    """Returns the first 64 bits of each sha256 (64 hex digits), and where the text is one: [N]."""
+    whole = pc.fill_null(pc.equal(pc.binary_length(sha256s), _DIGITS), fill_value=False)
+    texts = pc.if_else(whole, sha256s, "0" * _DIGITS)
+    nibbles = _NIBBLE[fixed_bytes(texts, _DIGITS).view(np.uint8).reshape(-1, _DIGITS)[:, :16]]
+    right = whole.to_numpy(zero_copy_only=False) & (nibbles != _NO_NIBBLE).all(axis=1)
+    pairs = (nibbles[:, ::2] << 4) | (nibbles[:, 1::2] & 15)
+    return pairs.view(">u8")[:, 0].astype(np.uint64), right
 
 
 def content_digest(table: pa.Table) -> str:

@@ -28,12 +28,11 @@ from dataset.crops import (
 from dataset.digests import ROW_DIGEST, SumDigest, row_digests
 from dataset.engines import Engine
 from dataset.errors import EmptyStageError, SchemaError
-from dataset.memory import give_back_free_memory, give_back_large_blocks
+from dataset.media import give_back_free_memory, give_back_large_blocks
 from dataset.merging import JUDGED_BY, Earlier, Judged, judge
 from dataset.policy import read_rejects
-from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH, REPEATS
+from dataset.schemas import DIGEST, FACES, FACES_PATH, FORMER_FACES_PATH, REPEATS, SCANNED
 from dataset.store import Store
-from dataset.streams import SCANNED
 
 __all__ = ["FaceSettings", "FacesTable", "crop_faces"]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataset import tables
-from dataset.digests import SumDigest, row_digests
+from dataset.digests import SumDigest, row_digests, sha256_prefixes
 from dataset.errors import ConfigError, EmptyStageError, SchemaError, listed
 from dataset.schemas import (
     DIGEST,
@@ -17,12 +17,13 @@ from dataset.schemas import (
     FACES_PATH,
     POSTS,
     POSTS_PATH,
+    ROWS_WITH_TAGS,
+    batches,
     faces_path,
     machine_labels_schema,
     posts_path,
 )
 from dataset.store import Store
-from dataset.streams import ROWS_WITH_TAGS, batches, sha256_prefixes
 
 NOT_CONTENT = ("fetched_at",)  # of posts: it changes with every crawl
 _SHOWN = 10

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dataset.crops import Crops
-from dataset.digests import RowsDigest, SumDigest, content_digest
+from dataset.digests import RowsDigest, SumDigest, content_digest, sha256_prefixes
 from dataset.errors import ConfigError, EmptyStageError, OmokageError, SchemaError, listed
 from dataset.facetags import (
     DEFAULT_THRESHOLD,
@@ -36,11 +36,11 @@ from dataset.schemas import (
     MACHINE,
     PARQUET,
     ROWS_A_GROUP,
+    batches,
     manifest_schema,
     read_table,
 )
 from dataset.store import Store, digest_of
-from dataset.streams import batches, sha256_prefixes
 
 CURRENT_PATH = "manifest/current.json"
 TOMBSTONE = "takedown.json"  # in a manifest's folder: the rows that a takedown removed

@@ -26,9 +26,8 @@ from dataset.duplicates import (
     repeats,
 )
 from dataset.errors import OmokageError
-from dataset.schemas import FACES, REPEATS, check_batch, faces_path
+from dataset.schemas import FACES, REPEATS, SCANNED, batches, check_batch, faces_path
 from dataset.store import Store, digest_of
-from dataset.streams import SCANNED, batches
 
 Reasons = npt.NDArray[np.object_]  # [N], a text or None
 Seen = npt.NDArray[np.uint8]  # [N], of each face one of the next three

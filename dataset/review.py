@@ -22,9 +22,8 @@ from dataset.duplicates import THUMB_BYTES, THUMB_PX
 from dataset.errors import EmptyStageError, SchemaError, UsageError, listed, nearest
 from dataset.policy import FACE_ID, change_rejects, id_of_line, read_rejects
 from dataset.progress import progress
-from dataset.schemas import FACES, FACES_PATH, faces_path
+from dataset.schemas import FACES, FACES_PATH, batches, faces_path
 from dataset.store import Store
-from dataset.streams import batches
 
 FOLDER = "review"
 CSV_PATH = f"{FOLDER}/review.csv"

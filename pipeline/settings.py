@@ -3,6 +3,7 @@
 Pydantic checks them; pydantic-settings would add only the reading of os.environ, one line here.
 """
 
+import ipaddress
 import os
 import re
 import zoneinfo
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +27,6 @@ from dataset.compute import LOCAL, parse_compute, parse_launcher
 from dataset.errors import ConfigError, bare, listed, nearest
 from dataset.store import DATA, HOME, STATE, Store
 from pipeline.automation.cron import DEFAULT_REFRESH, refresh_crons
-from pipeline.automation.webhook import check_webhook
 
 if TYPE_CHECKING:
     from models.registry.client import TrackingClient
@@ -170,6 +171,39 @@ def _check_timezone(text: str) -> None:
     if text not in (known := zoneinfo.available_timezones()):
         hint = nearest(text, known) or "; a name such as Europe/Berlin wanted"
         raise ConfigError(f'OMOKAGE_TIMEZONE is "{text}", which is no time zone{hint}')
+
+
+def check_webhook(url: str) -> None:
+    """Raises ConfigError unless `url` is empty, https, or http on this machine.
+
+    Its text names no more than the scheme and the host.
+    """
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(
+            "it cannot be read; an address such as https://host/path wanted"
+        ) from error
+    if not host:
+        raise ConfigError("it names no host; an address such as https://host/path wanted")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+        raise ConfigError(
+            f'its scheme is "{parts.scheme}" and its host {host}; https wanted (http only on this '
+            "machine), since others could read along"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _checked(check: Callable[[str, dict[str, Any]], Any], prefix: str = "") -> AfterValidator:

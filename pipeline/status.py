@@ -12,9 +12,8 @@ from crawlers.ledger_file import FILE as LEDGER
 from crawlers.sites import board_names, load_sites
 from dataset.labels import LABELS_PATH
 from dataset.manifest import CURRENT_PATH as MANIFEST_PATH
-from dataset.schemas import POSTS, ROWS_A_GROUP, faces_path, posts_path, row_count
+from dataset.schemas import POSTS, ROWS_A_GROUP, batches, faces_path, posts_path, row_count
 from dataset.store import Store
-from dataset.streams import batches
 from dataset.takedown import CURRENT_GENERATOR as GENERATOR_PATH
 from models.registry.pages import SHEET, distance_in_words, old_protocol
 from models.registry.promotion import CHAMPION, TAKEDOWN

@@ -1,29 +1,30 @@
-"""Failed runs: the sensor, the report in Markdown, and the redaction of secrets in it."""
+"""Failed runs: the sensor, the report in Markdown, the webhook, and the redaction of secrets."""
 
 import datetime as dt
 import json
 import os
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 import dagster as dg
 import yaml
 
 from assets.crawl import ANSWERS
 from assets.resources import StoreResource
-from crawlers.secrets import HIDDEN, LEAST_LETTERS, Secrets
-from crawlers.sites import Site, load_sites
+from crawlers.sites import HIDDEN, LEAST_LETTERS, Secrets, Site, load_sites
 from dataset.errors import bare
 from dataset.store import Store
-from pipeline.automation.webhook import post
 from pipeline.instance import duration
 from pipeline.settings import Settings
 
 EVERY_S = 30
 FOLDER = "reports/failures"
+TIMEOUT_S = 10.0  # of the webhook
 
 
 def failure_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -230,6 +231,48 @@ def message(failed: FailedRun, *, dagster_url: str, report: str) -> dict[str, An
         ],
         "report": report,
     }
+
+
+def host_of(url: str) -> str:
+    """Returns what may be said of a webhook: its host, without user, port, path and query."""
+    return urlsplit(url).hostname or "the webhook"
+
+
+def post(url: str, message: Mapping[str, Any], *, timeout_s: float = TIMEOUT_S) -> str:
+    """Posts the message as JSON and returns how that went, in words that name only the host.
+
+    A failure is returned and never raised: the report itself is what counts.
+    """
+    request = urllib.request.Request(  # the scheme was checked with the settings
+        url,
+        data=json.dumps(message, ensure_ascii=False).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8", "User-Agent": "omokage"},
+        method="POST",
+    )
+    host = host_of(url)
+    try:
+        with _OPENER.open(request, timeout=timeout_s) as answer:
+            return f"sent to {host} (HTTP {answer.status})"
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"not sent to {host}: it answered HTTP {error.code}"
+    except TimeoutError:
+        return f"not sent to {host}: no answer within {timeout_s:g} s"
+    except (OSError, ValueError) as error:  # URLError and http.client's errors are among them
+        reason = getattr(error, "reason", None)
+        if isinstance(reason, TimeoutError):
+            return f"not sent to {host}: no answer within {timeout_s:g} s"
+        return f"not sent to {host}: {type(reason or error).__name__}"
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer like another: the message goes nowhere but where it was sent."""
+
+    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 def redacted(failed: FailedRun, hidden: Any) -> FailedRun:

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from assets.resources import StoreResource, TrackingResource
 from dataset.errors import OmokageError
 from dataset.manifest import CURRENT_PATH, SPLITS, Manifest, load_manifest
-from dataset.schemas import manifest_schema
+from dataset.schemas import batches, manifest_schema
 from dataset.store import Store
-from dataset.streams import batches
 from dataset.takedown import CURRENT_GENERATOR
 from models.registry.promotion import PromotionBusyError, champions, lock_folder, notice
 from models.registry.promotion_log import PERSON

@@ -14,11 +14,11 @@ from dataset.schemas import (
     FACES,
     FACES_PATH,
     MACHINE_LABELS_PATH,
+    ROWS_AT_ONCE,
     machine_labels_schema,
     write_table,
 )
 from dataset.store import Store
-from dataset.streams import ROWS_AT_ONCE
 from tests.dataset.home import Home, png, scenery
 from tests.dataset.test_labels import fill
 

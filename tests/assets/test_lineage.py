@@ -3,15 +3,15 @@
 import dagster as dg
 import pytest
 
-from assets.lineage import (
+from assets.reporting import (
     FACES_LINEAGE,
     LABELS_COLUMNS,
     LABELS_LINEAGE,
     POSTS_LINEAGE,
+    column_schema,
     machine_labels_lineage,
     manifest_lineage,
 )
-from assets.reporting import column_schema
 from dataset.schemas import FACES, POSTS, machine_labels_schema, manifest_schema
 
 LABELS = ["red_hair", "blue_eyes"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from crawlers.secrets import Secrets, SecretsFilter
-from crawlers.sites import load_sites
+from crawlers.extensions import SecretsFilter
+from crawlers.sites import Secrets, load_sites
 from dataset.errors import bare
 from tests.crawlers.little_board import Crawled, Crawler, LittleBoard, serving
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from dataset.memory import ByteBudget
+from dataset.media import ByteBudget
 
 
 def test_no_more_than_the_room_is_in_use_at_once() -> None:

@@ -15,9 +15,8 @@ import pytest
 from assets.resources import StoreResource
 from dataset.errors import ConfigError, CrawlError
 from dataset.store import Store
-from pipeline.automation.failures import REMEDIES, Redaction, failure_sensor, report
-from pipeline.automation.webhook import check_webhook, post
-from pipeline.settings import Settings, read_settings
+from pipeline.automation.failures import REMEDIES, Redaction, failure_sensor, post, report
+from pipeline.settings import Settings, check_webhook, read_settings
 
 KEY = "k3y/with+signs=and%more"
 WEBHOOK_SECRET = "T0PSECRETPATH"
