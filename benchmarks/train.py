@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         with held_device(options.device) as device:
             return work(options, device)
     chosen = options.families.split(",") if options.families else list(FAMILIES)
-    families = {family: _child(options, family) for family in chosen if family_of(family)}
+    families = {family: _of_family(options, family) for family in chosen if family_of(family)}
     with held_device(options.device) as device:
         result: dict[str, Any] = {
             "benchmark": "train",
@@ -362,13 +362,26 @@ def _peak_mb(device: torch.device) -> float:
     return peak_mb()
 
 
-def _child(options: argparse.Namespace, work: str) -> dict[str, Any]:
+def _of_family(options: argparse.Namespace, family: str) -> dict[str, Any]:
+    """Measures a family; on a CPU with the pipeline's settings of malloc, and without them."""
+    if options.device != "cpu" and torch.cuda.is_available():
+        return _child(options, family)
+    from pipeline.settings import COMPUTING  # not on top: a GPU's machine may lack the pipeline
+
+    made = _child(options, family, variables=COMPUTING)
+    plain = _child(options, family)
+    return {**made, "plain_malloc_images_per_s": plain["images_per_s"]}
+
+
+def _child(
+    options: argparse.Namespace, work: str, *, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Runs one measurement in a process of its own, whose peak memory is nobody else's."""
     _say(f"{work}: {options.runs} runs")
     arguments = ["--child", work, "--device", options.device]
     arguments += ["--runs", str(options.runs), "--steps", str(options.steps)]
     arguments += [word for each in options.set for word in ("--set", each)]
-    return run_module("benchmarks.train", *arguments)
+    return run_module("benchmarks.train", *arguments, variables=variables)
 
 
 def device_name(device: torch.device) -> str:

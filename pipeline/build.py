@@ -189,7 +189,7 @@ def resources(settings: Settings) -> dict[str, Any]:
         "store": StoreResource(root=settings.data, state=settings.state, scratch=settings.scratch),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": _hidden(
-            ChildProcess(environment=settings.environment(), launcher=settings.launcher)
+            ChildProcess(environment=settings.environment_to_compute(), launcher=settings.launcher)
         ),
         "tracking": _hidden(tracking) if has_secret else tracking,
     }

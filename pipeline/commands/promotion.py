@@ -60,7 +60,7 @@ def promote(
 
     settings, tracking = _registry(home)
     store = settings.store
-    child = TerminalChild(environment=settings.environment())
+    child = TerminalChild(environment=settings.environment_to_compute())
     outcome = promotion_by_person(
         None,
         child,
