@@ -1,9 +1,9 @@
 """Writes the measured part of docs/comparison.md from the comparisons of a home.
 
 `python -m benchmarks.comparison_page --home var-faces` takes the newest comparison of each built-in
-set there, puts its report between the page's marks `<!-- SET -->` and `<!-- end of SET -->`, its
-pictures into docs/images/comparison/ and its figures into benchmarks/results/. The last line on
-stdout is JSON.
+set that the page has marks for, puts its report between these marks, `<!-- SET -->` and
+`<!-- end of SET -->`, its pictures into docs/images/comparison/ and its figures into
+benchmarks/results/. The last line on stdout is JSON.
 """
 
 import argparse
@@ -43,12 +43,15 @@ def write_page(home: Store, root: Path) -> dict[str, str | None]:
     """Fills the page below `root`; returns the best entrant of each set that was found.
 
     Raises EmptyStageError if the home holds no comparison of a set, UsageError if the page has no
-    place for one.
+    place for any.
     """
-    found = newest(home)
-    if not found:
+    there = newest(home)
+    if not there:
         raise EmptyStageError(f"{home.root} holds no comparison of one set that has ended")
     text = (root / PAGE).read_text()
+    found = {name: one for name, one in there.items() if f"<!-- {name} -->" in text}
+    if not found:
+        raise UsageError(f"{PAGE} has no <!-- SET --> for a report of {', '.join(sorted(there))}")
     page, results = Store((root / PAGE).parent), Store(root / "benchmarks" / "results")
     for name, (folder, result) in sorted(found.items()):
         pictures = {}
@@ -79,7 +82,7 @@ def filled(text: str, name: str, report: str) -> str:
     marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.DOTALL)
     if not pattern.search(text):
-        raise UsageError(f"{PAGE} has no {marks[0]} … {marks[1]} for the report of {name}")
+        raise UsageError(f"{PAGE} has no {marks[1]} after {marks[0]}")
     return pattern.sub(lambda _: f"{marks[0]}\n{report}{marks[1]}", text, count=1)
 
 

@@ -33,6 +33,7 @@ def test_the_report_of_a_set_stands_between_its_marks(
     comparison(home, "a", ["srresnet_losses"], [1.0] * len(SETS["srresnet_losses"]))
     comparison(home, "b", ["srresnet_losses"], [1.0])  # with an entrant of its own left out
     comparison(home, "c", ["families", "srresnet_losses"], [1.0] * 10)
+    comparison(home, "d", ["families"], [1.0] * 6)  # which the page has no place for
     command = ["--home", str(home), "--to", str(root)]
     assert comparison_page.main(command) == 0
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -62,4 +63,7 @@ def test_a_home_or_page_without_a_place_is_reported(
     assert "holds no comparison" in capfd.readouterr().err
     comparison(tmp_path / "home", "a", ["families"], [1.0] * 6)
     assert comparison_page.main(command) == 2
-    assert "has no <!-- families --> … <!-- end of families -->" in capfd.readouterr().err
+    assert "has no <!-- SET --> for a report of families" in capfd.readouterr().err
+    (tmp_path / "docs" / "comparison.md").write_text("<!-- families -->\n")
+    assert comparison_page.main(command) == 2
+    assert "has no <!-- end of families --> after <!-- families -->" in capfd.readouterr().err
