@@ -194,6 +194,9 @@ class ChildProcess(dg.ConfigurableResource[Any]):
     environment: dict[str, str] = Field(
         default={}, description="Variables of the child, over those of this process."
     )
+    computing: dict[str, str] = Field(
+        default={}, description="More variables of a child that trains, measures or labels."
+    )
     patience_s: float = Field(
         default=20.0, gt=0, description="Wait after SIGINT, and after SIGTERM."
     )
@@ -218,10 +221,11 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         ends with another code than 0.
         """
         launcher, module = parse_launcher(self.launcher), arguments[1]
+        own = self._variables(arguments, environment)
         if launcher.kind == RAY and module in MODULES:
-            return self._on_ray(launcher, context, arguments, environment or {}, processes)
+            return self._on_ray(launcher, context, arguments, own, processes)
         if launcher.kind == TORCHRUN and module in MODULES and (launcher.counts or module == TRAIN):
-            return self._by_command(launcher, context, arguments, environment or {}, processes)
+            return self._by_command(launcher, context, arguments, own, processes)
         if processes > 1:
             arguments = [*_torchrun(processes), *arguments]
         with (
@@ -232,7 +236,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
                 message_reader=WholeMessages(f"{folder}/messages"),
             ) as session,
         ):
-            variables = {**os.environ, **self.environment, **(environment or {})}
+            variables = {**os.environ, **own}
             if processes > 1:
                 variables = {**_shared_machine(processes), **variables}
             child = _start(arguments, {**variables, **session.get_bootstrap_env_vars()})
@@ -244,6 +248,12 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         _tell_since(context, session, heard)
         return _summary(session, arguments, child.returncode)
 
+    def _variables(
+        self, arguments: Sequence[str], environment: Mapping[str, str] | None
+    ) -> dict[str, str]:
+        computing = self.computing if arguments[1] in MODULES else {}
+        return {**self.environment, **computing, **(environment or {})}
+
     def _on_ray(
         self,
         launcher: Launcher,
@@ -253,7 +263,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         processes: int,
     ) -> dict[str, Any]:
         """Runs it as a Ray job of so many ranks; a cancelled one saves and ends before we do."""
-        variables = {**self.environment, **environment}
+        variables = dict(environment)
         with plain_failures():
             _check_no_password(variables)
         output = OutputMessages()
@@ -292,7 +302,7 @@ class ChildProcess(dg.ConfigurableResource[Any]):
         output = OutputMessages()
         command = [*launcher.command_for(processes), *arguments, "--die-with-parent"]
         with _talking(context, output) as session:
-            variables = {**os.environ, **self.environment, **environment, "PYTHONUNBUFFERED": "1"}
+            variables = {**os.environ, **environment, "PYTHONUNBUFFERED": "1"}
             variables |= session.get_bootstrap_env_vars()
             # The command knows nothing of us: between us is a process that ends it with us.
             between = [sys.executable, "-m", "dataset.compute", str(os.getpid()), *command]
@@ -327,7 +337,7 @@ class TerminalChild(ChildProcess):
         """
         ended = subprocess.run(
             [sys.executable, *arguments, "--die-with-parent", str(os.getpid())],
-            env={**os.environ, **self.environment, **(environment or {})},
+            env={**os.environ, **self._variables(arguments, environment)},
             stdout=subprocess.PIPE,
             text=True,
             check=False,

@@ -39,7 +39,7 @@ from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_
 from pipeline.instance import let_waiting_steps_sleep
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
-from pipeline.settings import Settings, read_settings, tracking_client
+from pipeline.settings import Settings, computing_environment, read_settings, tracking_client
 
 ASSET_JOB = "__ASSET_JOB"  # Dagster's name for what "Materialize" starts
 
@@ -189,7 +189,11 @@ def resources(settings: Settings) -> dict[str, Any]:
         "store": StoreResource(root=settings.data, state=settings.state, scratch=settings.scratch),
         "compute": ComputeResource(workers=settings.workers, on=settings.compute),
         "child": _hidden(
-            ChildProcess(environment=settings.environment_to_compute(), launcher=settings.launcher)
+            ChildProcess(
+                environment=settings.environment(),
+                computing=computing_environment(),
+                launcher=settings.launcher,
+            )
         ),
         "tracking": _hidden(tracking) if has_secret else tracking,
     }

@@ -71,9 +71,9 @@ DEFAULTS = {
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
 }
 
-# Also for what trains, measures and labels, but for no server, since it keeps its peak of memory:
-# what glibc's malloc frees stays the process's, in huge pages. Else a training step on a CPU gives
-# 40 to 60 MB back and takes them again, in 16,000 page faults; docs/training.md has the figures.
+# Also for what trains, measures and labels: what glibc's malloc frees stays in the process, in huge
+# pages. Else a training step on a CPU gives 40 to 60 MB back and takes them again, in 16,000 page
+# faults (docs/training.md). Not for crawls and servers, which are not to keep their peak of memory.
 COMPUTING = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=8589934592"
     ":glibc.malloc.mmap_threshold=33554432",
@@ -302,9 +302,10 @@ class Settings(BaseModel):
         own = {VARIABLES[field]: str(value) for field, value in values.items() if value}
         return _unless_set(DEFAULTS) | own
 
-    def environment_to_compute(self) -> dict[str, str]:
-        """Returns `environment()`, and what lets a child compute faster on a CPU."""
-        return _unless_set(COMPUTING) | self.environment()
+
+def computing_environment() -> dict[str, str]:
+    """Returns the variables that let a training or an evaluation compute faster on a CPU."""
+    return _unless_set(COMPUTING)
 
 
 def _unless_set(defaults: Mapping[str, str]) -> dict[str, str]:

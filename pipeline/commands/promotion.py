@@ -23,7 +23,7 @@ from models.registry.promotion import (
 )
 from models.registry.promotion_log import DONE, Promotion, newest_champions
 from pipeline.commands import home_option
-from pipeline.settings import Settings, read_settings, tracking_client
+from pipeline.settings import Settings, computing_environment, read_settings, tracking_client
 
 
 @click.command()
@@ -60,7 +60,7 @@ def promote(
 
     settings, tracking = _registry(home)
     store = settings.store
-    child = TerminalChild(environment=settings.environment_to_compute())
+    child = TerminalChild(environment=settings.environment(), computing=computing_environment())
     outcome = promotion_by_person(
         None,
         child,

@@ -13,7 +13,8 @@ import dagster as dg
 import psutil
 import pytest
 
-from assets.resources import ChildProcess, OutputMessages
+from assets.resources import ChildProcess, OutputMessages, TerminalChild
+from dataset.errors import OmokageError
 
 REPORTING = """
 from dagster_pipes import open_dagster_pipes
@@ -187,3 +188,15 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_variables_to_compute_with_reach_a_training_and_no_other_child(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    child = TerminalChild(environment={"COLUMNS": "80"}, computing={"COLUMNS": "500"})
+    with pytest.raises(OmokageError, match="ended with code 2"):
+        child.run(None, ["-m", "models.train", "--home"])
+    usage, *_ = capfd.readouterr().err.splitlines()
+    assert usage.endswith("[--die-with-parent [PID]]")  # in one line, as wide as it likes
+    others = 'import json, os; print(json.dumps({"columns": os.environ["COLUMNS"]}))'
+    assert child.run(None, ["-c", others]) == {"columns": "80"}

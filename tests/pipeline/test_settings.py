@@ -11,7 +11,7 @@ import pytest
 
 from crawlers.sites import load_sites
 from dataset.errors import ConfigError
-from pipeline.settings import PROJECT, read_settings, variables_of_runs
+from pipeline.settings import PROJECT, computing_environment, read_settings, variables_of_runs
 
 
 def test_defaults_lie_in_var_under_the_working_folder() -> None:
@@ -140,10 +140,9 @@ def test_what_computes_takes_its_freed_memory_again_without_a_page_fault(
         command = [sys.executable, "-c", rounds]
         return int(subprocess.run(command, env=environment, capture_output=True).stdout)
 
-    settings = read_settings({})
-    assert page_faults(settings.environment_to_compute()) < page_faults({}) / 4
+    assert page_faults(computing_environment()) < page_faults({}) / 4
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=0")
-    assert settings.environment_to_compute()["GLIBC_TUNABLES"] == "glibc.malloc.check=0"
+    assert computing_environment() == {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
 
 
 @pytest.mark.parametrize(
