@@ -22,7 +22,9 @@ from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
 from tests.studio.servers import LABELS, Running, studio_server
 
-pytestmark = pytest.mark.browser
+# Slow, all of it: the page is opened once in the fast tests, beside the other UIs, by
+# tests/pipeline/test_browser.py.
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PATIENCE_MS = 40_000
 
@@ -144,7 +146,6 @@ def keep_seed(page: Page, seed: int) -> None:
     page.locator("#lock input").check()
 
 
-@pytest.mark.slow
 def test_before_the_first_champion_the_page_says_so_and_then_begins_by_itself(
     empty_registry: Path, tmp_path: Path, browser: Browser
 ) -> None:
@@ -183,7 +184,6 @@ def test_with_the_seed_kept_another_hair_changes_that_and_nothing_else(
     assert set(pink).isdisjoint(blue)
 
 
-@pytest.mark.slow
 def test_any_none_and_several_exclude_each_other_as_they_should(
     server: Running, page: Page
 ) -> None:
@@ -202,7 +202,6 @@ def test_any_none_and_several_exclude_each_other_as_they_should(
     assert not {"animal ears", "hair ornament"} & set(choose(page, 0, 7).split(", "))
 
 
-@pytest.mark.slow
 def test_two_avatars_morph_into_each_other(server: Running, page: Page) -> None:
     ready(page, server.url)
     set_number(page, "count", 2)
@@ -233,7 +232,6 @@ def test_two_avatars_morph_into_each_other(server: Running, page: Page) -> None:
     page.locator("#mix-shown img").wait_for()
 
 
-@pytest.mark.slow
 def test_a_picture_is_finished_downloaded_and_brought_back_by_file_and_by_link(
     server: Running, browser: Browser, page: Page, tmp_path: Path
 ) -> None:
@@ -290,7 +288,6 @@ def test_a_picture_is_finished_downloaded_and_brought_back_by_file_and_by_link(
     assert is_on(page, "Eye colour", "red")
 
 
-@pytest.mark.slow
 def test_a_picture_without_settings_can_be_finished_too(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -304,7 +301,6 @@ def test_a_picture_without_settings_can_be_finished_too(
     assert not page.locator("#link").is_visible()
 
 
-@pytest.mark.slow
 def test_bad_files_and_links_are_told_in_a_sentence_and_the_page_goes_on(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -332,7 +328,6 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("look", ["light, wide", "dark, phone"])
 def test_every_tab_fits_the_screen_and_hinders_nobody(
     server: Running, browser: Browser, look: str
@@ -372,7 +367,6 @@ def in_sight(page: Page, selector: str) -> bool:
     return box["y"] >= 0 and box["y"] + box["height"] <= size["height"]
 
 
-@pytest.mark.slow
 def test_without_a_mouse_labels_are_heard_chosen_and_drawn(server: Running, page: Page) -> None:
     ready(page, server.url)
     set_number(page, "count", 2)
@@ -405,7 +399,6 @@ def explored(page: Page, said: str) -> str:
     return sources(page, "#around")[4]
 
 
-@pytest.mark.slow
 def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -476,7 +469,6 @@ def test_a_character_is_explored_by_keys_sliders_and_from_a_picture(
     expect(page.locator("#chosen")).to_contain_text("from a picture")
 
 
-@pytest.mark.slow
 def test_pictures_are_kept_exported_brought_back_and_compared(
     registry: Champions, server: Running, page: Page, tmp_path: Path
 ) -> None:
@@ -532,7 +524,6 @@ def test_pictures_are_kept_exported_brought_back_and_compared(
     assert is_on(page, "Eye colour", "red")
 
 
-@pytest.mark.slow
 def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
     server: Running, browser: Browser
 ) -> None:
@@ -562,7 +553,6 @@ def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
     context.close()
 
 
-@pytest.mark.slow
 def test_after_the_alias_moves_the_next_draw_names_the_new_version(
     registry: Champions, server: Running, page: Page
 ) -> None:
@@ -576,7 +566,6 @@ def test_after_the_alias_moves_the_next_draw_names_the_new_version(
     assert pill(page, "Hair style", "ponytail").is_visible(), "its labels are there at once"
 
 
-@pytest.mark.slow
 def test_with_the_registry_down_drawing_goes_on_and_the_head_says_so(
     registry: Champions, server: Running, page: Page
 ) -> None:
