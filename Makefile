@@ -77,16 +77,16 @@ PYTEST = $(BIN)/python -m pytest -p no:randomly -n 3 --dist loadfile --no-loadsc
 	--durations=40 --durations-min=0.5
 
 test: install
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow and not ci" $(ARGS)
 
-# Ray is in no other target: its tests are slow ones.
+# What `make test` leaves out. Ray is in no other target: its tests are slow ones.
 .PHONY: ray
 ray: install
 	@$(BIN)/python -c 'import ray, dagster_ray' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
 
 test-slow: ray
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -m "slow or ci" $(ARGS)
 
 test-all: ray
 	$(PYTEST) $(ARGS)

@@ -152,6 +152,7 @@ def test_a_child_that_a_signal_ended_says_how_far_it_came() -> None:
         ("STUBBORN", signal.SIGINT, 0.3),  # deaf, and its own child in a group of its own
     ],
 )
+@pytest.mark.ci
 def test_an_interrupt_ends_the_child_and_what_it_started(
     tmp_path: Path, script: str, number: signal.Signals, patience_s: float
 ) -> None:

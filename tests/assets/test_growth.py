@@ -83,6 +83,7 @@ def test_other_settings_and_a_lost_checkpoint_are_told(tmp_path: Path) -> None:
     assert same.reason.endswith("before learnt from this very manifest, which has not grown")
 
 
+@pytest.mark.ci
 def test_settings_that_change_what_is_learnt_are_named(workshop: Workshop) -> None:
     write_manifest(workshop.home, train=40)
     first = trained(workshop)

@@ -168,6 +168,7 @@ def test_a_generator_becomes_a_version_that_explains_itself(tmp_path: Path) -> N
     assert params == {"seed": "long", "psi": "double", "n": "long", "labels": "string"}
 
 
+@pytest.mark.ci
 def test_another_home_draws_a_version_as_the_registry_keeps_it(shop: Shop, tmp_path: Path) -> None:
     shop.materialise()
     version = wanted_version(shop.tracking, "1")
@@ -176,6 +177,7 @@ def test_another_home_draws_a_version_as_the_registry_keeps_it(shop: Shop, tmp_p
     assert (tmp_path / "champion.png").read_bytes() == here
 
 
+@pytest.mark.ci
 def test_materialised_again_nothing_changes_even_after_a_rollback(tmp_path: Path) -> None:
     shop = Shop(tmp_path)  # without any version yet
     shop.materialise()
@@ -196,6 +198,7 @@ def test_materialised_again_nothing_changes_even_after_a_rollback(tmp_path: Path
     assert shop.everything() == before
 
 
+@pytest.mark.ci
 def test_an_evaluation_of_an_older_protocol_is_not_decided_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +223,7 @@ def test_a_version_that_is_none_is_not_found(shop: Shop) -> None:
         shop.tracking.drop_alias("no alias has spaces")
 
 
+@pytest.mark.ci
 def test_a_version_registered_after_a_takedown_bears_its_mark_and_is_no_champion(
     tmp_path: Path,
 ) -> None:

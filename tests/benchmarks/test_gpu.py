@@ -40,6 +40,7 @@ def test_everything_runs_to_the_end_on_a_cpu(
             assert sheet.size == (8 * 64, 4 * 64)
 
 
+@pytest.mark.ci
 def test_a_question_without_time_is_skipped_and_one_that_fails_spares_the_others() -> None:
     kept: list[list[str]] = []
     answers = Answers(10.0, lambda found: kept.append(list(found)))

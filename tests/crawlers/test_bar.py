@@ -15,6 +15,7 @@ from tests.crawlers.tiny import mixed_collection
 
 
 @pytest.mark.parametrize("dash", [(), ("--tags=-sketch",)], ids=["all", "search with a dash"])
+@pytest.mark.ci
 def test_a_terminal_shows_a_bar_and_the_summary_and_no_json(
     tmp_path: Path, dash: tuple[str, ...]
 ) -> None:

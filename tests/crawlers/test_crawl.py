@@ -194,6 +194,7 @@ def encoded(value: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("reachable", [True, False])
+@pytest.mark.ci
 def test_under_dagster_the_summary_or_the_error_is_reported(
     board: RunningBoard, crawl_of: CrawlOfUrl, tmp_path: Path, reachable: bool
 ) -> None:

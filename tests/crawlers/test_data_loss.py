@@ -417,6 +417,7 @@ ACTIONS = ["lose", "cut", "unmount", "older ledger", "build", "import", "audit",
 
 @settings(max_examples=examples(25))
 @given(actions=st.lists(st.sampled_from(ACTIONS), max_size=8), seed=st.integers(0, 99))
+@pytest.mark.ci
 def test_whatever_is_lost_meanwhile_no_command_adds_to_the_loss(
     crawled: Home, actions: list[str], seed: int
 ) -> None:

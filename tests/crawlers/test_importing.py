@@ -587,6 +587,7 @@ PICTURES = 500
         pytest.param(signal.SIGKILL, 90, -signal.SIGKILL, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.ci
 def test_an_import_that_was_interrupted_or_killed_resumes_where_it_stopped(
     tmp_path: Path, *, sent: signal.Signals, kept: int, code: int
 ) -> None:

@@ -24,6 +24,7 @@ MEDIA_AT_ONCE = 4
 IN_FLIGHT = MEDIA_AT_ONCE + 2  # requests that may be on their way when the board sends Retry-After
 
 
+@pytest.mark.ci
 def test_retry_after_delays_api_and_media_requests_alike(tmp_path: Path) -> None:
     waits: list[tuple[str, float, float]] = []  # whose answer it was, when, until when
     turns = itertools.count()
@@ -86,6 +87,7 @@ def test_a_long_retry_after_ends_the_crawl_and_the_next_one_sends_nothing(
         assert rows[2] == ("pending", None)
 
 
+@pytest.mark.ci
 def test_a_short_retry_after_survives_the_crawl(tmp_path: Path) -> None:
     with serving(LittleBoard()) as board:
         crawl = Crawler(tmp_path, url=board.url)

@@ -91,6 +91,7 @@ def kept(crawl: CrawlOf, site: str) -> dict[int, frozenset[str]]:
     ("site", "words", "is_searched"),
     [("demo", "", False), *((site, "1girl", True) for site in SITES)],
 )
+@pytest.mark.ci
 def test_a_board_that_edits_its_posts_has_them_as_they_are_after_two_crawls(
     tmp_path: Path, site: str, words: str, is_searched: bool
 ) -> None:
@@ -125,6 +126,7 @@ def reasons(crawl: CrawlOf) -> dict[int, str | None]:
 
 
 @pytest.mark.parametrize("is_refused", [False, True])
+@pytest.mark.ci
 def test_the_posts_of_a_search_that_is_not_crawled_any_more_are_looked_after(
     tmp_path: Path, is_refused: bool
 ) -> None:

@@ -178,6 +178,7 @@ class Killing(Cropper):
 
 
 @pytest.mark.parametrize("on_cluster", [True, False], ids=["cluster", "processes"])
+@pytest.mark.ci
 def test_killed_worker_loses_nothing(
     on_cluster: bool, request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 WAITING = "import sys, time; from dataset.compute import end_with_parent; {call}; time.sleep(900)"
 STARTING = f"""
@@ -25,6 +26,7 @@ def test_a_parent_that_had_gone_before_is_noticed_by_its_number() -> None:
     assert ended.returncode == -signal.SIGTERM
 
 
+@pytest.mark.ci
 def test_a_killed_parent_takes_the_child_along() -> None:
     parent = subprocess.Popen([sys.executable, "-c", STARTING], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

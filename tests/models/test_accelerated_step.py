@@ -208,6 +208,7 @@ GROUPED = {name: family.group for name, family in FAMILIES.items() if family.gro
     ],
 )
 @pytest.mark.usefixtures("in_double")
+@pytest.mark.ci
 def test_micro_batches_give_the_gradients_of_the_whole_batch(family: str, loss: str) -> None:
     config = dataclasses.replace(every_draw(family), batch=16, loss=loss, ada_target=0.0)
     reals = heads(config.resolution_px)

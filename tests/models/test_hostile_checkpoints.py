@@ -254,6 +254,7 @@ print(grown_kb / 1024)
 """
 
 
+@pytest.mark.ci
 def test_absurd_sizes_take_no_memory(tmp_path: Path) -> None:
     folder = write_generator(tmp_path / "it", small_generator("stylegan2"))
     absurd = [

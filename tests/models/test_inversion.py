@@ -61,6 +61,7 @@ def test_the_same_seed_finds_the_same_point() -> None:
     assert (first.seed, first.distance) == (second.seed, second.distance)
 
 
+@pytest.mark.ci
 def test_labels_are_guessed_from_fakes_of_the_generator() -> None:
     generator = small_generator("dcgan64")
     rights = [

@@ -162,6 +162,7 @@ def test_a_training_leaves_progress_samples_and_facts(tmp_path: Path, reals: Tra
     assert facts["torch"] == torch.__version__
 
 
+@pytest.mark.ci
 def test_a_training_leaves_a_gif_of_how_its_pictures_grew_also_after_a_stop_and_a_kill(
     tmp_path: Path, reals: TrainingSet
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_training_leaves_a_gif_of_how_its_pictures_grew_also_after_a_stop_and_
     assert (tmp_path / "run/growth.gif").read_bytes() == growth
 
 
+@pytest.mark.ci
 def test_a_growth_shows_some_of_many_sheets_and_stays_below_a_megabyte_and_a_half(
     tmp_path: Path,
 ) -> None:
@@ -300,6 +302,7 @@ def test_scores_of_other_numbers_of_pictures_are_not_compared(
     assert (snapshot["images_seen"], snapshot["score"]) == (200, 9.0)
 
 
+@pytest.mark.ci
 def test_a_kill_while_the_generator_is_replaced_leaves_one_that_loads(
     tmp_path: Path, reals: TrainingSet, scored: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,6 +334,7 @@ def test_a_kill_while_the_generator_is_replaced_leaves_one_that_loads(
         assert kept_snapshot(tmp_path) == ((160, 6.0) if keep == "final" else (80, 3.0))
 
 
+@pytest.mark.ci
 def test_a_snapshots_score_is_the_distance_of_its_fakes_to_the_reals(reals: TrainingSet) -> None:
     score = SnapshotScore(reals.images, reals.labels, count=24, seed=0, device="cpu")
     assert score.name == "snapshot_fd_efficientnet_lite0_24"
@@ -468,6 +472,7 @@ def test_training_continues_from_another_on_a_grown_manifest(
     assert trained(tmp_path, reals, out="grown", continue_from="small")["already_trained"]
 
 
+@pytest.mark.ci
 def test_labels_that_changed_places_mean_the_same_afterwards(
     tmp_path: Path, reals: TrainingSet
 ) -> None:

@@ -109,6 +109,7 @@ def saved(home: Path, out: str) -> int:
     return int(checkpoint.facts_of(store, place)["images_seen"])
 
 
+@pytest.mark.ci
 def test_a_terminated_training_saves_and_the_command_resumes(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

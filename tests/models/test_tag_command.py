@@ -58,6 +58,7 @@ def test_faces_are_parted_by_whether_their_posts_have_tags(store: Store) -> None
     assert (faces.in_split("train", 0.2) == ~held_out).all()
 
 
+@pytest.mark.ci
 def test_label_trains_once_writes_the_table_and_the_manifest_takes_it(
     tmp_path: Path, run: Any
 ) -> None:

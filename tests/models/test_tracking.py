@@ -60,6 +60,7 @@ def named_run(folder: Path, patch: pytest.MonkeyPatch) -> tuple[MlflowClient, st
 
 
 @pytest.mark.parametrize("enabled", ["true", "false"])
+@pytest.mark.ci
 def test_system_metrics_of_the_block_go_to_the_run_if_mlflows_variable_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: str
 ) -> None:
@@ -101,6 +102,7 @@ class Killed(Exception):  # what a SIGKILL leaves is what this leaves: nothing a
     pass
 
 
+@pytest.mark.ci
 def test_a_training_killed_after_its_snapshot_stands_in_mlflow_once(
     tmp_path: Path, reals: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_faulty_set_is_told_by_file_line_and_column(warm: WarmOmokage, tmp_pat
     assert 'line 3: file "b.png" is not in' in said
 
 
+@pytest.mark.ci
 def test_no_face_anywhere_is_told_with_what_to_try(warm: WarmOmokage, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(6)]
     table = "file,tags\n" + "".join(f"{name},blonde hair\n" for name in names)
@@ -67,6 +68,7 @@ def test_no_face_anywhere_is_told_with_what_to_try(warm: WarmOmokage, tmp_path: 
     assert "set `cropped`" in said
 
 
+@pytest.mark.ci
 def test_another_collection_does_not_mix_into_a_home(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:
@@ -91,6 +93,7 @@ def test_an_unknown_training_setting_is_named(
     assert "Traceback" not in said
 
 
+@pytest.mark.ci
 def test_an_unknown_variable_is_named(demo: Demo, tmp_path: Path) -> None:
     ended = subprocess.run(
         demo.command("status", "--home", str(tmp_path)),
@@ -103,6 +106,7 @@ def test_an_unknown_variable_is_named(demo: Demo, tmp_path: Path) -> None:
     assert 'OMOKAGE_WORKRES is not a setting; did you mean "OMOKAGE_WORKERS"?' in ended.stderr
 
 
+@pytest.mark.ci
 def test_a_home_that_cannot_be_written_is_named(warm: WarmOmokage) -> None:
     said = failed(warm, Path("/sys/omokage"), code=5)  # read-only even for root
     assert "/sys/omokage" in said
@@ -135,6 +139,7 @@ def test_a_full_disk_is_reported_with_the_remedy(
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.ci
 def test_a_taken_port_is_a_clear_message(warm: WarmOmokage, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -146,6 +151,7 @@ def test_a_taken_port_is_a_clear_message(warm: WarmOmokage, tmp_path: Path) -> N
     assert "--mlflow-port" in ended.stderr
 
 
+@pytest.mark.ci
 def test_a_second_demo_in_the_same_home_is_refused(demo: Demo, warm: WarmOmokage) -> None:
     first = warm.start(demo.demo_arguments())
     for line in first.stderr:

@@ -118,6 +118,7 @@ def test_status_says_how_far_the_chain_has_come(demo: Demo, warm: WarmOmokage) -
     assert "models:/avatar-generator@champion is version 1" in lines
 
 
+@pytest.mark.ci
 def test_sample_draws_the_same_bytes_for_the_same_seed(
     demo: Demo, warm: WarmOmokage, tmp_path: Path
 ) -> None:

@@ -218,6 +218,7 @@ def test_it_frees_what_it_says_and_all_that_is_needed_opens(home: OldHome) -> No
     assert files_of(home.root) == after
 
 
+@pytest.mark.ci
 def test_killed_anywhere_it_goes_on_and_leaves_nothing_half(
     home: OldHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +283,7 @@ def test_what_names_nothing_it_knows_stops_it(home: OldHome) -> None:
         omokage(home.root, "gc", "--apply")
 
 
+@pytest.mark.ci
 def test_finished_runs_of_dagster_go_but_not_those_that_made_what_stays(
     home: OldHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_limit_that_dagster_took_from_its_default_is_raised(
         assert provide_gpu_slots(made) == slots(made) == 2
 
 
+@pytest.mark.ci
 def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer(
     tmp_path: Path,
 ) -> None:
@@ -139,6 +140,7 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
     assert waits == ["Step blocked by limit for pool home"]
 
 
+@pytest.mark.ci
 def test_a_run_that_waits_for_a_slot_takes_no_processor_and_can_be_cancelled(
     tmp_path: Path,
 ) -> None:

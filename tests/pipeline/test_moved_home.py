@@ -138,6 +138,7 @@ def test_the_servers_start_on_a_database_that_has_followed_the_home(home: Path) 
     assert made_at(home / "mlflow/mlflow.db") == {"ü"}
 
 
+@pytest.mark.ci
 def test_a_training_in_a_copy_writes_into_the_copy(
     made: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -248,6 +248,7 @@ for number in range(first, first + 6):
 """
 
 
+@pytest.mark.ci
 def test_writers_of_one_table_in_a_bucket_lose_no_row(bucket: Bucket) -> None:
     store = Store(bucket.url("table"))
     rows = pa.table({"key": [0], "text": ["zero"]})

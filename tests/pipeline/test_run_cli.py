@@ -67,6 +67,7 @@ def arguments(imported: Path, home: Path, until: str = "manifest") -> list[str]:
     return ["run", "--home", str(home), "--until", until, "--config", config]
 
 
+@pytest.mark.ci
 def test_interrupted_it_ends_its_workers_goes_on_and_then_does_nothing_again(
     imported: Path, home: Path, warm: WarmOmokage
 ) -> None:
@@ -217,6 +218,7 @@ def test_only_the_sites_of_the_settings_are_crawled_and_boards_of_the_ledger_are
     } if enabled else {})  # fmt: skip
 
 
+@pytest.mark.ci
 def test_where_blobs_are_lost_for_good_it_takes_the_word_that_the_error_names(
     home: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +234,7 @@ def test_where_blobs_are_lost_for_good_it_takes_the_word_that_the_error_names(
 
 
 @pytest.mark.parametrize(("pools", "builds"), [({"home", "board_demo"}, False), ({"gpu"}, True)])
+@pytest.mark.ci
 def test_it_does_not_build_beside_a_run_that_builds_but_beside_a_training(
     home: Path, pools: set[str], *, builds: bool
 ) -> None:

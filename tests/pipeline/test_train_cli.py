@@ -23,6 +23,7 @@ def train(home: Path, *words: str) -> Result:
     return CliRunner().invoke(cli, ["train", *words, "--home", str(home)], env=environment)
 
 
+@pytest.mark.ci
 def test_a_training_of_minutes_is_tracked_and_said_to_be_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,7 @@ def png(picture: Image.Image) -> bytes:
     return content.getvalue()
 
 
+@pytest.mark.ci
 def test_the_recipe_of_a_drawing_draws_its_face_as_near_as_it_says(studio: Studio) -> None:
     drawing = draw(9001)
     steps: list[int] = []

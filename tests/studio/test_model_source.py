@@ -239,6 +239,7 @@ def test_settings_that_no_source_has_are_refused(tmp_path: Path) -> None:
         ModelSource(str(tmp_path), tracking_uri="sqlite://").current()
 
 
+@pytest.mark.ci
 def test_a_server_that_hangs_is_reported_to_all_who_wait() -> None:
     with hanging_server() as uri:
         models = source(uri, look_every_s=1.0)

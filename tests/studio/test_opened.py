@@ -136,6 +136,7 @@ def test_the_files_of_a_version_open_as_a_folder(champions: Champions, tmp_path:
         assert np.array_equal(faces(opened.generator), faces(generator(int(version))))
 
 
+@pytest.mark.ci
 def test_a_logged_generator_opens_whole_by_its_run_its_id_and_its_version(
     champions: Champions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

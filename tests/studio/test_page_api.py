@@ -249,6 +249,7 @@ def digest(path: str) -> str:
 
 
 @pytest.mark.parametrize("length", [[(b"content-length", b"4")], []], ids=["file", "stream"])
+@pytest.mark.ci
 def test_at_the_end_a_stream_is_closed_and_a_file_is_sent_whole(
     tmp_path: Path, length: list[tuple[bytes, bytes]]
 ) -> None:

@@ -279,6 +279,7 @@ def test_killed_after_any_write_the_next_call_makes_it_whole(
     assert killed >= FEWEST_WRITES[what]
 
 
+@pytest.mark.ci
 def test_promotions_at_once_come_one_after_the_other(registry: Registry, mover: Mover) -> None:
     desk = registry.desk(100.0, 90.0, 80.0, 70.0)
     tasks = [desk.task("promote", version=version) for version in ("2", "3", "4")]

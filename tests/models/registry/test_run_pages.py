@@ -50,6 +50,7 @@ def note_of(tracking: TrackingClient, manifest: Manifest, name: str) -> str:
     )
 
 
+@pytest.mark.ci
 def test_the_training_set_is_the_runs_dataset_once_however_often_it_resumes(
     tracking: TrackingClient, home: Path, manifest: Manifest
 ) -> None:
