@@ -31,10 +31,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 load_profile()
 
 LONG_FIRST = (
-    "tests/pipeline/test_chain.py::test_killed_in_the_middle",  # makes the demo, and meanwhile
-    "tests/assets/",  # the other workers do without it
+    "tests/pipeline/test_chain.py::test_killed_in_the_middle",
+    "tests/pipeline/test_chain.py",  # makes the demo; meanwhile the other workers do what needs none
+    "tests/assets/",
+    "tests/models/test_loop.py",
+    "tests/models/test_families.py",
     "tests/deploy/test_compose.py",
     "tests/models/test_resume.py",
+    "tests/pipeline/test_browser.py",
     "tests/pipeline/",
     "tests/benchmarks/",
     "tests/crawlers/test_memory.py",
