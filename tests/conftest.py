@@ -32,7 +32,7 @@ load_profile()
 
 LONG_FIRST = (
     "tests/pipeline/test_chain.py::test_killed_in_the_middle",
-    "tests/pipeline/test_chain.py",  # makes the demo; meanwhile the other workers do what needs none
+    "tests/pipeline/test_chain.py",  # makes the demo; the others do what needs none
     "tests/assets/",
     "tests/models/test_loop.py",
     "tests/models/test_families.py",
