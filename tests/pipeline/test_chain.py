@@ -112,8 +112,8 @@ def test_a_second_run_uses_what_is_unchanged_and_says_so(demo: Demo, warm: WarmO
     assert "is version 1" in said
 
 
-def test_status_says_how_far_the_chain_has_come(demo: Demo, warm: WarmOmokage) -> None:
-    lines = warm.run(["status", "--home", str(demo.home)]).stdout
+def test_status_says_how_far_the_chain_has_come(demo: Demo) -> None:
+    lines = run(demo.command("status", "--home", str(demo.home))).stdout
     assert re.search(r"^labels +23: ", lines, re.MULTILINE)
     assert "models:/avatar-generator@champion is version 1" in lines
 
