@@ -49,7 +49,7 @@ def write_page(home: Store, root: Path) -> dict[str, str | None]:
     if not there:
         raise EmptyStageError(f"{home.root} holds no comparison of one set that has ended")
     text = (root / PAGE).read_text()
-    found = {name: one for name, one in there.items() if f"<!-- {name} -->" in text}
+    found = {name: one for name, one in there.items() if _marks(name)[0] in text}
     if not found:
         raise UsageError(f"{PAGE} has no <!-- SET --> for a report of {', '.join(sorted(there))}")
     page, results = Store((root / PAGE).parent), Store(root / "benchmarks" / "results")
@@ -79,11 +79,15 @@ def newest(home: Store) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def filled(text: str, name: str, report: str) -> str:
     """Returns the page with the report between the marks of that name."""
-    marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    marks = _marks(name)
     pattern = re.compile(f"{re.escape(marks[0])}.*?{re.escape(marks[1])}", re.DOTALL)
     if not pattern.search(text):
         raise UsageError(f"{PAGE} has no {marks[1]} after {marks[0]}")
     return pattern.sub(lambda _: f"{marks[0]}\n{report}{marks[1]}", text, count=1)
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name} -->", f"<!-- end of {name} -->"
 
 
 def _folders(home: Store) -> Iterable[str]:

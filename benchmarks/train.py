@@ -34,7 +34,7 @@ from models.families import FAMILIES, family_of
 from models.presets import PRESETS
 from models.training.checkpoint import TrainState
 from models.training.data import Batches
-from models.training.distributed import held_device, synchronise
+from models.training.distributed import gpu_count, held_device, synchronise
 from models.training.loop import new_state, set_up, uses_bf16
 from models.training.losses import positive_weights
 from models.training.parts import Parts
@@ -364,7 +364,7 @@ def _peak_mb(device: torch.device) -> float:
 
 def _of_family(options: argparse.Namespace, family: str) -> dict[str, Any]:
     """Measures a family; on a CPU with the pipeline's settings of malloc, and without them."""
-    if options.device != "cpu" and torch.cuda.is_available():
+    if options.device != "cpu" and gpu_count():
         return _child(options, family)
     from pipeline.settings import COMPUTING  # not on top: a GPU's machine may lack the pipeline
 

@@ -3,7 +3,6 @@
 Pydantic checks them; pydantic-settings would add only the reading of os.environ, one line here.
 """
 
-import ipaddress
 import os
 import re
 import zoneinfo
@@ -23,6 +22,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from crawlers.sites import is_loopback
 from dataset.compute import LOCAL, parse_compute, parse_launcher
 from dataset.errors import ConfigError, bare, listed, nearest
 from dataset.store import DATA, HOME, STATE, Store
@@ -197,20 +197,11 @@ def check_webhook(url: str) -> None:
         ) from error
     if not host:
         raise ConfigError("it names no host; an address such as https://host/path wanted")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise ConfigError(
             f'its scheme is "{parts.scheme}" and its host {host}; https wanted (http only on this '
             "machine), since others could read along"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _checked(check: Callable[[str, dict[str, Any]], Any], prefix: str = "") -> AfterValidator:
