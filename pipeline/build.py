@@ -36,7 +36,7 @@ from pipeline.automation.cron import refresh_crons
 from pipeline.automation.failures import failure_sensor
 from pipeline.automation.schedules import gc_schedule, refresh_schedules, with_freshness
 from pipeline.automation.sensors import champion_moved, growth_sensor, guarding_checks
-from pipeline.instance import let_waiting_steps_sleep
+from pipeline.instance import patch_waiting_for_pools
 from pipeline.jobs import ENTRANT, JOBS
 from pipeline.run_config import automatic_config
 from pipeline.settings import Settings, computing_environment, read_settings, tracking_client
@@ -72,7 +72,7 @@ def build_defs(
     ConfigError for an unknown site or setting.
     """
     chosen = settings or read_settings()
-    let_waiting_steps_sleep()
+    patch_waiting_for_pools()
     sites = enabled_sites(chosen)
     crawls = [crawl_asset(site, sites_file=chosen.sites_file) for site in sites]
     posts = posts_asset([site.name for site in sites], sites_file=chosen.sites_file)

@@ -22,7 +22,8 @@ import yaml
 from dagster._core.errors import raise_execution_interrupts
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
-from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
+from dagster._utils.concurrency import ConcurrencyClaimStatus
 from sqlalchemy.exc import DatabaseError
 
 from assets.crawl import IN_TERMINAL
@@ -342,15 +343,17 @@ def run_in_pools(instance: dg.DagsterInstance, pools: Collection[str]) -> dg.Run
 
 
 @functools.cache
-def let_waiting_steps_sleep() -> None:
-    """Has a step that waits for a slot of a pool sleep in between, and hear that it is cancelled.
+def patch_waiting_for_pools() -> None:
+    """Has a step that waits for a slot of a pool sleep, hear a cancellation, and get its slot.
 
     Dagster 1.13 asks again without a pause (`interval_to_next_pending_claim_check` takes the least
-    of 0 and the time left): a run behind a training of two days would take a core for two days. And
-    a run of the in-process executor heard a cancellation only when it got the slot, or when the
-    wait before a retry was over.
+    of 0 and the time left): a run behind a training of two days would take a core for two days. A
+    run of the in-process executor heard a cancellation only when it got the slot, or when the wait
+    before a retry was over. And a step that joins the queue while the slot is being freed, after it
+    saw no free one and before the freeing run could see it there, would wait for ever.
     """
     claim = InstanceConcurrencyContext.claim
+    claim_slot = SqlEventLogStorage.claim_concurrency_slot
 
     def patient_claim(self: InstanceConcurrencyContext, *step: Any, **options: Any) -> bool:
         is_claimed = claim(self, *step, **options)
@@ -358,12 +361,21 @@ def let_waiting_steps_sleep() -> None:
             time.sleep(CLAIM_EVERY_S)
         return is_claimed
 
+    def claim_or_assign(
+        self: SqlEventLogStorage, concurrency_key: str, *step: Any, **options: Any
+    ) -> ConcurrencyClaimStatus:
+        status = claim_slot(self, concurrency_key, *step, **options)
+        if not status.is_claimed and self.has_unassigned_slots(concurrency_key):
+            self.assign_pending_steps([concurrency_key])  # the first in the queue, on its next try
+        return status
+
     def sleep_til_ready(self: ActiveExecution) -> None:
         with raise_execution_interrupts():
             left_s: float = self.sleep_interval()  # type: ignore[no-untyped-call]
             time.sleep(min(max(left_s, 0.0), HEARD_WITHIN_S))
 
     InstanceConcurrencyContext.claim = patient_claim  # type: ignore[method-assign]
+    SqlEventLogStorage.claim_concurrency_slot = claim_or_assign  # type: ignore[method-assign]
     ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
 
 

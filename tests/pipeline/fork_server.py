@@ -94,6 +94,7 @@ class WarmOmokage:
 
     def close(self) -> None:
         """Ends the process that forks, after the last of its forks."""
+        self._ours.shutdown(socket.SHUT_RDWR)  # a process that a test has forked holds it too
         self._ours.close()
         assert self._process.wait(600) == 0
 

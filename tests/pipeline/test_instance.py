@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 import torch
 from dagster._core.events import EngineEventData
+from dagster._core.storage.event_log import SqlEventLogStorage
 
 from assets.resources import StoreResource
 from dataset.errors import UsageError
@@ -21,14 +23,14 @@ from pipeline.instance import (
     DEMO_TAGS,
     GPU_POOL,
     end_dead_runs,
-    let_waiting_steps_sleep,
     only_servers_of,
+    patch_waiting_for_pools,
     prepare_home,
     provide_gpu_slots,
 )
 from pipeline.settings import PROJECT, read_settings
 from tests.pipeline.test_training_sensor import add_run
-from tests.waiting import wait_for
+from tests.waiting import CAP_S, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +78,28 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
     """Three runs of one instance, each in a process of its own, with the pools of the assets."""
     shutil.copy(PROJECT / "dagster.yaml", tmp_path)
     forks = multiprocessing.get_context("fork")  # threads of Dagster wait for each other for ever
-    at_once, refreshed = forks.Barrier(3), forks.Semaphore(0)
+    at_once, writing, refreshed = forks.Barrier(3), forks.Event(), forks.Semaphore(0)
 
     @dg.op(pool="board_one")
     def crawl_one() -> None:
-        at_once.wait(60)
+        at_once.wait(CAP_S)
 
     @dg.op(pool="board_two")
     def crawl_two() -> None:
-        at_once.wait(60)
-        time.sleep(0.5)  # Dagster hands the slot to both of two that come at the same moment
+        at_once.wait(CAP_S)
+        assert writing.wait(CAP_S)  # SQLite gives the slot to both of two that come at one moment
 
     @dg.op(pool="home", ins={"after": dg.In(dg.Nothing)})
-    def write() -> None:
-        time.sleep(1.0)
+    def write(context: dg.OpExecutionContext) -> None:
+        if not writing.is_set():
+            writing.set()
+            storage = context.instance.event_log_storage
+            wait_for(lambda: len(storage.get_concurrency_info("home").pending_steps) == 2)
 
     @dg.op(pool="gpu")
     def train() -> None:
-        at_once.wait(60)
-        assert all(refreshed.acquire(timeout=60) for _ in range(2))
+        at_once.wait(CAP_S)
+        assert all(refreshed.acquire(timeout=CAP_S) for _ in range(2))
 
     @dg.job
     def refresh_one() -> None:
@@ -109,6 +114,7 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
         train()
 
     def run(job: dg.JobDefinition) -> None:
+        patch_waiting_for_pools()
         with dg.DagsterInstance.from_config(str(tmp_path)) as made:
             assert job.execute_in_process(instance=made).success
         refreshed.release()
@@ -119,8 +125,11 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
         runs = [forks.Process(target=run, args=[job]) for job in jobs]
         for one in runs:
             one.start()
+        wait_for(
+            lambda: not any(one.is_alive() for one in runs) or any(one.exitcode for one in runs)
+        )
         for one in runs:
-            one.join(90)
+            one.kill()  # those that wait for one that failed
         assert [one.exitcode for one in runs] == [0, 0, 0]
         logs = {run.job_name: made.all_logs(run.run_id) for run in made.get_runs()}
     began, ended = (
@@ -140,6 +149,28 @@ def test_boards_are_crawled_and_a_generator_trained_while_tables_have_one_writer
     assert waits == ["Step blocked by limit for pool home"]
 
 
+def test_a_step_that_queues_while_the_slot_is_being_freed_gets_it(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch_waiting_for_pools()
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqlEventLogStorage)
+    storage.set_concurrency_slots("racing", 1)
+    assert storage.claim_concurrency_slot("racing", "first", "write").is_claimed
+    queue = storage.add_pending_step  # called after it was seen that no slot is free
+
+    def freed_before(*arguments: Any, **options: Any) -> None:
+        storage.free_concurrency_slot_for_step("first", "write")
+        queue(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "add_pending_step", freed_before)
+        assert not storage.claim_concurrency_slot("racing", "second", "write").is_claimed
+    assert storage.claim_concurrency_slot("racing", "second", "write").is_claimed
+    assert not storage.claim_concurrency_slot("racing", "third", "write").is_claimed
+    assert not storage.claim_concurrency_slot("racing", "third", "write").is_assigned
+
+
 @pytest.mark.ci
 def test_a_run_that_waits_for_a_slot_takes_no_processor_and_can_be_cancelled(
     tmp_path: Path,
@@ -155,7 +186,7 @@ def test_a_run_that_waits_for_a_slot_takes_no_processor_and_can_be_cancelled(
         train()
 
     def run() -> None:
-        let_waiting_steps_sleep()
+        patch_waiting_for_pools()
         with dg.DagsterInstance.from_config(str(tmp_path)) as its:
             training.execute_in_process(instance=its, raise_on_error=False)
 
