@@ -63,25 +63,25 @@ class FrozenConv(nn.Module):
         super().__init__()
         assert norm.running_var is not None  # it has both
         assert norm.running_mean is not None
+        self.stride, self.groups, self.active = conv.stride[0], conv.groups, active
         factor = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
         weight = (conv.weight * factor[:, None, None, None]).detach()
         bias = (norm.bias - norm.running_mean * factor).detach()
+        # What TensorFlow pads more behind than before stands in the kernel, as zeros before it: to
+        # pad a depthwise convolution's maps took as long again.
+        whole = conv.kernel_size[0] - self.stride
+        self.padding = whole - whole // 2
+        more = self.padding - whole // 2
+        weight = F.pad(weight, (more, 0, more, 0))
         # Channels last: twice as fast on a CPU, for the depthwise convolutions above all.
         weight = weight.contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
-        self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
-        self.groups, self.active = conv.groups, active
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps x [N,I,H,W] to [N,O,H/stride,W/stride]."""
-        padding = self.kernel // 2
-        if self.stride > 1:
-            padding, whole = 0, self.kernel - self.stride
-            before, after = whole // 2, whole - whole // 2
-            x = F.pad(x, (before, after, before, after))
-        y = F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
-        return F.relu6(y) if self.active else y
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        return F.relu6(y, inplace=True) if self.active else y
 
 
 class FrozenBlock(nn.Module):
