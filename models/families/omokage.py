@@ -70,6 +70,7 @@ from models.families.stylegan2 import GeneratorWithW, channels, spec_of
 from models.layers import frozen_features
 from models.layers.equalized import Dense, full_precision
 from models.layers.frozen_features import FrozenFeatures
+from models.layers.gated import gated, normed
 from models.layers.norm import BatchNorm2d
 from models.layers.stylegan2 import SLOPE, with_minibatch_std
 
@@ -77,7 +78,6 @@ from models.layers.stylegan2 import SLOPE, with_minibatch_std
 RESOLUTIONS_PX = (32, 64, 96, 128, 256, 512)
 STYLE_START = 0.3  # standard deviation of the first scales and shifts
 RGB_START = 0.02  # of the colours' weights: the first pictures are grey, not noise
-EPSILON = 1e-6
 FEATURES_PX = 16  # side at which D's channels are counted
 STRIDES = (4, 8, 16, 32)  # of D's maps of frozen features
 SUMMARY_PX = 2  # side that a map is averaged to for labels and the energy distance
@@ -123,13 +123,8 @@ class Layer(nn.Module):
             x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2, padding=1)
         else:
             x = self.conv(x)
-        x = self.norm(x)
-        if noise is not None:
-            x = x + (self.noise_strength * noise).to(x.dtype)
-        scale, shift = self.style(w)[:, :, None, None].chunk(2, dim=1)
-        x = torch.addcmul(shift, x, 1 + scale)
-        x, gate = x.chunk(2, dim=1)
-        return _normed(x * gate.sigmoid(), (1, 2, 3))
+        style = self.style(w)
+        return gated(x, self.norm, noise=noise, strength=self.noise_strength, style=style)
 
 
 def doubling_kernel(weight: Tensor) -> Tensor:
@@ -174,7 +169,7 @@ class Generator(GeneratorWithW):
         x = x.contiguous(memory_format=torch.channels_last)
         for at, layer in enumerate(self.layers):
             x = layer(x, w[:, at + 1], noise[at])
-        colours = _normed(self.colours(w[:, -1]), (1,))
+        colours = normed(self.colours(w[:, -1]), (1,))
         return torch.tanh(self.rgb(x * colours[:, :, None, None]).float())
 
     def style_weights(self) -> list[Tensor]:
@@ -206,9 +201,9 @@ class Head(nn.Module):
         self.project = Dense(labels, features, bias=False)
         nn.init.normal_(self.project.weight, std=0.05)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        """Judges maps x [N,I,S,S] with labels [N,L] -> realness [N]."""
-        x = F.leaky_relu(self.last(with_minibatch_std(self.convs(x))), SLOPE)
+    def forward(self, x: Tensor, labels: Tensor, *, sets: int = 1) -> Tensor:
+        """Judges maps x [N,I,S,S] with labels [N,L] -> realness [N]; sets: as of `judge`."""
+        x = F.leaky_relu(self.last(with_minibatch_std(self.convs(x), sets=sets)), SLOPE)
         with full_precision(x):
             features = x.float().flatten(1)
             agreement = (self.project(labels.float()) * features).sum(dim=1)
@@ -240,9 +235,12 @@ class Discriminator(FeatureDiscriminatorNet):
         colours = F.avg_pool2d(images, STRIDES[0]) * COLOUR_SCALE
         return [*self.frozen(images), colours]
 
-    def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def judge(
+        self, features: list[Tensor], labels: Tensor, *, sets: int = 1
+    ) -> tuple[Tensor, Tensor]:
         """Judges maps with labels [N,L] -> realness [N,5], label logits [N,L]."""
-        realness = [head(x, labels) for head, x in zip(self.heads, features, strict=True)]
+        pairs = zip(self.heads, features, strict=True)
+        realness = [head(x, labels, sets=sets) for head, x in pairs]
         seen = torch.cat(_averaged(features), dim=1)
         with full_precision(seen):
             return torch.stack(realness, dim=1), self.auxiliary(seen)
@@ -262,9 +260,3 @@ def _averaged(features: list[Tensor]) -> list[Tensor]:
     pooled = [F.adaptive_avg_pool2d(x, SUMMARY_PX) for x in maps]
     pooled.append(F.adaptive_avg_pool2d(colours, COLOURS_PX))
     return [x.flatten(1).float() for x in pooled]
-
-
-def _normed(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Scales x to a root mean square of 1 over some dimensions, for each picture."""
-    mean = x.float().square().mean(dim=dims, keepdim=True)
-    return x * (mean + EPSILON).rsqrt().to(x.dtype)

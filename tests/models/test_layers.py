@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.layers import gated as gated_layer
 from models.layers import norm
 from models.layers.equalized import Dense, EqualConv, EqualDense
+from models.layers.gated import gated
 from models.layers.norm import BatchNorm2d, ConditionalNorm, Dropout
 from models.layers.stylegan2 import (
     Blur,
@@ -134,6 +136,33 @@ def test_spread_is_of_neighbouring_rows_in_fours() -> None:
 def test_groups_are_the_largest_up_to_four_that_divide_the_batch(count: int, groups: int) -> None:
     channel = with_minibatch_std(torch.randn(count, 3, 4, 4))[:, 3, 0, 0]
     assert len(torch.unique(channel)) == (groups if groups < count else 1)
+
+
+@pytest.mark.parametrize("count", [6, 8])
+def test_no_group_has_rows_of_two_sets(count: int) -> None:
+    one, other = torch.randn(2, count, 3, 4, 4)
+    alone = torch.cat([with_minibatch_std(one), with_minibatch_std(other)])
+    assert torch.equal(with_minibatch_std(torch.cat([one, other]), sets=2), alone)
+
+
+@pytest.mark.parametrize("maps", [1, 6])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_fused_gate_draws_and_learns_what_the_plain_one_does(
+    maps: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 8, 5, 5).contiguous(memory_format=layout).requires_grad_()
+    style, strength = torch.randn(6, 16).requires_grad_(), torch.tensor(0.7).requires_grad_()
+    noise, slope = torch.randn(maps, 1, 5, 5), torch.randn(6, 4, 5, 5)
+    found = []
+    for is_fused in (True, False):
+        monkeypatch.setattr(gated_layer, "_is_fused", lambda _x, fused=is_fused: fused)
+        batch_norm = BatchNorm2d(8, affine=False)
+        y = gated(x, batch_norm, noise=noise, strength=strength, style=style)
+        assert ("Gated" in type(y.grad_fn).__name__) is is_fused
+        slopes = torch.autograd.grad(y, [x, style, strength], slope)
+        found.append([y, *slopes, batch_norm.running_mean, batch_norm.running_var])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share() -> None:
