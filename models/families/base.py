@@ -201,8 +201,14 @@ class FeatureDiscriminatorNet(DiscriminatorNet):
         """Maps images [N,3,R,R] in [-1,1] to S maps; differentiable, and the same in each step."""
 
     @abc.abstractmethod
-    def judge(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,L], float32."""
+    def judge(
+        self, features: list[Tensor], labels: Tensor, *, sets: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Judges maps with labels [N,L] -> adversarial [N,S], auxiliary [N,L], float32.
+
+        sets: how many batches of equal size the rows are, one after the other; each is judged as if
+        it were alone.
+        """
 
     @abc.abstractmethod
     def summary(self, features: list[Tensor], labels: Tensor) -> Tensor:

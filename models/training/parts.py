@@ -93,10 +93,12 @@ class Parts:
         with self._autocast():
             return self._D.features(images)
 
-    def _judged_features(self, features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged_features(
+        self, features: list[Tensor], labels: Tensor, sets: int = 1
+    ) -> tuple[Tensor, Tensor]:
         assert isinstance(self._D, FeatureDiscriminatorNet)
         with self._autocast():
-            return self._D.judge(features, labels)
+            return self._D.judge(features, labels, sets=sets)
 
     def _r1(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():

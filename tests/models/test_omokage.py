@@ -139,6 +139,16 @@ def test_each_judge_sees_labels_and_the_label_head_does_not() -> None:
     torch.testing.assert_close(logits[0], logits[1])
 
 
+def test_reals_and_fakes_that_are_judged_in_one_go_are_judged_as_if_alone() -> None:
+    _, D = w_networks("omokage")
+    D.eval()  # in training a spectral norm is nearer to 1 after each pass
+    x, rows = torch.randn(12, 3, 32, 32), some_labels(12)
+    assert isinstance(D, Discriminator)
+    both = D.judge(D.features(x), rows, sets=2)
+    halves = [D(x[half], rows[half]) for half in (slice(6), slice(6, 12))]
+    torch.testing.assert_close(both, tuple(map(torch.cat, zip(*halves, strict=True))))
+
+
 def test_a_summary_has_the_averages_of_each_map_the_colours_and_the_labels() -> None:
     _, D = w_networks("omokage", size=size(64))
     assert isinstance(D, Discriminator)

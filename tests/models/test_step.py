@@ -101,15 +101,16 @@ def test_two_fakes_have_the_labels_of_each_real_of_the_batchs_first_half(
 ) -> None:
     steps = Steps(reals, narrow("omokage"))
     seen: list[Tensor] = []
-    judge: Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]] = steps.parts.judged_features
+    judge: Callable[..., tuple[Tensor, Tensor]] = steps.parts.judged_features
 
-    def recording(features: list[Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def recording(features: list[Tensor], labels: Tensor, *sets: int) -> tuple[Tensor, Tensor]:
         seen.append(labels)
-        return judge(features, labels)
+        return judge(features, labels, *sets)
 
     steps.parts.judged_features = recording
     steps.step()
-    of_reals, of_fakes, for_g = seen
+    for_d, for_g = seen
+    of_reals, of_fakes = for_d.chunk(2)
     half = len(of_reals) // 2
     assert torch.equal(of_fakes, torch.cat([of_reals[:half], of_reals[:half]]))
     assert torch.equal(of_fakes, for_g)
