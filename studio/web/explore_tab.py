@@ -246,104 +246,175 @@ def with_sliders(model: OpenModel, recipe: Recipe, values: Sequence[float]) -> t
 
 def connect(parts: "Parts") -> None:
     """Connects the tab with what is chosen elsewhere, and its own controls."""
-    tab = parts.explore
-    look = [tab.kind, tab.radius]
-    shown = [parts.state, *tab.shown]
-    every = [*shown, *tab.pulls]
-    # One after the other: two steps that are drawn side by side would both go on from the same one,
-    # and one of them would be lost.
-    drawing: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "explore"}
+    _connect_beginning(parts)
+    _connect_steps(parts)
+    _connect_sliders(parts)
+    _connect_picture(parts)
+    _connect_actions(parts)
 
-    def gone(state: PageState, to: Exploration, kind: str, radius: float) -> list[Any]:
-        """Shows an exploration where it is now, with the sliders as its character has them."""
-        now = _around(parts, state, to, kind, radius)
-        recipe = to.recipe
-        assert recipe is not None
-        return [now, *laid_out(now), *slider_updates(parts.studio.model_of(recipe), recipe)]
 
-    def recipe_of(state: PageState) -> Recipe:
-        if state.exploration.recipe is None:
-            raise UsageError(say("explore.none"))
-        return state.exploration.recipe
+# One after the other: two steps that are drawn side by side would both go on from the same one, and
+# one of them would be lost.
+DRAWING: dict[str, Any] = {**PRIVATE, "concurrency_limit": 1, "concurrency_id": "explore"}
+
+
+def _seen(parts: "Parts") -> list[Any]:
+    """Returns the inputs of what draws an exploration: the state, and how neighbours are shown."""
+    return [parts.state, parts.explore.kind, parts.explore.radius]
+
+
+def _shown(parts: "Parts") -> list[Any]:
+    """Returns the outputs of `_drawn`."""
+    return [parts.state, *parts.explore.shown]
+
+
+def _every(parts: "Parts") -> list[Any]:
+    """Returns the outputs of `_drawn_with_sliders`."""
+    return [*_shown(parts), *parts.explore.pulls]
+
+
+def _drawn(
+    parts: "Parts", state: PageState, to: Exploration, kind: str, radius: float
+) -> list[Any]:
+    """Draws an exploration where it is now."""
+    now = _around(parts, state, to, kind, radius)
+    return [now, *laid_out(now)]
+
+
+def _drawn_with_sliders(
+    parts: "Parts", state: PageState, to: Exploration, kind: str, radius: float
+) -> list[Any]:
+    """Draws an exploration where it is now, with the sliders as its character has them."""
+    drawn = _drawn(parts, state, to, kind, radius)
+    recipe = to.recipe
+    assert recipe is not None
+    return [*drawn, *slider_updates(parts.studio.model_of(recipe), recipe)]
+
+
+def _recipe_of(state: PageState) -> Recipe:
+    if state.exploration.recipe is None:
+        raise UsageError(say("explore.none"))
+    return state.exploration.recipe
+
+
+def _connect_beginning(parts: "Parts") -> None:
+    """Begins with the chosen picture: by the button *Explore*, and when the tab is opened first."""
 
     @listener
     def begin(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.current is None:
             raise UsageError(say("explore.none"))
-        return gone(state, state.exploration.begun_with(state.current.recipe), kind, radius)
+        begun = state.exploration.begun_with(state.current.recipe)
+        return _drawn_with_sliders(parts, state, begun, kind, radius)
 
     @listener
     def begin_if_new(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.current is None or state.exploration.steps:  # what is explored is not lost
-            return [gr.skip()] * len(every)
-        return gone(state, Exploration.of(state.current.recipe), kind, radius)
+            return [gr.skip()] * len(_every(parts))
+        begun = Exploration.of(state.current.recipe)
+        return _drawn_with_sliders(parts, state, begun, kind, radius)
+
+    parts.explore_tab.select(begin_if_new, _seen(parts), _every(parts), **DRAWING)
+    parts.draw.explore.click(begin, _seen(parts), _every(parts), **DRAWING).success(
+        lambda: gr.Tabs(selected="explore"), [], [parts.tabs], **AT_ONCE
+    )
+
+
+def _connect_steps(parts: "Parts") -> None:
+    """Steps to neighbours, by arrows or a click, and back; shows other neighbours."""
+    tab = parts.explore
 
     @listener
     def see(state: PageState, kind: str, radius: float) -> list[Any]:
         if state.exploration.recipe is None:
-            return [gr.skip()] * len(shown)
-        now = _around(parts, state, state.exploration, kind, radius)
-        return [now, *laid_out(now)]
+            return [gr.skip()] * len(_shown(parts))
+        return _drawn(parts, state, state.exploration, kind, radius)
 
     @listener
     def other_way(state: PageState, kind: str, radius: float) -> list[Any]:
-        recipe_of(state)
-        history = state.exploration
-        turned = _turned(history)
-        now = _around(parts, state, turned, kind, radius)
-        return [now, *laid_out(now)]
+        _recipe_of(state)
+        return _drawn(parts, state, _turned(state.exploration), kind, radius)
 
     @listener
     def walk(state: PageState, kind: str, radius: float, *, right: int, up: int) -> list[Any]:
-        history, recipe = state.exploration, recipe_of(state)
+        history, recipe = state.exploration, _recipe_of(state)
         if kind == VARIATIONS:
             return taken(state, MIDDLE + right - SIDE * up, kind, radius)
         ways = {2 * history.way: radius * right, 2 * history.way + 1: radius * up}
-        further = history.stepped(moved(recipe, ways))
-        now = _around(parts, state, further, kind, radius)
-        return [now, *laid_out(now)]
+        return _drawn(parts, state, history.stepped(moved(recipe, ways)), kind, radius)
 
     def taken(state: PageState, place: int, kind: str, radius: float) -> list[Any]:
         """Goes to a neighbour; raises UsageError where the character stands alone."""
         before = state.exploration
         history = before.stepped(state.around[place].recipe)
         if history is before and place != MIDDLE:
-            neighbours(recipe_of(state), kind=kind, way=before.way, radius=radius)  # says why
+            neighbours(_recipe_of(state), kind=kind, way=before.way, radius=radius)  # says why
         if kind == VARIATIONS and history is not before:
             history = _turned(history)  # the same eight once more would only add up
-        now = _around(parts, state, history, kind, radius)
-        return [now, *laid_out(now)]
+        return _drawn(parts, state, history, kind, radius)
 
     @listener
     def take(state: PageState, kind: str, radius: float, event: gr.SelectData) -> list[Any]:
         return taken(state, int(event.index), kind, radius)
 
     @listener
-    def pull(state: PageState, kind: str, radius: float, *values: float) -> list[Any]:
-        recipe = state.exploration.recipe
-        if recipe is None:
-            return [gr.skip()] * len(shown)
-        changed, touched = with_sliders(parts.studio.model_of(recipe), recipe, values)
-        if not touched:
-            return [gr.skip()] * len(shown)
-        history = state.exploration.stepped(changed, touched=touched, now=time.monotonic())
-        now = _around(parts, state, history, kind, radius)
-        return [now, *laid_out(now)]
-
-    @listener
     def undo(state: PageState, kind: str, radius: float) -> list[Any]:
-        recipe_of(state)
-        return gone(state, state.exploration.gone_to(state.exploration.at - 1), kind, radius)
+        return gone(state, state.exploration.at - 1, kind, radius)
 
     @listener
     def redo(state: PageState, kind: str, radius: float) -> list[Any]:
-        recipe_of(state)
-        return gone(state, state.exploration.gone_to(state.exploration.at + 1), kind, radius)
+        return gone(state, state.exploration.at + 1, kind, radius)
 
     @listener
     def restart(state: PageState, kind: str, radius: float) -> list[Any]:
-        recipe_of(state)
-        return gone(state, state.exploration.gone_to(0), kind, radius)
+        return gone(state, 0, kind, radius)
+
+    def gone(state: PageState, at: int, kind: str, radius: float) -> list[Any]:
+        _recipe_of(state)
+        return _drawn_with_sliders(parts, state, state.exploration.gone_to(at), kind, radius)
+
+    gr.on(
+        [tab.kind.input, tab.radius.input], see, _seen(parts), _shown(parts),
+        trigger_mode="always_last", **DRAWING,
+    )  # fmt: skip
+    tab.directions.click(other_way, _seen(parts), _shown(parts), **DRAWING)
+    for name, (right, up) in ARROWS.items():
+        step = functools.partial(walk, right=right, up=up)
+        tab.arrows[name].click(step, _seen(parts), _shown(parts), **DRAWING)
+    tab.around.select(take, _seen(parts), _shown(parts), **DRAWING)
+    for button, way in ((tab.undo, undo), (tab.redo, redo), (tab.restart, restart)):
+        button.click(way, _seen(parts), _every(parts), **DRAWING)
+
+
+def _connect_sliders(parts: "Parts") -> None:
+    """Moves the character along directions and labels."""
+    tab = parts.explore
+
+    @listener
+    def pull(state: PageState, kind: str, radius: float, *values: float) -> list[Any]:
+        recipe = state.exploration.recipe
+        if recipe is None:
+            return [gr.skip()] * len(_shown(parts))
+        changed, touched = with_sliders(parts.studio.model_of(recipe), recipe, values)
+        if not touched:
+            return [gr.skip()] * len(_shown(parts))
+        history = state.exploration.stepped(changed, touched=touched, now=time.monotonic())
+        return _drawn(parts, state, history, kind, radius)
+
+    sliders = [*tab.sliders, *tab.strengths]
+    gr.on(
+        [slider.input for slider in sliders],
+        pull,
+        [*_seen(parts), *sliders],
+        _shown(parts),
+        trigger_mode="always_last",  # of a slider that is dragged, the last place counts
+        **DRAWING,
+    )
+
+
+def _connect_picture(parts: "Parts") -> None:
+    """Looks for the character of a user's picture, shows how far that is, and stops it."""
+    tab = parts.explore
 
     @listener
     def receive(sent: Any) -> list[Any]:
@@ -376,48 +447,10 @@ def connect(parts: "Parts") -> None:
     @listener
     def found(state: PageState, kind: str, radius: float, recipe: Recipe | None) -> list[Any]:
         if recipe is None:  # it was stopped, which Gradio calls a success too
-            return [gr.skip()] * (len(every) + 1)
-        return [*gone(state, Exploration.of(recipe), kind, radius), None]
+            return [gr.skip()] * (len(_every(parts)) + 1)
+        begun = Exploration.of(recipe)
+        return [*_drawn_with_sliders(parts, state, begun, kind, radius), None]
 
-    @listener
-    def finish(state: PageState) -> list[Any]:
-        now, back = links.brought_back(parts, state, recipe_of(state))
-        return [now, *back]
-
-    @listener
-    def keep(state: PageState, shelf: object) -> list[str]:
-        return keep_tab.keep_one(shelf, recipe_of(state))
-
-    @listener
-    def play(state: PageState, *, which: str) -> list[Any]:
-        recipe_of(state)
-        now = state.with_(**{which: state.explored})
-        gr.Info(say(f"draw.is_{which}", seed=recipe_of(state).seed), title=say("tabs.play"))
-        return [now, pair_text(now)]
-
-    parts.explore_tab.select(begin_if_new, [parts.state, *look], every, **drawing)
-    parts.draw.explore.click(begin, [parts.state, *look], every, **drawing).success(
-        lambda: gr.Tabs(selected="explore"), [], [parts.tabs], **AT_ONCE
-    )
-    gr.on(
-        [tab.kind.input, tab.radius.input], see, [parts.state, *look], shown,
-        trigger_mode="always_last", **drawing,
-    )  # fmt: skip
-    tab.directions.click(other_way, [parts.state, *look], shown, **drawing)
-    for name, (right, up) in ARROWS.items():
-        step = functools.partial(walk, right=right, up=up)
-        tab.arrows[name].click(step, [parts.state, *look], shown, **drawing)
-    tab.around.select(take, [parts.state, *look], shown, **drawing)
-    gr.on(
-        [slider.input for slider in (*tab.sliders, *tab.strengths)],
-        pull,
-        [parts.state, *look, *tab.sliders, *tab.strengths],
-        shown,
-        trigger_mode="always_last",  # of a slider that is dragged, the last place counts
-        **drawing,
-    )
-    for button, way in ((tab.undo, undo), (tab.redo, redo), (tab.restart, restart)):
-        button.click(way, [parts.state, *look], every, **drawing)
     looking = [tab.received, tab.looking, tab.stop]
     # Read at once and not in its turn: equal pictures of two visitors are one file, and a turn that
     # never comes would leave the face there.
@@ -442,9 +475,31 @@ def connect(parts: "Parts") -> None:
     over = [None, gr.update(visible=False), gr.update(visible=False)]
     sent.failure(lambda: over, [], looking, **TELLING)
     # With the page as it is then: a visitor may have drawn and chosen others meanwhile.
-    sent.success(found, [parts.state, *look, tab.found], [*every, tab.found], **drawing)
+    sent.success(found, [*_seen(parts), tab.found], [*_every(parts), tab.found], **DRAWING)
     tab.stop.click(lambda: over, [], looking, cancels=[sent], **PRIVATE, queue=False)
-    tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **drawing)
+
+
+def _connect_actions(parts: "Parts") -> None:
+    """Hands the character to the other tabs."""
+    tab = parts.explore
+
+    @listener
+    def finish(state: PageState) -> list[Any]:
+        now, back = links.brought_back(parts, state, _recipe_of(state))
+        return [now, *back]
+
+    @listener
+    def keep(state: PageState, shelf: object) -> list[str]:
+        return keep_tab.keep_one(shelf, _recipe_of(state))
+
+    @listener
+    def play(state: PageState, *, which: str) -> list[Any]:
+        recipe = _recipe_of(state)
+        now = state.with_(**{which: state.explored})
+        gr.Info(say(f"draw.is_{which}", seed=recipe.seed), title=say("tabs.play"))
+        return [now, pair_text(now)]
+
+    tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **DRAWING)
     tab.keep.click(keep, [parts.state, parts.keep.shelf], [parts.keep.shelf], **TELLING)
     for button, which in ((tab.first, "first"), (tab.second, "second")):
         button.click(
