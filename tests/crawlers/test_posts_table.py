@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crawlers import export
@@ -210,6 +210,7 @@ def folder() -> Iterator[Path]:
 
 @settings(max_examples=examples(12))
 @given(steps=STEPS)
+@example(steps=[("read", 1, "g"), ("keep", 1, ""), ("read", 1, "q"), ("refuse", 1, "")])
 def test_however_a_home_came_to_be_its_table_is_that_of_one_build(
     folder: Path, make_post: MakePost, steps: list[tuple[str, int, str]]
 ) -> None:
@@ -221,7 +222,8 @@ def test_however_a_home_came_to_be_its_table_is_that_of_one_build(
     grown = built(home)
     rows = home.rows()
     home.store.remove(POSTS_PATH)
-    assert built(home) == (grown and dataclasses.replace(grown, requeued=0))
+    # The build before has put back and swept away what there was
+    assert built(home) == (grown and dataclasses.replace(grown, requeued=0, swept=0))
     assert home.rows().equals(rows)
 
 
