@@ -57,7 +57,7 @@ def _is_fused(x: Tensor) -> bool:
 class _Gated(torch.autograd.Function):
     """`gated` in training, with a gradient that reads and writes the maps half as often.
 
-    Its pictures are the same to the bit; of its gradients only the rounding differs.
+    Pictures and gradients differ from those of the plain way by rounding alone.
     """
 
     @staticmethod

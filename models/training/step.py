@@ -229,10 +229,10 @@ def _d_step_on_features(
     labels = torch.cat([seen.real_labels, seen.fakes.latents.labels])
     logits, label_logits = parts.judged_features(both, labels, 2)
     real_logits, fake_logits = logits.chunk(2)
-    count = len(seen.real_labels)
+    real_labels, _ = label_logits.chunk(2)
     terms = {
         "d": loss.d(real_logits, fake_logits),
-        "d_labels": label_loss(label_logits[:count], seen.real_labels, positive_weight),
+        "d_labels": label_loss(real_labels, seen.real_labels, positive_weight),
     }
     state.opt_d.zero_grad(set_to_none=True)
     torch.autograd.backward(terms["d"] + config.d_label_weight * terms["d_labels"])
