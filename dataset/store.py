@@ -89,10 +89,14 @@ class Files:
 
     def exists(self, path: str) -> bool:
         """Tells whether a file or folder is there."""
-        if self._is_local:
-            return bool(self._fs.exists(self._full(path)))
         with self.explained(path):  # a server that does not answer is no missing file
-            return bool(self._fs.exists(self._full(path)))
+            if not self._is_local:
+                return bool(self._fs.exists(self._full(path)))
+            # Not by fsspec: it takes whatever is raised, a Ctrl-C too, for "not there".
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                Path(self._full(path)).lstat()
+                return True
+        return False
 
     def size(self, path: str) -> int | None:
         """Returns how many bytes a file has; None if there is no such file."""

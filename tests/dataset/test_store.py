@@ -3,8 +3,11 @@
 import errno
 import os
 import pickle
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -26,6 +29,29 @@ def test_what_is_written_is_read_and_listed_by_its_path(store: Store) -> None:
     assert store.files("") == ["a/one.json", "b/two.bin"]
     assert store.files("a") == ["a/one.json"]
     assert store.files("nowhere") == []
+
+
+def test_an_interrupt_is_never_taken_for_a_missing_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write_bytes("file", b"")
+    interrupts = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        while interrupts < 100:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-4)
+                until = time.monotonic() + 10
+                while time.monotonic() < until:
+                    assert store.exists("file")
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
 
 
 def test_an_error_while_writing_leaves_what_was_there(store: Store) -> None:
