@@ -236,7 +236,7 @@ def bring_up_to(
         _check_originals(store, todo, count=pictures.num_rows)
     if not stands:
         declared = CROPS.with_metadata({**CROPS.metadata, _SETTINGS: settings.crop_digest})
-        if store.exists(CROPS_PATH):
+        if tables.exists(store, CROPS_PATH):
             tables.mark(store, CROPS_PATH)  # those by other settings
         tables.write(store, CROPS_PATH, (), schema=declared)
     tables.forget(store, CROPS_PATH, "sha256", gone, rows=ROWS_AN_APPEND)
@@ -255,7 +255,7 @@ def bring_up_to(
 
 def _is_made_by(store: Store, settings: FaceSettings) -> bool:
     """Tells whether there is a table of crops by these settings."""
-    if not store.exists(CROPS_PATH):
+    if not tables.exists(store, CROPS_PATH):
         return False
     made_by = (tables.schema_of(store, CROPS_PATH).metadata or {}).get(_SETTINGS)
     return bool(made_by == settings.crop_digest.encode())
@@ -474,7 +474,7 @@ class Crops:
         """Reads which crops there are: 24 bytes of each in memory, and their places."""
         self._table = None
         ids = [np.empty(0, KEY)]
-        if self._store.exists(CROPS_PATH):
+        if tables.exists(self._store, CROPS_PATH):
             self._table = tables.Snapshot(self._store, CROPS_PATH)
             parts = self._table.scan(columns=["face_id"], rows=SCANNED)
             ids += [face_keys(part["face_id"]) for part in parts]

@@ -66,6 +66,14 @@ def write(store: Store, path: str, rows: Iterable[pa.RecordBatch], *, schema: pa
     )
 
 
+def exists(store: Store, path: str) -> bool:
+    """Tells whether there is a table, or a damaged one.
+
+    What a first write leaves that was interrupted before it had rows is none.
+    """
+    return any(store.files(f"{path}/{part}") for part in ("_versions", "data"))
+
+
 def is_whole(store: Store, path: str) -> bool:
     """Tells whether there is a table that can be opened."""
     try:

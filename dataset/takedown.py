@@ -162,7 +162,7 @@ def purge_versions(store: Store) -> None:
     """
     store.abort_uploads()
     for path, rows in GROWING.items():
-        if store.exists(path) and tables.has_history(store, path):
+        if tables.exists(store, path) and tables.has_history(store, path):
             tables.purge(store, path, rows=rows)
 
 
@@ -274,7 +274,7 @@ class _Copies:
     @classmethod
     def parts(cls, store: Store, prefix: str) -> Iterator["_Copies"]:
         """Reads all crops; prefix: picture_ for the pictures, "" for the faces."""
-        if not store.exists(CROPS_PATH):
+        if not tables.exists(store, CROPS_PATH):
             return
         columns = ["sha256", f"{prefix}phash", f"{prefix}thumb"]
         for batch in tables.scan(store, CROPS_PATH, columns=columns, rows=_ROWS):

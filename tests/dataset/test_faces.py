@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -210,6 +211,15 @@ def test_what_was_cropped_before_a_failure_stands(
     made = crop_faces(home.store, SETTINGS, executor)
     assert not done & set(executor.pictures)
     assert made.kept == COUNT
+
+
+def test_a_build_that_ended_while_the_table_of_crops_was_made_is_begun_again(
+    home: Home, executor: Executor
+) -> None:
+    fill(home)
+    tables.write(home.store, CROPS_PATH, (), schema=crops.CROPS)
+    shutil.rmtree(home.store.state.local(f"{CROPS_PATH}/_versions"))  # before it was committed
+    assert crop_faces(home.store, SETTINGS, executor).kept == COUNT
 
 
 def test_one_blob_in_several_posts_is_used_once_by_the_first(
