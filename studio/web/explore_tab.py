@@ -500,7 +500,7 @@ def _connect_actions(parts: "Parts") -> None:
         return [now, pair_text(now)]
 
     tab.finish.click(finish, [parts.state], [parts.state, *links.outputs(parts)], **DRAWING)
-    tab.keep.click(keep, [parts.state, parts.keep.shelf], [parts.keep.shelf], **TELLING)
+    keep_tab.keep_on_click(parts, tab.keep, keep)
     for button, which in ((tab.first, "first"), (tab.second, "second")):
         button.click(
             functools.partial(play, which=which), [parts.state], [parts.state, parts.play.pair],

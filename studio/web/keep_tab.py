@@ -13,6 +13,7 @@ from dataset.errors import OmokageError, UsageError, listed
 from models.sampling.draw import png_bytes
 from studio.recipe import Recipe
 from studio.shelf import (
+    LINKS_MAX,
     SHEET_NAME,
     SHELF_MAX,
     ZIP_NAME,
@@ -41,9 +42,25 @@ from studio.web.page_state import (
 if TYPE_CHECKING:
     from studio.web.app import Parts
 
-# The browser's store has the links, which are no secret: Gradio's cipher, whose key would else be
-# another one at each start, so that the shelf were lost, has a fixed key.
-STORE, STORE_KEY = "omokage-shelf", "omokage"
+# Windows of one browser share the shelf: a listener is given what is stored when it begins, and
+# what it adds or removes is changed in what is stored when it ends.
+_KEPT_JS = """const kept = () => {
+    try {
+      const links = JSON.parse(localStorage.getItem("omokage-kept"));
+      return Array.isArray(links) ? links : [];
+    } catch {
+      return [];
+    }
+  };
+  const keep = (links) => {
+    localStorage.setItem("omokage-kept", JSON.stringify([...new Set(links)]));
+    return [[]];
+  };"""
+READ_JS = f"(...values) => {{ {_KEPT_JS} return [...values.slice(0, -1), kept()]; }}"
+ADD_JS = f"(links) => {{ {_KEPT_JS} return keep([...kept(), ...(links ?? [])]); }}"
+REMOVE_JS = f"(gone) => {{ {_KEPT_JS} return keep(kept().filter((x) => !gone.includes(x))); }}"
+# Of earlier releases, whose windows each wrote a whole shelf: Gradio's cipher, with a fixed key.
+FORMER_STORE, FORMER_KEY = "omokage-shelf", "omokage"
 
 # Stands where a kept picture cannot be drawn.
 GREY_PX = 64
@@ -63,9 +80,14 @@ SAVE_JS = """(path) => {
 
 @dataclass(frozen=True)
 class KeepTab:
-    """The tab's components; `shelf` holds the links of what is kept."""
+    """The tab's components.
 
-    shelf: gr.BrowserState
+    `shelf` is the last input of listeners with READ_JS: the links of what is kept. `changed` has
+    those that ADD_JS adds to it, or REMOVE_JS removes.
+    """
+
+    shelf: gr.JSON
+    changed: gr.JSON
     empty: gr.HTML
     grid: gr.Gallery
     chosen: gr.HTML
@@ -88,12 +110,18 @@ class KeepTab:
         return [self.empty, self.grid, self.chosen, self.actions]
 
 
-def build_shelf() -> gr.BrowserState:
-    """Makes what the browser keeps; not within a tab, which is there only once it was opened."""
-    return gr.BrowserState([], storage_key=STORE, secret=STORE_KEY)
+def take_over_former_shelf(page: gr.Blocks) -> None:
+    """Adds what the browser kept of an earlier release."""
+    former = gr.BrowserState([], storage_key=FORMER_STORE, secret=FORMER_KEY)
+    page.load(None, [former], [former], js=ADD_JS, **AT_ONCE)
 
 
-def build_keep_tab(shelf: gr.BrowserState) -> KeepTab:
+def build_shelf() -> tuple[gr.JSON, gr.JSON]:
+    """Makes `shelf` and `changed`; not within a tab, which is there only once it was opened."""
+    return gr.JSON(visible=False), gr.JSON(visible=False)
+
+
+def build_keep_tab(shelf: gr.JSON, changed: gr.JSON) -> KeepTab:
     """Lays the tab out."""
     with gr.Row(elem_classes="tab-row"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
@@ -131,7 +159,7 @@ def build_keep_tab(shelf: gr.BrowserState) -> KeepTab:
             compared = _gallery("compared", columns=2)
     saved = gr.Textbox(visible="hidden", elem_id="saved")
     return KeepTab(
-        shelf, empty, grid, chosen, actions, opened, remove, sheet, packed, drop, saved,
+        shelf, changed, empty, grid, chosen, actions, opened, remove, sheet, packed, drop, saved,
         left, right, compare, unknown, compared,
     )  # fmt: skip
 
@@ -146,25 +174,26 @@ def _gallery(name: str, *, columns: int) -> gr.Gallery:
 
 def recipes_on(shelf: object) -> list[Recipe]:
     """Returns the recipes of what the browser keeps; what is no link of ours is left out."""
-    found: list[Recipe] = []
-    for link in shelf[:SHELF_MAX] if isinstance(shelf, list) else ():
+    return list(dict.fromkeys(recipe for _, recipe in _read(shelf)))[:SHELF_MAX]
+
+
+def _read(shelf: object) -> list[tuple[str, Recipe]]:
+    """Returns the links on the shelf and their recipes."""
+    found: list[tuple[str, Recipe]] = []
+    for link in shelf[:LINKS_MAX] if isinstance(shelf, list) else ():
         try:
-            found.append(Recipe.from_query(link))
+            found.append((link, Recipe.from_query(link)))
         except (OmokageError, TypeError, ValueError):  # the browser's owner may write anything
             continue
-    return list(dict.fromkeys(found))
+    return found
 
 
-def links_of(recipes: Iterable[Recipe]) -> list[str]:
-    """Returns what the browser keeps of recipes."""
-    return [recipe.to_query() for recipe in recipes]
-
-
-def with_kept(shelf: object, recipes: Sequence[Recipe]) -> tuple[list[str], int]:
-    """Returns the shelf with further recipes, and how many of them did not fit."""
+def links_to_add(shelf: object, recipes: Sequence[Recipe]) -> tuple[list[str], int]:
+    """Returns the links of recipes that the shelf lacks, and how many of these do not fit."""
     have = recipes_on(shelf)
-    every = list(dict.fromkeys([*have, *recipes]))
-    return links_of(every[:SHELF_MAX]), max(0, len(every) - SHELF_MAX)
+    new = [recipe for recipe in dict.fromkeys(recipes) if recipe not in have]
+    room = SHELF_MAX - len(have)
+    return [recipe.to_query() for recipe in new[:room]], max(0, len(new) - room)
 
 
 def laid_out(state: PageState) -> list[Any]:
@@ -245,21 +274,20 @@ def connect(parts: "Parts") -> None:
     @listener
     def remove(state: PageState, shelf: object) -> list[str]:
         gone = state.on_shelf.recipe if state.on_shelf else None
-        return links_of(one for one in recipes_on(shelf) if one != gone)
+        return [link for link, recipe in _read(shelf) if recipe == gone]
 
     @listener
-    def bring(shelf: object, sent: Any) -> list[Any]:
+    def bring(sent: Any, shelf: object) -> list[Any]:
         if not sent:
-            return [gr.skip(), gr.skip()]
+            return [[], gr.skip()]
         content, name = parts.files.sent(sent)
         recipes, faults = recipes_of_file(content, where=name)
-        kept, without_room = with_kept(shelf, recipes)
+        new, without_room = links_to_add(shelf, recipes)
         faults += [say("keep.full", most=SHELF_MAX)] if without_room else []
         if faults:
             gr.Warning(escape(listed(faults)), title=say("keep.left_out"), duration=None)
-        count = len(kept) - len(recipes_on(shelf))
-        gr.Info(say("keep.brought", count=count), title=say("tabs.keep"))
-        return [kept, None]
+        gr.Info(say("keep.brought", count=len(new)), title=say("tabs.keep"))
+        return [new, None]
 
     @listener
     def sheet(shelf: object) -> str:
@@ -280,32 +308,36 @@ def connect(parts: "Parts") -> None:
         return _zip(parts, [one.recipe for one in state.drawn])
 
     @listener
-    def compare(state: PageState, shelf: object, left: str, right: str) -> list[Any]:
+    def compare(state: PageState, left: str, right: str, shelf: object) -> list[Any]:
         recipes = _some(recipes_on(shelf) or [one.recipe for one in state.drawn])
         return _compared(parts, recipes, [left, right])
 
-    kept = [tab.shelf]
-    parts.draw.keep.click(keep_drawn, [parts.state, tab.shelf], kept, **TELLING)
-    parts.finish.keep.click(keep_finished, [parts.state, tab.shelf], kept, **TELLING)
+    keep_on_click(parts, parts.draw.keep, keep_drawn)
+    keep_on_click(parts, parts.finish.keep, keep_finished)
     showing: dict[str, Any] = {
         "fn": show,
         "inputs": [parts.state, tab.shelf],
         "outputs": [parts.state, *tab.shown],
+        "js": READ_JS,
         **{name: value for name, value in slow.items() if name != "trigger_mode"},
     }
     parts.keep_tab.select(**showing)
     parts.keep_tab.select(versions, [tab.left, tab.right], [tab.left, tab.right], **slow)
     tab.grid.select(take, [parts.state], [parts.state, tab.chosen, tab.actions], **AT_ONCE)
     tab.open.click(open_, [parts.state], [parts.state, *links.outputs(parts)], **slow)
-    tab.remove.click(remove, [parts.state, tab.shelf], kept, **AT_ONCE).success(**showing)
+    removed = tab.remove.click(
+        remove, [parts.state, tab.shelf], [tab.changed], js=READ_JS, **AT_ONCE
+    )
+    removed.success(None, [tab.changed], [tab.changed], js=REMOVE_JS, **AT_ONCE).success(**showing)
     brought = tab.drop.upload(
         bring,
-        [tab.shelf, tab.drop],
-        [tab.shelf, tab.drop],
+        [tab.drop, tab.shelf],
+        [tab.changed, tab.drop],
+        js=READ_JS,
         preprocess=False,  # the path of what was uploaded, and its name; nothing is made of it yet
         **slow,
     )
-    brought.success(**showing)
+    brought.success(None, [tab.changed], [tab.changed], js=ADD_JS, **AT_ONCE).success(**showing)
     brought.failure(lambda: None, [], [tab.drop], **AT_ONCE)
     for button, made, inputs in (
         (tab.sheet, sheet, [tab.shelf]),
@@ -314,29 +346,41 @@ def connect(parts: "Parts") -> None:
     ):
         button.click(
             made, inputs, [tab.saved], **slow | {"show_progress": "minimal"},
-            show_progress_on=[button],
+            js=READ_JS if inputs[-1] is tab.shelf else None, show_progress_on=[button],
         ).success(None, [tab.saved], [tab.saved], js=SAVE_JS, **AT_ONCE)  # fmt: skip
     tab.compare.click(
         compare,
-        [parts.state, tab.shelf, tab.left, tab.right],
+        [parts.state, tab.left, tab.right, tab.shelf],
         [tab.unknown, tab.compared],
+        js=READ_JS,
         **slow | {"show_progress": "minimal"},
         show_progress_on=[tab.compare],
     )
 
 
+def keep_on_click(
+    parts: "Parts", button: gr.Button, keep: Callable[[PageState, object], list[str]]
+) -> None:
+    """Has a button add to the shelf what `keep` returns, by `keep_one`, of the page and shelf."""
+    changed = [parts.keep.changed]
+    kept = button.click(keep, [parts.state, parts.keep.shelf], changed, js=READ_JS, **TELLING)
+    kept.success(None, changed, changed, js=ADD_JS, **AT_ONCE)
+
+
 def keep_one(shelf: object, recipe: Recipe | None) -> list[str]:
-    """Returns the shelf with a recipe, and shows a message; raises UsageError if it is full."""
+    """Returns the link to add for a recipe, and shows a message.
+
+    Raises UsageError if there is no recipe or the shelf is full.
+    """
     if recipe is None:
         raise UsageError(say("keep.none_chosen"))
-    if recipe in recipes_on(shelf):
-        gr.Info(say("keep.known"), title=say("tabs.keep"))
-        return links_of(recipes_on(shelf))
-    kept, without_room = with_kept(shelf, [recipe])
+    new, without_room = links_to_add(shelf, [recipe])
     if without_room:
         raise UsageError(say("keep.full", most=SHELF_MAX))
-    gr.Info(say("keep.kept", count=len(kept), most=SHELF_MAX), title=say("tabs.keep"))
-    return kept
+    count = len(recipes_on(shelf)) + len(new)
+    said = say("keep.kept", count=count, most=SHELF_MAX) if new else say("keep.known")
+    gr.Info(said, title=say("tabs.keep"))
+    return new
 
 
 def _some(recipes: list[Recipe]) -> list[Recipe]:

@@ -524,6 +524,47 @@ def test_pictures_are_kept_exported_brought_back_and_compared(
     assert is_on(page, "Eye colour", "red")
 
 
+# As an earlier release wrote it, whose windows did not know of each other: seed 7 of version 1.
+FORMER_SHELF = (
+    "vHADdzaLrhcYgrxUud2DpQ==:U2FsdGVkX18DCzvMzw823Yw5sNGUztkAXJ6OInAUD7lAwAlTL8HiJC4veqpPBPT1rZBW"
+    "iyCjQpg7aGkJKiDhRw=="
+)
+
+
+def test_windows_of_a_browser_share_one_shelf_with_what_was_kept_before(
+    server: Running, browser: Browser
+) -> None:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.add_init_script(
+        "if (!localStorage.getItem('omokage-shelf'))"
+        f" localStorage.setItem('omokage-shelf', '{FORMER_SHELF}')"
+    )
+    windows = [context.new_page() for _ in range(2)]
+    for seed, page in enumerate(windows, 60):
+        page.set_default_timeout(PATIENCE_MS)
+        ready(page, server.url)
+        set_number(page, "count", 1)
+        keep_seed(page, seed)
+        draw(page, 1)
+        choose(page, 0, seed)
+    for number, page in enumerate(windows, 2):
+        page.locator("#keep").click()
+        page.locator(".toast-body").get_by_text(f"Kept: {number} of").wait_for()
+    first, second = windows
+    for page in windows:
+        open_tab(page, "keep")
+        expect(page.locator("#shelf img")).to_have_count(3)
+    first.locator("#shelf button.thumbnail-item").nth(0).click()
+    expect(first.locator("#taken")).to_contain_text("Seed 7 ")
+    first.locator("#remove").click()
+    expect(first.locator("#shelf img")).to_have_count(2)
+    second.reload()
+    second.locator("#one-0").wait_for(state="attached")
+    open_tab(second, "keep")
+    expect(second.locator("#shelf img")).to_have_count(2)
+    context.close()
+
+
 def test_the_page_speaks_the_browsers_language_and_the_one_of_its_menu(
     server: Running, browser: Browser
 ) -> None:

@@ -16,7 +16,7 @@ from studio.png_metadata import LINK, recipe_facts
 from studio.recipe import Recipe
 from studio.shelf import Lacking, archive, contact_sheet, for_version, recipes_of_file
 from studio.validation import MAX_PICTURES, UPLOAD_MAX_BYTES, UPLOAD_MAX_PIXELS
-from studio.web.keep_tab import links_of, recipes_on, with_kept
+from studio.web.keep_tab import links_to_add, recipes_on
 from tests.studio.test_recipe import recipe_values
 
 RECIPE = Recipe("avatar-generator/3", 17, ("pink_hair", "blue_eyes"))
@@ -47,7 +47,8 @@ def test_what_is_kept_comes_back_from_a_sheet_and_from_a_zip(recipes: list[Recip
         archive([("picture.png", png_of(recipe)) for recipe in recipes]),
     ):
         assert recipes_of_file(made, where="it") == (recipes, [])
-    assert recipes_on(links_of(recipes)) == recipes
+    new, without_room = links_to_add(None, recipes)
+    assert (recipes_on(new), without_room) == (recipes, 0)
 
 
 def test_a_full_sheet_is_one_page_and_within_the_bounds_of_an_upload() -> None:
@@ -105,8 +106,11 @@ def test_other_files_are_refused_in_a_sentence(content: bytes, reported: str) ->
 
 def test_what_a_browser_keeps_is_read_with_care_and_bounded() -> None:
     many = [Recipe("avatar-generator/3", seed) for seed in range(shelf.SHELF_MAX + 2)]
-    assert with_kept(links_of(many[:-2]), many[-2:]) == (links_of(many[:-2]), 2)
-    assert with_kept(None, [RECIPE, RECIPE]) == ([RECIPE.to_query()], 0)
+    links = [recipe.to_query() for recipe in many]
+    assert links_to_add(links[:-2], many) == ([], 2)
+    assert links_to_add(["damaged", *links[:-3]], many) == ([links[-3]], 2)
+    assert links_to_add(None, [RECIPE, RECIPE]) == ([RECIPE.to_query()], 0)
+    assert recipes_on(links) == many[:-2]
     assert recipes_on(["seed=x", 3, None, RECIPE.to_query(), RECIPE.to_query()]) == [RECIPE]
     for nothing in ("text", {"a": 1}, None):
         assert recipes_on(nothing) == []
