@@ -53,6 +53,13 @@ class TrainConfig:
         16_384, "G's layer at side s has min(this / s, channel_max) channels", (16, 1 << 20)
     )
     d_channel_base: int = setting(16_384, "the same for D", (16, 1 << 20))
+    d_resolution_px: int = setting(
+        0,
+        "side to which pictures are enlarged for a D on frozen features, 0 = none is",
+        (0, 512),
+        "px",
+        added=True,
+    )
     channel_max: int = setting(512, "most channels of a layer", (1, 4096))
     w_dim: int = setting(512, "dimensions of z and of w", (1, 4096))
     mapping_layers: int = setting(8, "layers from z to w", (1, 16))
@@ -235,15 +242,16 @@ class TrainConfig:
 
     def g_size(self) -> NetworkSize:
         """Returns the sizes of G."""
-        return self._size(self.g_width, self.g_channel_base)
+        return self._size(self.resolution_px, self.g_width, self.g_channel_base)
 
     def d_size(self) -> NetworkSize:
         """Returns the sizes of D."""
-        return self._size(self.d_width, self.d_channel_base)
+        side = self.d_resolution_px or self.resolution_px
+        return self._size(side, self.d_width, self.d_channel_base)
 
-    def _size(self, width: float, channel_base: int) -> NetworkSize:
+    def _size(self, resolution_px: int, width: float, channel_base: int) -> NetworkSize:
         return NetworkSize(
-            resolution_px=self.resolution_px,
+            resolution_px=resolution_px,
             width=width,
             blocks=self.blocks,
             channel_base=channel_base,
@@ -342,13 +350,19 @@ def limit_faults(settings: Any) -> Iterator[str]:
 def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
     """Yields what does not fit D: slopes are of pixels, the energy distance is of features."""
     if not family.frozen_features:
-        for name in ("energy_weight", "pair_weight"):
+        for name in ("energy_weight", "pair_weight", "d_resolution_px"):
             if getattr(config, name) > 0:
                 yield (
                     f"{name} is {getattr(config, name):g}; 0 wanted: D of {config.family} judges "
                     "pixels"
                 )
         return
+    able = [0, *(side for side in family.resolutions_px if side >= config.resolution_px)]
+    if config.d_resolution_px not in able:
+        yield (
+            f"d_resolution_px is {config.d_resolution_px}; one of {', '.join(map(str, able))} "
+            f"wanted with resolution_px {config.resolution_px}"
+        )
     if config.pair_weight > 0 and config.batch % 2:
         yield f"batch is {config.batch}; an even number wanted with pair_weight above 0"
     for name in ("r1_gamma", "r2_gamma"):

@@ -14,7 +14,8 @@ w of their own, two a side.
             half), and divided by the root mean square of the picture's features
             rgb: the features scaled per channel by Dense (W -> c(R)) of w K-1, whose root mean
             square is 1, Conv c(R) -> 3 k3, tanh
-    D       four maps of C = min(d_channel_base / 16, channel_max) channels at strides 4 to 32, by
+    D       of pictures enlarged to its own R (`d_resolution_px`), if it is another one:
+            four maps of C = min(d_channel_base / 16, channel_max) channels at strides 4 to 32, by
             `models.layers.frozen_features`, and the picture at a quarter of its side, COLOUR_SCALE
             times as strong (frozen features hardly say brightness and hue); a head for each:
             Conv C -> C k4 s2, leaky relu, until the side is at most 4; Conv C -> C k3, leaky relu
@@ -45,8 +46,9 @@ its own. Without the distance all fakes had one composition. Still, faces of equ
 much alike, and more so the longer a training was: so fakes come in pairs with one real's labels,
 and G lowers the pairs' energy score as well (`pair_weight`). z decided the contrast alone, until
 the division by the root mean square took that away. The last doubling is a convolution too:
-shuffled into place, pixels showed their lattice as a pattern of dots. docs/omokage.md has the
-figures.
+shuffled into place, pixels showed their lattice as a pattern of dots. Pictures of 64 px are judged
+at 96 px: the frozen network halves the side at once, and what is fine was lost. docs/omokage.md has
+the figures.
 
 The spec says whose features the training saw; another extractor must judge.
 
@@ -217,6 +219,7 @@ class Discriminator(FeatureDiscriminatorNet):
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
+        self.resolution_px = spec.resolution_px
         count, labels = channels(spec, FEATURES_PX), len(spec.labels)
         self.frozen = FrozenFeatures(count)
         sides = [spec.resolution_px // stride for stride in STRIDES]
@@ -228,10 +231,14 @@ class Discriminator(FeatureDiscriminatorNet):
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Maps images [N,3,R,R] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32].
+        """Maps images [N,3,S,S] in [-1,1] to four maps [N,C,R/4,R/4] ... [N,C,R/32,R/32].
 
-        The last one is the picture's colours [N,3,R/4,R/4], COLOUR_SCALE times as strong.
+        They are first enlarged to side R if theirs is another one. The last map is the picture's
+        colours [N,3,R/4,R/4], COLOUR_SCALE times as strong.
         """
+        if images.shape[-1] != self.resolution_px:
+            side = (self.resolution_px, self.resolution_px)
+            images = F.interpolate(images, size=side, mode="bilinear")
         colours = F.avg_pool2d(images, STRIDES[0]) * COLOUR_SCALE
         return [*self.frozen(images), colours]
 

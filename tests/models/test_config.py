@@ -86,7 +86,15 @@ def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
             (f"{family}-small", f"{name}=5", f"{name} is 5; 0 wanted: D of {family} judges pixels")
             for family in FAMILIES
             if family != "omokage"
-            for name in ("energy_weight", "pair_weight")
+            for name in ("energy_weight", "pair_weight", "d_resolution_px")
+        ),
+        *(
+            (
+                "omokage-small",
+                f"d_resolution_px={side}",
+                f"d_resolution_px is {side}; one of 0, 64, 96, 128, 256, 512 wanted with resolut",
+            )
+            for side in (32, 80)
         ),
         ("omokage-smoke", "loss=rp", "pair_weight is 1; 0 wanted under loss rp, which gives each"),
         ("omokage-smoke", "batch=7", "batch is 7; an even number wanted with pair_weight above 0"),

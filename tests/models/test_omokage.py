@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dataset.errors import ConfigError, TrainingError
@@ -247,6 +248,20 @@ def test_each_picture_goes_through_the_frozen_network_once_a_step(d_steps: int) 
     frozen.register_forward_hook(lambda _m, given, _out: counts.append(len(given[0])))
     steps.step()
     assert counts == [4, 4] * d_steps  # fakes and reals; G's step has those of the last of D's
+
+
+def test_d_sees_pictures_enlarged_to_its_own_side() -> None:
+    steps = Steps(training_set(), narrow("omokage", batch=4, d_resolution_px=64))
+    D = steps.state.D
+    assert isinstance(D, Discriminator)
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    large = F.interpolate(images, scale_factor=2, mode="bilinear")
+    pairs = list(zip(D.features(images), D.features(large), strict=True))
+    assert [tuple(one.shape[2:]) for one, _ in pairs] == [(s, s) for s in (16, 8, 4, 2, 16)]
+    assert all(torch.equal(one, other) for one, other in pairs)
+    before = [one.clone() for one in steps.state.G.parameters()]
+    steps.step()
+    assert not any(map(torch.equal, before, steps.state.G.parameters()))
 
 
 # What was called omokage before: StyleGAN2's generator
