@@ -94,7 +94,7 @@ class Files:
                 return bool(self._fs.exists(self._full(path)))
             # Not by fsspec: it takes whatever is raised, a Ctrl-C too, for "not there".
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                Path(self._full(path)).lstat()
+                Path(self._full(path)).stat()
                 return True
         return False
 

@@ -71,7 +71,8 @@ def exists(store: Store, path: str) -> bool:
 
     What a first write leaves that was interrupted before it had rows is none.
     """
-    return any(store.files(f"{path}/{part}") for part in ("_versions", "data"))
+    folders = [f"{path}/{name}" for name in ("_versions", "data")]
+    return any(store.exists(folder) and store.names(folder) for folder in folders)
 
 
 def is_whole(store: Store, path: str) -> bool:

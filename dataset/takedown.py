@@ -382,9 +382,10 @@ def _manifests(store: Store) -> list[str]:
 
 def _read(store: Store, path: str, columns: Collection[str]) -> pa.Table | None:
     """Those of the columns that a table has; None if there is no table."""
-    if not store.exists(path):
+    is_table = tables.is_lance(path)
+    if not (tables.exists(store, path) if is_table else store.exists(path)):
         return None
-    if tables.is_lance(path):
+    if is_table:
         there = [name for name in columns if name in tables.schema_of(store, path).names]
         return pa.Table.from_batches(list(tables.scan(store, path, columns=there, rows=_ROWS)))
     with store.open(path) as file:

@@ -88,7 +88,9 @@ class Garbage:
                 instance, keep=keep, named=home.dagster_runs, manifests=home.reasons
             )
             reasons = retained(runs, roots, now_s=now_s, grace_s=RUN_DAYS * 86_400.0)
-        names = [name for name in store.names("") if tables.is_lance(name)]
+        names = [
+            name for name in store.names("") if tables.is_lance(name) and tables.exists(store, name)
+        ]
         versions = {name: tables.old_versions(store, name) for name in names}
         return cls(home, instance, runs, reasons, versions)
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from PIL import Image, ImageFilter
 
-from dataset import crops, tables
+from dataset import crops, tables, takedown
 from dataset.cropping import faces_in
 from dataset.crops import CROPS_PATH, Crops
 from dataset.digests import pixels_sha256
@@ -219,7 +219,11 @@ def test_a_build_that_ended_while_the_table_of_crops_was_made_is_begun_again(
     fill(home)
     tables.write(home.store, CROPS_PATH, (), schema=crops.CROPS)
     shutil.rmtree(home.store.state.local(f"{CROPS_PATH}/_versions"))  # before it was committed
+    assert not tables.exists(home.store, CROPS_PATH)
+    nobody = takedown.Pictures(files={"00" * 32: "demo/1"})
+    assert takedown.find(home.store, nobody, named=()) == []
     assert crop_faces(home.store, SETTINGS, executor).kept == COUNT
+    assert tables.exists(home.store, CROPS_PATH)
 
 
 def test_one_blob_in_several_posts_is_used_once_by_the_first(

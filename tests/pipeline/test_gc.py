@@ -14,6 +14,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from dataset import tables
+from dataset.crops import CROPS, CROPS_PATH
 from dataset.errors import OmokageError, UsageError
 from dataset.manifest import load_manifest, read_split
 from dataset.packed import pack
@@ -319,3 +321,11 @@ def _resources(home: OldHome) -> dict[str, Any]:
 
     made = resources(home.settings)
     return {"store": made["store"], "tracking": made["tracking"]}
+
+
+def test_a_table_whose_first_build_was_interrupted_has_no_old_versions(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tables.write(store, CROPS_PATH, (), schema=CROPS)
+    assert Garbage.of(store, None, None, keep=3).versions == {CROPS_PATH: 0}
+    shutil.rmtree(store.state.local(f"{CROPS_PATH}/_versions"))
+    assert Garbage.of(store, None, None, keep=3).versions == {}
