@@ -69,7 +69,7 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
     page = gr.Blocks(title="Omokage", analytics_enabled=False, fill_width=True)
     with page:
         state = gr.State(Page(), time_to_live=PAGE_KEPT_S)
-        shelf, changed = keep_tab.build_shelf()
+        shelf = keep_tab.build_shelf()
         gr.HTML(menu(), elem_id="languages")
         head = gr.HTML(elem_id="head")
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -82,7 +82,7 @@ def build_page(studio: Studio, files: Files) -> gr.Blocks:
             with gr.Tab(mark("tabs.finish"), id="finish", elem_id="tab-finish"):
                 finish = finish_tab.build_finish_tab()
             with gr.Tab(mark("tabs.keep"), id="keep", elem_id="tab-keep") as opened:
-                keep = keep_tab.build_keep_tab(shelf, changed)
+                keep = keep_tab.build_keep_tab(*shelf)
         parts = Parts(
             studio, files, Pictures(studio, files), state, head, tabs, draw, explore, play,
             finish, keep, exploring, opened,

@@ -82,12 +82,13 @@ SAVE_JS = """(path) => {
 class KeepTab:
     """The tab's components.
 
-    `shelf` is the last input of listeners with READ_JS: the links of what is kept. `changed` has
-    those that ADD_JS adds to it, or REMOVE_JS removes.
+    `shelf` is the last input of listeners with READ_JS: the links of what is kept. `added` has
+    those that ADD_JS adds to it, `removed` those that REMOVE_JS takes off it.
     """
 
     shelf: gr.JSON
-    changed: gr.JSON
+    added: gr.JSON
+    removed: gr.JSON
     empty: gr.HTML
     grid: gr.Gallery
     chosen: gr.HTML
@@ -116,12 +117,12 @@ def take_over_former_shelf(page: gr.Blocks) -> None:
     page.load(None, [former], [former], js=ADD_JS, **AT_ONCE)
 
 
-def build_shelf() -> tuple[gr.JSON, gr.JSON]:
-    """Makes `shelf` and `changed`; not within a tab, which is there only once it was opened."""
-    return gr.JSON(visible=False), gr.JSON(visible=False)
+def build_shelf() -> tuple[gr.JSON, gr.JSON, gr.JSON]:
+    """Makes `shelf`, `added` and `removed`; a tab has its parts only once it was opened."""
+    return gr.JSON(visible=False), gr.JSON(visible=False), gr.JSON(visible=False)
 
 
-def build_keep_tab(shelf: gr.JSON, changed: gr.JSON) -> KeepTab:
+def build_keep_tab(shelf: gr.JSON, added: gr.JSON, removed: gr.JSON) -> KeepTab:
     """Lays the tab out."""
     with gr.Row(elem_classes="tab-row"):
         with gr.Column(scale=5, min_width=320, elem_classes="sheet"):
@@ -159,8 +160,8 @@ def build_keep_tab(shelf: gr.JSON, changed: gr.JSON) -> KeepTab:
             compared = _gallery("compared", columns=2)
     saved = gr.Textbox(visible="hidden", elem_id="saved")
     return KeepTab(
-        shelf, changed, empty, grid, chosen, actions, opened, remove, sheet, packed, drop, saved,
-        left, right, compare, unknown, compared,
+        shelf, added, removed, empty, grid, chosen, actions, opened, remove, sheet, packed, drop,
+        saved, left, right, compare, unknown, compared,
     )  # fmt: skip
 
 
@@ -326,18 +327,18 @@ def connect(parts: "Parts") -> None:
     tab.grid.select(take, [parts.state], [parts.state, tab.chosen, tab.actions], **AT_ONCE)
     tab.open.click(open_, [parts.state], [parts.state, *links.outputs(parts)], **slow)
     removed = tab.remove.click(
-        remove, [parts.state, tab.shelf], [tab.changed], js=READ_JS, **AT_ONCE
+        remove, [parts.state, tab.shelf], [tab.removed], js=READ_JS, **AT_ONCE
     )
-    removed.success(None, [tab.changed], [tab.changed], js=REMOVE_JS, **AT_ONCE).success(**showing)
+    removed.success(None, [tab.removed], [tab.removed], js=REMOVE_JS, **AT_ONCE).success(**showing)
     brought = tab.drop.upload(
         bring,
         [tab.drop, tab.shelf],
-        [tab.changed, tab.drop],
+        [tab.added, tab.drop],
         js=READ_JS,
         preprocess=False,  # the path of what was uploaded, and its name; nothing is made of it yet
         **slow,
     )
-    brought.success(None, [tab.changed], [tab.changed], js=ADD_JS, **AT_ONCE).success(**showing)
+    brought.success(None, [tab.added], [tab.added], js=ADD_JS, **AT_ONCE).success(**showing)
     brought.failure(lambda: None, [], [tab.drop], **AT_ONCE)
     for button, made, inputs in (
         (tab.sheet, sheet, [tab.shelf]),
@@ -362,9 +363,9 @@ def keep_on_click(
     parts: "Parts", button: gr.Button, keep: Callable[[PageState, object], list[str]]
 ) -> None:
     """Has a button add to the shelf what `keep` returns, by `keep_one`, of the page and shelf."""
-    changed = [parts.keep.changed]
-    kept = button.click(keep, [parts.state, parts.keep.shelf], changed, js=READ_JS, **TELLING)
-    kept.success(None, changed, changed, js=ADD_JS, **AT_ONCE)
+    added = [parts.keep.added]
+    kept = button.click(keep, [parts.state, parts.keep.shelf], added, js=READ_JS, **TELLING)
+    kept.success(None, added, added, js=ADD_JS, **AT_ONCE)
 
 
 def keep_one(shelf: object, recipe: Recipe | None) -> list[str]:

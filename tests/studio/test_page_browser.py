@@ -550,6 +550,9 @@ def test_windows_of_a_browser_share_one_shelf_with_what_was_kept_before(
     for number, page in enumerate(windows, 2):
         page.locator("#keep").click()
         page.locator(".toast-body").get_by_text(f"Kept: {number} of").wait_for()
+        page.wait_for_function(
+            "count => JSON.parse(localStorage.getItem('omokage-kept')).length === count", arg=number
+        )
     first, second = windows
     for page in windows:
         open_tab(page, "keep")
