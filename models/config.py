@@ -357,7 +357,7 @@ def _unfit_features(config: TrainConfig, family: Family) -> Iterator[str]:
                     "pixels"
                 )
         return
-    able = [0, *(side for side in family.resolutions_px if side >= config.resolution_px)]
+    able = [0, *(side for side in family.resolutions_px if side > config.resolution_px)]
     if config.d_resolution_px not in able:
         yield (
             f"d_resolution_px is {config.d_resolution_px}; one of {', '.join(map(str, able))} "

@@ -92,9 +92,9 @@ def test_clipping_is_refused_for_scaled_weights_alone(family: str) -> None:
             (
                 "omokage-small",
                 f"d_resolution_px={side}",
-                f"d_resolution_px is {side}; one of 0, 64, 96, 128, 256, 512 wanted with resolut",
+                f"d_resolution_px is {side}; one of 0, 96, 128, 256, 512 wanted with resolution",
             )
-            for side in (32, 80)
+            for side in (32, 64, 80)
         ),
         ("omokage-smoke", "loss=rp", "pair_weight is 1; 0 wanted under loss rp, which gives each"),
         ("omokage-smoke", "batch=7", "batch is 7; an even number wanted with pair_weight above 0"),
