@@ -237,8 +237,7 @@ class Discriminator(FeatureDiscriminatorNet):
         colours [N,3,R/4,R/4], COLOUR_SCALE times as strong.
         """
         if images.shape[-1] != self.resolution_px:
-            side = (self.resolution_px, self.resolution_px)
-            images = F.interpolate(images, size=side, mode="bilinear")
+            images = F.interpolate(images, size=self.resolution_px, mode="bilinear")
         colours = F.avg_pool2d(images, STRIDES[0]) * COLOUR_SCALE
         return [*self.frozen(images), colours]
 

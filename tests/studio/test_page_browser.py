@@ -17,6 +17,7 @@ from models.io.generators import generator_digest
 from models.sampling.characters import shift_shape
 from models.sampling.directions import DIRECTIONS, Direction, Directions
 from studio.png_metadata import recipe_of_png
+from studio.recipe import Recipe
 from studio.shelf import recipes_of_file
 from tests.chromium import headless_chromium
 from tests.studio.champions import Champions, generator
@@ -565,6 +566,8 @@ def test_windows_of_a_browser_share_one_shelf_with_what_was_kept_before(
     second.locator("#one-0").wait_for(state="attached")
     open_tab(second, "keep")
     expect(second.locator("#shelf img")).to_have_count(2)
+    kept = second.evaluate("() => JSON.parse(localStorage.getItem('omokage-kept'))")
+    assert [Recipe.from_query(link).seed for link in kept] == [60, 61]
     context.close()
 
 
